@@ -1,0 +1,1 @@
+"""The only importers of a store's or a cloud's client."""
