@@ -269,8 +269,17 @@ class Refused(Rejected):
 
 class NotACertificate(Rejected):
     code = "not_a_certificate"
-    says = "No certificate found in the file."
-    mend = "Choose PEM or DER."
+    says = "{found}."
+    mend = "{hint}"
+
+    def __init__(
+        self,
+        *,
+        field: str | None = None,
+        found: str = "No certificate found in the file",
+        hint: str = "Choose PEM or DER.",
+    ) -> None:
+        super().__init__(field=field, found=found, hint=hint)
 
 
 class SeveralCertificates(Rejected):
@@ -281,8 +290,8 @@ class SeveralCertificates(Rejected):
 
 class PrivateKeyGiven(Rejected):
     code = "private_key_given"
-    says = "This is a private key; it was not kept."
-    mend = "Choose the certificate. If others may have seen this file, make a new key."
+    says = "A private key is in this file; it was not kept."
+    mend = "Choose the certificate alone. If others may have seen this file, make a new key."
 
 
 class CSRGiven(Rejected):
@@ -311,8 +320,17 @@ class PrivateKeyMissing(Rejected):
 
 class NotAKey(Rejected):
     code = "not_a_key"
-    says = "No private key found in it."
-    mend = "Choose the key in PEM or DER: PKCS#8, PKCS#1 or SEC1."
+    says = "{found}."
+    mend = "{hint}"
+
+    def __init__(
+        self,
+        *,
+        field: str | None = None,
+        found: str = "No private key found in it",
+        hint: str = "Choose the key in PEM or DER: PKCS#8, PKCS#1 or SEC1.",
+    ) -> None:
+        super().__init__(field=field, found=found, hint=hint)
 
 
 class KeyUnsupported(Rejected):
@@ -436,7 +454,7 @@ class ClientIdInvalid(Refused):
 
 class OrgMismatch(Refused):
     code = "org_mismatch"
-    says = "Client ID says {a}, {where} {b}."
+    says = "{what} says {a}, {where} {b}."
     mend = "Use one org."
 
 
@@ -533,7 +551,7 @@ class CertificateRevoked(Refused):
 class IdentityMissing(Refused):
     code = "identity_missing"
     says = "The certificate names no device: {found}."
-    mend = "Reissue with CN d:{type}:{device}."
+    mend = "Reissue with CN {name}."
 
 
 class IdentityMismatch(Refused):

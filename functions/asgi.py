@@ -1,0 +1,87 @@
+"""The functions as an ASGI application: what a server needs to run them all in one process."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from functions import http
+from functions.dispatch import dispatch
+from functions.http import BODY_MAX, Reply, Request
+from shared.composition import App
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_THREADS: Final = 8  # a store's client blocks; it must not block the loop
+
+
+class Application:
+    """ASGI 3: HTTP and lifespan."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="function")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request = Request(
+            scope["method"],
+            scope.get("raw_path", scope["path"].encode()).decode("latin-1"),
+            dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
+            headers,
+        )
+        body = await _body(headers, receive)
+        if body is None:
+            reply = http.problem(request, http.body_too_large())
+        else:
+            loop = asyncio.get_running_loop()
+            whole = Request(request.method, request.path, request.query, headers, body)
+            reply = await loop.run_in_executor(self._pool, dispatch, self._app.tools, whole)
+        await _send(reply, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = (await receive())["type"]
+            if event == "lifespan.shutdown":
+                self._pool.shutdown()
+                self._app.close()
+            await send({"type": f"{event}.complete"})
+            if event == "lifespan.shutdown":
+                return
+
+
+async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:
+    """The request's body; None where it is larger than any call may be. What is too much is read and dropped, up to a
+    bound, so that the client sees the answer rather than a broken pipe."""
+    chunks, size = [], 0
+    while True:
+        message = await receive()
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= BODY_MAX:
+            chunks.append(chunk)
+        elif size > 16 * BODY_MAX:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(chunks) if size <= BODY_MAX else None
+
+
+async def _send(reply: Reply, send: Send) -> None:
+    headers = {"content-type": reply.content_type, "content-length": str(len(reply.body)), **_SECURITY, **reply.headers}
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    if reply.status == 204:
+        raw = [(name, value) for name, value in raw if name not in (b"content-type", b"content-length")]
+    await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+_SECURITY: Final = {"x-content-type-options": "nosniff"}

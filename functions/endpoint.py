@@ -1,0 +1,72 @@
+"""A handler with what it takes and gives, for the dispatcher and the OpenAPI document alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from functions.http import Reply, Request
+from shared.errors import TrustError
+from shared.usecases.callers import Member
+from shared.usecases.tools import Tools
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to one handler, with what it works with.
+
+    *admitted* is the caller and its org, where the route admits; None where the handler does so itself."""
+
+    request: Request
+    tools: Tools
+    admitted: Member | None = None
+
+    @property
+    def member(self) -> Member:
+        """The caller and its org, read for this request."""
+        assert self.admitted is not None, "the route does not admit"  # noqa: S101 - a mistake in the table
+        return self.admitted
+
+    @property
+    def id(self) -> str:
+        """The `{id}` in the path."""
+        return self.request.params["id"]
+
+
+Handler = Callable[[Call], Reply]
+PEM_TEXT: Final = "PEM"  # stands for an answer that is a PEM file
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a handler takes and gives.
+
+    Args:
+        answers: status -> a msgspec Struct, PEM_TEXT, or None for no body.
+        query: names of query parameters -> what they mean.
+        refusals: error classes it raises beside those that every call may.
+    """
+
+    summary: str
+    answers: Mapping[int, type[msgspec.Struct] | str | None]
+    body: type[msgspec.Struct] | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    if_match: str = "no"  # "no", "optional" or "required"
+    refusals: Sequence[type[TrustError]] = ()
+
+
+CONTRACTS: dict[Handler, Contract] = {}
+
+
+def endpoint(summary: str, answers: Mapping[int, Any], **more: Any) -> Callable[[Handler], Handler]:
+    """Declare a handler's contract (see `Contract`)."""
+
+    def declare(handler: Handler) -> Handler:
+        CONTRACTS[handler] = Contract(summary, answers, **more)
+        return handler
+
+    return declare
+
+
+PAGING: Final = {"limit": "how many at most, 1 to 200", "bookmark": "where the page before ended"}

@@ -1,0 +1,87 @@
+"""Every function in one process, with the embedded store: what `make run` starts."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from functions.asgi import Application
+from functions.first_start import DEMO_ORG, Key, first_start
+from shared import log
+from shared.composition import App, build
+from shared.config import Settings, WrongSetting
+from shared.validation.names import messaging_host
+
+HOST = "127.0.0.1"
+
+
+def main() -> int:
+    """Run until Ctrl-C (SIGINT) or SIGTERM; what was answered is kept, and a second start finds it again."""
+    try:
+        settings = Settings.from_env()
+    except WrongSetting as error:
+        print(error, file=sys.stderr)
+        return 2
+    log.configure(settings.log)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    app = build(settings)
+    try:
+        keys = first_start(app.tools)
+        server = _Server(_config(app, settings.port), app, keys)
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        app.close()
+    if not server.started:  # uvicorn has said why
+        return 1
+    print("Stopped.")
+    return 0
+
+
+def _config(app: App, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        Application(app),
+        host=HOST,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=10,  # seconds
+    )
+
+
+class _Server(uvicorn.Server):
+    """Tells where to go once it listens."""
+
+    def __init__(self, config: uvicorn.Config, app: App, keys: Sequence[Key]) -> None:
+        super().__init__(config)
+        self._app = app
+        self._keys = keys
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            print(_banner(self._app.settings, port, self._keys), flush=True)
+
+
+def _banner(settings: Settings, port: int, keys: Sequence[Key]) -> str:
+    lines = [
+        "",
+        f"MQTT Trust answers on http://{HOST}:{port}",
+        f"  API description   http://{HOST}:{port}/openapi.json",
+        f"  data              {settings.data.resolve()}",
+        f"  messaging hosts   {messaging_host('<orgId>', settings.domain)}",
+    ]
+    if keys:
+        lines += ["", f"A first organization, {DEMO_ORG}, was made. Its keys are shown this once:"]
+        lines += [f"  {one.role.value:<9} key {one.key}   token {one.token}" for one in keys]
+        lines += ["More of both: python -m functions.admin --help"]
+    return "\n".join([*lines, "", "Ctrl-C stops it.", ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""THE table: which function answers which method and path, and who may call it.
+
+The local server, the OpenAPI document and every deployment are made from it or checked against it. Handlers are named,
+not imported, so that a function loads only its own module.
+"""
+
+import importlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from shared import errors
+from shared.records import Role
+
+if TYPE_CHECKING:
+    from functions.endpoint import Handler
+
+PREFIX: Final = "/api/v0002"
+
+OPERATOR: Final = frozenset((Role.OPERATOR,))
+VIEWER: Final = frozenset((Role.VIEWER, Role.OPERATOR))
+ASKER: Final = frozenset((Role.BROKER, Role.VIEWER, Role.OPERATOR))
+ANYBODY: Final[frozenset[Role]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of the table.
+
+    Args:
+        function: the deployable function's name.
+        path: a template; `{id}` stands for one segment. Under PREFIX, unless *bare*.
+        roles: who may call; empty: anybody.
+        handler: `module:name` within `functions`.
+        admits: whether the caller and its org are read before the handler runs. A handler that reads them in the same
+            batch as the rest does so itself.
+        bare: the path stands as it is, without PREFIX.
+        alias: also reachable as a function of its own name, with and without PREFIX.
+    """
+
+    function: str
+    method: str
+    path: str
+    roles: frozenset[Role]
+    handler: str
+    admits: bool = True
+    bare: bool = False
+    alias: bool = False
+
+    @property
+    def full_path(self) -> str:
+        return self.path if self.bare else PREFIX + self.path
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.full_path)))
+
+    @property
+    def load(self) -> "Handler":
+        """The handler, imported at its first use."""
+        return _handler(self.handler)
+
+
+@cache
+def _handler(name: str) -> "Handler":
+    module, _, function = name.partition(":")
+    found: Callable[..., object] = getattr(importlib.import_module(f"functions.{module}"), function)
+    return found  # type: ignore[return-value]
+
+
+CAS: Final = "/authentication/cacertificates"
+SERVERS: Final = "/authentication/servercertificates"
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route("uploadCA", "POST", CAS, OPERATOR, "upload_ca:upload_ca"),
+    Route("uploadCA", "POST", "/uploadCA", OPERATOR, "upload_ca:upload_ca", alias=True),
+    Route("uploadServerCert", "POST", SERVERS, OPERATOR, "upload_server_cert:upload_server_cert"),
+    Route(
+        "uploadServerCert", "POST", "/uploadServerCert", OPERATOR, "upload_server_cert:upload_server_cert", alias=True
+    ),
+    Route("activateServerCert", "PUT", f"{SERVERS}/active", OPERATOR, "activate_server_cert:activate_server_cert"),
+    Route("activateServerCert", "GET", f"{SERVERS}/active", VIEWER, "activate_server_cert:active_server_cert"),
+    Route(
+        "activateServerCert",
+        "POST",
+        "/activateServerCert",
+        OPERATOR,
+        "activate_server_cert:activate_server_cert",
+        alias=True,
+    ),
+    Route("generateCSR", "POST", f"{SERVERS}/csr", OPERATOR, "generate_csr:generate_csr"),
+    Route("generateCSR", "POST", "/generateCSR", OPERATOR, "generate_csr:generate_csr", alias=True),
+    Route("fulfillCSR", "PUT", f"{SERVERS}/{{id}}/certificate", OPERATOR, "fulfill_csr:fulfill_csr"),
+    Route("fulfillCSR", "POST", "/fulfillCSR", OPERATOR, "fulfill_csr:fulfill_csr", alias=True),
+    Route("verifyClient", "POST", "/authorization/verifyclient", ASKER, "verify_client:verify_client", admits=False),
+    Route("verifyClient", "POST", "/verifyClient", ASKER, "verify_client:verify_client", admits=False, alias=True),
+    Route("manageCertificates", "GET", CAS, VIEWER, "manage_certificates:list_cas"),
+    Route("manageCertificates", "GET", f"{CAS}/{{id}}", VIEWER, "manage_certificates:get_ca"),
+    Route("manageCertificates", "PUT", f"{CAS}/{{id}}", OPERATOR, "manage_certificates:change_ca"),
+    Route("manageCertificates", "DELETE", f"{CAS}/{{id}}", OPERATOR, "manage_certificates:delete_ca"),
+    Route("manageCertificates", "GET", f"{CAS}/{{id}}/pem", VIEWER, "manage_certificates:ca_pem"),
+    Route("manageCertificates", "GET", SERVERS, VIEWER, "manage_certificates:list_servers"),
+    Route("manageCertificates", "GET", f"{SERVERS}/{{id}}", VIEWER, "manage_certificates:get_server_cert"),
+    Route("manageCertificates", "PUT", f"{SERVERS}/{{id}}", OPERATOR, "manage_certificates:change_server"),
+    Route("manageCertificates", "DELETE", f"{SERVERS}/{{id}}", OPERATOR, "manage_certificates:delete_server"),
+    Route("manageCertificates", "GET", f"{SERVERS}/{{id}}/pem", VIEWER, "manage_certificates:server_pem"),
+    Route("manageCertificates", "GET", f"{SERVERS}/{{id}}/csr", VIEWER, "manage_certificates:server_csr"),
+    Route("manageCertificates", "POST", f"{SERVERS}/{{id}}/renewal", OPERATOR, "manage_certificates:renew"),
+    Route("manageCertificates", "POST", "/authentication/preview", VIEWER, "manage_certificates:preview"),
+    Route("connectionPolicy", "GET", "/authorization/connectionpolicy", VIEWER, "connection_policy:get_policy"),
+    Route("connectionPolicy", "PUT", "/authorization/connectionpolicy", OPERATOR, "connection_policy:put_policy"),
+    Route(
+        "connectionPolicy", "POST", "/authorization/connectionpolicy/dryrun", VIEWER, "connection_policy:dry_run_policy"
+    ),
+    Route("connectionPolicy", "GET", "/authorization/settings", VIEWER, "connection_policy:get_settings"),
+    Route("connectionPolicy", "PUT", "/authorization/settings", OPERATOR, "connection_policy:put_settings"),
+    Route("connectionPolicy", "GET", "/authorization/denylist", VIEWER, "connection_policy:list_denials"),
+    Route("connectionPolicy", "POST", "/authorization/denylist", OPERATOR, "connection_policy:deny"),
+    Route("connectionPolicy", "DELETE", "/authorization/denylist/{id}", OPERATOR, "connection_policy:lift"),
+    Route("activityLog", "GET", "/activity", VIEWER, "activity_log:list_activity"),
+    Route("activityLog", "GET", "/session", VIEWER, "activity_log:session"),
+    Route("activityLog", "GET", "/signin", ANYBODY, "activity_log:sign_in", admits=False, bare=True),
+    Route("health", "GET", "/healthz", ANYBODY, "health:health", admits=False, bare=True),
+    Route("health", "GET", "/openapi.json", ANYBODY, "openapi:openapi", admits=False, bare=True),
+)
+
+
+def routes_of(function: str) -> Iterator[Route]:
+    """The lines of one deployable function."""
+    return (route for route in ROUTES if route.function == function)
+
+
+def find(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+    """The route for a request, and the parameters in its path, decoded.
+
+    *path* is as it was sent: an encoded slash never splits a segment, and `..` is a name like any other.
+
+    Raises: NotFound, MethodNotAllowed."""
+    if len(path) > 1:
+        path = path.removesuffix("/")
+    allowed: dict[str, Route] = {}
+    params: Mapping[str, str] = {}
+    literal = _literal().get(path)
+    if literal is not None:
+        allowed = dict(literal)
+    for route in _templated():
+        if found := route.pattern.fullmatch(path):
+            allowed.setdefault(route.method, route)
+            params = {name: unquote(value) for name, value in found.groupdict().items()}
+    route_found = allowed.get("GET" if method == "HEAD" else method)
+    if route_found is not None:
+        return route_found, {} if "{" not in route_found.path else params
+    if allowed:
+        raise errors.MethodNotAllowed(method=method[:16], allowed=", ".join(sorted(allowed)))
+    raise errors.NotFound(what="such address")
+
+
+@lru_cache(maxsize=1)
+def _literal() -> Mapping[str, Mapping[str, Route]]:
+    table: dict[str, dict[str, Route]] = {}
+    for route in ROUTES:
+        if "{" not in route.path:
+            table.setdefault(route.full_path, {})[route.method] = route
+            if route.alias:
+                table.setdefault(route.path, {})[route.method] = route
+    return table
+
+
+@lru_cache(maxsize=1)
+def _templated() -> tuple[Route, ...]:
+    return tuple(route for route in ROUTES if "{" in route.path)

@@ -1,0 +1,24 @@
+"""uploadCA: register a CA certificate."""
+
+from functions import bodies
+from functions.endpoint import Call, endpoint
+from functions.http import Reply, file_bytes, reply
+from functions.views import CAView, ca_view
+from shared import errors
+from shared.usecases import upload_ca as usecase
+from shared.usecases.usage import lately
+
+
+@endpoint(
+    "Register a CA certificate whose devices are trusted; it is active at once",
+    {201: CAView, 200: CAView},
+    body=bodies.UploadCA,
+    refusals=(errors.TooManyCAs, errors.TooManyCAsOfOneName, errors.RateLimited, errors.Rejected),
+)
+def upload_ca(call: Call) -> Reply:
+    body = call.request.fields(bodies.UploadCA)
+    data = file_bytes(body.certificate, "certificate")
+    done = usecase.upload_ca(call.tools, call.member, data, comments=body.comments)
+    seen = lately(call.tools.repository, call.member.org_id, call.tools.clock())
+    view = ca_view(done.id, done.ca, seen, done.warnings)
+    return reply(view, status=201 if done.created else 200, version=done.ca.changed.version)

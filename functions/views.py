@@ -1,0 +1,461 @@
+"""What the API shows of records: the answers' types, from which the OpenAPI document is made too.
+
+No view has a field for a private key, a passphrase or a token.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import UNSET, UnsetType
+
+from shared.records import CA, Activity, Changed, Denial, Org
+from shared.usecases.server_certificates import Shown as ShownCertificate
+from shared.usecases.usage import Lately
+from shared.validation.distinguished_name import shown
+from shared.validation.notices import Notice
+from shared.validation.server_cert import names_of
+from shared.validation.strength import describe_key
+from shared.validation.verdict import Verdict, fingerprint
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of what is answered: camelCase names."""
+
+
+class Warned(View, frozen=True, kw_only=True):
+    """A warning: accepted, and yet worth saying."""
+
+    code: str
+    message: str
+
+
+def warned(notices: Sequence[Notice]) -> tuple[Warned, ...]:
+    return tuple(Warned(code=one.code, message=one.message) for one in notices)
+
+
+class CertificateView(View, frozen=True, kw_only=True):
+    """The fields of a certificate that people ask for. Times are UTC, both ends included."""
+
+    subject: str
+    issuer: str
+    serial_number: str  # hex
+    not_before: datetime
+    not_after: datetime
+    fingerprint_sha256: str = msgspec.field(name="fingerprintSha256")  # hex
+    key_algorithm: str
+
+
+def _common(cert: x509.Certificate) -> dict[str, object]:
+    return {
+        "subject": shown(cert.subject),
+        "issuer": shown(cert.issuer),
+        "serial_number": f"{cert.serial_number:x}",
+        "not_before": cert.not_valid_before_utc,
+        "not_after": cert.not_valid_after_utc,
+        "fingerprint_sha256": fingerprint(cert),
+        "key_algorithm": describe_key(cert.public_key()),
+    }
+
+
+def certificate_view(cert: x509.Certificate) -> CertificateView:
+    return CertificateView(**_common(cert))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=2048)
+def parsed(der: bytes) -> x509.Certificate:
+    """A stored certificate never changes."""
+    return x509.load_der_x509_certificate(der)
+
+
+def as_pem(*certs: x509.Certificate) -> str:
+    """Certificates as PEM, one after the other."""
+    return "".join(cert.public_bytes(Encoding.PEM).decode() for cert in certs)
+
+
+def pem(der: bytes) -> str:
+    """A stored certificate as PEM."""
+    return as_pem(parsed(der))
+
+
+class _Stamped(View, frozen=True, kw_only=True):
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+    updated_by: str
+    version: str
+
+
+def _stamp(changed: Changed) -> dict[str, object]:
+    return {
+        "created_at": changed.created_at,
+        "created_by": changed.created_by,
+        "updated_at": changed.updated_at,
+        "updated_by": changed.updated_by,
+        "version": changed.version,
+    }
+
+
+# -------------------------------------------------------------------------------------------- CA certificates
+
+
+class CAView(_Stamped, frozen=True, kw_only=True):
+    """A registered CA certificate."""
+
+    id: str
+    status: str  # "active" or "inactive"
+    subject: str
+    issuer: str
+    serial_number: str
+    not_before: datetime
+    not_after: datetime
+    fingerprint_sha256: str = msgspec.field(name="fingerprintSha256")
+    key_algorithm: str
+    comments: str
+    denied_at: datetime | None  # on the deny list since then
+    last_used: datetime | None
+    connections_30d: int = msgspec.field(name="connections30d")
+    warnings: tuple[Warned, ...] | UnsetType = UNSET
+
+
+def ca_view(ca_id: str, ca: CA, lately: Lately, warnings: Sequence[Notice] | None = None) -> CAView:
+    use = lately.of_ca(ca_id)
+    return CAView(
+        id=ca_id,
+        status=ca.status.value,
+        comments=ca.comments,
+        denied_at=ca.denied_at,
+        last_used=use.last if use else None,
+        connections_30d=use.count if use else 0,
+        warnings=UNSET if warnings is None else warned(warnings),
+        **_common(parsed(ca.der)),  # type: ignore[arg-type]
+        **_stamp(ca.changed),  # type: ignore[arg-type]
+    )
+
+
+class CAList(View, frozen=True, kw_only=True):
+    results: tuple[CAView, ...]
+    bookmark: str | None
+
+
+class CAEffect(View, frozen=True, kw_only=True):
+    """What deleting or deactivating a CA would touch. At least so many connections: they are a sample."""
+
+    connections_30d: int = msgspec.field(name="connections30d")
+    last_used: datetime | None
+    also_vouched_by: tuple[str, ...]  # ids of other active CAs with the same name and key
+
+
+# ---------------------------------------------------------------------------------------- server certificates
+
+
+class ServerView(_Stamped, frozen=True, kw_only=True):
+    """A messaging server certificate, or a request that waits for its signature (status `csr`)."""
+
+    id: str
+    status: str  # "certificate" or "csr"
+    source: str  # "default", "upload" or "csr"
+    active: bool
+    served_since: datetime | None
+    names: tuple[str, ...]
+    hosts: tuple[str, ...]  # those of the org that it covers
+    chain: tuple[CertificateView, ...]
+    subject: str
+    issuer: str | None
+    serial_number: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    fingerprint_sha256: str | None = msgspec.field(name="fingerprintSha256")
+    key_algorithm: str
+    comments: str
+    csr: str | None  # PEM
+    warnings: tuple[Warned, ...] | UnsetType = UNSET
+
+
+def server_view(
+    one: ShownCertificate, org: Org, hosts: Sequence[str], warnings: Sequence[Notice] | None = None
+) -> ServerView:
+    return ServerView(
+        id=one.id,
+        status="certificate" if one.leaf else "csr",
+        source=one.source.value,
+        active=org.activation.active == one.id,
+        served_since=one.served_since,
+        names=tuple(names_of(one.leaf)) if one.leaf else tuple(one.requested_names),
+        hosts=tuple(hosts),
+        chain=tuple(certificate_view(cert) for cert in one.chain),
+        subject=shown(one.leaf.subject if one.leaf else one.request_subject),
+        issuer=shown(one.leaf.issuer) if one.leaf else None,
+        serial_number=f"{one.leaf.serial_number:x}" if one.leaf else None,
+        not_before=one.leaf.not_valid_before_utc if one.leaf else None,
+        not_after=one.leaf.not_valid_after_utc if one.leaf else None,
+        fingerprint_sha256=fingerprint(one.leaf) if one.leaf else None,
+        key_algorithm=describe_key(one.public_key),
+        comments=one.comments,
+        csr=one.csr_pem,
+        warnings=UNSET if warnings is None else warned(warnings),
+        **_stamp(one.changed),  # type: ignore[arg-type]
+    )
+
+
+class ServerList(View, frozen=True, kw_only=True):
+    results: tuple[ServerView, ...]
+    bookmark: str | None
+
+
+class ActiveView(View, frozen=True, kw_only=True):
+    """Which server certificate is shown to devices, and which one before it."""
+
+    active: str
+    previous: str | None
+    activated_at: datetime | None
+    version: str
+
+
+class ActivationView(ActiveView, frozen=True, kw_only=True):
+    """The answer to an activation, or to its preflight."""
+
+    hosts: tuple[str, ...]  # those it is shown at
+    not_after: datetime
+    chain_complete: bool
+    warnings: tuple[Warned, ...]
+
+
+class AcceptanceView(View, frozen=True, kw_only=True):
+    """Whether a certificate would be accepted, and why not."""
+
+    accepted: bool
+    code: str | None = None
+    message: str | None = None
+    warnings: tuple[Warned, ...] = ()
+
+
+class PreviewView(CertificateView, frozen=True, kw_only=True):
+    """The fields of a certificate that nobody has saved yet."""
+
+    names: tuple[str, ...]
+    self_signed: bool
+    ca: AcceptanceView
+    server: AcceptanceView
+
+
+# ------------------------------------------------------------------------------- policy, settings, deny list
+
+
+class LevelRule(View, frozen=True, kw_only=True):
+    device_type: str
+    level: str
+
+
+class PolicyView(View, frozen=True, kw_only=True):
+    default: str
+    rules: tuple[LevelRule, ...]
+    updated_at: datetime
+    updated_by: str
+    version: str
+
+
+class LevelChange(View, frozen=True, kw_only=True):
+    """A device type whose level would differ."""
+
+    device_type: str
+    from_: str = msgspec.field(name="from")
+    to: str
+
+
+class Sample(View, frozen=True, kw_only=True):
+    """How many clients were seen in the last 30 days (of those that are kept), the oldest of them when."""
+
+    identities: int
+    since: datetime | None
+
+
+class DryRunView(View, frozen=True, kw_only=True):
+    changed: tuple[LevelChange, ...]
+    sample: Sample
+    refused: int
+    refused_types: tuple[str, ...]
+
+
+class CustomDomainsView(View, frozen=True, kw_only=True):
+    enabled: bool
+    domains: tuple[str, ...]
+
+
+class SettingsView(View, frozen=True, kw_only=True):
+    custom_domains: CustomDomainsView
+    type_certificates: bool
+    updated_at: datetime
+    updated_by: str
+    version: str
+
+
+class DenialView(View, frozen=True, kw_only=True):
+    """An entry of the deny list."""
+
+    id: str
+    kind: str
+    value: str
+    reason: str
+    created_at: datetime
+    created_by: str
+
+
+def denial_view(one: Denial) -> DenialView:
+    return DenialView(
+        id=one.id,
+        kind=one.kind.value,
+        value=one.value,
+        reason=one.reason,
+        created_at=one.created_at,
+        created_by=one.created_by,
+    )
+
+
+class DenialList(View, frozen=True, kw_only=True):
+    results: tuple[DenialView, ...]
+    bookmark: str | None
+
+
+# --------------------------------------------------------------------------------------------------- verdicts
+
+
+class IdentityView(View, frozen=True, kw_only=True):
+    """A device (`d`) or gateway (`g`)."""
+
+    class_: str = msgspec.field(name="class")
+    type_id: str
+    device_id: str
+
+
+class VouchingCA(View, frozen=True, kw_only=True):
+    id: str
+    subject: str
+
+
+class Failing(View, frozen=True, kw_only=True):
+    """The certificate at fault."""
+
+    subject: str
+    fingerprint_sha256: str = msgspec.field(name="fingerprintSha256")
+
+
+class StepView(View, frozen=True, kw_only=True):
+    """One of the ten steps."""
+
+    number: int
+    name: str
+    status: str  # "passed", "failed" or "not reached"
+    found: str | None
+    expected: str | None
+
+
+class VerdictView(View, frozen=True, kw_only=True):
+    """May this client connect?"""
+
+    decision: str  # "allow", "deny" or "continue"
+    code: str
+    reason: str
+    mend: str
+    org_id: str | None
+    identity: IdentityView | None
+    bound: bool
+    proof: str
+    ca: VouchingCA | None
+    failing: Failing | None
+    expires_at: datetime | None
+    watson_reason: int | None
+    steps: tuple[StepView, ...] | UnsetType = UNSET
+
+
+def verdict_view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
+    who, ca, failing = verdict.identity, verdict.ca, verdict.failing
+    return VerdictView(
+        decision=verdict.decision.value,
+        code=verdict.code,
+        reason=verdict.reason,
+        mend=verdict.mend,
+        org_id=verdict.org_id,
+        identity=IdentityView(class_=who.client_class.value, type_id=who.type_id, device_id=who.device_id)
+        if who
+        else None,
+        bound=verdict.bound,
+        proof="chain",
+        ca=VouchingCA(id=ca.id, subject=shown(ca.cert.subject)) if ca else None,
+        failing=Failing(subject=shown(failing.subject), fingerprint_sha256=fingerprint(failing)) if failing else None,
+        expires_at=verdict.expires_at,
+        watson_reason=verdict.watson_reason,
+        steps=tuple(
+            StepView(number=one.number, name=one.name, status=one.status, found=one.found, expected=one.expected)
+            for one in verdict.steps
+        )
+        if explain
+        else UNSET,
+    )
+
+
+# --------------------------------------------------------------------------------------------------- activity
+
+
+class ActivityView(View, frozen=True, kw_only=True, omit_defaults=True):
+    """What happened. Of a refusal also who tried, where, and with which certificate (PEM)."""
+
+    id: str
+    at: datetime
+    kind: str
+    who: str
+    what: str
+    result: str
+    code: str | None = None
+    detail: dict[str, str] = {}
+    client_id: str | None = None
+    server_name: str | None = None
+    certificate: str | None = None
+    failing: Failing | None = None
+
+
+def activity_view(entry: Activity) -> ActivityView:
+    return ActivityView(
+        id=entry.id,
+        at=entry.at,
+        kind=entry.kind.value,
+        who=entry.who,
+        what=entry.what,
+        result=entry.result,
+        code=entry.code,
+        detail=entry.detail,
+        client_id=entry.client_id,
+        server_name=entry.server_name,
+        certificate=pem(entry.certificate) if entry.certificate else None,
+        failing=Failing(subject=entry.failing["subject"], fingerprint_sha256=entry.failing["fingerprintSha256"])
+        if entry.failing
+        else None,
+    )
+
+
+class ActivityList(View, frozen=True, kw_only=True):
+    results: tuple[ActivityView, ...]
+    bookmark: str | None
+
+
+class SessionView(View, frozen=True, kw_only=True):
+    """Who is signed in."""
+
+    org: str
+    role: str
+    messaging_host: str
+    key: str
+
+
+class SignInView(View, frozen=True, kw_only=True, omit_defaults=True):
+    """The OIDC issuer to sign in with, where one is configured."""
+
+    issuer: str | None = None
+    client_id: str | None = None
+
+
+class HealthView(View, frozen=True, kw_only=True):
+    status: str

@@ -1,0 +1,142 @@
+"""DocumentStore in one SQLite file: the embedded default.
+
+WAL, so that readers never wait for a writer; synchronous=FULL, so that what was answered survives a lost power
+supply too. One connection per thread, made at its first call.
+"""
+
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from shared.errors import StoreUnavailable
+from shared.ports import Document, Key, Version, WriteConflict
+
+_BUSY_SECONDS: Final = 5.0  # how long a writer waits for the one before it
+_SEPARATOR: Final = "\x1f"  # between partition and id; neither holds control characters
+_AFTER_SEPARATOR: Final = "\x20"
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS documents (
+    key TEXT NOT NULL PRIMARY KEY,  -- partition, separator, id
+    version TEXT NOT NULL,
+    body BLOB NOT NULL,             -- JSON
+    expires INTEGER                 -- seconds since 1970, or NULL
+);
+CREATE INDEX IF NOT EXISTS documents_by_expiry ON documents (expires) WHERE expires IS NOT NULL;
+"""
+
+
+class SQLiteStore:
+    """See `shared.ports.DocumentStore`."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file at *path*, or makes it (and its folder), and drops documents that have expired."""
+        self._path = path
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._connection() as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.executescript(_SCHEMA)
+        self.sweep()
+
+    def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
+        if not keys:
+            return {}
+        by_path = {_path(key): key for key in keys}
+        marks = ",".join("?" * len(by_path))
+        query = f"SELECT key, version, body FROM documents WHERE key IN ({marks})"  # noqa: S608 - only question marks
+        with self._connection() as connection:
+            rows = connection.execute(query, tuple(by_path)).fetchall()
+        return {by_path[path]: Document(by_path[path], version, _json(body)) for path, version, body in rows}
+
+    def put(
+        self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
+    ) -> Version:
+        version = secrets.token_hex(8)
+        data = msgspec.json.encode(body)
+        until = int(expires.timestamp()) if expires else None
+        with self._connection() as connection:
+            if expected is None:
+                done = connection.execute(
+                    "INSERT INTO documents (key, version, body, expires) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (_path(key), version, data, until),
+                )
+            else:
+                done = connection.execute(
+                    "UPDATE documents SET version = ?, body = ?, expires = ? WHERE key = ? AND version = ?",
+                    (version, data, until, _path(key), expected),
+                )
+        if done.rowcount != 1:
+            raise WriteConflict(key)
+        return version
+
+    def delete(self, key: Key, *, expected: Version) -> None:
+        with self._connection() as connection:
+            done = connection.execute("DELETE FROM documents WHERE key = ? AND version = ?", (_path(key), expected))
+        if done.rowcount != 1:
+            raise WriteConflict(key)
+
+    def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        with self._connection() as connection:
+            rows = connection.execute(
+                "SELECT key, version, body FROM documents WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
+                (partition + _SEPARATOR + after, partition + _AFTER_SEPARATOR, limit),
+            ).fetchall()
+        return [
+            Document(Key(partition, path.partition(_SEPARATOR)[2]), version, _json(body))
+            for path, version, body in rows
+        ]
+
+    def sweep(self) -> None:
+        """Drop what has expired."""
+        with self._connection() as connection:
+            connection.execute("DELETE FROM documents WHERE expires < ?", (int(time.time()),))
+
+    def close(self) -> None:
+        with self._lock:
+            opened, self._opened = self._opened, []
+        for connection in opened:
+            connection.close()
+        self._local = threading.local()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection; each statement is a transaction of its own.
+
+        Raises: StoreUnavailable, where the file is locked for too long, full, unreadable or closed."""
+        try:
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._open()
+                self._local.connection = connection
+            yield connection
+        except sqlite3.Error as error:  # "database is locked", "disk I/O error", "database or disk is full", ...
+            raise StoreUnavailable from error
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
+        )
+        connection.execute("PRAGMA synchronous=FULL")
+        with self._lock:
+            self._opened.append(connection)
+        return connection
+
+
+def _path(key: Key) -> str:
+    return f"{key.partition}{_SEPARATOR}{key.id}"
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(body)
+    return found

@@ -1,0 +1,325 @@
+"""What is kept, as frozen records, and the one place that knows their stored form.
+
+    Org                 org/{orgId}             what is true of an organization: settings, policy, which certificate
+                                                is active, which server certificates there are
+    CAsOfOneName        ca/{orgId}/{name}       its CA certificates of one subject name: one document, because a
+                                                decision asks for them by a certificate's issuer name
+    CAIndex             caindex/{orgId}         which CA certificates there are: a reservation, so that the limit
+                                                per org holds under any number of concurrent uploads
+    ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request waiting for one
+    DefaultCertificate  platform/default        the platform's own
+    Denials             deny/{orgId}/{what}     deny-list entries that one look-up finds
+    ApiKey              key/{orgId}/{key}
+    Activity            activity/{orgId}/{kind} what happened, newest first
+    Usage               usage/{orgId}/{day}     who connected: per CA, and a sample of identities
+
+`stored` and `loaded` translate; bytes travel as base64, times as RFC 3339, names as they stand here.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from shared.validation.policy import Policy, Shown
+
+DEFAULT: Final = "default"  # the id of the platform's default certificate, in every org
+PLATFORM: Final = "platform"  # stands where an orgId stands, for what belongs to the platform
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of what is stored."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def stored(record: Record) -> dict[str, Any]:
+    """A record as a JSON object."""
+    body: dict[str, Any] = msgspec.to_builtins(record)
+    return body
+
+
+def loaded(kind: type[R], body: Mapping[str, Any]) -> R:
+    """The record of *kind* in a JSON object that `stored` made."""
+    return msgspec.convert(body, kind)
+
+
+class ActivityKind(StrEnum):
+    CHANGE = "change"
+    UPLOAD = "upload"
+    REFUSAL = "refusal"
+    EDGE = "edge"
+
+
+class Activity(Record, frozen=True):
+    """One line of the activity list. No free text of users: *detail* holds ids, codes and levels."""
+
+    id: str  # sorts newest first
+    at: dt.datetime
+    kind: ActivityKind
+    who: str
+    what: str
+    result: str = "done"
+    code: str | None = None
+    detail: dict[str, str] = {}
+    client_id: str | None = None
+    server_name: str | None = None
+    certificate: bytes | None = None  # DER of a refused leaf
+    failing: dict[str, str] | None = None
+
+
+class ActivityPage(Record, frozen=True):
+    """A stored group of activity entries; their ids begin with the document's."""
+
+    entries: tuple[Activity, ...] = ()
+
+
+class Sealed(Record, frozen=True):
+    """A secret under envelope encryption: AES-256-GCM under a data key that a master key wraps."""
+
+    master: str  # names the master key
+    wrapped: bytes
+    nonce: bytes
+    ciphertext: bytes
+
+    def __repr__(self) -> str:  # ciphertext is no secret, but has no place in a log either
+        return f"Sealed(master={self.master!r})"
+
+
+class Changed(Record, frozen=True):
+    """Who changed a thing last, and the version a change must name."""
+
+    version: str
+    created_at: dt.datetime
+    created_by: str
+    updated_at: dt.datetime
+    updated_by: str
+
+
+class Outboxed(Record, frozen=True):
+    """A document that carries its latest activity entries until they are copied to the activity list."""
+
+    outbox: tuple[Activity, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------ organization
+
+
+class CustomDomains(Record, frozen=True):
+    enabled: bool = False
+    domains: tuple[str, ...] = ()
+
+
+class Settings(Record, frozen=True):
+    """What an org has switched on."""
+
+    custom_domains: CustomDomains = CustomDomains()
+    type_certificates: bool = False
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The custom domains in force."""
+        return self.custom_domains.domains if self.custom_domains.enabled else ()
+
+
+class Listed(Record, frozen=True):
+    """A server certificate in the org's index: enough to find the record of a key."""
+
+    key_hash: str  # SHA-256 of SubjectPublicKeyInfo, hex
+
+
+class Activation(Record, frozen=True):
+    """Which server certificate is shown to devices."""
+
+    active: str = DEFAULT
+    previous: str | None = None
+    activated_at: dt.datetime | None = None
+
+
+class Pace(Record, frozen=True):
+    """How many new things were made in the current minute (minutes since 1970)."""
+
+    minute: int = 0
+    made: int = 0
+
+
+class Org(Outboxed, frozen=True, kw_only=True):
+    org_id: str
+    created_at: dt.datetime
+    suspended: bool = False
+    settings: Settings = Settings()
+    settings_changed: Changed
+    policy: Policy = Policy()
+    policy_changed: Changed
+    activation: Activation = Activation()
+    activation_changed: Changed
+    servers: dict[str, Listed] = {}
+    has_ca: bool = False  # a CA was registered and not all are deleted: devices must then send SNI
+    pace: Pace = Pace()
+
+    @property
+    def requires_sni(self) -> bool:
+        """Whether a TLS connection must name its server: the org has a CA, or a server certificate of its own."""
+        return self.has_ca or bool(self.servers)
+
+
+# ------------------------------------------------------------------------------------------------ certificates
+
+
+class CAStatus(StrEnum):
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+
+
+class CA(Record, frozen=True, kw_only=True):
+    """A registered CA certificate. All that can be read from the certificate is not kept beside it."""
+
+    der: bytes
+    status: CAStatus = CAStatus.ACTIVE
+    comments: str = ""
+    denied_at: dt.datetime | None = None  # on the deny list since then
+    changed: Changed
+
+
+class CAsOfOneName(Outboxed, frozen=True):
+    """The CA certificates of one canonical subject name, by id."""
+
+    cas: dict[str, CA] = {}
+
+
+class CAIndex(Record, frozen=True):
+    """Every CA of an org: id -> whether it is active. May name one whose upload was cut short; never misses one."""
+
+    cas: dict[str, bool] = {}
+    pace: Pace = Pace()
+
+
+class Source(StrEnum):
+    DEFAULT = "default"
+    UPLOAD = "upload"
+    CSR = "csr"
+
+
+class ServerCertificate(Outboxed, frozen=True, kw_only=True):
+    """A messaging server certificate, or a request that waits for one (*leaf* None)."""
+
+    source: Source
+    key: Sealed
+    key_hash: str  # SHA-256 of SubjectPublicKeyInfo, hex
+    leaf: bytes | None = None
+    chain: tuple[bytes, ...] = ()
+    csr: bytes | None = None
+    comments: str = ""
+    served_since: dt.datetime | None = None
+    changed: Changed
+
+
+class DefaultCertificate(Record, frozen=True, kw_only=True):
+    """The platform's own server certificate, one for all orgs."""
+
+    key: Sealed
+    leaf: bytes
+    chain: tuple[bytes, ...] = ()
+    changed: Changed
+
+
+# ---------------------------------------------------------------------------------------------------- deny list
+
+
+class DenialKind(StrEnum):
+    FINGERPRINT = "fingerprint"
+    SERIAL = "serial"
+    IDENTITY = "identity"
+
+
+class Denial(Record, frozen=True, kw_only=True):
+    id: str
+    kind: DenialKind
+    value: str
+    reason: str = ""
+    issuer_key_hash: str | None = None  # of a serial: SHA-256 of the issuing CA's SubjectPublicKeyInfo, hex
+    created_at: dt.datetime
+    created_by: str
+
+
+class Denials(Outboxed, frozen=True):
+    """The entries one look-up finds: serials are looked up by issuer name, so several CAs' can meet here."""
+
+    entries: dict[str, Denial] = {}
+
+
+# ------------------------------------------------------------------------------------------------------- callers
+
+
+class Role(StrEnum):
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    BROKER = "broker"
+    EDGE = "edge"
+
+
+class Proof(StrEnum):
+    """What a verdict rests on: the chain judged here, or a broker that judged it and passes names only."""
+
+    CHAIN = "chain"
+    BROKER = "broker"
+
+
+class ApiKey(Record, frozen=True, kw_only=True):
+    """An API key. The token itself is shown once and not kept."""
+
+    key: str
+    role: Role
+    token_hash: str  # SHA-256, hex
+    org_id: str | None = None  # None: a platform key
+    orgs: tuple[str, ...] = ()  # of a platform key: those it may speak for; empty: all
+    no_sni: bool = False
+    proof: Proof = Proof.CHAIN
+    created_at: dt.datetime
+    revoked_at: dt.datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"ApiKey({self.key!r}, {self.role.value})"
+
+
+# --------------------------------------------------------------------------------------------------------- usage
+
+
+class Sighting(Record, frozen=True, kw_only=True):
+    """What a verdict leaves behind it."""
+
+    org_id: str
+    at: dt.datetime
+    decision: str
+    code: str
+    tls: bool
+    shown: Shown
+    client_id: str | None = None
+    server_name: str | None = None
+    identity: str | None = None
+    ca_id: str | None = None
+    certificate: bytes | None = None  # DER of the leaf
+    failing: dict[str, str] | None = None
+
+
+class CAUse(Record, frozen=True):
+    count: int
+    last: dt.datetime
+
+
+class Seen(Record, frozen=True):
+    """How a client showed itself last."""
+
+    tls: bool
+    shown: Shown
+    at: dt.datetime
+
+
+class Usage(Record, frozen=True):
+    """One day of an org: connections per CA, and a sample of the clients seen (identity -> how)."""
+
+    cas: dict[str, CAUse] = {}
+    clients: dict[str, Seen] = {}

@@ -1,0 +1,285 @@
+"""Records in a document store, for every store alike: reading, and changing by compare-and-set.
+
+Every change is one document. Activity entries travel in the changed document (its outbox) and are copied to the
+activity list afterwards, under ids of their own, so that copying twice does no harm and a crash in between loses none.
+"""
+
+import logging
+import random
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from shared.errors import StoreUnavailable, TooBusy
+from shared.ports import Document, DocumentStore, Key, WriteConflict
+from shared.records import (
+    PLATFORM,
+    Activity,
+    ActivityKind,
+    ActivityPage,
+    ApiKey,
+    CAIndex,
+    CAsOfOneName,
+    DefaultCertificate,
+    Denials,
+    Org,
+    Outboxed,
+    Record,
+    ServerCertificate,
+    Usage,
+    loaded,
+    stored,
+)
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Record)
+
+_ATTEMPTS: Final = 300  # of one change, against others of the same document
+_PATIENCE: Final = 20.0  # seconds a change keeps trying
+_OUTBOX_MAX: Final = 100  # entries
+_OUTBOX_BYTES: Final = 32 * 1024
+_KEEP_ACTIVITY: Final = timedelta(days=400)
+_KEEP_REFUSALS: Final = timedelta(days=30)
+_END_OF_TIME: Final = 1 << 63  # microseconds; activity ids count down from here, so that the newest sorts first
+_REMEMBERED: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Generic[R]):
+    """Where a record of one kind lies."""
+
+    key: Key
+    kind: type[R]
+
+
+def org_place(org_id: str) -> Place[Org]:
+    return Place(Key("org", org_id), Org)
+
+
+def cas_place(org_id: str, name: str) -> Place[CAsOfOneName]:
+    """*name*: the 16 hex digits a CA's id begins with."""
+    return Place(Key(f"ca/{org_id}", name), CAsOfOneName)
+
+
+def ca_index_place(org_id: str) -> Place[CAIndex]:
+    return Place(Key("caindex", org_id), CAIndex)
+
+
+def server_place(org_id: str, certificate_id: str) -> Place[ServerCertificate]:
+    return Place(Key(f"server/{org_id}", certificate_id), ServerCertificate)
+
+
+def default_place() -> Place[DefaultCertificate]:
+    return Place(Key(PLATFORM, "default"), DefaultCertificate)
+
+
+def denials_place(org_id: str, what: str) -> Place[Denials]:
+    return Place(Key(f"deny/{org_id}", what), Denials)
+
+
+def api_key_place(org_id: str | None, key: str) -> Place[ApiKey]:
+    return Place(Key(f"key/{org_id or PLATFORM}", key), ApiKey)
+
+
+def usage_place(org_id: str, day: str) -> Place[Usage]:
+    return Place(Key(f"usage/{org_id}", day), Usage)
+
+
+def activity_partition(org_id: str, kind: ActivityKind) -> str:
+    return f"activity/{org_id}/{kind}"
+
+
+def activity_id(at: datetime) -> str:
+    """An id that sorts before those of all earlier moments."""
+    micros = int(at.timestamp() * 1_000_000)
+    return f"{_END_OF_TIME - micros:016x}-{secrets.token_hex(4)}"
+
+
+def new_version() -> str:
+    """A version (ETag) of a record: never the same twice, even if a thing is deleted and made again."""
+    return secrets.token_hex(6)
+
+
+class Found:
+    """The documents of one batched read, as records."""
+
+    def __init__(self, documents: Mapping[Key, Document]) -> None:
+        self._documents = documents
+
+    def get(self, place: Place[R]) -> R | None:
+        """The record at *place*, which was among those asked for; None where there is none."""
+        document = self._documents.get(place.key)
+        return None if document is None else loaded(place.kind, document.body)
+
+
+class Repository:
+    """Records by place. Every method raises StoreUnavailable where the store does not answer."""
+
+    def __init__(self, store: DocumentStore) -> None:
+        self._store = store
+        self._copied: OrderedDict[str, None] = OrderedDict()  # activity ids known to be in the list
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def find(self, places: Sequence[Place[Any]]) -> Found:
+        """The records at *places*, in one round trip."""
+        return Found(self._store.get_many({place.key for place in places}))
+
+    def get(self, place: Place[R]) -> R | None:
+        return self.find([place]).get(place)
+
+    def list(self, partition: str, kind: type[R], *, after: str = "", limit: int = 100) -> list[tuple[str, R]]:
+        """At most *limit* (id, record) of *partition*, in the order of ids, beginning behind *after*."""
+        return [(one.key.id, loaded(kind, one.body)) for one in self._store.list(partition, after=after, limit=limit)]
+
+    def every(self, partition: str, kind: type[R]) -> Iterator[tuple[str, R]]:
+        """All of *partition*, page by page."""
+        after = ""
+        while page := self.list(partition, kind, after=after, limit=200):
+            yield from page
+            after = page[-1][0]
+
+    # ------------------------------------------------------------------------------------------------ changing
+
+    def change(
+        self,
+        place: Place[R],
+        alter: Callable[[R | None], R | None],
+        *,
+        org_id: str | None = None,
+        expires: datetime | None = None,
+    ) -> R | None:
+        """Replace the record at *place* by what *alter* makes of it, if nobody else wrote in between; else again.
+
+        *alter* gets the record as it stands (None where there is none) with an empty outbox, and returns the new
+        one, the very same object for "leave it as it is", or None for "remove it". It may be called many times and
+        raises to refuse. Activity entries in the outbox of what it returns are copied to the list of *org_id*.
+
+        Returns what now stands. Raises: TooBusy, StoreUnavailable, and what *alter* raises."""
+        deadline = time.monotonic() + _PATIENCE
+        for attempt in range(_ATTEMPTS):
+            document = self._store.get_many([place.key]).get(place.key)
+            before, waiting = _emptied(None if document is None else loaded(place.kind, document.body))
+            after = alter(before)
+            if after is before:
+                return after
+            waiting = [entry for entry in waiting if not (org_id and self._copy(org_id, entry))]
+            fresh = after.outbox if isinstance(after, Outboxed) else ()
+            if isinstance(after, Outboxed):
+                after = msgspec.structs.replace(after, outbox=_trimmed((*waiting, *fresh)))
+            try:
+                self._write(place.key, document, after, expires)
+            except WriteConflict:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(random.uniform(0, min(0.002 * (attempt + 1), 0.1)))  # noqa: S311 - spreads writers apart
+                continue
+            if org_id is not None:
+                for entry in fresh:
+                    self._copy(org_id, entry)
+            return after
+        raise TooBusy
+
+    def _write(self, key: Key, document: Document | None, after: Record | None, expires: datetime | None) -> None:
+        if after is not None:
+            self._store.put(key, stored(after), expected=document.version if document else None, expires=expires)
+        elif document is not None:
+            self._store.delete(key, expected=document.version)
+
+    def create(self, place: Place[R], record: R) -> bool:
+        """Write a record where none is. Returns False, and changes nothing, where one is already."""
+        try:
+            self._store.put(place.key, stored(record), expected=None)
+        except WriteConflict:
+            return False
+        return True
+
+    def discard(self, place: Place[Any]) -> None:
+        """Remove what is at *place*, whatever it is. Nothing there is fine."""
+        self.change(place, lambda _: None)
+
+    def discard_all(self, partition: str) -> None:
+        """Remove everything in *partition*."""
+        while page := self._store.list(partition, limit=200):
+            for document in page:
+                try:
+                    self._store.delete(document.key, expected=document.version)
+                except WriteConflict:
+                    continue  # written or removed meanwhile: the next page shows which
+
+    # ------------------------------------------------------------------------------------------ export, import
+
+    def dump(self, keys: Sequence[Key], partitions: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Documents as they are stored: `{partition, id, body}`."""
+        for document in self._store.get_many(keys).values():
+            yield {"partition": document.key.partition, "id": document.key.id, "body": dict(document.body)}
+        for partition in partitions:
+            after = ""
+            while page := self._store.list(partition, after=after, limit=100):
+                for document in page:
+                    yield {"partition": partition, "id": document.key.id, "body": dict(document.body)}
+                after = page[-1].key.id
+
+    def restore(self, line: Mapping[str, Any]) -> bool:
+        """Write what `dump` gave, where nothing is. Returns whether it was written.
+
+        Raises: KeyError, TypeError, where it is no such line."""
+        key = Key(str(line["partition"]), str(line["id"]))
+        body = {str(name): value for name, value in line["body"].items()}
+        try:
+            self._store.put(key, body, expected=None)
+        except WriteConflict:
+            return False
+        return True
+
+    # ------------------------------------------------------------------------------------------------ activity
+
+    def append(self, org_id: str, kind: ActivityKind, entries: Sequence[Activity]) -> None:
+        """Write entries that belong to no document (refusals, receipts) as one."""
+        if entries:
+            newest = max(entries, key=lambda one: one.at)
+            key = Key(activity_partition(org_id, kind), activity_id(newest.at))
+            self._store.put(key, stored(ActivityPage(tuple(entries))), expected=None, expires=_until(newest))
+
+    def _copy(self, org_id: str, entry: Activity) -> bool:
+        """Put one entry into the activity list, if it is not there yet. Returns whether it is there now."""
+        if entry.id in self._copied:
+            return True
+        key = Key(activity_partition(org_id, entry.kind), entry.id)
+        try:
+            self._store.put(key, stored(ActivityPage((entry,))), expected=None, expires=_until(entry))
+        except WriteConflict:
+            pass  # copied before
+        except StoreUnavailable:
+            log.warning("an activity entry waits in its document", extra={"org": org_id, "entry": entry.id})
+            return False
+        self._copied[entry.id] = None
+        while len(self._copied) > _REMEMBERED:
+            self._copied.popitem(last=False)
+        return True
+
+
+def _until(entry: Activity) -> datetime:
+    return entry.at + (_KEEP_REFUSALS if entry.kind is ActivityKind.REFUSAL else _KEEP_ACTIVITY)
+
+
+def _emptied(record: R | None) -> tuple[R | None, list[Activity]]:
+    """The record without its outbox, and what was in it."""
+    if isinstance(record, Outboxed) and record.outbox:
+        return msgspec.structs.replace(record, outbox=()), list(record.outbox)
+    return record, []
+
+
+def _trimmed(outbox: Sequence[Activity]) -> tuple[Activity, ...]:
+    """The newest entries that an outbox may hold."""
+    kept = list(outbox)[-_OUTBOX_MAX:]
+    while kept and len(msgspec.json.encode(kept)) > _OUTBOX_BYTES:
+        kept.pop(0)
+    return tuple(kept)

@@ -1,0 +1,56 @@
+"""fulfillCSR: put the signed certificate in the place of its request."""
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from shared.errors import AlreadyFulfilled, NotFound
+from shared.records import ServerCertificate
+from shared.repository import server_place
+from shared.usecases.callers import Member
+from shared.usecases.server_certificates import Shown, checked, shown
+from shared.usecases.tools import Tools, entry, touched
+from shared.validation.csr import read_signed
+from shared.validation.notices import Notice
+
+
+def fulfill_csr(tools: Tools, member: Member, certificate_id: str, data: bytes) -> tuple[Shown, list[Notice]]:
+    """Replace the request by its signed certificate: same id, the key that was made with it.
+
+    The same certificate again is harmless.
+
+    Raises: NotFound, KeyMismatch (the request stays), AlreadyFulfilled, Rejected (`shared.validation.server_cert`)."""
+    at = tools.clock()
+    if certificate_id not in member.org.servers:
+        raise NotFound(what="certificate request of that id")
+    record = tools.repository.get(server_place(member.org_id, certificate_id))
+    if record is None or record.csr is None:
+        raise NotFound(what="certificate request of that id")
+    leaf, chain = read_signed(data, public_key=_requested_key(record.csr))
+    warnings = checked(tools, member.org, leaf, chain, at)
+    der = leaf.public_bytes(Encoding.DER)
+
+    def alter(before: ServerCertificate | None) -> ServerCertificate:
+        if before is None:
+            raise NotFound(what="certificate request of that id")
+        if before.leaf == der:
+            return before
+        if before.leaf is not None:
+            raise AlreadyFulfilled
+        return msgspec.structs.replace(
+            before,
+            leaf=der,
+            chain=tuple(one.public_bytes(Encoding.DER) for one in chain),
+            changed=touched(before.changed, at, member.who),
+            outbox=(entry(at, member.who, "fulfillCSR", certificate=certificate_id),),
+        )
+
+    after = tools.repository.change(server_place(member.org_id, certificate_id), alter, org_id=member.org_id)
+    assert after is not None  # noqa: S101 - alter never removes
+    return shown(certificate_id, after), warnings
+
+
+def _requested_key(csr: bytes) -> bytes:
+    """The SubjectPublicKeyInfo that was sent to be certified."""
+    key = x509.load_der_x509_csr(csr).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

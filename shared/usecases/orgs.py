@@ -1,0 +1,205 @@
+"""Organizations, API keys and the platform's default certificate: what the platform's own operator does."""
+
+import secrets
+import string
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from shared.errors import Conflict, NotFound, WrongValue
+from shared.records import (
+    PLATFORM,
+    ActivityKind,
+    ApiKey,
+    Org,
+    Proof,
+    Role,
+)
+from shared.repository import (
+    activity_partition,
+    api_key_place,
+    ca_index_place,
+    default_place,
+    org_place,
+)
+from shared.usecases.callers import token_hash
+from shared.usecases.tools import Tools, entry, made
+from shared.validation.names import is_org_id
+
+ADMIN: Final = "admin"
+_ALPHABET: Final = string.ascii_letters + string.digits
+
+
+class OrgExists(Conflict):
+    code = "org_exists"
+    says = "The organization {org} is here already."
+    mend = "Choose another orgId."
+
+
+def create_org(tools: Tools, org_id: str) -> Org:
+    """A new organization, with the default server certificate active and certificates required.
+
+    Raises: WrongValue, OrgExists."""
+    if not is_org_id(org_id):
+        raise WrongValue(field="org", found="An orgId has six characters of a-z and 0-9")
+    at = tools.clock()
+    stamp = made(at, ADMIN)
+
+    def alter(before: Org | None) -> Org:
+        if before is not None:
+            raise OrgExists(org=org_id)
+        return Org(
+            org_id=org_id,
+            created_at=at,
+            settings_changed=stamp,
+            policy_changed=stamp,
+            activation_changed=stamp,
+            outbox=(entry(at, ADMIN, "createOrg", org=org_id),),
+        )
+
+    org = tools.repository.change(org_place(org_id), alter, org_id=org_id)
+    assert org is not None  # noqa: S101 - alter never removes
+    return org
+
+
+def list_orgs(tools: Tools) -> Iterator[Org]:
+    return (org for _, org in tools.repository.every("org", Org))
+
+
+def get_org(tools: Tools, org_id: str) -> Org:
+    """Raises: NotFound."""
+    org = tools.repository.get(org_place(org_id))
+    if org is None:
+        raise NotFound(what=f"organization {org_id}")
+    return org
+
+
+def set_suspended(tools: Tools, org_id: str, suspended: bool) -> Org:
+    """Suspend an org (its keys and devices are refused from now on), or let it go on. Raises: NotFound."""
+    at = tools.clock()
+
+    def alter(before: Org | None) -> Org:
+        if before is None:
+            raise NotFound(what=f"organization {org_id}")
+        if before.suspended == suspended:
+            return before
+        line = entry(at, ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
+        return msgspec.structs.replace(before, suspended=suspended, outbox=(line,))
+
+    org = tools.repository.change(org_place(org_id), alter, org_id=org_id)
+    assert org is not None  # noqa: S101 - alter never removes
+    return org
+
+
+def partitions_of(org_id: str) -> list[str]:
+    """Where everything lies that belongs to an org, beside the org's own document."""
+    return [
+        f"key/{org_id}",
+        f"ca/{org_id}",
+        f"server/{org_id}",
+        f"deny/{org_id}",
+        f"usage/{org_id}",
+        *(activity_partition(org_id, kind) for kind in ActivityKind),
+    ]
+
+
+def delete_org(tools: Tools, org_id: str) -> None:
+    """Remove an org and all that is its own. Its document goes first: from then on nobody is let in.
+
+    Raises: NotFound."""
+    get_org(tools, org_id)
+    tools.repository.discard(org_place(org_id))
+    for partition in partitions_of(org_id):
+        tools.repository.discard_all(partition)
+    tools.repository.discard(ca_index_place(org_id))
+
+
+def create_key(
+    tools: Tools,
+    *,
+    org_id: str | None,
+    role: Role,
+    orgs: Collection[str] = (),
+    no_sni: bool = False,
+    proof: Proof = Proof.CHAIN,
+) -> tuple[ApiKey, str]:
+    """A new API key and its token, which is told this once and not kept.
+
+    Args:
+        org_id: None for a platform key: broker or edge, for all orgs or only for *orgs*.
+
+    Raises: NotFound, WrongValue."""
+    if org_id is None:
+        if role not in (Role.BROKER, Role.EDGE):
+            raise WrongValue(field="role", found="A platform key is for a broker or an edge")
+        if no_sni or proof is not Proof.CHAIN:
+            raise WrongValue(field="key", found="Only an org's own broker key can be marked no-sni or proof broker")
+        for one in orgs:
+            get_org(tools, one)
+    else:
+        get_org(tools, org_id)
+        if orgs:
+            raise WrongValue(field="orgs", found="An org's key is for that org alone")
+        if role is not Role.BROKER and (no_sni or proof is not Proof.CHAIN):
+            raise WrongValue(field="role", found="Only a broker key can be marked no-sni or proof broker")
+    name = "".join(secrets.choice(_ALPHABET) for _ in range(10))
+    token = secrets.token_urlsafe(32)  # 256 bits
+    key = ApiKey(
+        key=f"p-{name}" if org_id is None else f"a-{org_id}-{name}",
+        role=role,
+        token_hash=token_hash(token),
+        org_id=org_id,
+        orgs=tuple(sorted(orgs)),
+        no_sni=no_sni,
+        proof=proof,
+        created_at=tools.clock(),
+    )
+    tools.repository.create(api_key_place(org_id, key.key), key)
+    return key, token
+
+
+def list_keys(tools: Tools, org_id: str | None) -> Iterator[ApiKey]:
+    return (key for _, key in tools.repository.every(f"key/{org_id or PLATFORM}", ApiKey))
+
+
+def revoke_key(tools: Tools, key: str) -> ApiKey:
+    """Refuse *key* from now on. Raises: NotFound."""
+    org_id = None if key.startswith("p-") else key[2:8]
+    at = tools.clock()
+
+    def alter(before: ApiKey | None) -> ApiKey:
+        if before is None:
+            raise NotFound(what=f"key {key}")
+        return before if before.revoked_at else msgspec.structs.replace(before, revoked_at=at)
+
+    revoked = tools.repository.change(api_key_place(org_id, key), alter)
+    assert revoked is not None  # noqa: S101 - alter never removes
+    return revoked
+
+
+# ------------------------------------------------------------------------------------------- moving an org's data
+
+_Line = dict[str, Any]
+
+
+def export_lines(tools: Tools, org_id: str | None) -> Iterator[_Line]:
+    """Every document of an org (or of the whole store), as JSON objects. Private keys stay sealed."""
+    orgs = [get_org(tools, org_id).org_id] if org_id else [org.org_id for org in list_orgs(tools)]
+    places = [org_place(one).key for one in orgs] + [ca_index_place(one).key for one in orgs]
+    partitions = [partition for one in orgs for partition in partitions_of(one)]
+    if org_id is None:
+        places.append(default_place().key)
+        partitions.append(f"key/{PLATFORM}")
+    yield from tools.repository.dump(places, partitions)
+
+
+def import_lines(tools: Tools, lines: Iterator[_Line]) -> tuple[int, int]:
+    """Put documents back that `export_lines` gave. What is there already stays. Returns (written, left as they are)."""
+    written = kept = 0
+    for line in lines:
+        if tools.repository.restore(line):
+            written += 1
+        else:
+            kept += 1
+    return written, kept

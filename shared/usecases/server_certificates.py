@@ -1,0 +1,208 @@
+"""What the use cases of server certificates share: reading them whole, adding them to an org, their hosts."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from shared.errors import NotFound, StoreUnavailable, TooManyServerCertificates, TrustError
+from shared.records import (
+    DEFAULT,
+    Changed,
+    DefaultCertificate,
+    Listed,
+    Org,
+    Sealed,
+    ServerCertificate,
+    Source,
+)
+from shared.repository import Place, Repository, default_place, org_place, server_place
+from shared.usecases.callers import Member
+from shared.usecases.hosts import hosts_of
+from shared.usecases.tools import Tools, entry, paced
+from shared.validation.key_files import PrivateKey
+from shared.validation.names import messaging_host
+from shared.validation.notices import Notice, devices_must_send_sni
+from shared.validation.server_cert import check_server_certificate, hosts_covered, names_of
+
+SERVERS_MAX = 50  # server certificates and requests of an org
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A server certificate, a request, or the platform's default, parsed; never its key."""
+
+    id: str
+    source: Source
+    leaf: x509.Certificate | None
+    chain: tuple[x509.Certificate, ...]
+    request: x509.CertificateSigningRequest | None
+    served_since: datetime | None
+    comments: str
+    changed: Changed
+
+    @property
+    def public_key(self) -> object:
+        return (self.leaf or self._request).public_key()
+
+    @property
+    def request_subject(self) -> x509.Name:
+        return self._request.subject
+
+    @property
+    def requested_names(self) -> list[str]:
+        """The hosts a request asks for."""
+        return names_of(self._request)
+
+    @property
+    def csr_pem(self) -> str | None:
+        return None if self.request is None else self.request.public_bytes(Encoding.PEM).decode()
+
+    @property
+    def _request(self) -> x509.CertificateSigningRequest:
+        assert self.request is not None  # noqa: S101 - a record without leaf has a request
+        return self.request
+
+
+def shown(certificate_id: str, record: ServerCertificate | DefaultCertificate) -> Shown:
+    """A record, parsed."""
+    leaf = None if record.leaf is None else x509.load_der_x509_certificate(record.leaf)
+    chain = tuple(map(x509.load_der_x509_certificate, record.chain))
+    if isinstance(record, DefaultCertificate):
+        return Shown(certificate_id, Source.DEFAULT, leaf, chain, None, None, "", record.changed)
+    request = None if record.csr is None else x509.load_der_x509_csr(record.csr)
+    return Shown(
+        certificate_id, record.source, leaf, chain, request, record.served_since, record.comments, record.changed
+    )
+
+
+def place_of(org: Org, certificate_id: str) -> Place[Any]:
+    """Where the record lies. Raises: NotFound, where the org has none of that id."""
+    if certificate_id == DEFAULT:
+        return default_place()
+    if certificate_id not in org.servers:
+        raise NotFound(what="server certificate of that id")
+    return server_place(org.org_id, certificate_id)
+
+
+def get_server(repository: Repository, org: Org, certificate_id: str) -> Shown:
+    """Raises: NotFound."""
+    return shown(certificate_id, _found(repository, place_of(org, certificate_id)))
+
+
+def get_added(repository: Repository, org_id: str, certificate_id: str) -> Shown:
+    """One that `add` told of: the org's index may have changed since the org was read. Raises: NotFound."""
+    return shown(certificate_id, _found(repository, server_place(org_id, certificate_id)))
+
+
+def _found(repository: Repository, place: Place[Any]) -> Any:
+    record = repository.get(place)
+    if record is None:
+        raise NotFound(what="server certificate of that id")
+    return record
+
+
+def served_hosts(tools: Tools, org: Org, leaf: x509.Certificate | None) -> list[str]:
+    """The org's hosts that *leaf* covers."""
+    return list(hosts_covered(leaf, hosts_of(org.org_id, tools.platform_domain, org.settings))) if leaf else []
+
+
+def checked(
+    tools: Tools, org: Org, leaf: x509.Certificate, chain: Sequence[x509.Certificate], at: datetime
+) -> list[Notice]:
+    """`check_server_certificate` with what is known of the org."""
+    return check_server_certificate(
+        leaf,
+        chain,
+        host=messaging_host(org.org_id, tools.platform_domain),
+        custom_domains=org.settings.domains,
+        platform_domain=tools.platform_domain,
+        org_id=org.org_id,
+        at=at,
+        weak=tools.weak_keys,
+    )
+
+
+def new_id() -> str:
+    return secrets.token_hex(16)
+
+
+def sealed_key(tools: Tools, key: PrivateKey, *, org_id: str, certificate_id: str) -> Sealed:
+    """A private key, sealed for its place."""
+    plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return tools.sealer.seal(plain, org_id=org_id, certificate_id=certificate_id)
+
+
+def check_room(tools: Tools, org: Org, at: datetime) -> None:
+    """Refuse early what `add` would refuse late, before a key is made or opened.
+
+    Raises: TooManyServerCertificates, RateLimited."""
+    _with_room(tools, org, at)
+
+
+def _with_room(tools: Tools, org: Org, at: datetime) -> Org:
+    if len(org.servers) >= SERVERS_MAX:
+        raise TooManyServerCertificates(limit=SERVERS_MAX)
+    pace = paced(org.pace, at, tools.rate_per_minute, "server certificates and requests")
+    return msgspec.structs.replace(org, pace=pace)
+
+
+def add(
+    tools: Tools,
+    member: Member,
+    certificate_id: str,
+    record: ServerCertificate,
+    *,
+    what: str,
+    at: datetime,
+    same: Callable[[Org], str | None] = lambda _: None,
+) -> tuple[str, list[Notice]]:
+    """Store *record*: its body first, then its line in the org's index, by which it comes to be.
+
+    Args:
+        same: finds, in the org as it stands at the moment of writing, the id of a record that is the same thing;
+            then nothing is added.
+
+    Returns the id of the record that stands, and warnings. Raises: TooManyServerCertificates, RateLimited."""
+    org_id = member.org_id
+    tools.repository.create(server_place(org_id, certificate_id), record)
+    standing, first = certificate_id, False
+
+    def alter(before: Org | None) -> Org:
+        nonlocal standing, first
+        if before is None:
+            raise NotFound(what="such organization")
+        if (existing := same(before)) is not None:
+            standing = existing
+            return before
+        org = _with_room(tools, before, at)
+        standing, first = certificate_id, not before.requires_sni
+        servers = {**org.servers, certificate_id: Listed(record.key_hash)}
+        return msgspec.structs.replace(
+            org, servers=servers, outbox=(entry(at, member.who, what, certificate=certificate_id),)
+        )
+
+    try:
+        tools.repository.change(org_place(org_id), alter, org_id=org_id)
+    except StoreUnavailable:
+        raise  # the index may have been written: a body that no index names does no harm, the other way round does
+    except TrustError:
+        tools.repository.discard(server_place(org_id, certificate_id))
+        raise
+    if standing != certificate_id:
+        tools.repository.discard(server_place(org_id, certificate_id))
+    host = messaging_host(org_id, tools.platform_domain)
+    return standing, [devices_must_send_sni(host)] if first and record.leaf is not None else []
+
+
+def find_by_key(repository: Repository, org: Org, key_hash: str) -> list[tuple[str, ServerCertificate]]:
+    """The org's server certificates and requests of one key."""
+    ids = [one for one, listed in org.servers.items() if listed.key_hash == key_hash]
+    found = repository.find([server_place(org.org_id, one) for one in ids])
+    records = ((one, found.get(server_place(org.org_id, one))) for one in ids)
+    return [(one, record) for one, record in records if record is not None]

@@ -1,0 +1,58 @@
+"""What every use case works with: the ports, and the few settings that rules need. Made once, in composition."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from shared.errors import RateLimited
+from shared.ports import Clock, KeySealer, SightingQueue
+from shared.records import Activity, ActivityKind, Changed, Pace
+from shared.repository import Repository, activity_id, new_version
+
+
+@dataclass(frozen=True)
+class Tools:
+    repository: Repository
+    sealer: KeySealer
+    sightings: SightingQueue
+    clock: Clock
+    platform_domain: str
+    weak_keys: Container[str] = frozenset()  # ids of keys known to be weak (shared.validation.strength)
+    rate_per_minute: int = 10  # new server certificates and requests of an org
+    ca_rate_per_minute: int = 600  # new CA certificates of an org
+
+
+def entry(
+    at: datetime,
+    who: str,
+    what: str,
+    *,
+    kind: ActivityKind = ActivityKind.CHANGE,
+    result: str = "done",
+    code: str | None = None,
+    **detail: str,
+) -> Activity:
+    """A line for the activity list; *detail* holds ids, codes and levels, never a user's free text."""
+    return Activity(activity_id(at), at, kind, who, what, result, code, detail)
+
+
+def made(at: datetime, who: str) -> Changed:
+    """The stamp of a thing that is new."""
+    return Changed(new_version(), at, who, at, who)
+
+
+def touched(changed: Changed, at: datetime, who: str) -> Changed:
+    """The stamp of a thing that was changed now."""
+    return msgspec.structs.replace(changed, version=new_version(), updated_at=at, updated_by=who)
+
+
+def paced(pace: Pace, at: datetime, limit: int, what: str) -> Pace:
+    """One more new thing in this minute. Raises: RateLimited, beyond *limit*."""
+    seconds = int(at.timestamp())
+    minute = seconds // 60
+    so_far = pace.made if pace.minute == minute else 0
+    if so_far >= limit:
+        raise RateLimited(limit=limit, what=what, seconds=60 - seconds % 60)
+    return Pace(minute, so_far + 1)

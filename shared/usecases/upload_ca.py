@@ -1,0 +1,141 @@
+"""uploadCA: register a CA certificate whose devices are trusted."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from shared.errors import TooManyCAs, TooManyCAsOfOneName
+from shared.records import CA, CAIndex, CAsOfOneName, Org
+from shared.repository import ca_index_place, cas_place, org_place
+from shared.usecases.callers import Member
+from shared.usecases.denials import refresh_marks
+from shared.usecases.tools import Tools, entry, made, paced
+from shared.validation.ca import ca_id, read_ca
+from shared.validation.distinguished_name import shown
+from shared.validation.names import messaging_host
+from shared.validation.notices import Notice, devices_must_send_sni
+
+CAS_MAX: Final = 1_000  # of an org
+CAS_OF_ONE_NAME_MAX: Final = 10
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    id: str
+    ca: CA
+    created: bool
+    warnings: list[Notice] = field(default_factory=list)
+
+
+def upload_ca(tools: Tools, member: Member, data: bytes, *, comments: str = "") -> Uploaded:
+    """Register the CA certificate in *data* (PEM or DER); it is active at once.
+
+    The same certificate again is not an error and changes nothing.
+
+    Raises: Rejected (see `shared.validation.ca.read_ca`), TooManyCAs, TooManyCAsOfOneName, RateLimited."""
+    at = tools.clock()
+    cert = read_ca(data, at=at, weak=tools.weak_keys)
+    upload = _Upload(tools, member, cert, ca_id(cert), at, comments)
+    upload.reserve()
+    ca, created = upload.write()
+    refresh_marks(tools, member.org_id, [upload.id])
+    warnings = upload.require_sni()
+    return Uploaded(upload.id, ca, created, warnings)
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """One upload's steps. Each may have been done before by an upload that was cut short, or runs beside this one."""
+
+    tools: Tools
+    member: Member
+    cert: x509.Certificate
+    id: str
+    at: datetime
+    comments: str
+
+    def reserve(self) -> None:
+        """Take a place in the org's index, so that the limit holds under any number of concurrent uploads."""
+
+        def alter(before: CAIndex | None) -> CAIndex:
+            index = before or CAIndex()
+            if self.id in index.cas:
+                return index
+            if len(index.cas) >= CAS_MAX:
+                raise TooManyCAs(limit=CAS_MAX)
+            pace = paced(index.pace, self.at, self.tools.ca_rate_per_minute, "CA certificates")
+            return CAIndex({**index.cas, self.id: True}, pace)
+
+        self.tools.repository.change(ca_index_place(self.member.org_id), alter)
+
+    def write(self) -> tuple[CA, bool]:
+        """Put the CA beside those of its name. Returns it as it stands, and whether it is new."""
+        created = False
+
+        def alter(before: CAsOfOneName | None) -> CAsOfOneName:
+            nonlocal created
+            named = before or CAsOfOneName()
+            created = self.id not in named.cas
+            if not created:
+                return named
+            if len(named.cas) >= CAS_OF_ONE_NAME_MAX:
+                raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=shown(self.cert.subject))
+            ca = CA(
+                der=self.cert.public_bytes(Encoding.DER),
+                comments=self.comments,
+                changed=made(self.at, self.member.who),
+            )
+            line = entry(self.at, self.member.who, "uploadCA", certificate=self.id)
+            return CAsOfOneName(cas={**named.cas, self.id: ca}, outbox=(line,))
+
+        org_id = self.member.org_id
+        try:
+            after = self.tools.repository.change(cas_place(org_id, self.id[:16]), alter, org_id=org_id)
+        except TooManyCAsOfOneName:
+            forget(self.tools, org_id, self.id)
+            raise
+        assert after is not None  # noqa: S101 - alter never removes
+        return after.cas[self.id], created
+
+    def require_sni(self) -> list[Notice]:
+        """From its first CA on, an org's devices must say by SNI whose they are."""
+        first = False
+
+        def alter(before: Org | None) -> Org | None:
+            nonlocal first
+            if before is None or before.has_ca:
+                return before
+            first = not before.requires_sni
+            return msgspec.structs.replace(before, has_ca=True)
+
+        org_id = self.member.org_id
+        self.tools.repository.change(org_place(org_id), alter, org_id=org_id)
+        return [devices_must_send_sni(messaging_host(org_id, self.tools.platform_domain))] if first else []
+
+
+def forget(tools: Tools, org_id: str, certificate_id: str) -> None:
+    """Give a CA's place in the index back, after it is gone; without any, devices need not send SNI for a CA's sake."""
+
+    def alter(before: CAIndex | None) -> CAIndex | None:
+        if before is None or certificate_id not in before.cas:
+            return before
+        return msgspec.structs.replace(before, cas={k: v for k, v in before.cas.items() if k != certificate_id})
+
+    def flag(before: Org | None) -> Org | None:
+        has_ca = _has_any(tools, org_id)
+        return before if before is None or before.has_ca == has_ca else msgspec.structs.replace(before, has_ca=has_ca)
+
+    tools.repository.change(ca_index_place(org_id), alter)
+    if not _has_any(tools, org_id):
+        tools.repository.change(org_place(org_id), flag, org_id=org_id)
+        # An upload that reserved its place in between saw the flag still set and left it: look again.
+        tools.repository.change(org_place(org_id), flag, org_id=org_id)
+
+
+def _has_any(tools: Tools, org_id: str) -> bool:
+    index = tools.repository.get(ca_index_place(org_id))
+    return index is not None and bool(index.cas)

@@ -1,0 +1,131 @@
+"""verifyClient: one batched read, then the ten steps. Writes nothing on the way to the answer."""
+
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from shared.records import CA, CAsOfOneName, CAStatus, Org, Role, Sighting
+from shared.repository import Found, Place, ca_index_place, cas_place, denials_place, org_place
+from shared.usecases.callers import Credentials, identified
+from shared.usecases.tools import Tools
+from shared.validation.distinguished_name import shown
+from shared.validation.policy import Decision
+from shared.validation.verdict import (
+    Anchor,
+    Asker,
+    Denied,
+    OrgFacts,
+    Presented,
+    Questions,
+    Verdict,
+    asked_org,
+    fingerprint,
+    judge,
+    questions,
+)
+
+_ANYBODY: Final = Asker(None)
+_ASKERS: Final = (Role.BROKER,)
+_EXPLAINERS: Final = (Role.BROKER, Role.VIEWER, Role.OPERATOR)
+
+
+def verify_client(tools: Tools, credentials: Credentials, presented: Presented, *, explain: bool = False) -> Verdict:
+    """May this client connect?
+
+    An allow costs one round trip to the store; a refusal may take a second, to say why.
+
+    Args:
+        explain: a person asks, not a broker: viewers and operators may, and nothing is counted as a connection.
+
+    Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
+    # An org's key may ask about its own org only, so that one is read; a platform key's question names the org.
+    org_id = credentials.org_id or asked_org(presented, _ANYBODY)
+    asked = questions(presented)
+    found = tools.repository.find([credentials.place, *_places(org_id, asked)])
+    caller = identified(credentials, found.get(credentials.place))
+    caller.must_be(_EXPLAINERS if explain else _ASKERS)
+    facts = _facts(org_id, found, asked)
+    at = tools.clock()
+    verdict = _judged(tools, presented, caller.asker, facts, at)
+    if facts and verdict.code == "untrusted_issuer" and not any(one.active for one in facts.anchors):
+        index = tools.repository.get(ca_index_place(facts.org_id))
+        has_active_ca = index is not None and any(index.cas.values())
+        verdict = _judged(tools, presented, caller.asker, replace(facts, has_active_ca=has_active_ca), at)
+    if facts and not explain and caller.asker.may_ask_about(facts.org_id):
+        tools.sightings.offer(_sighting(presented, verdict, facts.org_id, at))
+    return verdict
+
+
+def _judged(tools: Tools, presented: Presented, asker: Asker, facts: OrgFacts | None, at: datetime) -> Verdict:
+    return judge(presented, asker, facts, platform_domain=tools.platform_domain, at=at, weak=tools.weak_keys)
+
+
+def _places(org_id: str | None, asked: Questions) -> list[Place[Any]]:
+    if org_id is None:
+        return []
+    return [
+        org_place(org_id),
+        *(cas_place(org_id, name) for name in asked.issuer_names),
+        *(denials_place(org_id, look_up) for look_up in asked.denials),
+    ]
+
+
+def _facts(org_id: str | None, found: Found, asked: Questions) -> OrgFacts | None:
+    org: Org | None = found.get(org_place(org_id)) if org_id else None
+    if org is None or org_id is None:
+        return None
+    cas_by_name = (found.get(cas_place(org_id, name)) for name in asked.issuer_names)
+    denials = ((look_up, found.get(denials_place(org_id, look_up))) for look_up in asked.denials)
+    return OrgFacts(
+        org_id,
+        suspended=org.suspended,
+        requires_sni=org.requires_sni,
+        custom_domains=org.settings.domains,
+        type_certificates=org.settings.type_certificates,
+        policy=org.policy,
+        anchors=[anchor for cas in cas_by_name if cas for anchor in _anchors(cas)],
+        denied={
+            look_up: [Denied(one.created_at, one.issuer_key_hash) for one in entries.entries.values()]
+            for look_up, entries in denials
+            if entries
+        },
+    )
+
+
+def _anchors(cas: CAsOfOneName) -> list[Anchor]:
+    return [_anchor(ca_id, ca) for ca_id, ca in cas.cas.items()]
+
+
+def _anchor(ca_id: str, ca: CA) -> Anchor:
+    active = ca.status is CAStatus.ACTIVE
+    return Anchor(ca_id, _parsed(ca.der), active, ca.denied_at, None if active else ca.changed.updated_at)
+
+
+@lru_cache(maxsize=2048)
+def _parsed(der: bytes) -> x509.Certificate:
+    """A registered CA never changes, so parsing it once cannot go stale."""
+    return x509.load_der_x509_certificate(der)
+
+
+def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime) -> Sighting:
+    client, failing = presented.client_id, verdict.failing
+    leaf = presented.certificates[0] if presented.certificates else None
+    device = verdict.identity or presented.device
+    return Sighting(
+        org_id=org_id,
+        at=at,
+        decision=verdict.decision.value,
+        code=verdict.code,
+        tls=presented.tls,
+        shown=verdict.shown,
+        client_id=getattr(client, "text", None),
+        server_name=presented.server_name and presented.server_name[:256],
+        identity=str(device) if device else None,
+        ca_id=verdict.ca.id if verdict.ca else None,
+        certificate=leaf.public_bytes(Encoding.DER) if leaf is not None and verdict.decision is Decision.DENY else None,
+        failing={"subject": shown(failing.subject), "fingerprintSha256": fingerprint(failing)} if failing else None,
+    )

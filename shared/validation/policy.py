@@ -1,0 +1,120 @@
+"""The connection security policy: what a client must present (domain.md, "Connection security policy").
+
+`{default, rules: [{deviceType, level}]}`; a rule names one device type exactly and speaks for its devices and gateways.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from shared.errors import InvalidPolicy
+from shared.validation.names import is_name
+
+RULES_MAX: Final = 500
+
+
+class Level(StrEnum):
+    """What a connection must show. The values are the words the API uses."""
+
+    TLS_OPTIONAL = "TLS Optional"
+    TOKEN = "TLS with Token Authentication"
+    CERTIFICATE = "TLS with Client Certificate Authentication"
+    TOKEN_AND_CERTIFICATE = "TLS with Token and Client Certificate Authentication"
+    CERTIFICATE_OR_TOKEN = "TLS with Client Certificate or Token"
+
+
+class Decision(StrEnum):
+    """The three answers. CONTINUE: the certificate part is satisfied, the broker's token check decides."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    CONTINUE = "continue"
+
+
+class Shown(StrEnum):
+    """What a client showed of a certificate."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+    NONE = "none"
+
+
+class Rule(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The level of one device type."""
+
+    device_type: str
+    level: Level
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every type must show (*default*), and the types for which something else holds (*rules*)."""
+
+    default: Level = Level.CERTIFICATE
+    rules: tuple[Rule, ...] = ()
+
+    def level_for(self, device_type: str | None) -> Level:
+        """The level of *device_type*; the default where no rule names it, or where the type is not known."""
+        return next((rule.level for rule in self.rules if rule.device_type == device_type), self.default)
+
+
+def check_policy(policy: Policy) -> None:
+    """Raises: InvalidPolicy, where a rule names no possible device type, names one twice, or there are over 500."""
+    if len(policy.rules) > RULES_MAX:
+        raise InvalidPolicy(
+            field="rules",
+            found=f"There are {len(policy.rules)} rules; at most {RULES_MAX} are kept",
+            hint="Let the default level speak for most device types.",
+        )
+    seen: set[str] = set()
+    for number, rule in enumerate(policy.rules):
+        field = f"rules[{number}].deviceType"
+        if not is_name(rule.device_type):
+            raise InvalidPolicy(
+                field=field,
+                found="This is not a device type",
+                hint="A device type has 1 to 36 characters of A-Z a-z 0-9 - _ . ",
+            )
+        if rule.device_type in seen:
+            raise InvalidPolicy(
+                field=field, found=f"Two rules name the device type {rule.device_type}", hint="Keep one of them."
+            )
+        seen.add(rule.device_type)
+
+
+_WITH_VALID: Final = {
+    Level.TLS_OPTIONAL: Decision.ALLOW,
+    Level.TOKEN: Decision.CONTINUE,
+    Level.CERTIFICATE: Decision.ALLOW,
+    Level.TOKEN_AND_CERTIFICATE: Decision.CONTINUE,
+    Level.CERTIFICATE_OR_TOKEN: Decision.ALLOW,
+}
+_WITH_NONE: Final = {
+    Level.TLS_OPTIONAL: Decision.CONTINUE,
+    Level.TOKEN: Decision.CONTINUE,
+    Level.CERTIFICATE: Decision.DENY,
+    Level.TOKEN_AND_CERTIFICATE: Decision.DENY,
+    Level.CERTIFICATE_OR_TOKEN: Decision.CONTINUE,
+}
+
+
+def needs_tls(level: Level) -> bool:
+    """Every level but `TLS Optional` refuses a connection without TLS."""
+    return level is not Level.TLS_OPTIONAL
+
+
+def outcome(level: Level, *, tls: bool, shown: Shown) -> Decision:
+    """The table of domain.md: level x (valid, invalid, no certificate). A certificate counts within TLS only."""
+    if not tls and needs_tls(level):
+        return Decision.DENY
+    if not tls or shown is Shown.NONE:
+        return _WITH_NONE[level]
+    return _WITH_VALID[level] if shown is Shown.VALID else Decision.DENY
+
+
+def changed_types(before: Policy, after: Policy, also: Sequence[str] = ()) -> list[tuple[str, Level, Level]]:
+    """Device types whose level differs between two policies: those of either's rules, and *also* (types seen)."""
+    named = {rule.device_type for rule in (*before.rules, *after.rules)} | set(also)
+    pairs = ((name, before.level_for(name), after.level_for(name)) for name in sorted(named))
+    return [(name, old, new) for name, old, new in pairs if old is not new]

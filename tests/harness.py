@@ -1,0 +1,223 @@
+"""The whole service in the test's process: real functions, real rules, a real store; only the wire is left out.
+
+service.operator.post("/authentication/cacertificates", {"certificate": root.pem})
+"""
+
+import base64
+import json
+import threading
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from functions.dispatch import dispatch
+from functions.http import Reply, Request
+from functions.routes import PREFIX
+from shared.composition import App, build
+from shared.config import Settings
+from shared.ports import Document, DocumentStore, Key, Version
+from shared.records import Role
+from shared.usecases.default_certificate import ensure_default
+from shared.usecases.orgs import create_key, create_org
+from tests.certs import NOON
+
+DOMAIN = "example.com"
+
+
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, at: datetime = NOON) -> None:
+        self.now = at
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class CountingStore:
+    """Passes everything on to the real store, and counts the calls by name."""
+
+    def __init__(self, store: DocumentStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self.calls: Counter[str] = Counter()
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self.calls[name] += 1
+
+    def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
+        self._count("get_many")
+        return self._store.get_many(keys)
+
+    def put(
+        self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
+    ) -> Version:
+        self._count("put")
+        return self._store.put(key, body, expected=expected, expires=expires)
+
+    def delete(self, key: Key, *, expected: Version) -> None:
+        self._count("delete")
+        self._store.delete(key, expected=expected)
+
+    def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        self._count("list")
+        return self._store.list(partition, after=after, limit=limit)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply, readable."""
+
+    reply: Reply
+
+    @property
+    def status(self) -> int:
+        return self.reply.status
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.reply.body)
+
+    @property
+    def text(self) -> str:
+        return self.reply.body.decode()
+
+    @property
+    def code(self) -> str:
+        """The code of a problem document or verdict."""
+        found: str = self.json["code"]
+        return found
+
+    @property
+    def etag(self) -> str:
+        return self.reply.headers["ETag"]
+
+    def ok(self, status: int = 200) -> Any:
+        """The JSON of a reply that must have *status*."""
+        assert self.status == status, f"{self.status}: {self.text}"
+        return self.json if self.reply.body else None
+
+
+@dataclass(frozen=True)
+class Client:
+    """One caller. Paths are below the API's prefix unless they begin with `//`, which stands for the root."""
+
+    app: App
+    key: str = ""
+    token: str = field(default="", repr=False)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Answer:
+        sent = {"content-type": "application/json", **(headers or {})}
+        if self.key:
+            sent["authorization"] = basic(self.key, self.token)
+        whole = path[1:] if path.startswith("//") else PREFIX + path
+        whole, _, inline = whole.partition("?")
+        pairs = dict(pair.split("=", 1) for pair in inline.split("&") if pair)
+        return Answer(dispatch(self.app.tools, Request(method, whole, {**pairs, **(query or {})}, sent, body)))
+
+    def get(self, path: str, **more: Any) -> Answer:
+        return self.send("GET", path, **more)
+
+    def post(self, path: str, fields: Any, **more: Any) -> Answer:
+        return self.send("POST", path, json.dumps(fields).encode(), **more)
+
+    def put(self, path: str, fields: Any, *, version: str | None = "*", **more: Any) -> Answer:
+        headers = {} if version is None else {"if-match": version}
+        return self.send("PUT", path, json.dumps(fields).encode(), headers=headers, **more)
+
+    def delete(self, path: str, *, version: str | None = None, **more: Any) -> Answer:
+        return self.send("DELETE", path, headers={} if version is None else {"if-match": version}, **more)
+
+    def form(self, path: str, fields: Mapping[str, str | bytes], *, method: str = "POST") -> Answer:
+        """multipart/form-data; bytes are sent as a file's."""
+        content_type, body = multipart(fields)
+        return self.send(method, path, body, headers={"content-type": content_type})
+
+
+def basic(key: str, token: str) -> str:
+    return "Basic " + base64.b64encode(f"{key}:{token}".encode()).decode()
+
+
+def multipart(fields: Mapping[str, str | bytes]) -> tuple[str, bytes]:
+    """(content type, body), as curl -F makes them."""
+    mark = "------------------------d74496d66958873e"
+    parts = []
+    for name, value in fields.items():
+        head = f'--{mark}\r\nContent-Disposition: form-data; name="{name}"'
+        if isinstance(value, bytes):
+            head += f'; filename="{name}.pem"\r\nContent-Type: application/octet-stream'
+        data = value if isinstance(value, bytes) else value.encode()
+        parts.append(head.encode() + b"\r\n\r\n" + data + b"\r\n")
+    return f"multipart/form-data; boundary={mark}", b"".join(parts) + f"--{mark}--\r\n".encode()
+
+
+@dataclass
+class Service:
+    """The service with one organization in it."""
+
+    app: App
+    clock: Clock
+    store: CountingStore
+    org_id: str = "mtxpd0"
+
+    def client(self, role: Role | str, org_id: str | None = None, **more: Any) -> Client:
+        """A new key of *role*: of the service's org, or of another one."""
+        key, token = create_key(self.app.tools, org_id=org_id or self.org_id, role=Role(role), **more)
+        return Client(self.app, key.key, token)
+
+    def platform(self, role: Role | str = Role.BROKER, **more: Any) -> Client:
+        key, token = create_key(self.app.tools, org_id=None, role=Role(role), **more)
+        return Client(self.app, key.key, token)
+
+    def other_org(self, org_id: str = "other1") -> str:
+        create_org(self.app.tools, org_id)
+        return org_id
+
+    @property
+    def anybody(self) -> Client:
+        return Client(self.app)
+
+    def host(self, org_id: str | None = None) -> str:
+        return f"{org_id or self.org_id}.messaging.{DOMAIN}"
+
+    def flush(self) -> None:
+        """Write what waits behind the answers."""
+        self.app.queue.flush()
+
+
+def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Service:
+    """A service with the org `mtxpd0` and the default certificate, on an empty store in *folder*."""
+    clock = Clock(at)
+    counting: list[CountingStore] = []
+
+    def wrap(store: DocumentStore) -> DocumentStore:
+        counting.append(CountingStore(store))
+        return counting[0]
+
+    defaults: dict[str, Any] = {"domain": DOMAIN, "rate_per_minute": 1_000_000}
+    chosen = Settings(data=folder, store=folder / "trust.db", **{**defaults, **settings})
+    app = build(chosen, clock=clock, wrap=wrap, queue_pause=3600)  # what waits is written when a test says flush
+    service = Service(app, clock, counting[0])
+    ensure_default(app.tools)
+    create_org(app.tools, service.org_id)
+    return service
+
+
+def now_service(folder: Path, **settings: Any) -> Service:
+    """The same at the machine's own time, for certificates that openssl made a moment ago."""
+    return make_service(folder, at=datetime.now(UTC), **settings)

@@ -1,0 +1,202 @@
+"""A certificate file, as people have it, is read; anything else gets a sentence, never an exception (RFC 7468)."""
+
+import base64
+import random
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import errors
+from shared.validation import pem
+from tests import certs
+from tests.openssl import OpenSSL
+
+ROOT = certs.ca("Root")
+OTHER = certs.ca("Other")
+PEM = ROOT.pem.encode()
+
+
+def one(data: bytes) -> x509.Certificate:
+    return pem.read_one_ca(data)
+
+
+VARIANTS = {
+    "plain": PEM,
+    "DER": ROOT.der,
+    "DER and the line end an editor adds": ROOT.der + b"\n",
+    "text around": b"Certificate:\n    Data: -- 3\n" + PEM + b"trailing words\n",
+    "Windows line ends": PEM.replace(b"\n", b"\r\n"),
+    "old Mac line ends": PEM.replace(b"\n", b"\r"),
+    "byte order mark": b"\xef\xbb\xbf" + PEM,
+    "UTF-16, as PowerShell writes": PEM.decode().encode("utf-16"),
+    "white space at line ends": PEM.replace(b"\n", b" \t\n"),
+    "indented": PEM.replace(b"\n", b"\n\t"),
+    "one long line of base64": b"-----BEGIN CERTIFICATE-----\n"
+    + base64.b64encode(ROOT.der)
+    + b"\n-----END CERTIFICATE-----",
+    "X509 CERTIFICATE": PEM.replace(b"CERTIFICATE", b"X509 CERTIFICATE"),
+    "PKCS#7 in PEM": pkcs7.serialize_certificates([ROOT.cert], Encoding.PEM),
+    "PKCS#7 in DER": pkcs7.serialize_certificates([ROOT.cert], Encoding.DER),
+}
+
+
+@pytest.mark.parametrize("data", VARIANTS.values(), ids=VARIANTS.keys())
+def test_one_certificate_is_found_in(data: bytes) -> None:
+    """RFC 7468, section 2: parsers should be lax about text around the block and white space in it."""
+    assert one(data) == ROOT.cert
+
+
+def test_what_openssl_writes_is_read(openssl: OpenSSL) -> None:
+    """`-text`, TRUSTED CERTIFICATE with its trust settings, and PKCS#7 from crl2pkcs7."""
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 30 -subj", "/CN=My Root")
+    openssl("x509 -in c.pem -text -out text.pem")
+    openssl("x509 -in c.pem -trustout -addtrust clientAuth -setalias me -out trusted.pem")
+    openssl("crl2pkcs7 -nocrl -certfile c.pem -out c.p7b")
+    openssl("crl2pkcs7 -nocrl -certfile c.pem -outform DER -out c.p7c")
+    openssl("x509 -in c.pem -outform DER -out c.der")
+    expected = one(openssl.bytes("c.pem"))
+    for name in ("text.pem", "trusted.pem", "c.p7b", "c.p7c", "c.der"):
+        assert one(openssl.bytes(name)) == expected, name
+
+
+def test_several_certificates_are_counted() -> None:
+    for data in (certs.bundle(ROOT, OTHER).encode(), ROOT.der + OTHER.der):
+        with pytest.raises(errors.SeveralCertificates, match=r"2 certificates are in the file\. Save the CA alone\."):
+            one(data)
+
+
+def test_a_chain_is_read_in_the_order_of_the_file() -> None:
+    expected = [OTHER.cert, ROOT.cert]
+    pkcs7_der = pkcs7.serialize_certificates([OTHER.cert, ROOT.cert], Encoding.DER)
+    assert pem.read_certificates(certs.bundle(OTHER, ROOT).encode()) == expected
+    assert pem.read_certificates(OTHER.der + ROOT.der) == expected
+    assert set(pem.read_certificates(pkcs7_der)) == set(expected)  # a SET: DER sorts it
+
+
+def test_more_certificates_than_allowed_are_not_even_parsed() -> None:
+    with pytest.raises(errors.ChainTooLong, match="21 certificates were sent; at most 20"):
+        pem.read_certificates(ROOT.der * 21)
+
+
+@pytest.mark.parametrize("passphrase", [None, "secret"])
+def test_a_private_key_is_named_as_one(passphrase: str | None) -> None:
+    """Its owner must learn that it travelled, so it is refused beside the certificate too."""
+    key = certs.key_pem(ROOT.key, passphrase)
+    der = base64.b64decode("".join(key.splitlines()[1:-1]))
+    for data in (key.encode(), der, ROOT.pem.encode() + key.encode()):
+        with pytest.raises(errors.PrivateKeyGiven):
+            one(data)
+
+
+def test_traditional_keys_are_named_as_keys(openssl: OpenSSL) -> None:
+    """PKCS#1, SEC1 (with the EC PARAMETERS block before it), encrypted or not, in PEM and DER."""
+    openssl("genrsa -traditional -out rsa.pem 2048")
+    openssl("rsa -in rsa.pem -traditional -aes256 -passout pass:x -out rsa-aes.pem")
+    openssl("rsa -in rsa.pem -traditional -outform DER -out rsa.der")
+    openssl("ecparam -name prime256v1 -genkey -out ec.pem")
+    openssl("ec -in ec.pem -outform DER -out ec.der")
+    for name in ("rsa.pem", "rsa-aes.pem", "rsa.der", "ec.pem", "ec.der"):
+        with pytest.raises(errors.PrivateKeyGiven):
+            one(openssl.bytes(name))
+
+
+def test_a_request_is_named_as_one(openssl: OpenSSL) -> None:
+    openssl("req -new -newkey rsa:2048 -nodes -keyout k.pem -out r.pem -subj", "/CN=x")
+    openssl("req -in r.pem -outform DER -out r.der")
+    for name in ("r.pem", "r.der"):
+        with pytest.raises(errors.CSRGiven):
+            one(openssl.bytes(name))
+
+
+def test_a_pkcs12_file_is_named_as_one(openssl: OpenSSL) -> None:
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -subj", "/CN=x")
+    openssl("pkcs12 -export -in c.pem -inkey k.pem -passout pass:x -out c.p12")
+    with pytest.raises(errors.NotACertificate, match="PKCS#12"):
+        one(openssl.bytes("c.p12"))
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "No certificate found in the file. Choose PEM or DER."),
+        (b"hello", "No certificate found in the file. Choose PEM or DER."),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "No certificate found"),
+        (PEM[:200], "The certificate is cut off or damaged. Export or copy it again, whole."),
+        (PEM.replace(b"MII", b"M*I", 1), "The certificate is cut off or damaged."),
+        (ROOT.der[:-1], "The certificate is cut off or damaged."),
+        (b"\x30\x03\x02\x01\x01", "The certificate cannot be read: it is damaged"),
+        (pkcs7.serialize_certificates([ROOT.cert], Encoding.DER)[:60], "The certificate is cut off or damaged."),
+    ],
+)
+def test_anything_else_gets_a_sentence(data: bytes, sentence: str) -> None:
+    with pytest.raises(errors.NotACertificate) as refused:
+        one(data)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_files_are_bounded_before_they_are_parsed() -> None:
+    """64 KiB as a file, 16 KiB as DER."""
+    assert one(PEM + b" " * (64 * 1024 - len(PEM))) == ROOT.cert
+    with pytest.raises(errors.TooLarge, match=r"65,537 bytes were sent; at most 65,536 bytes \(64 KiB\) are taken\."):
+        one(PEM + b" " * (64 * 1024 + 1 - len(PEM)))
+    large = certs.ca("Large", more=[(x509.SubjectAlternativeName([x509.DNSName("a" * 60 + ".b")] * 280), False)])
+    with pytest.raises(errors.TooLarge, match="16 KiB"):
+        one(large.der)
+
+
+def test_a_certificate_whose_extensions_lie_is_refused_when_it_is_read() -> None:
+    """The same extension twice (RFC 5280, 4.2): cryptography finds it only when asked, in the middle of a rule."""
+    lie = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x04\x00")
+    other = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.2"), b"\x04\x00")
+    der = certs.ca("Twice", more=[(lie, False), (other, False)]).der
+    twice = der.replace(bytes.fromhex("2b06010401868d1f02"), bytes.fromhex("2b06010401868d1f01"))
+    assert twice != der
+    with pytest.raises(errors.NotACertificate):
+        one(twice)
+
+
+def test_a_key_of_a_kind_nobody_reads_is_weak() -> None:
+    """id-ecPublicKey becomes an unknown algorithm: the certificate parses, its key does not."""
+    der = ROOT.der.replace(bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0209"))
+    with pytest.raises(errors.WeakKey, match=r"1\.2\.840\.10045\.2\.9"):
+        one(der)
+
+
+def test_der_is_read_strictly() -> None:
+    """What a lax reader could take differently is not DER: indefinite, long-winded or short lengths (X.690, 10.1)."""
+    for bad in ("3080020101" + "0000", "30810302" + "0101", "3082000302" + "0101", "300402" + "0101", "1f0100", "30"):
+        with pytest.raises(ValueError, match="not DER"):
+            pem.elements(bytes.fromhex(bad))
+
+
+def test_a_file_full_of_boundaries_is_read_in_one_pass() -> None:
+    """No block is complete; a reader that looks for each END anew would look for a long time."""
+    with pytest.raises(errors.NotACertificate):
+        one(b"-----BEGIN CERTIFICATE-----\n" * 2300)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
+    for prefix in (b"", b"-----BEGIN CERTIFICATE-----\n", b"\x30\x82\x01\x00"):
+        with pytest.raises(errors.TrustError):
+            one(prefix + data)
+
+
+def test_mutated_certificates_raise_nothing_but_refusals() -> None:
+    """2,000 files with up to 4 wrong bytes: read whole or refused, and what is read stays readable."""
+    dice = random.Random(7)
+    kinds = [ROOT.der, PEM, VARIANTS["PKCS#7 in DER"], certs.leaf("d:t:1", ROOT, emails=["d:t:1"], dns=["x.y"]).der]
+    for _ in range(2000):
+        data = bytearray(dice.choice(kinds))
+        for _ in range(dice.randint(1, 4)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        try:
+            cert = one(bytes(data))
+        except errors.TrustError:
+            continue
+        assert cert.subject is not None
+        assert cert.public_key() is not None
+        assert cert.extensions is not None

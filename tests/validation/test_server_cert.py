@@ -1,0 +1,348 @@
+"""A messaging server certificate is accepted by five rules (domain.md)."""
+
+from collections.abc import Sequence
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from shared import errors
+from shared.validation.notices import Notice
+from shared.validation.server_cert import (
+    ServerCertificate,
+    check_server_certificate,
+    has_private_key,
+    hosts_covered,
+    is_chain_complete,
+    names_of,
+    read_leaf,
+    read_server_certificate,
+    root_of,
+)
+from tests import certs
+from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
+from tests.openssl import OpenSSL
+
+PLATFORM = "iot.example.net"
+HOST = f"mtxpd0.messaging.{PLATFORM}"
+ROOT = certs.ca("Root")
+UPPER = certs.ca("Upper", ROOT)
+LOWER = certs.ca("Lower", UPPER)
+LEAF = certs.server(HOST, LOWER)
+KEY = LEAF.key_pem.encode()
+
+
+def pem(*issued: Issued) -> bytes:
+    return certs.bundle(*issued).encode()
+
+
+def read(certificate: bytes, chain: bytes | None = None, key: bytes | None = KEY) -> ServerCertificate:
+    return read_server_certificate(certificate, chain=chain, private_key=key)
+
+
+def check(leaf: Issued, *chain: Issued, domains: Sequence[str] = ()) -> list[Notice]:
+    return check_server_certificate(
+        leaf.cert,
+        [one.cert for one in chain],
+        host=HOST,
+        custom_domains=domains,
+        platform_domain=PLATFORM,
+        org_id="mtxpd0",
+        at=NOON,
+    )
+
+
+# --- reading
+
+
+@pytest.mark.parametrize(
+    ("certificate", "chain"),
+    [
+        (pem(LEAF, LOWER, UPPER, ROOT), None),
+        (pem(ROOT, UPPER, LEAF, LOWER), None),
+        (pem(LEAF), pem(LOWER, UPPER, ROOT)),
+        (pem(LEAF), pem(ROOT, LOWER, UPPER)),
+        (pem(LEAF), pem(LEAF, UPPER, LOWER, ROOT)),
+        (LEAF.der, UPPER.der + LOWER.der + ROOT.der),
+        (LEAF.der + ROOT.der + UPPER.der + LOWER.der, b""),
+        (pem(LOWER, UPPER, ROOT), pem(LEAF)),
+    ],
+)
+def test_the_chain_is_put_in_order(certificate: bytes, chain: bytes | None) -> None:
+    """In the file or beside it, PEM or DER, in any order, the leaf repeated or not (RFC 8446, 4.4.2)."""
+    got = read(certificate, chain)
+    assert (got.leaf, got.chain) == (LEAF.cert, (LOWER.cert, UPPER.cert, ROOT.cert))
+    assert read_leaf(certificate, chain=chain) == (got.leaf, got.chain)
+
+
+def test_the_key_may_be_in_the_certificates_file() -> None:
+    """A PEM bundle as object stores and proxies use it, or PKCS#12."""
+    bundle = pem(LEAF, LOWER) + KEY
+    file = pkcs12.serialize_key_and_certificates(
+        None, LEAF.key, LEAF.cert, [UPPER.cert, LOWER.cert], BestAvailableEncryption(b"x")
+    )
+    assert has_private_key(bundle)
+    assert has_private_key(file)
+    assert not has_private_key(pem(LEAF))
+    assert read(bundle, key=None).chain == (LOWER.cert,)
+    got = read_server_certificate(file, passphrase="x", chain=pem(ROOT, LOWER))
+    assert got.chain == (LOWER.cert, UPPER.cert, ROOT.cert)
+    with pytest.raises(errors.PassphraseRequired):
+        read(file, key=None)
+
+
+def test_what_openssl_makes_is_read(openssl: OpenSSL) -> None:
+    """A self-signed certificate, its encrypted key, and both in one PKCS#12 file."""
+    openssl("req -x509 -newkey rsa:2048 -keyout k.pem -passout pass:x -out c.pem -subj", f"/CN={HOST}")
+    openssl("pkcs12 -export -in c.pem -inkey k.pem -passin pass:x -passout pass:y -out c.p12")
+    one = read_server_certificate(openssl.bytes("c.pem"), private_key=openssl.bytes("k.pem"), passphrase="x")
+    two = read_server_certificate(openssl.bytes("c.p12"), passphrase="y")
+    assert (one.leaf, one.chain) == (two.leaf, two.chain)
+
+
+def test_without_a_key_that_is_said() -> None:
+    with pytest.raises(errors.PrivateKeyMissing):
+        read(pem(LEAF), key=None)
+
+
+def test_without_a_key_a_bad_certificate_is_said_first() -> None:
+    with pytest.raises(errors.NotACertificate):
+        read(b"hello", key=None)
+
+
+def test_the_key_must_be_the_leafs() -> None:
+    """Not that of a CA above it, and not another one."""
+    with pytest.raises(errors.KeyMismatch):
+        read(pem(LEAF), key=certs.key_pem(certs.key("P-256", 1)).encode())
+    with pytest.raises(errors.ChainBroken):
+        read(pem(LEAF, LOWER), key=LOWER.key_pem.encode())
+    file = pkcs12.serialize_key_and_certificates(None, LEAF.key, LEAF.cert, None, BestAvailableEncryption(b"x"))
+    with pytest.raises(errors.TrustError):
+        read_server_certificate(file, private_key=certs.key_pem(certs.key("RSA-2048")).encode(), passphrase="x")
+
+
+def test_a_certificate_that_has_no_place_in_the_chain_is_named() -> None:
+    """ "each certificate signed the one before": one too many, a gap, or one of the right name and another key."""
+    stranger = certs.ca("Stranger")
+    impostor = certs.ca("Lower", UPPER, private=certs.key("P-256", 3))
+    for chain, name in ((pem(LOWER, stranger), "Stranger"), (pem(LOWER, ROOT), "Root"), (pem(impostor), "Lower")):
+        with pytest.raises(errors.ChainBroken, match=f"CN={name} did not sign the certificate before it"):
+            read(pem(LEAF), chain)
+
+
+def test_issuers_are_found_whatever_the_case_of_their_name() -> None:
+    """RFC 5280, 7.1."""
+    leaf = certs.certificate(certs.name(HOST), signer=LOWER, issuer=certs.name("LOWER"), private=certs.key("P-256", 98))
+    assert read(pem(leaf, LOWER)).chain == (LOWER.cert,)
+
+
+def test_a_chain_of_ten_is_taken_and_of_eleven_not() -> None:
+    line = [certs.ca("CA 0")]
+    for n in range(1, 11):
+        line.insert(0, certs.ca(f"CA {n}", line[0]))
+    leaf = certs.server(HOST, line[1])
+    assert len(read(pem(leaf), pem(*line[1:])).chain) == 10
+    with pytest.raises(errors.ChainTooLong, match="11 certificates"):
+        read(pem(certs.server(HOST, line[0])), pem(*line))
+
+
+def test_weak_chain_keys_are_not_even_used() -> None:
+    weak = certs.ca("Weak", private=certs.key("RSA-1024"))
+    with pytest.raises(errors.WeakKey, match="RSA 1024"):
+        read(pem(certs.server(HOST, weak)), pem(weak))
+
+
+def test_the_private_key_is_not_in_the_repr() -> None:
+    assert "private_key" not in repr(read(pem(LEAF)))
+
+
+# --- checking
+
+
+def test_a_good_one_is_accepted() -> None:
+    assert check(LEAF, LOWER, UPPER, ROOT) == []
+    assert check(LEAF, LOWER) == []  # the rest may be in the devices' trust stores
+
+
+def test_self_signed_is_accepted_with_a_warning() -> None:
+    message = "Browsers refuse this certificate until it is added to them; devices need it in their trust store."
+    assert check(certs.server(HOST)) == [Notice("self_signed", message)]
+    assert [one.code for one in check(certs.ca(HOST))] == ["self_signed"]  # CA:TRUE too, without ExtendedKeyUsage
+
+
+def test_a_leaf_alone_is_accepted_with_a_warning_that_names_its_issuer() -> None:
+    [notice] = check(LEAF)
+    assert notice.code == "chain_incomplete"
+    assert "CN=Lower" in notice.message
+    assert not is_chain_complete(LEAF.cert, ())
+    assert is_chain_complete(LEAF.cert, (LOWER.cert,))
+
+
+@pytest.mark.parametrize("kind", ["RSA-2048", "RSA-3072", "P-256", "P-384"])
+def test_keys_that_mqtt_servers_take(kind: str) -> None:
+    assert check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER) == []
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("P-521", "P-521"), ("Ed25519", "Ed25519"), ("RSA-1024", "RSA 1024")])
+def test_other_keys_are_refused(kind: str, shown: str) -> None:
+    with pytest.raises(errors.KeyUnsupported, match=f"{shown} is not a key MQTT servers take"):
+        check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER)
+
+
+def test_weak_signatures_are_refused_but_a_roots_own(openssl: OpenSSL) -> None:
+    openssl("req -x509 -newkey rsa:2048 -nodes -sha1 -keyout r.key -out r.pem -days 30 -subj", "/CN=Old Root")
+    openssl("req -new -newkey rsa:2048 -nodes -keyout k.pem -out l.csr -subj", f"/CN={HOST}")
+    for digest in ("sha1", "sha256"):
+        openssl(f"x509 -req -in l.csr -CA r.pem -CAkey r.key -CAcreateserial -{digest} -out {digest}.pem -days 30")
+    for digest in ("sha256", "sha1"):
+        got = read(openssl.bytes(f"{digest}.pem") + openssl.bytes("r.pem"), key=openssl.bytes("k.pem"))
+
+        def run(got: ServerCertificate = got) -> None:
+            check_server_certificate(
+                got.leaf,
+                got.chain,
+                host=HOST,
+                custom_domains=[],
+                platform_domain=PLATFORM,
+                org_id="mtxpd0",
+                at=got.leaf.not_valid_before_utc,
+            )
+
+        if digest == "sha256":
+            run()
+        else:
+            with pytest.raises(errors.WeakSignature):
+                run()
+
+
+def test_a_self_issued_leaf_must_verify_itself() -> None:
+    forged = certs.certificate(
+        certs.name(HOST), signer=None, private=certs.key("P-256", 98), signing_key=certs.key("P-256", 3)
+    )
+    with pytest.raises(errors.SelfSignatureInvalid):
+        check(forged)
+
+
+def test_it_must_be_valid_now() -> None:
+    with pytest.raises(errors.CertificateExpired):
+        check(certs.server(HOST, not_after=NOON - DAY / 2))
+    with pytest.raises(errors.CertificateNotYetValid):
+        check(certs.server(HOST, not_before=NOON + DAY))
+
+
+def test_its_purpose_must_include_server_auth() -> None:
+    """RFC 5280, 4.2.1.12: where there is an ExtendedKeyUsage, it must say so; anyExtendedKeyUsage does not."""
+    check(certs.server(HOST, extended_key_usage=()))
+    check(certs.server(HOST, extended_key_usage=(CLIENT_AUTH, SERVER_AUTH)))
+    with pytest.raises(errors.WrongKeyUsage) as refused:
+        check(certs.server(HOST, extended_key_usage=(CLIENT_AUTH,)))
+    assert str(refused.value) == "Made for clientAuth. Reissue as a server certificate (serverAuth)."
+    with pytest.raises(errors.WrongKeyUsage):
+        check(certs.server(HOST, extended_key_usage=(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)))
+
+
+# --- hosts
+
+
+@pytest.mark.parametrize(
+    ("common_name", "dns"),
+    [
+        (HOST, []),
+        ("anything", [HOST]),
+        (HOST.upper(), []),
+        ("x", ["other.example.com", HOST.title()]),
+        ("www.example.com", [HOST, "*.example.com", "admin.example.org"]),
+    ],
+)
+def test_the_org_host_may_be_in_cn_or_san_beside_foreign_names(common_name: str, dns: list[str]) -> None:
+    assert check(certs.server(common_name, LOWER, dns=dns), LOWER) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mtxpd0.messaging.acme.com", "*.messaging.acme.com", "*.Messaging.ACME.com"],
+)
+def test_a_listed_custom_domain_by_name_or_wildcard(name: str) -> None:
+    leaf = certs.server(name, LOWER, dns=[])
+    assert check(leaf, LOWER, domains=["example.org", "acme.com"]) == []
+    assert hosts_covered(leaf.cert, [HOST, "mtxpd0.messaging.acme.com"]) == ["mtxpd0.messaging.acme.com"]
+    with pytest.raises(errors.HostMismatch):
+        check(leaf, LOWER)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "other1.messaging.acme.com",
+        "*.acme.com",
+        "*.*.acme.com",
+        "mtx*.messaging.acme.com",
+        "*",
+        "*.com",
+        "messaging.acme.com",
+        "mtxpd0.messaging.acme.com.evil.com",
+        "xmtxpd0.messaging.acme.com",
+    ],
+)
+def test_names_that_only_resemble_a_host_are_refused(name: str) -> None:
+    """A wildcard is the whole leftmost label and stands for one label (RFC 9525, 6.3)."""
+    with pytest.raises(errors.HostMismatch) as refused:
+        check(certs.server("server", LOWER, dns=[name]), LOWER, domains=["acme.com"])
+    assert refused.value.reason == f"For server, {name}; yours is {HOST}."
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        (f"*.messaging.{PLATFORM}", "(a wildcard: would speak for other orgs)"),
+        (f"*.{PLATFORM}", "(a wildcard: would speak for other orgs)"),
+        (f"other1.messaging.{PLATFORM}", "(would speak for other orgs)"),
+        (f"OTHER1.Messaging.{PLATFORM.upper()}", "(would speak for other orgs)"),
+        (PLATFORM, "(would speak for other orgs)"),
+        (f"x.{HOST}", "(would speak for other orgs)"),
+    ],
+)
+def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
+    """Even beside the right host: the certificate would speak for other orgs."""
+    for leaf in (certs.server(HOST, LOWER, dns=[HOST, name]), certs.server(name, LOWER, dns=[HOST])):
+        with pytest.raises(errors.HostMismatch) as refused:
+            check(leaf, LOWER)
+        assert refused.value.reason == f"For {name.lower()}; yours is {HOST} {note}."
+
+
+def test_a_hidden_platform_name_is_seen() -> None:
+    """White space and a root dot in a CN, which some clients drop."""
+    for name in (f" other1.messaging.{PLATFORM}. ", f"other1.messaging.{PLATFORM}."):
+        with pytest.raises(errors.HostMismatch, match="other orgs"):
+            check(certs.server(name, LOWER, dns=[HOST]), LOWER)
+
+
+def test_many_names_are_told_in_short() -> None:
+    dns = [f"h{n}.example.com" for n in range(9)]
+    with pytest.raises(errors.HostMismatch, match=r"For x, h0\.example\.com, .*, 5 more; yours"):
+        check(certs.server("x", LOWER, dns=dns), LOWER)
+
+
+def test_a_certificate_without_any_name_is_told_so() -> None:
+    nameless = certs.certificate(x509.Name([]), signer=LOWER, private=certs.key("P-256", 98))
+    with pytest.raises(errors.HostMismatch, match="For no DNS name at all"):
+        check(nameless, LOWER)
+
+
+def test_names_are_those_of_cn_and_dns_sans_once_each() -> None:
+    assert names_of(certs.server(HOST, dns=[HOST.upper(), "a.b"]).cert) == [HOST, "a.b"]
+
+
+def test_a_wildcard_of_the_platforms_own_certificate_covers_each_org() -> None:
+    """The default certificate's; hosts two labels down are not covered."""
+    default = certs.server(f"*.messaging.{PLATFORM}").cert
+    assert hosts_covered(default, [HOST, f"a.b.messaging.{PLATFORM}", f"messaging.{PLATFORM}"]) == [HOST]
+
+
+def test_the_root_is_the_same_whether_it_was_sent_or_not() -> None:
+    """What the preflight compares; a self-signed leaf is its own root."""
+    sent = root_of(LEAF.cert, [LOWER.cert, UPPER.cert, ROOT.cert])
+    assert sent == root_of(LEAF.cert, [LOWER.cert, UPPER.cert])
+    assert sent[1] == "CN=Root"
+    assert root_of(certs.server(HOST).cert, ())[1] == f"CN={HOST}"
