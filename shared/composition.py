@@ -4,11 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from shared.adapters.local_queue import LocalQueue
-from shared.adapters.local_sealer import LocalSealer
-from shared.adapters.sqlite_store import SQLiteStore
-from shared.config import Settings
-from shared.ports import Clock, DocumentStore
+from shared.config import InProcess, LocalKeys, Settings, SQLite, WrongSetting
+from shared.ports import Clock, DocumentStore, KeySealer, SightingQueue
 from shared.repository import Repository
 from shared.usecases import usage
 from shared.usecases.tools import Tools
@@ -21,8 +18,8 @@ class App:
     tools: Tools
     settings: Settings
     store: DocumentStore
-    sealer: LocalSealer
-    queue: LocalQueue
+    sealer: KeySealer
+    queue: SightingQueue
 
     def close(self) -> None:
         """Write what is held, and close the store. Safe to call twice."""
@@ -42,15 +39,17 @@ def build(
     wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store,
     queue_pause: float = 1.0,
 ) -> App:
-    """An App on the store and keys that *settings* name.
+    """An App on the store, keys and queue that *settings* name.
 
     Args:
         wrap: stands between the repository and the store, for a test that counts or disturbs.
-        queue_pause: seconds between two writes of the queue behind the answer."""
-    store = wrap(SQLiteStore(settings.store))
+        queue_pause: seconds between two writes of the queue behind the answer.
+
+    Raises: WrongSetting, StoreUnavailable."""
+    store = wrap(_store(settings))
     repository = Repository(store)
-    sealer = LocalSealer(settings.master_keys)
-    queue = LocalQueue(lambda org_id, sightings: usage.record(repository, org_id, sightings), pause=queue_pause)
+    sealer = _sealer(settings)
+    queue = _queue(settings, repository, queue_pause)
     tools = Tools(
         repository,
         sealer,
@@ -61,3 +60,36 @@ def build(
         rate_per_minute=settings.rate_per_minute,
     )
     return App(tools, settings, store, sealer, queue)
+
+
+# An adapter is imported only where it is chosen: a function loads no client that it does not use.
+
+
+def _store(settings: Settings) -> DocumentStore:
+    match settings.store:
+        case SQLite(path):
+            from shared.adapters.sqlite_store import SQLiteStore
+
+            return SQLiteStore(path)
+        case _:
+            raise WrongSetting("TRUST_STORE names a store that this release does not have yet.")
+
+
+def _sealer(settings: Settings) -> KeySealer:
+    match settings.keys:
+        case LocalKeys():
+            from shared.adapters.local_sealer import LocalSealer
+
+            return LocalSealer(settings.data / "keys")
+        case _:
+            raise WrongSetting("TRUST_KEYS names a key service that this release does not have yet.")
+
+
+def _queue(settings: Settings, repository: Repository, pause: float) -> SightingQueue:
+    match settings.queue:
+        case InProcess():
+            from shared.adapters.local_queue import LocalQueue
+
+            return LocalQueue(lambda org_id, sightings: usage.record(repository, org_id, sightings), pause=pause)
+        case _:
+            raise WrongSetting("TRUST_QUEUE names a queue that this release does not have yet.")

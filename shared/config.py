@@ -18,13 +18,76 @@ class WrongSetting(Exception):
 
 
 @dataclass(frozen=True)
+class SQLite:
+    """TRUST_STORE=sqlite:///path/of/file.db"""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Firestore:
+    """TRUST_STORE=firestore://project/database"""
+
+    project: str
+    database: str = "(default)"
+
+
+@dataclass(frozen=True)
+class DynamoDB:
+    """TRUST_STORE=dynamodb://table?region=eu-central-1"""
+
+    table: str
+    region: str | None = None
+
+
+@dataclass(frozen=True)
+class LocalKeys:
+    """TRUST_KEYS=local: (files in TRUST_DATA/keys)"""
+
+
+@dataclass(frozen=True)
+class AwsKms:
+    """TRUST_KEYS=awskms:<key id, ARN or alias>"""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class GcpKms:
+    """TRUST_KEYS=gcpkms:projects/…/locations/…/keyRings/…/cryptoKeys/…"""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """TRUST_QUEUE=local:"""
+
+
+@dataclass(frozen=True)
+class Sqs:
+    """TRUST_QUEUE=sqs:<queue URL>"""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class PubSub:
+    """TRUST_QUEUE=pubsub:projects/…/topics/…"""
+
+    topic: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """What an operator can set. The README has the table.
 
     Args:
         port: where the local server listens; 0 is any free port.
         data: folder of the embedded store, keys and uploads.
-        store: path of the SQLite file.
+        store: where documents are kept.
+        keys: which master keys seal private keys.
+        queue: what carries sightings behind the answer.
         domain: the platform domain.
         weak_keys: ids of keys known to be weak (`shared.validation.strength.key_ids`).
         rate_per_minute: new server certificates and requests of one org.
@@ -33,16 +96,13 @@ class Settings:
 
     port: int = 8080
     data: Path = Path("data")
-    store: Path = Path("data/trust.db")
+    store: SQLite | Firestore | DynamoDB = SQLite(Path("data/trust.db"))
+    keys: LocalKeys | AwsKms | GcpKms = LocalKeys()
+    queue: InProcess | Sqs | PubSub = InProcess()
     domain: str = "internetofthings.ibmcloud.com"
     weak_keys: frozenset[str] = field(default_factory=frozenset, repr=False)
     rate_per_minute: int = 10
     log: str = "INFO"
-
-    @property
-    def master_keys(self) -> Path:
-        """Folder of the master keys that seal private keys."""
-        return self.data / "keys"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -53,28 +113,54 @@ class Settings:
             port=_number(env, "PORT", 8080, range(65536)),
             data=data,
             store=_store(env, data),
+            keys=_keys(env),
+            queue=_queue(env),
             domain=_domain(env),
             weak_keys=_weak_keys(env),
             rate_per_minute=_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
             log=_level(env),
-        ).checked(env)
-
-    def checked(self, env: Mapping[str, str]) -> "Settings":
-        """Refuse settings of parts that this release does not have: better than ignoring them."""
-        for name in ("TRUST_KEYS", "TRUST_QUEUE"):
-            if env.get(name, "local:") not in ("", "local:"):
-                raise WrongSetting(f"{name} is {env[name]!r}; this release knows local: only.")
-        return self
+        )
 
 
-def _store(env: Mapping[str, str], data: Path) -> Path:
-    url = env.get("TRUST_STORE")
-    if not url:
-        return data / "trust.db"
-    scheme, found, path = url.partition(":///")
-    if scheme != "sqlite" or not found or not path:
-        raise WrongSetting(f"TRUST_STORE is {url!r}; it takes sqlite:///path/of/file.db (four slashes: absolute).")
-    return Path(path)
+def _store(env: Mapping[str, str], data: Path) -> SQLite | Firestore | DynamoDB:
+    url = env.get("TRUST_STORE") or f"sqlite:///{data / 'trust.db'}"
+    scheme, _, rest = url.partition("://")
+    name, _, query = rest.partition("?")
+    if scheme == "sqlite" and len(name) > 1 and name.startswith("/"):
+        return SQLite(Path(name[1:]))
+    if scheme == "firestore" and name.count("/") <= 1 and name.strip("/"):
+        project, _, database = name.partition("/")
+        return Firestore(project, database or "(default)")
+    if scheme == "dynamodb" and name and "/" not in name:
+        return DynamoDB(name, query.removeprefix("region=") or None)
+    raise WrongSetting(
+        f"TRUST_STORE is {url!r}; it takes sqlite:///path/of/file.db (four slashes: an absolute path), "
+        "firestore://project/database or dynamodb://table?region=eu-central-1."
+    )
+
+
+def _keys(env: Mapping[str, str]) -> LocalKeys | AwsKms | GcpKms:
+    scheme, colon, name = (env.get("TRUST_KEYS") or "local:").partition(":")
+    match scheme, name:
+        case "local", "" if colon:
+            return LocalKeys()
+        case "awskms", _ if name:
+            return AwsKms(name)
+        case "gcpkms", _ if name:
+            return GcpKms(name)
+    raise WrongSetting("TRUST_KEYS takes local:, awskms:<key id, ARN or alias> or gcpkms:<name of the key>.")
+
+
+def _queue(env: Mapping[str, str]) -> InProcess | Sqs | PubSub:
+    scheme, colon, name = (env.get("TRUST_QUEUE") or "local:").partition(":")
+    match scheme, name:
+        case "local", "" if colon:
+            return InProcess()
+        case "sqs", _ if name:
+            return Sqs(name)
+        case "pubsub", _ if name:
+            return PubSub(name)
+    raise WrongSetting("TRUST_QUEUE takes local:, sqs:<queue URL> or pubsub:<name of the topic>.")
 
 
 def _domain(env: Mapping[str, str]) -> str:

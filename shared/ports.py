@@ -80,6 +80,10 @@ class KeySealer(Protocol):
         """Whether *sealed* is under the master key that seals new secrets."""
         ...
 
+    def rotate(self) -> str:
+        """Make a new master key (or a new version of it), which seals from now on. Returns its name."""
+        ...
+
 
 class SealBroken(Exception):
     """A sealed key does not open. Says nothing of its content."""
@@ -90,6 +94,14 @@ class SightingQueue(Protocol):
 
     def offer(self, sighting: "Sighting") -> None:
         """Take *sighting*, or drop it where the queue is full. Never raises, never waits."""
+        ...
+
+    def flush(self) -> None:
+        """Hand on what is held, in the caller's thread."""
+        ...
+
+    def close(self) -> None:
+        """Hand on what is held, and stop. Safe to call twice."""
         ...
 
 

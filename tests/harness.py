@@ -17,7 +17,7 @@ from functions.dispatch import dispatch
 from functions.http import Reply, Request
 from functions.routes import PREFIX
 from shared.composition import App, build
-from shared.config import Settings
+from shared.config import Settings, SQLite
 from shared.ports import Document, DocumentStore, Key, Version
 from shared.records import Role
 from shared.usecases.default_certificate import ensure_default
@@ -210,7 +210,7 @@ def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Servi
         return counting[0]
 
     defaults: dict[str, Any] = {"domain": DOMAIN, "rate_per_minute": 1_000_000}
-    chosen = Settings(data=folder, store=folder / "trust.db", **{**defaults, **settings})
+    chosen = Settings(data=folder, store=SQLite(folder / "trust.db"), **{**defaults, **settings})
     app = build(chosen, clock=clock, wrap=wrap, queue_pause=3600)  # what waits is written when a test says flush
     service = Service(app, clock, counting[0])
     ensure_default(app.tools)
