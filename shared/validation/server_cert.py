@@ -91,14 +91,12 @@ def read_server_certificate(
     Args:
         certificate: PEM, DER or PKCS#7, with its chain or not, with its key or not; or PKCS#12.
         chain: more certificates, in any order.
-        private_key: its key; wins over one in *certificate*.
+        private_key: its key; wins over one in a PEM *certificate*, and is left aside where PKCS#12 brings its own.
         passphrase: of an encrypted key; an empty one is none.
 
     Raises: PrivateKeyMissing, and what read_leaf and key_files.load_private_key raise."""
     if key_files.looks_like_pkcs12(certificate):
         key, leaf, others = key_files.load_pkcs12(certificate, passphrase)
-        if private_key and public_bytes(key_files.load_private_key(private_key, passphrase)) != public_bytes(key):
-            raise KeyMismatch(field="privateKey")
         others += _read(chain, field="chain") if chain else []
         return ServerCertificate(leaf, sorted_chain(leaf, [one for one in dict.fromkeys(others) if one != leaf]), key)
     if private_key:

@@ -156,10 +156,10 @@ def _is_roca(residue: int) -> bool:
 
 
 def _sieve(modulus: int) -> list[int]:
-    """For each residue r of n: the bits k (0 to rounds + modulus) where k*k - n can be a square modulo *modulus*."""
+    """Per residue r of n: the bits k, to rounds + modulus at least, where k*k - n can be a square modulo *modulus*."""
     squares = {k * k % modulus for k in range(modulus)}
-    length = FERMAT_ROUNDS + modulus
-    return [sum(1 << k for k in range(length) if (k * k - r) % modulus in squares) for r in range(modulus)]
+    again = sum(1 << shift for shift in range(0, FERMAT_ROUNDS + modulus, modulus))  # the pattern repeats
+    return [again * sum(1 << k for k in range(modulus) if (k * k - r) % modulus in squares) for r in range(modulus)]
 
 
 _SIEVES: Final = [(modulus, _sieve(modulus)) for modulus in (64, 9, 25, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)]

@@ -227,6 +227,14 @@ def test_pkcs12_opens(tools: OpenSSL, options: str, passphrase: str) -> None:
             load_pkcs12(data, None)
 
 
+def test_a_nul_is_not_the_empty_passphrase(tools: OpenSSL) -> None:
+    """It would derive the same keys (RFC 7292, appendix B.2)."""
+    tools("pkcs12 -export -in c.pem -inkey rsa.pem -out empty.p12 -passout pass:")
+    for wrong in ("\0", "\0\0", "a\0b"):
+        with pytest.raises(errors.PassphraseWrong):
+            load_pkcs12(tools.bytes("empty.p12"), wrong)
+
+
 def test_pkcs12_of_other_writers_opens() -> None:
     """cryptography's own, with a chain."""
     data = pkcs12.serialize_key_and_certificates(

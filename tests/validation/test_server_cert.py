@@ -92,6 +92,13 @@ def test_the_key_may_be_in_the_certificates_file() -> None:
         read(file, key=None)
 
 
+def test_pkcs12_needs_no_key_file() -> None:
+    """One that is sent all the same is left aside: the file's own key is its leaf's."""
+    file = pkcs12.serialize_key_and_certificates(None, LEAF.key, LEAF.cert, None, BestAvailableEncryption(b"x"))
+    got = read_server_certificate(file, private_key=certs.key_pem(certs.key("RSA-2048")).encode(), passphrase="x")
+    assert got.leaf == LEAF.cert
+
+
 def test_what_openssl_makes_is_read(openssl: OpenSSL) -> None:
     """A self-signed certificate, its encrypted key, and both in one PKCS#12 file."""
     openssl("req -x509 -newkey rsa:2048 -keyout k.pem -passout pass:x -out c.pem -subj", f"/CN={HOST}")
@@ -117,9 +124,6 @@ def test_the_key_must_be_the_leafs() -> None:
         read(pem(LEAF), key=certs.key_pem(certs.key("P-256", 1)).encode())
     with pytest.raises(errors.ChainBroken):
         read(pem(LEAF, LOWER), key=LOWER.key_pem.encode())
-    file = pkcs12.serialize_key_and_certificates(None, LEAF.key, LEAF.cert, None, BestAvailableEncryption(b"x"))
-    with pytest.raises(errors.TrustError):
-        read_server_certificate(file, private_key=certs.key_pem(certs.key("RSA-2048")).encode(), passphrase="x")
 
 
 def test_a_certificate_that_has_no_place_in_the_chain_is_named() -> None:
