@@ -264,7 +264,7 @@ class Rejected(TrustError):
 
 
 class Refused(Rejected):
-    """A judgement that may also be the answer to a device. domain.md's table gives each its step."""
+    """A judgement that may also be the answer to a device. docs/rules.md's table gives each its step."""
 
 
 class NotACertificate(Rejected):
@@ -425,7 +425,7 @@ class InvalidSubject(Rejected):
     mend = "{hint}"
 
 
-# --------------------------------------------- judgements on a device, in the order of the ten steps (domain.md)
+# --------------------------------------------- judgements on a device, in the order of the ten steps (docs/rules.md)
 
 
 class SNIMissing(Refused):

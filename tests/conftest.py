@@ -36,3 +36,8 @@ def viewer(service: Service) -> Client:
 @pytest.fixture
 def broker(service: Service) -> Client:
     return service.client("broker")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes (certificates, keys) are new in each process: as ids they would differ between workers."""
+    return argname if isinstance(val, bytes) else None

@@ -1,4 +1,4 @@
-"""Who is calling: API keys and their roles (contract.md, "Who is calling")."""
+"""Who is calling: API keys and their roles (docs/api.md, "Who is calling")."""
 
 import hashlib
 import hmac

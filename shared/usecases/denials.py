@@ -1,4 +1,4 @@
-"""The deny list: who is refused whatever the chain says (domain.md, "Deny list").
+"""The deny list: who is refused whatever the chain says (docs/rules.md, "Deny list").
 
 An entry is one document, found by what a connecting client shows. A CA is often not sent by the client, so an entry
 that means a registered CA is also marked on that CA's record; `refresh_marks` makes the marks agree with the entries.

@@ -1,4 +1,4 @@
-"""When a CA certificate is accepted (domain.md, "A CA certificate is accepted when").
+"""When a CA certificate is accepted: five rules, judged in this order.
 
 1 one certificate in the file    pem.read_one_ca
 2 now is inside its validity     validity

@@ -1,4 +1,4 @@
-"""Which device a certificate speaks for (domain.md, step 10).
+"""Which device a certificate speaks for (docs/rules.md, step 10).
 
 Candidates are the subject's CN and every rfc822Name of the SubjectAltName that reads `d:typeId:deviceId` or
 `g:typeId:deviceId`. Nothing else in the certificate names a device: not a DNS name, not a URI, not an orgId.

@@ -1,4 +1,4 @@
-"""Names of organizations, devices and hosts, as values (domain.md, "Names").
+"""Names of organizations, devices and hosts, as values (docs/rules.md, "Names").
 
 Every pattern is matched with `fullmatch`: a trailing newline is not part of a name.
 """

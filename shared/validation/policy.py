@@ -1,4 +1,4 @@
-"""The connection security policy: what a client must present (domain.md, "Connection security policy").
+"""The connection security policy: what a client must present (docs/rules.md, "Connection security policy").
 
 `{default, rules: [{deviceType, level}]}`; a rule names one device type exactly and speaks for its devices and gateways.
 """
@@ -105,7 +105,7 @@ def needs_tls(level: Level) -> bool:
 
 
 def outcome(level: Level, *, tls: bool, shown: Shown) -> Decision:
-    """The table of domain.md: level x (valid, invalid, no certificate). A certificate counts within TLS only."""
+    """The table of docs/rules.md: level x (valid, invalid, no certificate). A certificate counts within TLS only."""
     if not tls and needs_tls(level):
         return Decision.DENY
     if not tls or shown is Shown.NONE:

@@ -1,4 +1,4 @@
-"""When a messaging server certificate is accepted (domain.md, "A messaging server certificate is accepted when").
+"""When a messaging server certificate is accepted: five rules.
 
 Reading (rules 1 and 2): the files -> leaf, sorted chain, key that fit together.
 Checking (rules 2 to 5): that leaf and chain may be shown to this organization's devices.

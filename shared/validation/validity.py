@@ -1,4 +1,4 @@
-"""When a certificate is valid (domain.md, step 7 and the second rule of a CA)."""
+"""When a certificate is valid."""
 
 from datetime import UTC, datetime
 from typing import Final

@@ -489,7 +489,9 @@ class _Judgement:
                 weak=self._weak,
             )
         except errors.CAInactive as refusal:
-            since = next((one.deactivated_at for one in anchors if one.cert == refusal.cert), None)
+            since = next(
+                (one.deactivated_at for one in anchors if not one.active and _is_same_ca(one.cert, refusal.cert)), None
+            )
             raise errors.CAInactive(
                 cert=refusal.cert,
                 subject=refusal.facts["subject"],
@@ -598,6 +600,14 @@ class _Judgement:
 
     def _host(self, org_id: str) -> str:
         return messaging_host(org_id, self._domain)
+
+
+def _is_same_ca(one: x509.Certificate, other: x509.Certificate | None) -> bool:
+    """Same name and key: a renewed or cross-signed certificate is the same CA."""
+    return other is not None and (
+        distinguished_name.canonical(one.subject) == distinguished_name.canonical(other.subject)
+        and one.public_key() == other.public_key()
+    )
 
 
 def _end(path: trust.Path) -> datetime:

@@ -1,4 +1,4 @@
-"""A CA certificate is accepted by five rules, in their order (domain.md)."""
+"""A CA certificate is accepted by five rules, in their order."""
 
 import pytest
 from cryptography import x509

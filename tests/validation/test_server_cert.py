@@ -1,4 +1,4 @@
-"""A messaging server certificate is accepted by five rules (domain.md)."""
+"""A messaging server certificate is accepted by five rules."""
 
 from collections.abc import Sequence
 
