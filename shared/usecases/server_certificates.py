@@ -178,7 +178,7 @@ def add(
         if before is None:
             raise NotFound(what="such organization")
         if (existing := same(before)) is not None:
-            standing = existing
+            standing, first = existing, False
             return before
         org = _with_room(tools, before, at)
         standing, first = certificate_id, not before.requires_sni

@@ -107,9 +107,9 @@ class _Upload:
 
         def alter(before: Org | None) -> Org | None:
             nonlocal first
+            first = before is not None and not before.requires_sni
             if before is None or before.has_ca:
                 return before
-            first = not before.requires_sni
             return msgspec.structs.replace(before, has_ca=True)
 
         org_id = self.member.org_id

@@ -1,0 +1,137 @@
+"""`make run`: one process, a first start that explains itself, nothing lost at any stop."""
+
+import base64
+import json
+import signal
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import certs, server
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def call(url: str, auth: str = "", body: Any = None, *, method: str = "GET", timeout: float = 30) -> tuple[int, Any]:
+    """(status, JSON) of one HTTP request."""
+    headers = {"Content-Type": "application/json"}
+    if auth:
+        headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
+    data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read() or b"null")
+
+
+def test_a_first_start_shows_keys_once_and_a_second_finds_everything_again(tmp_path: Path) -> None:
+    """Ctrl-C ends with exit code 0; what was there before is there after."""
+    first = server.start(tmp_path)
+    api = f"{first.url}/api/v0002"
+    status, ca = call(f"{api}/authentication/cacertificates", first.keys["operator"], _upload("Root"), method="POST")
+    assert status == 201
+    assert first.stop() == 0
+
+    second = server.start(tmp_path)
+    assert second.keys == {}
+    api = f"{second.url}/api/v0002"
+    status, listed = call(f"{api}/authentication/cacertificates", first.keys["operator"])
+    assert status == 200
+    assert [one["id"] for one in listed["results"]] == [ca["id"]]
+    assert call(f"{second.url}/healthz") == (200, {"status": "ok"})
+    assert second.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
+
+
+def test_master_keys_are_for_their_owner_only(tmp_path: Path) -> None:
+    """Files of mode 600 in a folder of mode 700."""
+    server.start(tmp_path).stop()
+    folder = tmp_path / "keys"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [one.stat().st_mode & 0o777 for one in folder.iterdir()] == [0o600]
+
+
+def test_a_wrong_setting_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="TRUST_RATE_PER_MINUTE is 'many'"):
+        server.start(tmp_path, log=tmp_path / "log", TRUST_RATE_PER_MINUTE="many")
+
+
+def test_a_body_that_is_too_large_is_answered(tmp_path: Path) -> None:
+    """1 MiB: 413, not a broken connection."""
+    running = server.start(tmp_path)
+    try:
+        url = f"{running.url}/api/v0002/authentication/cacertificates"
+        status, problem = call(url, running.keys["operator"], b"x" * (1 << 20), method="POST")
+        assert (status, problem["code"]) == (413, "file_too_large")
+    finally:
+        running.stop()
+
+
+def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path) -> None:
+    """Killed again and again in the middle of writes: each answered upload is there, and nothing is half there."""
+    answered: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    serial = iter(range(10_000))
+    for round_ in range(4):
+        running = server.start(tmp_path, TRUST_RATE_PER_MINUTE="100000")
+        keys = keys or running.keys
+        api = f"{running.url}/api/v0002"
+        _check_nothing_lost(api, keys["operator"], answered)
+        enough = threading.Event()
+
+        def write(
+            api: str = f"{api}/authentication",
+            auth: str = keys["operator"],
+            enough: threading.Event = enough,
+            round_: int = round_,
+        ) -> None:
+            while True:
+                try:
+                    upload = _upload(f"Root {round_} {next(serial)}")
+                    status, one = call(f"{api}/cacertificates", auth, upload, method="POST")
+                    assert status == 201, one
+                    answered[one["id"]] = "ca"
+                    request = {"keyAlgorithm": "P-256"}
+                    status, one = call(f"{api}/servercertificates/csr", auth, request, method="POST")
+                    if status == 201:  # an org has room for 50
+                        answered[one["id"]] = "csr"
+                    if len(answered) >= 16 * (round_ + 1):
+                        enough.set()
+                except (OSError, ValueError):
+                    return  # killed
+
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for one in writers:
+            one.start()
+        assert enough.wait(60)
+        running.stop(signal.SIGKILL)
+        for one in writers:
+            one.join()
+    last = server.start(tmp_path)
+    _check_nothing_lost(f"{last.url}/api/v0002", keys["operator"], answered)
+    assert last.stop() == 0
+
+
+def _check_nothing_lost(api: str, auth: str, answered: dict[str, str]) -> None:
+    for what in ("cacertificates", "servercertificates"):
+        found, bookmark = set(), ""
+        while bookmark is not None:
+            status, page = call(f"{api}/authentication/{what}?limit=200&bookmark={bookmark}", auth)
+            assert status == 200, page
+            found |= {one["id"] for one in page["results"]}
+            bookmark = page["bookmark"]
+        wanted = {one for one, kind in answered.items() if (kind == "csr") == (what == "servercertificates")}
+        assert wanted <= found
+        for one in found - {"default"}:
+            assert call(f"{api}/authentication/{what}/{one}", auth)[0] == 200
+
+
+def _upload(name: str) -> dict[str, str]:
+    # The server runs at the machine's own time.
+    return {"certificate": certs.ca(name).pem}
