@@ -1,0 +1,157 @@
+"""python -m functions.admin: the platform operator's own commands, for people and for scripts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from functions.admin import main
+from shared.composition import build
+from shared.config import Settings
+from tests import certs
+from tests.harness import Client
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An empty store of the embedded kind."""
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TRUST_DOMAIN", "example.com")
+    return Settings.from_env()
+
+
+def run(*words: str, code: int = 0, text: str | None = None) -> Result:
+    done = CliRunner().invoke(main, words, input=text)
+    assert done.exit_code == code, done.output
+    return done
+
+
+def as_json(*words: str) -> Any:
+    return json.loads(run(*words, "--json").stdout)
+
+
+def key_of(made: Any, settings: Settings) -> Client:
+    return Client(build(settings, queue_pause=3600), made["key"], made["token"])
+
+
+def status(client: Client, path: str) -> int:
+    try:
+        return client.get(path).status
+    finally:
+        client.app.close()
+
+
+def test_an_org_and_its_first_key(settings: Settings) -> None:
+    """The two commands of the README; the key works at once."""
+    assert as_json("org", "create", "mtxpd0")["messagingHost"] == "mtxpd0.messaging.example.com"
+    made = as_json("key", "create", "--org", "mtxpd0", "--role", "operator")
+    assert set(made) == {"key", "token"}
+    assert made["key"].startswith("a-mtxpd0-")
+    assert status(key_of(made, settings), "/session") == 200
+
+
+def test_mistakes_are_told_in_a_sentence() -> None:
+    assert "six characters" in run("org", "create", "Too-Long", code=1).output
+    run("org", "create", "mtxpd0")
+    assert "is here already" in run("org", "create", "mtxpd0", code=1).output
+    assert "nobody" in run("key", "create", "--org", "nobody", "--role", "viewer", code=1).output
+    assert "--platform" in run("key", "create", "--role", "viewer", code=2).output
+    assert "broker or an edge" in run("key", "create", "--platform", "--role", "operator", code=1).output
+    assert "Only a broker key" in run("key", "create", "--org", "mtxpd0", "--role", "edge", "--no-sni", code=1).output
+    assert "Only an org's own" in run("key", "create", "--platform", "--role", "broker", "--no-sni", code=1).output
+
+
+def test_suspended_means_refused_until_resumed(settings: Settings) -> None:
+    run("org", "create", "mtxpd0")
+    made = as_json("key", "create", "--org", "mtxpd0", "--role", "viewer")
+    assert as_json("org", "suspend", "mtxpd0")["suspended"] is True
+    assert status(key_of(made, settings), "/session") == 403
+    assert as_json("org", "resume", "mtxpd0")["suspended"] is False
+    assert status(key_of(made, settings), "/session") == 200
+
+
+def test_a_revoked_key_is_refused_and_stays_listed(settings: Settings) -> None:
+    run("org", "create", "mtxpd0")
+    made = as_json("key", "create", "--org", "mtxpd0", "--role", "viewer")
+    assert as_json("key", "revoke", made["key"])["revokedAt"]
+    assert status(key_of(made, settings), "/session") == 401
+    listed = as_json("key", "list", "--org", "mtxpd0")
+    assert [one["key"] for one in listed] == [made["key"]]
+    assert made["token"] not in json.dumps(listed)
+    run("key", "revoke", "a-mtxpd0-0000000000", code=1)
+
+
+def test_a_deleted_org_leaves_nothing_and_takes_nothing_of_another(settings: Settings) -> None:
+    for org_id in ("mtxpd0", "other1"):
+        run("org", "create", org_id)
+        client = key_of(as_json("key", "create", "--org", org_id, "--role", "operator"), settings)
+        client.post("/authentication/cacertificates", {"certificate": _ca_now()}).ok(201)
+        client.post("/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
+        client.app.close()
+    assert "Aborted" in run("org", "delete", "mtxpd0", code=1, text="n\n").output
+    before = [line for line in run("export").stdout.splitlines() if "other1" in line]
+    run("org", "delete", "mtxpd0", "--yes")
+    after = run("export").stdout
+    assert "mtxpd0" not in after
+    assert [line for line in after.splitlines() if "other1" in line] == before
+    assert [one["org"] for one in as_json("org", "list")] == ["other1"]
+
+
+def test_export_and_import_bring_everything_back(settings: Settings, tmp_path: Path) -> None:
+    """Private keys stay sealed on the way; importing twice changes nothing."""
+    run("org", "create", "mtxpd0")
+    made = as_json("key", "create", "--org", "mtxpd0", "--role", "operator")
+    client = key_of(made, settings)
+    client.post("/authentication/cacertificates", {"certificate": _ca_now()}).ok(201)
+    client.app.close()
+    exported = run("export").stdout
+    file = tmp_path / "export.jsonl"
+    file.write_text(exported)
+    run("org", "delete", "mtxpd0", "--yes")
+    assert as_json("import", str(file))["written"] > 0
+    assert as_json("import", str(file))["written"] == 0
+    client = key_of(made, settings)
+    assert len(client.get("/authentication/cacertificates").ok()["results"]) == 1
+    client.app.close()
+    file.write_text("no json\n")
+    assert "no file that export wrote" in run("import", str(file), code=1).output
+
+
+def test_reseal_moves_every_key_to_a_new_master_key(settings: Settings) -> None:
+    run("org", "create", "mtxpd0")
+    client = key_of(as_json("key", "create", "--org", "mtxpd0", "--role", "operator"), settings)
+    client.post("/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
+    client.app.close()
+    assert as_json("reseal") == {"moved": 0, "current": 2}
+    assert as_json("reseal", "--rotate") == {"moved": 2, "current": 0}
+    assert as_json("reseal") == {"moved": 0, "current": 2}
+
+
+def test_the_default_certificate_is_replaced_for_all(settings: Settings, tmp_path: Path) -> None:
+    """It must name every org's host: *.messaging. and the platform domain."""
+    run("org", "create", "mtxpd0")
+    now = build(settings).tools.clock()
+    good = certs.server("*.messaging.example.com", not_before=now - certs.DAY, not_after=now + certs.YEAR)
+    wrong = certs.server("*.example.org", not_before=now - certs.DAY, not_after=now + certs.YEAR)
+    for name, text in (("good", good.pem), ("wrong", wrong.pem), ("key", good.key_pem)):
+        (tmp_path / name).write_text(text)
+    refused = run("default-cert", "set", str(tmp_path / "wrong"), "--key", str(tmp_path / "key"), code=1).output
+    assert "*.messaging.example.com" in refused
+    set_ = as_json("default-cert", "set", str(tmp_path / "good"), "--key", str(tmp_path / "key"))
+    assert set_["warnings"] == ["self_signed"]
+    client = key_of(as_json("key", "create", "--org", "mtxpd0", "--role", "viewer"), settings)
+    shown = client.get("/authentication/servercertificates/default").ok()
+    assert shown["fingerprintSha256"] == good.fingerprint
+    assert shown["active"] is True
+    client.app.close()
+
+
+def test_a_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUST_STORE", "nonsense")
+    assert "TRUST_STORE" in run("org", "list", code=1).output
+
+
+def _ca_now() -> str:
+    return certs.ca("Root").pem

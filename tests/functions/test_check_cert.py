@@ -1,0 +1,41 @@
+"""python -m functions.check_cert: the device maker's own check, offline, with the service's engine."""
+
+from click.testing import CliRunner, Result
+
+from functions.check_cert import main
+from tests.openssl import OpenSSL
+
+
+def check(openssl: OpenSSL, device: str, *words: str) -> Result:
+    return CliRunner().invoke(main, [str(openssl.folder / device), *words])
+
+
+def make(openssl: OpenSSL) -> tuple[str, ...]:
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 30 -subj", "/CN=Factory")
+    openssl("req -newkey rsa:2048 -nodes -keyout device.key -out device.csr -subj", "/CN=d:thermo:42")
+    openssl("x509 -req -in device.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out device.pem")
+    return ("--ca", str(openssl.folder / "ca.pem"), "--org", "mtxpd0")
+
+
+def test_a_good_device_passes_all_ten_steps(openssl: OpenSSL) -> None:
+    words = make(openssl)
+    done = check(openssl, "device.pem", *words, "--client-id", "d:mtxpd0:thermo:42")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("✓") == 11
+    assert "d:thermo:42 is let in" in done.output
+
+
+def test_a_refused_device_hears_why_and_how_to_mend_it(openssl: OpenSSL) -> None:
+    words = make(openssl)
+    done = check(openssl, "device.pem", *words, "--client-id", "d:mtxpd0:thermo:43")
+    assert done.exit_code == 1
+    assert "✕ 10 Identity" in done.output
+    assert "It is d:thermo:42; the client ID says d:thermo:43." in done.output
+
+
+def test_a_ca_file_that_would_not_be_accepted_is_said(openssl: OpenSSL) -> None:
+    make(openssl)
+    device = str(openssl.folder / "device.pem")
+    done = check(openssl, "device.pem", "--ca", device, "--org", "mtxpd0")
+    assert done.exit_code == 1
+    assert "Not a CA" in done.output

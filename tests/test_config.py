@@ -1,0 +1,69 @@
+"""Settings: a wrong one stops the start with a sentence that names it."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.config import AwsKms, DynamoDB, Firestore, GcpKms, PubSub, Settings, SQLite, Sqs, WrongSetting
+
+
+def test_nothing_set_is_the_embedded_default() -> None:
+    settings = Settings.from_env({})
+    assert settings == Settings()
+    assert (settings.port, settings.domain, settings.store) == (
+        8080,
+        "internetofthings.ibmcloud.com",
+        SQLite(Path("data/trust.db")),
+    )
+
+
+def test_the_store_lies_in_the_data_folder_unless_it_is_named() -> None:
+    assert Settings.from_env({"TRUST_DATA": "/srv/trust"}).store == SQLite(Path("/srv/trust/trust.db"))
+    assert Settings.from_env({"TRUST_STORE": "sqlite:////var/x.db"}).store == SQLite(Path("/var/x.db"))
+    assert Settings.from_env({"TRUST_STORE": "sqlite:///x.db"}).store == SQLite(Path("x.db"))
+
+
+def test_the_clouds_own_words_are_understood() -> None:
+    assert Settings.from_env({"TRUST_STORE": "firestore://p/db"}).store == Firestore("p", "db")
+    assert Settings.from_env({"TRUST_STORE": "firestore://p"}).store == Firestore("p", "(default)")
+    assert Settings.from_env({"TRUST_STORE": "dynamodb://t?region=eu-west-1"}).store == DynamoDB("t", "eu-west-1")
+    assert Settings.from_env({"TRUST_KEYS": "awskms:alias/trust"}).keys == AwsKms("alias/trust")
+    assert Settings.from_env({"TRUST_KEYS": "gcpkms:projects/p"}).keys == GcpKms("projects/p")
+    assert Settings.from_env({"TRUST_QUEUE": "sqs:https://q"}).queue == Sqs("https://q")
+    assert Settings.from_env({"TRUST_QUEUE": "pubsub:projects/p/topics/t"}).queue == PubSub("projects/p/topics/t")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("TRUST_STORE", "postgres://x"),
+        ("TRUST_STORE", "sqlite://x"),
+        ("TRUST_STORE", "dynamodb://"),
+        ("TRUST_STORE", "firestore://"),
+        ("TRUST_DOMAIN", "example"),
+        ("TRUST_DOMAIN", "exa mple.com"),
+        ("TRUST_KEYS", "vault:x"),
+        ("TRUST_KEYS", "awskms:"),
+        ("TRUST_QUEUE", "kafka:x"),
+        ("TRUST_WEAK_KEYS", "/nowhere/at/all"),
+        ("TRUST_RATE_PER_MINUTE", "0"),
+        ("TRUST_RATE_PER_MINUTE", "٣"),
+        ("TRUST_LOG", "LOUD"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str) -> None:
+    with pytest.raises(WrongSetting, match=name):
+        Settings.from_env({name: value})
+
+
+def test_weak_keys_are_read_in_both_forms(tmp_path: Path) -> None:
+    """20 hex digits as in Debian's openssl-blacklist, or 64 of the SHA-256 of SubjectPublicKeyInfo."""
+    path = tmp_path / "weak.txt"
+    path.write_text(f"# comment\n{'ab' * 10}\n\n{'CD' * 32}\n")
+    assert Settings.from_env({"TRUST_WEAK_KEYS": str(path)}).weak_keys == {"ab" * 10, "cd" * 32}
+    path.write_text("abc\n")
+    with pytest.raises(WrongSetting, match="TRUST_WEAK_KEYS: entry 1"):
+        Settings.from_env({"TRUST_WEAK_KEYS": str(path)})
