@@ -30,6 +30,7 @@ def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> 
     except Exception as error:  # noqa: BLE001 - the one place where errors become answers
         reply = http.problem(request, error)
     if request.method == "HEAD":
-        reply = Reply(reply.status, b"", reply.content_type, reply.headers)
+        length = {"content-length": str(len(reply.body))}  # GET's, or none at all (RFC 9110, 8.6)
+        reply = Reply(reply.status, b"", reply.content_type, {**reply.headers, **length})
     access(function=name, method=request.method, status=reply.status, seconds=time.monotonic() - began)
     return reply

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from functions.http import Reply, Request
-from shared.errors import TrustError
+from functions.http import ID, Reply, Request
+from shared.errors import NotFound, TrustError
 from shared.usecases.callers import Member
 from shared.usecases.tools import Tools
 
@@ -30,8 +30,11 @@ class Call:
 
     @property
     def id(self) -> str:
-        """The `{id}` in the path."""
-        return self.request.params["id"]
+        """The `{id}` in the path. Raises: NotFound, where no id is of that form."""
+        found = self.request.params["id"]
+        if not ID.fullmatch(found):
+            raise NotFound(what="thing of that id")
+        return found
 
 
 Handler = Callable[[Call], Reply]

@@ -24,6 +24,8 @@ JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 PEM: Final = "application/x-pem-file"
 
+ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")  # every id here is of this form; nothing else asks a store
+
 T = TypeVar("T")
 
 
@@ -121,12 +123,20 @@ def _form(content_type: str, body: bytes) -> dict[str, Any]:
         found[_name(part.field_name)] = base64.b64encode(part.file_object.read()).decode()
         part.close()
 
+    whole = False
+
+    def on_end() -> None:
+        nonlocal whole
+        whole = True
+
     try:
         if not boundary:
             raise FormParserError("its boundary is missing")
-        parser = FormParser("multipart/form-data", on_field, on_file, boundary=boundary)
+        parser = FormParser("multipart/form-data", on_field, on_file, on_end, boundary=boundary)
         parser.write(body)
         parser.finalize()
+        if body and not whole:  # what was cut off may have been a field
+            raise FormParserError("its end is missing")
     except FormParserError as error:
         raise errors.MalformedBody(format="multipart/form-data", found=str(error)[:200]) from None
     if not found and body.strip(b"-\r\n \t"):
@@ -326,6 +336,6 @@ def page(request: Request) -> tuple[int, str]:
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
         raise errors.WrongValue(field="limit", found="limit is a number from 1 to 200")
     bookmark = request.query.get("bookmark", "")
-    if len(bookmark) > 200:
+    if bookmark and not ID.fullmatch(bookmark):
         raise errors.WrongValue(field="bookmark", found="This is no bookmark of a list here")
     return int(text), bookmark

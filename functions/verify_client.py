@@ -7,6 +7,7 @@ from functions.endpoint import Call, endpoint
 from functions.http import Reply, file_bytes, reply
 from functions.views import VerdictView, verdict_view
 from shared import errors
+from shared.usecases.callers import Credentials
 from shared.usecases.verify_client import verify_client as usecase
 from shared.validation.verdict import Presented, Verdict, unavailable
 
@@ -16,15 +17,14 @@ log = logging.getLogger(__name__)
 @endpoint("May this client connect?", {200: VerdictView}, body=bodies.VerifyClient)
 def verify_client(call: Call) -> Reply:
     """A caller's own mistakes are problem documents; all that a device controls is a verdict, and so is a failure."""
+    credentials = call.request.credentials  # who sends none is told so, whatever the body
     body = call.request.fields(bodies.VerifyClient)
-    presented = _presented(body)
-    return reply(verdict_view(_verdict(call, presented, explain=body.explain), explain=body.explain))
+    return reply(verdict_view(_verdict(call, credentials, body), explain=body.explain))
 
 
-def _verdict(call: Call, presented: Presented, *, explain: bool) -> Verdict:
-    credentials = call.request.credentials
+def _verdict(call: Call, credentials: Credentials, body: bodies.VerifyClient) -> Verdict:
     try:
-        return usecase(call.tools, credentials, presented, explain=explain)
+        return usecase(call.tools, credentials, _presented(body), explain=body.explain)
     except errors.StoreUnavailable:
         log.warning("a client was refused because the store does not answer", exc_info=True)
         return unavailable(credentials.org_id)

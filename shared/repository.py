@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -45,6 +45,7 @@ _ATTEMPTS: Final = 300  # of one change, against others of the same document
 _PATIENCE: Final = 20.0  # seconds a change keeps trying
 _OUTBOX_MAX: Final = 100  # entries
 _OUTBOX_BYTES: Final = 32 * 1024
+KEEP_USAGE: Final = timedelta(days=35)
 _KEEP_ACTIVITY: Final = timedelta(days=400)
 _KEEP_REFUSALS: Final = timedelta(days=30)
 _END_OF_TIME: Final = 1 << 63  # microseconds; activity ids count down from here, so that the newest sorts first
@@ -230,11 +231,11 @@ class Repository:
     def restore(self, line: Mapping[str, Any]) -> bool:
         """Write what `dump` gave, where nothing is. Returns whether it was written.
 
-        Raises: KeyError, TypeError, where it is no such line."""
+        Raises: KeyError, TypeError, ValueError, where it is no such line."""
         key = Key(str(line["partition"]), str(line["id"]))
         body = {str(name): value for name, value in line["body"].items()}
         try:
-            self._store.put(key, body, expected=None)
+            self._store.put(key, body, expected=None, expires=_expiry(key, body))
         except WriteConflict:
             return False
         return True
@@ -245,7 +246,7 @@ class Repository:
         """Write entries that belong to no document (refusals, receipts) as one."""
         if entries:
             newest = max(entries, key=lambda one: one.at)
-            key = Key(activity_partition(org_id, kind), activity_id(newest.at))
+            key = Key(activity_partition(org_id, kind), min(one.id for one in entries))  # the newest's
             self._store.put(key, stored(ActivityPage(tuple(entries))), expected=None, expires=_until(newest))
 
     def _copy(self, org_id: str, entry: Activity) -> bool:
@@ -268,6 +269,16 @@ class Repository:
 
 def _until(entry: Activity) -> datetime:
     return entry.at + (_KEEP_REFUSALS if entry.kind is ActivityKind.REFUSAL else _KEEP_ACTIVITY)
+
+
+def _expiry(key: Key, body: Mapping[str, Any]) -> datetime | None:
+    """When a restored document goes: as it would have gone where it came from."""
+    kind = key.partition.partition("/")[0]
+    if kind == "usage":
+        return datetime.fromisoformat(key.id).replace(tzinfo=UTC) + KEEP_USAGE
+    if kind == "activity":
+        return max((_until(entry) for entry in loaded(ActivityPage, body).entries), default=None)
+    return None
 
 
 def _emptied(record: R | None) -> tuple[R | None, list[Activity]]:

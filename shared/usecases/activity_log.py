@@ -23,10 +23,13 @@ def _stream(repository: Repository, org_id: str, kind: ActivityKind, after: str)
     partition = activity_partition(org_id, kind)
     # Entries of one page lie within seconds of it: begin a little earlier in the order, and drop what was told.
     start = _earlier(after)
+    held: list[Activity] = []  # pages of several writers overlap: told once no later page can hold a newer one
     while page := repository.list(partition, ActivityPage, after=start, limit=_PAGE):
-        entries = [entry for _, one in page for entry in one.entries if entry.id > after]
-        yield from sorted(entries, key=lambda entry: entry.id)
         start = page[-1][0]
+        held = sorted([*held, *(entry for _, one in page for entry in one.entries)], key=lambda entry: entry.id)
+        yield from (entry for entry in held if after < entry.id <= start)
+        held = [entry for entry in held if entry.id > start]
+    yield from (entry for entry in held if entry.id > after)
 
 
 _SPREAD = 60 * 1_000_000  # microseconds that the entries of one stored page may lie apart

@@ -183,16 +183,17 @@ def _registered(tools: Tools, org_id: str, denial: Denial) -> list[str]:
     """Ids of registered CAs that *denial* may mean."""
     if denial.kind is DenialKind.IDENTITY:
         return []
-    index = tools.repository.get(ca_index_place(org_id)) or CAIndex()
     if denial.kind is DenialKind.FINGERPRINT:
+        index = tools.repository.get(ca_index_place(org_id)) or CAIndex()
         return [one for one in index.cas if one.endswith(denial.value[:32])]
-    serial = denial.value.partition(":")[2]
-    return [one for one in index.cas if f"{_serial_of(tools, org_id, one):x}" == serial]
-
-
-def _serial_of(tools: Tools, org_id: str, certificate_id: str) -> int:
-    cert = _ca(tools, org_id, certificate_id)
-    return -1 if cert is None else cert.serial_number
+    serial = int(denial.value.partition(":")[2], 16)
+    every = tools.repository.every(f"ca/{org_id}", CAsOfOneName)
+    return [
+        one
+        for _, named in every
+        for one, ca in named.cas.items()
+        if x509.load_der_x509_certificate(ca.der).serial_number == serial
+    ]
 
 
 def refresh_marks(tools: Tools, org_id: str, ids: Iterable[str]) -> None:

@@ -137,12 +137,12 @@ def delete_ca(tools: Tools, member: Member, ca_id: str, *, seen: str | None) -> 
 
 def list_servers(tools: Tools, org: Org, *, after: str, limit: int) -> list[Shown]:
     """At most *limit* server certificates and requests behind *after*: the default first, then by id."""
-    ids = [DEFAULT, *sorted(org.servers)]
-    behind = ids[ids.index(after) + 1 :] if after in ids else [one for one in ids if not after or one > after]
-    places = [place_of(org, one) for one in behind[:limit]]
+    own = sorted(one for one in org.servers if after in ("", DEFAULT) or one > after)
+    behind = own if after else [DEFAULT, *own]
+    places = [place_of(org, one) for one in behind]  # all, so that a record that goes meanwhile ends no page early
     found = tools.repository.find(places)
-    records = ((one, found.get(place)) for one, place in zip(behind, places, strict=False))
-    return [shown(one, record) for one, record in records if record is not None]
+    records = ((one, found.get(place)) for one, place in zip(behind, places, strict=True))
+    return [shown(one, record) for one, record in records if record is not None][:limit]
 
 
 def change_server(tools: Tools, member: Member, certificate_id: str, *, comments: str, seen: str | None) -> Shown:

@@ -8,11 +8,10 @@ from typing import Final
 import msgspec
 
 from shared.records import Activity, ActivityKind, CAUse, Seen, Sighting, Usage
-from shared.repository import Repository, activity_id, usage_place
+from shared.repository import KEEP_USAGE, Repository, activity_id, usage_place
 
 DAYS: Final = 30
 _CLIENTS_MAX: Final = 500  # in a day's sample
-_KEEP: Final = timedelta(days=DAYS + 5)
 _REFUSALS_MAX: Final = 20  # in one page
 _LEAF_MAX: Final = 8 * 1024  # bytes of DER kept with a refusal
 
@@ -28,7 +27,7 @@ def record(repository: Repository, org_id: str, sightings: Sequence[Sighting]) -
     repository.append(org_id, ActivityKind.REFUSAL, [_refusal(one) for one in reversed(newest)])
     at = max(one.at for one in sightings)
     repository.change(
-        usage_place(org_id, _day(at)), lambda before: _added(before or Usage(), sightings), expires=at + _KEEP
+        usage_place(org_id, _day(at)), lambda before: _added(before or Usage(), sightings), expires=at + KEEP_USAGE
     )
 
 

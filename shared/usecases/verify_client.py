@@ -15,6 +15,7 @@ from shared.usecases.tools import Tools
 from shared.validation.distinguished_name import shown
 from shared.validation.policy import Decision
 from shared.validation.verdict import (
+    STEP_OF,
     Anchor,
     Asker,
     Denied,
@@ -51,7 +52,7 @@ def verify_client(tools: Tools, credentials: Credentials, presented: Presented, 
     facts = _facts(org_id, found, asked)
     at = tools.clock()
     verdict = _judged(tools, presented, caller.asker, facts, at)
-    if facts and verdict.code == "untrusted_issuer" and not any(one.active for one in facts.anchors):
+    if facts and STEP_OF.get(verdict.code) == 6 and not any(one.active for one in facts.anchors):
         index = tools.repository.get(ca_index_place(facts.org_id))
         has_active_ca = index is not None and any(index.cas.values())
         verdict = _judged(tools, presented, caller.asker, replace(facts, has_active_ca=has_active_ca), at)

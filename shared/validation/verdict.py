@@ -420,7 +420,8 @@ class _Judgement:
             self._level = self._facts.policy.default
             if not presented.tls and needs_tls(self._level):
                 raise errors.TLSRequired(level=self._level.value)
-            self._level = Level.TOKEN
+            # Never a certificate, always its API key, which the broker asks for
+            self._level = Level.TOKEN if presented.tls else Level.TLS_OPTIONAL
             self._pass(3, "an application", self._level.value)
             return False
         self._level = self._facts.policy.level_for(device.type_id if device else None)
@@ -590,7 +591,8 @@ class _Judgement:
         return next((one for one in self._facts.anchors if path and one.active and one.cert == path[-1]), None)
 
     def _own_org(self) -> str | None:
-        return self._asker.org_id or (self._known.org_id if self._known else None)
+        known = self._known.org_id if self._known else None
+        return self._asker.org_id or (known if known is not None and self._asker.may_ask_about(known) else None)
 
     def _own_host(self) -> str:
         """The host to tell where the server name names no org."""

@@ -1,0 +1,721 @@
+"""verifyClient over HTTP: may this client connect?"""
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import StoreUnavailable
+from shared.records import CA, CAIndex, CAsOfOneName, Changed, Org
+from shared.repository import ca_index_place, cas_place, org_place
+from shared.usecases.orgs import set_suspended
+from tests import certs
+from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
+from tests.harness import Client, Service, make_service
+from tests.openssl import OpenSSL
+
+CAS = "/authentication/cacertificates"
+DENY = "/authorization/denylist"
+HOST = "mtxpd0.messaging.example.com"
+ROOT = certs.ca("Root")
+DEVICE = certs.leaf("d:thermo:42", ROOT)
+CLIENT_ID = "d:mtxpd0:thermo:42"
+
+Fields = dict[str, Any]
+
+
+def ask(broker: Client, device: certs.Issued | None = DEVICE, *sent: certs.Issued, **fields: Any) -> Fields:
+    """The verdict on *device*, which sends *sent* after its own certificate. A field of None is not sent."""
+    shown = {"certificate": certs.bundle(device, *sent)} if device else {}
+    whole = {"serverName": HOST, "clientId": CLIENT_ID, **shown, **fields}
+    found: Fields = broker.post(
+        "/authorization/verifyclient", {name: value for name, value in whole.items() if value is not None}
+    ).ok()
+    return found
+
+
+def add(client: Client, one: certs.Issued) -> str:
+    found: str = client.post(CAS, {"certificate": one.pem}).ok(201)["id"]
+    return found
+
+
+def level(operator: Client, name: str, *rules: tuple[str, str]) -> None:
+    body = {"default": name, "rules": [{"deviceType": of, "level": to} for of, to in rules]}
+    operator.put("/authorization/connectionpolicy", body).ok()
+
+
+@pytest.fixture
+def ca(operator: Client) -> str:
+    """The id of ROOT, registered and active."""
+    return add(operator, ROOT)
+
+
+@contextmanager
+def counted(service: Service) -> Iterator[Counter[str]]:
+    """What is asked of the store within, by name of the call."""
+    before, calls = Counter(service.store.calls), Counter[str]()
+    yield calls
+    calls.update(service.store.calls - before)
+
+
+# ------------------------------------------------------------------------------------------------- the answer
+
+
+def test_an_allow_says_who_and_by_whom_and_until_when(broker: Client, ca: str) -> None:
+    """Every field of contract.md; `steps` only where they are asked for."""
+    assert ask(broker) == {
+        "decision": "allow",
+        "code": "allowed",
+        "reason": "d:thermo:42 is let in.",
+        "mend": "",
+        "orgId": "mtxpd0",
+        "identity": {"class": "d", "typeId": "thermo", "deviceId": "42"},
+        "bound": True,
+        "proof": "chain",
+        "ca": {"id": ca, "subject": "CN=Root"},
+        "failing": None,
+        "expiresAt": "2027-06-01T12:00:00Z",
+        "watsonReason": None,
+    }
+
+
+def test_a_refusal_names_the_certificate_at_fault(broker: Client, ca: str) -> None:
+    stranger = certs.leaf("d:thermo:42", certs.ca("Stranger"))
+    refused = ask(broker, stranger)
+    assert (refused["decision"], refused["code"], refused["ca"], refused["expiresAt"]) == (
+        "deny",
+        "untrusted_issuer",
+        None,
+        None,
+    )
+    assert refused["failing"] == {"subject": "CN=d:thermo:42", "fingerprintSha256": stranger.fingerprint}
+    assert refused["reason"] == "Issued by CN=Stranger, not among your CAs."
+    assert refused["mend"] == "If it is yours, add it; or let the device send its intermediates."
+    assert refused["identity"] == {"class": "d", "typeId": "thermo", "deviceId": "42"}
+    assert refused["bound"] is False
+
+
+def test_expires_at_is_the_first_end_on_the_path(broker: Client, operator: Client) -> None:
+    """A session must not outlive any certificate of the path."""
+    short = certs.ca("Short", ROOT, not_after=NOON + DAY)
+    add(operator, ROOT)
+    assert ask(broker, certs.leaf("d:thermo:42", short), short)["expiresAt"] == "2026-06-02T12:00:00Z"
+
+
+@pytest.mark.parametrize("form", ["chain in PEM", "certificateDer and chainDer", "DER in certificate", "alias"])
+def test_every_form_of_what_a_device_sends(broker: Client, ca: str, form: str) -> None:
+    """PEM leaf and chain; or DER in base64, and what was sent after it, concatenated."""
+    upper = certs.ca("Upper", ROOT)
+    lower = certs.ca("Lower", upper)
+    device = certs.leaf("d:thermo:42", lower)
+    der = base64.b64encode(device.der).decode()
+    chain = base64.b64encode(lower.der + upper.der).decode()
+    match form:
+        case "chain in PEM":
+            found = ask(broker, device, lower, upper)
+        case "certificateDer and chainDer":
+            found = ask(broker, None, certificateDer=der, chainDer=chain)
+        case "DER in certificate":
+            found = ask(broker, None, certificate=der, chainDer=chain)
+        case _:
+            body = {"serverName": HOST, "certificateDer": der, "chainDer": chain}
+            found = broker.post("/verifyClient", body).ok()
+    assert (found["decision"], found["ca"]["id"]) == ("allow", ca)
+
+
+def test_what_people_see_of_the_ten_steps(service: Service, viewer: Client, operator: Client, ca: str) -> None:
+    """`explain`: each step passed, failed or not reached, with what was found and expected."""
+    passed = ask(viewer, explain=True)["steps"]
+    assert [(one["number"], one["name"], one["status"]) for one in passed] == [
+        (number, name, "passed")
+        for number, name in enumerate(
+            (
+                "Server name",
+                "Client ID",
+                "Level",
+                "Readable",
+                "A CA",
+                "Chain",
+                "Dates",
+                "Use",
+                "Not revoked",
+                "Identity",
+            ),
+            start=1,
+        )
+    ]
+    assert (passed[9]["found"], passed[9]["expected"]) == ("d:thermo:42", "d:thermo:42")
+    failed = ask(operator, certs.leaf("d:thermo:43", ROOT), explain=True)["steps"]
+    assert [one["status"] for one in failed] == ["passed"] * 9 + ["failed"]
+    assert failed[9]["found"] == "It is d:thermo:43; the client ID says d:thermo:42."
+    early = ask(viewer, serverName="elsewhere.example.org", explain=True)["steps"]
+    assert [one["status"] for one in early] == ["failed"] + ["not reached"] * 9
+
+
+def test_who_may_ask(service: Service, broker: Client, viewer: Client, operator: Client, ca: str) -> None:
+    """Brokers; viewers and operators only to have it explained; edges never."""
+    for client, plain, explained in (
+        (broker, 200, 200),
+        (viewer, 403, 200),
+        (operator, 403, 200),
+        (service.client("edge"), 403, 403),
+        (service.platform("broker"), 200, 200),
+        (service.platform("edge"), 403, 403),
+        (service.anybody, 401, 401),
+    ):
+        body = {"serverName": HOST, "certificate": DEVICE.pem}
+        assert client.post("/verifyClient", body).status == plain
+        assert client.post("/verifyClient", {**body, "explain": True}).status == explained
+
+
+# ---------------------------------------------------------------------------------------- the table of refusals
+
+
+OTHER_ROOT = certs.ca("Other Root")
+FORGED = certs.leaf("d:thermo:42", ROOT, signing_key=certs.key("P-256", 41))
+NO_CA = certs.ca("No CA", ROOT, is_ca=False)
+ENDED_CA = certs.ca("Ended", ROOT, not_after=NOON - DAY)
+LATER_CA = certs.ca("Later", ROOT, not_before=NOON + DAY, not_after=NOON + YEAR)
+INACTIVE = certs.ca("Inactive", ROOT)
+
+
+def one_of(signer: certs.Issued = ROOT, name: str | None = "d:thermo:42", **more: Any) -> certs.Issued:
+    return certs.leaf(name, signer, **more)
+
+
+TABLE: dict[str, tuple[Callable[[Client], Fields], str, int, int]] = {
+    # what is asked: code, step, Watson's reason
+    "no SNI": (lambda b: ask(b, serverName=None), "sni_missing", 1, 163),
+    "foreign SNI": (lambda b: ask(b, serverName="mqtt.example.org"), "sni_unknown", 1, 163),
+    "SNI is an address": (lambda b: ask(b, serverName="192.0.2.1"), "sni_unknown", 1, 163),
+    "bad client ID": (lambda b: ask(b, clientId="thermo-42"), "client_id_invalid", 2, 166),
+    "newline in client ID": (lambda b: ask(b, clientId=CLIENT_ID + "\n"), "client_id_invalid", 2, 166),
+    "NUL in client ID": (lambda b: ask(b, clientId=CLIENT_ID + "\0"), "client_id_invalid", 2, 166),
+    "other org's client ID": (lambda b: ask(b, clientId="d:other1:thermo:42"), "org_mismatch", 2, 166),
+    "without TLS": (lambda b: ask(b, tls=False), "tls_required", 3, 163),
+    "no certificate": (lambda b: ask(b, None), "certificate_missing", 3, 169),
+    "garbage": (lambda b: ask(b, None, certificate="-----BEGIN CERTIFICATE-----"), "certificate_malformed", 4, 170),
+    "eleven certificates": (lambda b: ask(b, DEVICE, *[ROOT] * 10), "certificate_malformed", 4, 170),
+    "65 KiB": (lambda b: ask(b, None, certificate=DEVICE.pem + " " * 65536), "certificate_malformed", 4, 170),
+    "unknown issuer": (lambda b: ask(b, one_of(OTHER_ROOT)), "untrusted_issuer", 6, 170),
+    "sends its own root": (lambda b: ask(b, one_of(OTHER_ROOT), OTHER_ROOT), "untrusted_issuer", 6, 170),
+    "signs itself": (lambda b: ask(b, certs.server("d:thermo:42", dns=[])), "untrusted_issuer", 6, 170),
+    "forged": (lambda b: ask(b, FORGED), "signature_invalid", 6, 170),
+    "issuer is no CA": (lambda b: ask(b, one_of(NO_CA), NO_CA), "chain_invalid", 6, 170),
+    "device as CA": (lambda b: ask(b, one_of(DEVICE), DEVICE), "chain_invalid", 6, 170),
+    "weak key": (lambda b: ask(b, one_of(private=certs.key("RSA-1024"))), "weak_key", 6, 170),
+    "inactive CA in the middle": (lambda b: ask(b, one_of(INACTIVE), INACTIVE), "ca_inactive", 6, 170),
+    "ended": (lambda b: ask(b, one_of(not_after=NOON - DAY)), "certificate_expired", 7, 170),
+    "not begun": (
+        lambda b: ask(b, one_of(not_before=NOON + DAY, not_after=NOON + YEAR)),
+        "certificate_not_yet_valid",
+        7,
+        170,
+    ),
+    "CA not begun": (lambda b: ask(b, one_of(LATER_CA), LATER_CA), "certificate_not_yet_valid", 7, 170),
+    "CA ended": (lambda b: ask(b, one_of(ENDED_CA), ENDED_CA), "ca_expired", 7, 170),
+    "a server's": (lambda b: ask(b, one_of(extended_key_usage=[SERVER_AUTH])), "wrong_key_usage", 8, 170),
+    "no digitalSignature": (
+        lambda b: ask(b, one_of(key_usage=certs.usage(key_encipherment=True))),
+        "wrong_key_usage",
+        8,
+        170,
+    ),
+    "a CA as a device": (lambda b: ask(b, certs.ca("d:thermo:42", ROOT)), "wrong_key_usage", 8, 170),
+    "names nobody": (lambda b: ask(b, one_of(name="Sample Cert")), "identity_missing", 10, 170),
+    "several, no client ID": (
+        lambda b: ask(b, one_of(emails=["d:thermo:43"]), clientId=None),
+        "identity_missing",
+        10,
+        170,
+    ),
+    "another device": (lambda b: ask(b, one_of(name="d:thermo:43")), "identity_mismatch", 10, 170),
+    "gateway for device": (lambda b: ask(b, one_of(name="g:thermo:42")), "identity_mismatch", 10, 170),
+    "other case": (lambda b: ask(b, one_of(name="d:Thermo:42")), "identity_mismatch", 10, 170),
+    "trailing newline": (lambda b: ask(b, one_of(name="d:thermo:42\n")), "identity_missing", 10, 170),
+    "type certificate": (lambda b: ask(b, one_of(name="d:thermo:")), "type_certificate_refused", 10, 170),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_each_row_of_the_table_of_refusals(broker: Client, operator: Client, ca: str, case: str) -> None:
+    """Its code, its step, Watson's reason, and a sentence that mends."""
+    inactive = add(operator, INACTIVE)
+    operator.put(f"{CAS}/{inactive}", {"status": "inactive"}).ok()
+    question, code, step, watson = TABLE[case]
+    plain = question(broker)
+    assert (plain["decision"], plain["code"], plain["watsonReason"]) == ("deny", code, watson)
+    assert plain["mend"]
+    assert "steps" not in plain
+    with_steps = {**_last_asked(broker, question), "explain": True}
+    steps = broker.post("/authorization/verifyclient", with_steps).ok()["steps"]
+    assert [one["number"] for one in steps if one["status"] == "failed"] == [step]
+    assert all(one["status"] == "passed" for one in steps[: step - 1])
+    assert all(one["status"] == "not reached" for one in steps[step:])
+
+
+class _Recorder(Client):
+    """Remembers what it was asked to send."""
+
+    asked: list[Fields] = []
+
+    def post(self, path: str, fields: Any, **more: Any) -> Any:
+        self.asked.append(fields)
+        return super().post(path, fields, **more)
+
+
+def _last_asked(broker: Client, question: Callable[[Client], Fields]) -> Fields:
+    recorder = _Recorder(broker.app, broker.key, broker.token)
+    question(recorder)
+    return recorder.asked.pop()
+
+
+def test_without_an_active_ca(broker: Client, operator: Client) -> None:
+    """None at all, or none that is active: `no_trusted_ca`, step 5; with another active one, `untrusted_issuer`."""
+    assert ask(broker)["code"] == "no_trusted_ca"
+    ca = add(operator, ROOT)
+    operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
+    stranger = one_of(certs.ca("Stranger"))
+    refused = ask(broker, stranger)
+    assert (refused["code"], refused["watsonReason"]) == ("no_trusted_ca", 170)
+    assert ask(broker, stranger, explain=True)["steps"][4]["status"] == "failed"
+    add(operator, OTHER_ROOT)
+    assert ask(broker, stranger)["code"] == "untrusted_issuer"
+
+
+def test_a_deactivated_ca_vouches_for_nobody_until_it_is_active_again(broker: Client, operator: Client, ca: str) -> None:
+    """In force at the next connection; the sentence tells since when."""
+    add(operator, OTHER_ROOT)
+    operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
+    refused = ask(broker)
+    assert refused["code"] == "ca_inactive"
+    assert refused["reason"] == "CN=Root is deactivated since 1 Jun 2026, 12:00 UTC."
+    operator.put(f"{CAS}/{ca}", {"status": "active"}).ok()
+    assert ask(broker)["decision"] == "allow"
+
+
+def test_a_deleted_ca_vouches_for_nobody(broker: Client, operator: Client, ca: str) -> None:
+    add(operator, OTHER_ROOT)
+    operator.delete(f"{CAS}/{ca}").ok(204)
+    assert ask(broker)["code"] == "untrusted_issuer"
+
+
+def test_another_orgs_ca_vouches_for_nobody_here(service: Service, broker: Client, operator: Client) -> None:
+    """Trust is scoped by org: the very same CA, registered by another org only, is no CA here."""
+    add(service.client("operator", service.other_org()), ROOT)
+    add(operator, OTHER_ROOT)
+    assert ask(broker)["code"] == "untrusted_issuer"
+
+
+def test_an_sha1_leaf_is_refused(openssl: OpenSSL, tmp_path: Path) -> None:
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout r.key -out r.pem -days 30 -subj", "/CN=Root")
+    openssl("req -new -newkey rsa:2048 -nodes -keyout d.key -out d.csr -subj", "/CN=d:thermo:42")
+    openssl("x509 -req -in d.csr -CA r.pem -CAkey r.key -CAcreateserial -days 30 -sha1 -out d.pem")
+    root = certs.x509.load_pem_x509_certificate(openssl.bytes("r.pem"))
+    service = make_service(tmp_path / "sha1", at=root.not_valid_before_utc + timedelta(hours=1))
+    service.client("operator").post(CAS, {"certificate": openssl.read("r.pem")}).ok(201)
+    refused = ask(service.client("broker"), None, certificate=openssl.read("d.pem"))
+    assert (refused["code"], refused["reason"]) == ("weak_signature", "Signed with SHA-1.")
+    service.app.close()
+
+
+# ----------------------------------------------------------------------------------------- identity and binding
+
+
+def test_real_device_certificates_pass(broker: Client, ca: str) -> None:
+    """Identity in CN or in an e-mail SAN, also a later one; beside unrelated names; gateways; with clientAuth."""
+    long = "x" * 36
+    for device, client_id in (
+        (one_of(name="Sample Cert", emails=["d:thermo:42"]), CLIENT_ID),
+        (one_of(name="Sample Cert", emails=["a@example.org", "d:thermo:1", "d:thermo:42"]), CLIENT_ID),
+        (one_of(dns=["printer.example.org"], uris=["urn:x"]), CLIENT_ID),
+        (one_of(name=None, emails=[f"d:{long}:{long}"]), f"d:mtxpd0:{long}:{long}"),
+        (one_of(name="g:hub:7", extended_key_usage=[CLIENT_AUTH]), "g:mtxpd0:hub:7"),
+        (one_of(key_usage=certs.usage(digital_signature=True)), CLIENT_ID),
+        (one_of(serial=0x0111111111), CLIENT_ID),
+    ):
+        assert ask(broker, device, clientId=client_id)["code"] == "allowed"
+
+
+def test_without_client_id_the_verdict_is_not_bound(broker: Client, ca: str) -> None:
+    """The broker must hold the client to the identity that the reply names."""
+    found = ask(broker, clientId=None)
+    assert (found["decision"], found["bound"]) == ("allow", False)
+    assert found["identity"] == {"class": "d", "typeId": "thermo", "deviceId": "42"}
+
+
+def test_type_certificates_where_they_are_switched_on(broker: Client, operator: Client, ca: str) -> None:
+    """Then `d:type:` speaks for every device of the type, and for none of another; without client ID for nobody."""
+    device = one_of(name="d:thermo:")
+    assert ask(broker, device)["reason"] == "Stands for every thermo."
+    operator.put("/authorization/settings", {"typeCertificates": True}).ok()
+    found = ask(broker, device)
+    assert (found["decision"], found["identity"]["deviceId"]) == ("allow", "42")
+    assert ask(broker, device, clientId="d:mtxpd0:pump:42")["code"] == "identity_mismatch"
+    assert ask(broker, device, clientId="g:mtxpd0:thermo:42")["code"] == "identity_mismatch"
+    assert ask(broker, device, clientId=None)["code"] == "identity_missing"
+
+
+def test_an_org_in_the_certificate_is_not_looked_at(broker: Client, ca: str) -> None:
+    """The old form with an orgId is no identity."""
+    assert ask(broker, one_of(name="d:mtxpd0:thermo:42"))["code"] == "identity_missing"
+
+
+# ------------------------------------------------------------------------------------------------------- policy
+
+
+INVALID = one_of(OTHER_ROOT)
+LEVELS = {
+    "TLS Optional": ("allow", "deny", "continue"),
+    "TLS with Token Authentication": ("continue", "deny", "continue"),
+    "TLS with Client Certificate Authentication": ("allow", "deny", "deny"),
+    "TLS with Token and Client Certificate Authentication": ("continue", "deny", "deny"),
+    "TLS with Client Certificate or Token": ("allow", "deny", "continue"),
+}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_table_of_levels(broker: Client, operator: Client, ca: str, name: str) -> None:
+    """Level x (valid, invalid, no certificate), with and without TLS, by rule and by default."""
+    level(operator, name)
+    shown = (DEVICE, INVALID, None)
+    assert tuple(ask(broker, one)["decision"] for one in shown) == LEVELS[name]
+    without_tls = "continue" if name == "TLS Optional" else "deny"
+    assert [ask(broker, one, tls=False)["decision"] for one in shown] == [without_tls] * 3
+    assert ask(broker, tls=False)["code"] == ("token_required" if name == "TLS Optional" else "tls_required")
+    # by a rule for its type, and not by one for another type; also where the certificate alone tells the type
+    level(operator, "TLS with Client Certificate Authentication", ("thermo", name), ("pump", "TLS Optional"))
+    assert tuple(ask(broker, one)["decision"] for one in shown) == LEVELS[name]
+    assert ask(broker, clientId=None)["decision"] == LEVELS[name][0]
+    level(operator, name, ("Thermo", "TLS Optional"))
+    assert ask(broker, None)["decision"] == LEVELS[name][2]
+
+
+def test_continue_says_what_is_still_to_come(broker: Client, operator: Client, ca: str) -> None:
+    """The certificate part is satisfied; identity, CA and end are told, so that the broker can end the session."""
+    level(operator, "TLS with Token and Client Certificate Authentication")
+    found = ask(broker)
+    assert (found["code"], found["bound"], found["watsonReason"]) == ("token_required", True, None)
+    assert found["reason"] == "Certificate part passed; the broker asks for the token next."
+    assert (found["ca"]["id"], found["expiresAt"]) == (ca, "2027-06-01T12:00:00Z")
+    level(operator, "TLS with Token Authentication")
+    bare = ask(broker, None)
+    assert (bare["code"], bare["ca"], bare["expiresAt"]) == ("token_required", None, None)
+
+
+@pytest.mark.parametrize("client_id", ["a:mtxpd0:app", "A:mtxpd0:app", "A:mtxpd0:app:1"])
+def test_applications_authenticate_by_their_key_at_the_broker(
+    broker: Client, operator: Client, ca: str, client_id: str
+) -> None:
+    """TLS as the default level says; a certificate is not looked at; then `continue`."""
+    for shown in (None, DEVICE, INVALID):
+        assert ask(broker, shown, clientId=client_id)["decision"] == "continue"
+    assert ask(broker, None, certificate="garbage!", clientId=client_id)["decision"] == "continue"
+    assert ask(broker, clientId=client_id, tls=False)["code"] == "tls_required"
+    level(operator, "TLS Optional")
+    assert ask(broker, None, clientId=client_id, tls=False)["decision"] == "continue"
+
+
+# ----------------------------------------------------------------------------------------------- which org (SNI)
+
+
+def test_sni_is_needed_once_an_org_has_a_ca_or_certificate_of_its_own(
+    service: Service, broker: Client, operator: Client
+) -> None:
+    """Before, the client ID names the org; afterwards a TLS connection must name its server."""
+    level(operator, "TLS with Client Certificate or Token")
+    assert ask(broker, None, serverName=None)["decision"] == "continue"
+    server = certs.server(HOST, ROOT)
+    own = operator.post(
+        "/authentication/servercertificates", {"certificate": server.pem, "privateKey": server.key_pem}
+    ).ok(201)["id"]
+    refused = ask(broker, None, serverName=None)
+    assert (refused["code"], refused["mend"]) == ("sni_missing", f"Connect to {HOST} by name.")
+    operator.delete(f"/authentication/servercertificates/{own}").ok(204)
+    assert ask(broker, None, serverName=None)["decision"] == "continue"
+
+
+def test_the_server_name_compares_without_case_and_root_dot(broker: Client, ca: str) -> None:
+    assert ask(broker, serverName=HOST.upper())["code"] == "allowed"
+    assert ask(broker, serverName=HOST + ".")["code"] == "allowed"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mtxpd0.messaging.example.com.evil.org",
+        "evil.mtxpd0.messaging.example.com",
+        "mtxpd0.example.com",
+        "mtxpd0.messaging.example.com\n",
+        "mtxpd0.messaging.examp1e.com",
+        "ｍtxpd0.messaging.example.com",
+    ],
+)
+def test_names_that_only_look_like_the_host(broker: Client, ca: str, name: str) -> None:
+    assert ask(broker, serverName=name)["code"] == "sni_unknown"
+
+
+def test_custom_domains_count_for_the_org_that_listed_them(service: Service, broker: Client, operator: Client) -> None:
+    """Not before, not for another org that lists none, and not when switched off."""
+    add(operator, ROOT)
+    name = "mtxpd0.messaging.iot.example.org"
+    other = service.client("operator", service.other_org())
+    listed = {"customDomains": {"enabled": True, "domains": ["iot.example.org"]}}
+    other.put("/authorization/settings", listed).ok()
+    assert ask(broker, serverName=name)["code"] == "sni_unknown"
+    operator.put("/authorization/settings", listed).ok()
+    assert ask(broker, serverName=name)["decision"] == "allow"
+    listed["customDomains"]["enabled"] = False
+    operator.put("/authorization/settings", listed).ok()
+    assert ask(broker, serverName=name)["code"] == "sni_unknown"
+
+
+def test_a_broker_that_cannot_pass_sni(service: Service, ca: str) -> None:
+    """With a key marked no-sni the client ID's org counts, else the key's; a server name is not looked at."""
+    broker = service.client("broker", no_sni=True)
+    assert ask(broker, serverName=None)["decision"] == "allow"
+    assert ask(broker, serverName=None, clientId=None)["decision"] == "allow"
+    assert ask(broker, serverName="whatever.example.org")["decision"] == "allow"
+    assert ask(broker, serverName=None, clientId="d:other1:thermo:42")["code"] == "org_mismatch"
+
+
+def test_without_tls_there_is_no_sni(broker: Client, operator: Client, ca: str) -> None:
+    level(operator, "TLS Optional")
+    assert ask(broker, None, serverName=None, tls=False)["decision"] == "continue"
+    assert ask(broker, None, serverName=None, clientId=None, tls=False)["orgId"] == "mtxpd0"
+
+
+def test_an_org_key_learns_nothing_about_another_org(service: Service, broker: Client, ca: str) -> None:
+    """The same answer, word for word but for the name asked, whether that org exists or not."""
+    theirs = service.client("operator", service.other_org("other1"))
+    add(theirs, ROOT)
+    theirs.put("/authorization/settings", {"customDomains": {"enabled": True, "domains": ["iot.example.org"]}}).ok()
+    for host in ("{}.messaging.example.com", "{}.messaging.iot.example.org"):
+        answers = []
+        for org in ("other1", "nobody"):
+            found = ask(broker, serverName=host.format(org), clientId=f"d:{org}:thermo:42", explain=True)
+            assert (found["decision"], found["code"]) == ("deny", "org_mismatch")
+            answers.append(str(found).replace(org, "......"))
+        assert answers[0] == answers[1]
+
+
+def test_platform_keys(service: Service, broker: Client, ca: str) -> None:
+    """One without orgs speaks for all; one with orgs only for those, and learns nothing of the others."""
+    service.other_org("other1")
+    everybody, some = service.platform("broker"), service.platform("broker", orgs=["mtxpd0"])
+    assert ask(everybody)["decision"] == ask(some)["decision"] == "allow"
+    found = ask(everybody, serverName=service.host("other1"), clientId="d:other1:thermo:42")
+    assert (found["code"], found["orgId"]) == ("no_trusted_ca", "other1")
+    unknown = ask(everybody, serverName=service.host("nobody"), clientId=None)
+    assert (unknown["code"], unknown["watsonReason"], unknown["orgId"]) == ("org_unknown", 163, None)
+    assert ask(everybody, None, serverName=None, clientId=None)["code"] == "org_unknown"
+    answers = []
+    for org in ("other1", "nobody"):
+        refused = ask(some, serverName=service.host(org), clientId=None)
+        assert (refused["code"], refused["orgId"]) == ("org_mismatch", None)
+        answers.append(str(refused).replace(org, "......"))
+    assert answers[0] == answers[1]
+    assert ask(some, clientId="d:other1:thermo:42")["code"] == "org_mismatch"
+
+
+def test_a_suspended_org(service: Service, broker: Client, ca: str) -> None:
+    """Its devices are refused from now on, and let in again when it is resumed."""
+    set_suspended(service.app.tools, service.org_id, True)
+    refused = ask(broker)
+    assert (refused["code"], refused["watsonReason"], refused["mend"]) == (
+        "org_suspended",
+        163,
+        "Ask the platform's operator.",
+    )
+    set_suspended(service.app.tools, service.org_id, False)
+    assert ask(broker)["decision"] == "allow"
+
+
+# --------------------------------------------------------------------------------------------------- deny list
+
+
+def test_a_denied_certificate(broker: Client, operator: Client, ca: str) -> None:
+    """By the fingerprint of the leaf; lifted, it counts again."""
+    entry = operator.post(DENY, {"certificate": DEVICE.pem, "reason": "stolen"}).ok(201)["id"]
+    refused = ask(broker)
+    assert (refused["code"], refused["watsonReason"]) == ("certificate_revoked", 170)
+    assert refused["reason"] == "Denied since 1 Jun 2026, 12:00 UTC."
+    assert refused["failing"]["fingerprintSha256"] == DEVICE.fingerprint
+    assert ask(broker, one_of())["decision"] == "allow"
+    operator.delete(f"{DENY}/{entry}").ok(204)
+    assert ask(broker)["decision"] == "allow"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_denied_ca_that_is_never_sent(broker: Client, operator: Client, before: bool) -> None:
+    """Whether it was denied before or after it was registered; lifted, it vouches again."""
+    if before:
+        entry = operator.post(DENY, {"certificate": ROOT.pem}).ok(201)["id"]
+    ca = add(operator, ROOT)
+    if not before:
+        entry = operator.post(DENY, {"kind": "fingerprint", "value": ROOT.fingerprint}).ok(201)["id"]
+    assert operator.get(f"{CAS}/{ca}").ok()["deniedAt"] == "2026-06-01T12:00:00Z"
+    assert ask(broker)["code"] == "certificate_revoked"
+    operator.delete(f"{DENY}/{entry}").ok(204)
+    assert ask(broker)["decision"] == "allow"
+
+
+def test_a_denied_intermediate_and_another_way_around_it(broker: Client, operator: Client, ca: str) -> None:
+    """Any path that passes is enough: a second certificate of the intermediate's name and key, not denied."""
+    first, second = certs.ca("Intermediate", ROOT), certs.ca("Intermediate", ROOT)
+    device = one_of(first)
+    operator.post(DENY, {"certificate": first.pem}).ok(201)
+    assert ask(broker, device, first)["code"] == "certificate_revoked"
+    assert ask(broker, device, first, second)["decision"] == "allow"
+
+
+def test_a_denied_serial_is_of_one_issuers_key(broker: Client, operator: Client, ca: str) -> None:
+    """Field recipes hard-code serials: two CAs of one name, one serial, and only the one issuer's is refused."""
+    namesake = certs.ca("Root", private=certs.key("P-256", 77))
+    other_id = add(operator, namesake)
+    mine, theirs = one_of(serial=0x0111111111), one_of(namesake, serial=0x0111111111)
+    operator.post(DENY, {"kind": "serial", "value": f"{ca}:0111111111"}).ok(201)
+    assert ask(broker, mine)["code"] == "certificate_revoked"
+    assert ask(broker, theirs)["decision"] == "allow"
+    operator.post(DENY, {"kind": "serial", "value": f"{other_id}:111111111"}).ok(201)
+    assert ask(broker, theirs)["code"] == "certificate_revoked"
+
+
+def test_a_denied_identity(broker: Client, operator: Client, ca: str) -> None:
+    """With whatever certificate, with none, without TLS, and before the client ID is known; its namesakes get in."""
+    operator.post(DENY, {"kind": "identity", "value": "d:thermo:42"}).ok(201)
+    assert ask(broker)["code"] == "certificate_revoked"
+    assert ask(broker, clientId=None)["code"] == "certificate_revoked"
+    assert ask(broker, one_of(name="d:thermo:43"), clientId="d:mtxpd0:thermo:43")["decision"] == "allow"
+    assert ask(broker, one_of(name="g:thermo:42"), clientId="g:mtxpd0:thermo:42")["decision"] == "allow"
+    level(operator, "TLS Optional")
+    assert ask(broker, None)["code"] == "certificate_revoked"
+    assert ask(broker, None, tls=False)["code"] == "certificate_revoked"
+    assert ask(broker, None, clientId="d:mtxpd0:thermo:43")["decision"] == "continue"
+
+
+# ---------------------------------------------------------------------------------------- what a decision costs
+
+
+def test_an_allow_is_one_read_and_nothing_is_written(service: Service, broker: Client, operator: Client) -> None:
+    """With what must be looked up: policy, rules, deny list, several CAs of one name, a chain that is sent."""
+    for number in range(3):
+        add(operator, certs.ca("Root", private=certs.key("P-256", 300 + number)))
+    add(operator, ROOT)
+    operator.post(DENY, {"kind": "identity", "value": "d:thermo:1"}).ok(201)
+    upper = certs.ca("Upper", ROOT)
+    for device, sent in ((DEVICE, ()), (one_of(upper), (upper, ROOT))):
+        for client in (broker, service.platform("broker")):
+            with counted(service) as calls:
+                assert ask(client, device, *sent)["decision"] == "allow"
+            assert calls == {"get_many": 1}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_a_refusal_is_two_reads_at_most_and_nothing_is_written(
+    service: Service, broker: Client, ca: str, case: str
+) -> None:
+    with counted(service) as calls:
+        TABLE[case][0](broker)
+    assert set(calls) <= {"get_many"}
+    assert calls["get_many"] <= 2
+
+
+class TestScale:
+    """On the embedded store, whichever the other tests run on: the cost of a decision does not depend on how much
+    there is."""
+
+    def test_a_thousand_registered_cas(self, tmp_path: Path) -> None:
+        service = make_service(tmp_path / "many")
+        operator, broker = service.client("operator"), service.client("broker")
+        add(operator, ROOT)
+        repository = service.app.tools.repository
+        stamp = Changed("1", NOON, "test", NOON, "test")
+        names = [f"{number:016x}" for number in range(999)]
+        for name in names:
+            ca_id = f"{name}-{0:032x}"
+            repository.create(
+                cas_place(service.org_id, name), CAsOfOneName({ca_id: CA(der=OTHER_ROOT.der, changed=stamp)})
+            )
+        repository.change(
+            ca_index_place(service.org_id),
+            lambda index: CAIndex({**(index.cas if index else {}), **{f"{name}-{0:032x}": True for name in names}}),
+        )
+        assert len(operator.get(f"{CAS}?limit=200").ok()["results"]) == 200
+        self.check(service, broker)
+        service.app.close()
+
+    def test_ten_thousand_orgs(self, tmp_path: Path) -> None:
+        service = make_service(tmp_path / "many")
+        add(service.client("operator"), ROOT)
+        repository = service.app.tools.repository
+        stamp = Changed("1", NOON, "test", NOON, "test")
+        for number in range(10_000):
+            org_id = f"o{number:05d}"
+            org = Org(
+                org_id=org_id, created_at=NOON, settings_changed=stamp, policy_changed=stamp, activation_changed=stamp
+            )
+            repository.create(org_place(org_id), org)
+        self.check(service, service.client("broker"))
+        self.check(service, service.platform("broker"))
+        service.app.close()
+
+    def check(self, service: Service, broker: Client) -> None:
+        with counted(service) as calls:
+            assert ask(broker)["decision"] == "allow"
+        assert calls == {"get_many": 1}
+        with counted(service) as calls:
+            assert ask(broker, one_of(certs.ca("Stranger")))["code"] == "untrusted_issuer"
+        assert calls == {"get_many": 2}
+
+
+# ------------------------------------------------------------------------------------------------------ failures
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable(), RuntimeError("a bug"), MemoryError()])
+def test_in_any_failure_the_client_is_refused(
+    service: Service, broker: Client, ca: str, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 with deny and `unavailable`, native and explained; nothing of the failure's text is told."""
+
+    def down(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(service.store, "get_many", down)
+    for explain in (False, True):
+        refused = ask(broker, explain=explain)
+        assert (refused["decision"], refused["code"]) == ("deny", "unavailable")
+        assert (refused["orgId"], refused["identity"], refused["ca"]) == ("mtxpd0", None, None)
+        assert "a bug" not in str(refused)
+
+
+def test_a_failure_while_reading_what_was_sent_is_a_refusal_too(
+    broker: Client, ca: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug in a parser")
+
+    monkeypatch.setattr("functions.verify_client.Presented.of", broken)
+    assert ask(broker)["code"] == "unavailable"
+
+
+def test_a_callers_own_mistakes_are_problem_documents(service: Service, broker: Client) -> None:
+    """400, 401, 413, 415: before anything is decided. Without a key the body is not even read."""
+    path = "/authorization/verifyclient"
+    for answer, status, code in (
+        (broker.send("POST", path, b"{"), 400, "malformed_body"),
+        (broker.post(path, {"sni": HOST}), 400, "unknown_field"),
+        (broker.post(path, {"tls": "yes"}), 400, "wrong_value"),
+        (broker.post(path, {"certificateDer": "abcde"}), 400, "malformed_base64"),
+        (broker.send("POST", path, b"{}", headers={"content-type": "text/plain"}), 415, "unsupported_media_type"),
+        (broker.post(path, {"certificate": "x" * 300_000}), 413, "file_too_large"),
+        (Client(service.app, broker.key, "wrong").post(path, {}), 401, "not_authenticated"),
+        (service.anybody.send("POST", path, b"{"), 401, "not_authenticated"),
+    ):
+        assert (answer.status, answer.code) == (status, code)
+        assert answer.reply.content_type == "application/problem+json"
