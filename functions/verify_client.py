@@ -4,7 +4,7 @@ import logging
 
 from functions import bodies
 from functions.endpoint import Call, endpoint
-from functions.http import Reply, file_bytes, reply
+from functions.http import Reply, file_bytes, reply, without_text
 from functions.views import VerdictView, verdict_view
 from shared import errors
 from shared.usecases.callers import Credentials
@@ -31,7 +31,7 @@ def _verdict(call: Call, credentials: Credentials, body: bodies.VerifyClient) ->
     except errors.TrustError:
         raise  # the caller's own: its key, its role
     except Exception as error:
-        log.error("a client was refused because of %s", type(error).__name__, exc_info=True)
+        log.error("a client was refused because of %s", type(error).__name__, exc_info=without_text(error))
         return unavailable(credentials.org_id)
 
 
