@@ -9,7 +9,7 @@ CODE := functions shared tests
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
 
-test: $(VENV)/.dev  ## every test, with branch coverage
+test: $(VENV)/.dev tests/node_modules/.done  ## every test, with branch coverage
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## static checks only
@@ -41,5 +41,10 @@ $(VENV)/.dev: requirements.txt requirements-dev.txt $(VENV)/pyvenv.cfg
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
+tests/node_modules/.done: tests/package.json tests/package-lock.json
+	@if command -v npm >/dev/null; then \
+		npm ci --prefix tests --ignore-scripts --no-audit --no-fund --silent && touch $@; \
+	else echo "npm is not here: tests on dynalite are skipped"; fi
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) tests/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -167,6 +167,7 @@ def _refusals(route: Route, contract: Contract) -> Iterator[type[errors.TrustErr
         yield errors.PreconditionRequired
     if contract.if_match != "no" or contract.body is not None:
         yield errors.TooBusy
+        yield errors.DocumentTooLarge
     yield from contract.refusals
 
 

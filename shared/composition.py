@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from shared.config import InProcess, LocalKeys, Settings, SQLite, WrongSetting
+from shared.config import DynamoDB, Firestore, InProcess, LocalKeys, Settings, SQLite, WrongSetting
 from shared.ports import Clock, DocumentStore, KeySealer, SightingQueue
 from shared.repository import Repository
 from shared.usecases import usage
@@ -71,8 +71,16 @@ def _store(settings: Settings) -> DocumentStore:
             from shared.adapters.sqlite_store import SQLiteStore
 
             return SQLiteStore(path)
-        case _:
-            raise WrongSetting("TRUST_STORE names a store that this release does not have yet.")
+        case Firestore(project, database, patience):
+            from shared.adapters.firestore_store import FirestoreStore
+            from shared.adapters.patience import Patience
+
+            return FirestoreStore(project, database, patience=Patience(patience))
+        case DynamoDB(table, region, patience):
+            from shared.adapters.dynamodb_store import DynamoDBStore
+            from shared.adapters.patience import Patience
+
+            return DynamoDBStore(table, region, patience=Patience(patience))
 
 
 def _sealer(settings: Settings) -> KeySealer:

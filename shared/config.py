@@ -26,18 +26,26 @@ class SQLite:
 
 @dataclass(frozen=True)
 class Firestore:
-    """TRUST_STORE=firestore://project/database"""
+    """TRUST_STORE=firestore://project/database
+
+    Args:
+        patience: seconds until an unanswered question is given up; a verdict has two in all."""
 
     project: str
     database: str = "(default)"
+    patience: float = 1.8
 
 
 @dataclass(frozen=True)
 class DynamoDB:
-    """TRUST_STORE=dynamodb://table?region=eu-central-1"""
+    """TRUST_STORE=dynamodb://table?region=eu-central-1
+
+    Args:
+        patience: seconds until an unanswered question is given up; a verdict has two in all."""
 
     table: str
     region: str | None = None
+    patience: float = 1.8
 
 
 @dataclass(frozen=True)

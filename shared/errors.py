@@ -250,6 +250,14 @@ class OrgSuspended(Forbidden):
     mend = "Ask the platform's operator."
 
 
+class DocumentTooLarge(Conflict):
+    """What is kept together would outgrow the one limit that every store keeps (shared.ports.MAX_BODY_BYTES)."""
+
+    code = "document_too_large"
+    says = "With this, {size} bytes would be kept together; {limit} fit."
+    mend = "Delete what is not needed any more, or shorten comments, then repeat."
+
+
 class TooBusy(Conflict):
     code = "too_busy"
     says = "Too many changes were made at the same moment; this one was not."

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from shared.records import Sealed, Sighting
@@ -12,9 +12,21 @@ Version = str
 """Opaque and new at each write: a document deleted and made again never has a version it had before."""
 
 
+MAX_BODY_BYTES: Final = 384 * 1024
+"""A document's body as compact JSON in UTF-8. DynamoDB takes 400 KB with all names and keys, Firestore 1 MiB; one limit
+for all stores, because what one holds another must be able to import."""
+
+MAX_KEY_BYTES: Final = 255
+"""Of a partition, and of an id, in UTF-8."""
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Where a document lies. Within a *partition*, documents are ordered by *id* (Unicode code points)."""
+    """Where a document lies. Within a *partition*, documents are ordered by *id* (Unicode code points, which is the
+    order of its UTF-8 bytes).
+
+    Both are text of 1 to MAX_KEY_BYTES bytes without control characters; `/`, `.` and `..` mean nothing in them. No
+    document is ever found at a key of another form, and to write there is a ValueError."""
 
     partition: str
     id: str
@@ -22,7 +34,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON object at a version."""
+    """A JSON object at a version. Every JSON type comes back as it went in, whole numbers of any size too."""
 
     key: Key
     version: Version
@@ -37,19 +49,26 @@ class DocumentStore(Protocol):
     """Documents of JSON, changed one at a time by compare-and-set.
 
     Each method raises StoreUnavailable where the store does not answer; the write then did not happen, or is safe to
-    repeat, because every writer names the version it saw.
+    repeat, because every writer names the version it saw. A write that the adapter repeats because its answer was lost
+    is recognized as its own, unless another writer has written over it since: then it is a WriteConflict.
     """
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        """The documents that exist among *keys*, in one round trip, as they are after every write answered before."""
+        """The documents that exist among *keys*, each as it is after every write answered before.
+
+        In one round trip for up to 100 keys (and 16 MB, on DynamoDB). Each document is whole; together they are no
+        snapshot: a write that is under way may show in one and not yet in another."""
         ...
 
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
     ) -> Version:
-        """Store *body* if the document is still at *expected* (None: does not exist yet); it goes after *expires*.
+        """Store *body* if the document is still at *expected* (None: does not exist yet).
 
-        Raises: WriteConflict, StoreUnavailable."""
+        Some time after *expires* (a day or two, in the clouds) the store removes the document by itself; until then it
+        is there like any other. Without *expires* it stays, even if it had one before.
+
+        Raises: WriteConflict, DocumentTooLarge, StoreUnavailable."""
         ...
 
     def delete(self, key: Key, *, expected: Version) -> None:
@@ -57,7 +76,11 @@ class DocumentStore(Protocol):
         ...
 
     def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
-        """At most *limit* documents of *partition* whose ids come after *after*, ordered by id."""
+        """At most *limit* documents of *partition* whose ids come after *after*, ordered by id.
+
+        Fewer than *limit* means that the end was reached. Whoever pages on from the last id sees every document that
+        was there all the while once; no snapshot: one that is written meanwhile may be missed, also where a later one
+        is seen."""
         ...
 
     def close(self) -> None:

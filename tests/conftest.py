@@ -1,10 +1,37 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.emulators import Emulators, Missing
 from tests.harness import Client, Service, make_service
 from tests.openssl import OpenSSL
+from tests.stores import EVERY_STORE, Place, new_place
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stores",
+        default="sqlite,firestore,dynamodb,dynalite",
+        help="run tests that keep documents on these stores only (sqlite,firestore,dynamodb,dynalite)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "stores(*names): the stores a test runs on, where not on sqlite, firestore and dynamodb"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that keeps documents runs once on each store."""
+    if "place" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("stores")
+        asked = metafunc.config.getoption("--stores").split(",")
+        metafunc.parametrize(
+            "place", [one for one in (marker.args if marker else EVERY_STORE) if one in asked], indirect=True
+        )
 
 
 @pytest.fixture
@@ -15,10 +42,32 @@ def openssl(tmp_path: Path) -> OpenSSL:
     return OpenSSL(folder)
 
 
+@pytest.fixture(scope="session")
+def emulators(tmp_path_factory: pytest.TempPathFactory) -> Emulators:
+    """The emulators of this run; its workers share them."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return Emulators(base.parent, run=os.getppid())
+    return Emulators(base, run=os.getpid())
+
+
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, emulators: Emulators, monkeypatch: pytest.MonkeyPatch
+) -> Place:
+    """An empty place for documents, on the store that the test runs on."""
+    try:
+        return new_place(request.param, tmp_path / "data", emulators, monkeypatch)
+    except Missing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def service(tmp_path: Path, place: Place) -> Iterator[Service]:
     """A service with one organization, on an empty store; it is always noon on 1 June 2026."""
-    made = make_service(tmp_path / "data")
+    made = make_service(tmp_path / "data", store=place)
     yield made
     made.app.close()
 

@@ -201,7 +201,8 @@ class Service:
 
 
 def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Service:
-    """A service with the org `mtxpd0` and the default certificate, on an empty store in *folder*."""
+    """A service with the org `mtxpd0` and the default certificate, on the empty store that *settings* name (else one in
+    *folder*)."""
     clock = Clock(at)
     counting: list[CountingStore] = []
 
@@ -209,8 +210,8 @@ def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Servi
         counting.append(CountingStore(store))
         return counting[0]
 
-    defaults: dict[str, Any] = {"domain": DOMAIN, "rate_per_minute": 1_000_000}
-    chosen = Settings(data=folder, store=SQLite(folder / "trust.db"), **{**defaults, **settings})
+    defaults: dict[str, Any] = {"domain": DOMAIN, "rate_per_minute": 1_000_000, "store": SQLite(folder / "trust.db")}
+    chosen = Settings(data=folder, **{**defaults, **settings})
     app = build(chosen, clock=clock, wrap=wrap, queue_pause=3600)  # what waits is written when a test says flush
     service = Service(app, clock, counting[0])
     ensure_default(app.tools)

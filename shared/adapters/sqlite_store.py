@@ -14,8 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
+from shared.adapters.documents import can_exist, check_key, decoded, encoded, position
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
 
@@ -50,20 +49,21 @@ class SQLiteStore:
         self.sweep()
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        if not keys:
+        by_path = {_path(key): key for key in keys if can_exist(key)}
+        if not by_path:
             return {}
-        by_path = {_path(key): key for key in keys}
         marks = ",".join("?" * len(by_path))
         query = f"SELECT key, version, body FROM documents WHERE key IN ({marks})"  # noqa: S608 - only question marks
         with self._connection() as connection:
             rows = connection.execute(query, tuple(by_path)).fetchall()
-        return {by_path[path]: Document(by_path[path], version, _json(body)) for path, version, body in rows}
+        return {by_path[path]: Document(by_path[path], version, decoded(body)) for path, version, body in rows}
 
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
     ) -> Version:
+        check_key(key)
         version = secrets.token_hex(8)
-        data = msgspec.json.encode(body)
+        data = encoded(body)
         until = int(expires.timestamp()) if expires else None
         with self._connection() as connection:
             if expected is None:
@@ -81,19 +81,22 @@ class SQLiteStore:
         return version
 
     def delete(self, key: Key, *, expected: Version) -> None:
+        check_key(key)
         with self._connection() as connection:
             done = connection.execute("DELETE FROM documents WHERE key = ? AND version = ?", (_path(key), expected))
         if done.rowcount != 1:
             raise WriteConflict(key)
 
     def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        if limit < 1 or not can_exist(Key(partition, "any")):
+            return []
         with self._connection() as connection:
             rows = connection.execute(
                 "SELECT key, version, body FROM documents WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
-                (partition + _SEPARATOR + after, partition + _AFTER_SEPARATOR, limit),
+                (partition + _SEPARATOR + position(after), partition + _AFTER_SEPARATOR, limit),
             ).fetchall()
         return [
-            Document(Key(partition, path.partition(_SEPARATOR)[2]), version, _json(body))
+            Document(Key(partition, path.partition(_SEPARATOR)[2]), version, decoded(body))
             for path, version, body in rows
         ]
 
@@ -135,8 +138,3 @@ class SQLiteStore:
 
 def _path(key: Key) -> str:
     return f"{key.partition}{_SEPARATOR}{key.id}"
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode(body)
-    return found

@@ -1,0 +1,213 @@
+"""DocumentStore in a Firestore database in native mode.
+
+    trust/{partition}/documents/{id}
+
+    token     random, new at each write: how a write whose answer was lost is recognized
+    body      JSON text (see shared.adapters.documents)
+    expires   a time, where the document expires; the time-to-live field of the collection group `documents`
+
+A document's version is its update time, which Firestore moves forward at each change (with a new token, each write is
+one), and which a write can name as its precondition: one round trip, no transaction, no lock.
+"""
+
+import re
+import secrets
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from google.api_core import exceptions
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import firestore
+from google.cloud.firestore_v1.base_query import FieldFilter
+from google.protobuf.timestamp_pb2 import Timestamp
+from proto.datetime_helpers import DatetimeWithNanoseconds
+
+from shared.adapters.documents import can_exist, check_key, decoded, encoded, position
+from shared.adapters.patience import Patience
+from shared.errors import StoreUnavailable
+from shared.ports import Document, Key, Version, WriteConflict
+
+T = TypeVar("T")
+Snapshot = firestore.DocumentSnapshot[Any]
+
+_ROOT: Final = "trust"
+_DOCUMENTS: Final = "documents"
+_LISTING: Final = 5  # times as long as a look-up may take: a page can have many megabytes, and no device waits for it
+_VERSION: Final = re.compile(r"([0-9]{1,18})\.([0-9]{9})")
+_CONFLICTS: Final = (exceptions.AlreadyExists, exceptions.FailedPrecondition, exceptions.NotFound)
+_PASSING: Final = (
+    exceptions.Aborted,  # contention
+    exceptions.Cancelled,
+    exceptions.DeadlineExceeded,
+    exceptions.InternalServerError,
+    exceptions.ResourceExhausted,
+    exceptions.ServiceUnavailable,
+    exceptions.Unknown,
+)
+
+
+def connect(project: str, database: str) -> firestore.Client:
+    """Google's client: credentials from where it looks for them, or an emulator's (FIRESTORE_EMULATOR_HOST)."""
+    return firestore.Client(project=project, database=database)
+
+
+class FirestoreStore:
+    """See `shared.ports.DocumentStore`."""
+
+    def __init__(
+        self,
+        project: str,
+        database: str = "(default)",
+        *,
+        patience: Patience | None = None,
+        connect: Callable[[str, str], firestore.Client] = connect,
+    ) -> None:
+        """Asks nothing yet: the client is made at the first call, and kept."""
+        self._project = project
+        self._database = database
+        self._patience = patience or Patience()
+        self._connect = connect
+        self._client: firestore.Client | None = None
+        self._lock = threading.Lock()
+
+    def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
+        wanted = {*filter(can_exist, keys)}
+        if not wanted:
+            return {}
+
+        def attempt(client: firestore.Client) -> list[Snapshot]:
+            references = [_reference(client, key) for key in wanted]
+            return [*client.get_all(references, retry=None, timeout=self._patience.of_one_try)]
+
+        by_path = {(_segment(key.partition), _segment(key.id)): key for key in wanted}
+        found: dict[Key, Document] = {}
+        for snapshot in self._ask(attempt):
+            if snapshot.exists:
+                _, partition, _, document_id = snapshot.reference._path  # no public way to the path's parts
+                key = by_path[partition, document_id]
+                found[key] = _document(key, snapshot)
+        return found
+
+    def put(
+        self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
+    ) -> Version:
+        check_key(key)
+        token = secrets.token_hex(8)
+        fields = {"token": token, "body": encoded(body).decode()}
+        seen = _update_time(key, expected)
+        timeout = self._patience.of_one_try
+
+        def attempt(client: firestore.Client) -> Version:
+            reference = _reference(client, key)
+            try:
+                if seen is None:
+                    new = fields if expires is None else {**fields, "expires": expires}
+                    done = reference.create(new, retry=None, timeout=timeout)
+                else:
+                    done = reference.update(
+                        {**fields, "expires": firestore.DELETE_FIELD if expires is None else expires},
+                        option=client.write_option(last_update_time=seen),
+                        retry=None,
+                        timeout=timeout,
+                    )
+            except _CONFLICTS as error:
+                now = reference.get(retry=None, timeout=timeout)
+                if now.get("token") != token:  # else an earlier try did it, and its answer was lost
+                    raise WriteConflict(key) from error
+                return _version(now.update_time)
+            return _version(done.update_time)
+
+        return self._ask(attempt)
+
+    def delete(self, key: Key, *, expected: Version) -> None:
+        check_key(key)
+        seen = _update_time(key, expected)
+        timeout = self._patience.of_one_try
+        tries = 0
+
+        def attempt(client: firestore.Client) -> None:
+            nonlocal tries
+            tries += 1
+            reference = _reference(client, key)
+            try:
+                reference.delete(option=client.write_option(last_update_time=seen), retry=None, timeout=timeout)
+            except _CONFLICTS as error:
+                # It is gone, and the answer to an earlier try of this very call was lost: it was that one.
+                if tries == 1 or reference.get(retry=None, timeout=timeout).exists:
+                    raise WriteConflict(key) from error
+
+        self._ask(attempt)
+
+    def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        if limit < 1 or not can_exist(Key(partition, "any")):
+            return []
+
+        def attempt(client: firestore.Client) -> list[Snapshot]:
+            collection = client.collection(_ROOT, _segment(partition), _DOCUMENTS)
+            query = collection.order_by("__name__").limit(limit)
+            if after:
+                behind = collection.document(_segment(position(after)))
+                query = query.where(filter=FieldFilter("__name__", ">", behind))
+            return [*query.stream(retry=None, timeout=self._patience.of_one_try * _LISTING)]
+
+        return [_document(Key(partition, _text(snapshot.id)), snapshot) for snapshot in self._ask(attempt)]
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client._firestore_api.transport.close()  # the client's own close() leaves the gRPC channel open
+
+    def _ask(self, attempt: Callable[[firestore.Client], T]) -> T:
+        """Raises: StoreUnavailable, and what *attempt* raises that is not Firestore's or the network's."""
+        try:
+            client = self._connected()
+            return self._patience.ask(lambda: attempt(client), lambda error: isinstance(error, _PASSING))
+        except exceptions.InvalidArgument:  # a request that Firestore does not understand: a mistake in this module
+            raise
+        except (exceptions.GoogleAPIError, GoogleAuthError) as error:
+            raise StoreUnavailable from error
+
+    def _connected(self) -> firestore.Client:
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect(self._project, self._database)
+            return self._client
+
+
+def _reference(client: firestore.Client, key: Key) -> firestore.DocumentReference:
+    return client.document(_ROOT, _segment(key.partition), _DOCUMENTS, _segment(key.id))
+
+
+def _segment(name: str) -> str:
+    """*name* as a segment of a path: without `/`, and never `.`, `..` or `__…__`, which Firestore reserves.
+
+    One to one, and in the same order: `.` and `/` are neighbours in Unicode, so `.0` and `.1` sort just as they did."""
+    return "=" + name.replace(".", ".0").replace("/", ".1")
+
+
+def _text(segment: str) -> str:
+    """The name that `_segment` was given."""
+    return segment[1:].replace(".1", "/").replace(".0", ".")
+
+
+def _version(update_time: datetime | None) -> Version:
+    assert isinstance(update_time, DatetimeWithNanoseconds)  # noqa: S101 - what exists was written at some time
+    stamp = update_time.timestamp_pb()
+    return f"{stamp.seconds}.{stamp.nanos:09}"
+
+
+def _update_time(key: Key, version: Version | None) -> Timestamp | None:
+    """The update time that *version* stands for. Raises: WriteConflict, where it is no version of this store."""
+    if version is None:
+        return None
+    parts = _VERSION.fullmatch(version)
+    if parts is None:
+        raise WriteConflict(key)
+    return Timestamp(seconds=int(parts[1]), nanos=int(parts[2]))
+
+
+def _document(key: Key, snapshot: Snapshot) -> Document:
+    return Document(key, _version(snapshot.update_time), decoded(snapshot.get("body")))

@@ -1,0 +1,69 @@
+"""Places to keep documents, empty and one for each test: `@pytest.mark.stores("sqlite", ...)` says on which."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from shared.adapters.dynamodb_store import DynamoDBStore, session
+from shared.adapters.firestore_store import FirestoreStore
+from shared.adapters.patience import Patience
+from shared.adapters.sqlite_store import SQLiteStore
+from shared.config import DynamoDB, Firestore, SQLite
+from shared.ports import DocumentStore
+from tests.emulators import Emulators
+
+EVERY_STORE = ("sqlite", "firestore", "dynamodb")  # what the service itself is tested on
+TWICE_DYNAMODB = (*EVERY_STORE, "dynalite")  # moto and dynalite were made by different people
+
+Place = SQLite | Firestore | DynamoDB
+
+_REGION = "eu-central-1"
+_PATIENCE = 60.0  # seconds: the machine that runs the tests may be busy, and no device waits
+
+
+def new_place(kind: str, folder: Path, emulators: Emulators, patch: pytest.MonkeyPatch) -> Place:
+    """An empty place that nobody else uses; *patch* points the vendors' clients at the emulator."""
+    name = f"t{secrets.token_hex(8)}"
+    match kind:
+        case "sqlite":
+            return SQLite(folder / "trust.db")
+        case "firestore":
+            patch.setenv("FIRESTORE_EMULATOR_HOST", emulators.address("firestore"))
+            return Firestore(name, patience=_PATIENCE)
+        case "dynamodb" | "dynalite":
+            address = emulators.address("moto" if kind == "dynamodb" else "dynalite")
+            patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://{address}")
+            patch.setenv("AWS_ACCESS_KEY_ID", "test")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+            patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+            create_table(name)
+            return DynamoDB(name, _REGION, patience=_PATIENCE)
+    raise ValueError(kind)
+
+
+def open_store(place: Place) -> DocumentStore:
+    """A new adapter on *place*, with connections of its own."""
+    match place:
+        case SQLite(path):
+            return SQLiteStore(path)
+        case Firestore(project, database, patience):
+            return FirestoreStore(project, database, patience=Patience(patience))
+        case DynamoDB(table, region, patience):
+            return DynamoDBStore(table, region, patience=Patience(patience))
+
+
+def create_table(name: str) -> None:
+    """The table as dynamodb_store.py describes it."""
+    client = session().client("dynamodb", region_name=_REGION)
+    client.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+    )
+    client.get_waiter("table_exists").wait(TableName=name)
+    client.close()
