@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from shared.config import InProcess, LocalKeys, Settings, SQLite, WrongSetting
+from shared.config import AwsKms, GcpKms, InProcess, LocalKeys, Settings, SQLite, WrongSetting
 from shared.ports import Clock, DocumentStore, KeySealer, SightingQueue
 from shared.repository import Repository
 from shared.usecases import usage
@@ -81,8 +81,14 @@ def _sealer(settings: Settings) -> KeySealer:
             from shared.adapters.local_sealer import LocalSealer
 
             return LocalSealer(settings.data / "keys")
-        case _:
-            raise WrongSetting("TRUST_KEYS names a key service that this release does not have yet.")
+        case AwsKms(key):
+            from shared.adapters.aws_kms_sealer import AwsKmsSealer
+
+            return AwsKmsSealer(key)
+        case GcpKms(key):
+            from shared.adapters.gcp_kms_sealer import GcpKmsSealer
+
+            return GcpKmsSealer(key)
 
 
 def _queue(settings: Settings, repository: Repository, pause: float) -> SightingQueue:

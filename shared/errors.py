@@ -197,6 +197,13 @@ class StoreUnavailable(TrustError):
     mend = "Try again in a few seconds."
 
 
+class KeysUnavailable(StoreUnavailable):
+    """The service that keeps the master keys does not answer, or will not let this function use them."""
+
+    code = "keys_unavailable"
+    says = "The key service does not answer; nothing was changed, or the change is safe to repeat."
+
+
 # ------------------------------------------------------------------------------- how things stand: conflicts
 
 
@@ -248,6 +255,12 @@ class OrgSuspended(Forbidden):
     code = "org_suspended"
     says = "The organization is suspended."
     mend = "Ask the platform's operator."
+
+
+class RotationRefused(Conflict):
+    code = "rotation_refused"
+    says = "The master key {key} cannot be rotated: {found}."
+    mend = "{hint}"
 
 
 class TooBusy(Conflict):
