@@ -7,6 +7,7 @@ from functions.endpoint import Call, endpoint
 from functions.http import Reply, file_bytes, reply
 from functions.views import VerdictView, verdict_view
 from shared import errors
+from shared.usecases.callers import Credentials
 from shared.usecases.verify_client import verify_client as usecase
 from shared.validation.verdict import Presented, Verdict, unavailable
 
@@ -27,12 +28,18 @@ def _verdict(call: Call, presented: Presented, *, explain: bool) -> Verdict:
         return usecase(call.tools, credentials, presented, explain=explain)
     except errors.StoreUnavailable:
         log.warning("a client was refused because the store does not answer", exc_info=True)
-        return unavailable(credentials.org_id)
+        return _unavailable(call, credentials)
     except errors.TrustError:
         raise  # the caller's own: its key, its role
     except Exception as error:
         log.error("a client was refused because of %s", type(error).__name__, exc_info=True)
-        return unavailable(credentials.org_id)
+        return _unavailable(call, credentials)
+
+
+def _unavailable(call: Call, credentials: Credentials) -> Verdict:
+    verdict = unavailable(credentials.org_id)
+    call.tools.decided(None, verdict.code, verdict.decision.value)  # whether that org is here is not known
+    return verdict
 
 
 def _presented(body: bodies.VerifyClient) -> Presented:

@@ -418,6 +418,14 @@ class NotAHost(Rejected):
     mend = "Use {hosts}; a custom domain is listed in the settings first."
 
 
+class Misplaced(Rejected):
+    """An upload to an object store, in a place that means nothing."""
+
+    code = "upload_misplaced"
+    says = "{place} is no place for an upload."
+    mend = "Put it under {org}/ca/, {org}/server/ or, named by the request's id, {org}/csr/."
+
+
 class InvalidPolicy(Rejected):
     code = "policy_invalid"
     says = "{found}."
