@@ -263,10 +263,10 @@ class Repository:
             key = Key(activity_partition(org_id, kind), activity_id(newest.at))
             self._store.put(key, stored(ActivityPage(tuple(entries))), expected=None, expires=_until(newest))
 
-    def knows(self, org_id: str, entry_id: str, kind: ActivityKind) -> bool:
-        """Whether the activity list has an entry of that id."""
-        key = Key(activity_partition(org_id, kind), entry_id)
-        return key in self._store.get_many([key])
+    def told(self, org_id: str, entry_id: str, kind: ActivityKind) -> Activity | None:
+        """The entry that `append_once` wrote under that id, if it did."""
+        page = self.get(Place(Key(activity_partition(org_id, kind), entry_id), ActivityPage))
+        return page.entries[0] if page else None
 
     def append_once(self, org_id: str, entry: Activity) -> bool:
         """Write an entry whose id says what it is about. Returns False where it is there already."""

@@ -58,7 +58,7 @@ class End(StrEnum):
 
     DONE = "done"
     REFUSED = "refused"
-    IGNORED = "ignored"  # not an upload of an org that is here, seen before, or gone
+    IGNORED = "ignored"  # not an upload of an org that is here, or gone; no receipt
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def on_upload(tools: Tools, objects: ObjectReader, uploaded: UploadedObject, *, 
         raise ForeignBucket
     org_id, _, rest = uploaded.key.partition("/")
     kind, _, name = rest.partition("/")
-    if not is_org_id(org_id):
+    if not is_org_id(org_id) or not _is_text(uploaded.key):
         return _ignored("an object that belongs to no organization", uploaded)
     org = tools.repository.get(org_place(org_id))
     if org is None:
@@ -94,8 +94,9 @@ def on_upload(tools: Tools, objects: ObjectReader, uploaded: UploadedObject, *, 
     if found.size == 0 and uploaded.key.endswith("/"):
         return _ignored("a folder", uploaded)  # what consoles make to show an empty prefix
     receipt_id = activity_id(found.stored_at, "\n".join((found.bucket, found.key, found.version or found.etag or "")))
-    if tools.repository.knows(org_id, receipt_id, ActivityKind.UPLOAD):
-        return _ignored("an object that was taken before", uploaded)
+    receipt = tools.repository.told(org_id, receipt_id, ActivityKind.UPLOAD)
+    if receipt is not None:  # delivered again
+        return Outcome(End(receipt.result), receipt.detail.get("reason", ""), receipt.code)
     member = Member(Caller(WHO, Role.OPERATOR, org_id), org)
     try:
         if org.suspended:
@@ -124,6 +125,15 @@ def on_upload(tools: Tools, objects: ObjectReader, uploaded: UploadedObject, *, 
     )
     tools.repository.append_once(org_id, line)
     return outcome
+
+
+def _is_text(key: str) -> bool:
+    """Object stores' names are UTF-8; JSON can carry half of a character, which no object is named by."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Gone(Exception):
