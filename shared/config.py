@@ -17,6 +17,7 @@ _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _METRICS: Final = ("each", "second", "off")
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_PLAIN: Final = re.compile(r"[!-~]+")  # ASCII without spaces and control characters
 _SECRET_MIN: Final = 16  # bytes
 
 
@@ -234,7 +235,7 @@ def _webhook(env: Mapping[str, str]) -> Webhook | None:
     except ValueError:
         named, parts = False, urlsplit("")
     safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    if not named or not safe or "@" in parts.netloc or parts.fragment or not url.isascii() or not url.isprintable():
+    if not named or not safe or "@" in parts.netloc or parts.fragment or not _PLAIN.fullmatch(url):
         raise WrongSetting(
             "TRUST_WEBHOOK takes an https:// address without user name (http:// only on this machine itself)."
         )

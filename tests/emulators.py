@@ -227,6 +227,8 @@ def pubsub_port(run_folder: Path) -> Iterator[int]:
     if gcloud is None or shutil.which("java") is None:
         missing("Pub/Sub is played by its emulator: gcloud components install pubsub-emulator (and Java)")
 
+    (run_folder / "pubsub").mkdir(exist_ok=True)
+
     def command(port: int) -> Sequence[str]:
         return [
             str(gcloud), "beta", "emulators", "pubsub", "start", "--project=trust",

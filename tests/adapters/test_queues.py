@@ -22,6 +22,7 @@ from shared.config import Sqs as SqsSetting
 from shared.records import Sighting, SightingBatch
 from shared.usecases.usage import lately, summed
 from shared.validation.policy import Shown
+from tests import certs
 from tests.certs import NOON
 from tests.emulators import Aws, PubSub, aws_environment, free_port
 from tests.events import recorded
@@ -156,7 +157,7 @@ def test_sqs_carries_sightings_to_the_store(aws: Aws, service: Service) -> None:
     queue = SqsQueue(url, summed, pause=3600)
     for number in range(30):
         queue.offer(sighting(number))
-    queue.offer(refusal(31, b"leaf"))
+    queue.offer(refusal(31, certs.leaf("d:thermo:31", certs.ca("Root")).der))
     queue.offer(sighting(1, "other1"))
     queue.close()
     bodies = aws.drain(url)
