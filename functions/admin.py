@@ -19,6 +19,7 @@ from shared import log
 from shared.composition import App, build
 from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
+from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
 from shared.usecases import orgs
 from shared.usecases.default_certificate import ensure_default, set_default
@@ -45,7 +46,7 @@ def _app() -> Iterator[App]:
     try:
         ensure_default(app.tools)
         yield app
-    except TrustError as error:
+    except (TrustError, SealBroken) as error:
         _fail(error)
     finally:
         app.close()

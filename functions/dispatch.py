@@ -6,8 +6,7 @@ from dataclasses import replace
 from functions import http, routes
 from functions.endpoint import Call
 from functions.http import Reply, Request
-from shared import errors
-from shared.log import access
+from shared import errors, log
 from shared.usecases.callers import admit
 from shared.usecases.tools import Tools
 
@@ -17,6 +16,11 @@ def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> 
 
     Args:
         function: answer only for this function's routes (one deployed by itself); None: for all of them."""
+    with log.request(log.request_id_of(request.headers)):
+        return _dispatch(tools, request, function)
+
+
+def _dispatch(tools: Tools, request: Request, function: str | None) -> Reply:
     began = time.monotonic()
     name = "-"
     try:
@@ -32,5 +36,5 @@ def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> 
     if request.method == "HEAD":
         length = {"content-length": str(len(reply.body))}  # GET's, or none at all (RFC 9110, 8.6)
         reply = Reply(reply.status, b"", reply.content_type, {**reply.headers, **length})
-    access(function=name, method=request.method, status=reply.status, seconds=time.monotonic() - began)
+    log.access(function=name, method=request.method, status=reply.status, seconds=time.monotonic() - began)
     return reply

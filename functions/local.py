@@ -8,6 +8,7 @@ import uvicorn
 
 from functions.asgi import Application
 from functions.first_start import DEMO_ORG, Key, first_start
+from functions.watch_uploads import FOLDER, UploadWatcher
 from shared import log
 from shared.composition import App, build
 from shared.config import Settings, WrongSetting
@@ -26,13 +27,16 @@ def main() -> int:
     log.configure(settings.log)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     app = build(settings)
+    uploads = UploadWatcher(app)
     try:
         keys = first_start(app.tools)
+        uploads.start()
         server = _Server(_config(app, settings.port), app, keys)
         server.run()
     except KeyboardInterrupt:
         pass
     finally:
+        uploads.close()
         app.close()
     if not server.started:  # uvicorn has said why
         return 1
@@ -74,6 +78,7 @@ def _banner(settings: Settings, port: int, keys: Sequence[Key]) -> str:
         f"MQTT Trust answers on http://{HOST}:{port}",
         f"  API description   http://{HOST}:{port}/openapi.json",
         f"  data              {settings.data.resolve()}",
+        f"  uploads           {(settings.data / FOLDER).resolve()}/<orgId>/ca|server|csr/",
         f"  messaging hosts   {messaging_host('<orgId>', settings.domain)}",
     ]
     if keys:

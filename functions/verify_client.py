@@ -27,12 +27,18 @@ def _verdict(call: Call, credentials: Credentials, body: bodies.VerifyClient) ->
         return usecase(call.tools, credentials, _presented(body), explain=body.explain)
     except errors.StoreUnavailable:
         log.warning("a client was refused because the store does not answer", exc_info=True)
-        return unavailable(credentials.org_id)
+        return _unavailable(call, credentials)
     except errors.TrustError:
         raise  # the caller's own: its key, its role
     except Exception as error:
         log.error("a client was refused because of %s", type(error).__name__, exc_info=without_text(error))
-        return unavailable(credentials.org_id)
+        return _unavailable(call, credentials)
+
+
+def _unavailable(call: Call, credentials: Credentials) -> Verdict:
+    verdict = unavailable(credentials.org_id)
+    call.tools.decided(None, verdict.code, verdict.decision.value)  # whether that org is here is not known
+    return verdict
 
 
 def _presented(body: bodies.VerifyClient) -> Presented:

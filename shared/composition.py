@@ -3,9 +3,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from shared.config import DynamoDB, Firestore, InProcess, LocalKeys, Settings, SQLite, WrongSetting
-from shared.ports import Clock, DocumentStore, KeySealer, SightingQueue
+from shared.config import (
+    AwsKms,
+    DynamoDB,
+    Firestore,
+    GcpKms,
+    InProcess,
+    LocalKeys,
+    PubSub,
+    Settings,
+    SQLite,
+    Sqs,
+)
+from shared.log import Decisions
+from shared.ports import Clock, DocumentStore, KeySealer, ObjectReader, SightingQueue, Webhook
 from shared.repository import Repository
 from shared.usecases import usage
 from shared.usecases.tools import Tools
@@ -20,10 +33,12 @@ class App:
     store: DocumentStore
     sealer: KeySealer
     queue: SightingQueue
+    decisions: Decisions
 
     def close(self) -> None:
         """Write what is held, and close the store. Safe to call twice."""
         self.queue.close()
+        self.decisions.flush()
         self.store.close()
 
 
@@ -50,6 +65,7 @@ def build(
     repository = Repository(store)
     sealer = _sealer(settings)
     queue = _queue(settings, repository, queue_pause)
+    decisions = Decisions(settings.metrics)
     tools = Tools(
         repository,
         sealer,
@@ -58,8 +74,9 @@ def build(
         platform_domain=settings.domain,
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
+        decided=decisions,
     )
-    return App(tools, settings, store, sealer, queue)
+    return App(tools, settings, store, sealer, queue, decisions)
 
 
 # An adapter is imported only where it is chosen: a function loads no client that it does not use.
@@ -89,8 +106,14 @@ def _sealer(settings: Settings) -> KeySealer:
             from shared.adapters.local_sealer import LocalSealer
 
             return LocalSealer(settings.data / "keys")
-        case _:
-            raise WrongSetting("TRUST_KEYS names a key service that this release does not have yet.")
+        case AwsKms(key):
+            from shared.adapters.aws_kms_sealer import AwsKmsSealer
+
+            return AwsKmsSealer(key)
+        case GcpKms(key):
+            from shared.adapters.gcp_kms_sealer import GcpKmsSealer
+
+            return GcpKmsSealer(key)
 
 
 def _queue(settings: Settings, repository: Repository, pause: float) -> SightingQueue:
@@ -99,5 +122,44 @@ def _queue(settings: Settings, repository: Repository, pause: float) -> Sighting
             from shared.adapters.local_queue import LocalQueue
 
             return LocalQueue(lambda org_id, sightings: usage.record(repository, org_id, sightings), pause=pause)
-        case _:
-            raise WrongSetting("TRUST_QUEUE names a queue that this release does not have yet.")
+        case Sqs(url):
+            from shared.adapters.sqs_queue import SqsQueue
+
+            return SqsQueue(url, usage.summed, pause=pause)
+        case PubSub(topic):
+            from shared.adapters.pubsub_queue import PubSubQueue
+
+            return PubSubQueue(topic, usage.summed, pause=pause)
+
+
+# --------------------------------------------------------------------------- what only the event functions work with
+
+
+def s3_objects() -> ObjectReader:
+    """Uploads in Amazon S3."""
+    from shared.adapters.s3_reader import S3Reader
+
+    return S3Reader()
+
+
+def gcs_objects() -> ObjectReader:
+    """Uploads in Google Cloud Storage."""
+    from shared.adapters.gcs_reader import GcsReader
+
+    return GcsReader()
+
+
+def folder_objects(folder: Path) -> ObjectReader:
+    """Uploads in a folder of this machine."""
+    from shared.adapters.folder_reader import FolderReader
+
+    return FolderReader(folder)
+
+
+def webhook(settings: Settings) -> Webhook | None:
+    """Whom expiryReport tells, where TRUST_WEBHOOK names anybody."""
+    if settings.webhook is None:
+        return None
+    from shared.adapters.webhook import SignedWebhook
+
+    return SignedWebhook(settings.webhook.url, settings.webhook.secret)

@@ -1,16 +1,24 @@
 """Settings from the environment: the only reader of os.environ. A wrong one stops the start with a sentence."""
 
+import base64
+import binascii
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from shared.validation.names import is_domain
 
 _WEAK_ID: Final = re.compile(r"[0-9a-f]{20}|[0-9a-f]{64}")
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+_METRICS: Final = ("each", "second", "off")
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_PLAIN: Final = re.compile(r"[!-~]+")  # ASCII without spaces and control characters
+_SECRET_MIN: Final = 16  # bytes
 
 
 class WrongSetting(Exception):
@@ -87,6 +95,14 @@ class PubSub:
 
 
 @dataclass(frozen=True)
+class Webhook:
+    """TRUST_WEBHOOK=https://… and TRUST_WEBHOOK_SECRET"""
+
+    url: str
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Settings:
     """What an operator can set. The README has the table.
 
@@ -100,6 +116,9 @@ class Settings:
         weak_keys: ids of keys known to be weak (`shared.validation.strength.key_ids`).
         rate_per_minute: new server certificates and requests of one org.
         log: least level that is logged.
+        metrics: how decisions are counted in the log: a line for each, one a second, or none.
+        upload_bucket: the only bucket whose events onUpload believes.
+        webhook: whom expiryReport tells.
     """
 
     port: int = 8080
@@ -111,6 +130,9 @@ class Settings:
     weak_keys: frozenset[str] = field(default_factory=frozenset, repr=False)
     rate_per_minute: int = 10
     log: str = "INFO"
+    metrics: str = "each"
+    upload_bucket: str | None = None
+    webhook: Webhook | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -127,6 +149,9 @@ class Settings:
             weak_keys=_weak_keys(env),
             rate_per_minute=_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
             log=_level(env),
+            metrics=_metrics(env),
+            upload_bucket=_bucket(env),
+            webhook=_webhook(env),
         )
 
 
@@ -190,6 +215,54 @@ def _level(env: Mapping[str, str]) -> str:
     if level not in _LEVELS:
         raise WrongSetting(f"TRUST_LOG is {level!r}; it takes {', '.join(_LEVELS)}.")
     return level
+
+
+def _metrics(env: Mapping[str, str]) -> str:
+    metrics = (env.get("TRUST_METRICS") or "each").lower()
+    if metrics not in _METRICS:
+        raise WrongSetting(f"TRUST_METRICS is {metrics!r}; it takes {', '.join(_METRICS)}.")
+    return metrics
+
+
+def _bucket(env: Mapping[str, str]) -> str | None:
+    bucket = env.get("TRUST_UPLOAD_BUCKET") or None
+    if bucket is not None and not _BUCKET.fullmatch(bucket):
+        raise WrongSetting(
+            f"TRUST_UPLOAD_BUCKET is {bucket!r}; it takes the bucket's bare name, without s3:// or gs://."
+        )
+    return bucket
+
+
+def _webhook(env: Mapping[str, str]) -> Webhook | None:
+    url = env.get("TRUST_WEBHOOK")
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        named, parts = False, urlsplit("")
+    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    if not named or not safe or "@" in parts.netloc or parts.fragment or not _PLAIN.fullmatch(url):
+        raise WrongSetting(
+            "TRUST_WEBHOOK takes an https:// address without user name (http:// only on this machine itself)."
+        )
+    return Webhook(url, _secret(env.get("TRUST_WEBHOOK_SECRET", "").strip()))
+
+
+def _secret(text: str) -> bytes:
+    """`whsec_` and base64 (Standard Webhooks), or the bytes of any other text. Never quoted in an error."""
+    secret = text.encode()
+    if text.startswith("whsec_"):
+        try:
+            secret = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        except (binascii.Error, ValueError):
+            raise WrongSetting("TRUST_WEBHOOK_SECRET begins with whsec_, but what follows is no base64.") from None
+    if len(secret) < _SECRET_MIN:
+        raise WrongSetting(
+            f"TRUST_WEBHOOK needs TRUST_WEBHOOK_SECRET, {_SECRET_MIN} bytes or more: whsec_ and base64, or any text."
+        )
+    return secret
 
 
 def _weak_keys(env: Mapping[str, str]) -> frozenset[str]:

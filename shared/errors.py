@@ -197,6 +197,13 @@ class StoreUnavailable(TrustError):
     mend = "Try again in a few seconds."
 
 
+class KeysUnavailable(StoreUnavailable):
+    """The service that keeps the master keys does not answer, or will not let this function use them."""
+
+    code = "keys_unavailable"
+    says = "The key service does not answer; nothing was changed, or the change is safe to repeat."
+
+
 # ------------------------------------------------------------------------------- how things stand: conflicts
 
 
@@ -256,6 +263,12 @@ class DocumentTooLarge(Conflict):
     code = "document_too_large"
     says = "With this, {size} bytes would be kept together; {limit} fit."
     mend = "Delete what is not needed any more, or shorten comments, then repeat."
+
+
+class RotationRefused(Conflict):
+    code = "rotation_refused"
+    says = "The master key {key} cannot be rotated: {found}."
+    mend = "{hint}"
 
 
 class TooBusy(Conflict):
@@ -411,6 +424,14 @@ class NotAHost(Rejected):
     code = "host_not_allowed"
     says = "{host} is not a host of this organization."
     mend = "Use {hosts}; a custom domain is listed in the settings first."
+
+
+class Misplaced(Rejected):
+    """An upload to an object store, in a place that means nothing."""
+
+    code = "upload_misplaced"
+    says = "{place} is no place for an upload."
+    mend = "Put it under {org}/ca/, {org}/server/ or, named by the request's id, {org}/csr/."
 
 
 class InvalidPolicy(Rejected):

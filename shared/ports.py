@@ -128,6 +128,63 @@ class SightingQueue(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class UploadedObject:
+    """What an event says was put into an object store: a claim, until `ObjectReader.find` has looked.
+
+    Args:
+        version: the object's version or generation, where the event names it.
+        etag: of its content, where the event names it: the next best thing in a bucket without versions.
+    """
+
+    bucket: str
+    key: str
+    version: str | None = None
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundObject:
+    """One version of an object, as its store describes it."""
+
+    bucket: str
+    key: str
+    version: str | None
+    etag: str | None
+    size: int  # bytes
+    stored_at: datetime
+
+
+class ObjectReader(Protocol):
+    """Uploads in an object store. Each method raises StoreUnavailable where the store does not answer."""
+
+    def find(self, uploaded: UploadedObject) -> FoundObject | None:
+        """That very version; None where it is gone, or another one has taken its place."""
+        ...
+
+    def read(self, found: FoundObject) -> bytes | None:
+        """At most `found.size` bytes of that very version; None where it is gone by now."""
+        ...
+
+    def remove(self, found: FoundObject) -> None:
+        """Delete that very version and no other. Nothing there is fine."""
+        ...
+
+
+class Webhook(Protocol):
+    """Tells the platform's operator."""
+
+    def tell(self, message_id: str, body: bytes) -> None:
+        """Deliver *body* (JSON); the receiver may see a *message_id* more than once.
+
+        Raises: WebhookFailed."""
+        ...
+
+
+class WebhookFailed(Exception):
+    """What was told did not arrive. Says why, without the secret."""
+
+
 class Clock(Protocol):
     def __call__(self) -> datetime:
         """Now, aware, in UTC."""

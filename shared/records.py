@@ -12,6 +12,8 @@
     ApiKey              key/{orgId}/{key}
     Activity            activity/{orgId}/{kind} what happened, newest first
     Usage               usage/{orgId}/{day}     who connected: per CA, and a sample of identities
+    ReportRun           platform/expiry-report  how far the day's expiry report has come
+    Told                told/{day}/{message}    which webhook messages of the day have arrived
 
 `stored` and `loaded` translate; bytes travel as base64, times as RFC 3339, names as they stand here.
 """
@@ -323,3 +325,44 @@ class Usage(Record, frozen=True):
 
     cas: dict[str, CAUse] = {}
     clients: dict[str, Seen] = {}
+    batches: tuple[str, ...] = ()  # ids of the latest that were added: a queue may deliver one twice
+
+
+class SightingBatch(Record, frozen=True, kw_only=True):
+    """What one process saw of one org in a moment, added up: what travels through a queue. Of bounded size."""
+
+    id: str
+    org_id: str
+    at: dt.datetime  # of the newest
+    cas: dict[str, CAUse] = {}
+    clients: dict[str, Seen] = {}
+    refusals: tuple[Sighting, ...] = ()  # newest first
+
+    def encoded(self) -> bytes:
+        """As a message's body."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decoded(cls, data: bytes | str) -> "SightingBatch":
+        """Raises: ValueError, where it is none."""
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError("no batch of sightings") from error
+
+
+# ---------------------------------------------------------------------------------------------------- daily report
+
+
+class ReportRun(Record, frozen=True, kw_only=True):
+    """How far the day's expiry report has come: a run that is cut short goes on from here."""
+
+    day: str
+    after: str = ""  # the last org that is done
+    done: bool = False
+
+
+class Told(Record, frozen=True):
+    """A webhook message that has arrived."""
+
+    at: dt.datetime

@@ -4,6 +4,7 @@ Every change is one document. Activity entries travel in the changed document (i
 activity list afterwards, under ids of their own, so that copying twice does no harm and a crash in between loses none.
 """
 
+import hashlib
 import logging
 import random
 import secrets
@@ -31,7 +32,9 @@ from shared.records import (
     Org,
     Outboxed,
     Record,
+    ReportRun,
     ServerCertificate,
+    Told,
     Usage,
     loaded,
     stored,
@@ -93,14 +96,26 @@ def usage_place(org_id: str, day: str) -> Place[Usage]:
     return Place(Key(f"usage/{org_id}", day), Usage)
 
 
+def report_run_place() -> Place[ReportRun]:
+    return Place(Key(PLATFORM, "expiry-report"), ReportRun)
+
+
+def told_place(day: str, message_id: str) -> Place[Told]:
+    return Place(Key(f"told/{day}", message_id), Told)
+
+
 def activity_partition(org_id: str, kind: ActivityKind) -> str:
     return f"activity/{org_id}/{kind}"
 
 
-def activity_id(at: datetime) -> str:
-    """An id that sorts before those of all earlier moments."""
+def activity_id(at: datetime, about: str | None = None) -> str:
+    """An id that sorts before those of all earlier moments.
+
+    Args:
+        about: makes the id the same each time, so that what is told twice is written once (`append_once`)."""
     micros = int(at.timestamp() * 1_000_000)
-    return f"{_END_OF_TIME - micros:016x}-{secrets.token_hex(4)}"
+    tail = secrets.token_hex(4) if about is None else hashlib.sha256(about.encode()).hexdigest()[:16]
+    return f"{_END_OF_TIME - micros:016x}-{tail}"
 
 
 def new_version() -> str:
@@ -249,15 +264,33 @@ class Repository:
             key = Key(activity_partition(org_id, kind), min(one.id for one in entries))  # the newest's
             self._store.put(key, stored(ActivityPage(tuple(entries))), expected=None, expires=_until(newest))
 
-    def _copy(self, org_id: str, entry: Activity) -> bool:
-        """Put one entry into the activity list, if it is not there yet. Returns whether it is there now."""
-        if entry.id in self._copied:
-            return True
+    def told(self, org_id: str, entry_id: str, kind: ActivityKind) -> Activity | None:
+        """The entry that `append_once` wrote under that id, if it did."""
+        page = self.get(Place(Key(activity_partition(org_id, kind), entry_id), ActivityPage))
+        return page.entries[0] if page else None
+
+    def append_once(self, org_id: str, entry: Activity) -> bool:
+        """Write an entry whose id says what it is about. Returns False where it is there already."""
         key = Key(activity_partition(org_id, entry.kind), entry.id)
         try:
             self._store.put(key, stored(ActivityPage((entry,))), expected=None, expires=_until(entry))
         except WriteConflict:
-            pass  # copied before
+            return False
+        return True
+
+    def copy_outbox(self, org_id: str, entries: Sequence[Activity]) -> int:
+        """Put entries that wait in a document into the activity list, where a crash left them out. Returns how many
+        were missing."""
+        keys = {Key(activity_partition(org_id, one.kind), one.id): one for one in entries if one.id not in self._copied}
+        present = self._store.get_many(keys)
+        return sum(self.append_once(org_id, one) for key, one in keys.items() if key not in present)
+
+    def _copy(self, org_id: str, entry: Activity) -> bool:
+        """Put one entry into the activity list, if it is not there yet. Returns whether it is there now."""
+        if entry.id in self._copied:
+            return True
+        try:
+            self.append_once(org_id, entry)
         except StoreUnavailable:
             log.warning("an activity entry waits in its document", extra={"org": org_id, "entry": entry.id})
             return False

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.emulators import Emulators, Missing
 from tests.harness import Client, Service, make_service
 from tests.openssl import OpenSSL

@@ -1,4 +1,4 @@
-"""The servers that tests talk to: the Firestore emulator, moto and dynalite (both play DynamoDB).
+"""The servers that tests talk to: the emulators of Firestore and Pub/Sub, moto (AWS) and dynalite (DynamoDB again).
 
 Each is started at the first need, once for a whole run with all its workers, on a free port; it ends by itself when the
 run's first process is gone, however that came. What cannot be started says what is missing (`Missing`).
@@ -7,14 +7,16 @@ run's first process is gone, however that came. What cannot be started says what
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,7 +52,7 @@ class Emulators:
             return noted.read_text()
 
     def _start(self, name: str) -> str:
-        port = _free_port()
+        port = free_port()
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             supervisor = subprocess.Popen(
@@ -81,6 +83,13 @@ def _command(name: str, port: int) -> list[str]:
         case "dynalite":
             instant = ["--createTableMs", "0", "--deleteTableMs", "0", "--updateTableMs", "0"]
             return [_node(), str(_dynalite()), "--host", "127.0.0.1", "--port", str(port), *instant]
+        case "pubsub":
+            gcloud = shutil.which("gcloud")
+            if gcloud is None:
+                raise Missing("The Pub/Sub emulator is not here: `gcloud components install pubsub-emulator`.")
+            _java()
+            start = [gcloud, "beta", "emulators", "pubsub", "start", "--project=trust"]
+            return [*start, f"--host-port=127.0.0.1:{port}", f"--data-dir={tempfile.gettempdir()}/pubsub-{port}"]
     raise ValueError(name)
 
 
@@ -120,7 +129,7 @@ def _locked(file: Path) -> Iterator[None]:
         yield
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -139,12 +148,13 @@ def _answers(port: int) -> bool:
 
 def _serve(run: int, command: list[str]) -> None:
     """Run *command* for as long as the process *run* lives."""
-    server = subprocess.Popen(command)
+    server = subprocess.Popen(command, start_new_session=True)  # a group of its own: some are scripts with children
     try:
         while server.poll() is None and _lives(run):
             time.sleep(0.5)
     finally:
-        server.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 

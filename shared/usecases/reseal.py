@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from shared.ports import SealBroken
 from shared.records import DEFAULT, PLATFORM, DefaultCertificate, Record, Sealed, ServerCertificate
 from shared.repository import Place, default_place, server_place
 from shared.usecases.orgs import list_orgs
@@ -15,8 +16,9 @@ Keyed = ServerCertificate | DefaultCertificate
 def reseal(tools: Tools) -> tuple[int, int]:
     """Returns how many keys were sealed anew, and how many were current already. Safe to interrupt and repeat.
 
-    Raises: SealBroken, where a key does not open: its record stays as it is."""
+    Raises: SealBroken, naming the keys that do not open: their records stay as they are, all others are moved."""
     moved = current = 0
+    broken: list[str] = []
     for place, org_id, certificate_id in _places(tools):
         changed = False
 
@@ -27,8 +29,16 @@ def reseal(tools: Tools) -> tuple[int, int]:
                 return before
             return msgspec.structs.replace(before, key=_anew(tools, before.key, org_id, certificate_id))
 
-        tools.repository.change(place, alter)
+        try:
+            tools.repository.change(place, alter)
+        except SealBroken as error:
+            broken.append(f"{org_id}/{certificate_id} ({error})")
+            continue
         moved, current = moved + changed, current + (not changed)
+    if broken:
+        raise SealBroken(
+            f"{moved} sealed anew, {current} were current already; {len(broken)} do not open: {', '.join(broken)}"
+        )
     return moved, current
 
 

@@ -1,6 +1,6 @@
 """What every use case works with: the ports, and the few settings that rules need. Made once, in composition."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,6 +22,7 @@ class Tools:
     weak_keys: Container[str] = frozenset()  # ids of keys known to be weak (shared.validation.strength)
     rate_per_minute: int = 10  # new server certificates and requests of an org
     ca_rate_per_minute: int = 600  # new CA certificates of an org
+    decided: Callable[[str | None, str, str], None] = lambda org_id, code, decision: None  # counts decisions
 
 
 def entry(

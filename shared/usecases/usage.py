@@ -1,34 +1,94 @@
 """Who connected: what sightings add to an org's days, and what the days tell (last use, the dry run's sample)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
 
-from shared.records import Activity, ActivityKind, CAUse, Seen, Sighting, Usage
+from shared.records import Activity, ActivityKind, CAUse, Seen, Sighting, SightingBatch, Usage
 from shared.repository import KEEP_USAGE, Repository, activity_id, usage_place
 
 DAYS: Final = 30
 _CLIENTS_MAX: Final = 500  # in a day's sample
 _REFUSALS_MAX: Final = 20  # in one page
 _LEAF_MAX: Final = 8 * 1024  # bytes of DER kept with a refusal
+_LEAVES_MAX: Final = 96 * 1024  # bytes of DER in one batch: a queue's message holds 256 KiB (Amazon SQS)
+_BATCHES_MAX: Final = 128  # remembered in a day
 
 
 def record(repository: Repository, org_id: str, sightings: Sequence[Sighting]) -> None:
     """Add *sightings*, all of *org_id*, to the org's day and its list of refusals: at most one write for each.
 
     Raises: StoreUnavailable."""
-    if not sightings:
-        return
-    refusals = {(one.code, one.client_id, one.identity): one for one in sightings if one.decision == "deny"}
-    newest = sorted(refusals.values(), key=lambda one: one.at)[-_REFUSALS_MAX:]
-    repository.append(org_id, ActivityKind.REFUSAL, [_refusal(one) for one in reversed(newest)])
-    at = max(one.at for one in sightings)
-    repository.change(
-        usage_place(org_id, _day(at)), lambda before: _added(before or Usage(), sightings), expires=at + KEEP_USAGE
+    if sightings:
+        add(repository, org_id, [summed(org_id, sightings)])
+
+
+def summed(org_id: str, sightings: Sequence[Sighting]) -> SightingBatch:
+    """*sightings* (at least one, all of *org_id*) as one batch, of at most some 200 KB however many there are."""
+    cas: dict[str, CAUse] = {}
+    clients: dict[str, Seen] = {}
+    for one in sightings:
+        if one.ca_id is not None:
+            _count(cas, one.ca_id, CAUse(1, one.at))
+        if one.identity is not None:
+            _see(clients, one.identity, Seen(one.tls, one.shown, one.at))
+    return SightingBatch(
+        id=secrets.token_hex(6),
+        org_id=org_id,
+        at=max(one.at for one in sightings),
+        cas=cas,
+        clients=clients,
+        refusals=tuple(_light(_newest(one for one in sightings if one.decision == "deny"))),
     )
+
+
+def add(repository: Repository, org_id: str, batches: Sequence[SightingBatch]) -> None:
+    """Add *batches*, all of *org_id*: one write for each day they are of, and one for their refusals.
+
+    One that was added before is left out, so what a queue delivers twice counts once. (The last hundred or so are
+    remembered. Refusals are written second: a crash in between loses them, which a sample may.)
+
+    Raises: StoreUnavailable."""
+    by_day: dict[str, dict[str, SightingBatch]] = {}
+    for batch in batches:
+        by_day.setdefault(_day(batch.at), {})[batch.id] = batch
+    for day, of_day in by_day.items():
+        fresh: list[SightingBatch] = []
+
+        def alter(before: Usage | None, of_day: Mapping[str, SightingBatch] = of_day) -> Usage | None:
+            nonlocal fresh
+            usage = before or Usage()
+            fresh = [one for one in of_day.values() if one.id not in usage.batches]
+            return _added(usage, fresh) if fresh else before
+
+        newest = max(one.at for one in of_day.values())
+        repository.change(usage_place(org_id, day), alter, expires=newest + KEEP_USAGE)
+        refusals = _newest(refusal for one in fresh for refusal in one.refusals)
+        repository.append(org_id, ActivityKind.REFUSAL, [_refusal(one) for one in refusals])
+
+
+def _newest(refusals: Iterable[Sighting]) -> list[Sighting]:
+    """At most so many, newest first; of what is the same again and again, the latest."""
+    latest: dict[tuple[str, str | None, str | None], Sighting] = {}
+    for one in refusals:
+        key = (one.code, one.client_id, one.identity)
+        if key not in latest or latest[key].at <= one.at:
+            latest[key] = one
+    return sorted(latest.values(), key=lambda one: one.at, reverse=True)[:_REFUSALS_MAX]
+
+
+def _light(refusals: Iterable[Sighting]) -> Iterator[Sighting]:
+    """The same, without leaves that are too long, or come when enough were kept."""
+    room = _LEAVES_MAX
+    for one in refusals:
+        size = len(one.certificate or b"")
+        kept = size <= min(room, _LEAF_MAX)
+        room -= size if kept else 0
+        yield one if kept else msgspec.structs.replace(one, certificate=None)
 
 
 def _refusal(one: Sighting) -> Activity:
@@ -42,20 +102,31 @@ def _refusal(one: Sighting) -> Activity:
         code=one.code,
         client_id=one.client_id,
         server_name=one.server_name,
-        certificate=one.certificate if one.certificate and len(one.certificate) <= _LEAF_MAX else None,
+        certificate=one.certificate,
         failing=one.failing,
     )
 
 
-def _added(day: Usage, sightings: Sequence[Sighting]) -> Usage:
+def _added(day: Usage, batches: Sequence[SightingBatch]) -> Usage:
     cas, clients = dict(day.cas), dict(day.clients)
-    for one in sightings:
-        if one.ca_id is not None:
-            before = cas.get(one.ca_id)
-            cas[one.ca_id] = CAUse((before.count if before else 0) + 1, max(one.at, before.last) if before else one.at)
-        if one.identity is not None and (one.identity in clients or len(clients) < _CLIENTS_MAX):
-            clients[one.identity] = Seen(one.tls, one.shown, one.at)
-    return msgspec.structs.replace(day, cas=cas, clients=clients)
+    for batch in batches:
+        for ca_id, use in batch.cas.items():
+            _count(cas, ca_id, use)
+        for identity, seen in batch.clients.items():
+            _see(clients, identity, seen)
+    ids = (*day.batches, *(one.id for one in batches))[-_BATCHES_MAX:]
+    return Usage(cas, clients, ids)
+
+
+def _count(cas: dict[str, CAUse], ca_id: str, use: CAUse) -> None:
+    before = cas.get(ca_id)
+    cas[ca_id] = CAUse(before.count + use.count, max(before.last, use.last)) if before else use
+
+
+def _see(clients: dict[str, Seen], identity: str, seen: Seen) -> None:
+    before = clients.get(identity)
+    if before.at <= seen.at if before else len(clients) < _CLIENTS_MAX:
+        clients[identity] = seen
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ def verify_client(tools: Tools, credentials: Credentials, presented: Presented, 
         index = tools.repository.get(ca_index_place(facts.org_id))
         has_active_ca = index is not None and any(index.cas.values())
         verdict = _judged(tools, presented, caller.asker, replace(facts, has_active_ca=has_active_ca), at)
+    if not explain:
+        tools.decided(facts.org_id if facts else None, verdict.code, verdict.decision.value)
     if facts and not explain and caller.asker.may_ask_about(facts.org_id):
         tools.sightings.offer(_sighting(presented, verdict, facts.org_id, at))
     return verdict

@@ -1,0 +1,157 @@
+"""KeySealer whose master key is in AWS KMS (TRUST_KEYS=awskms:<key id, ARN or alias>).
+
+GenerateDataKey makes each data key; org and certificate id are its encryption context, so KMS itself refuses to open
+it for another place, and CloudTrail tells which certificate a key was opened for. What a secret is sealed under is
+named by the key's ARN and the id of its key material:
+
+* RotateKeyOnDemand gives the key new material: the name changes, KMS goes on opening what the old material sealed.
+* Pointing the setting (or an alias) at another key does the same; the old key must stay enabled until `reseal` ran.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from shared.adapters.envelope import DataKey, EnvelopeSealer, Place, Remembered
+from shared.errors import KeysUnavailable, RotationRefused
+from shared.ports import SealBroken
+
+log = logging.getLogger(__name__)
+
+_SCHEME: Final = "awskms:"
+_MATERIAL: Final = "#"  # between ARN and material id: neither holds one
+# What retrying cannot mend: another place, a changed blob, a key that is disabled, pending deletion or gone.
+_BROKEN: Final = frozenset(
+    (
+        "InvalidCiphertextException",
+        "IncorrectKeyException",
+        "DisabledException",
+        "KMSInvalidStateException",
+        "NotFoundException",
+        "InvalidKeyUsageException",
+        "ValidationException",
+    )
+)
+_ROTATION_SECONDS: Final = 60.0  # how long a rotation may take to come into force
+
+
+def _connect() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    # A person waits for the answer: two tries of a few seconds, not botocore's minute.
+    return boto3.client(
+        "kms", config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2, "mode": "standard"})
+    )
+
+
+class AwsKmsSealer(EnvelopeSealer):
+    """
+    Args:
+        key: id, ARN or alias (`alias/…`) of a symmetric encryption key; an ARN where it is another account's.
+        connect: makes the client, at the first call.
+    """
+
+    def __init__(
+        self, key: str, *, connect: Callable[[], Any] = _connect, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._key = key
+        self._connect = connect
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._remembered = Remembered()
+
+    def rotate(self) -> str:
+        """Give the key new key material (RotateKeyOnDemand), and wait until it is in force.
+
+        Raises: RotationRefused, KeysUnavailable."""
+        key_id = self._describe()["KeyId"]
+        with self._asking("rotate", refused=RotationRefused):
+            self._kms().rotate_key_on_demand(KeyId=key_id)
+            deadline = time.monotonic() + _ROTATION_SECONDS
+            while "OnDemandRotationStartDate" in self._kms().get_key_rotation_status(KeyId=key_id):
+                if time.monotonic() > deadline:
+                    log.warning("the key's rotation is still under way", extra={"key": self._key})
+                    break
+                self._sleep(1)
+        self._remembered.forget()
+        return self._current()
+
+    def _new_data_key(self, place: Place) -> DataKey:
+        with self._asking("seal"):
+            made = self._kms().generate_data_key(KeyId=self._key, KeySpec="AES_256", EncryptionContext=_context(place))
+        master = _name(made["KeyId"], made.get("KeyMaterialId"))
+        self._remembered.set(master)
+        return DataKey(master, made["CiphertextBlob"], made["Plaintext"])
+
+    def _unwrap(self, master: str, wrapped: bytes, place: Place) -> bytes:
+        arn, _, _ = master.removeprefix(_SCHEME).partition(_MATERIAL)
+        if not master.startswith(_SCHEME) or not arn:
+            raise SealBroken(f"the master key {master!r} is not here")
+        with self._asking("open", refused=SealBroken):
+            # Naming the key makes KMS refuse a blob that another key wrapped (AWS's own advice for Decrypt).
+            opened = self._kms().decrypt(KeyId=arn, CiphertextBlob=wrapped, EncryptionContext=_context(place))
+        plain: bytes = opened["Plaintext"]
+        return plain
+
+    def _current(self) -> str:
+        name = self._remembered.get()
+        if name is None:
+            found = self._describe()
+            name = _name(found["Arn"], found.get("CurrentKeyMaterialId"))
+            self._remembered.set(name)
+        return name
+
+    def _describe(self) -> dict[str, Any]:
+        with self._asking("describe"):
+            found: dict[str, Any] = self._kms().describe_key(KeyId=self._key)["KeyMetadata"]
+        return found
+
+    def _kms(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    @contextmanager
+    def _asking(self, what: str, refused: type[SealBroken] | type[RotationRefused] | None = None) -> Iterator[None]:
+        """KMS's errors in the port's words; where *refused* is None, nothing but KeysUnavailable is left to say."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code"))
+            # The code says what is wrong; the message may quote names, never a key.
+            log.error("the key service refused to %s: %s", what, code, extra={"key": self._key})
+            if refused is SealBroken and code in _BROKEN:
+                raise SealBroken(f"the key service says {code}") from error
+            if refused is RotationRefused and code in _UNROTATABLE:
+                found, hint = _UNROTATABLE[code]
+                raise RotationRefused(key=self._key, found=found, hint=hint) from error
+            raise KeysUnavailable from error
+        except BotoCoreError as error:  # no network, no credentials, no region
+            log.error("the key service cannot be asked to %s: %s", what, type(error).__name__, extra={"key": self._key})
+            raise KeysUnavailable from error
+
+
+_ANOTHER: Final = "Make another key and point TRUST_KEYS (or its alias) at it; the old one must stay enabled."
+_UNROTATABLE: Final = {
+    "ConflictException": ("a rotation is under way already", "Repeat it when that is done."),
+    "LimitExceededException": ("it was rotated on demand as often as AWS allows", _ANOTHER),
+    "UnsupportedOperationException": ("its kind does not rotate on demand", _ANOTHER),
+    "KMSInvalidStateException": ("it is not enabled", "Enable it."),
+    "DisabledException": ("it is not enabled", "Enable it."),
+}
+
+
+def _context(place: Place) -> dict[str, str]:
+    return {"org": place.org_id, "certificate": place.certificate_id}
+
+
+def _name(arn: str, material: str | None) -> str:
+    return f"{_SCHEME}{arn}{_MATERIAL}{material}" if material else f"{_SCHEME}{arn}"

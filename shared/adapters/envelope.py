@@ -1,0 +1,100 @@
+"""Envelope encryption, the same for every kind of master key.
+
+Each secret is sealed with AES-256-GCM under a data key of its own; a master key, which never leaves where it lives,
+wraps the data key. Org and certificate id are bound into both: as associated data of the secret, and as whatever the
+master key's home calls it (associated data, encryption context). A sealed key that is moved to another place in the
+store therefore does not open, even for somebody who may use the master key.
+"""
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from shared.ports import SealBroken
+from shared.records import Sealed
+
+DATA_KEY_BYTES: Final = 32  # AES-256
+NONCE_BYTES: Final = 12  # of GCM (NIST SP 800-38D, 8.2); a data key seals once, so a random one cannot repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a secret is sealed for."""
+
+    org_id: str
+    certificate_id: str
+
+    @property
+    def associated(self) -> bytes:
+        """As associated data. An orgId holds no slash, so no two places read alike."""
+        return f"{self.org_id}/{self.certificate_id}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A fresh data key, in the clear and wrapped, and the name of the master key that wrapped it."""
+
+    master: str
+    wrapped: bytes
+    plain: bytes = field(repr=False)
+
+
+class EnvelopeSealer(ABC):
+    """See `shared.ports.KeySealer`. A subclass says where the master keys live."""
+
+    @abstractmethod
+    def _new_data_key(self, place: Place) -> DataKey:
+        """A fresh data key, wrapped for *place* by the master key that seals now. Raises: KeysUnavailable."""
+
+    @abstractmethod
+    def _unwrap(self, master: str, wrapped: bytes, place: Place) -> bytes:
+        """The data key that *master* wrapped for *place*. Raises: SealBroken, KeysUnavailable."""
+
+    @abstractmethod
+    def _current(self) -> str:
+        """The name of the master key that seals now. Raises: KeysUnavailable."""
+
+    @abstractmethod
+    def rotate(self) -> str:
+        """Make a new master key (or a new version of it), which seals from now on. Returns its name."""
+
+    def seal(self, secret: bytes, *, org_id: str, certificate_id: str) -> Sealed:
+        place = Place(org_id, certificate_id)
+        key = self._new_data_key(place)
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return Sealed(key.master, key.wrapped, nonce, AESGCM(key.plain).encrypt(nonce, secret, place.associated))
+
+    def open(self, sealed: Sealed, *, org_id: str, certificate_id: str) -> bytes:
+        place = Place(org_id, certificate_id)
+        plain = self._unwrap(sealed.master, sealed.wrapped, place)
+        try:
+            return AESGCM(plain).decrypt(sealed.nonce, sealed.ciphertext, place.associated)
+        except (InvalidTag, ValueError) as error:  # ValueError: a nonce or key of a length that seal never makes
+            raise SealBroken("it was sealed for another place, or changed since") from error
+
+    def is_current(self, sealed: Sealed) -> bool:
+        return sealed.master == self._current()
+
+
+class Remembered:
+    """The name of the current master key, for a minute: `reseal` asks for it once a record, and key services count
+    such questions. A seal that succeeds names it too, so what is remembered is never older than the last seal."""
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self._seconds = seconds
+        self._known: tuple[str, float] | None = None  # name, until when (monotonic); replaced as a whole
+
+    def get(self) -> str | None:
+        known = self._known
+        return known[0] if known and time.monotonic() < known[1] else None
+
+    def set(self, name: str) -> None:
+        self._known = name, time.monotonic() + self._seconds
+
+    def forget(self) -> None:
+        self._known = None

@@ -1,0 +1,170 @@
+"""The upload folder of a single machine: `make run` takes what is put there, as a deployment takes objects."""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.watch_uploads import UploadWatcher
+from shared.errors import StoreUnavailable
+from tests import certs
+from tests.harness import Service
+
+ROOT = certs.ca("Root")
+
+
+@dataclass
+class Folder:
+    service: Service
+    root: Path
+    watcher: UploadWatcher
+
+    def put(self, key: str, data: str | bytes) -> Path:
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return path
+
+    def look(self, times: int = 2) -> None:
+        for _ in range(times):
+            self.watcher.look()
+
+    def files(self) -> list[str]:
+        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file() or path.is_symlink())
+        return sorted(str(one) for one in found if one.name != ".readme")
+
+    def ids(self, what: str) -> list[str]:
+        found = self.service.client("viewer").get(f"/authentication/{what}certificates").ok()["results"]
+        return [one["id"] for one in found if one["id"] != "default"]
+
+
+@pytest.fixture
+def folder(service: Service) -> Folder:
+    root = service.app.settings.data / "uploads"
+    root.mkdir()
+    return Folder(service, root, UploadWatcher(service.app))
+
+
+def test_a_ca_put_into_the_folder_is_trusted_and_put_away(folder: Folder) -> None:
+    """It is taken at the second look, and kept under .done."""
+    folder.put("mtxpd0/ca/root.pem", ROOT.pem)
+    folder.look()
+    assert len(folder.ids("ca")) == 1
+    assert folder.files() == [".done/mtxpd0/ca/root.pem"]
+
+
+def test_a_file_that_is_still_being_written_is_not_taken(folder: Folder) -> None:
+    """Half a certificate would be refused: only what did not change between two looks is taken."""
+    half = len(ROOT.pem) // 2
+    path = folder.put("mtxpd0/ca/root.pem", ROOT.pem[:half])
+    folder.look(1)
+    path.write_text(ROOT.pem)
+    folder.look(1)
+    assert folder.ids("ca") == []
+    folder.look(1)
+    assert len(folder.ids("ca")) == 1
+
+
+@pytest.mark.parametrize("name", [".root.pem", "root.pem.part", "root.pem.tmp", "root.pem~"])
+def test_a_transfer_that_goes_on_is_left_alone(name: str, folder: Folder) -> None:
+    """It takes its own name when it is whole."""
+    folder.put(f"mtxpd0/ca/{name}", ROOT.pem)
+    folder.look(3)
+    assert folder.files() == [f"mtxpd0/ca/{name}"]
+    assert folder.ids("ca") == []
+
+
+def test_a_server_certificates_bundle_is_deleted_when_it_is_imported(folder: Folder) -> None:
+    """Its key is sealed in the store; no plain copy stays."""
+    issued = certs.server(folder.service.host(), ROOT)
+    folder.put("mtxpd0/server/prod.pem", issued.key_pem + issued.pem)
+    folder.look()
+    assert len(folder.ids("server")) == 1
+    assert folder.files() == []
+
+
+def test_a_refused_file_says_why(folder: Folder) -> None:
+    """Beside it, in words; readable by its owner alone, for it may hold a key."""
+    issued = certs.server(folder.service.host(), ROOT)
+    folder.put("mtxpd0/server/prod.pem", certs.key_pem(issued.key, "secret") + issued.pem)
+    folder.look()
+    refused = ".refused/mtxpd0/server/prod.pem"
+    assert folder.files() == [refused, f"{refused}.txt"]
+    assert (folder.root / f"{refused}.txt").read_text() == (
+        "passphrase_required: This key is encrypted. Give its passphrase.\n"
+    )
+    assert stat.S_IMODE((folder.root / refused).stat().st_mode) == 0o600
+    folder.look()
+    assert folder.files() == [refused, f"{refused}.txt"], "and is not taken again"
+
+
+@pytest.mark.parametrize("key", ["nobody/ca/x.pem", "x.pem", "ca/x.pem"])
+def test_a_file_of_no_org_is_refused_too(key: str, folder: Folder) -> None:
+    """It would lie there unseen."""
+    folder.put(key, ROOT.pem)
+    folder.look()
+    assert folder.files() == [f".refused/{key}", f".refused/{key}.txt"]
+
+
+def test_links_are_not_followed(folder: Folder, tmp_path: Path) -> None:
+    """Neither to files nor to folders."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "root.pem").write_text(ROOT.pem)
+    (folder.root / "mtxpd0").mkdir()
+    (folder.root / "mtxpd0" / "ca").symlink_to(outside)
+    (folder.root / "mtxpd0" / "root.pem").symlink_to(outside / "root.pem")
+    folder.look(3)
+    assert folder.ids("ca") == []
+    assert os.listdir(outside) == ["root.pem"]
+
+
+def test_a_store_that_does_not_answer_leaves_the_file_for_the_next_look(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is refused for the service's own trouble."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable
+
+    folder.put("mtxpd0/ca/root.pem", ROOT.pem)
+    with monkeypatch.context() as patched:
+        patched.setattr(folder.service.store, "put", fails)
+        folder.look(3)
+    assert folder.files() == ["mtxpd0/ca/root.pem"]
+    folder.look(1)
+    assert folder.files() == [".done/mtxpd0/ca/root.pem"]
+
+
+def test_a_start_after_a_crash_puts_away_what_was_taken(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receipt was written, the file not yet moved: it is moved, and not imported again."""
+    folder.put("mtxpd0/ca/root.pem", ROOT.pem)
+    never: Callable[..., None] = lambda *_: None  # noqa: E731
+    with monkeypatch.context() as patched:
+        patched.setattr(UploadWatcher, "_put_away", never)
+        folder.look()
+    folder.service.client("operator").delete(f"/authentication/cacertificates/{folder.ids('ca')[0]}").ok(204)
+    later = UploadWatcher(folder.service.app)
+    later.look()
+    later.look()
+    assert folder.files() == [".done/mtxpd0/ca/root.pem"]
+    assert folder.ids("ca") == []
+
+
+def test_the_thread_looks_until_it_is_closed(service: Service) -> None:
+    """What `make run` starts: the folder is made, and a file in it is taken without anybody's call."""
+    watcher = UploadWatcher(service.app, pause=0.01)
+    watcher.start()
+    root = service.app.settings.data / "uploads"
+    (root / "mtxpd0" / "ca").mkdir(parents=True)
+    (root / "mtxpd0" / "ca" / "root.pem").write_text(ROOT.pem)
+    done = root / ".done" / "mtxpd0" / "ca" / "root.pem"
+    while not done.exists():  # the test's own time limit ends a wait for nothing
+        os.sched_yield()
+    watcher.close()
+    watcher.close()
+    assert len(Folder(service, root, watcher).ids("ca")) == 1
