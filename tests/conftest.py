@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulators import aws, moto_port, pubsub, pubsub_port, run_folder  # noqa: F401 - fixtures
+from tests.clouds import aws, moto_port, pubsub, pubsub_port, run_folder  # noqa: F401 - fixtures
 from tests.harness import Client, Service, make_service
 from tests.openssl import OpenSSL
 

@@ -13,7 +13,7 @@ from shared.adapters.s3_reader import S3Reader
 from shared.errors import StoreUnavailable
 from shared.ports import FoundObject, ObjectReader, UploadedObject
 from tests import gcs_server
-from tests.emulators import Aws, aws_environment, free_port
+from tests.clouds import Aws, aws_environment, free_port
 from tests.gcs_server import GcsServer
 
 KEY = "mtxpd0/ca/a b+c%20ü€😀..%2F.pem"

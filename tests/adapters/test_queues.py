@@ -24,7 +24,7 @@ from shared.usecases.usage import lately, summed
 from shared.validation.policy import Shown
 from tests import certs
 from tests.certs import NOON
-from tests.emulators import Aws, PubSub, aws_environment, free_port
+from tests.clouds import Aws, PubSub, aws_environment, free_port
 from tests.events import recorded
 from tests.harness import Service
 

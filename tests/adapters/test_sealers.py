@@ -26,7 +26,7 @@ from shared.usecases.reseal import reseal
 from shared.usecases.tools import Tools
 from shared.usecases.upload_server_cert import upload_server_cert
 from tests import certs
-from tests.emulators import Aws, aws_environment, free_port
+from tests.clouds import Aws, aws_environment, free_port
 from tests.harness import Service, make_service
 from tests.kms_server import KEY, KmsServer, serving
 

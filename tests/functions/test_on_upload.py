@@ -20,7 +20,7 @@ from shared.records import Role
 from shared.usecases.default_certificate import ensure_default
 from shared.usecases.orgs import create_key, create_org
 from tests import certs, gcs_server
-from tests.emulators import Aws
+from tests.clouds import Aws
 from tests.events import recorded
 from tests.gcs_server import GcsServer
 from tests.harness import Client
