@@ -89,7 +89,7 @@ def _command(name: str, port: int) -> list[str]:
                 raise Missing("The Pub/Sub emulator is not here: `gcloud components install pubsub-emulator`.")
             _java()
             start = [gcloud, "beta", "emulators", "pubsub", "start", "--project=trust"]
-            return [*start, f"--host-port=127.0.0.1:{port}", f"--data-dir={tempfile.gettempdir()}/pubsub-{port}"]
+            return [*start, f"--host-port=127.0.0.1:{port}", f"--data-dir={tempfile.mkdtemp(prefix='pubsub-')}"]
     raise ValueError(name)
 
 
