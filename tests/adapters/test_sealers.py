@@ -36,7 +36,7 @@ SECRET = b"-----BEGIN PRIVATE KEY-----"
 
 @dataclass
 class Home:
-    """A place where master keys live."""
+    """A where where master keys live."""
 
     again: Callable[[], EnvelopeSealer]  # as another process would see it
     rotate: Callable[[], object]  # a new master key, made by whoever runs the platform
@@ -116,12 +116,12 @@ def test_nothing_of_the_secret_is_in_what_is_stored(home: Home) -> None:
     assert one.wrapped != two.wrapped
 
 
-@pytest.mark.parametrize("place", [{"org_id": "other1"}, {"certificate_id": "43"}])
-def test_a_sealed_key_moved_to_another_document_does_not_open(home: Home, place: dict[str, str]) -> None:
+@pytest.mark.parametrize("where", [{"org_id": "other1"}, {"certificate_id": "43"}])
+def test_a_sealed_key_moved_to_another_document_does_not_open(home: Home, where: dict[str, str]) -> None:
     """Whoever can write to the store cannot make one org's key serve as another's."""
     sealer = home.sealer
     with pytest.raises(SealBroken):
-        opened_by(sealer, sealed_by(sealer), **place)
+        opened_by(sealer, sealed_by(sealer), **where)
 
 
 @pytest.mark.parametrize("part", ["ciphertext", "wrapped", "nonce"])
@@ -151,7 +151,7 @@ def test_the_master_key_itself_is_bound_to_the_place(home: Home) -> None:
 
 
 def test_the_secret_itself_is_bound_to_the_place(home: Home) -> None:
-    """And where the data key is known for another place, the secret still does not open there."""
+    """And where the data key is known for another where, the secret still does not open there."""
     sealer = home.sealer
     key = sealer._new_data_key(Place("other1", "42"))
     nonce = b"n" * 12
