@@ -128,6 +128,28 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 
+@dataclass(frozen=True)
+class Event:
+    """A function that the platform itself calls; never on the public router.
+
+    Args:
+        trigger: what calls it: "object" (the upload bucket's new objects), "queue" (TRUST_QUEUE) or "schedule" (daily).
+        aws, gcp: `module:name` of its entry point in each cloud.
+    """
+
+    function: str
+    trigger: str
+    aws: str
+    gcp: str
+
+
+EVENTS: Final[tuple[Event, ...]] = (
+    Event("onUpload", "object", "functions.aws_events:on_upload", "functions.gcp_events:on_upload"),
+    Event("recordSightings", "queue", "functions.aws_events:record_sightings", "functions.gcp_events:record_sightings"),
+    Event("expiryReport", "schedule", "functions.aws_events:expiry_report", "functions.gcp_events:expiry_report"),
+)
+
+
 def routes_of(function: str) -> Iterator[Route]:
     """The lines of one deployable function."""
     return (route for route in ROUTES if route.function == function)

@@ -105,10 +105,18 @@ def _logical(one: Function, kind: str) -> str:
 
 
 _READ: Final = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"]
-_UPLOADS: Final = {"Fn::Sub": "arn:${AWS::Partition}:s3:::${self:custom.uploads}/*"}
+_BUCKET: Final = "arn:${AWS::Partition}:s3:::${self:custom.uploads}"
+_UPLOADS: Final = [{"Fn::Sub": _BUCKET}, {"Fn::Sub": f"{_BUCKET}/*"}]
 _PLACE: Final = {"Null": {"kms:EncryptionContext:org": "false", "kms:EncryptionContext:certificate": "false"}}
 _HEAR: Final = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
-_CLEAR: Final = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:GetObjectVersion"]
+_CLEAR: Final = [
+    "s3:DeleteObject",
+    "s3:DeleteObjectVersion",
+    "s3:GetObject",
+    "s3:GetObjectVersion",
+    "s3:ListBucket",  # these two so that an object that is gone is answered 404, not 403
+    "s3:ListBucketVersions",
+]
 
 # What each right is on AWS; infra/terraform/aws/functions.tf says the same, and a test compares them.
 GRANTS: Final[Mapping[Right, Mapping[str, Any]]] = {
@@ -128,7 +136,9 @@ def _roles() -> dict[str, Any]:
 
 def _role(one: Function) -> dict[str, Any]:
     name = "${self:service}-${self:provider.stage}-" + one.name
-    logs = {"Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/lambda/" + name + ":*"}
+    logs = {
+        "Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/lambda/" + name + ":*"
+    }
     allowed: list[dict[str, Any]] = [{"Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": logs}]
     allowed += [dict(GRANTS[right]) for right in sorted(one.rights) if right in GRANTS]
     if one.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE):

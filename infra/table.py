@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from functions.routes import ROUTES, Route, routes_of
+from functions.routes import EVENTS, ROUTES, Route, routes_of
 
 
 class Trigger(StrEnum):
     HTTP = "http"
-    UPLOAD = "upload"  # an object was put into the upload bucket
+    UPLOAD = "object"  # an object was put into the upload bucket
     SCHEDULE = "schedule"  # once a day
     QUEUE = "queue"  # messages of the queue behind the answer
 
@@ -63,8 +63,9 @@ class Function:
 
     @property
     def lambda_handler(self) -> str:
-        module = "aws" if self.trigger is Trigger.HTTP else "aws_events"
-        return f"functions/{module}.{self.stem}"
+        """As Lambda wants it: `functions/aws.verify_client`."""
+        entry = next((event.aws for event in EVENTS if event.function == self.name), f"functions.aws:{self.stem}")
+        return entry.replace(".", "/").replace(":", ".")
 
     @property
     def routes(self) -> tuple[Route, ...]:

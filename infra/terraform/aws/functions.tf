@@ -80,13 +80,16 @@ locals {
 
   # What each right of infra/table.py is on AWS.
   grants = {
-    read    = { actions = local.reading, resources = [aws_dynamodb_table.documents.arn] }
-    change  = { actions = concat(local.reading, local.changing), resources = [aws_dynamodb_table.documents.arn] }
-    seal    = { actions = ["kms:GenerateDataKey"], resources = [aws_kms_key.master.arn] }
-    open    = { actions = ["kms:Decrypt"], resources = [aws_kms_key.master.arn] }
-    tell    = { actions = ["sqs:SendMessage"], resources = [aws_sqs_queue.sightings.arn] }
-    hear    = { actions = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], resources = [aws_sqs_queue.sightings.arn] }
-    uploads = { actions = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:GetObjectVersion"], resources = ["${aws_s3_bucket.uploads.arn}/*"] }
+    read   = { actions = local.reading, resources = [aws_dynamodb_table.documents.arn] }
+    change = { actions = concat(local.reading, local.changing), resources = [aws_dynamodb_table.documents.arn] }
+    seal   = { actions = ["kms:GenerateDataKey"], resources = [aws_kms_key.master.arn] }
+    open   = { actions = ["kms:Decrypt"], resources = [aws_kms_key.master.arn] }
+    tell   = { actions = ["sqs:SendMessage"], resources = [aws_sqs_queue.sightings.arn] }
+    hear   = { actions = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], resources = [aws_sqs_queue.sightings.arn] }
+    uploads = { # the last two so that an object that is gone is answered 404, not 403
+      actions   = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:ListBucketVersions"]
+      resources = [aws_s3_bucket.uploads.arn, "${aws_s3_bucket.uploads.arn}/*"]
+    }
   }
 }
 
@@ -114,7 +117,7 @@ data "aws_iam_policy_document" "function" {
     }
   }
   dynamic "statement" {
-    for_each = contains(["upload", "schedule"], each.value.trigger) ? [1] : []
+    for_each = contains(["object", "schedule"], each.value.trigger) ? [1] : []
     content {
       sid       = "failed"
       actions   = ["sqs:SendMessage"]

@@ -9,8 +9,8 @@ locals {
   packages  = coalesce(var.packages, "${path.module}/../../../dist/aws")
   account   = data.aws_caller_identity.me.account_id
 
-  by_trigger = { for trigger in ["http", "upload", "schedule", "queue"] : trigger => [for name, one in local.functions : name if one.trigger == trigger] }
-  on_upload  = one(local.by_trigger["upload"])
+  by_trigger = { for trigger in ["http", "object", "schedule", "queue"] : trigger => [for name, one in local.functions : name if one.trigger == trigger] }
+  on_upload  = one(local.by_trigger["object"])
   report     = one(local.by_trigger["schedule"])
   consumer   = one(local.by_trigger["queue"])
 
