@@ -102,10 +102,10 @@ class _Imports:
 
 def _imports(name: str) -> _Imports:
     """What the module *name* imports: at its top or in a function, but not only for type checkers."""
-    path = _path(name)
-    assert path is not None, name
     names: set[str] = set()
-    for node in _run(ast.parse(path.read_text(encoding="utf-8"))):
+    path = _path(name)
+    source = path.read_text(encoding="utf-8") if path else ""
+    for node in _run(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
@@ -213,28 +213,38 @@ def _unpacked(wheels: frozenset[str], python: str, arch: str) -> Path:
 # ------------------------------------------------------------------------------------------------------- packages
 
 
-def contents(function: Function, *, python: str, arch: str) -> dict[str, Path]:
-    """Name in the package -> file."""
-    modules = modules_of(function)
-    files = {path.relative_to(ROOT).as_posix(): path for name in modules if (path := _path(name))}
-    if wheels := wheels_of(modules):
-        folder = _unpacked(wheels, python, arch)
-        files |= {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: files[name] for name in sorted(files) if not any(fnmatch.fnmatch(name, one) for one in DROP)}
-
-
 def build(function: Function, folder: Path, *, python: str, arch: str) -> Path:
     """Write *function*'s package into *folder*. Raises: CannotPackage."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{function.name}.zip"
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, path in contents(function, python=python, arch=arch).items():
-            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest a zip can say
-            entry.create_system = 3  # Unix, on whatever system this runs
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, path.read_bytes(), compresslevel=6)
+    modules = modules_of(function)
+    own = {path.relative_to(ROOT).as_posix(): path for name in modules if (path := _path(name))}
+    if wheels := wheels_of(modules):
+        shutil.copyfile(_zipped(_unpacked(wheels, python, arch)), target)
+    with zipfile.ZipFile(target, "a" if wheels else "w") as archive:
+        _add(archive, own)
     return target
+
+
+def _zipped(unpacked: Path) -> Path:
+    """The wheels' part of a package: the same for most functions, and most of the work."""
+    target = unpacked.with_suffix(".zip")
+    if not target.exists():
+        files = {path.relative_to(unpacked).as_posix(): path for path in unpacked.rglob("*") if path.is_file()}
+        kept = {name: path for name, path in files.items() if not any(fnmatch.fnmatch(name, one) for one in DROP)}
+        with tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as file, zipfile.ZipFile(file, "w") as archive:
+            _add(archive, kept)
+        os.replace(file.name, target)
+    return target
+
+
+def _add(archive: zipfile.ZipFile, files: Mapping[str, Path]) -> None:
+    for name in sorted(files):
+        entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest a zip can say
+        entry.create_system = 3  # Unix, on whatever system this runs
+        entry.external_attr = 0o644 << 16
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(entry, files[name].read_bytes(), compresslevel=6)
 
 
 @click.command(help=__doc__)

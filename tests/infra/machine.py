@@ -47,7 +47,7 @@ def npm_folder() -> Path:
 def _npm_folder(npm: str) -> Path:
     folder, lock = ROOT / "infra/node_modules", ROOT / "infra/package-lock.json"
     stamp = folder / ".of-lock"
-    with _alone("npm"):
+    with alone("npm"):
         if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
             command = [npm, "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund", "--silent"]
             done = subprocess.run(command, cwd=ROOT / "infra", capture_output=True, text=True)
@@ -58,7 +58,7 @@ def _npm_folder(npm: str) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
+def alone(name: str) -> Iterator[None]:
     """One process at a time: tests run in several."""
     import fcntl
 

@@ -4,8 +4,13 @@ resource "aws_sqs_queue" "sightings" {
   message_retention_seconds  = 86400
   visibility_timeout_seconds = 6 * local.functions[local.consumer].timeout # AWS's advice for a Lambda that receives
   sqs_managed_sse_enabled    = true
-  # AWS gives the policy back compact, the emulator with spaces; another form than it gives back is a change at each plan.
-  redrive_policy = format(var.local ? "{\"deadLetterTargetArn\": \"%s\", \"maxReceiveCount\": 5}" : "{\"deadLetterTargetArn\":\"%s\",\"maxReceiveCount\":5}", aws_sqs_queue.failed.arn)
+}
+
+# An emulator gives it back with other white space, which is a change at every plan.
+resource "aws_sqs_queue_redrive_policy" "sightings" {
+  count          = var.local ? 0 : 1
+  queue_url      = aws_sqs_queue.sightings.url
+  redrive_policy = jsonencode({ deadLetterTargetArn = aws_sqs_queue.failed.arn, maxReceiveCount = 5 })
 }
 
 resource "aws_lambda_event_source_mapping" "sightings" {

@@ -1,5 +1,10 @@
+locals {
+  uploads     = "${var.name}-uploads-${local.account}-${var.region}"
+  uploads_arn = "arn:${data.aws_partition.here.partition}:s3:::${local.uploads}"
+}
+
 resource "aws_s3_bucket" "uploads" {
-  bucket        = "${var.name}-uploads-${local.account}-${var.region}"
+  bucket        = local.uploads
   force_destroy = !var.protect
 }
 
@@ -64,7 +69,7 @@ data "aws_iam_policy_document" "uploads" {
     content {
       sid       = "Writers${statement.key}"
       actions   = ["s3:PutObject"]
-      resources = [for kind in ["ca", "server", "csr"] : "${aws_s3_bucket.uploads.arn}/${statement.key}/${kind}/*"]
+      resources = [for kind in ["ca", "server", "csr"] : "${local.uploads_arn}/${statement.key}/${kind}/*"]
       principals {
         type        = "AWS"
         identifiers = statement.value
@@ -77,7 +82,7 @@ data "aws_iam_policy_document" "uploads" {
       sid       = "TLSOnly"
       effect    = "Deny"
       actions   = ["s3:*"]
-      resources = [aws_s3_bucket.uploads.arn, "${aws_s3_bucket.uploads.arn}/*"]
+      resources = [local.uploads_arn, "${local.uploads_arn}/*"]
       principals {
         type        = "*"
         identifiers = ["*"]
