@@ -131,7 +131,7 @@ class Provider(rpc.ProviderServicer):  # type: ignore[misc]
         return pb.ConfigureProvider.Response()
 
     def UpgradeResourceState(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return pb.UpgradeResourceState.Response(upgraded_state=closed(json.loads(request.raw_state.json)))
+        return pb.UpgradeResourceState.Response(upgraded_state=pb.DynamicValue(json=request.raw_state.json))
 
     def ReadResource(self, request: Any, context: Any) -> Any:  # noqa: N802
         return pb.ReadResource.Response(new_state=request.current_state)
