@@ -23,8 +23,10 @@ def files() -> dict[Path, str]:
         ROOT / "infra/functions.json": _json(as_json()),
         ROOT / "infra/serverless/roles.json": _json({"Resources": _roles() | _alarms()}),
         ROOT / "serverless.yml": _between((ROOT / "serverless.yml").read_text(encoding="utf-8"), _yaml(_serverless())),
-        ROOT / "infra/knative/functions.yaml": _documents(_knative(one) for one in FUNCTIONS),
-        ROOT / "infra/knative/service.yaml": _documents([_knative_service(SERVICE, 1024, 30, "trust")]),
+        ROOT / "infra/knative/functions.yaml": _documents(part for one in FUNCTIONS for part in _knative(one)),
+        ROOT / "infra/knative/service.yaml": _documents(
+            [_account("trust"), _knative_service(SERVICE, 1024, 30, "trust")]
+        ),
     }
 
 
@@ -188,13 +190,26 @@ def _alarm(namespace: str, metric: str, statistic: str, dimensions: Mapping[str,
 # ------------------------------------------------------------------------------------------------------------ Knative
 
 
-def _knative(one: Function) -> dict[str, Any]:
+def _knative(one: Function) -> list[dict[str, Any]]:
     made = _knative_service(one.name, one.memory, one.timeout, one.slug)
-    environment = made["spec"]["template"]["spec"]["containers"][0]["env"]
+    parts = [_account(one.slug), made]
     if one.trigger is not Trigger.HTTP:
+        environment = made["spec"]["template"]["spec"]["containers"][0]["env"]
         environment.append({"name": "FUNCTION_SIGNATURE_TYPE", "value": "cloudevent"})
         made["metadata"]["labels"]["networking.knative.dev/visibility"] = "cluster-local"  # never on a public router
-    return made
+    if one.trigger is Trigger.SCHEDULE:
+        parts.append(_every_day(one.slug))
+    return parts
+
+
+def _account(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+
+
+def _every_day(slug: str) -> dict[str, Any]:
+    sink = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": slug}}
+    spec = {"schedule": "0 6 * * *", "contentType": "application/json", "data": "{}", "sink": sink}
+    return {"apiVersion": "sources.knative.dev/v1", "kind": "PingSource", "metadata": {"name": slug}, "spec": spec}
 
 
 def _knative_service(target: str, memory: int, timeout: int, name: str) -> dict[str, Any]:

@@ -91,10 +91,15 @@ def provider_mirror() -> Path | None:
     return None
 
 
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything of an operator's own cloud account, or of this project's settings."""
+    ours = ("AWS_", "TF_", "GOOGLE_", "CLOUDSDK_", "TRUST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 def terraform_environment(folder: Path, **more: str) -> dict[str, str]:
     """An environment for Terraform with the providers this machine has; nothing of an operator's own cloud account."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_", "GOOGLE_"))}
-    environment = {**kept, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "TF_INPUT": "0", **more}
+    environment = {**clean_environment(), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "TF_INPUT": "0", **more}
     if mirror := provider_mirror():
         rc = folder / "terraform.rc"
         rc.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n')

@@ -105,9 +105,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         TF_VAR_alarm_email="operator@example.com",
     )
     made = Deployment(folder / "infra/terraform/aws", environment, packages, "")
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
-    with machine.server(command, f"{url}/moto-api/", folder / "moto.log", bare):
+    with machine.server(command, f"{url}/moto-api/", folder / "moto.log", machine.clean_environment()):
         ready = made.terraform("init", "-no-color")
         if ready.returncode:
             machine.missing(
@@ -272,9 +271,7 @@ def test_the_packaged_functions_answer_on_what_terraform_made(
     verdict = call("verifyClient", "POST", "/authorization/verifyclient", asked, key=broker).ok()
     assert (verdict["decision"], verdict["code"]) == ("allow", "allowed")
 
-    request = call("generateCSR", "POST", "/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(
-        201
-    )
+    request = call("generateCSR", "POST", "/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
     assert "BEGIN CERTIFICATE REQUEST" in request["csr"]
     renewed = call("manageCertificates", "POST", f"/authentication/servercertificates/{request['id']}/renewal")
     assert renewed.status in (200, 201, 409), renewed.raw

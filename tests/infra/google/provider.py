@@ -1,7 +1,7 @@
 """A stand-in for the provider hashicorp/google: Terraform validates, plans and "applies" against it.
 
-It has the real names and types (schema.py), and a memory in place of a cloud: it proves names, types, required arguments
-and references; nothing of what Google would say.
+It has the real names and types (schema.py), and a memory in place of a cloud: it proves names, types, required
+arguments and references; nothing of what Google would say.
 
 Runs in a Python of its own (requirements.txt beside it): Terraform's plugin protocol needs an older protobuf.
 """
