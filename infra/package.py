@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -100,6 +101,7 @@ class _Imports:
         self.outside = outside
 
 
+@cache
 def _imports(name: str) -> _Imports:
     """What the module *name* imports: at its top or in a function, but not only for type checkers."""
     names: set[str] = set()

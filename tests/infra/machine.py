@@ -20,7 +20,7 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
-SECONDS: Final = 60.0  # until a server that was started must answer
+SECONDS: Final = 120.0  # until a server that was started must answer
 
 
 def missing(what: str) -> NoReturn:
@@ -115,10 +115,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(command: list[str], url: str, log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
+def server(
+    command: list[str], url: str, log: Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Iterator[None]:
     """*command* while it answers at *url*; ended, by its own id, at the end."""
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, cwd=cwd)
     try:
         _until_it_answers(url, process, log)
         yield
