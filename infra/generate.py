@@ -34,7 +34,7 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-class _Plain(yaml.SafeDumper):
+class _Plain(yaml.SafeDumper):  # type: ignore[misc] # it has no types
     """No anchors: what stands twice is written twice."""
 
     def ignore_aliases(self, data: object) -> bool:
@@ -42,7 +42,8 @@ class _Plain(yaml.SafeDumper):
 
 
 def _yaml(value: object) -> str:
-    return yaml.dump(value, Dumper=_Plain, sort_keys=False, width=200)
+    text: str = yaml.dump(value, Dumper=_Plain, sort_keys=False, width=200)
+    return text
 
 
 def _documents(values: Any) -> str:

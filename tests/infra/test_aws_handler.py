@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,10 +17,9 @@ CONTEXT = SimpleNamespace(aws_request_id="4f6a2c1e-0000-4000-8000-000000000001")
 
 
 @pytest.fixture(autouse=True)
-def _app(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _app(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process's App is the test's."""
     monkeypatch.setattr(process, "_app", service.app)
-    yield
 
 
 def key(client: Client) -> tuple[str, str]:
@@ -97,8 +95,8 @@ def test_the_query_is_decoded_once(operator: Client) -> None:
     [("/a/x%20y", "/a/x%20y"), ("/a/x%2Fy", "/a/x/y"), ("/a/100%25", "/a/100%25"), ("/a/%C3%BC", "/a/%C3%BC")],
 )
 def test_a_path_that_the_gateway_decoded_is_decoded_no_second_time(sent: str, meant: str) -> None:
-    """An HTTP API's rawPath is decoded: a percent sign in a name stays one; an encoded slash has become one that splits,
-    and so finds no record rather than another one."""
+    """An HTTP API's rawPath is decoded: a percent sign in a name stays one; an encoded slash has become one that
+    splits, and so finds no record rather than another one."""
     assert aws._path(event("GET", sent)) == meant
 
 

@@ -1,4 +1,4 @@
-"""What people pay for at a cold start: which modules a function loads, in a fresh interpreter, per function and store."""
+"""What people wait for at a cold start: the modules that each function loads in a fresh interpreter, on each store."""
 
 import importlib.util
 import json

@@ -36,7 +36,7 @@ def provider_python() -> Path:
     with machine.alone("google-provider"):
         if not (folder / "ready").exists():
             venv.create(folder, with_pip=True, clear=True)
-            command = [folder / "bin/python", "-m", "pip", "install", "-qq", "--require-hashes", "-r", pins]
+            command = [str(folder / "bin/python"), "-m", "pip", "install", "-qq", "--require-hashes", "-r", str(pins)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 machine.missing(
