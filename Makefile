@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := functions shared tests
+CODE := functions shared infra tests main.py
+PINNED := requirements requirements-aws requirements-google requirements-dev tests/infra/google/requirements
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
-.PHONY: run test check format pins clean
+.PHONY: run test check format pins packages infra clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
@@ -17,6 +19,7 @@ check: $(VENV)/.dev  ## static checks only
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m infra.generate --check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
@@ -24,8 +27,13 @@ format: $(VENV)/.dev
 
 pins: $(VENV)/.dev  ## renew the pinned versions from the .in files
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins" requirements.in -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins" requirements-dev.in -o requirements-dev.txt
+	for name in $(PINNED); do $(COMPILE) $$name.in -o $$name.txt || exit 1; done
+
+packages: $(VENV)/.dev  ## one zip a function for AWS Lambda, in dist/aws (docs/deploy-aws.md)
+	$(BIN)/python -m infra.package
+
+infra: $(VENV)/.dev  ## write what the deployments read of infra/table.py and functions/routes.py
+	$(BIN)/python -m infra.generate
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=python3.12")'
@@ -47,4 +55,4 @@ tests/node_modules/.done: tests/package.json tests/package-lock.json
 	else echo "npm is not here: tests on dynalite are skipped"; fi
 
 clean:
-	rm -rf $(VENV) tests/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .build dist tests/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
-from functions import http
+from functions import http, wire
 from functions.dispatch import dispatch
 from functions.http import BODY_MAX, Reply, Request
 from shared.composition import App
@@ -33,12 +32,8 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request = Request(
-            scope["method"],
-            scope.get("raw_path", scope["path"].encode()).decode("latin-1"),
-            dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
-            headers,
-        )
+        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+        request = wire.request(scope["method"], path, scope["query_string"].decode("latin-1"), headers)
         body = await _body(headers, receive)
         if body is None:
             reply = http.problem(request, http.body_too_large())
@@ -76,12 +71,7 @@ async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:
 
 
 async def _send(reply: Reply, send: Send) -> None:
-    headers = {"content-type": reply.content_type, "content-length": str(len(reply.body)), **_SECURITY, **reply.headers}
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    if reply.status == 204:
-        raw = [(name, value) for name, value in raw if name not in (b"content-type", b"content-length")]
+    length = {} if reply.status == 204 else {"content-length": str(len(reply.body))}
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (wire.headers(reply) | length).items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     await send({"type": "http.response.body", "body": reply.body})
-
-
-_SECURITY: Final = {"x-content-type-options": "nosniff"}

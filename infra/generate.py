@@ -1,0 +1,265 @@
+"""Writes what the deployments read of infra/table.py and functions/routes.py: python -m infra.generate [--check]"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import yaml
+
+from infra.table import FUNCTIONS, Function, Right, Trigger, as_json, http_routes
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+BEGIN: Final = "# >>> python -m infra.generate\n"
+END: Final = "# <<<\n"
+SERVICE: Final = "service"  # functions-framework's target that answers every route in one process
+
+
+def files() -> dict[Path, str]:
+    """Every file that is made, and what it holds."""
+    return {
+        ROOT / "infra/functions.json": _json(as_json()),
+        ROOT / "infra/serverless/roles.json": _json({"Resources": _roles() | _alarms()}),
+        ROOT / "serverless.yml": _between((ROOT / "serverless.yml").read_text(encoding="utf-8"), _yaml(_serverless())),
+        ROOT / "infra/knative/functions.yaml": _documents(part for one in FUNCTIONS for part in _knative(one)),
+        ROOT / "infra/knative/service.yaml": _documents(
+            [_account("trust"), _knative_service(SERVICE, 1024, 30, "trust")]
+        ),
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+class _Plain(yaml.SafeDumper):  # type: ignore[misc] # it has no types
+    """No anchors: what stands twice is written twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _yaml(value: object) -> str:
+    text: str = yaml.dump(value, Dumper=_Plain, sort_keys=False, width=200)
+    return text
+
+
+def _documents(values: Any) -> str:
+    return "# Made by python -m infra.generate.\n" + "".join("---\n" + _yaml(value) for value in values)
+
+
+def _between(text: str, made: str) -> str:
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + "".join(f"  {line}\n" for line in made.splitlines()) + END + after
+
+
+# ---------------------------------------------------------------------------------------------- Serverless Framework
+
+
+def _serverless() -> dict[str, Any]:
+    return {one.name: _serverless_function(one) for one in FUNCTIONS}
+
+
+def _serverless_function(one: Function) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "handler": one.lambda_handler,
+        "memorySize": one.memory,
+        "timeout": one.timeout,
+        "role": _logical(one, "Role"),
+        "package": {"artifact": f"dist/aws/{one.name}.zip"},
+        "events": _events(one),
+    }
+    if one.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE):
+        made["maximumRetryAttempts"] = 2
+        made["destinations"] = {"onFailure": {"type": "sqs", "arn": _arn("Failed")}}
+    if Right.WEBHOOK in one.rights:
+        made["environment"] = {
+            "TRUST_WEBHOOK": "${self:custom.webhook}",
+            "TRUST_WEBHOOK_SECRET": "${self:custom.webhookSecret}",
+        }
+    return made
+
+
+def _events(one: Function) -> list[Any]:
+    match one.trigger:
+        case Trigger.UPLOAD:
+            return [{"s3": {"bucket": "uploads", "event": "s3:ObjectCreated:*"}}]
+        case Trigger.SCHEDULE:
+            return [{"schedule": {"rate": ["cron(0 6 * * ? *)"]}}]
+        case Trigger.QUEUE:
+            batch = {"batchSize": 100, "maximumBatchingWindow": 5, "maximumConcurrency": 5}
+            return [{"sqs": {"arn": _arn("Sightings"), **batch, "functionResponseType": "ReportBatchItemFailures"}}]
+        case Trigger.HTTP:
+            mine = [(method, path) for function, method, path in http_routes() if function == one.name]
+            events: list[Any] = [{"httpApi": {"method": method, "path": path}} for method, path in mine]
+            # Any other address: a problem document, where the gateway would answer in its own form.
+            return [*events, {"httpApi": "*"}] if one.name == "health" else events
+
+
+def _arn(resource: str) -> dict[str, Any]:
+    return {"Fn::GetAtt": [resource, "Arn"]}
+
+
+def _logical(one: Function, kind: str) -> str:
+    return one.name[0].upper() + one.name[1:] + kind
+
+
+_READ: Final = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"]
+_BUCKET: Final = "arn:${AWS::Partition}:s3:::${self:custom.uploads}"
+_UPLOADS: Final = [{"Fn::Sub": _BUCKET}, {"Fn::Sub": f"{_BUCKET}/*"}]
+_PLACE: Final = {"Null": {"kms:EncryptionContext:org": "false", "kms:EncryptionContext:certificate": "false"}}
+_HEAR: Final = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+_CLEAR: Final = [
+    "s3:DeleteObject",
+    "s3:DeleteObjectVersion",
+    "s3:GetObject",
+    "s3:GetObjectVersion",
+    "s3:ListBucket",  # these two so that an object that is gone is answered 404, not 403
+    "s3:ListBucketVersions",
+]
+
+# What each right is on AWS; infra/terraform/aws/functions.tf says the same, and a test compares them.
+GRANTS: Final[Mapping[Right, Mapping[str, Any]]] = {
+    Right.READ: {"Action": _READ, "Resource": _arn("Documents")},
+    Right.CHANGE: {"Action": [*_READ, "dynamodb:DeleteItem", "dynamodb:PutItem"], "Resource": _arn("Documents")},
+    Right.SEAL: {"Action": ["kms:GenerateDataKey"], "Resource": _arn("MasterKey"), "Condition": _PLACE},
+    Right.OPEN: {"Action": ["kms:Decrypt"], "Resource": _arn("MasterKey"), "Condition": _PLACE},
+    Right.TELL: {"Action": ["sqs:SendMessage"], "Resource": _arn("Sightings")},
+    Right.HEAR: {"Action": _HEAR, "Resource": _arn("Sightings")},
+    Right.UPLOADS: {"Action": _CLEAR, "Resource": _UPLOADS},
+}
+
+
+def _roles() -> dict[str, Any]:
+    return {_logical(one, "Role"): _role(one) for one in FUNCTIONS}
+
+
+def _role(one: Function) -> dict[str, Any]:
+    name = "${self:service}-${self:provider.stage}-" + one.name
+    logs = {
+        "Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/lambda/" + name + ":*"
+    }
+    allowed: list[dict[str, Any]] = [{"Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": logs}]
+    allowed += [dict(GRANTS[right]) for right in sorted(one.rights) if right in GRANTS]
+    if one.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE):
+        allowed.append({"Action": ["sqs:SendMessage"], "Resource": _arn("Failed")})
+    assume = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **one} for one in allowed]}
+    return {
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [assume]},
+            "Policies": [{"PolicyName": "least", "PolicyDocument": policy}],
+        },
+    }
+
+
+def _alarms() -> dict[str, Any]:
+    queue = {"QueueName": {"Fn::GetAtt": ["Failed", "QueueName"]}}
+    return {
+        "FailedAlarm": _alarm("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", queue),
+        **{
+            _logical(one, "Alarm"): _alarm(
+                "AWS/Lambda", "Errors", "Sum", {"FunctionName": {"Ref": _logical(one, "LambdaFunction")}}
+            )
+            for one in FUNCTIONS
+        },
+    }
+
+
+def _alarm(namespace: str, metric: str, statistic: str, dimensions: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "Type": "AWS::CloudWatch::Alarm",
+        "Properties": {
+            "Namespace": namespace,
+            "MetricName": metric,
+            "Statistic": statistic,
+            "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
+            "ComparisonOperator": "GreaterThanThreshold",
+            "Threshold": 0,
+            "Period": 300,
+            "EvaluationPeriods": 1,
+            "TreatMissingData": "notBreaching",
+            "AlarmActions": [{"Ref": "Alarms"}],
+        },
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ Knative
+
+
+def _knative(one: Function) -> list[dict[str, Any]]:
+    made = _knative_service(one.name, one.memory, one.timeout, one.slug)
+    parts = [_account(one.slug), made]
+    if one.trigger is not Trigger.HTTP:
+        environment = made["spec"]["template"]["spec"]["containers"][0]["env"]
+        environment.append({"name": "FUNCTION_SIGNATURE_TYPE", "value": "cloudevent"})
+        made["metadata"]["labels"]["networking.knative.dev/visibility"] = "cluster-local"  # never on a public router
+    if one.trigger is Trigger.SCHEDULE:
+        parts.append(_every_day(one.slug))
+    return parts
+
+
+def _account(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+
+
+def _every_day(slug: str) -> dict[str, Any]:
+    sink = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": slug}}
+    spec = {"schedule": "0 6 * * *", "contentType": "application/json", "data": "{}", "sink": sink}
+    return {"apiVersion": "sources.knative.dev/v1", "kind": "PingSource", "metadata": {"name": slug}, "spec": spec}
+
+
+def _knative_service(target: str, memory: int, timeout: int, name: str) -> dict[str, Any]:
+    """Probes ask /healthz only where that function answers it; else whether the port is open."""
+    answers = target in ("health", SERVICE)
+    probe: dict[str, Any] = {"httpGet": {"path": "/healthz"}} if answers else {"tcpSocket": {"port": 0}}
+    container = {
+        "image": "mqtt-trust",
+        "env": [{"name": "FUNCTION_TARGET", "value": target}],
+        "envFrom": [{"configMapRef": {"name": "trust-settings"}}],
+        "resources": {"requests": {"memory": f"{memory}Mi"}, "limits": {"memory": f"{memory}Mi", "cpu": "1"}},
+        "readinessProbe": probe,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
+    }
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "mqtt-trust"}},
+        "spec": {
+            "template": {
+                "spec": {
+                    "serviceAccountName": name,
+                    "containerConcurrency": 16,
+                    "timeoutSeconds": timeout,
+                    "containers": [container],
+                    "volumes": [{"name": "tmp", "emptyDir": {}}],
+                }
+            }
+        },
+    }
+
+
+@click.command(help=__doc__)
+@click.option("--check", is_flag=True, help="Write nothing; fail where a file is not what it would be.")
+def main(check: bool) -> None:
+    stale = [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        click.echo(f"{path.relative_to(ROOT)} {'is not what infra/table.py says' if check else 'is written'}")
+        if not check:
+            path.write_text(files()[path], encoding="utf-8")
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

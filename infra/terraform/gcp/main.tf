@@ -1,0 +1,31 @@
+# Everything about the functions themselves (size, trigger, rights, routes) is read from infra/functions.json, which
+# `python -m infra.generate` makes from infra/table.py and functions/routes.py.
+
+data "google_project" "this" {
+  project_id = var.project
+}
+
+locals {
+  functions = jsondecode(file("${path.module}/../../functions.json"))
+  http      = { for name, one in local.functions : name => one if one.trigger == "http" }
+  events    = { for name, one in local.functions : name => one if one.trigger != "http" }
+
+  apis = toset([
+    "artifactregistry", "cloudkms", "cloudscheduler", "compute", "eventarc", "firestore", "logging", "monitoring", "pubsub", "run", "secretmanager", "storage",
+  ])
+
+  settings = merge({
+    TRUST_STORE         = "firestore://${var.project}/${google_firestore_database.documents.name}"
+    TRUST_KEYS          = "gcpkms:${google_kms_crypto_key.master.id}"
+    TRUST_QUEUE         = "pubsub:${google_pubsub_topic.sightings.id}"
+    TRUST_UPLOAD_BUCKET = google_storage_bucket.uploads.name
+    TRUST_DOMAIN        = var.domain
+    TRUST_DATA          = "/tmp/trust" # nothing is kept there
+  }, var.settings)
+}
+
+resource "google_project_service" "api" {
+  for_each           = local.apis
+  service            = "${each.key}.googleapis.com"
+  disable_on_destroy = false
+}

@@ -1,0 +1,146 @@
+"""Lambda's events to requests, and replies to what the gateway takes (functions/aws.py)."""
+
+import base64
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from functions import aws, process
+from functions.http import BODY_MAX
+from tests import certs
+from tests.harness import Client, Service
+from tests.infra.lambdas import event
+
+CONTEXT = SimpleNamespace(aws_request_id="4f6a2c1e-0000-4000-8000-000000000001")
+
+
+@pytest.fixture(autouse=True)
+def _app(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process's App is the test's."""
+    monkeypatch.setattr(process, "_app", service.app)
+
+
+def key(client: Client) -> tuple[str, str]:
+    return client.key, client.token
+
+
+def test_an_upload_and_its_verdict(operator: Client, broker: Client, service: Service) -> None:
+    """Two functions, two events: a CA is registered, and its device is let in."""
+    root = certs.ca()
+    body = json.dumps({"certificate": root.pem})
+    made = aws.upload_ca(event("POST", "/api/v0002/uploadCA", body, key=key(operator)), CONTEXT)
+    assert made["statusCode"] == 201
+    assert made["headers"]["etag"].startswith('"')
+    asked = {
+        "serverName": service.host(),
+        "clientId": "d:mtxpd0:thermo:42",
+        "certificate": certs.leaf("d:thermo:42", root).pem,
+    }
+    path = "/api/v0002/authorization/verifyclient"
+    told = aws.verify_client(event("POST", path, json.dumps(asked), key=key(broker)), CONTEXT)
+    assert json.loads(told["body"])["decision"] == "allow"
+
+
+def test_a_file_in_a_form_arrives_in_base64(operator: Client) -> None:
+    """What the gateway holds for binary is decoded before anybody reads it."""
+    from tests.harness import multipart
+
+    content_type, body = multipart({"certificate": certs.ca().der})
+    headers = {"Content-Type": content_type}
+    made = aws.upload_ca(event("POST", "/uploadCA", body, headers=headers, key=key(operator)), CONTEXT)
+    assert made["statusCode"] == 201
+
+
+def test_text_is_answered_as_text_and_never_in_base64(operator: Client) -> None:
+    """PEM and JSON go through the gateway as they are."""
+    body = json.dumps({"certificate": certs.ca().pem})
+    made = json.loads(aws.upload_ca(event("POST", "/uploadCA", body, key=key(operator)), CONTEXT)["body"])
+    path = f"/api/v0002/authentication/cacertificates/{made['id']}/pem"
+    pem = aws.manage_certificates(event("GET", path, key=key(operator)), CONTEXT)
+    assert pem["isBase64Encoded"] is False
+    assert pem["body"].startswith("-----BEGIN CERTIFICATE-----")
+
+
+def test_what_is_not_text_is_answered_in_base64() -> None:
+    """A reply of bytes would not survive as a JSON string."""
+    from functions.http import Reply
+
+    answer = aws._answer(Reply(200, b"\xff\x00", "application/octet-stream"))
+    assert answer["isBase64Encoded"] is True
+    assert base64.b64decode(answer["body"]) == b"\xff\x00"
+
+
+def test_an_answer_without_content_has_no_type(operator: Client) -> None:
+    """204 (RFC 9110, 15.3.5)."""
+    body = json.dumps({"certificate": certs.ca().pem})
+    made = json.loads(aws.upload_ca(event("POST", "/uploadCA", body, key=key(operator)), CONTEXT)["body"])
+    path = f"/api/v0002/authentication/cacertificates/{made['id']}"
+    headers = {"If-Match": "*"}
+    gone = aws.manage_certificates(event("DELETE", path, headers=headers, key=key(operator)), CONTEXT)
+    assert (gone["statusCode"], gone["body"]) == (204, "")
+    assert "content-type" not in gone["headers"]
+
+
+def test_the_query_is_decoded_once(operator: Client) -> None:
+    """rawQueryString is as it was sent: `%2B` is a plus, and `%252B` is `%2B`."""
+    sent = event("GET", "/api/v0002/activity", query={"kind": "nothing+like%2Bit"}, key=key(operator))
+    told = aws.activity_log(sent, CONTEXT)
+    assert told["statusCode"] == 400
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [("/a/x%20y", "/a/x%20y"), ("/a/x%2Fy", "/a/x/y"), ("/a/100%25", "/a/100%25"), ("/a/%C3%BC", "/a/%C3%BC")],
+)
+def test_a_path_that_the_gateway_decoded_is_decoded_no_second_time(sent: str, meant: str) -> None:
+    """An HTTP API's rawPath is decoded: a percent sign in a name stays one; an encoded slash has become one that
+    splits, and so finds no record rather than another one."""
+    assert aws._path(event("GET", sent)) == meant
+
+
+def test_a_function_urls_path_is_as_it_was_sent() -> None:
+    """Lambda's own URLs give rawPath still encoded (domain …lambda-url….on.aws)."""
+    sent = event("GET", "/")
+    sent["rawPath"] = "/a/x%2Fy"
+    sent["requestContext"]["domainName"] = "id.lambda-url.us-east-1.on.aws"
+    assert aws._path(sent) == "/a/x%2Fy"
+
+
+def test_a_stages_name_is_not_part_of_the_path() -> None:
+    """Of a stage other than $default the gateway puts the name first."""
+    sent = event("GET", "/prod/healthz")
+    sent["requestContext"]["stage"] = "prod"
+    assert aws._path(sent) == "/healthz"
+
+
+def test_cookies_come_beside_the_headers() -> None:
+    """Payload format 2.0 takes them out of the headers; RFC 6265, 5.4 joins them with a semicolon."""
+    sent = {**event("GET", "/healthz"), "cookies": ["a=1", "b=2"]}
+    assert aws._request(sent, "id").headers["cookie"] == "a=1; b=2"
+
+
+def test_the_requests_id_is_the_platforms_own() -> None:
+    """A line of the log is found by what Lambda's own log says; a client cannot set it."""
+    sent = event("GET", "/healthz", headers={"X-Request-Id": "mine"})
+    assert aws._request(sent, CONTEXT.aws_request_id).headers["x-request-id"] == CONTEXT.aws_request_id
+
+
+@pytest.mark.parametrize("body", ["x" * (2 * BODY_MAX), b"x" * (BODY_MAX + 1)], ids=["text", "base64"])
+def test_a_body_beyond_the_limit_is_refused(operator: Client, body: Any) -> None:
+    """413, as everywhere."""
+    assert aws.upload_ca(event("POST", "/uploadCA", body, key=key(operator)), CONTEXT)["statusCode"] == 413
+
+
+def test_a_body_that_is_not_what_the_gateway_says_is_refused(operator: Client) -> None:
+    """400, and no exception."""
+    sent = {**event("POST", "/uploadCA", "!!", key=key(operator)), "isBase64Encoded": True}
+    told = aws.upload_ca(sent, CONTEXT)
+    assert (told["statusCode"], json.loads(told["body"])["code"]) == (400, "malformed_body")
+
+
+def test_another_functions_address_is_not_found(operator: Client) -> None:
+    """A function that is deployed by itself answers its own routes only."""
+    told = aws.upload_ca(event("GET", "/api/v0002/activity", key=key(operator)), CONTEXT)
+    assert told["statusCode"] == 404

@@ -1,0 +1,309 @@
+"""Deploy to AWS, for real as far as one machine can: Terraform applies everything to moto, an emulator of AWS, and the
+packaged functions then work on the table, key, queue and bucket that it made, in an empty environment."""
+
+import datetime as dt
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from functions.routes import ROUTES
+from infra import package
+from infra.table import BY_NAME, FUNCTIONS, http_routes
+from tests import certs
+from tests.infra import lambdas, machine
+
+pytestmark = [pytest.mark.xdist_group("terraform"), pytest.mark.timeout(600)]
+
+REGION = "us-east-1"
+ORG = "mtxpd0"
+WRITER = "arn:aws:iam::123456789012:role/factory"
+OPTIONS = ("-no-color", "-parallelism=40")
+
+
+@dataclass
+class Deployment:
+    """What `terraform apply` made."""
+
+    folder: Path
+    environment: dict[str, str]
+    packages: Path
+    applied: str
+
+    def terraform(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {**self.environment, **{f"TF_VAR_{name}": value for name, value in variables.items()}}
+        command = [machine.terraform(), *arguments]
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+
+    @cached_property
+    def outputs(self) -> dict[str, Any]:
+        done = self.terraform("output", "-json")
+        assert done.returncode == 0, done.stderr
+        return {name: one["value"] for name, one in json.loads(done.stdout).items()}
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            verify=False,
+        )
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """What Lambda puts into a function's environment, beside its settings."""
+        names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        return {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION, **{one: self.environment[one] for one in names}}
+
+    def admin(self, *arguments: str) -> Any:
+        """The platform operator's command on this deployment, as docs/deploy-aws.md says."""
+        environment = {**self.credentials, **self.outputs["settings"], "PATH": os.environ["PATH"]}
+        command = [sys.executable, "-m", "functions.admin", *arguments, "--json"]
+        return machine.json_of(command, cwd=machine.ROOT, env=environment)
+
+    def key(self, role: str) -> tuple[str, str]:
+        made = self.admin("key", "create", "--org", ORG, "--role", role)
+        return made["key"], made["token"]
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Everything in infra/terraform/aws, applied to an empty moto, and destroyed at the end."""
+    machine.terraform()
+    folder = tmp_path_factory.mktemp("aws")
+    packages = folder / "packages"
+    for function in FUNCTIONS:
+        package.build(function, packages, python=machine.PYTHON, arch=machine.arch())
+    shutil.copytree(machine.ROOT / "infra/terraform/aws", folder / "infra/terraform/aws")
+    shutil.copyfile(machine.ROOT / "infra/functions.json", folder / "infra/functions.json")
+    port = machine.free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = machine.terraform_environment(
+        folder,
+        AWS_ENDPOINT_URL=url,
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",
+        TF_VAR_region=REGION,
+        TF_VAR_domain="example.com",
+        TF_VAR_local="true",
+        TF_VAR_protect="false",
+        TF_VAR_packages=str(packages),
+        TF_VAR_python=machine.PYTHON,
+        TF_VAR_architecture=machine.arch(),
+        TF_VAR_upload_writers=json.dumps({ORG: [WRITER]}),
+        TF_VAR_alarm_email="operator@example.com",
+    )
+    made = Deployment(folder / "infra/terraform/aws", environment, packages, "")
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    with machine.server(command, f"{url}/moto-api/", folder / "moto.log", machine.clean_environment()):
+        ready = made.terraform("init", "-no-color")
+        if ready.returncode:
+            machine.missing(
+                "Terraform's AWS provider cannot be had: give terraform init a network, or name a folder of providers "
+                f"in TRUST_TEST_PROVIDERS. It said: {ready.stderr.strip()[-300:]}"
+            )
+        done = made.terraform("apply", "-auto-approve", *OPTIONS)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        made.applied = done.stdout
+        yield made
+
+
+# pytest runs the tests of a module in the order they stand in: the last one takes the deployment down.
+
+
+def test_a_second_apply_changes_nothing(deployment: Deployment) -> None:
+    """What was applied is what the files say: no drift, so that a plan shows an operator only what changed."""
+    done = deployment.terraform("plan", "-detailed-exitcode", *OPTIONS)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+
+
+def test_every_function_is_there_with_its_size_and_a_role_of_its_own(deployment: Deployment) -> None:
+    """Each function of the table, with its handler, memory, timeout, log retention and an alarm on its errors."""
+    found = {one["FunctionName"]: one for one in deployment.client("lambda").list_functions()["Functions"]}
+    groups = {one["logGroupName"]: one for one in deployment.client("logs").describe_log_groups()["logGroups"]}
+    alarms = {one["AlarmName"] for one in deployment.client("cloudwatch").describe_alarms()["MetricAlarms"]}
+    assert sorted(found) == sorted(f"trust-{one.slug}" for one in FUNCTIONS)
+    for one in FUNCTIONS:
+        there = found[f"trust-{one.slug}"]
+        assert (there["Handler"], there["MemorySize"], there["Timeout"]) == (
+            one.lambda_handler,
+            one.memory,
+            one.timeout,
+        )
+        assert there["Role"].endswith(f":role/trust-{one.slug}")
+        assert groups[f"/aws/lambda/trust-{one.slug}"]["retentionInDays"] == 90
+        assert f"trust-{one.slug}-errors" in alarms
+    assert {"trust-failed", "trust-api-5xx", "trust-verify-client-throttles"} <= alarms
+
+
+def test_the_api_has_exactly_the_routes_of_the_table(deployment: Deployment) -> None:
+    """One base URL; each address leads to its function, any other to a problem document."""
+    api = deployment.client("apigatewayv2")
+    (http,) = api.get_apis()["Items"]
+    routes = api.get_routes(ApiId=http["ApiId"], MaxResults="500")["Items"]
+    integrations = {one["IntegrationId"]: one for one in api.get_integrations(ApiId=http["ApiId"])["Items"]}
+    leads = {one["RouteKey"]: integrations[one["Target"].partition("/")[2]]["IntegrationUri"] for one in routes}
+    expected = {f"{method} {path}": BY_NAME[name].slug for name, method, path in http_routes()}
+    assert {key: uri.rpartition(":function:")[2].partition("/")[0] for key, uri in leads.items()} == {
+        **{key: f"trust-{slug}" for key, slug in expected.items()},
+        "$default": "trust-health",
+    }
+    assert {one["PayloadFormatVersion"] for one in integrations.values()} == {"2.0"}
+
+
+def test_the_store_is_protected(deployment: Deployment) -> None:
+    """Point-in-time recovery, expiry by the attribute that the store writes, a key that rotates."""
+    dynamodb, kms = deployment.client("dynamodb"), deployment.client("kms")
+    recovery = dynamodb.describe_continuous_backups(TableName="trust-documents")["ContinuousBackupsDescription"]
+    assert recovery["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+    expiry = dynamodb.describe_time_to_live(TableName="trust-documents")["TimeToLiveDescription"]
+    assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires"}
+    key = deployment.outputs["settings"]["TRUST_KEYS"].removeprefix("awskms:")
+    assert kms.get_key_rotation_status(KeyId=key)["KeyRotationEnabled"]
+
+
+def test_uploads_are_private_and_each_organization_writes_below_its_own_prefix(deployment: Deployment) -> None:
+    """No public access; versions, so that the very object is deleted; a writer of one org may put below that org only;
+    what is put starts onUpload."""
+    s3, bucket = deployment.client("s3"), deployment.outputs["uploads"]
+    blocked = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    assert len(blocked) == 4
+    assert all(blocked.values())
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    (statement,) = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    assert statement["Action"] == "s3:PutObject"
+    assert statement["Principal"] == {"AWS": WRITER}
+    assert sorted(statement["Resource"]) == [
+        f"arn:aws:s3:::{bucket}/{ORG}/{kind}/*" for kind in ("ca", "csr", "server")
+    ]
+    (wired,) = s3.get_bucket_notification_configuration(Bucket=bucket)["LambdaFunctionConfigurations"]
+    assert wired["LambdaFunctionArn"].endswith(":trust-on-upload")
+    assert wired["Events"] == ["s3:ObjectCreated:*"]
+
+
+def test_on_a_real_cloud_tls_a_days_lifecycle_and_redrive_come_on_top(deployment: Deployment) -> None:
+    """What the emulator cannot keep is planned where it is not: nobody without TLS, uploads gone after a day, sightings
+    that failed five times kept aside."""
+    planned = deployment.folder.parent / "full.plan"
+    done = deployment.terraform("plan", "-refresh=false", f"-out={planned}", *OPTIONS, local="false", protect="true")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(deployment.terraform("show", "-json", str(planned)).stdout)
+    after = {one["address"]: one["change"]["after"] for one in shown["resource_changes"]}
+    (rule,) = after["aws_s3_bucket_lifecycle_configuration.uploads[0]"]["rule"]
+    assert rule["expiration"][0]["days"] == 1
+    assert rule["noncurrent_version_expiration"][0]["noncurrent_days"] == 1
+    statements = json.loads(after["aws_s3_bucket_policy.uploads[0]"]["policy"])["Statement"]
+    (tls,) = [one for one in statements if one["Effect"] == "Deny"]
+    assert tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    redrive = json.loads(after["aws_sqs_queue_redrive_policy.sightings[0]"]["redrive_policy"])
+    assert redrive["maxReceiveCount"] == 5
+    assert redrive["deadLetterTargetArn"].endswith(":trust-failed")
+    assert after["aws_dynamodb_table.documents"]["deletion_protection_enabled"] is True
+    assert after["aws_s3_bucket.uploads"]["force_destroy"] is False
+
+
+def test_what_fails_for_good_is_kept_and_reports_come_daily(deployment: Deployment) -> None:
+    """Uploads and reports, after three tries, go to one queue, which has an alarm."""
+    sqs, events, functions = (deployment.client(one) for one in ("sqs", "events", "lambda"))
+    queue = deployment.outputs["settings"]["TRUST_QUEUE"].removeprefix("sqs:")
+    failed = sqs.get_queue_attributes(QueueUrl=deployment.outputs["failed"], AttributeNames=["All"])["Attributes"]
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+    (consumer,) = functions.list_event_source_mappings(EventSourceArn=attributes["QueueArn"])["EventSourceMappings"]
+    assert consumer["FunctionArn"].endswith(":trust-record-sightings")
+    for name in ("trust-on-upload", "trust-expiry-report"):
+        then = functions.get_function_event_invoke_config(FunctionName=name)
+        assert then["DestinationConfig"]["OnFailure"]["Destination"] == failed["QueueArn"]
+    (rule,) = events.list_rules()["Rules"]
+    assert rule["ScheduleExpression"] == "cron(0 6 * * ? *)"
+    (target,) = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+    assert target["Arn"].endswith(":trust-expiry-report")
+
+
+# --------------------------------------------------------------------------------------- the packaged functions at work
+
+
+@pytest.fixture(scope="module")
+def fleet(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lambdas.Lambda]:
+    """Each function as Lambda would start it: its package, its handler, its environment; and one organization."""
+    folder = tmp_path_factory.mktemp("lambda")
+    runtime = lambdas.runtime(folder / "runtime")
+    functions = deployment.client("lambda")
+    deployment.admin("org", "create", ORG)
+    fleet = {}
+    for name, deployed in deployment.outputs["functions"].items():
+        told = functions.get_function_configuration(FunctionName=deployed)
+        task = lambdas.unpack(deployment.packages / f"{name}.zip", folder / name)
+        environment = {**told["Environment"]["Variables"], **deployment.credentials}
+        fleet[name] = lambdas.Lambda(task, runtime, told["Handler"], environment)
+    return fleet
+
+
+def test_the_packaged_functions_answer_on_what_terraform_made(
+    deployment: Deployment, fleet: dict[str, lambdas.Lambda]
+) -> None:
+    """From a CA's upload to a device's verdict, and from a request to a renewal with the key that KMS sealed: each call
+    is an API Gateway event to one packaged function in an empty environment."""
+    operator, broker = deployment.key("operator"), deployment.key("broker")
+    now = dt.datetime.now(dt.UTC)
+    root = certs.ca("Thermo Root", not_before=now - certs.DAY, not_after=now + certs.YEAR)
+    device = certs.leaf("d:thermo:42", root, not_before=now - certs.DAY, not_after=now + certs.YEAR)
+
+    def call(name: str, method: str, path: str, body: Any = "", *, key: tuple[str, str] = operator) -> lambdas.Answer:
+        text = json.dumps(body) if body else ""
+        return fleet[name].invoke(lambdas.event(method, f"/api/v0002{path}", text, key=key))
+
+    made = call("uploadCA", "POST", "/authentication/cacertificates", {"certificate": root.pem}).ok(201)
+    listed = call("manageCertificates", "GET", "/authentication/cacertificates").ok()
+    assert [one["id"] for one in listed["results"]] == [made["id"]]
+
+    asked = {"serverName": f"{ORG}.messaging.example.com", "clientId": "d:mtxpd0:thermo:42", "certificate": device.pem}
+    verdict = call("verifyClient", "POST", "/authorization/verifyclient", asked, key=broker).ok()
+    assert (verdict["decision"], verdict["code"]) == ("allow", "allowed")
+
+    request = call("generateCSR", "POST", "/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
+    assert "BEGIN CERTIFICATE REQUEST" in request["csr"]
+    renewed = call("manageCertificates", "POST", f"/authentication/servercertificates/{request['id']}/renewal")
+    assert renewed.status in (200, 201, 409), renewed.raw
+    entries = call("activityLog", "GET", "/activity").ok()["results"]
+    assert {one["what"] for one in entries}
+    assert fleet["health"].invoke(lambdas.event("GET", "/healthz")).ok() == {"status": "ok"}
+
+
+def test_no_document_lies_elsewhere_than_in_the_table(deployment: Deployment, fleet: dict[str, lambdas.Lambda]) -> None:
+    """The functions worked on Terraform's table: what they wrote is in it."""
+    stored = deployment.client("dynamodb").scan(TableName="trust-documents")["Items"]
+    assert any(ORG in one["pk"]["S"] + one["sk"]["S"] for one in stored)
+
+
+@pytest.mark.parametrize("name", sorted({route.function for route in ROUTES}))
+def test_a_function_answers_its_own_routes_only(fleet: dict[str, lambdas.Lambda], name: str) -> None:
+    """A package has no other function's modules: another function's address is a 404 problem document."""
+    other = "/healthz" if name != "health" else "/api/v0002/session"
+    answer = fleet[name].invoke(lambdas.event("GET", other))
+    assert answer.status == 404
+    assert answer.raw["headers"]["content-type"] == "application/problem+json"
+
+
+def test_destroy_leaves_nothing(deployment: Deployment) -> None:
+    """`terraform destroy` takes down what apply made; only the master key waits out its 30 days."""
+    s3 = deployment.client("s3")
+    done = deployment.terraform("destroy", "-auto-approve", "-refresh=false", *OPTIONS)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert deployment.terraform("state", "list").stdout == ""
+    assert s3.list_buckets()["Buckets"] == []
+    assert deployment.client("dynamodb").list_tables()["TableNames"] == []
+    assert deployment.client("lambda").list_functions()["Functions"] == []
+    assert deployment.client("iam").list_roles()["Roles"] == []
+    assert deployment.client("sqs").list_queues().get("QueueUrls", []) == []
+    assert deployment.client("logs").describe_log_groups()["logGroups"] == []

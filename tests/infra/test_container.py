@@ -1,0 +1,177 @@
+"""The container file's start command, run as it stands, on what the image would hold: functions-framework, main.py."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shared.composition import build
+from shared.config import Settings
+from shared.records import Role
+from shared.usecases.default_certificate import ensure_default
+from shared.usecases.orgs import create_key, create_org, list_orgs
+from tests import certs
+from tests.harness import basic
+from tests.infra import machine
+
+FILE = (machine.ROOT / "Dockerfile").read_text(encoding="utf-8")
+ORG = "mtxpd0"
+
+
+def start_command() -> list[str]:
+    found: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", FILE, re.M)[-1])
+    return found
+
+
+def environment() -> dict[str, str]:
+    """What ENV says."""
+    block = re.search(r"^ENV (.*?[^\\])$", FILE, re.M | re.S)
+    assert block is not None
+    return dict(re.findall(r"(\w+)=(\S+)", block[1]))
+
+
+@dataclass
+class Container:
+    port: int
+    data: Path
+
+    def send(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, http.client.HTTPMessage]:
+        """The path goes out as it is given: no client's idea of it."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+                connection.putheader(name, value)
+            connection.endheaders(body or None)
+            answer = connection.getresponse()
+            return answer.status, answer.read(), answer.headers
+        finally:
+            connection.close()
+
+
+def started(folder: Path, **settings: str) -> Iterator[Container]:
+    """The image's files in an empty folder, and its command with PORT, as Cloud Run and Knative give it."""
+    app = folder / "app"
+    app.mkdir()
+    for source in re.findall(r"^COPY (\S+) \./\S*$", FILE, re.M):
+        if (machine.ROOT / source).is_dir():
+            shutil.copytree(machine.ROOT / source, app / source, ignore=shutil.ignore_patterns("__pycache__"))
+        elif "$" not in source:
+            shutil.copyfile(machine.ROOT / source, app / source)
+    port = machine.free_port()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {
+        **environment(),
+        "PORT": str(port),
+        "PATH": path,
+        "HOME": str(folder),
+        "TRUST_DOMAIN": "example.com",
+        **settings,
+    }
+    env["TRUST_DATA"] = str(folder / "data")
+    with machine.server(start_command(), f"http://127.0.0.1:{port}/healthz", folder / "log", env, cwd=app):
+        yield Container(port, folder / "data")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """Every route in one process: FUNCTION_TARGET=service, the image's default."""
+    yield from started(tmp_path_factory.mktemp("service"))
+
+
+@pytest.fixture(scope="module")
+def upload_ca(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """One function alone."""
+    yield from started(tmp_path_factory.mktemp("uploadCA"), FUNCTION_TARGET="uploadCA")
+
+
+def key(container: Container, role: Role) -> str:
+    """An API key in the container's own store."""
+    app = build(Settings.from_env({"TRUST_DATA": str(container.data), "TRUST_DOMAIN": "example.com"}))
+    try:
+        ensure_default(app.tools)
+        if ORG not in [one.org_id for one in list_orgs(app.tools)]:
+            create_org(app.tools, ORG)
+        made, token = create_key(app.tools, org_id=ORG, role=role)
+    finally:
+        app.close()
+    return basic(made.key, token)
+
+
+def test_the_start_command_answers_on_the_port_it_is_given(service: Container) -> None:
+    """PORT is the platform's to choose."""
+    status, body, headers = service.send("GET", "/healthz")
+    assert (status, json.loads(body)) == (200, {"status": "ok"})
+    assert headers["content-type"] == "application/json"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_whole_service_works_behind_one_address(service: Container) -> None:
+    """A CA as a browser's form sends it, read back as PEM, and removed."""
+    from tests.harness import multipart
+
+    authorization = {"Authorization": key(service, Role.OPERATOR)}
+    content_type, form = multipart({"certificate": certs.ca().der})
+    path = "/api/v0002/authentication/cacertificates"
+    status, body, _ = service.send("POST", path, form, {**authorization, "Content-Type": content_type})
+    assert status == 201, body
+    made = json.loads(body)["id"]
+    status, body, headers = service.send("GET", f"{path}/{made}/pem", headers=authorization)
+    assert (status, headers["content-type"]) == (200, "application/x-pem-file")
+    assert body.startswith(b"-----BEGIN CERTIFICATE-----")
+    status, body, headers = service.send("DELETE", f"{path}/{made}", headers={**authorization, "If-Match": "*"})
+    assert (status, body) == (204, b"")
+    assert headers["content-type"] is None
+
+
+def test_an_encoded_slash_never_splits_a_path(service: Container) -> None:
+    """The framework decodes paths; the functions see what was sent: this is one name, not `…/pem` of another."""
+    authorization = {"Authorization": key(service, Role.OPERATOR)}
+    path = "/api/v0002/authentication/cacertificates/x%2Fpem"
+    status, body, headers = service.send("GET", path, headers=authorization)
+    assert (status, json.loads(body)["code"]) == (404, "not_found")
+    assert headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_beyond_the_limit_is_refused(service: Container) -> None:
+    """413, told from its length."""
+    status, body, _ = service.send("POST", "/api/v0002/uploadCA", b"x" * (256 * 1024 + 1))
+    assert (status, json.loads(body)["code"]) == (413, "file_too_large")
+
+
+def test_a_function_alone_answers_its_own_routes_only(upload_ca: Container) -> None:
+    """FUNCTION_TARGET=uploadCA: its own address answers (401 without a key); any other is not found."""
+    assert upload_ca.send("POST", "/api/v0002/uploadCA")[0] == 401
+    status, body, _ = upload_ca.send("GET", "/healthz")
+    assert (status, json.loads(body)["code"]) == (404, "not_found")
+
+
+def test_a_functions_own_address_has_no_path(upload_ca: Container) -> None:
+    """Behind …cloudfunctions.net/uploadCA the platform takes the name away: `/` is the function."""
+    assert upload_ca.send("POST", "/")[0] == 401
+
+
+def test_a_wrong_setting_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    """The platform's log says which setting, and what it takes."""
+    with pytest.raises(AssertionError, match=r"TRUST_KEYS takes local:"):
+        next(started(tmp_path, TRUST_KEYS="nonsense"))
+
+
+def test_the_image_holds_no_more_than_it_needs() -> None:
+    """Everything is shut out but what the file copies; it runs as nobody in particular."""
+    ignored = (machine.ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    assert "*" in ignored
+    copied = {source.partition("${")[0] for source in re.findall(r"^COPY (\S+) ", FILE, re.M)}
+    assert copied == {"requirements-", "main.py", "functions", "shared"}
+    assert re.search(r"^USER 65532:65532$", FILE, re.M)
+    for cloud in ("aws", "google"):
+        assert (machine.ROOT / f"requirements-{cloud}.txt").is_file()

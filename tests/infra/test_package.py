@@ -1,0 +1,74 @@
+"""Packages for Lambda: only what a function imports, the same bytes each time, and it runs (test_aws_terraform.py)."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from infra import package
+from infra.table import BY_NAME
+from tests.infra import lambdas, machine
+
+VERIFY = BY_NAME["verifyClient"]
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packages")
+    for name in ("verifyClient", "uploadCA"):
+        package.build(BY_NAME[name], folder, python=machine.PYTHON, arch=machine.arch())
+    return folder
+
+
+def names(path: Path) -> set[str]:
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+def test_verify_client_carries_no_other_functions_code(packages: Path) -> None:
+    """Of the handlers its own alone; no local server, no admin command, no other cloud's adapter."""
+    found = names(packages / "verifyClient.zip")
+    assert {"functions/aws.py", "functions/verify_client.py"} <= found
+    others = ("upload_ca", "generate_csr", "manage_certificates", "admin", "asgi", "local", "gcp", "openapi")
+    assert found.isdisjoint({f"functions/{one}.py" for one in others})
+    assert not any(
+        name.startswith(("shared/adapters/gcp", "shared/adapters/firestore", "tests/", "infra/")) for name in found
+    )
+
+
+def test_verify_client_carries_only_wheels_that_it_imports(packages: Path) -> None:
+    """cryptography, pyOpenSSL, msgspec and the form parser; no server, no cloud client (boto3 is Lambda's own)."""
+    wheels = {name.partition("-")[0] for name in names(packages / "verifyClient.zip") if ".dist-info/" in name}
+    allowed = {"cffi", "cryptography", "msgspec", "pyopenssl", "python_multipart", "typing_extensions"}
+    assert wheels <= allowed
+    assert {"cryptography", "msgspec"} <= wheels
+
+
+def test_a_second_build_gives_the_same_bytes(packages: Path, tmp_path: Path) -> None:
+    """So that a deployment tool sees a change where there is one, and nowhere else."""
+    again = package.build(VERIFY, tmp_path, python=machine.PYTHON, arch=machine.arch())
+    assert again.read_bytes() == (packages / "verifyClient.zip").read_bytes()
+
+
+def test_modules_that_the_routes_name_are_found() -> None:
+    """Handlers are named in the routes table, not imported: the package has them all the same; what makes the OpenAPI
+    document has every one."""
+    assert "functions.verify_client" in package.modules_of(VERIFY)
+    assert {"functions.openapi", "functions.upload_ca"} <= package.modules_of(BY_NAME["health"])
+
+
+def test_an_import_that_is_not_pinned_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that would fail at its first call is not made."""
+    monkeypatch.setattr(package, "_pins", dict)
+    with pytest.raises(package.CannotPackage, match=r"requirements\.txt does not pin it"):
+        package.wheels_of(package.modules_of(VERIFY))
+
+
+def test_a_packaged_function_answers_in_an_empty_environment(packages: Path, tmp_path: Path) -> None:
+    """A bare interpreter, the package, and boto3: an API Gateway event is answered; 401, for nobody has a key yet."""
+    task = lambdas.unpack(packages / "uploadCA.zip", tmp_path / "task")
+    environment = {"TRUST_DATA": str(tmp_path / "data"), "TRUST_DOMAIN": "example.com"}
+    one = lambdas.Lambda(task, lambdas.runtime(tmp_path / "runtime"), BY_NAME["uploadCA"].lambda_handler, environment)
+    answer = one.invoke(lambdas.event("POST", "/api/v0002/uploadCA", "{}", key=("a-mtxpd0-0123456789", "token")))
+    assert answer.status == 401
+    assert answer.raw["headers"]["content-type"] == "application/problem+json"
