@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from functions import http
+from functions.console import Console
 from functions.dispatch import dispatch
 from functions.http import BODY_MAX, Reply, Request
 from shared.composition import App
@@ -23,6 +24,8 @@ class Application:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        tokens = app.tools.tokens
+        self._console = Console(origins=tokens.origins) if tokens else Console()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="function")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,8 +48,13 @@ class Application:
         else:
             loop = asyncio.get_running_loop()
             whole = Request(request.method, request.path, request.query, headers, body)
-            reply = await loop.run_in_executor(self._pool, dispatch, self._app.tools, whole)
+            reply = await loop.run_in_executor(self._pool, self._answer, whole)
         await _send(reply, send)
+
+    def _answer(self, request: Request) -> Reply:
+        if self._console.answers(request.path):
+            return self._console.reply(request)
+        return dispatch(self._app.tools, request)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -78,7 +86,7 @@ async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:
 async def _send(reply: Reply, send: Send) -> None:
     headers = {"content-type": reply.content_type, "content-length": str(len(reply.body)), **_SECURITY, **reply.headers}
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    if reply.status == 204:
+    if reply.status in (204, 304):
         raw = [(name, value) for name, value in raw if name not in (b"content-type", b"content-length")]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     await send({"type": "http.response.body", "body": reply.body})

@@ -72,6 +72,7 @@ def _banner(settings: Settings, port: int, keys: Sequence[Key]) -> str:
     lines = [
         "",
         f"MQTT Trust answers on http://{HOST}:{port}",
+        f"  console           http://{HOST}:{port}/console/",
         f"  API description   http://{HOST}:{port}/openapi.json",
         f"  data              {settings.data.resolve()}",
         f"  messaging hosts   {messaging_host('<orgId>', settings.domain)}",

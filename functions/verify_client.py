@@ -7,6 +7,7 @@ from functions.endpoint import Call, endpoint
 from functions.http import Reply, file_bytes, reply
 from functions.views import VerdictView, verdict_view
 from shared import errors
+from shared.usecases.callers import Credentials
 from shared.usecases.verify_client import verify_client as usecase
 from shared.validation.verdict import Presented, Verdict, unavailable
 
@@ -22,17 +23,18 @@ def verify_client(call: Call) -> Reply:
 
 
 def _verdict(call: Call, presented: Presented, *, explain: bool) -> Verdict:
-    credentials = call.request.credentials
+    sent = call.request.authorization
+    org_id = sent.org_id if isinstance(sent, Credentials) else None
     try:
-        return usecase(call.tools, credentials, presented, explain=explain)
+        return usecase(call.tools, sent, presented, explain=explain)
     except errors.StoreUnavailable:
         log.warning("a client was refused because the store does not answer", exc_info=True)
-        return unavailable(credentials.org_id)
+        return unavailable(org_id)
     except errors.TrustError:
         raise  # the caller's own: its key, its role
     except Exception as error:
         log.error("a client was refused because of %s", type(error).__name__, exc_info=True)
-        return unavailable(credentials.org_id)
+        return unavailable(org_id)
 
 
 def _presented(body: bodies.VerifyClient) -> Presented:

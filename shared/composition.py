@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from shared.config import InProcess, LocalKeys, Settings, SQLite, WrongSetting
-from shared.ports import Clock, DocumentStore, KeySealer, SightingQueue
+from shared.config import InProcess, LocalKeys, Oidc, Settings, SQLite, WrongSetting
+from shared.ports import Clock, DocumentStore, KeySealer, SightingQueue, TokenVerifier
 from shared.repository import Repository
 from shared.usecases import usage
-from shared.usecases.tools import Tools
+from shared.usecases.tools import SignIn, Tools
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ def build(
         platform_domain=settings.domain,
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
+        tokens=_tokens(settings.oidc, clock),
+        sign_in=_sign_in(settings.oidc),
     )
     return App(tools, settings, store, sealer, queue)
 
@@ -93,3 +95,23 @@ def _queue(settings: Settings, repository: Repository, pause: float) -> Sighting
             return LocalQueue(lambda org_id, sightings: usage.record(repository, org_id, sightings), pause=pause)
         case _:
             raise WrongSetting("TRUST_QUEUE names a queue that this release does not have yet.")
+
+
+def _tokens(oidc: Oidc | None, clock: Clock) -> TokenVerifier | None:
+    if oidc is None:
+        return None
+    from shared.adapters.oidc_tokens import OidcTokens
+
+    return OidcTokens(
+        issuer=oidc.issuer,
+        audience=oidc.audience,
+        org_claim=oidc.org_claim,
+        role_claim=oidc.role_claim,
+        clock=clock,
+    )
+
+
+def _sign_in(oidc: Oidc | None) -> SignIn | None:
+    if oidc is None or oidc.client_id is None:
+        return None
+    return SignIn(oidc.issuer, oidc.client_id, oidc.audience)

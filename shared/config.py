@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from shared.validation.names import is_domain
 
@@ -79,6 +80,23 @@ class PubSub:
 
 
 @dataclass(frozen=True)
+class Oidc:
+    """TRUST_OIDC_*: the issuer whose tokens are believed.
+
+    Args:
+        audience: what its tokens must be meant for.
+        client_id: the console's; None: nobody signs in there through the issuer.
+        org_claim, role_claim: which claims name the one org and the one role of a token.
+    """
+
+    issuer: str
+    audience: str
+    client_id: str | None = None
+    org_claim: str = "org"
+    role_claim: str = "role"
+
+
+@dataclass(frozen=True)
 class Settings:
     """What an operator can set. The README has the table.
 
@@ -92,6 +110,7 @@ class Settings:
         weak_keys: ids of keys known to be weak (`shared.validation.strength.key_ids`).
         rate_per_minute: new server certificates and requests of one org.
         log: least level that is logged.
+        oidc: whose tokens are believed beside API keys; None: nobody's.
     """
 
     port: int = 8080
@@ -103,6 +122,7 @@ class Settings:
     weak_keys: frozenset[str] = field(default_factory=frozenset, repr=False)
     rate_per_minute: int = 10
     log: str = "INFO"
+    oidc: Oidc | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -119,6 +139,7 @@ class Settings:
             weak_keys=_weak_keys(env),
             rate_per_minute=_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
             log=_level(env),
+            oidc=_oidc(env),
         )
 
 
@@ -175,6 +196,40 @@ def _number(env: Mapping[str, str], name: str, default: int, valid: range) -> in
     if not text.isascii() or not text.isdigit() or int(text) not in valid:
         raise WrongSetting(f"{name} is {text!r}; it takes a number from {valid.start} to {valid.stop - 1}.")
     return int(text)
+
+
+def _oidc(env: Mapping[str, str]) -> Oidc | None:
+    issuer, audience = env.get("TRUST_OIDC_ISSUER"), env.get("TRUST_OIDC_AUDIENCE")
+    if not issuer and not audience:
+        return None
+    if not issuer or not audience:
+        missing = "TRUST_OIDC_AUDIENCE" if issuer else "TRUST_OIDC_ISSUER"
+        raise WrongSetting(f"{missing} is missing; TRUST_OIDC_ISSUER and TRUST_OIDC_AUDIENCE are set together.")
+    if not _is_issuer(issuer):
+        raise WrongSetting(
+            f"TRUST_OIDC_ISSUER is {issuer!r}; it takes an https:// address without query (http:// for this machine "
+            "only), exactly as the issuer writes it in its tokens."
+        )
+    return Oidc(
+        issuer,
+        audience,
+        env.get("TRUST_OIDC_CLIENT_ID") or None,
+        env.get("TRUST_OIDC_ORG_CLAIM") or "org",
+        env.get("TRUST_OIDC_ROLE_CLAIM") or "role",
+    )
+
+
+def _is_issuer(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        return False
+    local = host in ("localhost", "127.0.0.1", "::1")
+    plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    known = all(one.isascii() and one.isprintable() and one not in " ;,'\"" for one in url)
+    return known and plain and bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and local))
 
 
 def _level(env: Mapping[str, str]) -> str:
