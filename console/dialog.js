@@ -3,7 +3,7 @@
 import { find, h, newId } from './dom.js';
 import { Problem } from './api.js';
 import { errorArea, tell } from './form.js';
-import { when } from './parts.js';
+import { moment } from './parts.js';
 import { visible } from './format.js';
 
 /**
@@ -86,7 +86,7 @@ export async function conflict(theirs, summary) {
   const name = visible(theirs.updatedBy);
   const answer = await openDialog({
     title: 'Changed meanwhile',
-    content: [h('p', null, `${name} changed this at `, when(theirs.updatedAt), '.'), summary],
+    content: [h('p', null, `${name} changed this at `, moment(theirs.updatedAt), '.'), summary],
     cancel: null,
     actions: [
       { label: 'Keep theirs', submit: true, run: () => 'theirs' },

@@ -10,6 +10,9 @@ export function when(iso) {
     h('span', null, relative(iso)), ' ', h('span', { class: 'muted' }, absolute(iso)));
 }
 
+/** The same within a sentence: "in 23 days (16 Dec 2026, 09:30 UTC)". */
+export const moment = (iso) => h('time', { datetime: iso }, `${relative(iso)} (${absolute(iso)})`);
+
 /** Text that somebody else wrote: a text node with its own direction, three lines, hidden characters drawn. */
 export function foreign(text, { lines = 3, empty = '–' } = {}) {
   if (!text) return h('span', { class: 'muted' }, empty);
@@ -42,7 +45,7 @@ export function fingerprint(hex) {
 export function copyButton(text, shown, what, label = 'Copy') {
   const told = h('span', { role: 'status', class: 'told' });
   const button = h('button', {
-    type: 'button', class: 'small', 'aria-label': `${label} ${what}`,
+    type: 'button', class: 'small', 'aria-label': `${label} ${what}`.trim(),
     async onclick() {
       told.textContent = '';
       try {
@@ -106,7 +109,7 @@ const WORDS = { '✓': 'Good: ', '✕': 'Not good: ', '⚠': 'Warning: ' };
 
 /** Names and values below each other. Pairs whose value is null are left out. */
 export function facts(...pairsOfFacts) {
-  return h('dl', { class: 'facts' }, pairsOfFacts.filter(([, value]) => value !== null && value !== undefined)
+  return h('dl', { class: 'facts' }, pairsOfFacts.filter((pair) => pair && pair[1] !== null && pair[1] !== undefined)
     .map(([name, value]) => h('div', null, h('dt', null, name), h('dd', null, value))));
 }
 

@@ -7,7 +7,7 @@ import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, commonName, plainHex, plural, short, visible } from '../format.js';
 import { field, input, textarea } from '../form.js';
 import {
-  bad, certificateFacts, command, dateState, download, facts, foreign, good, rowButton, states, table, warning, when,
+  bad, certificateFacts, command, dateState, download, facts, foreign, good, moment, rowButton, states, table, warning, when,
 } from '../parts.js';
 import { mayChange, who } from '../session.js';
 
@@ -79,10 +79,10 @@ function show(view, opened) {
   function details(ca) {
     return facts(
       ...certificateFacts(ca),
-      ['Added', h('span', null, foreign(ca.createdBy, { lines: 0 }), ', ', when(ca.createdAt))],
-      ca.updatedAt !== ca.createdAt && ['Changed', h('span', null, foreign(ca.updatedBy, { lines: 0 }), ', ', when(ca.updatedAt))],
+      ['Added', h('span', null, foreign(ca.createdBy, { lines: 0 }), ', ', moment(ca.createdAt))],
+      ca.updatedAt !== ca.createdAt && ['Changed', h('span', null, foreign(ca.updatedBy, { lines: 0 }), ', ', moment(ca.updatedAt))],
       ['Last 30 days', ca.connections30d
-        ? h('span', null, `At least ${plural(ca.connections30d, 'connection')} seen, latest `, when(ca.lastUsed))
+        ? h('span', null, `At least ${plural(ca.connections30d, 'connection')} seen, latest `, moment(ca.lastUsed))
         : 'No connection seen'],
       ca.deniedAt && ['On the deny list since', when(ca.deniedAt)],
     );
@@ -158,7 +158,7 @@ function show(view, opened) {
     return [
       h('p', null, 'Devices with certificates from ', foreign(ca.subject), ' are refused at their next connection.'),
       h('p', null, effect.connections30d
-        ? ['Last 30 days: at least ', h('strong', null, plural(effect.connections30d, 'connection')), ' seen, latest ', when(effect.lastUsed), '.']
+        ? ['Last 30 days: at least ', h('strong', null, plural(effect.connections30d, 'connection')), ' seen, latest ', moment(effect.lastUsed), '.']
         : 'Last 30 days: no connection seen.'),
       others.length > 0 && h('p', null, 'Also vouched for by ', others.map((one, at) => [at ? ', ' : '', foreign(one.subject, { lines: 0 })]),
         ': those devices stay.'),
@@ -230,7 +230,7 @@ export async function addCA({ known = [], text = null } = {}) {
       const here = known.find((one) => one.fingerprintSha256 === found.fingerprintSha256);
       const first = !known.length;
       preview.replaceChildren(
-        here ? good('Already here since ', when(here.createdAt), '.')
+        here ? good('Already here since ', moment(here.createdAt), '.')
         : found.ca.accepted ? good('Will be accepted and active at once.')
         : bad(found.ca.message),
         facts(...certificateFacts(found)));

@@ -1,7 +1,7 @@
 // Overview: first steps that tick themselves; what ends when.
 
 import { api } from '../api.js';
-import { h, svg } from '../dom.js';
+import { h, replace, svg } from '../dom.js';
 import { DAY, commonName, date, relative, short, visible } from '../format.js';
 import { bad, command, dateState, foreign, when } from '../parts.js';
 import { mayChange, who } from '../session.js';
@@ -38,7 +38,7 @@ function drawSteps(part, cas) {
     `  --cert device.pem --key device.key -i d:${org}:thermometer:0001 \\`,
     `  -t ${org}/thermometer/0001/hello -m hello`,
   ].join('\n');
-  part.replaceChildren(h('h2', { id: 'first-steps' }, 'First steps', all.every(Boolean) && h('span', { class: 'muted' }, ' · all done')),
+  replace(part, h('h2', { id: 'first-steps' }, 'First steps', all.every(Boolean) && h('span', { class: 'muted' }, ' · all done')),
     h('ol', { class: 'first-steps' },
       step(all[0], 'Add the CA that signs your devices.', h('p', null, h('a', { href: '#/ca' }, 'CA certificates'))),
       step(all[1], 'Check a device certificate.', h('p', null, h('a', { href: '#/why' }, 'Why refused?'), ' shows the ten steps before the device tries them.')),
@@ -56,11 +56,11 @@ function drawEnds(part, cas, servers, now = Date.now()) {
   const later = items.filter((one) => one.days > SPAN);
   const heading = h('h2', { id: 'ends' }, 'What ends when');
   if (!near.length) {
-    part.replaceChildren(heading, h('p', null, `Nothing ends within ${SPAN} days.`,
+    replace(part, heading, h('p', null, `Nothing ends within ${SPAN} days.`,
       later.length > 0 && [' Next: ', h('a', { href: later[0].href }, h('bdi', null, later[0].label)), `, ${date(later[0].notAfter)}.`]));
     return;
   }
-  part.replaceChildren(heading, near.some((one) => one.active && one.days < 0) && bad('A certificate in use has ended.'),
+  replace(part, heading, near.some((one) => one.active && one.days < 0) && bad('A certificate in use has ended.'),
     timeline(near, later.length), h('ul', { class: 'ends' }, near.map((one) => h('li', null,
       h('a', { href: one.href }, foreign(one.label, { lines: 0 })), h('span', { class: 'muted' }, ['CA', 'Server certificate'][one.lane]),
       h('span', { class: one.tone }, h('span', { 'aria-hidden': 'true' }, one.days < 0 ? '✕ ' : '◷ '), one.days < 0 ? 'Ended ' : 'Ends ', when(one.notAfter))))),

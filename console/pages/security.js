@@ -6,7 +6,7 @@ import { find, h, newId, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { commonName, plural, short, visible } from '../format.js';
 import { checkbox, errorArea, field, input, select, tell, textarea } from '../form.js';
-import { certificateFacts, facts, foreign, good, rowButton, table, warning, when } from '../parts.js';
+import { certificateFacts, facts, foreign, good, rowButton, moment, table, warning, when } from '../parts.js';
 import { mayChange, who } from '../session.js';
 
 // Each level: who gets in with a valid, an invalid, no certificate. "Token": the broker then asks for the token.
@@ -143,7 +143,7 @@ function effect(found) {
   ];
 }
 
-const changed = (record) => h('p', { class: 'muted stamp' }, 'Last changed by ', foreign(record.updatedBy, { lines: 0 }), ', ', when(record.updatedAt), '.');
+const changed = (record) => h('p', { class: 'muted stamp' }, 'Last changed by ', foreign(record.updatedBy, { lines: 0 }), ', ', moment(record.updatedAt), '.');
 
 // ---------------------------------------------------------------------------------------------------- settings
 

@@ -7,7 +7,7 @@ import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, short, visible } from '../format.js';
 import { field, input, select, textarea } from '../form.js';
 import {
-  bad, certificateFacts, dateState, download, facts, foreign, good, rowButton, states, table, warning, when,
+  bad, certificateFacts, dateState, download, facts, foreign, good, moment, rowButton, states, table, warning, when,
 } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { certificatesOf, sniff } from '../sniff.js';
@@ -66,7 +66,7 @@ function show(view, opened) {
           previous && h('button', { type: 'button', 'data-key': 'return', onclick: () => activate(previous.id) }, `Return to ${nameOf(previous)}`))
         : h('p', null, now ? nameOf(now) : activation.active),
       h('p', { id: 'shown-at', class: 'muted' }, `Shown to devices at ${who().messagingHost}.`,
-        activation.activatedAt && [' Served since ', when(activation.activatedAt), '.']),
+        activation.activatedAt && [' Served since ', moment(activation.activatedAt), '.']),
       ended && bad('It has ended. It stays shown until you activate another one.'),
     ];
   }
@@ -105,9 +105,9 @@ function show(view, opened) {
       ...certificateFacts(one),
       ['All names', foreign(one.names.join('\n'))],
       ['Your hosts it serves', one.status === 'csr' ? null : one.hosts.join(', ') || 'None'],
-      one.chain.length > 0 && ['Chain', h('ol', { class: 'chain' }, one.chain.map((cert) => h('li', null, foreign(cert.subject), ', ends ', when(cert.notAfter))))],
-      one.source !== 'default' && ['Added', h('span', null, foreign(one.createdBy, { lines: 0 }), ', ', when(one.createdAt))],
-      one.updatedAt !== one.createdAt && ['Changed', h('span', null, foreign(one.updatedBy, { lines: 0 }), ', ', when(one.updatedAt))],
+      one.chain.length > 0 && ['Chain', h('ol', { class: 'chain' }, one.chain.map((cert) => h('li', null, foreign(cert.subject), ', ends ', moment(cert.notAfter))))],
+      one.source !== 'default' && ['Added', h('span', null, foreign(one.createdBy, { lines: 0 }), ', ', moment(one.createdAt))],
+      one.updatedAt !== one.createdAt && ['Changed', h('span', null, foreign(one.updatedBy, { lines: 0 }), ', ', moment(one.updatedAt))],
       one.comments && ['Description', foreign(one.comments)],
     );
   }
@@ -140,7 +140,7 @@ function show(view, opened) {
       content: refusal ? [bad(refusal)] : [
         checked.hosts.length ? good(`Names cover ${checked.hosts.join(', ')}`) : bad(`Names do not cover ${who().messagingHost}`),
         checked.chainComplete ? good('Chain complete') : warnings.some((one) => one.code === 'chain_incomplete') ? null : warning('Chain incomplete'),
-        warnings.some((one) => one.code === 'ends_soon') ? null : good('Ends ', when(checked.notAfter)),
+        warnings.some((one) => one.code === 'ends_soon') ? null : good('Ends ', moment(checked.notAfter)),
         warnings.map((one) => warning(visible(one.message))),
         was && h('p', { class: 'muted' }, `Until now: ${nameOf(was)}. One click returns to it.`),
       ],

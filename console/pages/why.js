@@ -5,7 +5,7 @@ import { find, h, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, commonName, short, visible } from '../format.js';
 import { checkbox, errorArea, field, input, tell } from '../form.js';
-import { copyButton, foreign, rowButton, when } from '../parts.js';
+import { copyButton, foreign, moment, rowButton } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { addCA } from './cas.js';
 
@@ -43,7 +43,7 @@ function show(view, opened) {
     if (!view.alive() || (key === drawn && recent.firstChild)) return;
     drawn = key;
     replace(recent, fresh.length ? h('ul', { class: 'refusals' }, fresh.map((one) => h('li', null,
-      h('div', null, foreign(one.clientId ?? one.who), h('span', { class: 'muted block' }, `${one.code} · `, when(one.at))),
+      h('div', null, foreign(one.clientId ?? one.who), h('span', { class: 'muted block' }, `${one.code} · `, moment(one.at))),
       rowButton('Explain', short(one.clientId ?? one.who, 40), `explain-${one.id}`, () => {
         if (location.hash === `#/why/${one.id}`) explain(one); else location.hash = `#/why/${encodeURIComponent(one.id)}`;
       }))))
@@ -127,7 +127,7 @@ function show(view, opened) {
     }));
     const report = h('pre', { class: 'sr', 'aria-hidden': 'true' }, reportOf(verdict, body, heading.textContent));
     const sentence = h('div', { class: 'sentence-block' }, lines.map((line) => h('p', null, foreign(line, { lines: 0 }))));
-    const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, body), copyButton(() => report.textContent, report, 'report', 'Copy'));
+    const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, body), copyButton(() => report.textContent, report, '', 'Copy report'));
     replace(result, heading, sentence,
       verdict.failing && h('p', { class: 'muted' }, 'Certificate at fault: ', foreign(verdict.failing.subject)), buttons, steps, report);
     result.hidden = false;
