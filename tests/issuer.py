@@ -55,7 +55,7 @@ class Issuer:
         said = self.claims(**claims)
         private = secret if secret is not None else self.keys[signer] if isinstance(signer, str) else signer
         kid = {"kid": signer} if isinstance(signer, str) else {"kid": "first"}
-        return jwt.encode(said, private, algorithm=algorithm, headers={**kid, **(headers or {})})  # type: ignore[arg-type]
+        return jwt.encode(said, private, algorithm=algorithm, headers={**kid, **(headers or {})})
 
     def claims(self, **claims: Any) -> dict[str, Any]:
         now = int(time.time())

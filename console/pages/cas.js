@@ -249,6 +249,12 @@ export async function addCA({ known = [], text = null } = {}) {
   return openDialog({
     title: 'Add CA certificate', wide: true, content: [certificate.row, preview, description.row],
     fields: [certificate, description], focusFirst: certificate.picker,
+    onProblem(error) {
+      if (error.status !== 422 || error.violations.some((one) => one.field === 'comments')) return false;
+      certificate.fail(error.message); // whatever is wrong with the certificate stands beside it
+      certificate.focus();
+      return true;
+    },
     setup(dialog) {
       droppable(dialog.element, (file) => certificate.drop(file));
       if (text) certificate.fill(text);

@@ -354,6 +354,11 @@ async function addDialog() {
         passphrase.control.select();
         return true;
       }
+      if (error.status === 422 && !error.violations.length) {
+        certificate.fail(error.message); // whatever is wrong with the certificate stands beside it
+        certificate.focus();
+        return true;
+      }
       return false;
     },
     actions: [{ label: 'Save', tone: 'primary', submit: true, async run() {

@@ -59,6 +59,12 @@ def axe() -> Path:
     return AXE
 
 
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where the run keeps its pictures; git does not know this folder."""
+    return SCREENSHOTS
+
+
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Live]:
     with running(tmp_path / "data") as started:
