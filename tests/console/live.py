@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from cryptography import x509
 
 from functions.asgi import Application
 from tests.certs import DAY, YEAR, Issued, ca, key, leaf, server
@@ -88,7 +89,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def root(common_name: str = "Factory Root", *, days: float = 3650, **more: Any) -> Issued:
+def root(common_name: str | x509.Name = "Factory Root", *, days: float = 3650, **more: Any) -> Issued:
     """A CA that begins yesterday and ends in *days*."""
     begins = min(now() - DAY, now() + days * DAY - DAY)
     return ca(common_name, not_before=begins, not_after=now() + days * DAY, **more)

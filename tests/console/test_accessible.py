@@ -1,4 +1,4 @@
-"""axe-core finds nothing, on any page or dialog, light and dark; and what it cannot see: focus, states, small screens."""
+"""axe-core finds nothing on any page or dialog; and what it cannot see: focus, states, small screens."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +109,8 @@ def kept(page: Page, folder: Path, name: str) -> None:
     page.screenshot(path=folder / f"{name}.png", full_page=page.get_by_role("dialog").count() == 0)
 
 
+@pytest.mark.timeout(300)  # seconds; axe-core looks at every element of many screens
+@pytest.mark.parametrize("part", range(3))  # so that the workers share them
 @pytest.mark.parametrize(
     ("look", "scheme", "width"),
     [
@@ -119,7 +121,7 @@ def kept(page: Page, folder: Path, name: str) -> None:
     ],
 )
 def test_axe_finds_nothing_and_every_screen_is_kept(
-    new_context: NewContext, live: Live, axe: Path, screenshots: Path, look: str, scheme: str, width: int
+    new_context: NewContext, live: Live, axe: Path, screenshots: Path, look: str, scheme: str, width: int, part: int
 ) -> None:
     """Every page and dialog, light and dark, wide and phone; none is wider than its window. The pictures stay in
     screenshots/ for people to look at."""
@@ -129,7 +131,7 @@ def test_axe_finds_nothing_and_every_screen_is_kept(
     context = new_context(live.operator, viewport=size, color_scheme=scheme, bypass_csp=True)
     context.add_init_script(path=axe)
     found: list[str] = []
-    for name, (route, prepare) in SCREENS.items():
+    for name, (route, prepare) in list(SCREENS.items())[part::3]:
         page = context.new_page()
         page.goto(f"{live.console}#/{route}")
         page.locator("main table, main form, main .panel > *").first.wait_for()
@@ -224,7 +226,7 @@ def test_a_store_that_does_not_answer_is_said_and_tried_again(at: At, live: Live
     def down(keys: object) -> Any:
         raise StoreUnavailable
 
-    live.service.store.get_many = down  # type: ignore[method-assign, assignment]
+    live.service.store.get_many = down  # type: ignore[method-assign]
     page.get_by_role("button", name="Download PEM").click()
     expect(page.get_by_role("alert")).to_contain_text("The store does not answer; nothing was changed")
     expect(page.get_by_role("link", name="CN=Factory Root")).to_be_visible()
