@@ -9,7 +9,7 @@ CODE := functions shared tests
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
 
-test: $(VENV)/.dev  ## every test, with branch coverage
+test: $(VENV)/.dev node_modules/.installed  ## every test, with branch coverage; the console's in Chromium, where it is found
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## static checks only
@@ -17,6 +17,7 @@ check: $(VENV)/.dev  ## static checks only
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v node >/dev/null; then for file in $$(find console -name '*.js'); do node --check $$file || exit 1; done; fi
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
@@ -41,5 +42,9 @@ $(VENV)/.dev: requirements.txt requirements-dev.txt $(VENV)/pyvenv.cfg
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
+# axe-core, which looks at the console's pages; without npm its tests say that they are skipped
+node_modules/.installed: package.json package-lock.json
+	@if command -v npm >/dev/null; then npm ci --silent && touch $@; else echo "npm is missing: the console is not checked with axe-core. On Debian: apt-get install npm"; fi
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf node_modules screenshots $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -73,7 +73,11 @@ function route(nav, main, first = false) {
   }
   shown?.leave?.();
   for (const link of nav.querySelectorAll('a')) {
-    if (link.dataset.page === page.path) link.setAttribute('aria-current', 'page'); else link.removeAttribute('aria-current');
+    if (link.dataset.page !== page.path) link.removeAttribute('aria-current');
+    else {
+      link.setAttribute('aria-current', 'page');
+      link.scrollIntoView({ block: 'nearest', inline: 'center' }); // on a phone the pages' names scroll
+    }
   }
   document.title = `${page.title} · Trust console`;
   const heading = h('h1', { tabindex: '-1', id: 'heading' }, page.heading ?? page.title);

@@ -31,13 +31,8 @@ export function relative(iso, now = Date.now()) {
   return left > 0 ? `in ${words}` : `${words} ago`;
 }
 
-/** Pairs with colons, 16 a line. */
-export function fingerprint(hex) {
-  const pairs = hex.toUpperCase().match(/../g) ?? [];
-  const lines = [];
-  for (let at = 0; at < pairs.length; at += 16) lines.push(pairs.slice(at, at + 16).join(':'));
-  return lines.join(':\n');
-}
+/** Pairs with colons: AB:CD:… */
+export const fingerprint = (hex) => (hex.toUpperCase().match(/../g) ?? []).join(':');
 
 /** A fingerprint as typed or copied, to compare: no colons, no spaces, lower case. */
 export const plainHex = (text) => text.replace(/[\s:]/g, '').toLowerCase();

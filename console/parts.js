@@ -37,8 +37,9 @@ export function foreign(text, { lines = 3, empty = '–' } = {}) {
 
 export function fingerprint(hex) {
   const text = pairs(hex);
-  const shown = h('code', { class: 'fingerprint' }, text);
-  return h('span', { class: 'copyable' }, shown, copyButton(() => text.replace(/\n/g, ''), shown, 'fingerprint'));
+  // In pieces of 8 pairs, two of which make a line; a phone has room for one.
+  const shown = h('code', { class: 'fingerprint' }, (text.match(/.{1,24}/g) ?? []).map((part) => h('span', null, part)));
+  return h('span', { class: 'copyable' }, shown, copyButton(() => text, shown, 'fingerprint'));
 }
 
 /** [Copy]: "Copied" only once it is; else the text is selected, to be copied by hand. */

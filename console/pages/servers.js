@@ -324,7 +324,7 @@ async function addDialog() {
 
   return openDialog({
     title: 'Add server certificate', wide: true, focusFirst: certificate.picker,
-    content: [certificate.row, preview, key.row, passphrase.row, description.row],
+    content: [certificate.row, key.row, passphrase.row, preview, description.row],
     fields: [certificate, key, passphrase, description],
     setup(dialog) {
       // Dropped together, told apart by content.

@@ -59,8 +59,9 @@ function show(view, opened) {
     if (one.certificate) certificate.fill(one.certificate);
     else certificate.fill('');
     clientId.control.value = one.clientId ?? '';
-    serverName.control.value = one.serverName ?? '';
-    tls.control.checked = true;
+    // A broker that cannot pass the server name leaves it out of the refusal; the device named one all the same.
+    serverName.control.value = one.serverName ?? (one.code === 'sni_missing' ? '' : who().messagingHost);
+    tls.control.checked = one.code !== 'tls_required';
     await check(one);
   }
 

@@ -227,7 +227,8 @@ def preview(tools: Tools, member: Member, data: bytes) -> Preview:
     Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainTooLong."""
     at = tools.clock()
     certs = read_certificates(data)
-    leaf, chain, broken = certs[0], (), None
+    leaf, broken = certs[0], None
+    chain: tuple[x509.Certificate, ...] = ()
     try:
         leaf, chain = read_leaf(data)
     except Rejected as error:  # no server's chain; several CAs in one file are no such thing either
