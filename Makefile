@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
 
-test: $(VENV)/.dev tests/node_modules/.done  ## every test, with branch coverage
+test: $(VENV)/.dev tests/node_modules/.done node_modules/.installed  ## every test, with branch coverage; emulators, browser and brokers where they are found
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## static checks only
@@ -20,6 +20,7 @@ check: $(VENV)/.dev  ## static checks only
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m infra.generate --check
+	@if command -v node >/dev/null; then for file in $$(find console -name '*.js'); do node --check $$file || exit 1; done; fi
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
@@ -54,5 +55,9 @@ tests/node_modules/.done: tests/package.json tests/package-lock.json
 		npm ci --prefix tests --ignore-scripts --no-audit --no-fund --silent && touch $@; \
 	else echo "npm is not here: tests on dynalite are skipped"; fi
 
+# axe-core, which looks at the console's pages; without npm its tests say that they are skipped
+node_modules/.installed: package.json package-lock.json
+	@if command -v npm >/dev/null; then npm ci --silent && touch $@; else echo "npm is missing: the console is not checked with axe-core. On Debian: apt-get install npm"; fi
+
 clean:
-	rm -rf $(VENV) .build dist tests/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .build dist node_modules tests/node_modules screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

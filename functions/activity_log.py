@@ -46,4 +46,7 @@ def session(call: Call) -> Reply:
 
 @endpoint("Where to sign in, if an OIDC issuer is configured", {200: views.SignInView})
 def sign_in(call: Call) -> Reply:
-    return reply(views.SignInView())
+    where = call.tools.sign_in
+    if where is None:
+        return reply(views.SignInView())
+    return reply(views.SignInView(issuer=where.issuer, client_id=where.client_id, audience=where.audience))

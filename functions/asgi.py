@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from functions import http, wire
+from functions.console import Console
 from functions.dispatch import dispatch
 from functions.http import BODY_MAX, Reply, Request
 from shared.composition import App
@@ -22,6 +23,8 @@ class Application:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        tokens = app.tools.tokens
+        self._console = Console(origins=tokens.origins) if tokens else Console()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="function")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,8 +43,13 @@ class Application:
         else:
             loop = asyncio.get_running_loop()
             whole = Request(request.method, request.path, request.query, headers, body)
-            reply = await loop.run_in_executor(self._pool, dispatch, self._app.tools, whole)
+            reply = await loop.run_in_executor(self._pool, self._answer, whole)
         await _send(reply, send)
+
+    def _answer(self, request: Request) -> Reply:
+        if self._console.answers(request.path):
+            return self._console.reply(request)
+        return dispatch(self._app.tools, request)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -71,7 +79,7 @@ async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:
 
 
 async def _send(reply: Reply, send: Send) -> None:
-    length = {} if reply.status == 204 else {"content-length": str(len(reply.body))}
+    length = {} if reply.status in (204, 304) else {"content-length": str(len(reply.body))}
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (wire.headers(reply) | length).items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     await send({"type": "http.response.body", "body": reply.body})

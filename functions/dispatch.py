@@ -29,7 +29,7 @@ def _dispatch(tools: Tools, request: Request, function: str | None) -> Reply:
         if function is not None and name != function:
             raise errors.NotFound(what="such address")
         request = replace(request, params=params)
-        admitted = admit(tools, request.credentials, route.roles) if route.admits else None
+        admitted = admit(tools, request.authorization, route.roles) if route.admits else None
         reply = route.load(Call(request, tools, admitted))
     except Exception as error:  # noqa: BLE001 - the one place where errors become answers
         reply = http.problem(request, error)

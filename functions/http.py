@@ -15,7 +15,7 @@ import msgspec
 
 from shared import errors
 from shared.ports import SealBroken
-from shared.usecases.callers import Credentials
+from shared.usecases.callers import BearerToken, Credentials
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,14 @@ class Request:
         if scheme.lower() != "basic" or not colon:
             raise errors.NotAuthenticated
         return Credentials(key, token)
+
+    @property
+    def authorization(self) -> Credentials | BearerToken:
+        """What proves who is calling: an API key, or a token of the OIDC issuer (RFC 6750, 2.1).
+
+        Raises: NotAuthenticated."""
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        return BearerToken(token.strip()) if scheme.lower() == "bearer" else self.credentials
 
     @property
     def is_from_a_page(self) -> bool:
@@ -237,6 +245,7 @@ _STATUS: Final[Mapping[type[errors.TrustError], int]] = {
     errors.PreconditionRequired: 428,
     errors.RateLimited: 429,
     errors.StoreUnavailable: 503,
+    errors.IssuerUnavailable: 503,
 }
 
 
@@ -274,6 +283,8 @@ def problem(request: Request, error: Exception) -> Reply:
         headers["Allow"] = str(error.facts["allowed"])
     if isinstance(error, errors.RateLimited):
         headers["Retry-After"] = str(error.facts["seconds"])
+    if isinstance(error, errors.IssuerUnavailable):
+        headers["Retry-After"] = "60"
     if isinstance(error, errors.StoreUnavailable):
         headers["Retry-After"] = "2"
         log.warning("the store does not answer", exc_info=error)

@@ -76,6 +76,7 @@ def _banner(settings: Settings, port: int, keys: Sequence[Key]) -> str:
     lines = [
         "",
         f"MQTT Trust answers on http://{HOST}:{port}",
+        f"  console           http://{HOST}:{port}/console/",
         f"  API description   http://{HOST}:{port}/openapi.json",
         f"  data              {settings.data.resolve()}",
         f"  uploads           {(settings.data / FOLDER).resolve()}/<orgId>/ca|server|csr/",

@@ -10,9 +10,10 @@ from functions.endpoint import CONTRACTS, PEM_TEXT, Answer, Call, Contract, endp
 from functions.http import JSON, PEM, PROBLEM, Problem, Reply, status_of
 from functions.routes import ANYBODY, ROUTES, Route
 from shared import errors
+from shared.records import Role
 
 _REF: Final = "#/components/schemas/{name}"
-_ALWAYS: Final = (errors.StoreUnavailable,)
+_ALWAYS: Final = (errors.StoreUnavailable, errors.IssuerUnavailable)
 _ADMITTED: Final = (errors.NotAuthenticated, errors.Forbidden, errors.OrgSuspended)
 _WITH_BODY: Final = (errors.BadRequest, errors.TooLarge, errors.UnsupportedMediaType)
 
@@ -54,7 +55,13 @@ def document() -> dict[str, Any]:
         "components": {
             "schemas": {**schemas, "Code": _codes()},
             "securitySchemes": {
-                "apiKey": {"type": "http", "scheme": "basic", "description": "API key as user, its token as password"}
+                "apiKey": {"type": "http", "scheme": "basic", "description": "API key as user, its token as password"},
+                "signIn": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A token of the configured OpenID Connect issuer; role viewer or operator",
+                },
             },
         },
     }
@@ -86,7 +93,7 @@ def _operation(route: Route, contract: Contract) -> dict[str, Any]:
         "summary": contract.summary,
         "parameters": list(_parameters(route, contract)),
         "responses": _responses(route, contract),
-        "security": [] if route.roles == ANYBODY else [{"apiKey": []}],
+        "security": _security(route),
     }
     if route.roles:
         operation["description"] = f"Role: {' or '.join(sorted(role.value for role in route.roles))}."
@@ -97,6 +104,13 @@ def _operation(route: Route, contract: Contract) -> dict[str, Any]:
             "content": {JSON: {"schema": schema}, "multipart/form-data": {"schema": schema}},
         }
     return operation
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    if route.roles == ANYBODY:
+        return []
+    people = route.roles & {Role.VIEWER, Role.OPERATOR}
+    return [{"apiKey": []}, {"signIn": []}] if people else [{"apiKey": []}]
 
 
 def _parameters(route: Route, contract: Contract) -> Iterator[dict[str, Any]]:

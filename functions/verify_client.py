@@ -7,7 +7,7 @@ from functions.endpoint import Call, endpoint
 from functions.http import Reply, file_bytes, reply, without_text
 from functions.views import VerdictView, verdict_view
 from shared import errors
-from shared.usecases.callers import Credentials
+from shared.usecases.callers import BearerToken, Credentials
 from shared.usecases.verify_client import verify_client as usecase
 from shared.validation.verdict import Presented, Verdict, unavailable
 
@@ -17,26 +17,26 @@ log = logging.getLogger(__name__)
 @endpoint("May this client connect?", {200: VerdictView}, body=bodies.VerifyClient)
 def verify_client(call: Call) -> Reply:
     """A caller's own mistakes are problem documents; all that a device controls is a verdict, and so is a failure."""
-    credentials = call.request.credentials  # who sends none is told so, whatever the body
+    sent = call.request.authorization  # who sends none is told so, whatever the body
     body = call.request.fields(bodies.VerifyClient)
-    return reply(verdict_view(_verdict(call, credentials, body), explain=body.explain))
+    return reply(verdict_view(_verdict(call, sent, body), explain=body.explain))
 
 
-def _verdict(call: Call, credentials: Credentials, body: bodies.VerifyClient) -> Verdict:
+def _verdict(call: Call, sent: Credentials | BearerToken, body: bodies.VerifyClient) -> Verdict:
     try:
-        return usecase(call.tools, credentials, _presented(body), explain=body.explain)
+        return usecase(call.tools, sent, _presented(body), explain=body.explain)
     except errors.StoreUnavailable:
         log.warning("a client was refused because the store does not answer", exc_info=True)
-        return _unavailable(call, credentials)
+        return _unavailable(call, sent)
     except errors.TrustError:
         raise  # the caller's own: its key, its role
     except Exception as error:
         log.error("a client was refused because of %s", type(error).__name__, exc_info=without_text(error))
-        return _unavailable(call, credentials)
+        return _unavailable(call, sent)
 
 
-def _unavailable(call: Call, credentials: Credentials) -> Verdict:
-    verdict = unavailable(credentials.org_id)
+def _unavailable(call: Call, sent: Credentials | BearerToken) -> Verdict:
+    verdict = unavailable(sent.org_id if isinstance(sent, Credentials) else None)
     call.tools.decided(None, verdict.code, verdict.decision.value)  # whether that org is here is not known
     return verdict
 

@@ -455,6 +455,7 @@ class SignInView(View, frozen=True, kw_only=True, omit_defaults=True):
 
     issuer: str | None = None
     client_id: str | None = None
+    audience: str | None = None
 
 
 class HealthView(View, frozen=True, kw_only=True):

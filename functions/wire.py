@@ -17,5 +17,5 @@ def request(method: str, path: str, query: str, headers: Mapping[str, str], body
 
 def headers(reply: Reply) -> dict[str, str]:
     """All headers of *reply* but its length, names in lower case. An answer without content has no type (RFC 9110)."""
-    kind = {} if reply.status == 204 else {"content-type": reply.content_type}
+    kind = {} if reply.status in (204, 304) else {"content-type": reply.content_type}
     return {**kind, **_SECURITY, **{name.lower(): value for name, value in reply.headers.items()}}

@@ -12,16 +12,17 @@ from shared.config import (
     GcpKms,
     InProcess,
     LocalKeys,
+    Oidc,
     PubSub,
     Settings,
     SQLite,
     Sqs,
 )
 from shared.log import Decisions
-from shared.ports import Clock, DocumentStore, KeySealer, ObjectReader, SightingQueue, Webhook
+from shared.ports import Clock, DocumentStore, KeySealer, ObjectReader, SightingQueue, TokenVerifier, Webhook
 from shared.repository import Repository
 from shared.usecases import usage
-from shared.usecases.tools import Tools
+from shared.usecases.tools import SignIn, Tools
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def build(
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
         decided=decisions,
+        tokens=_tokens(settings.oidc, clock),
+        sign_in=_sign_in(settings.oidc),
     )
     return App(tools, settings, store, sealer, queue, decisions)
 
@@ -163,3 +166,23 @@ def webhook(settings: Settings) -> Webhook | None:
     from shared.adapters.webhook import SignedWebhook
 
     return SignedWebhook(settings.webhook.url, settings.webhook.secret)
+
+
+def _tokens(oidc: Oidc | None, clock: Clock) -> TokenVerifier | None:
+    if oidc is None:
+        return None
+    from shared.adapters.oidc_tokens import OidcTokens
+
+    return OidcTokens(
+        issuer=oidc.issuer,
+        audience=oidc.audience,
+        org_claim=oidc.org_claim,
+        role_claim=oidc.role_claim,
+        clock=clock,
+    )
+
+
+def _sign_in(oidc: Oidc | None) -> SignIn | None:
+    if oidc is None or oidc.client_id is None:
+        return None
+    return SignIn(oidc.issuer, oidc.client_id, oidc.audience)

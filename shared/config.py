@@ -103,6 +103,23 @@ class Webhook:
 
 
 @dataclass(frozen=True)
+class Oidc:
+    """TRUST_OIDC_*: the issuer whose tokens are believed.
+
+    Args:
+        audience: what its tokens must be meant for.
+        client_id: the console's; None: nobody signs in there through the issuer.
+        org_claim, role_claim: which claims name the one org and the one role of a token.
+    """
+
+    issuer: str
+    audience: str
+    client_id: str | None = None
+    org_claim: str = "org"
+    role_claim: str = "role"
+
+
+@dataclass(frozen=True)
 class Settings:
     """What an operator can set. The README has the table.
 
@@ -119,6 +136,7 @@ class Settings:
         metrics: how decisions are counted in the log: a line for each, one a second, or none.
         upload_bucket: the only bucket whose events onUpload believes.
         webhook: whom expiryReport tells.
+        oidc: whose tokens are believed beside API keys; None: nobody's.
     """
 
     port: int = 8080
@@ -133,6 +151,7 @@ class Settings:
     metrics: str = "each"
     upload_bucket: str | None = None
     webhook: Webhook | None = None
+    oidc: Oidc | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -152,6 +171,7 @@ class Settings:
             metrics=_metrics(env),
             upload_bucket=_bucket(env),
             webhook=_webhook(env),
+            oidc=_oidc(env),
         )
 
 
@@ -208,6 +228,40 @@ def _number(env: Mapping[str, str], name: str, default: int, valid: range) -> in
     if not text.isascii() or not text.isdigit() or int(text) not in valid:
         raise WrongSetting(f"{name} is {text!r}; it takes a number from {valid.start} to {valid.stop - 1}.")
     return int(text)
+
+
+def _oidc(env: Mapping[str, str]) -> Oidc | None:
+    issuer, audience = env.get("TRUST_OIDC_ISSUER"), env.get("TRUST_OIDC_AUDIENCE")
+    if not issuer and not audience:
+        return None
+    if not issuer or not audience:
+        missing = "TRUST_OIDC_AUDIENCE" if issuer else "TRUST_OIDC_ISSUER"
+        raise WrongSetting(f"{missing} is missing; TRUST_OIDC_ISSUER and TRUST_OIDC_AUDIENCE are set together.")
+    if not _is_issuer(issuer):
+        raise WrongSetting(
+            f"TRUST_OIDC_ISSUER is {issuer!r}; it takes an https:// address without query (http:// for this machine "
+            "only), exactly as the issuer writes it in its tokens."
+        )
+    return Oidc(
+        issuer,
+        audience,
+        env.get("TRUST_OIDC_CLIENT_ID") or None,
+        env.get("TRUST_OIDC_ORG_CLAIM") or "org",
+        env.get("TRUST_OIDC_ROLE_CLAIM") or "role",
+    )
+
+
+def _is_issuer(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        return False
+    local = host in ("localhost", "127.0.0.1", "::1")
+    plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    known = all(one.isascii() and one.isprintable() and one not in " ;,'\"" for one in url)
+    return known and plain and bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and local))
 
 
 def _level(env: Mapping[str, str]) -> str:

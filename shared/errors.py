@@ -13,6 +13,7 @@
     ├── PreconditionRequired   428
     ├── RateLimited            429
     ├── StoreUnavailable       503  nothing was changed, or it is safe to repeat
+    ├── IssuerUnavailable      503  the OIDC issuer does not answer
     ├── Rejected               422  a judgement on what was sent
     │   └── Refused                 a judgement that is also an answer to a connecting device (verifyClient)
 
@@ -121,12 +122,28 @@ class NotAuthenticated(TrustError):
     mend = "Send the API key as user name and its token as password. If the token is lost, create a new key."
 
 
+class TokenRefused(NotAuthenticated):
+    """A token of the OIDC issuer that is not believed."""
+
+    code = "token_refused"
+    says = "The sign-in is not accepted: {found}."
+    mend = "Sign in again."
+
+
 class Forbidden(TrustError):
     """403: known, but not allowed to do this."""
 
     code = "forbidden"
     says = "This key has the role {role}; this call needs {needed}."
     mend = "Use a key of that role."
+
+
+class RoleNotGranted(Forbidden):
+    """A sign-in that is right, and yet gives no role here."""
+
+    code = "role_not_granted"
+    says = "Your sign-in names {found}."
+    mend = "Ask whoever runs it for one organization that is here, and the role viewer or operator."
 
 
 class NotFound(TrustError):
@@ -202,6 +219,14 @@ class KeysUnavailable(StoreUnavailable):
 
     code = "keys_unavailable"
     says = "The key service does not answer; nothing was changed, or the change is safe to repeat."
+
+
+class IssuerUnavailable(TrustError):
+    """503: whether a token is to be believed cannot be known now."""
+
+    code = "issuer_unavailable"
+    says = "The sign-in service does not answer."
+    mend = "Try again in a minute, or use an API key."
 
 
 # ------------------------------------------------------------------------------- how things stand: conflicts

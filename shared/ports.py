@@ -185,6 +185,27 @@ class WebhookFailed(Exception):
     """What was told did not arrive. Says why, without the secret."""
 
 
+@dataclass(frozen=True, slots=True)
+class TokenClaims:
+    """What a sign-in token says, once it is believed. Org and role are None where it names not exactly one."""
+
+    subject: str
+    org_id: str | None
+    role: str | None
+
+
+class TokenVerifier(Protocol):
+    """Tokens of the OIDC issuer that an operator configured."""
+
+    def verify(self, token: str) -> TokenClaims:
+        """What *token* says. Raises: TokenRefused, IssuerUnavailable."""
+        ...
+
+    def origins(self) -> tuple[str, ...]:
+        """Where a page must be allowed to ask, to sign in: origins of the issuer. Never raises."""
+        ...
+
+
 class Clock(Protocol):
     def __call__(self) -> datetime:
         """Now, aware, in UTC."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Debian packages that the tests need. Installs those that are missing, where it may.
 set -euo pipefail
-packages=(ca-certificates curl openssl python3-venv)
+packages=(ca-certificates chromium curl nodejs npm openssl python3-venv)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -1,4 +1,4 @@
-"""Who is calling: API keys and their roles (docs/api.md, "Who is calling")."""
+"""Who is calling: API keys and their roles, and people who signed in at the OIDC issuer."""
 
 import hashlib
 import hmac
@@ -7,14 +7,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shared.errors import Forbidden, NotAuthenticated, OrgSuspended
+from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGranted
 from shared.records import ApiKey, Org, Proof, Role
-from shared.repository import Place, api_key_place, org_place
+from shared.repository import Found, Place, api_key_place, org_place
 from shared.usecases.tools import Tools
+from shared.validation.names import is_org_id
 from shared.validation.verdict import Asker
 
 _ORG_KEY: Final = re.compile(r"a-([a-z0-9]{6})-[A-Za-z0-9]{10}")
 _PLATFORM_KEY: Final = re.compile(r"p-[A-Za-z0-9]{10}")
+_SIGN_IN_ROLES: Final = (Role.VIEWER.value, Role.OPERATOR.value)  # brokers and edges are machines: they have keys
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,23 @@ class Credentials:
         return found[1] if found else None
 
     @property
+    def places(self) -> list[Place[Any]]:
+        """What is to be read to prove them. Raises: NotAuthenticated."""
+        return [self.place]
+
+    @property
     def place(self) -> Place[ApiKey]:
         """Where the key's record lies. Raises: NotAuthenticated, where it is not of a key's form."""
         if self.org_id is None and not _PLATFORM_KEY.fullmatch(self.key):
             raise NotAuthenticated
         return api_key_place(self.org_id, self.key)
+
+
+@dataclass(frozen=True)
+class BearerToken:
+    """What a caller sent with the Bearer scheme (RFC 6750): a token of the OIDC issuer, not believed yet."""
+
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,11 @@ class Caller:
     orgs: Collection[str] = ()
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
+
+    @property
+    def places(self) -> list[Place[Any]]:
+        """Nothing more is to be read to prove it."""
+        return []
 
     @property
     def asker(self) -> Asker:
@@ -89,17 +108,45 @@ def identified(credentials: Credentials, key: ApiKey | None) -> Caller:
     return Caller(key.key, key.role, key.org_id, key.orgs, key.no_sni, key.proof)
 
 
-def admit(tools: Tools, credentials: Credentials, roles: Collection[Role]) -> Member:
-    """The member of an org that *credentials* prove, in one read. Platform keys belong to none.
+def claimed(tools: Tools, sent: Credentials | BearerToken) -> Credentials | Caller:
+    """Who *sent* claims to be, with the org to read: a token is believed by its signature here and now, an API key by
+    its record, which `proven` looks at.
 
-    Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable."""
-    key_place = credentials.place
-    org_id = credentials.org_id
-    places: list[Place[Any]] = [key_place, org_place(org_id)] if org_id else [key_place]
+    Raises: NotAuthenticated, RoleNotGranted, IssuerUnavailable."""
+    if isinstance(sent, Credentials):
+        return sent
+    if tools.tokens is None:
+        raise NotAuthenticated
+    claims = tools.tokens.verify(sent.token)
+    if claims.org_id is None or not is_org_id(claims.org_id):
+        raise RoleNotGranted(found="no organization, or several")
+    if claims.role not in _SIGN_IN_ROLES:
+        raise RoleNotGranted(found=f"the role {_short(claims.role)}" if claims.role else "no role, or several")
+    return Caller(f"oidc:{claims.subject}", Role(claims.role), claims.org_id)
+
+
+def _short(text: str) -> str:
+    return "".join(one if one.isprintable() else "?" for one in text[:32])
+
+
+def proven(claim: Credentials | Caller, found: Found) -> Caller:
+    """The caller that *claim* is, by what its `places` held. Raises: NotAuthenticated."""
+    return claim if isinstance(claim, Caller) else identified(claim, found.get(claim.place))
+
+
+def admit(tools: Tools, sent: Credentials | BearerToken, roles: Collection[Role]) -> Member:
+    """The member of an org that *sent* proves, in one read. Platform keys belong to none.
+
+    Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable, IssuerUnavailable."""
+    claim = claimed(tools, sent)
+    org_id = claim.org_id
+    places: list[Place[Any]] = [*claim.places, org_place(org_id)] if org_id else claim.places
     found = tools.repository.find(places)
-    caller = identified(credentials, found.get(key_place))
+    caller = proven(claim, found)
     caller.must_be(roles)
     org = found.get(org_place(org_id)) if org_id else None
+    if org is None and isinstance(sent, BearerToken):
+        raise RoleNotGranted(found="an organization that is not here")
     if org is None:
         raise Forbidden(role=f"{caller.role.value} of the platform", needed="a key of the organization")
     if org.suspended:

@@ -224,18 +224,25 @@ class Preview:
 def preview(tools: Tools, member: Member, data: bytes) -> Preview:
     """The fields of a certificate that nobody has saved, and what it would be accepted as.
 
-    Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainBroken."""
+    Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainTooLong."""
     at = tools.clock()
-    count = len(read_certificates(data))
-    leaf, chain = read_leaf(data)
+    certs = read_certificates(data)
+    leaf, broken = certs[0], None
+    chain: tuple[x509.Certificate, ...] = ()
+    try:
+        leaf, chain = read_leaf(data)
+    except Rejected as error:  # no server's chain; several CAs in one file are no such thing either
+        broken = error
 
     def as_ca() -> list[Notice]:
-        if count > 1:
-            raise SeveralCertificates(n=count)
+        if len(certs) > 1:
+            raise SeveralCertificates(n=len(certs))
         check_ca(leaf, at=at, weak=tools.weak_keys)
         return []
 
     def as_server() -> list[Notice]:
+        if broken is not None:
+            raise broken
         return checked(tools, member.org, leaf, chain, at)
 
     return Preview(leaf, _acceptance(as_ca), _acceptance(as_server))

@@ -7,9 +7,18 @@ from datetime import datetime
 import msgspec
 
 from shared.errors import RateLimited
-from shared.ports import Clock, KeySealer, SightingQueue
+from shared.ports import Clock, KeySealer, SightingQueue, TokenVerifier
 from shared.records import Activity, ActivityKind, Changed, Pace
 from shared.repository import Repository, activity_id, new_version
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """Where people sign in, and as which client of it the console does."""
+
+    issuer: str
+    client_id: str
+    audience: str
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,8 @@ class Tools:
     rate_per_minute: int = 10  # new server certificates and requests of an org
     ca_rate_per_minute: int = 600  # new CA certificates of an org
     decided: Callable[[str | None, str, str], None] = lambda org_id, code, decision: None  # counts decisions
+    tokens: TokenVerifier | None = None  # None: API keys only
+    sign_in: SignIn | None = None
 
 
 def entry(

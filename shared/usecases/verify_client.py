@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.records import CA, CAsOfOneName, CAStatus, Org, Role, Sighting
 from shared.repository import Found, Place, ca_index_place, cas_place, denials_place, org_place
-from shared.usecases.callers import Credentials, identified
+from shared.usecases.callers import BearerToken, Credentials, claimed, proven
 from shared.usecases.tools import Tools
 from shared.validation.distinguished_name import shown
 from shared.validation.policy import Decision
@@ -34,7 +34,9 @@ _ASKERS: Final = (Role.BROKER,)
 _EXPLAINERS: Final = (Role.BROKER, Role.VIEWER, Role.OPERATOR)
 
 
-def verify_client(tools: Tools, credentials: Credentials, presented: Presented, *, explain: bool = False) -> Verdict:
+def verify_client(
+    tools: Tools, sent: Credentials | BearerToken, presented: Presented, *, explain: bool = False
+) -> Verdict:
     """May this client connect?
 
     An allow costs one round trip to the store; a refusal may take a second, to say why.
@@ -42,12 +44,13 @@ def verify_client(tools: Tools, credentials: Credentials, presented: Presented, 
     Args:
         explain: a person asks, not a broker: viewers and operators may, and nothing is counted as a connection.
 
-    Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
+    Raises: NotAuthenticated, Forbidden, StoreUnavailable, IssuerUnavailable."""
+    claim = claimed(tools, sent)
     # An org's key may ask about its own org only, so that one is read; a platform key's question names the org.
-    org_id = credentials.org_id or asked_org(presented, _ANYBODY)
+    org_id = claim.org_id or asked_org(presented, _ANYBODY)
     asked = questions(presented)
-    found = tools.repository.find([credentials.place, *_places(org_id, asked)])
-    caller = identified(credentials, found.get(credentials.place))
+    found = tools.repository.find([*claim.places, *_places(org_id, asked)])
+    caller = proven(claim, found)
     caller.must_be(_EXPLAINERS if explain else _ASKERS)
     facts = _facts(org_id, found, asked)
     at = tools.clock()

@@ -1,0 +1,134 @@
+// Every request this page makes. `credentials: 'omit'`: else a 401 opens the browser's own prompt.
+
+import * as session from './session.js';
+
+const PREFIX = '/api/v0002';
+
+/** What the service refused, in its own words. */
+export class Problem extends Error {
+  constructor(status, document) {
+    super(document.detail);
+    this.status = status;
+    this.code = document.code ?? '';
+    this.violations = document.violations ?? [];
+  }
+}
+
+let renew = null; // async (): asks the person to sign in again
+let renewing = null;
+
+/** Set what asks the person to sign in again, once a session has ended. */
+export function onEnded(ask) {
+  renew = ask;
+}
+
+/**
+ * One call. Answers {status, data, version}; raises Problem.
+ * *as*: a proof to try instead of the session's; then a 401 is a Problem like any other.
+ * *text*: the answer is text, a PEM file.
+ */
+export async function call(method, path, { body, version, as, text = false, bare = false, signal } = {}) {
+  for (;;) {
+    const proof = as ?? session.current();
+    const headers = {};
+    if (!(bare && !as) && proof) headers.Authorization = session.authorization(proof);
+    if (body !== undefined) headers['Content-Type'] = 'application/json';
+    if (version !== undefined) headers['If-Match'] = version === '*' ? '*' : `"${version}"`;
+    const response = await send(bare ? path : PREFIX + path, {
+      method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    if (response.status === 401 && !as && !bare && renew) {
+      if (session.current() === proof) await (renewing ??= renew().finally(() => { renewing = null; }));
+      continue;
+    }
+    if (!response.ok) throw new Problem(response.status, await problemOf(response));
+    const data = response.status === 204 ? null : text ? await response.text() : await response.json();
+    return { status: response.status, data, version: response.headers.get('ETag')?.replaceAll('"', '') ?? null };
+  }
+}
+
+async function send(url, options) {
+  try {
+    return await fetch(url, { ...options, credentials: 'omit', cache: 'no-store', redirect: 'error' });
+  } catch (error) {
+    if (error.name === 'AbortError') throw error;
+    throw new Problem(0, { code: 'unreachable', detail: 'The service cannot be reached. Check the connection, then try again.' });
+  }
+}
+
+async function problemOf(response) {
+  try {
+    const document = await response.json();
+    if (typeof document?.detail === 'string') return document;
+  } catch { /* something between here and the service answered */ }
+  return { code: 'unreadable', detail: `The service answered ${response.status} without a reason. Try again.` };
+}
+
+const data = async (promise) => (await promise).data;
+
+/** A whole list: page after page. */
+async function every(path) {
+  const results = [];
+  for (let bookmark = ''; bookmark !== null;) {
+    const page = await data(call('GET', `${path}?limit=200${bookmark && `&bookmark=${encodeURIComponent(bookmark)}`}`));
+    results.push(...page.results);
+    bookmark = page.bookmark;
+  }
+  return results;
+}
+
+const CAS = '/authentication/cacertificates';
+const SERVERS = '/authentication/servercertificates';
+const DENIALS = '/authorization/denylist';
+const id = encodeURIComponent;
+
+export const api = {
+  signIn: () => data(call('GET', '/signin', { bare: true })),
+  session: (as) => data(call('GET', '/session', { as })),
+  preview: (certificate, signal) => data(call('POST', '/authentication/preview', { body: { certificate }, signal })),
+
+  cas: () => every(CAS),
+  ca: (one) => data(call('GET', `${CAS}/${id(one)}`)),
+  addCA: (body) => call('POST', CAS, { body }),
+  changeCA: (one, body, version) => data(call('PUT', `${CAS}/${id(one)}`, { body, version })),
+  caEffect: (one) => data(call('DELETE', `${CAS}/${id(one)}?dryrun=true`)),
+  deleteCA: (one, version) => call('DELETE', `${CAS}/${id(one)}`, { version }),
+  caPem: (one) => data(call('GET', `${CAS}/${id(one)}/pem`, { text: true })),
+
+  servers: () => every(SERVERS),
+  server: (one) => data(call('GET', `${SERVERS}/${id(one)}`)),
+  addServer: (body) => call('POST', SERVERS, { body }),
+  changeServer: (one, body, version) => data(call('PUT', `${SERVERS}/${id(one)}`, { body, version })),
+  deleteServer: (one, version) => call('DELETE', `${SERVERS}/${id(one)}`, { version }),
+  serverPem: (one) => data(call('GET', `${SERVERS}/${id(one)}/pem`, { text: true })),
+  csrPem: (one) => data(call('GET', `${SERVERS}/${id(one)}/csr`, { text: true })),
+  generateCSR: (body) => data(call('POST', `${SERVERS}/csr`, { body })),
+  fulfillCSR: (one, certificate) => data(call('PUT', `${SERVERS}/${id(one)}/certificate`, { body: { certificate } })),
+  renew: (one) => data(call('POST', `${SERVERS}/${id(one)}/renewal`)),
+  active: () => data(call('GET', `${SERVERS}/active`)),
+  preflight: (one) => data(call('PUT', `${SERVERS}/active?dryrun=true`, { body: { id: one } })),
+  activate: (one, version) => data(call('PUT', `${SERVERS}/active`, { body: { id: one }, version })),
+
+  policy: () => data(call('GET', '/authorization/connectionpolicy')),
+  putPolicy: (body, version) => data(call('PUT', '/authorization/connectionpolicy', { body, version })),
+  dryRun: (body) => data(call('POST', '/authorization/connectionpolicy/dryrun', { body })),
+  settings: () => data(call('GET', '/authorization/settings')),
+  putSettings: (body, version) => data(call('PUT', '/authorization/settings', { body, version })),
+  denials: () => every(DENIALS),
+  deny: (body) => call('POST', DENIALS, { body }),
+  lift: (one) => call('DELETE', `${DENIALS}/${id(one)}`),
+
+  explain: (body) => data(call('POST', '/authorization/verifyclient', { body: { ...body, explain: true } })),
+  activity: ({ kind = '', limit = 50, bookmark = '' } = {}) =>
+    data(call('GET', `/activity?limit=${limit}${kind && `&kind=${kind}`}${bookmark && `&bookmark=${encodeURIComponent(bookmark)}`}`)),
+
+  // The OIDC issuer: its description of itself, and the exchange of a code for tokens.
+  discover: (issuer) => foreignJson(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`),
+  exchange: (endpoint, fields) => foreignJson(endpoint, { method: 'POST', body: new URLSearchParams(fields) }),
+};
+
+async function foreignJson(url, options = {}) {
+  const response = await send(url, { referrerPolicy: 'no-referrer', ...options });
+  if (!response.ok) throw new Problem(response.status, { code: 'sign_in_failed', detail: 'The sign-in service refused. Sign in again.' });
+  return response.json();
+}

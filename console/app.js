@@ -1,0 +1,138 @@
+// The frame, and which page is shown: hash routes, so that an address holds ids and never a secret.
+
+import { Problem, api, onEnded } from './api.js';
+import { h, put } from './dom.js';
+import * as oidc from './oidc.js';
+import * as session from './session.js';
+import { signInAgain, signInPage } from './signin.js';
+import activity from './pages/activity.js';
+import cas from './pages/cas.js';
+import overview from './pages/overview.js';
+import security from './pages/security.js';
+import servers from './pages/servers.js';
+import why from './pages/why.js';
+
+const PAGES = [overview, cas, servers, security, why, activity];
+const root = document.getElementById('app');
+let shown = null; // {page, view, update, leave}
+
+async function start() {
+  let where = {}, back = null, problem = null;
+  try {
+    where = await api.signIn();
+    back = await oidc.returned();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    problem = error.message;
+  }
+  if (back?.handed) {
+    root.replaceChildren(h('main', { class: 'alone', id: 'content' }, h('h1', null, 'Signed in'),
+      h('p', null, 'You can close this window.')));
+    close();
+    return;
+  }
+  onEnded(() => signInAgain(where));
+  try {
+    const proof = back?.proof ?? session.current();
+    if (proof) session.keep(proof, await api.session(proof));
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (back?.proof || error.status !== 401) problem = error.message;
+    session.forget();
+  }
+  if (session.who()) frame();
+  else signInPage(root, where, frame, problem);
+}
+
+function frame() {
+  const { org, role } = session.who();
+  const nav = h('nav', { 'aria-label': 'Pages' }, h('ul', null, PAGES.map((page) =>
+    h('li', null, h('a', { href: `#/${page.path}`, 'data-page': page.path }, page.title)))));
+  const main = h('main', { id: 'content', tabindex: '-1' });
+  root.replaceChildren();
+  put(root, [
+    h('header', null, h('p', { class: 'name' }, 'Trust console'), h('p', { class: 'who' },
+      `${org} · ${role} `, h('button', { type: 'button', class: 'small', onclick: signOut }, 'Sign out'))),
+    h('div', { class: 'frame' }, nav, main),
+  ]);
+  addEventListener('hashchange', () => route(nav, main));
+  route(nav, main, true);
+}
+
+function signOut() {
+  session.forget();
+  location.replace(location.pathname);
+}
+
+function route(nav, main, first = false) {
+  const [path = '', ...args] = location.hash.replace(/^#\/?/, '').split('/').map(decode);
+  const page = PAGES.find((one) => one.path === path) ?? overview;
+  if (shown?.page === page && shown.update) {
+    shown.update(...args);
+    return;
+  }
+  shown?.leave?.();
+  for (const link of nav.querySelectorAll('a')) {
+    if (link.dataset.page !== page.path) link.removeAttribute('aria-current');
+    else {
+      link.setAttribute('aria-current', 'page');
+      link.scrollIntoView({ block: 'nearest', inline: 'center' }); // on a phone the pages' names scroll
+    }
+  }
+  document.title = `${page.title} · Trust console`;
+  const heading = h('h1', { tabindex: '-1', id: 'heading' }, page.heading ?? page.title);
+  const action = h('div', { class: 'page-action' });
+  const status = h('p', { class: 'status', role: 'status' });
+  const content = h('div', { class: 'content' });
+  main.replaceChildren(h('div', { class: 'head' }, heading, action), status, content);
+  document.querySelectorAll('dialog').forEach((one) => one.close());
+  const mine = { page };
+  shown = mine;
+  const view = {
+    content, action, alive: () => shown === mine,
+    /** One sentence on what was just done; said aloud, and shown. */
+    say(...text) { status.replaceChildren(); put(status, text); },
+    /** Do something that takes time: old content stays. A failure is told, with [Try again]. */
+    async load(work) {
+      content.setAttribute('aria-busy', 'true');
+      try {
+        await work();
+        content.querySelector('.load-error')?.remove();
+      } catch (error) {
+        if (shown !== mine) return;
+        if (!(error instanceof Problem)) throw error;
+        content.querySelector('.load-error')?.remove();
+        content.prepend(h('div', { class: 'load-error', role: 'alert' }, h('p', { class: 'error' }, error.message),
+          h('button', { type: 'button', onclick: () => view.load(work) }, 'Try again')));
+      } finally {
+        content.removeAttribute('aria-busy');
+      }
+    },
+    /** The page's one main action, or why there is none. */
+    primary(label, run) {
+      put(action, [session.mayChange()
+        ? h('button', { type: 'button', class: 'primary', 'data-key': 'primary', onclick: run }, label)
+        : h('p', { class: 'muted' }, 'This key may look, not change.')]);
+    },
+  };
+  Object.assign(mine, page.show(view, ...args));
+  if (!first) heading.focus();
+}
+
+function decode(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+document.getElementById('skip').addEventListener('click', (event) => {
+  event.preventDefault(); // the hash is the route
+  document.getElementById('content')?.focus();
+});
+
+// A file that misses its place must not open in place of the page.
+for (const kind of ['dragover', 'drop']) addEventListener(kind, (event) => event.preventDefault());
+
+start();

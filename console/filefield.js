@@ -1,0 +1,114 @@
+// A file that is browsed, dropped anywhere in its form, or pasted. Looked at here before it goes anywhere.
+
+import { h, newId, put } from './dom.js';
+import { size } from './format.js';
+import { sniff, wire } from './sniff.js';
+
+const FILE_MAX = 64 * 1024;
+
+/**
+ * *hint*: what is taken. *most*: bytes. *onchange(file)*: after each change, with {bytes, found, wire} or null.
+ * *refuse(found)*: a sentence for what must not be sent, else null.
+ */
+export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange = () => {}, refuse = () => null, paste = true }) {
+  const id = newId('file');
+  const picker = h('input', { type: 'file', id, accept, 'aria-describedby': `${id}-hint`, onchange: () => read(picker.files[0]) });
+  const area = paste && h('textarea', {
+    rows: 2, id: `${id}-paste`, spellcheck: 'false', autocomplete: 'off', placeholder: '-----BEGIN …',
+    oninput: () => {
+      picker.value = '';
+      const text = area.value;
+      if (text.trim()) take(new TextEncoder().encode(text)); else set(null);
+    },
+  });
+  const errorLine = h('p', { class: 'error', id: `${id}-error`, hidden: true });
+  const row = h('div', { class: 'field file' },
+    h('label', { for: id }, label), picker,
+    h('p', { class: 'hint', id: `${id}-hint` }, hint, ' Choose it, drop it anywhere here', paste ? ', or paste it:' : '.'),
+    area && h('label', { class: 'sr', for: area.id }, `${label}, pasted`), area, errorLine);
+  let file = null;
+  let turn = 0;
+
+  async function read(chosen) {
+    if (!chosen) return set(null);
+    const mine = ++turn;
+    if (area) area.value = '';
+    if (chosen.size > most) return set(null, `${size(chosen.size)}; at most ${size(most)}.`);
+    const bytes = new Uint8Array(await chosen.arrayBuffer());
+    if (mine === turn) take(bytes, true);
+  }
+
+  function take(bytes, fresh = false) {
+    if (!fresh) turn++;
+    if (bytes.length > most) return set(null, `${size(bytes.length)}; at most ${size(most)}.`);
+    const found = sniff(bytes);
+    const refused = refuse(found);
+    if (refused) return set(null, refused);
+    set({ bytes, found, wire: wire(bytes) });
+  }
+
+  function set(next, failure) {
+    file = next;
+    self.clear();
+    if (failure) self.fail(failure);
+    onchange(file);
+  }
+
+  const controls = () => [picker, area].filter(Boolean);
+  const self = {
+    name, row, picker,
+    get file() { return file; },
+    fail(...content) {
+      for (const one of controls()) {
+        one.setAttribute('aria-invalid', 'true');
+        one.setAttribute('aria-describedby', `${id}-hint ${id}-error`);
+      }
+      errorLine.replaceChildren();
+      put(errorLine, content);
+      errorLine.hidden = false;
+    },
+    clear() {
+      for (const one of controls()) {
+        one.removeAttribute('aria-invalid');
+        one.setAttribute('aria-describedby', `${id}-hint`);
+      }
+      errorLine.hidden = true;
+      errorLine.replaceChildren();
+    },
+    focus() { (area?.value ? area : picker).focus(); },
+    /** Take a file that was dropped: the control shows its name. */
+    drop(dropped) {
+      const transfer = new DataTransfer();
+      transfer.items.add(dropped);
+      picker.files = transfer.files;
+      return read(dropped);
+    },
+    /** Take a text from elsewhere on this page. */
+    fill(text) {
+      if (area) area.value = text;
+      picker.value = '';
+      take(new TextEncoder().encode(text));
+    },
+    get failure() { return errorLine.hidden ? null : errorLine.textContent; },
+  };
+  return self;
+}
+
+/** Files dropped anywhere in *element* go where *give(file)* says. */
+export function droppable(element, give) {
+  element.addEventListener('dragover', (event) => {
+    event.preventDefault();
+    element.classList.add('dropping');
+  });
+  element.addEventListener('dragleave', (event) => {
+    if (!element.contains(event.relatedTarget)) element.classList.remove('dropping');
+  });
+  element.addEventListener('drop', async (event) => {
+    event.preventDefault();
+    element.classList.remove('dropping');
+    for (const file of event.dataTransfer.files) await give(file);
+  });
+}
+
+export const KEY_REFUSED = 'This is a private key; it was not sent.';
+export const noKey = (found) => (found.key ? KEY_REFUSED : null);

@@ -1,0 +1,75 @@
+// Values as people read them. Pure: nothing here touches the page.
+
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+const MINUTE = 60_000, HOUR = 60 * MINUTE;
+export const DAY = 24 * HOUR;
+
+/** "16 Dec 2026, 09:30 UTC", in every locale. */
+export function absolute(iso) {
+  const at = new Date(iso);
+  const two = (number) => String(number).padStart(2, '0');
+  const day = `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]} ${at.getUTCFullYear()}`;
+  return `${day}, ${two(at.getUTCHours())}:${two(at.getUTCMinutes())} UTC`;
+}
+
+/** "16 Dec 2026" */
+export const date = (iso) => absolute(iso).split(',')[0];
+
+/** "in 23 days", "2 hours ago" */
+export function relative(iso, now = Date.now()) {
+  const left = new Date(iso) - now;
+  const size = Math.abs(left);
+  if (size < MINUTE) return left > 0 ? 'in less than a minute' : 'just now';
+  const [count, unit] =
+    size < HOUR ? [size / MINUTE, 'minute']
+    : size < DAY ? [size / HOUR, 'hour']
+    : size < 120 * DAY ? [size / DAY, 'day']
+    : size < 730 * DAY ? [size / (30.44 * DAY), 'month']
+    : [size / (365.25 * DAY), 'year'];
+  const whole = Math.floor(count);
+  const words = `${whole.toLocaleString('en')} ${unit}${whole === 1 ? '' : 's'}`;
+  return left > 0 ? `in ${words}` : `${words} ago`;
+}
+
+/** Pairs with colons: AB:CD:… */
+export const fingerprint = (hex) => (hex.toUpperCase().match(/../g) ?? []).join(':');
+
+/** A fingerprint as typed or copied, to compare: no colons, no spaces, lower case. */
+export const plainHex = (text) => text.replace(/[\s:]/g, '').toLowerCase();
+
+export function size(bytes) {
+  return bytes < 1024 ? `${bytes} bytes` : `${(bytes / 1024).toLocaleString('en', { maximumFractionDigits: 1 })} KiB`;
+}
+
+export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
+
+// Control and format characters (direction marks among them), line separators, halves of surrogate pairs: what could
+// change how the text around it reads, or hide. Line feeds and tabs stay.
+const UNSEEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu;
+
+/** Text in pieces: strings as they are, and {mark: 'U+202E'} for each character that would not be seen. */
+export function pieces(text) {
+  const found = [];
+  let from = 0;
+  for (const hit of text.matchAll(UNSEEN)) {
+    if (hit.index > from) found.push(text.slice(from, hit.index));
+    found.push({ mark: `U+${hit[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}` });
+    from = hit.index + hit[0].length;
+  }
+  if (from < text.length) found.push(text.slice(from));
+  return found;
+}
+
+/** The same as one string: "⟨U+202E⟩". For labels, titles and confirmations. */
+export const visible = (text) => pieces(String(text ?? '')).map((one) => one.mark ? `⟨${one.mark}⟩` : one).join('');
+
+/** At most so many characters, for a label. */
+export function short(text, most = 60) {
+  const shown = [...visible(text)];
+  return shown.length > most ? `${shown.slice(0, most - 1).join('')}…` : shown.join('');
+}
+
+/** The name people use of a distinguished name: its CN, else all of it. */
+export function commonName(subject) {
+  return /(?:^|,)CN=((?:\\.|[^,\\])*)/.exec(subject)?.[1].replace(/\\(.)/g, '$1') || subject;
+}

@@ -1,0 +1,81 @@
+// Activity: what happened, newest first.
+
+import { api } from '../api.js';
+import { h, replace } from '../dom.js';
+import { commonName, short } from '../format.js';
+import { foreign, rowButton, table, when } from '../parts.js';
+
+const FILTERS = [['', 'All'], ['change', 'Changes'], ['upload', 'Uploads'], ['refusal', 'Refusals'], ['edge', 'Edges']];
+
+const WHAT = {
+  uploadCA: 'CA added', describeCA: 'CA described', 'set active': 'CA activated', 'set inactive': 'CA deactivated',
+  deleteCA: 'CA deleted', uploadServerCert: 'Server certificate added', generateCSR: 'CSR generated',
+  renewCSR: 'Renewal requested', fulfillCSR: 'Certificate put in its request\'s place',
+  activateServerCert: 'Server certificate activated', describeServerCert: 'Server certificate described',
+  deleteServerCert: 'Server certificate or request deleted', connectionPolicy: 'Connection security changed',
+  settings: 'Settings changed', deny: 'Put on the deny list', lift: 'Taken off the deny list',
+  createOrg: 'Organization made', suspendOrg: 'Organization suspended', resumeOrg: 'Organization resumed',
+  connection: 'Connection',
+};
+const RESULT = { done: 'Done', refused: 'Refused' };
+
+function show(view, chosen = '') {
+  const tabs = h('ul', { class: 'tabs' });
+  const list = h('div');
+  view.content.append(h('nav', { 'aria-label': 'Kinds of activity' }, tabs), list);
+  let entries = [], bookmark = null, names = new Map();
+
+  function drawTabs() {
+    replace(tabs, FILTERS.map(([kind, label]) => h('li', null, h('a', {
+      href: kind ? `#/activity/${kind}` : '#/activity', 'aria-current': kind === chosen ? 'true' : null, 'data-key': `tab-${kind}`,
+    }, label))));
+  }
+
+  const refresh = () => view.load(async () => {
+    const kind = chosen;
+    const [page, cas, servers] = await Promise.all([api.activity({ kind }), api.cas(), api.servers()]);
+    if (!view.alive() || kind !== chosen) return;
+    names = new Map([
+      ...cas.map((one) => [one.id, [`#/ca/${one.id}`, commonName(one.subject)]]),
+      ...servers.map((one) => [one.id, [`#/servers/${one.id}`, one.names[0] ?? one.subject]]),
+    ]);
+    ({ results: entries, bookmark } = page);
+    draw();
+  });
+
+  async function more() {
+    await view.load(async () => {
+      const page = await api.activity({ kind: chosen, bookmark });
+      entries = [...entries, ...page.results];
+      ({ bookmark } = page);
+      draw();
+    });
+  }
+
+  function draw() {
+    if (!entries.length) return replace(list, h('p', null, chosen === 'upload' ? 'No upload by object store yet.' : 'Nothing yet.'));
+    replace(list, table('activity', 'Activity', ['Time', 'Who', 'What', 'Result'], entries.map((one) => ({
+      key: one.id, cells: [when(one.at), foreign(one.who), what(one), result(one)],
+    }))), bookmark && h('p', null, h('button', { type: 'button', 'data-key': 'more', onclick: more }, 'Show more')));
+  }
+
+  function what(one) {
+    const details = Object.entries(one.detail ?? {}).filter(([, value]) => value).map(([name, value]) => {
+      const [href, label] = names.get(value) ?? [];
+      return h('span', { class: 'detail' }, h('span', { class: 'muted' }, `${name}: `), href ? h('a', { href }, h('bdi', null, short(label, 40))) : foreign(value));
+    });
+    return [h('span', { class: 'block' }, WHAT[one.what] ?? foreign(one.what)), details];
+  }
+
+  function result(one) {
+    const word = RESULT[one.result] ?? one.result;
+    return [h('span', { class: one.kind === 'refusal' || one.result === 'refused' ? 'bad block' : 'block' }, `${word}${one.code ? ` (${one.code})` : ''}`),
+      one.kind === 'refusal' && rowButton('Explain', short(one.who, 40), `explain-${one.id}`, () => { location.hash = `#/why/${encodeURIComponent(one.id)}`; })];
+  }
+
+  drawTabs();
+  refresh();
+  return { update(kind = '') { chosen = kind; drawTabs(); refresh(); } };
+}
+
+export default { path: 'activity', title: 'Activity', show };

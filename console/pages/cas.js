@@ -1,0 +1,278 @@
+// CA certificates: whose devices are trusted.
+
+import { api } from '../api.js';
+import { find, h, replace } from '../dom.js';
+import { ask, openDialog, saveOver } from '../dialog.js';
+import { droppable, fileField, noKey } from '../filefield.js';
+import { absolute, commonName, plainHex, plural, short, visible } from '../format.js';
+import { field, input, textarea } from '../form.js';
+import {
+  bad, certificateFacts, command, dateState, download, facts, foreign, good, moment, rowButton, states, table, warning, when,
+} from '../parts.js';
+import { mayChange, who } from '../session.js';
+
+const nameOf = (ca) => short(commonName(ca.subject), 40);
+const hash = (id) => `#/ca/${encodeURIComponent(id)}`;
+
+export function statesOf(ca) {
+  const byDate = dateState(ca);
+  if (ca.deniedAt) return ['denied'];
+  if (byDate === 'ended') return ca.status === 'active' ? ['ended'] : ['inactive', 'ended'];
+  return [ca.status === 'active' ? 'active' : 'inactive', ...(byDate ? [byDate] : [])];
+}
+
+function show(view, opened) {
+  let all = null;
+  let wanted = '';
+  const list = h('div');
+  const search = input({
+    type: 'search', id: 'ca-search', oninput: () => { wanted = search.value; draw(); },
+    placeholder: 'Name, description or fingerprint',
+  });
+  const searchRow = h('div', { class: 'field search', hidden: true }, h('label', { for: 'ca-search' }, 'Search'), search);
+  view.content.append(searchRow, list);
+  view.primary('Add certificate', add);
+
+  const refresh = () => view.load(async () => {
+    all = await api.cas();
+    if (view.alive()) draw();
+  });
+
+  function matching() {
+    const text = wanted.trim().toLowerCase(), hex = plainHex(wanted);
+    const isHex = /^[0-9a-f]{4,}$/.test(hex);
+    return all.filter((ca) => !text || [ca.subject, ca.comments, ca.issuer].some((one) => one.toLowerCase().includes(text))
+      || (isHex && (ca.fingerprintSha256.includes(hex) || ca.serialNumber === hex)));
+  }
+
+  function draw() {
+    if (!all) return;
+    searchRow.hidden = all.length < 2;
+    if (!all.length) return replace(list, empty());
+    const found = matching();
+    if (!found.length) return replace(list, h('p', null, `No CA here matches “${short(wanted)}”.`));
+    replace(list, table('cas', 'CA certificates', ['Subject', 'Description', 'Ends', 'Status', 'Actions'], found.map(row)));
+  }
+
+  function row(ca) {
+    const isOpen = ca.id === opened;
+    const link = h('a', {
+      href: isOpen ? '#/ca' : hash(ca.id), 'data-key': `row-${ca.id}`, 'aria-expanded': String(isOpen),
+    }, foreign(ca.subject, { lines: 0 }));
+    return {
+      key: ca.id,
+      cells: [h('div', { class: 'clamp' }, link), foreign(ca.comments), when(ca.notAfter), states(...statesOf(ca)), actions(ca)],
+      details: isOpen && details(ca),
+    };
+  }
+
+  function actions(ca) {
+    const name = nameOf(ca);
+    const button = (label, run, tone) => rowButton(label, name, `${label}-${ca.id}`, () => run(ca), tone);
+    return h('div', { class: 'row-actions' },
+      mayChange() && button('Describe', describe),
+      mayChange() && (ca.status === 'active' ? button('Deactivate', deactivate) : button('Activate', activate)),
+      button('Download PEM', pem),
+      mayChange() && button('Delete', remove, 'danger'));
+  }
+
+  function details(ca) {
+    return facts(
+      ...certificateFacts(ca),
+      ['Added', h('span', null, foreign(ca.createdBy, { lines: 0 }), ', ', moment(ca.createdAt))],
+      ca.updatedAt !== ca.createdAt && ['Changed', h('span', null, foreign(ca.updatedBy, { lines: 0 }), ', ', moment(ca.updatedAt))],
+      ['Last 30 days', ca.connections30d
+        ? h('span', null, `At least ${plural(ca.connections30d, 'connection')} seen, latest `, moment(ca.lastUsed))
+        : 'No connection seen'],
+      ca.deniedAt && ['On the deny list since', when(ca.deniedAt)],
+    );
+  }
+
+  function empty() {
+    return h('div', { class: 'empty' },
+      h('p', null, 'No CA yet. Add the CA, root or intermediate, that signs your devices\' certificates. ',
+        'Device certificates themselves are never uploaded.'),
+      mayChange() && h('button', { type: 'button', class: 'primary', onclick: add }, 'Add certificate'),
+      h('details', null, h('summary', null, 'I have none'),
+        h('p', null, 'These commands make a CA, and with it a certificate for one device. Keep ca.key where no device is.'),
+        command([
+          'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 \\',
+          '  -keyout ca.key -out ca.pem -subj "/O=Your company/CN=Device CA"',
+          'openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\',
+          '  -keyout device.key -out device.csr -subj "/CN=d:thermometer:0001"',
+          'openssl x509 -req -in device.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 365 -out device.pem',
+        ].join('\n'), 'commands')));
+  }
+
+  async function pem(ca) {
+    await view.load(async () => download(await api.caPem(ca.id), `${ca.id}.pem`));
+  }
+
+  /** Show the record as it is now, and put the focus on it. */
+  async function settle(id, ...said) {
+    await refresh();
+    if (said.length) view.say(...said);
+    (find(list, `row-${id}`) ?? document.getElementById('heading')).focus();
+  }
+
+  async function add() {
+    const done = await addCA({ known: all ?? [] });
+    if (done) await settle(done.ca.id, ...done.said);
+  }
+
+  async function describe(ca) {
+    const comments = field('Description', textarea({ value: ca.comments, maxlength: 1000 }),
+      { name: 'comments', hint: 'Which factory or product?' });
+    const done = await openDialog({
+      title: 'Describe CA certificate', content: [h('p', null, foreign(ca.subject)), comments.row], fields: [comments],
+      actions: [{ label: 'Save', tone: 'primary', submit: true, async run() {
+        const saved = await saveOver((version) => api.changeCA(ca.id, { comments: comments.value }, version), ca.version,
+          () => api.ca(ca.id), (theirs) => [h('p', null, 'The description is now:'), foreign(theirs.comments, { empty: '(empty)' })]);
+        return { kept: !saved };
+      } }],
+    });
+    if (done) await settle(ca.id, done.kept ? 'Theirs was kept.' : 'Description saved.');
+  }
+
+  async function activate(ca) {
+    await view.load(async () => {
+      const saved = await saveOver((version) => api.changeCA(ca.id, { status: 'active' }, version), ca.version,
+        () => api.ca(ca.id), (theirs) => h('p', null, `It is ${theirs.status} now.`));
+      await settle(ca.id, ...(saved ? [h('bdi', null, nameOf(ca)), ' is active.'] : ['Theirs was kept.']));
+    });
+  }
+
+  const deactivate = (ca) => withEffect(ca, deactivateDialog);
+  const remove = (ca) => withEffect(ca, removeDialog);
+
+  async function withEffect(ca, dialog) {
+    let effect;
+    await view.load(async () => { effect = await api.caEffect(ca.id); });
+    if (effect) await dialog(ca, consequence(ca, effect), effect);
+  }
+
+  function consequence(ca, effect) {
+    const others = all.filter((one) => effect.alsoVouchedBy.includes(one.id));
+    const active = all.filter((one) => one.status === 'active');
+    const isLast = ca.status === 'active' && active.length === 1;
+    return [
+      h('p', null, 'Devices with certificates from ', foreign(ca.subject), ' are refused at their next connection.'),
+      h('p', null, effect.connections30d
+        ? ['Last 30 days: at least ', h('strong', null, plural(effect.connections30d, 'connection')), ' seen, latest ', moment(effect.lastUsed), '.']
+        : 'Last 30 days: no connection seen.'),
+      others.length > 0 && h('p', null, 'Also vouched for by ', others.map((one, at) => [at ? ', ' : '', foreign(one.subject, { lines: 0 })]),
+        ': those devices stay.'),
+      isLast && warning('Every device certificate will be refused.'),
+    ];
+  }
+
+  const setInactive = (ca) => saveOver((version) => api.changeCA(ca.id, { status: 'inactive' }, version), ca.version,
+    () => api.ca(ca.id), (theirs) => h('p', null, `It is ${theirs.status} now.`));
+
+  async function deactivateDialog(ca, content) {
+    const done = await ask({
+      title: 'Deactivate CA certificate?',
+      content: [...content, h('p', null, 'You can activate it again.')],
+      actions: [{ label: 'Deactivate', tone: 'danger', run: async () => (await setInactive(ca) ? 'done' : 'kept') }],
+    });
+    if (done) await settle(ca.id, ...(done === 'done' ? [h('bdi', null, nameOf(ca)), ' is inactive.'] : ['Theirs was kept.']));
+  }
+
+  async function removeDialog(ca, content, effect) {
+    const used = effect.connections30d > 0;
+    const word = used && field('Type DELETE to delete it', input({ autocapitalize: 'characters' }), { name: 'word' });
+    const done = await ask({
+      title: 'Delete CA certificate?',
+      content: [...content, word && word.row],
+      fields: word ? [word] : [],
+      actions: [
+        ca.status === 'active' && { label: 'Deactivate instead', run: async () => (await setInactive(ca) ? 'inactive' : 'kept') },
+        { label: 'Delete', tone: 'danger', submit: true, async run() {
+          if (word && word.value.trim() !== 'DELETE') {
+            word.fail('Type DELETE in capitals; this CA is in use.');
+            word.focus();
+            return undefined;
+          }
+          return await saveOver(async (version) => { await api.deleteCA(ca.id, version); return true; }, ca.version,
+            () => api.ca(ca.id), (theirs) => h('p', null, `It is ${theirs.status} now. “Save mine” deletes it.`)) ? 'deleted' : 'kept';
+        } },
+      ].filter(Boolean),
+    });
+    if (!done) return;
+    const name = h('bdi', null, nameOf(ca));
+    await settle(ca.id, ...({ deleted: [name, ' is deleted.'], inactive: [name, ' is inactive.'], kept: ['Theirs was kept.'] })[done]);
+  }
+
+  refresh();
+  return { update(id) { opened = id; draw(); } };
+}
+
+/**
+ * The dialog that adds a CA. *text*: a certificate already at hand. Answers {ca, said} or undefined.
+ */
+export async function addCA({ known = [], text = null } = {}) {
+  const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
+  let turn = null;
+  const certificate = fileField('CA certificate', {
+    name: 'certificate', hint: 'PEM or DER, one certificate, at most 64 KiB.', refuse: noKey, onchange: look,
+  });
+  const description = field('Description', textarea({ maxlength: 1000 }), { name: 'comments', hint: 'Which factory or product?' });
+
+  async function look(file) {
+    turn?.abort();
+    preview.replaceChildren();
+    if (!file) return;
+    const mine = turn = new AbortController();
+    preview.setAttribute('aria-busy', 'true');
+    try {
+      const found = await api.preview(file.wire, mine.signal);
+      if (mine.signal.aborted) return;
+      const here = known.find((one) => one.fingerprintSha256 === found.fingerprintSha256);
+      const first = !known.length;
+      preview.replaceChildren(
+        here ? good('Already here since ', moment(here.createdAt), '.')
+        : found.ca.accepted ? good('Will be accepted and active at once.')
+        : bad(found.ca.message),
+        facts(...certificateFacts(found)));
+      if (found.ca.accepted && first) {
+        preview.append(warning(`From now on devices must name ${who().messagingHost} in TLS (SNI); clients that connect by host name do.`));
+      }
+    } catch (error) {
+      if (error.name === 'AbortError') return;
+      if (error.status === undefined) throw error;
+      certificate.fail(error.message);
+    } finally {
+      if (turn === mine) preview.removeAttribute('aria-busy');
+    }
+  }
+
+  return openDialog({
+    title: 'Add CA certificate', wide: true, content: [certificate.row, preview, description.row],
+    fields: [certificate, description], focusFirst: certificate.picker,
+    onProblem(error) {
+      if (error.status !== 422 || error.violations.some((one) => one.field === 'comments')) return false;
+      certificate.fail(error.message); // whatever is wrong with the certificate stands beside it
+      certificate.focus();
+      return true;
+    },
+    setup(dialog) {
+      droppable(dialog.element, (file) => certificate.drop(file));
+      if (text) certificate.fill(text);
+    },
+    actions: [{ label: 'Save', tone: 'primary', submit: true, async run() {
+      if (!certificate.file) {
+        certificate.fail('Choose a certificate first.');
+        certificate.focus();
+        return undefined;
+      }
+      const { status, data } = await api.addCA({ certificate: certificate.file.wire, comments: description.value });
+      const name = h('bdi', null, nameOf(data));
+      const said = status === 200
+        ? [`Already here since ${absolute(data.createdAt)}; nothing changed.`]
+        : [name, ' is active. ', ...(data.warnings ?? []).map((one) => visible(one.message))];
+      return { ca: data, said };
+    } }],
+  });
+}
+
+export default { path: 'ca', title: 'CA certificates', show };

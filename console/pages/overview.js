@@ -1,0 +1,117 @@
+// Overview: first steps that tick themselves; what ends when.
+
+import { api } from '../api.js';
+import { h, replace, svg } from '../dom.js';
+import { DAY, commonName, date, relative, short, visible } from '../format.js';
+import { bad, command, dateState, foreign, when } from '../parts.js';
+import { mayChange, who } from '../session.js';
+import { nameOf as serverName } from './servers.js';
+import { CHECKED } from './why.js';
+
+const SPAN = 90; // days
+
+function show(view) {
+  const steps = h('section', { class: 'panel', 'aria-labelledby': 'first-steps' });
+  const ends = h('section', { class: 'panel', 'aria-labelledby': 'ends' });
+  view.content.append(steps, ends);
+  if (!mayChange()) view.primary();
+  view.load(async () => {
+    const [cas, servers] = await Promise.all([api.cas(), api.servers()]);
+    if (!view.alive()) return;
+    drawSteps(steps, cas);
+    drawEnds(ends, cas, servers);
+  });
+}
+
+// ------------------------------------------------------------------------------------------------- first steps
+
+function drawSteps(part, cas) {
+  const { org, messagingHost } = who();
+  const connected = cas.some((ca) => ca.lastUsed);
+  const checked = connected || localStorage.getItem(CHECKED()) !== null;
+  const step = (done, title, ...content) => h('li', { class: done ? 'done' : 'open' },
+    h('h3', null, h('span', { class: `sign ${done ? 'good' : 'muted'}`, 'aria-hidden': 'true' }, done ? '✓' : '○'), title,
+      h('span', { class: 'sr' }, done ? ' (done)' : ' (to do)')), content);
+  const all = [cas.some((ca) => ca.status === 'active'), checked, connected];
+  const connect = [
+    `mosquitto_pub -h ${messagingHost} -p 8883 --cafile server-ca.pem \\`,
+    `  --cert device.pem --key device.key -i d:${org}:thermometer:0001 \\`,
+    `  -t ${org}/thermometer/0001/hello -m hello`,
+  ].join('\n');
+  replace(part, h('h2', { id: 'first-steps' }, 'First steps', all.every(Boolean) && h('span', { class: 'muted' }, ' · all done')),
+    h('ol', { class: 'first-steps' },
+      step(all[0], 'Add the CA that signs your devices.', h('p', null, h('a', { href: '#/ca' }, 'CA certificates'))),
+      step(all[1], 'Check a device certificate.', h('p', null, h('a', { href: '#/why' }, 'Why refused?'), ' shows the ten steps before the device tries them.')),
+      step(all[2], 'Connect.', h('p', null, 'Host ', h('code', null, messagingHost), ', TLS, client ID ', h('code', null, `d:${org}:type:device`), '.'), command(connect))));
+}
+
+// ------------------------------------------------------------------------------------------------ what ends when
+
+function drawEnds(part, cas, servers, now = Date.now()) {
+  const items = [
+    ...cas.filter((ca) => ca.status === 'active').map((ca) => item(ca, 0, short(commonName(ca.subject), 40), `#/ca/${encodeURIComponent(ca.id)}`, now)),
+    ...servers.filter((one) => one.notAfter).map((one) => item(one, 1, serverName(one), `#/servers/${encodeURIComponent(one.id)}`, now)),
+  ].sort((one, other) => one.days - other.days);
+  const near = items.filter((one) => one.days <= SPAN);
+  const later = items.filter((one) => one.days > SPAN);
+  const heading = h('h2', { id: 'ends' }, 'What ends when');
+  if (!near.length) {
+    replace(part, heading, h('p', null, `Nothing ends within ${SPAN} days.`,
+      later.length > 0 && [' Next: ', h('a', { href: later[0].href }, h('bdi', null, later[0].label)), `, ${date(later[0].notAfter)}.`]));
+    return;
+  }
+  replace(part, heading, near.some((one) => one.active && one.days < 0) && bad('A certificate in use has ended.'),
+    timeline(near, later.length), h('ul', { class: 'ends' }, near.map((one) => h('li', null,
+      h('a', { href: one.href }, foreign(one.label, { lines: 0 })), h('span', { class: 'muted' }, ['CA', 'Server certificate'][one.lane]),
+      h('span', { class: one.tone }, h('span', { 'aria-hidden': 'true' }, one.days < 0 ? '✕ ' : '◷ '), one.days < 0 ? 'Ended ' : 'Ends ', when(one.notAfter))))),
+    later.length > 0 && h('p', { class: 'muted' }, `${later.length} later.`));
+}
+
+function item(one, lane, label, href, now) {
+  const days = (Date.parse(one.notAfter) - now) / DAY;
+  const state = dateState(one, now);
+  return { lane, label, href, days, notAfter: one.notAfter, active: one.active ?? true, tone: state === 'ended' ? 'bad' : state === 'soon' ? 'warn' : 'plain' };
+}
+
+const WIDTH = 960, LEFT = 190, RIGHT = 40, LANE = 30, STACK = 22;
+
+/** The axis from today to 90 days; a lane for CAs, one for server certificates; ended ones stand left of today. */
+function timeline(near, later) {
+  const x = (days) => days < 0 ? LEFT - 24 : LEFT + (Math.min(days, SPAN) / SPAN) * (WIDTH - LEFT - RIGHT);
+  const lanes = [0, 1].map((lane) => {
+    const days = new Map();
+    for (const one of near.filter((each) => each.lane === lane)) {
+      const day = one.days < 0 ? -1 : Math.floor(one.days);
+      days.set(day, [...(days.get(day) ?? []), one]);
+    }
+    return days;
+  });
+  const heights = lanes.map((days) => LANE + STACK * Math.max(1, ...[...days.values()].map((stack) => Math.min(stack.length, 5))));
+  const tops = [36, 36 + heights[0]];
+  const bottom = tops[1] + heights[1];
+  const parts = [[0, 'today'], [7, '7 days'], [30, '30 days'], [90, '90 days']].map(([day, label]) => [
+    svg('line', { x1: x(day), x2: x(day), y1: 24, y2: bottom, class: day ? 'tick' : 'today' }),
+    svg('text', { x: x(day), y: 16, 'text-anchor': 'middle', class: 'axis' }, label),
+  ]);
+  lanes.forEach((days, lane) => {
+    parts.push(svg('text', { x: 0, y: tops[lane] + 26, class: 'lane' }, ['CA certificates', 'Server certificates'][lane]));
+    parts.push(svg('line', { x1: 0, x2: WIDTH, y1: tops[lane] + heights[lane] - 4, y2: tops[lane] + heights[lane] - 4, class: 'tick' }));
+    for (const stack of days.values()) {
+      stack.slice(0, 5).forEach((one, at) => parts.push(mark(one, x(one.days), tops[lane] + 22 + at * STACK)));
+      if (stack.length > 5) parts.push(svg('text', { x: x(stack[0].days) + 10, y: tops[lane] + 26 + 4 * STACK, class: 'axis' }, `+${stack.length - 5}`));
+    }
+  });
+  if (later) parts.push(svg('text', { x: WIDTH, y: bottom + 18, 'text-anchor': 'end', class: 'axis' }, `${later} later`));
+  return svg('svg', { class: 'timeline', viewBox: `0 0 ${WIDTH} ${bottom + 26}`, role: 'group', 'aria-label': 'What ends within 90 days' }, parts);
+}
+
+function mark(one, at, y) {
+  const name = `${visible(one.label)}, ${one.days < 0 ? 'ended' : 'ends'} ${date(one.notAfter)}, ${relative(one.notAfter)}`;
+  const left = at > WIDTH - 260;
+  return svg('a', { href: one.href, 'aria-label': name, class: `mark-link ${one.tone}` },
+    svg('title', null, name),
+    svg('circle', { cx: at, cy: y, r: 7 }),
+    one.days < 0 ? null : svg('text', { x: left ? at - 12 : at + 12, y: y + 5, 'text-anchor': left ? 'end' : 'start', class: 'mark-text' }, short(one.label, 30)));
+}
+
+export default { path: '', title: 'Overview', show };

@@ -1,0 +1,304 @@
+// Connection security: what a device must show, custom domains, type certificates, deny list.
+
+import { api } from '../api.js';
+import { ask, openDialog, saveOver } from '../dialog.js';
+import { find, h, newId, replace } from '../dom.js';
+import { droppable, fileField, noKey } from '../filefield.js';
+import { commonName, plural, short, visible } from '../format.js';
+import { checkbox, errorArea, field, input, select, tell, textarea } from '../form.js';
+import { certificateFacts, facts, foreign, good, rowButton, moment, table, warning, when } from '../parts.js';
+import { mayChange, who } from '../session.js';
+
+// Each level: who gets in with a valid, an invalid, no certificate. "Token": the broker then asks for the token.
+const IN = 'let in', OUT = 'refused', TOKEN = 'token decides';
+const LEVELS = [
+  ['TLS Optional', IN, OUT, TOKEN, 'Connections without TLS too; then the token decides.'],
+  ['TLS with Token Authentication', TOKEN, OUT, TOKEN, ''],
+  ['TLS with Client Certificate Authentication', IN, OUT, OUT, ''],
+  ['TLS with Token and Client Certificate Authentication', TOKEN, OUT, OUT, ''],
+  ['TLS with Client Certificate or Token', IN, OUT, TOKEN, ''],
+];
+const KINDS = { fingerprint: 'Certificate', serial: 'Serial number', identity: 'Device' };
+
+function show(view) {
+  const policyPart = h('section', { class: 'panel', 'aria-labelledby': 'level' });
+  const settingsPart = h('section', { class: 'panel', 'aria-labelledby': 'settings' });
+  const denyPart = h('section', { class: 'panel', 'aria-labelledby': 'denied', id: 'deny-list' });
+  view.content.append(policyPart, settingsPart, denyPart);
+  if (!mayChange()) view.primary();
+  view.load(async () => {
+    const [policy, settings, denials, cas] = await Promise.all([api.policy(), api.settings(), api.denials(), api.cas()]);
+    if (!view.alive()) return;
+    policySection(view, policyPart, policy);
+    settingsSection(view, settingsPart, settings);
+    denySection(view, denyPart, denials, cas);
+    if (location.hash.endsWith('/deny')) denyPart.querySelector('h2').focus();
+  });
+  return { update() {} };
+}
+
+// ------------------------------------------------------------------------------------------------------ policy
+
+function policySection(view, part, policy) {
+  const may = mayChange();
+  const errors = errorArea();
+  const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
+  const group = newId('level');
+  const radios = LEVELS.map(([level, valid, invalid, none, note]) => h('label', { class: 'level' },
+    h('input', { type: 'radio', name: group, value: level, checked: level === policy.default, disabled: !may, 'data-key': `level-${level}`, onchange: stale }),
+    h('span', null, h('strong', null, level), h('span', { class: 'muted block' },
+      `Valid certificate: ${valid} · invalid: ${invalid} · none: ${none}.${note && ` ${note}`}`))));
+  const rules = h('div', { class: 'rules' });
+  let lines = [];
+  let previewed = null;
+
+  function stale() {
+    previewed = null;
+    preview.replaceChildren();
+  }
+
+  function addRule(rule, at = lines.length) {
+    const type = field('Device type', input({ value: rule.deviceType, maxlength: 64, oninput: stale, disabled: !may }), {});
+    const level = field('Level', select(LEVELS.map(([one]) => [one, one]), rule.level, { onchange: stale, disabled: !may }));
+    const line = { type, level };
+    line.row = h('div', { class: 'rule', role: 'group', 'aria-label': 'Rule' }, type.row, level.row, may && h('button', {
+      type: 'button', class: 'small', 'aria-label': 'Remove this rule',
+      onclick() {
+        const next = lines[lines.indexOf(line) + 1] ?? lines[lines.indexOf(line) - 1];
+        lines = lines.filter((one) => one !== line);
+        line.row.remove();
+        stale();
+        (next?.type ?? { focus: () => adder.focus() }).focus();
+      },
+    }, 'Remove'));
+    lines.splice(at, 0, line);
+    rules.append(line.row);
+    return line;
+  }
+  policy.rules.forEach((rule) => addRule(rule));
+  const adder = h('button', { type: 'button', onclick() { stale(); addRule({ deviceType: '', level: LEVELS[2][0] }).type.focus(); } }, 'Add rule');
+
+  const wanted = () => ({
+    default: part.querySelector(`input[name=${group}]:checked`).value,
+    rules: lines.map(({ type, level }) => ({ deviceType: type.value.trim(), level: level.value })),
+  });
+  const named = () => lines.map((line, at) => Object.assign(line.type, { name: `rules[${at}].deviceType` }));
+  const clear = () => {
+    errors.clear();
+    lines.forEach(({ type }) => type.clear());
+  };
+
+  async function look() {
+    clear();
+    try {
+      const body = wanted();
+      const found = await api.dryRun(body);
+      previewed = { body: JSON.stringify(body), found };
+      preview.replaceChildren(...effect(found));
+      return found;
+    } catch (error) {
+      tell(error, named(), errors);
+      return null;
+    }
+  }
+
+  async function save() {
+    const body = wanted();
+    const found = previewed?.body === JSON.stringify(body) ? previewed.found : await look();
+    if (!found) return;
+    if (found.refused) {
+      const sure = await ask({ title: 'Save, and refuse them?', content: effect(found), actions: [{ label: 'Save', tone: 'danger', submit: true, run: () => true }] });
+      if (!sure) return;
+    }
+    clear();
+    try {
+      const saved = await saveOver((version) => api.putPolicy(body, version), policy.version, api.policy,
+        (theirs) => facts(['Default level', theirs.default], ['Rules', theirs.rules.map((one) => `${one.deviceType}: ${one.level}`).join('; ') || 'None']));
+      const now = saved ?? await api.policy();
+      policySection(view, part, now);
+      view.say(saved ? 'Connection security is saved; it counts from the next connection on.' : 'Theirs was kept.');
+      find(part, 'save-policy').focus();
+    } catch (error) {
+      tell(error, named(), errors);
+    }
+  }
+
+  part.replaceChildren(h('form', { novalidate: true, onsubmit(event) { event.preventDefault(); save(); } },
+    h('h2', { id: 'level' }, 'Default level'),
+    h('fieldset', null, h('legend', { class: 'sr' }, 'Default level'), radios),
+    h('h3', null, 'Rules'), h('p', { class: 'muted' }, 'For device types that need another level than the default.'),
+    rules, !lines.length && h('p', { class: 'none' }, 'No rules: the default level holds for every device type.'),
+    may && h('div', { class: 'row-actions' }, adder), errors.area, preview,
+    may && h('div', { class: 'form-actions' }, h('button', { type: 'button', onclick: look }, 'Preview'),
+      h('button', { type: 'submit', class: 'primary', 'data-key': 'save-policy' }, 'Save')),
+    changed(policy)));
+}
+
+function effect(found) {
+  const { refused, sample, refusedTypes, changed: changes } = found;
+  const count = `${refused.toLocaleString('en')} of ${plural(sample.identities, 'client')} seen in 30 days would be refused`;
+  return [
+    refused ? warning(`${count}: ${refusedTypes.join(', ')}.`) : sample.identities ? good(`${count}.`) : h('p', null, 'No client was seen in 30 days, so nobody known would be refused.'),
+    changes.length ? h('ul', null, changes.map((one) => h('li', null, h('bdi', null, one.deviceType), `: ${one.from} → ${one.to}`))) : h('p', { class: 'muted' }, 'No device type seen or named here changes its level.'),
+  ];
+}
+
+const changed = (record) => h('p', { class: 'muted stamp' }, 'Last changed by ', foreign(record.updatedBy, { lines: 0 }), ', ', moment(record.updatedAt), '.');
+
+// ---------------------------------------------------------------------------------------------------- settings
+
+function settingsSection(view, part, settings) {
+  const may = mayChange();
+  const errors = errorArea();
+  const { org, messagingHost } = who();
+  const enabled = checkbox('Use custom domains', settings.customDomains.enabled);
+  const typed = checkbox('Accept type certificates', settings.typeCertificates, { hint: 'One certificate d:{type}: speaks for every device of its type.' });
+  [enabled, typed].forEach((one) => { one.control.disabled = !may; });
+  const domains = field('Domains', textarea({ rows: 3, value: settings.customDomains.domains.join('\n'), spellcheck: 'false', disabled: !may, oninput: records }),
+    { hint: 'One a line, at most 10, like iot.example.com.' });
+  const dns = h('div', { 'aria-live': 'polite' });
+  const list = () => domains.value.split(/[\s,]+/).filter(Boolean);
+
+  function records() {
+    const [first = '{domain}'] = list();
+    dns.replaceChildren(h('p', null, `You point the DNS of ${org}.messaging.${first} here.`),
+      h('pre', { tabindex: '0', 'aria-label': 'DNS records' }, (list().length ? list() : ['{domain}']).map((one) => `${visible(`${org}.messaging.${one}`)}. CNAME ${messagingHost}.`).join('\n')));
+  }
+  records();
+
+  async function save(event) {
+    event.preventDefault();
+    errors.clear();
+    domains.clear();
+    const body = { customDomains: { enabled: enabled.control.checked, domains: list() }, typeCertificates: typed.control.checked };
+    try {
+      const saved = await saveOver((version) => api.putSettings(body, version), settings.version, api.settings,
+        (theirs) => facts(['Custom domains', `${theirs.customDomains.enabled ? 'On' : 'Off'}: ${theirs.customDomains.domains.join(', ') || 'none'}`], ['Type certificates', theirs.typeCertificates ? 'On' : 'Off']));
+      const now = saved ?? await api.settings();
+      settingsSection(view, part, now);
+      view.say(saved ? 'Settings saved.' : 'Theirs was kept.');
+      find(part, 'save-settings').focus();
+    } catch (error) {
+      domains.name = 'domains';
+      tell(error, [domains], errors, { fieldOf: (violation) => violation.field.startsWith('customDomains') ? 'domains' : violation.field });
+    }
+  }
+
+  part.replaceChildren(h('form', { novalidate: true, onsubmit: save },
+    h('h2', { id: 'settings' }, 'Custom domains (Beta)'), enabled.row, domains.row, dns,
+    h('h2', null, 'Type certificates'), typed.row, errors.area,
+    may && h('div', { class: 'form-actions' }, h('button', { type: 'submit', class: 'primary', 'data-key': 'save-settings' }, 'Save settings')),
+    changed(settings)));
+}
+
+// --------------------------------------------------------------------------------------------------- deny list
+
+function denySection(view, part, denials, cas) {
+  const list = h('div');
+  part.replaceChildren(h('div', { class: 'list-head' }, h('h2', { id: 'denied', tabindex: '-1' }, 'Deny list'),
+    mayChange() && h('button', { type: 'button', 'data-key': 'deny', onclick: add }, 'Add to deny list')), list);
+  draw();
+
+  function draw() {
+    if (!denials.length) return replace(list, h('p', null, 'Nobody is denied. Who is on this list is refused whatever the certificate says.'));
+    replace(list, table('denials', 'Deny list', ['Kind', 'Value', 'Reason', 'Since', 'By', 'Actions'], denials.map((one) => ({
+      key: one.id,
+      cells: [KINDS[one.kind] ?? one.kind, value(one), foreign(one.reason), when(one.createdAt), foreign(one.createdBy),
+        mayChange() ? rowButton('Remove', short(one.value, 24), `lift-${one.id}`, () => lift(one)) : '–'],
+    }))));
+  }
+
+  function value(one) {
+    if (one.kind !== 'serial') return h('code', { 'data-key': `row-${one.id}`, tabindex: '-1' }, foreign(one.value));
+    const [ca, serial] = one.value.split(':');
+    const issuer = cas.find((known) => known.id === ca);
+    return h('span', { 'data-key': `row-${one.id}`, tabindex: '-1' }, h('code', null, serial), ' of ', issuer ? foreign(commonName(issuer.subject), { lines: 0 }) : ca);
+  }
+
+  const refresh = () => view.load(async () => { denials = await api.denials(); draw(); });
+
+  async function lift(one) {
+    const done = await ask({
+      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[one.kind] ?? one.kind}: `, foreign(one.value)), h('p', null, 'It is let in again where its certificate is good.')],
+      actions: [{ label: 'Remove', tone: 'danger', submit: true, run: async () => { await api.lift(one.id); return true; } }],
+    });
+    if (!done) return;
+    await refresh();
+    view.say('Taken off the deny list.');
+    find(part, 'deny').focus();
+  }
+
+  async function add() {
+    const done = await denyDialog(cas);
+    if (!done) return;
+    await refresh();
+    view.say(done.status === 200 ? 'It was on the deny list already.' : 'It is refused from now on.');
+    find(part, `row-${done.data.id}`)?.focus();
+  }
+}
+
+async function denyDialog(cas) {
+  const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
+  let turn = 0;
+  const certificate = fileField('Certificate', {
+    name: 'certificate', hint: 'PEM or DER, of a device or a CA.', refuse: noKey,
+    async onchange(file) {
+      const mine = ++turn;
+      preview.replaceChildren();
+      if (!file) return;
+      try {
+        const found = await api.preview(file.wire);
+        if (mine === turn) preview.replaceChildren(facts(...certificateFacts(found)));
+      } catch (error) {
+        if (mine === turn) certificate.fail(error.message);
+      }
+    },
+  });
+  const identity = field('Device', input({ placeholder: 'd:type:device' }), { name: 'value', hint: 'Its identity: d:type:device, or g:type:device for a gateway.' });
+  const issuer = field('Issuing CA', select(cas.map((one) => [one.id, short(commonName(one.subject), 60)])), { name: 'issuer' });
+  const serial = field('Serial number', input({ placeholder: '4f2a…' }), { name: 'value', hint: 'In hex.' });
+  const print = field('SHA-256 fingerprint', input({}), { name: 'value', hint: '64 hex digits, with or without colons.' });
+  const reason = field('Reason', textarea({ maxlength: 1000 }), { name: 'reason', hint: 'For whoever asks later.' });
+  const parts = {
+    certificate: [certificate, preview], identity: [identity], serial: [issuer, serial], fingerprint: [print],
+  };
+  const kind = field('Deny', select([['certificate', 'This certificate, from a file'], ['identity', 'A device, whatever it shows'],
+    ...(cas.length ? [['serial', 'A serial number of a CA']] : []), ['fingerprint', 'A certificate, by fingerprint']], 'certificate', { onchange: choose }));
+
+  function choose() {
+    for (const [name, members] of Object.entries(parts)) {
+      for (const one of members) (one.row ?? one).hidden = name !== kind.value;
+    }
+  }
+  choose();
+
+  const bodies = {
+    certificate: () => ({ certificate: certificate.file?.wire }),
+    identity: () => ({ kind: 'identity', value: identity.value.trim() }),
+    serial: () => ({ kind: 'serial', value: `${issuer.value}:${serial.value.replace(/[\s:]|^0x/g, '')}` }),
+    fingerprint: () => ({ kind: 'fingerprint', value: print.value }),
+  };
+  return openDialog({
+    title: 'Add to deny list', wide: true, content: [kind.row, certificate.row, preview, identity.row, issuer.row, serial.row, print.row, reason.row],
+    fields: [certificate, identity, serial, print, reason], focusFirst: kind.control,
+    setup(dialog) {
+      droppable(dialog.element, (file) => { kind.control.value = 'certificate'; choose(); return certificate.drop(file); });
+    },
+    onProblem(error) {
+      const shown = { certificate, identity, serial, fingerprint: print }[kind.value];
+      if (![404, 422].includes(error.status)) return false;
+      shown.fail(error.message);
+      shown.focus();
+      return true;
+    },
+    actions: [{ label: 'Deny', tone: 'danger', submit: true, async run() {
+      if (kind.value === 'certificate' && !certificate.file) {
+        certificate.fail('Choose the certificate first.');
+        return certificate.focus();
+      }
+      return api.deny({ ...bodies[kind.value](), reason: reason.value });
+    } }],
+  });
+}
+
+export default { path: 'security', title: 'Connection security', show };

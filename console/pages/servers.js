@@ -1,0 +1,382 @@
+// Server certificates: what is shown to devices.
+
+import { Problem, api } from '../api.js';
+import { find, h, replace } from '../dom.js';
+import { ask, openDialog, saveOver } from '../dialog.js';
+import { droppable, fileField, noKey } from '../filefield.js';
+import { absolute, short, visible } from '../format.js';
+import { field, input, select, textarea } from '../form.js';
+import {
+  bad, certificateFacts, dateState, download, facts, foreign, good, moment, rowButton, states, table, warning, when,
+} from '../parts.js';
+import { mayChange, who } from '../session.js';
+import { certificatesOf, sniff } from '../sniff.js';
+
+const SOURCES = { default: 'Default', upload: 'Uploaded', csr: 'Requested' };
+const KEYS = ['RSA-2048', 'RSA-3072', 'RSA-4096', 'P-256', 'P-384'];
+const SELF_SIGNED = 'Browsers refuse this certificate until it is added to them; devices need it in their trust store.';
+
+export const nameOf = (one) => one.id === 'default' ? 'Default certificate' : short(one.names[0] ?? one.subject, 50);
+
+function statesOf(one) {
+  if (one.status === 'csr') return ['waiting'];
+  const byDate = dateState(one);
+  return [...(one.active ? ['shown'] : byDate === 'ended' ? [] : ['ready']), ...(byDate ? [byDate] : [])];
+}
+
+function show(view, opened) {
+  let all = null, activation = null;
+  const top = h('section', { class: 'panel', 'aria-labelledby': 'default-cert' });
+  const list = h('div');
+  view.content.append(top, list);
+  view.primary('Add certificate', add);
+
+  const refresh = () => view.load(async () => {
+    [all, activation] = await Promise.all([api.servers(), api.active()]);
+    if (view.alive()) draw();
+  });
+
+  const byId = (id) => all.find((one) => one.id === id);
+
+  function draw() {
+    if (!all) return;
+    replace(top, chooser());
+    replace(list, h('div', { class: 'list-head' },
+      mayChange() && h('button', { type: 'button', 'data-key': 'csr', onclick: generate }, 'Generate CSR')),
+    table('servers', 'Server certificates', ['Names', 'Source', 'Ends', 'Status', 'Actions'], all.map(row)));
+  }
+
+  function chooser() {
+    const now = byId(activation.active);
+    const choices = all.filter((one) => one.status === 'certificate');
+    const label = (one) => {
+      const state = dateState(one);
+      const note = one.id === activation.active ? ' (shown now)' : state === 'ended' ? ' (ended)' : state === 'begins' ? ' (not valid yet)' : '';
+      return `${nameOf(one)}, ends ${absolute(one.notAfter).split(',')[0]}${note}`;
+    };
+    const choice = select(choices.map((one) => [one.id, label(one)]), activation.active, { id: 'active-choice', 'data-key': 'choice', 'aria-describedby': 'shown-at' });
+    const previous = activation.previous && byId(activation.previous);
+    const ended = now && dateState(now) === 'ended';
+    return [
+      h('h2', { id: 'default-cert' }, 'Default messaging server certificate'),
+      mayChange()
+        ? h('div', { class: 'choice' },
+          h('label', { class: 'sr', for: 'active-choice' }, 'Default messaging server certificate'), choice,
+          h('button', { type: 'button', 'data-key': 'activate', onclick: () => activate(choice.value) }, 'Activate…'),
+          previous && h('button', { type: 'button', 'data-key': 'return', onclick: () => activate(previous.id) }, `Return to ${nameOf(previous)}`))
+        : h('p', null, now ? nameOf(now) : activation.active),
+      h('p', { id: 'shown-at', class: 'muted' }, `Shown to devices at ${who().messagingHost}.`,
+        activation.activatedAt && [' Served since ', moment(activation.activatedAt), '.']),
+      ended && bad('It has ended. It stays shown until you activate another one.'),
+    ];
+  }
+
+  function row(one) {
+    const isOpen = one.id === opened;
+    const link = h('a', {
+      href: isOpen ? '#/servers' : `#/servers/${encodeURIComponent(one.id)}`, 'data-key': `row-${one.id}`,
+      'aria-expanded': String(isOpen),
+    }, one.names.length ? one.names.slice(0, 3).map((name) => h('span', { class: 'name-line' }, foreign(name, { lines: 0 })))
+      : foreign(one.subject, { lines: 0 }), one.names.length > 3 && `and ${one.names.length - 3} more`);
+    return {
+      key: one.id,
+      cells: [h('div', { class: 'clamp' }, link, one.comments && h('div', { class: 'muted' }, foreign(one.comments))),
+        SOURCES[one.source] ?? one.source, when(one.notAfter), states(...statesOf(one)), actions(one)],
+      details: isOpen && details(one),
+    };
+  }
+
+  function actions(one) {
+    const button = (label, run, tone) => rowButton(label, nameOf(one), `${label}-${one.id}`, () => run(one), tone);
+    const csr = one.status === 'csr', own = one.source !== 'default' && mayChange();
+    return h('div', { class: 'row-actions' },
+      csr && button('Download request', (it) => view.load(async () => download(await api.csrPem(it.id), `${it.id}.csr.pem`))),
+      csr && own && button('Upload certificate', (it) => fulfil(it)),
+      own && button('Describe', describe),
+      !csr && own && button('Renew', renew),
+      !csr && button('Download PEM', (it) => view.load(async () => download(await api.serverPem(it.id), `${it.id}.pem`))),
+      own && (one.active
+        ? h('p', { class: 'hint' }, 'To delete it, activate another first.')
+        : button('Delete', remove, 'danger')));
+  }
+
+  function details(one) {
+    return facts(
+      ...certificateFacts(one),
+      ['All names', foreign(one.names.join('\n'))],
+      ['Your hosts it serves', one.status === 'csr' ? null : one.hosts.join(', ') || 'None'],
+      one.chain.length > 0 && ['Chain', h('ol', { class: 'chain' }, one.chain.map((cert) => h('li', null, foreign(cert.subject), ', ends ', moment(cert.notAfter))))],
+      one.source !== 'default' && ['Added', h('span', null, foreign(one.createdBy, { lines: 0 }), ', ', moment(one.createdAt))],
+      one.updatedAt !== one.createdAt && ['Changed', h('span', null, foreign(one.updatedBy, { lines: 0 }), ', ', moment(one.updatedAt))],
+      one.comments && ['Description', foreign(one.comments)],
+    );
+  }
+
+  async function settle(id, ...said) {
+    await refresh();
+    view.say(...said);
+    (find(list, `row-${id}`) ?? document.getElementById('heading')).focus();
+  }
+
+  // ------------------------------------------------------------------------------------------------ activation
+
+  async function activate(id) {
+    const wanted = byId(id);
+    if (id === activation.active) return view.say(h('bdi', null, nameOf(wanted)), ' is shown to devices already.');
+    const version = activation.version, was = byId(activation.active);
+    let checked = null, refusal = null;
+    await view.load(async () => {
+      try {
+        checked = await api.preflight(id);
+      } catch (error) {
+        if (!(error instanceof Problem && [409, 422].includes(error.status))) throw error;
+        refusal = error.message;
+      }
+    });
+    if (!checked && !refusal) return undefined;
+    const warnings = checked?.warnings ?? [];
+    const done = await openDialog({
+      title: `Activate ${nameOf(wanted)}?`, cancelFirst: true, cancel: refusal ? 'Close' : 'Cancel',
+      content: refusal ? [bad(refusal)] : [
+        checked.hosts.length ? good(`Names cover ${checked.hosts.join(', ')}`) : bad(`Names do not cover ${who().messagingHost}`),
+        checked.chainComplete ? good('Chain complete') : warnings.some((one) => one.code === 'chain_incomplete') ? null : warning('Chain incomplete'),
+        warnings.some((one) => one.code === 'ends_soon') ? null : good('Ends ', moment(checked.notAfter)),
+        warnings.map((one) => warning(visible(one.message))),
+        was && h('p', { class: 'muted' }, `Until now: ${nameOf(was)}. One click returns to it.`),
+      ],
+      actions: refusal ? [] : [{ label: 'Activate', tone: 'primary', submit: true, async run() {
+        // The activation itself has no "changed by": the latest entry of the activity list says who it was.
+        const saved = await saveOver((seen) => api.activate(id, seen), version, lastActivation,
+          (theirs) => h('p', null, 'Shown to devices now: ', h('bdi', null, theirs.name), '.'));
+        return saved ? 'done' : 'kept';
+      } }],
+    });
+    if (!done) return undefined;
+    await refresh();
+    view.say(...(done === 'done' ? [h('bdi', null, nameOf(wanted)), ' is active.'] : ['Theirs was kept.']));
+    return find(top, 'activate')?.focus();
+  }
+
+  async function lastActivation() {
+    const [now, servers, changes] = await Promise.all([api.active(), api.servers(), api.activity({ kind: 'change', limit: 50 })]);
+    const entry = changes.results.find((one) => one.what === 'activateServerCert');
+    const shownNow = servers.find((one) => one.id === now.active);
+    return { version: now.version, updatedBy: entry?.who ?? 'Somebody', updatedAt: entry?.at ?? now.activatedAt, name: shownNow ? nameOf(shownNow) : now.active };
+  }
+
+  // ---------------------------------------------------------------------------------------- adding, requesting
+
+  async function add() {
+    const done = await addDialog(view);
+    if (done?.fulfil) return fulfil(byId(done.fulfil) ?? { id: done.fulfil, names: [] }, done.text);
+    if (done) await settle(done.id, ...done.said);
+    return undefined;
+  }
+
+  async function generate() {
+    let hosts = [who().messagingHost];
+    await view.load(async () => {
+      const { customDomains } = await api.settings();
+      if (customDomains.enabled) hosts = [...hosts, ...customDomains.domains.map((domain) => `${who().org}.messaging.${domain}`)];
+    });
+    const text = (label, name, more) => field(label, input({ maxlength: 256, ...more }), { name, hint: more?.hint });
+    const fields = [
+      field('Common name', hosts.length > 1 ? select(hosts.map((one) => [one, one]), hosts[0]) : input({ value: hosts[0] }), { name: 'commonName' }),
+      text('Organization', 'organization'), text('Unit', 'organizationalUnit'), text('Locality', 'locality'), text('State', 'state'),
+      field('Country', input({ maxlength: 2, autocapitalize: 'characters' }), { name: 'country', hint: 'Two letters.' }),
+      field('E-mail', input({ type: 'email', maxlength: 256 }), { name: 'emailAddress' }),
+      field('Key', select(KEYS.map((one) => [one, one.replace('RSA-', 'RSA ')]), KEYS[0]), { name: 'keyAlgorithm' }),
+      field('Description', textarea({ maxlength: 1000 }), { name: 'comments' }),
+    ];
+    const done = await openDialog({
+      title: 'Generate CSR', wide: true, fields,
+      content: [h('p', null, 'The private key stays here; nobody can download it.'), h('div', { class: 'columns' }, fields.map((one) => one.row))],
+      actions: [{ label: 'Generate', tone: 'primary', submit: true, run: () => api.generateCSR(Object.fromEntries(
+        fields.map((one) => [one.name, one.value.trim()]).filter(([, value]) => value))) }],
+    });
+    if (done) await settle(done.id, 'The request is made. Download it, have it signed, then upload the certificate to its row.');
+  }
+
+  async function fulfil(request, text = null) {
+    const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
+    const certificate = fileField('Signed certificate', {
+      name: 'certificate', hint: 'PEM, DER or PKCS#7, with its chain.', most: 180 * 1024, refuse: noKey,
+      onchange: (file) => look(file, preview, certificate),
+    });
+    const done = await openDialog({
+      title: 'Upload certificate', wide: true, content: [h('p', null, 'For the request ', h('bdi', null, nameOf(request)), '.'), certificate.row, preview],
+      fields: [certificate], focusFirst: certificate.picker, fieldOf: () => 'certificate',
+      setup(dialog) {
+        droppable(dialog.element, (file) => certificate.drop(file));
+        if (text) certificate.fill(text);
+      },
+      actions: [{ label: 'Save', tone: 'primary', submit: true, async run() {
+        if (!certificate.file) {
+          certificate.fail('Choose the signed certificate first.');
+          return certificate.focus();
+        }
+        return api.fulfillCSR(request.id, certificate.file.wire);
+      } }],
+      onProblem(error) {
+        if (error.status !== 422) return false;
+        certificate.fail(error.message);
+        certificate.focus();
+        return true;
+      },
+    });
+    if (done) await settle(done.id, h('bdi', null, nameOf(done)), ' took the place of its request.', ...(done.warnings ?? []).map((one) => ` ${visible(one.message)}`));
+  }
+
+  async function renew(one) {
+    const done = await ask({
+      title: `Renew ${nameOf(one)}?`,
+      content: [h('p', null, 'This makes a new request on the same key. The certificate stays as it is until you activate the new one.')],
+      actions: [{ label: 'Make the request', tone: 'primary', submit: true, run: () => api.renew(one.id) }],
+    });
+    if (done) await settle(done.id, 'The request is made. Download it, have it signed, then upload the certificate to its row.');
+  }
+
+  async function describe(one) {
+    const comments = field('Description', textarea({ value: one.comments, maxlength: 1000 }), { name: 'comments' });
+    const done = await openDialog({
+      title: 'Describe server certificate', content: [h('p', null, h('bdi', null, nameOf(one))), comments.row], fields: [comments],
+      actions: [{ label: 'Save', tone: 'primary', submit: true, run: async () => ({
+        kept: !await saveOver((version) => api.changeServer(one.id, { comments: comments.value }, version), one.version,
+          () => api.server(one.id), (theirs) => [h('p', null, 'The description is now:'), foreign(theirs.comments, { empty: '(empty)' })]),
+      }) }],
+    });
+    if (done) await settle(one.id, done.kept ? 'Theirs was kept.' : 'Description saved.');
+  }
+
+  async function remove(one) {
+    const csr = one.status === 'csr';
+    const done = await ask({
+      title: csr ? 'Delete request?' : 'Delete server certificate?',
+      content: [h('p', null, h('bdi', null, nameOf(one))),
+        h('p', null, csr ? 'A certificate issued for it becomes useless.' : 'Its private key is deleted with it. It is not shown to devices now.')],
+      actions: [{ label: 'Delete', tone: 'danger', submit: true, run: async () => (await saveOver(
+        async (version) => { await api.deleteServer(one.id, version); return true; }, one.version, () => api.server(one.id),
+        (theirs) => h('p', null, `It is ${theirs.status === 'csr' ? 'a request' : 'a certificate'} now. “Save mine” deletes it.`))
+        ? 'deleted' : 'kept') }],
+    });
+    if (done) await settle(one.id, ...(done === 'deleted' ? [h('bdi', null, nameOf(one)), ' is deleted.'] : ['Theirs was kept.']));
+  }
+
+  refresh();
+  return { update(id) { opened = id; draw(); } };
+}
+
+/** Preview a certificate as a server's. Keys stay here: only the certificates of a PEM file are sent. */
+async function look(file, preview, beside, alive = () => beside.file === file) {
+  preview.replaceChildren();
+  if (!file) return;
+  const text = file.found.pem ? certificatesOf(file.found.text) : file.wire;
+  if (file.found.pkcs12) {
+    preview.replaceChildren(h('p', null, 'A PKCS#12 file: it is opened when you save.'));
+    return;
+  }
+  if (!text) return;
+  try {
+    const found = await api.preview(text);
+    if (!alive()) return;
+    preview.replaceChildren(
+      found.server.accepted ? good('Will be accepted.') : bad(found.server.message),
+      ...found.server.warnings.filter((one) => one.code !== 'self_signed').map((one) => warning(visible(one.message))),
+      found.selfSigned ? warning(SELF_SIGNED) : '',
+      facts(...certificateFacts(found), ['Names', foreign(found.names.join('\n'))]));
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (alive()) beside.fail(error.message);
+  }
+}
+
+async function addDialog() {
+  const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
+  const ENCRYPTED = 'This key is encrypted. Passphrase:';
+  const certificate = fileField('Certificate file', {
+    name: 'certificate', hint: 'The server\'s certificate with its chain: PEM, DER or PKCS#12.', most: 180 * 1024,
+    refuse: (found) => found.key && !found.certificates && !found.pkcs12 ? 'This is a private key; it belongs in the field below.' : null,
+    onchange(file) {
+      look(file, preview, certificate);
+      settleFields();
+    },
+  });
+  const key = fileField('Private key file', {
+    name: 'privateKey', hint: 'PEM or DER. Not needed for PKCS#12.',
+    refuse: (found) => found.certificates && !found.key ? 'No private key found in it.' : null, onchange: () => settleFields(),
+  });
+  const passphrase = field(ENCRYPTED, input({ type: 'password', autocomplete: 'off', maxlength: 1024 }), { name: 'passphrase' });
+  const description = field('Description', textarea({ maxlength: 1000 }), { name: 'comments' });
+  let asked = false;
+  passphrase.row.hidden = true;
+
+  function settleFields() {
+    const whole = certificate.file?.found;
+    key.row.hidden = Boolean(whole?.pkcs12);
+    const needed = asked || whole?.pkcs12 || whole?.key === 'encrypted' || key.file?.found.key === 'encrypted';
+    if (needed && passphrase.row.hidden) {
+      passphrase.row.hidden = false;
+      passphrase.focus();
+    } else if (!needed && !passphrase.value) {
+      passphrase.row.hidden = true;
+    }
+  }
+
+  return openDialog({
+    title: 'Add server certificate', wide: true, focusFirst: certificate.picker,
+    content: [certificate.row, key.row, passphrase.row, preview, description.row],
+    fields: [certificate, key, passphrase, description],
+    setup(dialog) {
+      // Dropped together, told apart by content.
+      droppable(dialog.element, async (file) => {
+        const head = await file.slice(0, 128 * 1024).arrayBuffer();
+        const found = sniff(new Uint8Array(head));
+        await (found.key && !found.certificates ? key : certificate).drop(file);
+      });
+    },
+    fieldOf: (violation) => violation.code.startsWith('passphrase_') || violation.code === 'kdf_too_costly' ? 'passphrase'
+      : violation.field === 'chain' ? 'certificate' : violation.field,
+    onProblem(error, dialog) {
+      if (error.code === 'use_fulfil') {
+        const id = /[0-9a-f]{32}/.exec(error.message)?.[0];
+        certificate.fail(error.message, ' ', h('button', {
+          type: 'button', class: 'small',
+          onclick: () => dialog.close({ fulfil: id, text: certificate.file.found.pem ? certificate.file.found.text : null }),
+        }, 'Upload it there'));
+        certificate.focus();
+        return true;
+      }
+      if (error.code === 'passphrase_required' || error.code === 'passphrase_wrong') {
+        asked = true;
+        settleFields();
+        passphrase.fail(error.code === 'passphrase_wrong' ? error.message : 'This key is encrypted: its passphrase.');
+        passphrase.focus();
+        passphrase.control.select();
+        return true;
+      }
+      if (error.status === 422 && !error.violations.length) {
+        certificate.fail(error.message); // whatever is wrong with the certificate stands beside it
+        certificate.focus();
+        return true;
+      }
+      return false;
+    },
+    actions: [{ label: 'Save', tone: 'primary', submit: true, async run() {
+      if (!certificate.file) {
+        certificate.fail(certificate.failure ?? 'Choose the certificate first.');
+        return certificate.focus();
+      }
+      const secret = passphrase.row.hidden ? '' : passphrase.value;
+      const { status, data } = await api.addServer({
+        certificate: certificate.file.wire, comments: description.value,
+        ...(key.file && !key.row.hidden && { privateKey: key.file.wire }), ...(secret && { passphrase: secret }),
+      });
+      const said = status === 200
+        ? [`Already here since ${absolute(data.createdAt)}; nothing changed.`]
+        : [h('bdi', null, nameOf(data)), ' is saved. Activate it to show it to devices.', ...(data.warnings ?? []).map((one) => ` ${visible(one.message)}`)];
+      return { id: data.id, said };
+    } }],
+  });
+}
+
+export default { path: 'servers', title: 'Server certificates', show };

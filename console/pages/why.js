@@ -1,0 +1,191 @@
+// Why was my device refused? The ten steps, green to the failing one, with the sentence that mends it.
+
+import { Problem, api } from '../api.js';
+import { find, h, replace } from '../dom.js';
+import { droppable, fileField, noKey } from '../filefield.js';
+import { absolute, commonName, short, visible } from '../format.js';
+import { checkbox, errorArea, field, input, tell } from '../form.js';
+import { copyButton, foreign, moment, rowButton } from '../parts.js';
+import { mayChange, who } from '../session.js';
+import { addCA } from './cas.js';
+
+const LIVE = 5000; // ms between two looks at the list of refusals
+const HOUR = 3_600_000;
+const SIGNS = { passed: ['✓', 'good'], failed: ['✕', 'bad'], 'not reached': ['–', 'muted'] };
+
+export const CHECKED = () => `trust.checked.${who().org}`; // that a check was passed here: for the first steps
+
+function show(view, opened) {
+  const recent = h('div', { class: 'recent' });
+  const result = h('section', { class: 'result', 'aria-label': 'Result', hidden: true });
+  const errors = errorArea();
+  const certificate = fileField('Device certificate', {
+    name: 'certificate', hint: 'PEM or DER, with the intermediates it sends.', refuse: noKey,
+  });
+  const clientId = field('Client ID', input({ maxlength: 300, autocapitalize: 'none' }), { name: 'clientId', hint: `Like d:${who().org}:type:device.` });
+  const serverName = field('Server name', input({ value: who().messagingHost, maxlength: 300, autocapitalize: 'none' }), { name: 'serverName', hint: 'What the device names in TLS (SNI). Empty: it names none.' });
+  const tls = checkbox('TLS', true);
+  const form = h('form', { class: 'panel', novalidate: true, 'aria-labelledby': 'check', onsubmit(event) { event.preventDefault(); check(); } },
+    h('h2', { id: 'check' }, 'Check a device'), certificate.row, clientId.row, serverName.row, tls.row, errors.area,
+    h('div', { class: 'form-actions' }, h('button', { type: 'submit', class: 'primary', 'data-key': 'check' }, 'Check')));
+  droppable(form, (file) => certificate.drop(file));
+  view.content.append(h('div', { class: 'halves' },
+    h('div', null, h('section', { class: 'panel', 'aria-labelledby': 'recent' }, h('h2', { id: 'recent' }, 'Recent refusals'), recent), form),
+    h('div', { class: 'right' }, h('p', { class: 'muted placeholder' }, 'The ten steps appear here.'), result)));
+
+  let refusals = null, drawn = '';
+
+  async function look() {
+    const page = await api.activity({ kind: 'refusal', limit: 20 });
+    refusals = page.results;
+    const fresh = refusals.filter((one) => Date.now() - Date.parse(one.at) < HOUR);
+    const key = fresh.map((one) => one.id).join();
+    if (!view.alive() || (key === drawn && recent.firstChild)) return;
+    drawn = key;
+    replace(recent, fresh.length ? h('ul', { class: 'refusals' }, fresh.map((one) => h('li', null,
+      h('div', null, foreign(one.clientId ?? one.who), h('span', { class: 'muted block' }, `${one.code} · `, moment(one.at))),
+      rowButton('Explain', short(one.clientId ?? one.who, 40), `explain-${one.id}`, () => {
+        if (location.hash === `#/why/${one.id}`) explain(one); else location.hash = `#/why/${encodeURIComponent(one.id)}`;
+      }))))
+      : h('p', null, 'None in the last hour. Let the device try now.'));
+  }
+
+  const refresh = () => view.load(look);
+  const timer = setInterval(() => { if (!document.hidden && !document.querySelector('dialog')) look().catch(quiet); }, LIVE);
+  const quiet = (error) => { if (!(error instanceof Problem)) throw error; };
+
+  /** A refusal as it was: its certificate, client ID and server name go into the form, and are judged as of now. */
+  async function explain(one) {
+    if (one.certificate) certificate.fill(one.certificate);
+    else certificate.fill('');
+    clientId.control.value = one.clientId ?? '';
+    // A broker that cannot pass the server name leaves it out of the refusal; the device named one all the same.
+    serverName.control.value = one.serverName ?? (one.code === 'sni_missing' ? '' : who().messagingHost);
+    tls.control.checked = one.code !== 'tls_required';
+    await check(one);
+  }
+
+  async function open(id) {
+    await refresh();
+    let one = refusals?.find((each) => each.id === id);
+    // An older one: look through the list it came from.
+    for (let page = { bookmark: refusals?.at(-1)?.id ?? null }; !one && page.bookmark;) {
+      page = await api.activity({ kind: 'refusal', limit: 200, bookmark: page.bookmark });
+      one = page.results.find((each) => each.id === id);
+    }
+    if (!view.alive()) return;
+    if (one) await explain(one);
+    else view.say('This refusal is no longer in the list.');
+  }
+
+  async function check(was = null) {
+    errors.clear();
+    [clientId, serverName].forEach((one) => one.clear());
+    if (certificate.failure) return certificate.focus();
+    form.setAttribute('aria-busy', 'true');
+    const body = { tls: tls.control.checked };
+    if (certificate.file) body[certificate.file.found.pem ? 'certificate' : 'certificateDer'] = certificate.file.wire;
+    if (clientId.value.trim()) body.clientId = clientId.value.trim();
+    if (serverName.value.trim()) body.serverName = serverName.value.trim();
+    try {
+      const verdict = await api.explain(body);
+      if (view.alive()) await draw(verdict, body, was);
+    } catch (error) {
+      tell(error, [certificate, clientId, serverName], errors);
+    } finally {
+      form.removeAttribute('aria-busy');
+    }
+  }
+
+  async function draw(verdict, body, was) {
+    const failed = verdict.steps?.find((step) => step.status === 'failed');
+    const lines = [];
+    const heading = h('h2', { tabindex: '-1', id: 'verdict', 'data-key': 'verdict' });
+    if (verdict.decision === 'deny') {
+      heading.append(failed ? `✕ Refused at step ${failed.number} of 10: ${failed.name}` : '✕ Refused');
+      heading.className = 'bad';
+      lines.push(`${verdict.reason} ${verdict.mend}`.trim());
+    } else if (verdict.decision === 'continue') {
+      heading.append(verdict.code === 'allowed' || body.certificate || body.certificateDer ? '✓ Certificate part passed; the broker asks for the token next.' : '✓ No certificate needed; the broker asks for the token next.');
+      heading.className = 'good';
+    } else {
+      const { identity, ca } = verdict;
+      const name = identity ? `${identity.typeId}/${identity.deviceId || '*'}` : 'The client';
+      heading.append('✓ ', h('bdi', null, visible(name)), ' is let in',
+        ...(ca ? [' by ', h('bdi', null, short(commonName(ca.subject), 60))] : []),
+        verdict.expiresAt ? ` until ${absolute(verdict.expiresAt)}.` : '.');
+      heading.className = 'good';
+      lines.push('If it is still refused, it sends something else: another server name, no intermediates, an older file, or a key that does not fit.');
+      if (body.certificate || body.certificateDer) localStorage.setItem(CHECKED(), '1');
+    }
+    if (was && verdict.decision !== 'deny') lines.unshift(`It was refused ${absolute(was.at)} (${was.code}); judged as of now, it passes.`);
+    const steps = h('ol', { class: 'steps' }, (verdict.steps ?? []).map((step) => {
+      const [sign, tone] = SIGNS[step.status];
+      return h('li', { class: tone, value: step.number }, h('span', { class: 'sign', 'aria-hidden': 'true' }, sign),
+        h('span', null, h('strong', null, step.name), ` ${step.status}`,
+          step.found && step.status !== 'not reached' && h('span', { class: 'block' }, 'Found: ', foreign(step.found, { lines: 0 })),
+          step.expected && step.status === 'failed' && h('span', { class: 'block' }, 'Expected: ', foreign(step.expected, { lines: 0 }))));
+    }));
+    const report = h('pre', { class: 'sr', 'aria-hidden': 'true' }, reportOf(verdict, body, heading.textContent));
+    const sentence = h('div', { class: 'sentence-block' }, lines.map((line) => h('p', null, foreign(line, { lines: 0 }))));
+    const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, body), copyButton(() => report.textContent, report, '', 'Copy report'));
+    replace(result, heading, sentence,
+      verdict.failing && h('p', { class: 'muted' }, 'Certificate at fault: ', foreign(verdict.failing.subject)), buttons, steps, report);
+    result.hidden = false;
+    view.content.querySelector('.placeholder').hidden = true;
+    heading.focus();
+  }
+
+  /** The button that mends it. */
+  async function remedy(verdict, body) {
+    const link = (label, href) => h('a', { class: 'button', href }, label);
+    switch (verdict.code) {
+      case 'tls_required': case 'certificate_missing': case 'type_certificate_refused': return link('Connection security', '#/security');
+      case 'certificate_revoked': return link('Deny list', '#/security/deny');
+      case 'no_trusted_ca': case 'untrusted_issuer': case 'signature_invalid': case 'ca_expired':
+        return mayChange() && h('button', { type: 'button', async onclick() {
+          const done = await addCA({ known: await api.cas() });
+          if (!done) return;
+          view.say(...done.said);
+          await check();
+        } }, 'Add CA');
+      case 'ca_inactive': return mayChange() && reactivation(verdict, body);
+      default: return null;
+    }
+  }
+
+  async function reactivation(verdict) {
+    const cas = await api.cas();
+    const ca = cas.find((one) => one.fingerprintSha256 === verdict.failing?.fingerprintSha256)
+      ?? cas.find((one) => one.status === 'inactive' && one.subject === verdict.failing?.subject);
+    return ca && h('button', { type: 'button', async onclick() {
+      try {
+        await api.changeCA(ca.id, { status: 'active' }, ca.version);
+      } catch (error) {
+        tell(error, [], errors);
+        return;
+      }
+      view.say(h('bdi', null, short(commonName(ca.subject), 60)), ' is active.');
+      await check();
+    } }, 'Activate');
+  }
+
+  if (opened) open(opened).catch(quiet); else refresh();
+  return {
+    update(id) { if (id) open(id).catch(quiet); },
+    leave() { clearInterval(timer); },
+  };
+}
+
+function reportOf(verdict, body, heading) {
+  return [
+    heading, `${verdict.reason} ${verdict.mend}`.trim(), '',
+    `Code: ${verdict.code}`, `Client ID: ${visible(body.clientId ?? '(none)')}`, `Server name: ${visible(body.serverName ?? '(none)')}`,
+    `TLS: ${body.tls ? 'yes' : 'no'}`,
+    ...(verdict.failing ? [`Certificate at fault: ${visible(verdict.failing.subject)}`, `SHA-256: ${verdict.failing.fingerprintSha256}`] : []), '',
+    ...(verdict.steps ?? []).map((step) => `${step.number}. ${step.name}: ${step.status}`
+      + (step.found ? `; found: ${visible(step.found)}` : '') + (step.expected ? `; expected: ${visible(step.expected)}` : '')),
+  ].join('\n');
+}
+
+export default { path: 'why', title: 'Why refused?', heading: 'Why was my device refused?', show };

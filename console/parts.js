@@ -1,0 +1,161 @@
+// What every page shows alike: times, fingerprints, foreign text, states.
+
+import { h, newId } from './dom.js';
+import { DAY, absolute, fingerprint as pairs, pieces, relative } from './format.js';
+
+/** "in 23 days" over "16 Dec 2026, 09:30 UTC". */
+export function when(iso) {
+  if (!iso) return h('span', { class: 'muted' }, '–');
+  return h('time', { datetime: iso, class: 'when' },
+    h('span', null, relative(iso)), ' ', h('span', { class: 'muted' }, absolute(iso)));
+}
+
+/** The same within a sentence: "in 23 days (16 Dec 2026, 09:30 UTC)". */
+export const moment = (iso) => h('time', { datetime: iso }, `${relative(iso)} (${absolute(iso)})`);
+
+/** Text that somebody else wrote: a text node with its own direction, three lines, hidden characters drawn. */
+export function foreign(text, { lines = 3, empty = '–' } = {}) {
+  if (!text) return h('span', { class: 'muted' }, empty);
+  const inner = h('bdi', { class: 'foreign' }, pieces(String(text)).map((one) =>
+    one.mark ? h('span', { class: 'mark' }, `⟨${one.mark}⟩`) : one));
+  if (lines === 0 || String(text).length < 60) return inner;
+  inner.classList.add('clamped');
+  inner.id = newId('text');
+  const button = h('button', {
+    type: 'button', class: 'link', hidden: true, 'aria-expanded': 'false', 'aria-controls': inner.id,
+    onclick() {
+      const open = inner.classList.toggle('clamped') === false;
+      button.setAttribute('aria-expanded', String(open));
+      button.textContent = open ? 'Show less' : 'Show all';
+    },
+  }, 'Show all');
+  new ResizeObserver(() => {
+    if (inner.classList.contains('clamped')) button.hidden = inner.scrollHeight <= inner.clientHeight + 1;
+  }).observe(inner);
+  return h('span', { class: 'long' }, inner, button);
+}
+
+export function fingerprint(hex) {
+  const text = pairs(hex);
+  // In pieces of 8 pairs, two of which make a line; a phone has room for one.
+  const shown = h('code', { class: 'fingerprint' }, (text.match(/.{1,24}/g) ?? []).map((part) => h('span', null, part)));
+  return h('span', { class: 'copyable' }, shown, copyButton(() => text, shown, 'fingerprint'));
+}
+
+/** [Copy]: "Copied" only once it is; else the text is selected, to be copied by hand. */
+export function copyButton(text, shown, what, label = 'Copy') {
+  const told = h('span', { role: 'status', class: 'told' });
+  const button = h('button', {
+    type: 'button', class: 'small', 'aria-label': `${label} ${what}`.trim(),
+    async onclick() {
+      told.textContent = '';
+      try {
+        await navigator.clipboard.writeText(text());
+        told.textContent = 'Copied';
+      } catch {
+        const range = document.createRange();
+        range.selectNodeContents(shown);
+        getSelection().removeAllRanges();
+        getSelection().addRange(range);
+        told.textContent = 'Press Ctrl+C';
+      }
+    },
+  }, label);
+  return h('span', { class: 'copy' }, button, told);
+}
+
+/** A command to copy. */
+export function command(text, what = 'command') {
+  const shown = h('code', null, text);
+  return h('div', { class: 'command' },
+    h('pre', { tabindex: '0', 'aria-label': what }, shown), copyButton(() => text, shown, what));
+}
+
+const STATES = {
+  active: ['●', 'Active', 'good'],
+  shown: ['●', 'Shown to devices', 'good'],
+  inactive: ['○', 'Inactive', 'muted'],
+  ready: ['○', 'Ready', 'muted'],
+  soon: ['◷', 'Ends soon', 'warn'],
+  begins: ['◷', 'Not valid yet', 'warn'],
+  ended: ['✕', 'Ended', 'bad'],
+  denied: ['✕', 'Denied', 'bad'],
+  waiting: ['✎', 'Waiting for signature', 'warn'],
+};
+
+export function states(...names) {
+  return h('ul', { class: 'states' }, names.map((name) => {
+    const [sign, word, tone] = STATES[name];
+    return h('li', { class: tone }, h('span', { 'aria-hidden': 'true' }, sign), ` ${word}`);
+  }));
+}
+
+/** What its dates make of a certificate: 'ended', 'begins', 'soon' (30 days), or nothing to say. */
+export function dateState({ notBefore, notAfter }, now = Date.now()) {
+  if (!notAfter) return null;
+  if (now > Date.parse(notAfter)) return 'ended';
+  if (now < Date.parse(notBefore)) return 'begins';
+  return Date.parse(notAfter) - now < 30 * DAY ? 'soon' : null;
+}
+
+export const good = (...content) => sentence('✓', 'good', content);
+export const bad = (...content) => sentence('✕', 'bad', content);
+export const warning = (...content) => sentence('⚠', 'warn', content);
+
+function sentence(sign, tone, content) {
+  return h('p', { class: `sentence ${tone}` },
+    h('span', { class: 'sign', 'aria-hidden': 'true' }, sign), h('span', { class: 'sr' }, WORDS[sign]), h('span', null, ...content));
+}
+const WORDS = { '✓': 'Good: ', '✕': 'Not good: ', '⚠': 'Warning: ' };
+
+/** Names and values below each other. Pairs whose value is null are left out. */
+export function facts(...pairsOfFacts) {
+  return h('dl', { class: 'facts' }, pairsOfFacts.filter((pair) => pair && pair[1] !== null && pair[1] !== undefined)
+    .map(([name, value]) => h('div', null, h('dt', null, name), h('dd', null, value))));
+}
+
+/** What can be read from a certificate. */
+export function certificateFacts(one) {
+  return [
+    ['Subject', foreign(one.subject)],
+    ['Issuer', one.issuer ? foreign(one.issuer) : null],
+    ['Serial number', one.serialNumber ? h('code', null, one.serialNumber) : null],
+    ['Valid from', one.notBefore ? when(one.notBefore) : null],
+    ['Ends', one.notAfter ? when(one.notAfter) : null],
+    ['Key', one.keyAlgorithm],
+    ['SHA-256 fingerprint', one.fingerprintSha256 ? fingerprint(one.fingerprintSha256) : null],
+  ];
+}
+
+/**
+ * A table whose rows become labelled blocks on a narrow screen. Each row is {key, cells, details}; widths are set by
+ * the class (automatic ones starve the date column).
+ */
+export function table(kind, caption, columns, rows) {
+  const head = h('tr', { role: 'row' }, columns.map((name) => h('th', { role: 'columnheader', scope: 'col' }, name)));
+  const body = rows.flatMap(({ key, cells, details }) => {
+    const line = h('tr', { role: 'row', 'data-row': key }, cells.map((cell, at) =>
+      h('td', { role: 'cell', 'data-label': columns[at] }, cell)));
+    if (!details) return [line];
+    return [line, h('tr', { role: 'row', class: 'details' },
+      h('td', { role: 'cell', colspan: columns.length }, details))];
+  });
+  return h('table', { role: 'table', class: `list ${kind}` },
+    h('caption', { class: 'sr' }, caption),
+    h('thead', { role: 'rowgroup' }, head), h('tbody', { role: 'rowgroup' }, body));
+}
+
+/** A button in a row; its name tells the row to those who do not see it. */
+export function rowButton(label, name, key, onclick, tone = '') {
+  return h('button', { type: 'button', class: `small ${tone}`, 'aria-label': `${label} ${name}`, 'data-key': key, onclick }, label);
+}
+
+/** Hand a text to the browser's own download. */
+export function download(text, filename) {
+  const url = URL.createObjectURL(new Blob([text], { type: 'application/x-pem-file' }));
+  const link = h('a', { href: url, download: filename, hidden: true });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

@@ -1,0 +1,93 @@
+// Sign in: a page of its own, or over the page when a session has ended.
+
+import { api } from './api.js';
+import { h } from './dom.js';
+import { errorArea, field, input, tell } from './form.js';
+import * as oidc from './oidc.js';
+import * as session from './session.js';
+
+/** *done(proof, person)* once it is right. *over*: above a page that must not be lost. */
+function signInForm(where, done, { over = false, problem } = {}) {
+  const key = field('API key', input({ name: 'key', autocomplete: 'username', autocapitalize: 'none' }), { name: 'key' });
+  const token = field('Token', input({ type: 'password', name: 'token', autocomplete: 'current-password' }),
+    { name: 'token', hint: 'The token is kept until this tab closes.' });
+  const errors = errorArea();
+  if (problem) errors.say(problem);
+  const waiting = new AbortController();
+  const attempt = async (proof) => {
+    const person = await api.session(proof);
+    waiting.abort();
+    done(proof, person);
+  };
+  const form = h('form', {
+    class: 'sign-in', novalidate: true,
+    async onsubmit(event) {
+      event.preventDefault();
+      errors.clear();
+      [key, token].forEach((one) => one.clear());
+      if (!key.value.trim()) { key.fail('Type the API key.'); return key.focus(); }
+      if (!token.value) { token.fail('Type the token.'); return token.focus(); }
+      form.setAttribute('aria-busy', 'true');
+      try {
+        await attempt({ kind: 'key', key: key.value.trim(), token: token.value.trim() });
+      } catch (error) {
+        if (error.status === 401) {
+          token.fail('Key or token is not right. If the token is lost, create a new key.');
+          token.focus();
+        } else {
+          tell(error, [], errors);
+        }
+      } finally {
+        form.removeAttribute('aria-busy');
+      }
+    },
+  }, key.row, token.row, errors.area, h('div', { class: 'dialog-actions' },
+    where?.issuer && h('button', {
+      type: 'button',
+      async onclick() {
+        errors.clear();
+        try {
+          if (over) await attempt(await oidc.inWindow(where, waiting.signal));
+          else await oidc.leave(where);
+        } catch (error) {
+          if (error.name !== 'AbortError') tell(error, [], errors);
+        }
+      },
+    }, `Sign in with ${new URL(where.issuer).host}`),
+    h('button', { type: 'submit', class: 'primary' }, 'Sign in')));
+  return { form, focus: () => key.focus() };
+}
+
+/** The page of somebody who is not signed in. */
+export function signInPage(root, where, done, problem) {
+  const { form, focus } = signInForm(where, (proof, person) => {
+    session.keep(proof, person);
+    done();
+  }, { problem });
+  root.replaceChildren(h('main', { class: 'alone', id: 'content' }, h('h1', null, 'Trust console'), form));
+  document.title = 'Sign in · Trust console';
+  focus();
+}
+
+/** Over the page, until somebody has signed in. Another org's key begins anew: what is shown is not that org's. */
+export function signInAgain(where) {
+  const before = session.who();
+  return new Promise((resolve) => {
+    const { form, focus } = signInForm(where, (proof, person) => {
+      session.keep(proof, person);
+      if (before && person.org !== before.org) { location.reload(); return; }
+      element.close();
+      element.remove();
+      resolve();
+    }, { over: true });
+    const heading = h('h2', { id: 'ended' }, 'Sign in');
+    const element = h('dialog', { 'aria-labelledby': 'ended', 'aria-describedby': 'ended-why' }, heading,
+      h('p', { id: 'ended-why' }, 'Your session has ended. Sign in to go on; nothing typed is lost.'), form);
+    // There is nothing behind this dialog without a session: Esc does not close it.
+    element.addEventListener('cancel', (event) => event.preventDefault());
+    element.addEventListener('close', () => { if (element.isConnected) element.showModal(); });
+    document.body.append(element);
+    element.showModal();
+    focus();
+  });
+}

@@ -1,0 +1,93 @@
+// What a file holds, told from its bytes before anything is sent: a private key never leaves by mistake.
+// The service judges; this only recognizes. Outer shapes as in RFC 7468 (PEM), RFC 5958, 8017, 5915 (keys),
+// RFC 7292 (PKCS#12), RFC 5652 (PKCS#7), RFC 2986 (requests).
+
+const LABEL = /-----BEGIN ([A-Z0-9 #.]{1,60})-----/g;
+
+/**
+ * {pem, text, certificates, key, request, pkcs12}: *key* is null, 'plain' or 'encrypted'; *certificates* is how many
+ * there seem to be; *text* is there where the file is PEM.
+ */
+export function sniff(bytes) {
+  const text = asText(bytes);
+  const labels = [...text.matchAll(LABEL)].map((hit) => hit[1]);
+  return labels.length ? ofPem(text, labels) : ofDer(bytes);
+}
+
+function ofPem(text, labels) {
+  const keys = labels.filter((label) => label.endsWith('PRIVATE KEY'));
+  const encrypted = keys.includes('ENCRYPTED PRIVATE KEY') || /Proc-Type:\s*4,\s*ENCRYPTED/.test(text);
+  return {
+    pem: true,
+    text,
+    certificates: labels.filter((label) => /CERTIFICATE$|^PKCS ?#?7|^CMS$/.test(label)).length,
+    key: keys.length ? (encrypted ? 'encrypted' : 'plain') : null,
+    request: labels.some((label) => label.endsWith('CERTIFICATE REQUEST')),
+    pkcs12: false,
+  };
+}
+
+function ofDer(bytes) {
+  const nothing = { pem: false, text: null, certificates: 0, key: null, request: false, pkcs12: false };
+  const outer = element(bytes, 0);
+  if (!outer || outer.tag !== 0x30) return nothing;
+  const parts = children(bytes, outer);
+  const tags = parts.map((part) => part.tag).join(' ');
+  const first = parts[0] && bytes.subarray(parts[0].start, parts[0].end);
+  const number = first?.length === 1 ? first[0] : -1;
+  if (/^48 4$/.test(tags) && element(bytes, parts[0].start)?.tag === 0x06) return { ...nothing, key: 'encrypted' };
+  if (/^2 48 4\b/.test(tags) && (number === 0 || number === 1)) return { ...nothing, key: 'plain' };
+  if (/^2 4\b/.test(tags) && number === 1) return { ...nothing, key: 'plain' };
+  if (/^2( 2){5}/.test(tags)) return { ...nothing, key: 'plain' };
+  if (/^2 48\b/.test(tags) && number === 3) return { ...nothing, pkcs12: true };
+  if (/^48 48 3$/.test(tags)) {
+    // A certificate's or a request's signed part: a request begins with its version, then a name, then a key.
+    const inner = children(bytes, parts[0]).map((part) => part.tag).join(' ');
+    return /^2 48 48( 160)?$/.test(inner) ? { ...nothing, request: true } : { ...nothing, certificates: 1 };
+  }
+  return { ...nothing, certificates: /^6 160$/.test(tags) ? 1 : 0 };
+}
+
+function element(bytes, at) {
+  if (at + 2 > bytes.length) return null;
+  let start = at + 2, length = bytes[at + 1];
+  if (length > 0x7f) {
+    const octets = length & 0x7f;
+    if (octets === 0 || octets > 4 || start + octets > bytes.length) return null;
+    length = 0;
+    for (let one = 0; one < octets; one++) length = length * 256 + bytes[start++];
+  }
+  return start + length > bytes.length ? null : { tag: bytes[at], start, end: start + length };
+}
+
+function children(bytes, parent) {
+  const found = [];
+  for (let at = parent.start; at < parent.end;) {
+    const one = element(bytes, at);
+    if (!one) break;
+    found.push(one);
+    at = one.end;
+  }
+  return found;
+}
+
+function asText(bytes) {
+  if (bytes[0] === 0xff && bytes[1] === 0xfe) return new TextDecoder('utf-16le').decode(bytes);
+  if (bytes[0] === 0xfe && bytes[1] === 0xff) return new TextDecoder('utf-16be').decode(bytes);
+  return new TextDecoder().decode(bytes);
+}
+
+/** Only the certificates of a PEM text: what may be shown and judged while a key stays here. */
+export function certificatesOf(text) {
+  const blocks = text.match(/-----BEGIN ([A-Z0-9 ]*CERTIFICATE|PKCS7|CMS)-----[\s\S]*?-----END \1-----/g);
+  return blocks ? blocks.join('\n') : '';
+}
+
+/** A file as the API takes it: PEM as text, anything else as base64. */
+export function wire(bytes) {
+  const found = sniff(bytes);
+  if (found.pem) return found.text;
+  let binary = '';
+  for (let at = 0; at < bytes.length; at += 0x8000) binary += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  return btoa(binary);
+}

@@ -1,0 +1,145 @@
+"""Real Chromium against the really running service: one browser for each worker, a fresh profile for each test."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.console.live import Live, running
+from tests.harness import Client
+
+pytest.importorskip("playwright", reason="playwright is not installed: make test installs it")
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+ROOT = Path(__file__).parent.parent.parent
+SCREENSHOTS = ROOT / "screenshots"
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+TIMEOUT = 10_000  # milliseconds for anything to appear
+
+_CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+
+def needed(found: object, what: str) -> None:
+    """Skip where *what* is missing on a developer's machine; fail where the whole is checked."""
+    if found:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}; the console's tests are never skipped where CI=true")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    needed(_CHROMIUM, "Chromium is missing: apt-get install chromium (tools/apt-packages.sh)")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> Path:
+    needed(AXE.exists(), "axe-core is missing: npm ci")
+    return AXE
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where the run keeps its pictures; git does not know this folder."""
+    return SCREENSHOTS
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Live]:
+    with running(tmp_path / "data") as started:
+        yield started
+
+
+class Watch:
+    """Collects what must not happen on a page: errors of its scripts, and breaches of the content-security policy."""
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+
+    def over(self, context: BrowserContext) -> None:
+        context.on("console", self._console)
+        context.on("weberror", lambda error: self.complaints.append(f"script: {error.error}"))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # Chromium reports every refusal of the API as an error of its own; the page shows it, which tests look at.
+        refusal = message.text.startswith("Failed to load resource: the server responded with a status of 4") or (
+            message.text.startswith("Failed to load resource: the server responded with a status of 503")
+        )
+        if message.type in ("error", "warning") and not (refusal and "/api/" in message.location["url"]):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watching = Watch()
+    yield watching
+    assert watching.complaints == [], "the page's own errors"
+
+
+NewContext = Callable[..., BrowserContext]
+
+
+@pytest.fixture
+def new_context(browser: Browser, watch: Watch) -> Iterator[NewContext]:
+    """Makes a fresh browser profile, signed in with a key where one is given."""
+    made: list[BrowserContext] = []
+
+    def make(client: Client | None = None, **more: object) -> BrowserContext:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **more})  # type: ignore[arg-type]
+        context.set_default_timeout(TIMEOUT)
+        made.append(context)
+        watch.over(context)
+        if client is not None:
+            context.add_init_script(_signed_in(client))
+        return context
+
+    yield make
+    for context in made:
+        context.close()
+
+
+def _signed_in(client: Client) -> str:
+    proof = json.dumps({"kind": "key", "key": client.key, "token": client.token})
+    return (
+        "if (location.pathname.startsWith('/console/') && !sessionStorage.getItem('seeded')) {"
+        f"sessionStorage.setItem('seeded', '1'); sessionStorage.setItem('trust.session', {json.dumps(proof)}); }}"
+    )
+
+
+@pytest.fixture
+def page(new_context: NewContext, live: Live) -> Page:
+    """The console, an operator signed in, nothing opened yet."""
+    return new_context(live.operator).new_page()
+
+
+@pytest.fixture
+def at(page: Page, live: Live) -> Callable[[str], Page]:
+    """Opens a page of the console by its route."""
+
+    def opened(route: str) -> Page:
+        page.goto(f"{live.console}#/{route}")
+        page.locator("h1").wait_for()
+        return page
+
+    return opened

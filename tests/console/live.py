@@ -1,0 +1,109 @@
+"""The service really listening on a port of this machine, for a real browser."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from cryptography import x509
+
+from functions.asgi import Application
+from tests.certs import DAY, YEAR, Issued, ca, key, leaf, server
+from tests.harness import Client, Service, now_service
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running service and its address."""
+
+    service: Service
+    url: str
+    operator: Client
+    viewer: Client
+
+    @property
+    def console(self) -> str:
+        return f"{self.url}/console/"
+
+    @property
+    def host(self) -> str:
+        return self.service.host()
+
+    def records(self, path: str) -> list[dict[str, Any]]:
+        """What is stored, as the API lists it."""
+        found: list[dict[str, Any]] = self.operator.get(path).ok()["results"]
+        return found
+
+    @property
+    def cas(self) -> list[dict[str, Any]]:
+        return self.records("/authentication/cacertificates")
+
+    @property
+    def servers(self) -> list[dict[str, Any]]:
+        return self.records("/authentication/servercertificates")
+
+    def add_ca(self, issued: Issued, comments: str = "") -> dict[str, Any]:
+        body = {"certificate": issued.pem, "comments": comments}
+        found: dict[str, Any] = self.operator.post("/authentication/cacertificates", body).ok(201)
+        return found
+
+    def add_server(self, issued: Issued, comments: str = "") -> dict[str, Any]:
+        body = {"certificate": issued.pem, "privateKey": issued.key_pem, "comments": comments}
+        found: dict[str, Any] = self.operator.post("/authentication/servercertificates", body).ok(201)
+        return found
+
+    def connect(self, issued: Issued, client_id: str, broker: Client, **more: Any) -> dict[str, Any]:
+        """A device connects: its broker asks."""
+        body = {"serverName": self.host, "clientId": client_id, "certificate": issued.pem, **more}
+        verdict: dict[str, Any] = broker.post("/authorization/verifyclient", body).ok()
+        self.service.flush()
+        return verdict
+
+
+@contextmanager
+def running(folder: Path, **settings: Any) -> Iterator[Live]:
+    """The service on a free port, stopped in the end."""
+    service = now_service(folder, **settings)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(Application(service.app), log_config=None, access_log=False, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()  # the socket listens already: a request that comes early waits
+    try:
+        port = listener.getsockname()[1]
+        yield Live(service, f"http://127.0.0.1:{port}", service.client("operator"), service.client("viewer"))
+    finally:
+        server.should_exit = True
+        server.force_exit = True  # a browser keeps its connections open
+        thread.join(10)
+        listener.close()
+        service.app.close()
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def root(common_name: str | x509.Name = "Factory Root", *, days: float = 3650, **more: Any) -> Issued:
+    """A CA that begins yesterday and ends in *days*."""
+    begins = min(now() - DAY, now() + days * DAY - DAY)
+    return ca(common_name, not_before=begins, not_after=now() + days * DAY, **more)
+
+
+def device(issuer: Issued, name: str = "d:thermo:42", *, days: float = 365, **more: Any) -> Issued:
+    begins = min(now() - DAY, now() + days * DAY - DAY)
+    return leaf(name, issuer, not_before=begins, not_after=now() + days * DAY, **more)
+
+
+def server_cert(host: str, signer: Issued | None = None, *, number: int = 7, days: float = 365, **more: Any) -> Issued:
+    begins = min(now() - DAY, now() + days * DAY - DAY)
+    private = more.pop("private", None) or key("P-256", 700 + number)
+    return server(host, signer, private=private, not_before=begins, not_after=now() + days * DAY, **more)
+
+
+__all__ = ["DAY", "YEAR", "Live", "device", "now", "root", "running", "server_cert"]

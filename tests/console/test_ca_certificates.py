@@ -1,0 +1,262 @@
+"""CA certificates, from click to stored record."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from playwright.sync_api import Page, expect
+
+from tests import certs
+from tests.console.live import Live, device, root, server_cert
+
+At = Callable[[str], Page]
+
+
+def pem_file(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_the_first_ca_is_previewed_described_saved_and_active(at: At, live: Live, tmp_path: Path) -> None:
+    """By mouse: a file is chosen, fields and a plain sentence appear; described and saved, it counts at once."""
+    page = at("ca")
+    expect(page.get_by_text("No CA yet. Add the CA, root or intermediate")).to_be_visible()
+    page.get_by_role("button", name="Add certificate").first.click()
+    dialog = page.get_by_role("dialog", name="Add CA certificate")
+    dialog.get_by_label("CA certificate", exact=True).set_input_files(pem_file(tmp_path, "root.pem", root().pem))
+    preview = dialog.locator(".preview")
+    expect(preview).to_contain_text("Will be accepted and active at once.")
+    expect(preview).to_contain_text("CN=Factory Root")
+    expect(preview).to_contain_text("P-256")
+    expect(preview).to_contain_text(f"From now on devices must name {live.host} in TLS (SNI)")
+    assert live.cas == []  # a preview saves nothing
+    dialog.get_by_label("Description").fill("Pune, thermometers")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status").first).to_contain_text("Factory Root is active.")
+    [stored] = live.cas
+    assert (stored["status"], stored["comments"]) == ("active", "Pune, thermometers")
+    expect(page.get_by_role("link", name="CN=Factory Root")).to_be_focused()
+
+
+def test_a_ca_is_added_by_keyboard_alone(at: At, live: Live) -> None:
+    """From the page's heading on: Tab, Enter, paste, type, Enter on Save; the new row has the focus."""
+    page = at("ca")
+    page.get_by_role("button", name="Add certificate").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.get_by_label("CA certificate", exact=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("CA certificate, pasted")).to_be_focused()
+    page.keyboard.insert_text(root().pem)
+    expect(page.locator(".preview")).to_contain_text("Will be accepted")
+    while page.evaluate("document.activeElement.labels?.[0]?.textContent") != "Description":
+        page.keyboard.press("Tab")
+    page.keyboard.type("typed")
+    while page.evaluate("document.activeElement.textContent") != "Save":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="CN=Factory Root")).to_be_focused()
+    assert live.cas[0]["comments"] == "typed"
+
+
+def test_a_file_is_dropped_anywhere_in_the_dialog(at: At, live: Live) -> None:
+    """DER too; the file control then shows its name."""
+    page = at("ca")
+    page.get_by_role("button", name="Add certificate").first.click()
+    drop(page, "dialog", {"factory.cer": root().der})
+    expect(page.locator(".preview")).to_contain_text("Will be accepted")
+    assert page.get_by_label("CA certificate", exact=True).evaluate("one => one.files[0].name") == "factory.cer"
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("link", name="CN=Factory Root")).to_be_visible()
+    assert live.cas[0]["subject"] == "CN=Factory Root"
+
+
+def drop(page: Page, where: str, files: dict[str, bytes]) -> None:
+    """Drop *files* on the element *where*, as a person drags them from a folder."""
+    transfer = page.evaluate_handle(
+        """files => {
+            const transfer = new DataTransfer();
+            for (const [name, bytes] of Object.entries(files)) {
+                transfer.items.add(new File([new Uint8Array(bytes)], name));
+            }
+            return transfer;
+        }""",
+        {name: list(data) for name, data in files.items()},
+    )
+    page.dispatch_event(where, "drop", {"dataTransfer": transfer})
+
+
+def wrong_files() -> dict[str, tuple[bytes, str]]:
+    good = root("Good")
+    return {
+        "a key": (good.key_pem.encode(), "This is a private key; it was not sent."),
+        "a key as DER": (
+            good.key.private_bytes(
+                serialization.Encoding.DER,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+            "This is a private key; it was not sent.",
+        ),
+        "certificate and key": ((good.pem + good.key_pem).encode(), "This is a private key; it was not sent."),
+        "two certificates": (certs.bundle(good, root("Other")).encode(), "2 certificates are in the file. Save the CA"),
+        "an expired one": (root("Old", days=-2).pem.encode(), "Ended "),
+        "a device's": (device(good).pem.encode(), "Not a CA: "),
+        "no certificate": (b"hello", "No certificate found in the file. Choose PEM or DER."),
+        "too large": (b"x" * 70_000, "68.4 KiB; at most 64 KiB."),
+    }
+
+
+@pytest.mark.parametrize("kind", list(wrong_files()))
+def test_a_wrong_file_shows_its_sentence_and_loses_nothing_typed(at: At, live: Live, tmp_path: Path, kind: str) -> None:
+    """Beside the field, which is marked; a private key is recognized in the browser and never sent."""
+    data, sentence = wrong_files()[kind]
+    page = at("ca")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    page.get_by_role("button", name="Add certificate").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Description").fill("Berlin")
+    dialog.get_by_label("CA certificate", exact=True).set_input_files(pem_file(tmp_path, "wrong.pem", data))
+    expect(dialog).to_contain_text(sentence)
+    dialog.get_by_role("button", name="Save").click()
+    field = dialog.get_by_label("CA certificate", exact=True)
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_be_focused()
+    described = str(field.get_attribute("aria-describedby")).split()
+    assert dialog.locator(f"#{described[-1]}").is_visible()
+    expect(dialog.get_by_label("Description")).to_have_value("Berlin")
+    assert live.cas == []
+    assert not any("PRIVATE KEY" in body or "MIGHAgEA" in body for body in sent)
+    # ... and the right file after it is taken, with what was typed.
+    field.set_input_files(pem_file(tmp_path, "right.pem", root("Right").pem))
+    expect(dialog.locator(".preview")).to_contain_text("Will be accepted")
+    expect(field).not_to_have_attribute("aria-invalid", "true")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("link", name="CN=Right")).to_be_visible()
+    assert live.cas[0]["comments"] == "Berlin"
+
+
+def test_the_same_again_says_so_and_changes_nothing(at: At, live: Live) -> None:
+    issued = root()
+    live.add_ca(issued, "first")
+    page = at("ca")
+    page.get_by_role("button", name="Add certificate").click()
+    page.get_by_label("CA certificate, pasted").fill(issued.pem)
+    expect(page.locator(".preview")).to_contain_text("Already here since")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status").first).to_contain_text("nothing changed")
+    assert [one["comments"] for one in live.cas] == ["first"]
+
+
+def test_nobody_who_has_no_ca_is_left_alone(at: At) -> None:
+    page = at("ca")
+    page.get_by_text("I have none").click()
+    expect(page.get_by_label("commands", exact=True)).to_contain_text("openssl req -x509")
+
+
+def test_the_subject_opens_what_there_is_to_know(at: At, live: Live) -> None:
+    """Issuer, serial, dates, key, fingerprint with colons, who added it; at an address of its own."""
+    stored = live.add_ca(root())
+    page = at("ca")
+    page.get_by_role("link", name="CN=Factory Root").click()
+    details = page.locator("tr.details")
+    pairs = stored["fingerprintSha256"].upper()
+    expect(details).to_contain_text(":".join(pairs[at : at + 2] for at in range(0, 32, 2)))
+    expect(details).to_contain_text(live.operator.key)
+    expect(page).to_have_url(f"{live.console}#/ca/{stored['id']}")
+    page.get_by_role("link", name="CN=Factory Root").click()
+    expect(details).to_have_count(0)
+
+
+def test_a_fingerprint_is_found_with_and_without_colons(at: At, live: Live) -> None:
+    wanted = live.add_ca(root("Wanted"))["fingerprintSha256"]
+    live.add_ca(root("Other"))
+    page = at("ca")
+    search = page.get_by_role("searchbox", name="Search")
+    for text in (wanted, wanted[:16].upper(), ":".join(wanted[at : at + 2] for at in range(0, 64, 2))):
+        search.fill(text)
+        expect(page.locator("tbody tr")).to_have_count(1)
+        expect(page.get_by_role("link", name="CN=Wanted")).to_be_visible()
+    search.fill("zebra")
+    expect(page.get_by_text("No CA here matches “zebra”.")).to_be_visible()
+
+
+def test_a_ca_is_described_deactivated_and_activated_again(at: At, live: Live) -> None:
+    live.add_ca(root())
+    page = at("ca")
+    page.get_by_role("button", name="Describe Factory Root").click()
+    page.get_by_label("Description").fill("Line 4")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("cell", name="Line 4")).to_be_visible()
+    page.get_by_role("button", name="Deactivate Factory Root").click()
+    dialog = page.get_by_role("dialog", name="Deactivate CA certificate?")
+    expect(dialog).to_contain_text("You can activate it again.")
+    expect(dialog).to_contain_text("Every device certificate will be refused.")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    dialog.get_by_role("button", name="Deactivate").click()
+    expect(page.locator(".states")).to_have_text("○ Inactive")
+    assert live.cas[0]["status"] == "inactive"
+    page.get_by_role("button", name="Activate Factory Root").click()
+    expect(page.get_by_role("status").first).to_contain_text("Factory Root is active.")
+    assert (live.cas[0]["status"], live.cas[0]["comments"]) == ("active", "Line 4")
+
+
+def test_deleting_a_ca_in_use_tells_what_will_be_refused_and_asks_for_the_word(at: At, live: Live) -> None:
+    """How many connections in 30 days; Cancel has the focus; Esc leaves everything, and gives the focus back."""
+    issued = root()
+    live.add_ca(issued)
+    broker = live.service.client("broker")
+    for _ in range(3):
+        live.connect(device(issued), "d:mtxpd0:thermo:42", broker)
+    page = at("ca")
+    opener = page.get_by_role("button", name="Delete Factory Root")
+    opener.click()
+    dialog = page.get_by_role("dialog", name="Delete CA certificate?")
+    expect(dialog).to_contain_text("Last 30 days: at least 3 connections seen")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(opener).to_be_focused()
+    opener.click()
+    dialog.get_by_role("button", name="Delete").click()
+    expect(dialog).to_contain_text("Type DELETE in capitals")
+    assert len(live.cas) == 1
+    dialog.get_by_label("Type DELETE").fill("DELETE")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").first).to_contain_text("Factory Root is deleted.")
+    assert live.cas == []
+
+
+def test_the_cas_that_also_vouch_are_named_and_one_can_deactivate_instead(at: At, live: Live) -> None:
+    """A rotation: the same name and key in a newer certificate; those devices stay."""
+    private = certs.key("P-256", 555)
+    live.add_ca(root("Factory Root", private=private))
+    live.add_ca(root("Factory Root", days=3000, private=private))
+    page = at("ca")
+    page.get_by_role("button", name="Delete Factory Root").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Also vouched for by CN=Factory Root: those devices stay.")
+    dialog.get_by_role("button", name="Deactivate instead").click()
+    expect(page.locator(".states", has_text="Inactive")).to_have_count(1)
+    assert sorted(one["status"] for one in live.cas) == ["active", "inactive"]
+
+
+def test_a_ca_is_downloaded_as_pem(at: At, live: Live) -> None:
+    issued = root()
+    stored = live.add_ca(issued)
+    page = at("ca")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download PEM Factory Root").click()
+    assert download.value.suggested_filename == f"{stored['id']}.pem"
+    assert download.value.path().read_text().strip() == issued.pem.strip()
+
+
+def test_a_server_certificate_is_no_ca(at: At, live: Live) -> None:
+    """The sentence is the service's own."""
+    page = at("ca")
+    page.get_by_role("button", name="Add certificate").first.click()
+    page.get_by_label("CA certificate, pasted").fill(server_cert(live.host).pem)
+    expect(page.locator(".preview")).to_contain_text("Not a CA: it does not say CA:TRUE.")

@@ -1,0 +1,126 @@
+"""Two people change the same thing: one clear winner, and a message to the other."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.console.live import Live, root, server_cert
+from tests.harness import Client
+
+NewContext = Callable[..., BrowserContext]
+TOKEN = "TLS with Token Authentication"
+EITHER = "TLS with Client Certificate or Token"
+
+
+@pytest.fixture
+def rival(live: Live) -> Client:
+    return live.service.client("operator")
+
+
+@pytest.fixture
+def two(new_context: NewContext, live: Live, rival: Client) -> Callable[[str], tuple[Page, Page]]:
+    """The same page of the console in two browsers, each with its own operator."""
+
+    def opened(route: str) -> tuple[Page, Page]:
+        pages = new_context(live.operator).new_page(), new_context(rival).new_page()
+        for page in pages:
+            page.goto(f"{live.console}#/{route}")
+            page.locator("main table, main form").first.wait_for()
+        return pages
+
+    return opened
+
+
+Two = Callable[[str], tuple[Page, Page]]
+
+
+def described(page: Page, text: str) -> None:
+    page.get_by_role("button", name="Describe Factory Root").click()
+    page.get_by_label("Description").fill(text)
+
+
+@pytest.mark.parametrize("choice", ["Keep theirs", "Save mine"])
+def test_who_saves_second_is_told_who_was_first_and_chooses(two: Two, live: Live, rival: Client, choice: str) -> None:
+    live.add_ca(root())
+    first, second = two("ca")
+    described(first, "by the second")
+    described(second, "by the first")
+    second.get_by_role("button", name="Save").click()
+    expect(second.get_by_role("dialog")).to_have_count(0)
+    first.get_by_role("button", name="Save").click()
+    conflict = first.get_by_role("dialog", name="Changed meanwhile")
+    expect(conflict).to_contain_text(f"{rival.key} changed this at just now")
+    expect(conflict).to_contain_text("by the first")
+    assert live.cas[0]["comments"] == "by the first"
+    conflict.get_by_role("button", name=choice).click()
+    won = "by the first" if choice == "Keep theirs" else "by the second"
+    expect(first.get_by_role("cell", name=won)).to_be_visible()
+    expect(first.get_by_role("status").first).to_have_text(
+        "Theirs was kept." if choice == "Keep theirs" else "Description saved."
+    )
+    assert live.cas[0]["comments"] == won
+
+
+def test_two_policies_end_with_one(two: Two, live: Live, rival: Client) -> None:
+    """Esc keeps theirs: nothing is overwritten by closing a dialog."""
+    first, second = two("security")
+    for page, level in ((second, TOKEN), (first, EITHER)):
+        page.get_by_role("radio", name=level).check()
+        page.get_by_role("button", name="Save", exact=True).click()
+        if page is second:
+            expect(page.get_by_role("status").first).to_contain_text("is saved")
+    conflict = first.get_by_role("dialog", name="Changed meanwhile")
+    expect(conflict).to_contain_text(rival.key)
+    expect(conflict).to_contain_text(TOKEN)
+    first.keyboard.press("Escape")
+    expect(first.get_by_role("status").first).to_have_text("Theirs was kept.")
+    expect(first.get_by_role("radio", name=TOKEN)).to_be_checked()
+    assert live.operator.get("/authorization/connectionpolicy").ok()["default"] == TOKEN
+
+
+def test_two_activations_end_with_one_and_the_other_is_told(two: Two, live: Live, rival: Client) -> None:
+    one = live.add_server(server_cert(live.host, number=1))["id"]
+    other = live.add_server(server_cert(live.host, number=2))["id"]
+    first, second = two("servers")
+    for page, wanted in ((first, one), (second, other)):
+        page.get_by_role("combobox").select_option(wanted)
+        page.get_by_role("button", name="Activate…").click()
+    second.get_by_role("dialog").get_by_role("button", name="Activate").click()
+    expect(second.get_by_role("status").first).to_contain_text("is active.")
+    first.get_by_role("dialog").get_by_role("button", name="Activate").click()
+    conflict = first.get_by_role("dialog", name="Changed meanwhile")
+    expect(conflict).to_contain_text(f"{rival.key} changed this")
+    conflict.get_by_role("button", name="Save mine").click()
+    expect(first.get_by_role("status").first).to_contain_text("is active.")
+    active = live.operator.get("/authentication/servercertificates/active").ok()
+    assert (active["active"], active["previous"]) == (one, other)
+    assert sum(entry["active"] for entry in live.servers) == 1
+
+
+def test_a_ca_that_somebody_deleted_meanwhile_is_said(two: Two, live: Live) -> None:
+    live.add_ca(root())
+    first, second = two("ca")
+    described(first, "too late")
+    second.get_by_role("button", name="Delete Factory Root").click()
+    second.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(second.get_by_role("dialog")).to_have_count(0)
+    first.get_by_role("button", name="Save").click()
+    expect(first.get_by_role("alert")).to_contain_text("There is no CA certificate of that id here.")
+    expect(first.get_by_label("Description")).to_have_value("too late")
+
+
+def test_deleting_what_was_changed_meanwhile_asks_again(two: Two, live: Live, rival: Client) -> None:
+    """Nobody deletes what they have not seen."""
+    live.add_ca(root())
+    first, second = two("ca")
+    first.get_by_role("button", name="Delete Factory Root").click()
+    described(second, "still needed!")
+    second.get_by_role("button", name="Save").click()
+    expect(second.get_by_role("dialog")).to_have_count(0)
+    first.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    conflict = first.get_by_role("dialog", name="Changed meanwhile")
+    expect(conflict).to_contain_text(rival.key)
+    conflict.get_by_role("button", name="Keep theirs").click()
+    expect(first.get_by_role("cell", name="still needed!")).to_be_visible()
+    assert len(live.cas) == 1

@@ -1,0 +1,268 @@
+"""Why was my device refused? From the refusal to what mends it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests import certs
+from tests.console.live import Live, device, root
+
+At = Callable[[str], Page]
+
+
+def check(page: Page, pem: str = "", client_id: str = "d:mtxpd0:thermo:42", **more: Any) -> None:
+    page.get_by_label("Device certificate, pasted").fill(pem)
+    page.get_by_label("Client ID").fill(client_id)
+    if "server_name" in more:
+        page.get_by_label("Server name").fill(more["server_name"])
+    if "tls" in more:
+        page.get_by_label("TLS", exact=True).set_checked(more["tls"])
+    page.get_by_role("button", name="Check").click()
+
+
+def test_a_recent_refusal_is_explained_and_mended_from_there(at: At, live: Live) -> None:
+    """The device connects, is refused, and appears by itself; its issuer is added; now it is let in."""
+    live.add_ca(root("Factory Root"))
+    stranger = root("New Root")
+    page = at("why")
+    expect(page.get_by_text("None in the last hour. Let the device try now.")).to_be_visible()
+    live.connect(device(stranger), "d:mtxpd0:thermo:42", live.service.client("broker"))
+    page.get_by_role("button", name="Explain d:mtxpd0:thermo:42").click()
+    heading = page.get_by_role("heading", name="Refused at step 6 of 10: Chain")
+    expect(heading).to_be_focused()
+    expect(page.get_by_role("region", name="Result")).to_contain_text(
+        "Issued by CN=New Root, not among your CAs. If it is yours, add it; or let the device send its intermediates."
+    )
+    steps = page.locator(".steps li")
+    expect(steps).to_have_count(10)
+    expect(page.locator(".steps li.good")).to_have_count(5)
+    expect(steps.nth(5)).to_contain_text("Chain failed")
+    expect(steps.nth(9)).to_contain_text("Identity not reached")
+    page.get_by_role("button", name="Add CA").click()
+    page.get_by_label("CA certificate, pasted").fill(stranger.pem)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="thermo/42 is let in by New Root until")).to_be_visible()
+    expect(page.locator(".steps li.good")).to_have_count(10)
+    assert sorted(one["subject"] for one in live.cas) == ["CN=Factory Root", "CN=New Root"]
+
+
+CASES: dict[str, tuple[str, str]] = {
+    "sni_unknown": ("step 1 of 10: Server name", "mtxpd0.messaging.other.example is not a host of this service."),
+    "client_id_invalid": ("step 2 of 10: Client ID", "Write d:mtxpd0:type:device."),
+    "org_mismatch": ("step 2 of 10: Client ID", "Client ID says abcdef, server name mtxpd0. Use one org."),
+    "tls_required": ("step 3 of 10: Level", "needs TLS. Connect with it."),
+    "certificate_missing": ("step 3 of 10: Level", "needs a certificate. Give the device its own."),
+    "certificate_malformed": ("step 4 of 10: Readable", "Export it again as PEM or DER."),
+    "ca_inactive": ("step 6 of 10: Chain", "is deactivated since"),
+    "certificate_expired": ("step 7 of 10: Dates", "Issue a new one."),
+    "certificate_not_yet_valid": ("step 7 of 10: Dates", "Check the issuer's clock."),
+    "wrong_key_usage": ("step 8 of 10: Use", "Made for serverAuth"),
+    "certificate_revoked": ("step 9 of 10: Not revoked", "Denied since"),
+    "identity_mismatch": ("step 10 of 10: Identity", "It is d:thermo:42; the client ID says d:thermo:43."),
+    "identity_missing": ("step 10 of 10: Identity", "The certificate names no device"),
+    "type_certificate_refused": ("step 10 of 10: Identity", "Stands for every thermo."),
+}
+
+
+@pytest.mark.parametrize("code", list(CASES))
+def test_each_step_has_its_sentence(at: At, live: Live, code: str) -> None:
+    """The service's own words, unchanged, under the step that failed."""
+    issued = root()
+    stored = live.add_ca(issued)
+    good = device(issued)
+    page = at("why")
+    match code:
+        case "sni_unknown":
+            check(page, good.pem, server_name="mtxpd0.messaging.other.example")
+        case "client_id_invalid":
+            check(page, good.pem, "thermo-42")
+        case "org_mismatch":
+            check(page, good.pem, "d:abcdef:thermo:42")
+        case "tls_required":
+            check(page, good.pem, tls=False)
+        case "certificate_missing":
+            check(page)
+        case "certificate_malformed":
+            check(page, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")
+        case "ca_inactive":
+            live.operator.put(f"/authentication/cacertificates/{stored['id']}", {"status": "inactive"}).ok()
+            check(page, good.pem)
+        case "certificate_expired":
+            check(page, device(issued, days=-2).pem)
+        case "certificate_not_yet_valid":
+            later = device(issued).cert.not_valid_after_utc
+            early = certs.leaf("d:thermo:42", issued, not_before=later - certs.DAY, not_after=later)
+            check(page, early.pem)
+        case "wrong_key_usage":
+            check(page, device(issued, extended_key_usage=[certs.SERVER_AUTH]).pem)
+        case "certificate_revoked":
+            body = {"kind": "identity", "value": "d:thermo:42"}
+            live.operator.post("/authorization/denylist", body).ok(201)
+            check(page, good.pem)
+        case "identity_mismatch":
+            check(page, good.pem, "d:mtxpd0:thermo:43")
+        case "identity_missing":
+            check(page, device(issued, "just a name").pem)
+        case "type_certificate_refused":
+            check(page, device(issued, "d:thermo:").pem)
+    where, sentence = CASES[code]
+    expect(page.get_by_role("heading", name=f"Refused at {where}")).to_be_focused()
+    expect(page.get_by_role("region", name="Result")).to_contain_text(sentence)
+
+
+def test_a_deactivated_ca_is_activated_from_there(at: At, live: Live) -> None:
+    issued = root()
+    stored = live.add_ca(issued)
+    live.operator.put(f"/authentication/cacertificates/{stored['id']}", {"status": "inactive"}).ok()
+    page = at("why")
+    check(page, device(issued).pem)
+    page.get_by_role("button", name="Activate").click()
+    expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root")).to_be_visible()
+    assert live.cas[0]["status"] == "active"
+
+
+def test_a_good_device_is_let_in_and_one_learns_what_else_it_can_be(at: At, live: Live) -> None:
+    issued = root()
+    live.add_ca(issued)
+    page = at("why")
+    check(page, device(issued).pem)
+    expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root until")).to_be_focused()
+    expect(page.get_by_text("If it is still refused, it sends something else")).to_be_visible()
+
+
+def test_where_the_token_decides_it_is_said(at: At, live: Live) -> None:
+    body = {"default": "TLS with Token Authentication", "rules": []}
+    live.operator.put("/authorization/connectionpolicy", body).ok()
+    issued = root()
+    live.add_ca(issued)
+    page = at("why")
+    check(page, device(issued).pem)
+    expect(
+        page.get_by_role("heading", name="Certificate part passed; the broker asks for the token next.")
+    ).to_be_visible()
+
+
+def test_a_private_key_is_not_sent(at: At, live: Live) -> None:
+    page = at("why")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    check(page, device(root()).key_pem)
+    expect(page.get_by_text("This is a private key; it was not sent.")).to_be_visible()
+    expect(page.get_by_label("Device certificate, pasted")).to_be_focused()
+    assert not any("PRIVATE" in body for body in sent)
+
+
+def test_the_report_is_copied_whole(at: At, live: Live) -> None:
+    """“Copied” only once it is; a browser that does not let it selects the text instead."""
+    page = at("why")
+    check(page)
+    copy = page.get_by_role("button", name="Copy report")
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed')); }")
+    copy.click()
+    expect(page.get_by_text("Press Ctrl+C")).to_be_visible()
+    assert "Code: certificate_missing" in page.evaluate("getSelection().toString()")
+    page.evaluate("() => { navigator.clipboard.writeText = async (text) => { window.copied = text; }; }")
+    copy.click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    report = page.evaluate("window.copied")
+    assert "Refused at step 3 of 10: Level" in report
+    assert "10. Identity: not reached" in report
+
+
+def test_an_older_refusal_has_an_address_and_comes_from_the_activity_list(at: At, live: Live) -> None:
+    issued = root()
+    live.add_ca(issued)
+    live.connect(device(issued, days=-2), "d:mtxpd0:thermo:42", live.service.client("broker"))
+    page = at("activity/refusal")
+    expect(page.get_by_text("Refused (certificate_expired)")).to_be_visible()
+    page.get_by_role("button", name="Explain d:thermo:42").click()
+    expect(page.get_by_role("heading", name="Refused at step 7 of 10: Dates")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="Refused at step 7 of 10: Dates")).to_be_visible()
+    page.goto(f"{live.console}#/why/unknown")
+    expect(page.get_by_text("This refusal is no longer in the list.")).to_be_visible()
+
+
+# --------------------------------------------------------------------------------------------- activity, overview
+
+
+def test_activity_names_who_did_what_to_what(at: At, live: Live) -> None:
+    live.add_ca(root())
+    page = at("activity")
+    row = page.locator("tbody tr", has_text="CA added")
+    expect(row).to_contain_text(live.operator.key)
+    expect(row).to_contain_text("just now")
+    row.get_by_role("link", name="Factory Root").click()
+    expect(page.locator("tr.details")).to_be_visible()
+    page.goto(f"{live.console}#/activity")
+    page.get_by_role("link", name="Refusals").click()
+    expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    expect(page.get_by_role("link", name="Refusals")).to_have_attribute("aria-current", "true")
+
+
+def test_a_long_activity_list_goes_on(at: At, live: Live) -> None:
+    for number in range(60):
+        value = f"d:thermo:{number}"
+        live.operator.post("/authorization/denylist", {"kind": "identity", "value": value}).ok(201)
+    page = at("activity/change")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator("tbody tr")).to_have_count(61)
+    expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+
+
+def test_first_steps_tick_themselves(at: At, live: Live) -> None:
+    issued = root()
+    page = at("")
+    steps = page.locator(".first-steps > li")
+    for number in range(3):
+        expect(steps.nth(number)).to_have_class("open")
+    expect(page.get_by_label("command", exact=True)).to_contain_text(f"mosquitto_pub -h {live.host}")
+    live.add_ca(issued)
+    page.reload()
+    expect(steps.nth(0)).to_have_class("done")
+    page.goto(f"{live.console}#/why")
+    check(page, device(issued).pem)
+    expect(page.get_by_role("heading", name="thermo/42 is let in")).to_be_visible()
+    page.get_by_role("link", name="Overview").click()
+    expect(steps.nth(1)).to_have_class("done")
+    expect(steps.nth(2)).to_have_class("open")
+    live.connect(device(issued), "d:mtxpd0:thermo:42", live.service.client("broker"))
+    page.reload()
+    expect(steps.nth(2)).to_have_class("done")
+
+
+def test_what_ends_soon_stands_on_the_line_and_in_the_list(at: At, live: Live) -> None:
+    """Marks are links; ended ones stand left of today; phones have the list only."""
+    from tests.console.live import now, server_cert
+
+    page = at("")
+    expect(page.get_by_text("Nothing ends within 90 days.")).to_be_visible()
+    soon = live.add_ca(root("Soon", days=5))
+    live.add_ca(root("Same day", days=5))
+    live.add_ca(root("Later", days=2000))
+    live.add_server(server_cert(live.host, days=40))
+    live.service.clock.now -= certs.YEAR
+    gone = certs.ca("Gone", not_before=live.service.clock.now - certs.DAY, not_after=now() - 3 * certs.DAY)
+    live.add_ca(gone)
+    live.service.clock.now = now()
+    page.reload()
+    line = page.get_by_role("group", name="What ends within 90 days")
+    expect(line.get_by_role("link")).to_have_count(4)
+    expect(line).to_contain_text("2 later")
+    listed = page.locator(".ends li")
+    expect(listed).to_have_count(4)
+    expect(listed.first).to_contain_text("Gone")
+    marks = [box["x"] for one in line.get_by_role("link").all() if (box := one.locator("circle").bounding_box())]
+    today = line.locator(".today").bounding_box()
+    assert today is not None
+    assert min(marks) < today["x"]
+    page.set_viewport_size({"width": 390, "height": 800})
+    expect(line).to_be_hidden()
+    expect(listed.first).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 800})
+    line.get_by_role("link", name="Soon, ends").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{live.console}#/ca/{soon['id']}")
