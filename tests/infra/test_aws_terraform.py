@@ -283,7 +283,8 @@ def enforced(deployment: Deployment) -> Iterator[None]:
 
     def after(calls: bytes) -> None:
         url = f"{deployment.environment['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
-        urllib.request.urlopen(urllib.request.Request(url, calls, method="POST"), timeout=60).close()
+        request = urllib.request.Request(url, calls, {"Content-Type": "text/plain"}, method="POST")
+        urllib.request.urlopen(request, timeout=60).close()
 
     after(b"0")
     try:
