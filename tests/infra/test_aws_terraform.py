@@ -1,12 +1,14 @@
 """Deploy to AWS, for real as far as one machine can: Terraform applies everything to moto, an emulator of AWS, and the
 packaged functions then work on the table, key, queue and bucket that it made, in an empty environment."""
 
+import contextlib
 import datetime as dt
 import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +17,9 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from functions.routes import ROUTES
 from infra import package
@@ -81,6 +86,8 @@ class Deployment:
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Everything in infra/terraform/aws, applied to an empty moto, and destroyed at the end."""
     machine.terraform()
+    if not (machine.ROOT / "shared/adapters/dynamodb_store.py").exists():
+        pytest.skip("shared/adapters/dynamodb_store.py is not part of this release")
     folder = tmp_path_factory.mktemp("aws")
     packages = folder / "packages"
     for function in FUNCTIONS:
@@ -117,6 +124,24 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         made.applied = done.stdout
         yield made
+
+
+def signed_by(root: certs.Issued, request: str, now: dt.datetime) -> str:
+    """What a CA makes of a certificate request."""
+    asked = x509.load_pem_x509_csr(request.encode())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(asked.subject)
+        .issuer_name(root.cert.subject)
+        .public_key(asked.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - certs.DAY)
+        .not_valid_after(now + certs.YEAR)
+    )
+    for extension in asked.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    made = builder.sign(root.key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
 # pytest runs the tests of a module in the order they stand in: the last one takes the deployment down.
@@ -233,6 +258,41 @@ def test_what_fails_for_good_is_kept_and_reports_come_daily(deployment: Deployme
 # --------------------------------------------------------------------------------------- the packaged functions at work
 
 
+def restricted(deployment: Deployment, name: str) -> dict[str, str]:
+    """Credentials that may do what the role that Terraform made for function *name* may, and nothing else.
+
+    The emulator compares actions, not resources and conditions: the actions are the role's, on everything."""
+    iam, sts = deployment.client("iam"), deployment.client("sts")
+    policy = iam.get_role_policy(RoleName=name, PolicyName="least")["PolicyDocument"]
+    actions = [{"Effect": "Allow", "Action": one["Action"], "Resource": "*"} for one in policy["Statement"]]
+    iam.create_role(RoleName=f"as-{name}", AssumeRolePolicyDocument="{}")
+    document = json.dumps({"Version": "2012-10-17", "Statement": actions})
+    iam.put_role_policy(RoleName=f"as-{name}", PolicyName="least", PolicyDocument=document)
+    role = f"arn:aws:iam::123456789012:role/as-{name}"
+    made = sts.assume_role(RoleArn=role, RoleSessionName=name)["Credentials"]
+    return {
+        "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": made["SessionToken"],
+    }
+
+
+@contextlib.contextmanager
+def enforced(deployment: Deployment) -> Iterator[None]:
+    """While this lasts, the emulator asks IAM for each call."""
+
+    def after(calls: bytes) -> None:
+        url = f"{deployment.environment['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+        request = urllib.request.Request(url, calls, {"Content-Type": "text/plain"}, method="POST")
+        urllib.request.urlopen(request, timeout=60).close()
+
+    after(b"0")
+    try:
+        yield
+    finally:
+        after(b"inf")
+
+
 @pytest.fixture(scope="module")
 def fleet(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lambdas.Lambda]:
     """Each function as Lambda would start it: its package, its handler, its environment; and one organization."""
@@ -244,7 +304,7 @@ def fleet(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> d
     for name, deployed in deployment.outputs["functions"].items():
         told = functions.get_function_configuration(FunctionName=deployed)
         task = lambdas.unpack(deployment.packages / f"{name}.zip", folder / name)
-        environment = {**told["Environment"]["Variables"], **deployment.credentials}
+        environment = {**told["Environment"]["Variables"], **deployment.credentials, **restricted(deployment, deployed)}
         fleet[name] = lambdas.Lambda(task, runtime, told["Handler"], environment)
     return fleet
 
@@ -253,7 +313,7 @@ def test_the_packaged_functions_answer_on_what_terraform_made(
     deployment: Deployment, fleet: dict[str, lambdas.Lambda]
 ) -> None:
     """From a CA's upload to a device's verdict, and from a request to a renewal with the key that KMS sealed: each call
-    is an API Gateway event to one packaged function in an empty environment."""
+    is an API Gateway event to one packaged function in an empty environment, with the actions of its own role."""
     operator, broker = deployment.key("operator"), deployment.key("broker")
     now = dt.datetime.now(dt.UTC)
     root = certs.ca("Thermo Root", not_before=now - certs.DAY, not_after=now + certs.YEAR)
@@ -261,7 +321,8 @@ def test_the_packaged_functions_answer_on_what_terraform_made(
 
     def call(name: str, method: str, path: str, body: Any = "", *, key: tuple[str, str] = operator) -> lambdas.Answer:
         text = json.dumps(body) if body else ""
-        return fleet[name].invoke(lambdas.event(method, f"/api/v0002{path}", text, key=key))
+        with enforced(deployment):
+            return fleet[name].invoke(lambdas.event(method, f"/api/v0002{path}", text, key=key))
 
     made = call("uploadCA", "POST", "/authentication/cacertificates", {"certificate": root.pem}).ok(201)
     listed = call("manageCertificates", "GET", "/authentication/cacertificates").ok()
@@ -273,11 +334,29 @@ def test_the_packaged_functions_answer_on_what_terraform_made(
 
     request = call("generateCSR", "POST", "/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
     assert "BEGIN CERTIFICATE REQUEST" in request["csr"]
-    renewed = call("manageCertificates", "POST", f"/authentication/servercertificates/{request['id']}/renewal")
-    assert renewed.status in (200, 201, 409), renewed.raw
+    signed = signed_by(root, request["csr"], now)
+    path = f"/authentication/servercertificates/{request['id']}"
+    call("fulfillCSR", "PUT", f"{path}/certificate", {"certificate": signed}).ok()
+    renewed = call("manageCertificates", "POST", f"{path}/renewal").ok(201)
+    assert renewed["csr"] != request["csr"]
     entries = call("activityLog", "GET", "/activity").ok()["results"]
     assert {one["what"] for one in entries}
     assert fleet["health"].invoke(lambdas.event("GET", "/healthz")).ok() == {"status": "ok"}
+
+
+def test_what_devices_wait_for_cannot_write(deployment: Deployment, fleet: dict[str, lambdas.Lambda]) -> None:
+    """verifyClient's role may not put a document, even if its code were made to try."""
+    credentials = fleet["verifyClient"].environment
+    client = boto3.client(
+        "dynamodb",
+        region_name=REGION,
+        endpoint_url=deployment.environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=credentials["AWS_SESSION_TOKEN"],
+    )
+    with enforced(deployment), pytest.raises(ClientError, match="AccessDenied"):
+        client.put_item(TableName="trust-documents", Item={"pk": {"S": "x"}, "sk": {"S": "x"}})
 
 
 def test_no_document_lies_elsewhere_than_in_the_table(deployment: Deployment, fleet: dict[str, lambdas.Lambda]) -> None:
@@ -304,6 +383,7 @@ def test_destroy_leaves_nothing(deployment: Deployment) -> None:
     assert s3.list_buckets()["Buckets"] == []
     assert deployment.client("dynamodb").list_tables()["TableNames"] == []
     assert deployment.client("lambda").list_functions()["Functions"] == []
-    assert deployment.client("iam").list_roles()["Roles"] == []
+    roles = [one["RoleName"] for one in deployment.client("iam").list_roles()["Roles"]]
+    assert [one for one in roles if not one.startswith("as-")] == []  # those are this test's own
     assert deployment.client("sqs").list_queues().get("QueueUrls", []) == []
     assert deployment.client("logs").describe_log_groups()["logGroups"] == []
