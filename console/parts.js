@@ -73,9 +73,7 @@ export function command(text, what = 'command') {
 
 const STATES = {
   active: ['●', 'Active', 'good'],
-  shown: ['●', 'Shown to devices', 'good'],
   inactive: ['○', 'Inactive', 'muted'],
-  ready: ['○', 'Ready', 'muted'],
   soon: ['◷', 'Ends soon', 'warn'],
   begins: ['◷', 'Not valid yet', 'warn'],
   ended: ['✕', 'Ended', 'bad'],

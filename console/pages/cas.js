@@ -100,7 +100,8 @@ function show(view, opened) {
           '  -keyout ca.key -out ca.pem -subj "/O=Your company/CN=Device CA"',
           'openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\',
           '  -keyout device.key -out device.csr -subj "/CN=d:thermometer:0001"',
-          'openssl x509 -req -in device.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 365 -out device.pem',
+          'openssl x509 -req -in device.csr -CA ca.pem -CAkey ca.key -CAcreateserial \\',
+          '  -days 365 -out device.pem',
         ].join('\n'), 'commands')));
   }
 

@@ -21,7 +21,7 @@ export const nameOf = (one) => one.id === 'default' ? 'Default certificate' : sh
 function statesOf(one) {
   if (one.status === 'csr') return ['waiting'];
   const byDate = dateState(one);
-  return [...(one.active ? ['shown'] : byDate === 'ended' ? [] : ['ready']), ...(byDate ? [byDate] : [])];
+  return [...(one.active ? ['active'] : byDate === 'ended' ? [] : ['inactive']), ...(byDate ? [byDate] : [])];
 }
 
 function show(view, opened) {

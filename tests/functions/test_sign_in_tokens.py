@@ -179,7 +179,7 @@ def test_a_token_counts_in_its_time_only(service: Service, issuer: Issuer, claim
 def test_a_session_ends_with_its_token(service: Service, issuer: Issuer) -> None:
     token = issuer.token()
     assert session(service, token).status == 200
-    service.clock.now += timedelta(minutes=6)
+    service.clock.now += timedelta(minutes=7)
     assert "it has ended" in refused(service, token)
 
 
