@@ -19,6 +19,7 @@ from tests.adapters.faults import Time, disturbed
 from tests.stores import Place, open_store
 
 names = st.text(st.sampled_from("./0_=a-:") | st.characters(exclude_categories=["Cs"]), min_size=1)
+alike = st.text(st.sampled_from("-./01~"), min_size=1, max_size=3)  # the signs that stand near the replaced ones
 
 
 @given(names)
@@ -38,7 +39,7 @@ def test_a_segment_tells_its_name(name: str) -> None:
     assert _text(_segment(name)) == name
 
 
-@given(names, names)
+@given(names | alike, names | alike)
 def test_segments_are_ordered_as_their_names(one: str, other: str) -> None:
     """Firestore orders by UTF-8 bytes, which is by code points."""
     assert (_segment(one).encode() < _segment(other).encode()) == (one < other)
