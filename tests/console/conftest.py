@@ -13,13 +13,14 @@ from tests.harness import Client
 
 pytest.importorskip("playwright", reason="playwright is not installed: make test installs it")
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / "screenshots"
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-TIMEOUT = 10_000  # milliseconds for anything to appear
+TIMEOUT = 15_000  # milliseconds for anything to appear, on a machine that is busy
 
+expect.set_options(timeout=TIMEOUT)
 _CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )

@@ -56,6 +56,7 @@ def test_a_wrong_token_is_said_beside_the_field_and_the_key_stays(new_context: N
 def test_one_signs_in_by_keyboard_and_comes_to_the_page_asked_for(new_context: NewContext, live: Live) -> None:
     page = new_context().new_page()
     page.goto(f"{live.console}#/activity")
+    expect(page.get_by_label("API key")).to_be_focused()
     page.keyboard.type(live.viewer.key)
     page.keyboard.press("Tab")
     page.keyboard.type(live.viewer.token)
