@@ -27,7 +27,7 @@ from infra.table import BY_NAME, FUNCTIONS, http_routes
 from tests import certs
 from tests.infra import lambdas, machine
 
-pytestmark = [pytest.mark.xdist_group("terraform"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("terraform"), pytest.mark.timeout(900)]
 
 REGION = "us-east-1"
 ORG = "mtxpd0"

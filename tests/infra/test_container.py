@@ -21,6 +21,8 @@ from tests import certs
 from tests.harness import basic
 from tests.infra import machine
 
+pytestmark = [pytest.mark.xdist_group("container"), pytest.mark.timeout(300)]
+
 FILE = (machine.ROOT / "Dockerfile").read_text(encoding="utf-8")
 ORG = "mtxpd0"
 

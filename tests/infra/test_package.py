@@ -9,6 +9,8 @@ from infra import package
 from infra.table import BY_NAME
 from tests.infra import lambdas, machine
 
+pytestmark = [pytest.mark.xdist_group("packages"), pytest.mark.timeout(300)]
+
 VERIFY = BY_NAME["verifyClient"]
 
 

@@ -16,6 +16,8 @@ from infra import generate
 from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes
 from tests.infra import machine
 
+pytestmark = [pytest.mark.xdist_group("tables"), pytest.mark.timeout(400)]
+
 IN_PYTHON = {"object": Trigger.UPLOAD, "queue": Trigger.QUEUE, "schedule": Trigger.SCHEDULE}
 
 
