@@ -10,6 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from functions.routes import ANYBODY, PREFIX, ROUTES
 from shared.errors import every_error
+from shared.records import Role
 from tests import certs
 from tests.harness import Answer, Client, Service
 
@@ -40,6 +41,9 @@ def test_it_is_valid(api: dict[str, Any]) -> None:
         Draft202012Validator.check_schema(schema)
 
 
+PEOPLE = {Role.VIEWER, Role.OPERATOR}
+
+
 def test_every_route_is_there(api: dict[str, Any]) -> None:
     """With its method, its function as tag, a name of its own, and who may call it; nothing else is there."""
     described = {(method.upper(), path): operation for method, path, operation in operations(api)}
@@ -47,7 +51,10 @@ def test_every_route_is_there(api: dict[str, Any]) -> None:
     for route in ROUTES:
         operation = described[route.method, route.full_path]
         assert operation["tags"] == [route.function]
-        assert operation["security"] == ([] if route.roles == ANYBODY else [{"apiKey": []}])
+        signed_in: list[dict[str, list[str]]] = (
+            [{"signIn": []}] if route.roles & PEOPLE else []
+        )  # people may sign in; brokers and edges have keys
+        assert operation["security"] == ([] if route.roles == ANYBODY else [{"apiKey": []}, *signed_in])
         for role in route.roles:
             assert role.value in operation["description"]
         assert ("{id}" in route.path) == any(one["in"] == "path" for one in operation["parameters"])
