@@ -183,6 +183,17 @@ def test_an_answer_that_was_not_asked_for_is_refused(new_context: NewContext, on
     assert issuer.asked["/token"] == 0
 
 
+def test_an_answer_to_another_request_is_refused(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
+    """Also while this tab waits for one: the state must be its own."""
+    page = new_context().new_page()
+    page.goto(one_issuer.console)
+    page.get_by_role("button", name="Sign in with").click()
+    page.get_by_role("button", name="I am Anna").wait_for()
+    page.goto(f"{one_issuer.console}?code=stolen&state=made-up")
+    expect(page.get_by_role("alert")).to_contain_text("it was not begun in this tab")
+    assert issuer.asked["/token"] == 0
+
+
 def test_a_person_without_a_role_is_told(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
     issuer.person["role"] = "broker"
     page = new_context().new_page()
