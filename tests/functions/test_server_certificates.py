@@ -500,7 +500,7 @@ def test_fields_of_a_request_that_no_ca_would_take(operator: Client) -> None:
         ("commonName", "other1.messaging.example.com", "host_not_allowed", 422),
         ("keyAlgorithm", "RSA-1024", "wrong_value", 400),
     ):
-        refused = operator.post(f"{SERVERS}/csr", {field: value})
+        refused = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256", field: value})
         assert (refused.status, refused.code) == (status, code)
         assert refused.json["violations"][0]["field"] == field
     assert len(operator.get(SERVERS).ok()["results"]) == 1
