@@ -39,9 +39,10 @@ def test_verify_client_carries_no_other_functions_code(packages: Path) -> None:
 
 
 def test_verify_client_carries_only_wheels_that_it_imports(packages: Path) -> None:
-    """cryptography, pyOpenSSL, msgspec and the form parser; no server, no cloud client (boto3 is Lambda's own)."""
+    """cryptography, pyOpenSSL, msgspec, the form parser, and PyJWT for people who ask why (`explain`) with a sign-in
+    token; no server, no cloud client (boto3 is Lambda's own)."""
     wheels = {name.partition("-")[0] for name in names(packages / "verifyClient.zip") if ".dist-info/" in name}
-    allowed = {"cffi", "cryptography", "msgspec", "pyopenssl", "python_multipart", "typing_extensions"}
+    allowed = {"cffi", "cryptography", "msgspec", "pyjwt", "pyopenssl", "python_multipart", "typing_extensions"}
     assert wheels <= allowed
     assert {"cryptography", "msgspec"} <= wheels
 
