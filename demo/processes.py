@@ -68,7 +68,13 @@ class Process:
     """A program that runs in the background; its output goes to the file *log*."""
 
     def __init__(
-        self, name: str, command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.name, self.log = name, log
         with log.open("ab") as output:

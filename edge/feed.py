@@ -33,17 +33,20 @@ class Host:
     server_name: str
     org: str
     version: str
-    client_certificate: bool = True  # whether a client certificate is asked for
+    certificate: str = ""  # its id; `default`: the platform's own, the same for all hosts at one version
     removed: bool = False
 
 
 @dataclass(frozen=True)
 class Page:
-    """Hosts that changed, and the point from which to ask on."""
+    """Hosts that changed, or a part of all (*full*, beginning with the *first*: once there is no *more*, a host on none
+    of them is gone). *head* is what to ask with next."""
 
-    head: int
+    head: str
     hosts: tuple[Host, ...]
     more: bool
+    full: bool
+    first: bool
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Withdrawal:
 
 @dataclass(frozen=True)
 class Withdrawals:
-    head: int
+    head: str
     withdrawals: tuple[Withdrawal, ...]
     more: bool
 
@@ -104,12 +107,12 @@ class Feed:
         }
         self._local = threading.local()
 
-    def hosts(self, since: int) -> Page:
-        """What changed after the point *since*, oldest first. Raises: FeedUnavailable."""
-        body = self._json("GET", f"/edge/v1/hosts?since={since}")
+    def hosts(self, since: str) -> Page:
+        """What changed after *since*, an earlier page's head; all, where it is empty. Raises: FeedUnavailable."""
+        body = self._json("GET", f"/edge/v1/hosts?since={urllib.parse.quote(since, safe='')}")
         try:
             hosts = tuple(_host(one) for one in body["hosts"])
-            return Page(int(body["head"]), hosts, bool(body["more"]))
+            return Page(str(body["head"]), hosts, bool(body["more"]), bool(body["full"]), bool(body["first"]))
         except (KeyError, TypeError, ValueError) as error:
             raise FeedUnavailable(f"edgeFeed's list of hosts is not of the expected form: {error!r}") from error
 
@@ -124,15 +127,15 @@ class Feed:
         except (KeyError, TypeError) as error:
             raise FeedUnavailable(f"edgeFeed's answer for {server_name} lacks a field") from error
 
-    def withdrawals(self, since: int) -> Withdrawals:
-        """Whose sessions must end, after the point *since*. Raises: FeedUnavailable."""
-        body = self._json("GET", f"/edge/v1/withdrawals?since={since}")
+    def withdrawals(self, since: str) -> Withdrawals:
+        """Whose sessions must end, after *since*, an earlier head. Raises: FeedUnavailable."""
+        body = self._json("GET", f"/edge/v1/withdrawals?since={urllib.parse.quote(since, safe='')}")
         try:
             found = tuple(
                 Withdrawal(str(one["org"]), str(one["kind"]), str(one.get("value") or ""))
                 for one in body["withdrawals"]
             )
-            return Withdrawals(int(body["head"]), found, bool(body.get("more", False)))
+            return Withdrawals(str(body["head"]), found, bool(body.get("more", False)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FeedUnavailable(f"edgeFeed's withdrawals are not of the expected form: {error!r}") from error
 
@@ -208,7 +211,7 @@ def _host(one: Mapping[str, Any]) -> Host:
         name,
         str(one.get("org") or ""),
         str(one.get("version") or ""),
-        bool(one.get("clientCertificate", True)),
+        str(one.get("certificateId") or ""),
         bool(one.get("removed", False)),
     )
 

@@ -13,7 +13,7 @@ from typing import Final
 
 _SESSION: Final = re.compile(r"^(0x[0-9a-f]+): proto=\S+ src=(\S+) fe=(\S+) ", re.MULTILINE)
 _TRACKED: Final = re.compile(r"^0x[0-9a-f]+: key=(\S+) use=(\d+) ", re.MULTILINE)
-_LINE: Final = re.compile(r"^(\S+):(\d+)(?: \[([^\]]*)\])?(?: (\S.*))?$", re.MULTILINE)
+_LINE: Final = re.compile(r"^([^#\s]\S*):(\d+)(?: |$)", re.MULTILINE)
 _FINGERPRINT: Final = re.compile(r"^SHA1 FingerPrint: ([0-9A-F]{40})$", re.MULTILINE)
 _FILENAME: Final = re.compile(r"^Filename: (\S+)$", re.MULTILINE)
 _ONGOING: Final = re.compile(r"ongoing transaction is about '([^']+)'")
@@ -34,8 +34,6 @@ class Line:
 
     path: str
     number: int
-    options: str
-    names: str
 
 
 class Runtime:
@@ -62,11 +60,11 @@ class Runtime:
             raise HAProxyAway(f"HAProxy's socket {self._path}: {type(error).__name__}: {error}") from error
         return answer.decode(errors="replace").strip()
 
-    def process(self) -> tuple[int, int]:
-        """The process id, and how long it has run, in seconds. Raises: HAProxyAway."""
+    def process(self) -> int:
+        """The id of the process that answers. Raises: HAProxyAway."""
         found = dict(line.split(": ", 1) for line in self.command("show info").splitlines() if ": " in line)
         try:
-            return int(found["Pid"]), int(found["Uptime_sec"])
+            return int(found["Pid"])
         except (KeyError, ValueError) as error:
             raise HAProxyAway("HAProxy's socket does not say which process answers") from error
 
@@ -118,15 +116,20 @@ class Runtime:
         answer = self.command(f"show ssl crt-list -n {crt_list}")
         if not answer.startswith(f"# {crt_list}"):
             raise Refused(f"HAProxy knows no certificate list {crt_list}: {answer[:300]}")
-        return [Line(one[1], int(one[2]), one[3] or "", one[4] or "") for one in _LINE.finditer(answer)]
+        return [Line(one[1], int(one[2])) for one in _LINE.finditer(answer)]
 
     def add_line(self, crt_list: str, line: str) -> None:
         """Let a certificate be shown. Raises: HAProxyAway, Refused."""
         self._expect(self.command(f"add ssl crt-list {crt_list}", line), "Success!")
 
-    def remove_line(self, crt_list: str, line: Line) -> None:
-        """Raises: HAProxyAway, Refused."""
-        self._expect(self.command(f"del ssl crt-list {crt_list} {line.path}:{line.number}"), "deleted in crtlist")
+    def remove_lines(self, crt_list: str, path: str) -> None:
+        """Let a certificate be shown no more. Raises: HAProxyAway, Refused."""
+        answer = self.command(f"del ssl crt-list {crt_list} {path}")  # works where it has one line
+        if "deleted in crtlist" in answer:
+            return
+        for line in self.lines(crt_list):
+            if line.path == path:
+                self._expect(self.command(f"del ssl crt-list {crt_list} {path}:{line.number}"), "deleted in crtlist")
 
     # ----------------------------------------------------------------------------------------------- sessions
 

@@ -20,9 +20,9 @@ local function key()
   return line
 end
 
-local API = setting('TRUST_API'):gsub('/+$', '')
-if not (API:match('^https://') or API:match('^http://127%.') or API:match('^http://%[::1%]')) then
-  error('TRUST_API must be https://, or on this machine: certificates and a key travel to it')
+local URL = setting('TRUST_URL'):gsub('/+$', '')
+if not (URL:match('^https://') or URL:match('^http://127%.') or URL:match('^http://%[::1%]')) then
+  error('TRUST_URL must be https://, or on this machine: a key travels to it')
 end
 local KEY = key()
 local TIMEOUT = 2500 -- ms; the function's own deadline is 2 s
@@ -42,6 +42,27 @@ local function number_of(time) -- 2026-06-01T12:00:00Z
   return days * 86400 + tonumber(h) * 3600 + tonumber(min) * 60 + tonumber(s)
 end
 
+-- SHA-256 (its first half, in hex) of each certificate in a row of DER certificates; nil where it is no such row.
+local function sent_after(txn, chain)
+  local found, at = {}, 1
+  while chain and at <= #chain do
+    local tag, length, content = chain:byte(at), chain:byte(at + 1), at + 2
+    if tag ~= 0x30 or not length or #found == 9 then return nil end
+    if length >= 0x80 then
+      local bytes = length - 0x80
+      if bytes < 1 or bytes > 3 or content + bytes > #chain then return nil end
+      length = 0
+      for i = content, content + bytes - 1 do length = length * 256 + chain:byte(i) end
+      content = content + bytes
+    end
+    if content + length - 1 > #chain then return nil end
+    local one = chain:sub(at, content + length - 1)
+    found[#found + 1] = txn.c:hex(txn.c:sha2(one, 256)):lower():sub(1, 32)
+    at = content + length
+  end
+  return table.concat(found, ',')
+end
+
 core.register_action('verify_client', {'tcp-req'}, function(txn)
   if txn:get_var('sess.verdict') then return end
   txn:set_var('sess.verdict', 'error')
@@ -59,7 +80,7 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
   if chain and chain ~= '' then fields[#fields + 1] = '"chainDer":"' .. txn.c:base64(chain) .. '"' end
   local body = '{' .. table.concat(fields, ',') .. '}'
   local answer = core.httpclient():post{
-    url = API .. '/verifyClient',
+    url = URL .. '/api/v0002/verifyClient',
     headers = {
       ['content-type'] = { 'application/json' },
       ['content-length'] = { tostring(#body) }, -- else the body is sent in chunks
@@ -84,9 +105,14 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
   end
   local identity = class and type_id and table.concat({ class, type_id, device_id or '' }, ':') or '-'
   local fingerprint = leaf and leaf ~= '' and txn.c:hex(txn.c:sha2(leaf, 256)):lower() or '-'
+  local via = sent_after(txn, chain)
+  if not via then
+    txn:set_var('sess.code', 'certificate_malformed')
+    return
+  end
   txn:set_var('sess.who', table.concat({
     txn.f:src() .. ':' .. txn.f:src_port(), org, identity, told('$.ca.id') or '-', fingerprint,
-    tostring(number_of(told('$.expiresAt'))),
+    tostring(number_of(told('$.expiresAt'))), via,
   }, '|'))
   txn:set_var('sess.verdict', decision)
 end, 0)
