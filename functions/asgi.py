@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from functions import http
 from functions.dispatch import dispatch
 from functions.http import BODY_MAX, Reply, Request
 from shared.composition import App
@@ -33,20 +32,19 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        body = await _body(headers, receive)
         request = Request(
             scope["method"],
             scope.get("raw_path", scope["path"].encode()).decode("latin-1"),
             dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
             headers,
+            body or b"",
+            scheme=scope.get("scheme", "http"),
+            peer=(scope.get("client") or ("",))[0],
+            too_large=body is None,
         )
-        body = await _body(headers, receive)
-        if body is None:
-            reply = http.problem(request, http.body_too_large())
-        else:
-            loop = asyncio.get_running_loop()
-            whole = Request(request.method, request.path, request.query, headers, body)
-            reply = await loop.run_in_executor(self._pool, dispatch, self._app.tools, whole)
-        await _send(reply, send)
+        loop = asyncio.get_running_loop()
+        await _send(await loop.run_in_executor(self._pool, dispatch, self._app.tools, request), send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

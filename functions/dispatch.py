@@ -25,6 +25,8 @@ def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> 
         if function is not None and name != function:
             raise errors.NotFound(what="such address")
         request = replace(request, params=params)
+        if request.too_large:
+            raise http.body_too_large()
         admitted = admit(tools, request.credentials, route.roles) if route.admits else None
         reply = route.load(Call(request, tools, admitted))
     except Exception as error:  # noqa: BLE001 - the one place where errors become answers

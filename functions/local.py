@@ -11,6 +11,7 @@ from functions.first_start import DEMO_ORG, Key, first_start
 from shared import log
 from shared.composition import App, build
 from shared.config import Settings, WrongSetting
+from shared.usecases.host_feed import sweep_hosts
 from shared.validation.names import messaging_host
 
 HOST = "127.0.0.1"
@@ -28,6 +29,7 @@ def main() -> int:
     app = build(settings)
     try:
         keys = first_start(app.tools)
+        sweep_hosts(app.tools)  # what a kill left untold
         server = _Server(_config(app, settings.port), app, keys)
         server.run()
     except KeyboardInterrupt:

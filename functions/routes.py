@@ -22,6 +22,7 @@ PREFIX: Final = "/api/v0002"
 
 OPERATOR: Final = frozenset((Role.OPERATOR,))
 VIEWER: Final = frozenset((Role.VIEWER, Role.OPERATOR))
+EDGE: Final = frozenset((Role.EDGE,))
 ASKER: Final = frozenset((Role.BROKER, Role.VIEWER, Role.OPERATOR))
 ANYBODY: Final[frozenset[Role]] = frozenset()
 
@@ -123,6 +124,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("activityLog", "GET", "/activity", VIEWER, "activity_log:list_activity"),
     Route("activityLog", "GET", "/session", VIEWER, "activity_log:session"),
     Route("activityLog", "GET", "/signin", ANYBODY, "activity_log:sign_in", admits=False, bare=True),
+    Route("edgeFeed", "GET", "/edge/v1/hosts", EDGE, "edge_feed:list_hosts", admits=False, bare=True),
+    Route("edgeFeed", "GET", "/edge/v1/hosts/{serverName}", EDGE, "edge_feed:get_host", admits=False, bare=True),
+    Route("edgeFeed", "POST", "/edge/v1/served", EDGE, "edge_feed:served", admits=False, bare=True),
     Route("health", "GET", "/healthz", ANYBODY, "health:health", admits=False, bare=True),
     Route("health", "GET", "/openapi.json", ANYBODY, "openapi:openapi", admits=False, bare=True),
 )

@@ -129,6 +129,12 @@ class Forbidden(TrustError):
     mend = "Use a key of that role."
 
 
+class InsecureTransport(Forbidden):
+    code = "insecure_transport"
+    says = "Private keys are handed out over TLS only, or to this very machine."
+    mend = "Ask over https."
+
+
 class NotFound(TrustError):
     """404: there is no such thing, or it is not the caller's to know."""
 

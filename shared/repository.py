@@ -29,6 +29,7 @@ from shared.records import (
     DefaultCertificate,
     Denials,
     Org,
+    OrgHosts,
     Outboxed,
     Record,
     ServerCertificate,
@@ -50,6 +51,7 @@ _KEEP_ACTIVITY: Final = timedelta(days=400)
 _KEEP_REFUSALS: Final = timedelta(days=30)
 _END_OF_TIME: Final = 1 << 63  # microseconds; activity ids count down from here, so that the newest sorts first
 _REMEMBERED: Final = 4096
+ORG_HOSTS: Final = "hosts"  # the partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,10 @@ def api_key_place(org_id: str | None, key: str) -> Place[ApiKey]:
 
 def usage_place(org_id: str, day: str) -> Place[Usage]:
     return Place(Key(f"usage/{org_id}", day), Usage)
+
+
+def org_hosts_place(org_id: str) -> Place[OrgHosts]:
+    return Place(Key(ORG_HOSTS, org_id), OrgHosts)
 
 
 def activity_partition(org_id: str, kind: ActivityKind) -> str:
@@ -249,6 +255,11 @@ class Repository:
             key = Key(activity_partition(org_id, kind), min(one.id for one in entries))  # the newest's
             self._store.put(key, stored(ActivityPage(tuple(entries))), expected=None, expires=_until(newest))
 
+    def append_once(self, org_id: str, entry: Activity) -> bool:
+        """Write an entry that belongs to no document, if none of its id is there. Returns whether it is there now; a
+        store that does not answer is logged, and no reason to fail."""
+        return self._copy(org_id, entry)
+
     def _copy(self, org_id: str, entry: Activity) -> bool:
         """Put one entry into the activity list, if it is not there yet. Returns whether it is there now."""
         if entry.id in self._copied:
@@ -259,7 +270,7 @@ class Repository:
         except WriteConflict:
             pass  # copied before
         except StoreUnavailable:
-            log.warning("an activity entry waits in its document", extra={"org": org_id, "entry": entry.id})
+            log.warning("an activity entry could not be copied to the list", extra={"org": org_id, "entry": entry.id})
             return False
         self._copied[entry.id] = None
         while len(self._copied) > _REMEMBERED:

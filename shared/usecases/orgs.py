@@ -24,6 +24,7 @@ from shared.repository import (
     org_place,
 )
 from shared.usecases.callers import token_hash
+from shared.usecases.host_feed import publish_hosts, sweep_hosts
 from shared.usecases.tools import Tools, entry, made
 from shared.validation.names import is_org_id
 
@@ -60,6 +61,7 @@ def create_org(tools: Tools, org_id: str) -> Org:
 
     org = tools.repository.change(org_place(org_id), alter, org_id=org_id)
     assert org is not None  # noqa: S101 - alter never removes
+    publish_hosts(tools, org_id)
     return org
 
 
@@ -89,6 +91,7 @@ def set_suspended(tools: Tools, org_id: str, suspended: bool) -> Org:
 
     org = tools.repository.change(org_place(org_id), alter, org_id=org_id)
     assert org is not None  # noqa: S101 - alter never removes
+    publish_hosts(tools, org_id)
     return org
 
 
@@ -110,6 +113,7 @@ def delete_org(tools: Tools, org_id: str) -> None:
     Raises: NotFound."""
     get_org(tools, org_id)
     tools.repository.discard(org_place(org_id))
+    publish_hosts(tools, org_id)
     for partition in partitions_of(org_id):
         tools.repository.discard_all(partition)
     tools.repository.discard(ca_index_place(org_id))
@@ -202,4 +206,5 @@ def import_lines(tools: Tools, lines: Iterator[_Line]) -> tuple[int, int]:
             written += 1
         else:
             kept += 1
+    sweep_hosts(tools)
     return written, kept

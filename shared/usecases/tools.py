@@ -3,12 +3,14 @@
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import msgspec
 
 from shared.errors import RateLimited
+from shared.feed import Feed
 from shared.ports import Clock, KeySealer, SightingQueue
-from shared.records import Activity, ActivityKind, Changed, Pace
+from shared.records import Activity, ActivityKind, Changed, HostsChanged, Pace
 from shared.repository import Repository, activity_id, new_version
 
 
@@ -22,6 +24,11 @@ class Tools:
     weak_keys: Container[str] = frozenset()  # ids of keys known to be weak (shared.validation.strength)
     rate_per_minute: int = 10  # new server certificates and requests of an org
     ca_rate_per_minute: int = 600  # new CA certificates of an org
+
+    @cached_property
+    def host_changes(self) -> Feed[HostsChanged]:
+        """What changed at the hosts that TLS edges serve."""
+        return Feed(self.repository, "hosts", HostsChanged)
 
 
 def entry(

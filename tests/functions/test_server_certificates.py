@@ -23,9 +23,7 @@ INTERMEDIATE = certs.ca("Server Intermediate", ROOT)
 SERVER = certs.server(HOST, INTERMEDIATE)
 
 
-def upload(
-    operator: Client, one: certs.Issued = SERVER, *chain: certs.Issued, **more: str
-) -> dict[str, Any]:
+def upload(operator: Client, one: certs.Issued = SERVER, *chain: certs.Issued, **more: str) -> dict[str, Any]:
     found: dict[str, Any] = operator.post(
         SERVERS, {"certificate": certs.bundle(one, *chain), "privateKey": one.key_pem, **more}
     ).ok(201)
@@ -128,9 +126,7 @@ def test_a_chain_in_any_order_is_sorted(
 
 
 def p12(passphrase: str | None) -> bytes:
-    how = (
-        serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
-    )
+    how = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
     return pkcs12.serialize_key_and_certificates(b"server", SERVER.key, SERVER.cert, [INTERMEDIATE.cert], how)  # type: ignore[arg-type]
 
 
@@ -274,9 +270,9 @@ def test_other_foreign_names_are_allowed_and_shown(operator: Client) -> None:
 
 def test_the_same_leaf_again_is_the_same_record(operator: Client) -> None:
     first = upload(operator, comments="first")
-    again = operator.post(
-        SERVERS, {"certificate": SERVER.pem, "privateKey": SERVER.key_pem, "comments": "again"}
-    ).ok(200)
+    again = operator.post(SERVERS, {"certificate": SERVER.pem, "privateKey": SERVER.key_pem, "comments": "again"}).ok(
+        200
+    )
     assert (again["id"], again["comments"], again["version"]) == (first["id"], "first", first["version"])
     assert len(operator.get(SERVERS).ok()["results"]) == 2
     assert "sni_required" not in codes(again)
@@ -592,9 +588,7 @@ def test_a_certificate_whose_key_is_here_belongs_to_its_request(operator: Client
 
 
 def with_domain(operator: Client, *domains: str, enabled: bool = True) -> Answer:
-    return operator.put(
-        "/authorization/settings", {"customDomains": {"enabled": enabled, "domains": list(domains)}}
-    )
+    return operator.put("/authorization/settings", {"customDomains": {"enabled": enabled, "domains": list(domains)}})
 
 
 @pytest.mark.parametrize("name", ["mtxpd0.messaging.iot.example.org", "*.messaging.iot.example.org"])

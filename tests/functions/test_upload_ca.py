@@ -126,9 +126,7 @@ def test_a_root_and_its_intermediate_stand_side_by_side(operator: Client) -> Non
 
 def test_ten_cas_of_one_name(operator: Client) -> None:
     """The eleventh of one subject is a conflict and takes no place; one of another name, or after a deletion, fits."""
-    made = [
-        operator.post(CAS, {"certificate": numbered(n).pem}).ok(201)["id"] for n in range(CAS_OF_ONE_NAME_MAX)
-    ]
+    made = [operator.post(CAS, {"certificate": numbered(n).pem}).ok(201)["id"] for n in range(CAS_OF_ONE_NAME_MAX)]
     refused = operator.post(CAS, {"certificate": numbered(10).pem})
     assert (refused.status, refused.code) == (409, "too_many_cas_of_one_name")
     assert refused.json["detail"] == "10 CA certificates named CN=Root are here already. Delete an old one first."

@@ -288,7 +288,9 @@ def test_without_an_active_ca(broker: Client, operator: Client) -> None:
     assert ask(broker, stranger)["code"] == "untrusted_issuer"
 
 
-def test_a_deactivated_ca_vouches_for_nobody_until_it_is_active_again(broker: Client, operator: Client, ca: str) -> None:
+def test_a_deactivated_ca_vouches_for_nobody_until_it_is_active_again(
+    broker: Client, operator: Client, ca: str
+) -> None:
     """In force at the next connection; the sentence tells since when."""
     add(operator, OTHER_ROOT)
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
