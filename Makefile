@@ -2,12 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := functions shared tests
+CODE := functions shared edge demo tests
 
-.PHONY: run test check format pins clean
+.PHONY: run demo test check format pins clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
+
+demo: $(VENV)/.dev  ## two organizations, a TLS edge and a broker on this machine: the whole story, in a minute
+	@$(BIN)/python -m demo
 
 test: $(VENV)/.dev  ## every test, with branch coverage
 	$(BIN)/python -m pytest

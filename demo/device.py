@@ -18,10 +18,12 @@ class Named(ssl.SSLContext):
     """A TLS context that asks for *name*, whatever address is dialled; with `name = None` it says no SNI."""
 
     name: str | None = None
+    latest: ssl.SSLSocket | None = None
 
     def wrap_socket(self, *args: Any, **words: Any) -> ssl.SSLSocket:
         words["server_hostname"] = self.name
-        return super().wrap_socket(*args, **words)
+        self.latest = super().wrap_socket(*args, **words)
+        return self.latest
 
 
 def context(
@@ -51,12 +53,12 @@ def context(
     return made
 
 
-def shown_certificate(port: int, name: str | None) -> str | None:
-    """SHA-256 of the certificate that the edge shows for *name*; None where it shows none."""
+def shown_certificate(port: int, name: str | None, *, trusted: Path | None = None) -> str | None:
+    """SHA-256 of the certificate that the edge shows for *name*; None where it shows none (that *trusted* signed)."""
     with (
         suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
-        context(name).wrap_socket(plain) as secure,
+        context(name, trusted=trusted).wrap_socket(plain) as secure,
     ):
         der = secure.getpeercert(binary_form=True)
         return hashlib.sha256(der).hexdigest() if der else None
@@ -71,8 +73,8 @@ class Device:
 
     port: int
     client_id: str
-    tls: ssl.SSLContext
-    password: str | None = None
+    tls: Named
+    token: tuple[str, str] | None = None  # user name and password
     version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311
     received: list[tuple[str, bytes]] = field(default_factory=list)
     disconnected: threading.Event = field(default_factory=threading.Event)
@@ -91,8 +93,8 @@ class Device:
         self.client.on_publish = lambda _, __, mid, *___: self._acknowledged.add(mid)
         self.client.on_log = lambda _, __, ___, text: self._said.append(text)
         self.client.reconnect_delay_set(60, 120)  # a test sees what happened, not what happened next
-        if self.password is not None:
-            self.client.username_pw_set(self.client_id, self.password)
+        if self.token is not None:
+            self.client.username_pw_set(*self.token)
 
     def connect(self, seconds: float = 8) -> bool:
         """Whether the broker welcomed it."""
@@ -100,6 +102,8 @@ class Device:
             self.client.connect("127.0.0.1", self.port, keepalive=30)
         except OSError as error:
             self.outcome = f"{type(error).__name__}: {error}"
+            if self.tls.latest:
+                self.tls.latest.close()  # paho leaves it open where the handshake fails
             return False
         self.client.loop_start()
         self._answered.wait(seconds)

@@ -6,15 +6,22 @@ import http.client
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from demo.device import shown_certificate
 from demo.processes import Failed, Process, free_port, program, until
+from shared.composition import build
+from shared.config import Settings
+from shared.records import Role
+from shared.usecases import orgs
+from shared.usecases.tools import Tools
 
 ROOT = Path(__file__).parent.parent
 EDGE = ROOT / "edge"
@@ -57,25 +64,52 @@ class Functions:
         if self.process:
             self.process.stop()
 
-    def admin(self, *words: str) -> Any:
-        """`python -m functions.admin`; its JSON. Raises: Failed."""
-        command = [sys.executable, "-m", "functions.admin", *words]
-        done = subprocess.run(command, cwd=ROOT, env=self._env, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode:
-            raise Failed(f"{' '.join(words)}: {done.stderr or done.stdout}")
-        return json.loads(done.stdout) if "--json" in words else done.stdout
+    @contextmanager
+    def _tools(self) -> Iterator[Tools]:
+        """What `functions.admin` works with, on the same store; a process for each of its commands takes seconds."""
+        app = build(Settings.from_env(self._env))
+        try:
+            yield app.tools
+        finally:
+            app.close()
 
-    def key(self, role: str, *whose: str) -> str:
-        """A new API key, as key:token. *whose*: --platform, or --org and its id."""
-        made = self.admin("key", "create", *whose, "--role", role, "--json")
-        return f"{made['key']}:{made['token']}"
+    def create_org(self, org_id: str) -> str:
+        """A new organization. Returns the key:token of its operator."""
+        with self._tools() as tools:
+            orgs.create_org(tools, org_id)
+            key, token = orgs.create_key(tools, org_id=org_id, role=Role.OPERATOR)
+            return f"{key.key}:{token}"
 
-    def key_file(self, role: str) -> Path:
+    def delete_org(self, org_id: str) -> None:
+        with self._tools() as tools:
+            orgs.delete_org(tools, org_id)
+
+    def suspend_org(self, org_id: str, suspended: bool = True) -> None:
+        with self._tools() as tools:
+            orgs.set_suspended(tools, org_id, suspended)
+
+    def key(self, role: Role, org_id: str | None = None, **more: Any) -> str:
+        """The key:token of a new API key, of the platform where no org is given."""
+        with self._tools() as tools:
+            key, token = orgs.create_key(tools, org_id=org_id, role=role, **more)
+            return f"{key.key}:{token}"
+
+    def key_file(self, role: Role) -> Path:
         """A new platform key, in a file as edges read it."""
-        path = self.folder / f"{role}.key"
-        path.write_text(self.key(role, "--platform") + "\n")
+        path = self.folder / f"{role.value}.key"
+        path.write_text(self.key(role) + "\n")
         path.chmod(0o600)
         return path
+
+    @contextmanager
+    def store_broken(self) -> Iterator[None]:
+        """While this lasts, the store answers every question with an error."""
+        with closing(sqlite3.connect(self.folder / "data" / "trust.db", timeout=10)) as store:
+            store.execute("ALTER TABLE documents RENAME TO away")
+            try:
+                yield
+            finally:
+                store.execute("ALTER TABLE away RENAME TO documents")
 
     def call(self, key: str, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """The JSON of an API call below /api/v0002 (or of a path from the root, with `//`). Raises: Refused."""
@@ -108,8 +142,7 @@ class Org:
 
     @classmethod
     def create(cls, functions: Functions, org_id: str) -> "Org":
-        functions.admin("org", "create", org_id, "--json")
-        return cls(functions, org_id, functions.key("operator", "--org", org_id))
+        return cls(functions, org_id, functions.create_org(org_id))
 
     @property
     def host(self) -> str:
@@ -171,15 +204,15 @@ class Broker:
     websockets: int = field(default_factory=free_port)
     process: Process | None = None
 
-    def start(self, **passwords: str) -> "Broker":
-        """*passwords*: user -> password of the listener that asks; a user's `__` stands for a colon."""
+    def start(self, passwords: Mapping[str, str]) -> "Broker":
+        """*passwords*: user -> password, of the listener that asks."""
         command = program("mosquitto", "mosquitto")
         words = self.folder / "edge.passwords"
-        words.write_text("".join(f"{user.replace('__', ':')}:{word}\n" for user, word in passwords.items()))
+        words.write_text("".join(f"{user}:{word}\n" for user, word in passwords.items()))
         words.chmod(0o600)
         if passwords:
             hasher = program("mosquitto_passwd", "mosquitto")
-            _hash_passwords(hasher, words, passwords)
+            subprocess.run([hasher, "-U", str(words)], check=True, capture_output=True)  # noqa: S603
         acl = self.folder / "edge.acl"
         acl.write_text((EDGE / "mosquitto" / "edge.acl").read_text())
         acl.chmod(0o600)
@@ -198,14 +231,6 @@ class Broker:
     def stop(self) -> None:
         if self.process:
             self.process.stop()
-
-
-def _hash_passwords(hasher: str, file: Path, passwords: Mapping[str, str]) -> None:
-    """mosquitto_passwd -U cannot read user names with a colon; -b can write them no better, so one by one."""
-    file.write_text("")
-    for user, word in passwords.items():
-        name = user.replace("__", ":")
-        subprocess.run([hasher, "-b", str(file), name, word], check=True, capture_output=True)  # noqa: S603
 
 
 @dataclass
@@ -295,7 +320,7 @@ class Stack:
     edge: HAProxyEdge
 
     @classmethod
-    def start(cls, folder: Path, **passwords: str) -> "Stack":
+    def start(cls, folder: Path, passwords: Mapping[str, str] | None = None) -> "Stack":
         """Raises: Missing, Failed; nothing is left running then."""
         program("haproxy", "haproxy")
         program("mosquitto", "mosquitto")
@@ -303,8 +328,8 @@ class Stack:
         broker = Broker(folder)
         try:
             functions.start()
-            broker.start(**passwords)
-            keys = functions.key_file("edge"), functions.key_file("broker")
+            broker.start(passwords or {})
+            keys = functions.key_file(Role.EDGE), functions.key_file(Role.BROKER)
             edge = HAProxyEdge(folder, functions.url, *keys, broker.trusting, broker.asking)
             stack = cls(folder, functions, broker, edge)
         except BaseException:

@@ -243,8 +243,11 @@ class HostSync:
         mended = 0
         for path, name in paths.items():
             if fingerprints.get(path) != state.hosts[name].fingerprint:
-                runtime.put_certificate(path, state.pem(name))
                 mended += 1
+                if not state.is_whole(name):  # somebody else wrote there: ask edgeFeed
+                    state.wanted[name] = Host(name, state.hosts[name].org, state.hosts[name].version)
+                    continue
+                runtime.put_certificate(path, state.pem(name))
             if not lines[path]:
                 runtime.add_line(crt_list, state.line(name))
         for path in lines.keys() - paths.keys():

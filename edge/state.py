@@ -72,14 +72,9 @@ class State:
         self.head = str(kept.get("head", ""))
         self.wanted = {name: Host(**one) for name, one in kept.get("wanted", {}).items()}
         for name, one in kept.get("hosts", {}).items():
-            served = Served(**one)
-            try:
-                whole = checked(self.pem_path(name)) == served.fingerprint
-            except (OSError, NotServable):
-                whole = False
-            if whole:
-                self.hosts[name] = served
-            else:
+            served = self.hosts[name] = Served(**one)
+            if not self.is_whole(name):
+                del self.hosts[name]
                 self.wanted.setdefault(name, Host(name, served.org, served.version))
         for unfinished in self.certificates.glob("*.new"):
             unfinished.unlink()
@@ -90,6 +85,13 @@ class State:
 
     def pem_path(self, name: str) -> Path:
         return self.certificates / f"{name}.pem"
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a host's file is what was put there."""
+        try:
+            return checked(self.pem_path(name)) == self.hosts[name].fingerprint
+        except (OSError, NotServable):
+            return False
 
     def pem(self, name: str) -> str:
         return self.pem_path(name).read_text(encoding="ascii")
