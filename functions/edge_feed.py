@@ -10,6 +10,7 @@ from shared import errors
 from shared.usecases import edge_feed as usecase
 from shared.usecases.callers import Credentials
 from shared.usecases.edge_feed import Host
+from shared.usecases.withdrawals import withdrawn_since
 
 CLIENT_CERTIFICATE = "requested"  # of every client, required of none: verifyClient decides, applications have none
 
@@ -84,3 +85,23 @@ def served(call: Call) -> Reply:
     hosts = [(one.server_name, one.version) for one in body.hosts]
     report = usecase.report_served(call.tools, credentials, body.edge, hosts)
     return reply(views.ServedView(taken=report.taken, stale=tuple(report.stale)))
+
+
+@endpoint(
+    "Whose live sessions must end, since",
+    {200: views.WithdrawalsView},
+    query={"since": "the head of an earlier answer; nothing: only tell the head"},
+    refusals=(errors.InsecureTransport,),
+)
+def list_withdrawals(call: Call) -> Reply:
+    credentials = edge_credentials(call)
+    page = withdrawn_since(call.tools, credentials, call.request.query.get("since", ""))
+    view = views.WithdrawalsView(
+        head=page.head,
+        withdrawals=tuple(
+            views.WithdrawalView(org=one.org_id, kind=one.kind, value=one.value, at=one.at) for one in page.withdrawals
+        ),
+        more=page.more,
+        missed=page.missed,
+    )
+    return reply(view)

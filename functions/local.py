@@ -12,6 +12,7 @@ from shared import log
 from shared.composition import App, build
 from shared.config import Settings, WrongSetting
 from shared.usecases.host_feed import sweep_hosts
+from shared.usecases.withdrawals import sweep_withdrawals
 from shared.validation.names import messaging_host
 
 HOST = "127.0.0.1"
@@ -30,6 +31,7 @@ def main() -> int:
     try:
         keys = first_start(app.tools)
         sweep_hosts(app.tools)  # what a kill left untold
+        sweep_withdrawals(app.tools)
         server = _Server(_config(app, settings.port), app, keys)
         server.run()
     except KeyboardInterrupt:

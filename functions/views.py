@@ -454,6 +454,25 @@ class ServedView(View, frozen=True, kw_only=True):
     stale: tuple[str, ...]
 
 
+class WithdrawalView(View, frozen=True, kw_only=True):
+    """Live sessions to end. *kind* and *value*: `org`; `ca` and its id; `identity` and `d:type:device`; `fingerprint`
+    and SHA-256 of a certificate; `serial` and `<CA id>:<serial number in hex>`."""
+
+    org: str
+    kind: str
+    value: str
+    at: datetime
+
+
+class WithdrawalsView(View, frozen=True, kw_only=True):
+    """*head*: to ask with next, at once where *more*. *missed*: the edge fell too far behind, and must end all."""
+
+    head: str
+    withdrawals: tuple[WithdrawalView, ...]
+    more: bool
+    missed: bool
+
+
 # --------------------------------------------------------------------------------------------------- activity
 
 

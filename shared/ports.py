@@ -105,6 +105,21 @@ class SightingQueue(Protocol):
         ...
 
 
+class Announcer(Protocol):
+    """Tells the platform's operator what cannot wait, behind the answer."""
+
+    def announce(self, message_id: str, body: bytes) -> None:
+        """Take *body* (JSON) for delivery; the receiver may see a *message_id* twice. Never raises, never waits."""
+        ...
+
+
+class NoAnnouncer:
+    """Where nobody is to be told."""
+
+    def announce(self, message_id: str, body: bytes) -> None:
+        pass
+
+
 class Clock(Protocol):
     def __call__(self) -> datetime:
         """Now, aware, in UTC."""

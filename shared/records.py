@@ -258,6 +258,15 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     changed_at: dt.datetime
 
 
+class Withdrawal(Record, frozen=True, kw_only=True):
+    """A line of the feed `withdrawals`: whose live sessions must end (`shared.usecases.withdrawals`)."""
+
+    org_id: str
+    kind: str
+    value: str
+    at: dt.datetime
+
+
 # ---------------------------------------------------------------------------------------------------- deny list
 
 

@@ -26,6 +26,7 @@ from shared.repository import (
 from shared.usecases.callers import token_hash
 from shared.usecases.host_feed import publish_hosts, sweep_hosts
 from shared.usecases.tools import Tools, entry, made
+from shared.usecases.withdrawals import WithdrawalKind, withdraw
 from shared.validation.names import is_org_id
 
 ADMIN: Final = "admin"
@@ -92,6 +93,8 @@ def set_suspended(tools: Tools, org_id: str, suspended: bool) -> Org:
     org = tools.repository.change(org_place(org_id), alter, org_id=org_id)
     assert org is not None  # noqa: S101 - alter never removes
     publish_hosts(tools, org_id)
+    if suspended:
+        withdraw(tools, org_id, WithdrawalKind.ORG, org_id)
     return org
 
 
@@ -108,10 +111,11 @@ def partitions_of(org_id: str) -> list[str]:
 
 
 def delete_org(tools: Tools, org_id: str) -> None:
-    """Remove an org and all that is its own. Its document goes first: from then on nobody is let in.
+    """Remove an org and all that is its own. It is suspended first: from then on nobody is let in, sessions end, and a
+    deletion that is cut short can be repeated.
 
     Raises: NotFound."""
-    get_org(tools, org_id)
+    set_suspended(tools, org_id, True)
     tools.repository.discard(org_place(org_id))
     publish_hosts(tools, org_id)
     for partition in partitions_of(org_id):

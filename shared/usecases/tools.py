@@ -1,7 +1,7 @@
 """What every use case works with: the ports, and the few settings that rules need. Made once, in composition."""
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
@@ -9,9 +9,10 @@ import msgspec
 
 from shared.errors import RateLimited
 from shared.feed import Feed
-from shared.ports import Clock, KeySealer, SightingQueue
-from shared.records import Activity, ActivityKind, Changed, HostsChanged, Pace
+from shared.ports import Announcer, Clock, KeySealer, NoAnnouncer, SightingQueue
+from shared.records import Activity, ActivityKind, Changed, HostsChanged, Pace, Withdrawal
 from shared.repository import Repository, activity_id, new_version
+from shared.validation.topics import TopicPrefix
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,18 @@ class Tools:
     weak_keys: Container[str] = frozenset()  # ids of keys known to be weak (shared.validation.strength)
     rate_per_minute: int = 10  # new server certificates and requests of an org
     ca_rate_per_minute: int = 600  # new CA certificates of an org
+    announcer: Announcer = field(default_factory=NoAnnouncer)
+    topic_prefix: TopicPrefix = field(default_factory=TopicPrefix)  # under which a device has its topics
 
     @cached_property
     def host_changes(self) -> Feed[HostsChanged]:
         """What changed at the hosts that TLS edges serve."""
         return Feed(self.repository, "hosts", HostsChanged)
+
+    @cached_property
+    def withdrawals(self) -> Feed[Withdrawal]:
+        """Whose live sessions must end."""
+        return Feed(self.repository, "withdrawals", Withdrawal)
 
 
 def entry(
