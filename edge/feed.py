@@ -69,9 +69,12 @@ class Withdrawal:
 
 @dataclass(frozen=True)
 class Withdrawals:
+    """*missed*: more was withdrawn than is told; every session must end."""
+
     head: str
     withdrawals: tuple[Withdrawal, ...]
     more: bool
+    missed: bool
 
 
 def read_key(path: Path) -> str:
@@ -135,7 +138,7 @@ class Feed:
                 Withdrawal(str(one["org"]), str(one["kind"]), str(one.get("value") or ""))
                 for one in body["withdrawals"]
             )
-            return Withdrawals(str(body["head"]), found, bool(body.get("more", False)))
+            return Withdrawals(str(body["head"]), found, bool(body["more"]), bool(body["missed"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FeedUnavailable(f"edgeFeed's withdrawals are not of the expected form: {error!r}") from error
 

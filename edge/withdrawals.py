@@ -34,6 +34,7 @@ class Session:
     identity: str
     ca: str
     fingerprint: str
+    serial: str
     ends: int  # seconds since 1970; 0: never
     via: tuple[str, ...]  # the certificates sent after the leaf: the first half of their SHA-256
 
@@ -41,26 +42,39 @@ class Session:
     def of(cls, key: str) -> "Session | None":
         """Read a key; None where it is none of ours."""
         parts = key.split("|")
-        if len(parts) != 7 or not parts[5].isdigit():
+        if len(parts) != 8 or not parts[6].isdigit():
             return None
-        return cls(
-            parts[0], parts[1], parts[2], parts[3], parts[4], int(parts[5]), tuple(filter(None, parts[6].split(",")))
-        )
+        return cls(*parts[:6], int(parts[6]), tuple(filter(None, parts[7].split(","))))
 
     def falls_under(self, withdrawal: Withdrawal) -> bool:
+        """Where this is not certain the session ends: its device connects again, and is judged anew."""
         if self.org != withdrawal.org:
             return False
         value = withdrawal.value
         match withdrawal.kind:
-            case "org":
-                return True
             case "identity":
                 return self.identity == value
             case "ca":
-                return self.ca == value or value.partition("-")[2] in self.via
+                return self._rests_on(value.partition("-")[2])
             case "fingerprint":
-                return self.fingerprint == value or value[:32] in self.via
-        return True  # a kind that this version does not know: rather one reconnection too many
+                return self.fingerprint == value or self._rests_on(value[:32])
+            case "serial":  # of the leaf, or of an intermediate, whose serial number is not in the register
+                ca, _, serial = value.partition(":")
+                return self._rests_on(ca.partition("-")[2]) and (
+                    _number(self.serial) == _number(serial) or bool(self.via)
+                )
+        return True  # the org as a whole, or a kind that this version does not know
+
+    def _rests_on(self, half: str) -> bool:
+        """Whether a CA certificate, by half of its SHA-256, vouched for the device or was sent by it."""
+        return half in (self.ca.partition("-")[2], *self.via)
+
+
+def _number(hexadecimal: str) -> int:
+    try:
+        return int(hexadecimal, 16)
+    except ValueError:
+        return -1
 
 
 class Withdrawer:
@@ -74,6 +88,7 @@ class Withdrawer:
         self._heard = self._head
         self._pending: list[Withdrawal] = []  # heard of, no sweep has succeeded yet
         self._recent: list[tuple[float, Withdrawal]] = []
+        self._all = False  # whether every session must end
         self._expiry_at = 0.0
 
     def step(self) -> int:
@@ -84,11 +99,11 @@ class Withdrawer:
         now = self._clock()
         self._recent = [(at, one) for at, one in self._recent if now - at < _LOOK_AGAIN_SECONDS]
         ended = 0
-        if self._pending or self._recent or now >= self._expiry_at:
+        if self._all or self._pending or self._recent or now >= self._expiry_at:
             ended = self._sweep([*self._pending, *(one for _, one in self._recent)])
             self._expiry_at = now + _EXPIRY_SECONDS
             self._recent += [(now, one) for one in self._pending]
-            self._pending = []
+            self._pending, self._all = [], False
         if self._heard != self._head:  # only now: what was not carried out is heard again after a restart
             self._head = self._heard
             self._state.keep_document(_FILE, {"head": self._head})
@@ -98,6 +113,9 @@ class Withdrawer:
         more = True
         while more:
             page = self._feed.withdrawals(self._heard)
+            if page.missed or not self._heard:
+                # More was withdrawn than can be told, or nobody knows what this edge heard last.
+                self._all = True
             self._pending += page.withdrawals
             self._heard, more = page.head, page.more
 
@@ -107,7 +125,7 @@ class Withdrawer:
         condemned = {
             one.source: one
             for one in filter(None, map(Session.of, self._runtime.registered(TABLE)))
-            if (one.ends and one.ends <= at) or any(one.falls_under(other) for other in found)
+            if self._all or (one.ends and one.ends <= at) or any(one.falls_under(other) for other in found)
         }
         if not condemned:
             return 0

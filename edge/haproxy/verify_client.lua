@@ -110,8 +110,9 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
     txn:set_var('sess.code', 'certificate_malformed')
     return
   end
+  local serial = leaf and leaf ~= '' and txn.c:hex(txn.f:ssl_c_serial()):lower() or '-'
   txn:set_var('sess.who', table.concat({
-    txn.f:src() .. ':' .. txn.f:src_port(), org, identity, told('$.ca.id') or '-', fingerprint,
+    txn.f:src() .. ':' .. txn.f:src_port(), org, identity, told('$.ca.id') or '-', fingerprint, serial,
     tostring(number_of(told('$.expiresAt'))), via,
   }, '|'))
   txn:set_var('sess.verdict', decision)
