@@ -178,7 +178,13 @@ class Story:
         device = Device(self.stack.edge.port, client_id, context(org.host, files, trusted=pki.ca))
         assert not device.connect(), f"{client_id} was let in {how}"
         told = org.last_refusal(client_id)
-        self.say(f"refused  {client_id} {how}: {told['code']}")
+        self.say(f"refused  {client_id} {how}")
+        asked: dict[str, object] = {"serverName": org.host, "clientId": client_id, "explain": True}
+        if files:
+            asked["certificate"] = files[0].read_text()
+        why = org.call("POST", "/verifyClient", asked)
+        assert why["code"] == told["code"], f"refused for {told['code']}, explained as {why['code']}"
+        self.say(f"         {why['code']}: {why['reason']}")
 
     def _mosquitto_pub(self, whose: tuple[Org, Pki], identity: str) -> None:
         """Other people's client, with its own TLS: it says the host's name and dials 127.0.0.1."""

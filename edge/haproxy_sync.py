@@ -21,7 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from edge.feed import Feed, FeedUnavailable, Host, Material, WrongConfiguration, read_key
+from edge.api import Api, Unavailable, WrongConfiguration, read_key
+from edge.feed import Feed, Host, Material
 from edge.runtime import HAProxyAway, Refused, Runtime
 from edge.state import NotServable, State
 from edge.withdrawals import Withdrawer
@@ -65,7 +66,7 @@ class HostSync:
     def step(self) -> None:
         """Bring HAProxy and the disk to where edgeFeed is, as far as can be now.
 
-        Raises: FeedUnavailable; what was applied before is kept."""
+        Raises: Unavailable; what was applied before is kept."""
         self._meet_haproxy()
         while self._follow():
             pass
@@ -123,7 +124,7 @@ class HostSync:
             for host in (one for one in batch if one.removed):
                 self._remove(host)
             for host, found in self._fetched([one for one in batch if not one.removed]):
-                if isinstance(found, FeedUnavailable):
+                if isinstance(found, Unavailable):
                     self._later(host, str(found))
                 elif found is None:  # gone since; its removal comes with a later page
                     self._done(host)
@@ -141,8 +142,8 @@ class HostSync:
         self._tries[host.server_name] = _Try(time.monotonic() + wait, wait)
         log.error("%s stays as it is: %s; again in %.0f s", host.server_name, why, wait)
 
-    def _fetched(self, hosts: Sequence[Host]) -> Iterator[tuple[Host, Material | FeedUnavailable | None]]:
-        shared: dict[str, Material | FeedUnavailable | None] = {}  # the platform's own, by version
+    def _fetched(self, hosts: Sequence[Host]) -> Iterator[tuple[Host, Material | Unavailable | None]]:
+        shared: dict[str, Material | Unavailable | None] = {}  # the platform's own, by version
         own = [one for one in hosts if one.certificate != _DEFAULT]
         if len(own) == 1:  # the common case: no thread is woken for it
             yield own[0], self._fetch(own[0])
@@ -155,10 +156,10 @@ class HostSync:
             same = isinstance(found, Material) and found.version == host.version
             yield host, found if same else self._fetch(host)
 
-    def _fetch(self, host: Host) -> Material | FeedUnavailable | None:
+    def _fetch(self, host: Host) -> Material | Unavailable | None:
         try:
             return self._feed.material(host.server_name)
-        except FeedUnavailable as error:
+        except Unavailable as error:
             return error
 
     def _apply(self, host: Host, material: Material) -> None:
@@ -278,7 +279,7 @@ def repeat(name: str, step: Callable[[], object], stopping: threading.Event, eve
         try:
             step()
             wait = every
-        except (FeedUnavailable, HAProxyAway, Refused) as error:
+        except (Unavailable, HAProxyAway, Refused) as error:
             wait = min(max(wait * 2, every), _LONGEST_WAIT)
             log.warning("%s: %s; again in about %.1f s", name, error, wait)
         except Exception:  # an agent that stops leaves an edge that never changes again
@@ -337,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options(sys.argv[1:] if arguments is None else arguments, os.environ)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        feed = Feed(chosen.url, read_key(chosen.key_file), ca_file=chosen.ca_file)
+        feed = Feed(Api(chosen.url, read_key(chosen.key_file), ca_file=chosen.ca_file))
         state = State(chosen.state)
     except WrongConfiguration as error:
         log.error("%s", error)
@@ -354,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _once(hosts: HostSync, state: State) -> int:
     try:
         hosts.step()
-    except FeedUnavailable as error:
+    except Unavailable as error:
         log.warning("%s", error)
         if not state.hosts:
             return 1

@@ -44,7 +44,8 @@ class Session:
         parts = key.split("|")
         if len(parts) != 8 or not parts[6].isdigit():
             return None
-        return cls(*parts[:6], int(parts[6]), tuple(filter(None, parts[7].split(","))))
+        source, org, identity, ca, fingerprint, serial, ends, via = parts
+        return cls(source, org, identity, ca, fingerprint, serial, int(ends), tuple(filter(None, via.split(","))))
 
     def falls_under(self, withdrawal: Withdrawal) -> bool:
         """Where this is not certain the session ends: its device connects again, and is judged anew."""
@@ -94,7 +95,7 @@ class Withdrawer:
     def step(self) -> int:
         """Hear what is new, and end what falls under it. Returns how many sessions were ended.
 
-        Raises: FeedUnavailable, HAProxyAway, Refused; what was heard is not forgotten."""
+        Raises: Unavailable, HAProxyAway, Refused; what was heard is not forgotten."""
         self._listen()
         now = self._clock()
         self._recent = [(at, one) for at, one in self._recent if now - at < _LOOK_AGAIN_SECONDS]

@@ -72,11 +72,11 @@ class Tenant:
     def refusal(self, client_id: str) -> str:
         """The code with which the edge refused a client, from its log."""
         log = self.stack.edge.folder / "haproxy.log"
-        line = re.compile(rf'^\S+ \S+ (\S+) (\S+) \S+ "{re.escape(client_id)}"$', re.MULTILINE)
+        line = re.compile(rf'^\S+ \S+ (?:deny|error) (\S+) \S+ "{re.escape(client_id)}"$', re.MULTILINE)
 
         def told() -> str | None:
-            found = line.findall(log.read_text(errors="replace"))
-            return found[-1][1] if found else None
+            found: list[str] = line.findall(log.read_text(errors="replace"))
+            return found[-1] if found else None
 
         return until(f"a line about {client_id} in HAProxy's log", told, 10)
 
