@@ -76,7 +76,7 @@ async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:
 async def _send(reply: Reply, send: Send) -> None:
     headers = {"content-type": reply.content_type, "content-length": str(len(reply.body)), **_SECURITY, **reply.headers}
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    if reply.status == 204:
+    if reply.status in (204, 304):
         raw = [(name, value) for name, value in raw if name not in (b"content-type", b"content-length")]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     await send({"type": "http.response.body", "body": reply.body})

@@ -128,6 +128,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("edgeFeed", "GET", "/edge/v1/hosts/{serverName}", EDGE, "edge_feed:get_host", admits=False, bare=True),
     Route("edgeFeed", "GET", "/edge/v1/withdrawals", EDGE, "edge_feed:list_withdrawals", admits=False, bare=True),
     Route("edgeFeed", "POST", "/edge/v1/served", EDGE, "edge_feed:served", admits=False, bare=True),
+    Route("edgeFeed", "POST", "/v3/discovery:listeners", EDGE, "envoy_discovery:listeners", admits=False, bare=True),
+    Route("edgeFeed", "POST", "/v3/discovery:secrets", EDGE, "envoy_discovery:secrets", admits=False, bare=True),
     Route("health", "GET", "/healthz", ANYBODY, "health:health", admits=False, bare=True),
     Route("health", "GET", "/openapi.json", ANYBODY, "openapi:openapi", admits=False, bare=True),
 )

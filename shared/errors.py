@@ -248,6 +248,12 @@ class DomainInUse(Conflict):
     mend = "Activate another certificate first, then remove {domain}."
 
 
+class TooManyHosts(Conflict):
+    code = "too_many_hosts"
+    says = "More than {limit} hosts do not fit one list of listeners."
+    mend = "Give this Envoy a key for some of the organizations (--orgs), or use the HAProxy edge."
+
+
 class OrgSuspended(Forbidden):
     """Also an answer to a device: step 1 of verifyClient."""
 

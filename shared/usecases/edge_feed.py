@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from shared.errors import NotFound, WrongValue
+from shared.errors import NotFound, TooManyHosts, WrongValue
 from shared.feed import NotInFeed
 from shared.records import (
     DEFAULT,
@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 HOSTS_MAX: Final = 500  # about so many in one page (an org's hosts stay together)
 SERVED_MAX: Final = 500  # hosts in one report
+EVERY_HOST_MAX: Final = 500  # in a list that is told whole
 _SINCE: Final = re.compile(r"(?P<number>[0-9]{1,16})\.(?P<default>[0-9a-f]{16}|-)(\.(?P<after>[a-z0-9]{6}))?")
 _TOLD_EVERY: Final = 3600  # seconds between two activity entries of the same edge, host and version
 
@@ -124,6 +125,20 @@ def changed_hosts(tools: Tools, credentials: Credentials, since: str) -> Page:
         return reading.everything()
 
 
+def every_host(tools: Tools, credentials: Credentials) -> list[Host]:
+    """All that is served of the caller's orgs, for an edge that takes everything in one list.
+
+    Raises: TooManyHosts, NotAuthenticated, Forbidden, StoreUnavailable."""
+    caller, found = edge_caller(tools, credentials, default_place())
+    reading = _Reading(tools, caller, found.get(default_place()))
+    hosts: list[Host] = []
+    for one in reading.all_hosts():
+        hosts.append(one)
+        if len(hosts) > EVERY_HOST_MAX:
+            raise TooManyHosts(limit=EVERY_HOST_MAX)
+    return hosts
+
+
 class _Reading:
     """One answer: the caller's view of what is served."""
 
@@ -174,6 +189,10 @@ class _Reading:
             told[org_id], after = hosts, org_id
             count += len(hosts)
         return self._page(f"{number}.{self.default_mark}", told, more=False, full=True, first=first)
+
+    def all_hosts(self) -> Iterator[Host]:
+        for org_id, served in self._stored(""):
+            yield from self._hosts(org_id, served, removed=False)
 
     def _stored(self, after: str) -> Iterator[tuple[str, OrgHosts]]:
         """The caller's orgs behind *after*, ordered."""
