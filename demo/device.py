@@ -76,6 +76,7 @@ class Device:
     tls: Named
     token: tuple[str, str] | None = None  # user name and password
     version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311
+    websocket: bool = False
     received: list[tuple[str, bytes]] = field(default_factory=list)
     disconnected: threading.Event = field(default_factory=threading.Event)
     outcome: str = "no answer"
@@ -85,7 +86,12 @@ class Device:
         self._lock = threading.Lock()
         self._acknowledged: set[int] = set()
         self._said: list[str] = []
-        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self.client_id, protocol=self.version)
+        self.client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self.client_id,
+            protocol=self.version,
+            transport="websockets" if self.websocket else "tcp",
+        )
         self.client.tls_set_context(self.tls)
         self.client.on_connect = self._on_connect
         self.client.on_disconnect = self._on_disconnect

@@ -222,6 +222,7 @@ class Broker:
         )
         text = text.replace("/etc/mosquitto/", f"{self.folder}/")
         config = self.folder / "mosquitto.conf"
+        text += f"\nlistener {self.websockets} 127.0.0.1\nprotocol websockets\nallow_anonymous true\nacl_file {acl}\n"
         config.write_text(f"{text}\nuser {getpass.getuser()}\n")  # started by root, it would become another
         self.process = Process("mosquitto", [command, "-v", "-c", str(config)], self.folder / "mosquitto.log")
         self.process.wait_for_port(self.trusting)

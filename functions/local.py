@@ -53,6 +53,7 @@ def _config(app: App, port: int) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         lifespan="on",
+        proxy_headers=False,  # who asks, and how, is read from the connection; Envoy on this machine sends such headers
         timeout_graceful_shutdown=10,  # seconds
     )
 
