@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := functions shared edge demo tests
+CODE := functions shared edge demo benchmarks tests
 
 .PHONY: run demo test check format pins clean
 

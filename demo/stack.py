@@ -50,13 +50,13 @@ class Functions:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def _env(self) -> dict[str, str]:
+    def env(self) -> dict[str, str]:
         own = {"TRUST_DATA": str(self.folder / "data"), "PORT": str(self.port), "TRUST_DOMAIN": DOMAIN}
         return {**os.environ, **own, "TRUST_RATE_PER_MINUTE": "100000", **self.settings}
 
     def start(self) -> "Functions":
         log = self.folder / "functions.log"
-        self.process = Process("the functions", [sys.executable, "-m", "functions.local"], log, env=self._env, cwd=ROOT)
+        self.process = Process("the functions", [sys.executable, "-m", "functions.local"], log, env=self.env, cwd=ROOT)
         self.process.wait_for_port(self.port)
         return self
 
@@ -67,7 +67,7 @@ class Functions:
     @contextmanager
     def _tools(self) -> Iterator[Tools]:
         """What `functions.admin` works with, on the same store; a process for each of its commands takes seconds."""
-        app = build(Settings.from_env(self._env))
+        app = build(Settings.from_env(self.env))
         try:
             yield app.tools
         finally:

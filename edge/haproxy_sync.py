@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -42,6 +42,16 @@ class _Try:
 
 
 _NEVER: Final = _Try(0, 0.5)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A host whose new file stands beside the old one."""
+
+    host: Host
+    version: str
+    pem: str = field(repr=False)
+    fingerprint: str
 
 
 class HostSync:
@@ -123,13 +133,7 @@ class HostSync:
             batch = due[start : start + _BATCH]
             for host in (one for one in batch if one.removed):
                 self._remove(host)
-            for host, found in self._fetched([one for one in batch if not one.removed]):
-                if isinstance(found, Unavailable):
-                    self._later(host, str(found))
-                elif found is None:  # gone since; its removal comes with a later page
-                    self._done(host)
-                else:
-                    self._apply(host, found)
+            self._apply([one for one in batch if not one.removed])
         return bool(due)
 
     def _done(self, host: Host) -> None:
@@ -162,24 +166,39 @@ class HostSync:
         except Unavailable as error:
             return error
 
-    def _apply(self, host: Host, material: Material) -> None:
-        """A new or changed host: first into HAProxy, which may refuse it, then onto the disk."""
-        name, state = host.server_name, self._state
+    def _apply(self, hosts: Sequence[Host]) -> None:
+        """New and changed hosts: first into HAProxy, which may refuse one, then onto the disk."""
+        prepared: list[_Prepared] = []
+        for host, found in self._fetched(hosts):
+            if isinstance(found, Unavailable):
+                self._later(host, str(found))
+            elif found is None:  # gone since; its removal comes with a later page
+                self._done(host)
+            elif one := self._prepared(host, found):
+                prepared.append(one)
+        self._state.flush(one.host.server_name for one in prepared)
+        for one in prepared:
+            self._take_up(one)
+
+    def _prepared(self, host: Host, material: Material) -> _Prepared | None:
         pem = f"{material.certificate.strip()}\n{material.private_key.strip()}\n"
         try:
-            fingerprint = state.prepare(name, pem)
+            return _Prepared(host, material.version, pem, self._state.prepare(host.server_name, pem))
         except NotServable as error:
             self._later(host, f"what edgeFeed gave cannot be served ({error})")
-            return
+            return None
+
+    def _take_up(self, one: _Prepared) -> None:
+        name = one.host.server_name
         try:
-            self._if_running(lambda: self._show(name, pem, fingerprint))
+            self._if_running(lambda: self._show(name, one.pem, one.fingerprint))
         except Refused as error:
-            state.discard(name)
-            self._later(host, f"HAProxy refused it ({error})")
+            self._state.discard(name)
+            self._later(one.host, f"HAProxy refused it ({error})")
             return
-        state.keep(host, material.version, fingerprint)
-        self._done(host)
-        log.info("%s is at version %s", name, material.version)
+        self._state.keep(one.host, one.version, one.fingerprint)
+        self._done(one.host)
+        log.info("%s is at version %s", name, one.version)
 
     def _remove(self, host: Host) -> None:
         name = host.server_name
