@@ -1,12 +1,11 @@
 """The functions as an ASGI application: what a server needs to run them all in one process."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from functions.dispatch import dispatch
+from functions.dispatch import dispatch_async
 from functions.http import BODY_MAX, Reply, Request
 from shared.composition import App
 
@@ -31,7 +30,7 @@ class Application:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope["headers"])
         body = await _body(headers, receive)
         request = Request(
             scope["method"],
@@ -43,8 +42,7 @@ class Application:
             peer=(scope.get("client") or ("",))[0],
             too_large=body is None,
         )
-        loop = asyncio.get_running_loop()
-        await _send(await loop.run_in_executor(self._pool, dispatch, self._app.tools, request), send)
+        await _send(await dispatch_async(self._app.tools, request, self._pool), send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -55,6 +53,15 @@ class Application:
             await send({"type": f"{event}.complete"})
             if event == "lifespan.shutdown":
                 return
+
+
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """One sent several times is one list (RFC 9110, 5.3): what a client adds never hides what a proxy wrote."""
+    found: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
 
 
 async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:

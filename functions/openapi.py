@@ -39,7 +39,7 @@ def document() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components([*ordered, Problem], ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route, contract in contracts.items():
-        paths.setdefault(route.full_path, {})[route.method.lower()] = _operation(route, contract)
+        paths.setdefault(route.full_path.replace("{*", "{"), {})[route.method.lower()] = _operation(route, contract)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -75,10 +75,8 @@ def _codes() -> dict[str, Any]:
 
 
 def _operation(route: Route, contract: Contract) -> dict[str, Any]:
-    alias = route.path.strip("/") if route.alias else ""
-    _, _, handler = route.handler.partition(":")
     operation: dict[str, Any] = {
-        "operationId": f"{handler}_alias" if alias else handler,
+        "operationId": _operation_id(route, contract),
         "tags": [route.function],
         "summary": contract.summary,
         "parameters": list(_parameters(route, contract)),
@@ -94,6 +92,14 @@ def _operation(route: Route, contract: Contract) -> dict[str, Any]:
             "content": {JSON: {"schema": schema}, "multipart/form-data": {"schema": schema}},
         }
     return operation
+
+
+def _operation_id(route: Route, contract: Contract) -> str:
+    module, _, handler = route.handler.partition(":")
+    if contract.dialect:
+        rest = "_below" if "{" in route.path else ""
+        return f"{module.removeprefix('dialects.')}_{handler}_{route.method.lower()}{rest}"
+    return f"{handler}_alias" if route.alias else handler
 
 
 def _parameters(route: Route, contract: Contract) -> Iterator[dict[str, Any]]:
@@ -150,6 +156,8 @@ def _answer(status: int, answer: type[msgspec.Struct] | str | None) -> dict[str,
 
 
 def _refusals(route: Route, contract: Contract) -> Iterator[type[errors.TrustError]]:
+    if contract.dialect:
+        return
     if route.roles != ANYBODY:
         yield from _ALWAYS
         yield from _ADMITTED

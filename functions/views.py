@@ -392,7 +392,7 @@ def verdict_view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         if who
         else None,
         bound=verdict.bound,
-        proof="chain",
+        proof=verdict.proof,
         ca=VouchingCA(id=ca.id, subject=shown(ca.cert.subject)) if ca else None,
         failing=Failing(subject=shown(failing.subject), fingerprint_sha256=fingerprint(failing)) if failing else None,
         expires_at=verdict.expires_at,

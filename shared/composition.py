@@ -9,6 +9,7 @@ from shared.ports import Clock, DocumentStore, KeySealer, SightingQueue
 from shared.repository import Repository
 from shared.usecases import usage
 from shared.usecases.tools import Tools
+from shared.validation.topics import TopicPrefix
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def build(
         platform_domain=settings.domain,
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
+        topic_prefix=TopicPrefix(settings.topic_prefix),
     )
     return App(tools, settings, store, sealer, queue)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.validation.names import is_domain
+from shared.validation.topics import DEFAULT_PREFIX, is_prefix
 
 _WEAK_ID: Final = re.compile(r"[0-9a-f]{20}|[0-9a-f]{64}")
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -91,6 +92,7 @@ class Settings:
         domain: the platform domain.
         weak_keys: ids of keys known to be weak (`shared.validation.strength.key_ids`).
         rate_per_minute: new server certificates and requests of one org.
+        topic_prefix: under which a device has its topics.
         log: least level that is logged.
     """
 
@@ -102,6 +104,7 @@ class Settings:
     domain: str = "internetofthings.ibmcloud.com"
     weak_keys: frozenset[str] = field(default_factory=frozenset, repr=False)
     rate_per_minute: int = 10
+    topic_prefix: str = DEFAULT_PREFIX
     log: str = "INFO"
 
     @classmethod
@@ -118,6 +121,7 @@ class Settings:
             domain=_domain(env),
             weak_keys=_weak_keys(env),
             rate_per_minute=_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
+            topic_prefix=_topic_prefix(env),
             log=_level(env),
         )
 
@@ -175,6 +179,16 @@ def _number(env: Mapping[str, str], name: str, default: int, valid: range) -> in
     if not text.isascii() or not text.isdigit() or int(text) not in valid:
         raise WrongSetting(f"{name} is {text!r}; it takes a number from {valid.start} to {valid.stop - 1}.")
     return int(text)
+
+
+def _topic_prefix(env: Mapping[str, str]) -> str:
+    template = env.get("TRUST_TOPIC_PREFIX") or DEFAULT_PREFIX
+    if not is_prefix(template):
+        raise WrongSetting(
+            f"TRUST_TOPIC_PREFIX is {template!r}; it takes whole levels with {{typeId}} and {{deviceId}} among them, "
+            f"{{orgId}} and {{class}} where wanted, and a slash at the end, like {DEFAULT_PREFIX}."
+        )
+    return template
 
 
 def _level(env: Mapping[str, str]) -> str:

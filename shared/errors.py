@@ -429,6 +429,14 @@ class InvalidDenial(Rejected):
     mend = "{hint}"
 
 
+class UseRefused(Rejected):
+    """An answer to a broker that asks for one topic, queue or virtual host."""
+
+    code = "use_refused"
+    says = "This is not {device}'s to use."
+    mend = "A client may use topics under {prefix}, and nothing else."
+
+
 class InvalidSubject(Rejected):
     """A subject field of a certificate request that no CA would take."""
 
