@@ -57,7 +57,7 @@ def run(folder: Path, hosts: int, own: int) -> None:
         with timed("first synchronization, before HAProxy runs (--once)"):
             edge.sync_once()
         with timed("HAProxy's start with all of them"):
-            edge.start_haproxy()
+            edge.start_haproxy(PATIENCE)
         with timed("agent's start until it has compared HAProxy with its disk and reported"):
             edge.start_agent()
             wait_reported(edge, hosts)
@@ -67,7 +67,7 @@ def run(folder: Path, hosts: int, own: int) -> None:
         edge.stop()
         with timed("restart of HAProxy and agent while the functions are away, until shown"):
             edge.sync_once()
-            edge.start_haproxy()
+            edge.start_haproxy(PATIENCE)
             until("the last host", lambda: shown_certificate(edge.port, last), PATIENCE)
         functions.start()
         edge.stop()

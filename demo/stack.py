@@ -285,10 +285,10 @@ class HAProxyEdge:
         if done.returncode:
             raise Failed(f"edge.haproxy_sync --once: {done.stderr}")
 
-    def start_haproxy(self) -> None:
+    def start_haproxy(self, seconds: float = 60) -> None:
         command = [program("haproxy", "haproxy"), "-db", "-f", str(EDGE / "haproxy" / "haproxy.cfg")]
         self.haproxy = Process("haproxy", command, self.folder / "haproxy.log", env=self.env)
-        self.haproxy.wait_for_port(self.port, 60)
+        self.haproxy.wait_for_port(self.port, seconds)
 
     def start_agent(self) -> None:
         command = [sys.executable, "-m", "edge.haproxy_sync"]

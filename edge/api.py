@@ -57,6 +57,12 @@ class Api:
             "Accept": "application/json",
         }
         self._local = threading.local()
+        self._opened: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        """Close the connections of all threads; none of them may be asking."""
+        while self._opened:
+            self._opened.pop().close()
 
     def json(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing: Any = _REFUSED) -> Any:
         """The JSON of an answer; *missing*, where given, for 404. Raises: Unavailable."""
@@ -94,12 +100,14 @@ class Api:
         else:
             made = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         self._local.connection = made
+        self._opened.append(made)
         return made, True
 
     def _drop(self) -> None:
         kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if kept is not None:
             kept.close()
+            self._opened.remove(kept)
             self._local.connection = None
 
 

@@ -115,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(one, lambda *_: stopping.set())
     stopping.wait()
     server.stop(grace=3).wait()
+    api.close()
     return 0
 
 

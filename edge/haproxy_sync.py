@@ -357,18 +357,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options(sys.argv[1:] if arguments is None else arguments, os.environ)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        feed = Feed(Api(chosen.url, read_key(chosen.key_file), ca_file=chosen.ca_file))
+        api = Api(chosen.url, read_key(chosen.key_file), ca_file=chosen.ca_file)
         state = State(chosen.state)
     except WrongConfiguration as error:
         log.error("%s", error)
         return 2
-    runtime = Runtime(chosen.socket)
+    feed, runtime = Feed(api), Runtime(chosen.socket)
     hosts = HostSync(feed, runtime, state, edge=chosen.name)
     try:
         return _once(hosts, state) if chosen.once else _run(hosts, Withdrawer(feed, runtime, state), chosen.every)
     finally:
         hosts.close()
         state.close()
+        api.close()
 
 
 def _once(hosts: HostSync, state: State) -> int:

@@ -93,18 +93,18 @@ class Runtime:
         if not self.has_certificate(path):
             self._expect(self.command(f"new ssl cert {path}"), "New empty certificate store")
         try:
-            self._expect(self._set(path, pem), "Transaction created", "Transaction updated")
-            self._expect(self.command(f"commit ssl cert {path}"), "Success!")
-        except Refused:
+            self._replace(path, pem)
+        except Refused as refusal:
             self.command(f"abort ssl cert {path}")
-            raise
+            other = _ONGOING.search(str(refusal))
+            if other is None:
+                raise
+            self.command(f"abort ssl cert {other[1]}")  # left by an agent that was stopped between the two steps
+            self._replace(path, pem)
 
-    def _set(self, path: str, pem: str) -> str:
-        answer = self.command(f"set ssl cert {path}", pem)
-        if other := _ONGOING.search(answer):  # left by an agent that was stopped between the two
-            self.command(f"abort ssl cert {other[1]}")
-            answer = self.command(f"set ssl cert {path}", pem)
-        return answer
+    def _replace(self, path: str, pem: str) -> None:
+        self._expect(self.command(f"set ssl cert {path}", pem), "Transaction created", "Transaction updated")
+        self._expect(self.command(f"commit ssl cert {path}"), "Success!")
 
     def remove_certificate(self, path: str) -> None:
         """Forget a certificate that no line names. Raises: HAProxyAway, Refused."""
@@ -153,4 +153,4 @@ class Runtime:
     @staticmethod
     def _expect(answer: str, *words: str) -> None:
         if not any(word in answer for word in words):
-            raise Refused(answer[-400:] or "HAProxy answered nothing: is the command longer than tune.bufsize?")
+            raise Refused(answer[:1000] or "HAProxy answered nothing: is the command longer than tune.bufsize?")

@@ -61,11 +61,13 @@ class State:
             for folder in (self.path, self.certificates):
                 folder.chmod(0o700)
             lock = (self.path / "lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WrongConfiguration(f"Another agent keeps {self.path}.") from None
         except OSError as error:
             raise WrongConfiguration(f"{self.path} cannot be kept: {error}.") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise WrongConfiguration(f"Another agent keeps {self.path}.") from error
         return lock
 
     def _read(self) -> None:
