@@ -50,3 +50,17 @@ def broker(service: Service) -> Client:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes (certificates, keys) are new in each process: as ids they would differ between workers."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The times that end-to-end tests measured, from all workers."""
+    measured = [
+        (str(name).removeprefix("measured: "), float(str(seconds)))
+        for report in terminalreporter.getreports("passed")
+        for name, seconds in report.user_properties
+        if str(name).startswith("measured: ") and report.when == "call"
+    ]
+    if measured:
+        terminalreporter.section("measured, in seconds")
+        for name, seconds in sorted(measured):
+            terminalreporter.write_line(f"{seconds:8.2f}  {name}")

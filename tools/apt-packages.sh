@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Debian packages that the tests need. Installs those that are missing, where it may.
 set -euo pipefail
-packages=(ca-certificates curl openssl python3-venv)
+packages=(ca-certificates curl openssl python3-venv haproxy mosquitto mosquitto-clients libnss-wrapper rabbitmq-server)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
