@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from functions.http import BODY_MAX, JSON, Reply, Request, body_too_large, file_bytes
+from functions.http import BODY_MAX, JSON, Reply, Request, body_too_large, file_bytes, without_text
 from shared import errors
 from shared.validation.policy import Decision
 from shared.validation.verdict import Verdict, unavailable
@@ -57,10 +57,7 @@ def denied(error: Exception) -> Verdict:
     if isinstance(error, Late):
         _tell_of_late()
         return unavailable()
-    # The text of an unforeseen error may quote what it choked on: its kind and place say enough.
-    bare = Exception(type(error).__name__)
-    where = (Exception, bare, error.__traceback__)
-    log.error("a client was refused because of %s", type(error).__name__, exc_info=where)
+    log.error("a client was refused because of %s", type(error).__name__, exc_info=without_text(error))
     return unavailable()
 
 
