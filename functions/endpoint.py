@@ -39,6 +39,7 @@ class Call:
 
 Handler = Callable[[Call], Reply]
 PEM_TEXT: Final = "PEM"  # stands for an answer that is a PEM file
+Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | str | None
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class Contract:
     """What a handler takes and gives.
 
     Args:
-        answers: status -> a msgspec Struct, PEM_TEXT, or None for no body.
+        answers: status -> a msgspec Struct or several of which it is one, PEM_TEXT, or None for no body.
         query: names of query parameters -> what they mean.
         refusals: error classes it raises beside those that every call may.
         dialect: whether it answers everything in a broker's own words (functions/dialects), errors too.
     """
 
     summary: str
-    answers: Mapping[int, type[msgspec.Struct] | str | None]
+    answers: Mapping[int, Answer]
     body: type[msgspec.Struct] | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     if_match: str = "no"  # "no", "optional" or "required"

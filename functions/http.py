@@ -308,16 +308,19 @@ def problem(request: Request, error: Exception) -> Reply:
 
 def _unforeseen(error: Exception, headers: Mapping[str, str]) -> Reply:
     number = secrets.token_hex(8)
-    # The text of an unforeseen error may quote what it choked on: its kind and place say enough.
     log.error(
-        "unforeseen error %s: %s", number, type(error).__name__, extra={"error_id": number}, exc_info=_where(error)
+        "unforeseen error %s: %s",
+        number,
+        type(error).__name__,
+        extra={"error_id": number},
+        exc_info=without_text(error),
     )
     code = "key_not_opened" if isinstance(error, SealBroken) else "internal"
     return _document(500, f"Something went wrong here. Its id in the log is {number}.", code, headers)
 
 
-def _where(error: Exception) -> tuple[type[Exception], Exception, Any]:
-    """The traceback without the error's own text."""
+def without_text(error: Exception) -> tuple[type[Exception], Exception, Any]:
+    """For a log: the traceback without the error's own text, which may quote what it choked on."""
     bare = Exception(type(error).__name__)
     return (Exception, bare, error.__traceback__)
 

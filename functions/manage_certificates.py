@@ -37,7 +37,7 @@ def ca_pem(call: Call) -> Reply:
 
 @endpoint(
     "Activate, deactivate or describe a CA certificate; with dryrun=true, what it would touch",
-    {200: views.CAView},
+    {200: (views.CAView, views.CAEffect)},
     body=bodies.ChangeCA,
     query={"dryrun": "true: answer what deactivating would touch, as DELETE does"},
     if_match="required",

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from functions.endpoint import CONTRACTS, PEM_TEXT, Call, Contract, endpoint
+from functions.endpoint import CONTRACTS, PEM_TEXT, Answer, Call, Contract, endpoint
 from functions.http import JSON, PEM, PROBLEM, Problem, Reply, status_of
 from functions.routes import ANYBODY, ROUTES, Route
 from shared import errors
@@ -64,13 +64,16 @@ def _types(contract: Contract) -> Iterator[type[msgspec.Struct]]:
     if contract.body is not None:
         yield contract.body
     for answer in contract.answers.values():
-        if isinstance(answer, type):
-            yield answer
+        for one in answer if isinstance(answer, tuple) else (answer,):
+            if isinstance(one, type):
+                yield one
 
 
 def _codes() -> dict[str, Any]:
     """Every code a problem document or a verdict can have."""
-    codes = sorted({kind.code for kind in errors.every_error()} | {"allowed", "token_required", "internal"})
+    codes = sorted(
+        {kind.code for kind in errors.every_error()} | {"allowed", "token_required", "internal", "key_not_opened"}
+    )
     return {"type": "string", "enum": codes, "description": "Stable; new ones may come."}
 
 
@@ -143,16 +146,19 @@ def _responses(route: Route, contract: Contract) -> dict[str, Any]:
     return found
 
 
-def _answer(status: int, answer: type[msgspec.Struct] | str | None) -> dict[str, Any]:
+def _answer(status: int, answer: Answer) -> dict[str, Any]:
     if answer is None:
         return {"description": "Done"}
     if answer == PEM_TEXT:
         return {"description": "PEM", "content": {PEM: {"schema": {"type": "string"}}}}
-    assert isinstance(answer, type)  # noqa: S101 - the only other kind
-    schema: dict[str, Any] = (
-        {"type": "object"} if answer is Description else {"$ref": _REF.format(name=answer.__name__)}
-    )
+    assert not isinstance(answer, str)  # noqa: S101 - PEM_TEXT is the only one
+    schemas = [_schema(one) for one in (answer if isinstance(answer, tuple) else (answer,))]
+    schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
     return {"description": "Created" if status == 201 else "Done", "content": {JSON: {"schema": schema}}}
+
+
+def _schema(answer: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"type": "object"} if answer is Description else {"$ref": _REF.format(name=answer.__name__)}
 
 
 def _refusals(route: Route, contract: Contract) -> Iterator[type[errors.TrustError]]:

@@ -1,13 +1,14 @@
 """What the dialects share: reading what brokers send, and refusing in their words whatever goes wrong."""
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from functions.http import BODY_MAX, JSON, Reply, Request, body_too_large, file_bytes
+from functions.http import BODY_MAX, JSON, Reply, Request, body_too_large, file_bytes, without_text
 from shared import errors
 from shared.validation.policy import Decision
 from shared.validation.verdict import Verdict, unavailable
@@ -54,13 +55,22 @@ def denied(error: Exception) -> Verdict:
     if isinstance(error, errors.TrustError):
         return Verdict(Decision.DENY, error.code, error.reason, error.advice)
     if isinstance(error, Late):
-        log.error("a client was refused because no verdict came in time")
+        _tell_of_late()
         return unavailable()
-    # The text of an unforeseen error may quote what it choked on: its kind and place say enough.
-    bare = Exception(type(error).__name__)
-    where = (Exception, bare, error.__traceback__)
-    log.error("a client was refused because of %s", type(error).__name__, exc_info=where)
+    log.error("a client was refused because of %s", type(error).__name__, exc_info=without_text(error))
     return unavailable()
+
+
+_late_told = 0.0
+
+
+def _tell_of_late() -> None:
+    """At most one line a second: a store that hangs makes every client late."""
+    global _late_told
+    now = time.monotonic()
+    if now - _late_told >= 1:
+        _late_told = now
+        log.error("clients are refused because no verdict comes in time")
 
 
 def json_reply(value: object, status: int = 200) -> Reply:

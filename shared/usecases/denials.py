@@ -140,7 +140,13 @@ _Wanted = tuple[str, DenialKind, str, str | None]  # look-up id, kind, value, is
 def _by_certificate(data: bytes, kind: DenialKind | None, value: str | None) -> _Wanted:
     if value is not None or kind not in (None, DenialKind.FINGERPRINT):
         raise InvalidDenial(found="Both a certificate and a value were sent", hint="Send one of the two.")
-    cert = read_certificates(data)[0]
+    cert, *more = dict.fromkeys(read_certificates(data))
+    if more:  # a chain's first may be the CA of a whole fleet
+        raise InvalidDenial(
+            field="certificate",
+            found=f"{len(more) + 1} certificates are in the file",
+            hint="Send the one that is meant, alone.",
+        )
     return fingerprint_id(cert), DenialKind.FINGERPRINT, fingerprint(cert), None
 
 

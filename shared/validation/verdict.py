@@ -227,9 +227,11 @@ class Questions:
 
 def questions(presented: Presented) -> Questions:
     """Everything needed is known from what was sent, so one batched read answers it."""
-    certs = presented.certificates
-    names = {distinguished_name.digest(cert.issuer)[:16] for cert in certs}
-    denials = {look_up for cert in certs for look_up in (fingerprint_id(cert), serial_id(cert))}
+    names, denials = set(), set()
+    for cert in presented.certificates:
+        issuer = distinguished_name.digest(cert.issuer)
+        names.add(issuer[:16])
+        denials |= {fingerprint_id(cert), issuer_serial_id(issuer, cert.serial_number)}
     if (device := presented.device) is not None:
         denials.add(identity_id(device))
     return Questions(tuple(sorted(names)), tuple(sorted(denials)))
@@ -502,7 +504,7 @@ class _Judgement:
 
     def _not_denied(self, path: trust.Path) -> None:
         """Step 9: no certificate on the path, the CA included. A serial counts for the CA that issued it only."""
-        for number, cert in enumerate(path):
+        for number, cert in enumerate(path if self._facts.denied else ()):
             self._check_denied(fingerprint_id(cert), cert)
             issuer = path[number + 1] if number + 1 < len(path) else None
             for entry in self._facts.denied.get(serial_id(cert), ()):
@@ -560,7 +562,8 @@ class _Judgement:
         expected = refusal.facts.get("expected")
         failed = Step(number, STEPS[number - 1], "failed", refusal.reason, None if expected is None else str(expected))
         for earlier in range(len(self._passed) + 1, number):  # steps 6 to 9 are taken together
-            self._pass(earlier, None, None)
+            judged = self._presented.certificates or earlier <= 3  # a denied identity needs no certificate
+            self._passed.append(Step(earlier, STEPS[earlier - 1], "passed" if judged else "not reached"))
         about = self._known if number > 2 or refusal.code in ("client_id_invalid", "sni_missing") else None
         return Verdict(
             Decision.DENY,

@@ -15,6 +15,7 @@ from shared.usecases.server_certificates import SERVERS_MAX
 from tests import certs
 from tests.certs import DAY, NOON, YEAR
 from tests.harness import Answer, Client, Service, make_service
+from tests.openssl import OpenSSL
 
 SERVERS = "/authentication/servercertificates"
 HOST = "mtxpd0.messaging.example.com"
@@ -127,7 +128,7 @@ def test_a_chain_in_any_order_is_sorted(
 
 def p12(passphrase: str | None) -> bytes:
     how = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
-    return pkcs12.serialize_key_and_certificates(b"server", SERVER.key, SERVER.cert, [INTERMEDIATE.cert], how)  # type: ignore[arg-type]
+    return pkcs12.serialize_key_and_certificates(b"server", SERVER.key, SERVER.cert, [INTERMEDIATE.cert], how)
 
 
 DER_KEY = SERVER.key.private_bytes(
@@ -250,6 +251,23 @@ def test_refusals_say_what_is_wrong_and_how_to_mend_it(operator: Client, case: s
     assert len(operator.get(SERVERS).ok()["results"]) == 1  # the default
     for secret in ("battery", PASSPHRASE, SERVER.key_pem.splitlines()[1]):
         assert secret not in refused.text
+
+
+def test_a_key_file_that_costs_too_much_to_open(operator: Client, openssl: OpenSSL) -> None:
+    """Its rounds are read before it is decrypted: nobody waits for millions of them."""
+    openssl.write("k.pem", SERVER.key_pem)
+    openssl("pkcs8 -topk8 -in k.pem -v2 aes-256-cbc -iter 70000 -passout pass:x -outform DER -out k.der")
+    rounds, many = bytes.fromhex("0203011170"), bytes.fromhex("02037fffff")  # INTEGER 70,000 and 8,388,607
+    encrypted = openssl.bytes("k.der")
+    assert rounds in encrypted
+    fields: dict[str, str | bytes] = {"certificate": SERVER.pem, "passphrase": "x"}
+    refused = operator.form(SERVERS, fields | {"privateKey": encrypted.replace(rounds, many)})
+    assert (refused.status, refused.code) == (422, "kdf_too_costly")
+    assert refused.json["detail"] == (
+        "Opening this key would cost 8,388,607 rounds; at most 1,000,000 is done here. "
+        "Re-encrypt the key with fewer rounds."
+    )
+    operator.form(SERVERS, fields | {"privateKey": encrypted}).ok(201)
 
 
 def test_a_self_signed_certificate_comes_with_a_warning(operator: Client) -> None:

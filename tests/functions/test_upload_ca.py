@@ -8,13 +8,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from functions.routes import PREFIX
 from shared.records import CAIndex
 from shared.repository import ca_index_place
 from shared.usecases.upload_ca import CAS_MAX, CAS_OF_ONE_NAME_MAX
 from tests import certs
 from tests.certs import DAY, NOON, YEAR
-from tests.harness import PREFIX, Client, Service, make_service
+from tests.harness import Client, Service, make_service
 from tests.openssl import OpenSSL
 
 CAS = "/authentication/cacertificates"
@@ -134,6 +136,10 @@ def test_ten_cas_of_one_name(operator: Client) -> None:
     assert operator.post(CAS, {"certificate": numbered(3).pem}).status == 200
     operator.delete(f"{CAS}/{made[0]}").ok(204)
     operator.post(CAS, {"certificate": numbered(10).pem}).ok(201)
+    assert operator.post(CAS, {"certificate": numbered(11).pem}).status == 409
+    for one in operator.get(CAS).ok()["results"]:
+        operator.delete(f"{CAS}/{one['id']}").ok(204)
+    assert operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["warnings"]  # the refused ones left nothing behind
 
 
 def test_names_that_differ_in_case_and_spacing_only_are_one_name(operator: Client) -> None:
@@ -189,7 +195,7 @@ FORGED = certs.certificate(
     signer=None,
     private=certs.key("P-256", 7),
     signing_key=certs.key("P-256", 8),
-    extensions=((certs.x509.BasicConstraints(True, None), True),),
+    extensions=((x509.BasicConstraints(True, None), True),),
 )
 
 REFUSALS = {
@@ -271,7 +277,7 @@ def test_an_intermediate_signed_with_sha1_is_refused_and_a_sha1_root_is_not(open
     openssl("req -new -newkey rsa:2048 -nodes -keyout i.key -out i.csr -subj", "/CN=Intermediate")
     openssl.write("ca.ext", "basicConstraints=CA:true\n")
     openssl("x509 -req -in i.csr -CA r.pem -CAkey r.key -CAcreateserial -days 30 -sha1 -extfile ca.ext -out i.pem")
-    root = certs.x509.load_pem_x509_certificate(openssl.bytes("r.pem"))
+    root = x509.load_pem_x509_certificate(openssl.bytes("r.pem"))
     service = make_service(tmp_path / "sha1", at=root.not_valid_before_utc + timedelta(hours=1))
     operator = service.client("operator")
     operator.post(CAS, {"certificate": openssl.read("r.pem")}).ok(201)

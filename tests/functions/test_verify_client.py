@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from shared.errors import StoreUnavailable
 from shared.records import CA, CAIndex, CAsOfOneName, Changed, Org
@@ -318,7 +319,7 @@ def test_an_sha1_leaf_is_refused(openssl: OpenSSL, tmp_path: Path) -> None:
     openssl("req -x509 -newkey rsa:2048 -nodes -keyout r.key -out r.pem -days 30 -subj", "/CN=Root")
     openssl("req -new -newkey rsa:2048 -nodes -keyout d.key -out d.csr -subj", "/CN=d:thermo:42")
     openssl("x509 -req -in d.csr -CA r.pem -CAkey r.key -CAcreateserial -days 30 -sha1 -out d.pem")
-    root = certs.x509.load_pem_x509_certificate(openssl.bytes("r.pem"))
+    root = x509.load_pem_x509_certificate(openssl.bytes("r.pem"))
     service = make_service(tmp_path / "sha1", at=root.not_valid_before_utc + timedelta(hours=1))
     service.client("operator").post(CAS, {"certificate": openssl.read("r.pem")}).ok(201)
     refused = ask(service.client("broker"), None, certificate=openssl.read("d.pem"))
@@ -598,6 +599,8 @@ def test_a_denied_identity(broker: Client, operator: Client, ca: str) -> None:
     level(operator, "TLS Optional")
     assert ask(broker, None)["code"] == "certificate_revoked"
     assert ask(broker, None, tls=False)["code"] == "certificate_revoked"
+    steps = [one["status"] for one in ask(broker, None, explain=True)["steps"]]
+    assert steps == ["passed"] * 3 + ["not reached"] * 5 + ["failed", "not reached"]  # there is no chain to judge
     assert ask(broker, None, clientId="d:mtxpd0:thermo:43")["decision"] == "continue"
 
 
@@ -642,7 +645,7 @@ class TestScale:
         for name in names:
             ca_id = f"{name}-{0:032x}"
             repository.create(
-                cas_place(service.org_id, name), CAsOfOneName({ca_id: CA(der=OTHER_ROOT.der, changed=stamp)})
+                cas_place(service.org_id, name), CAsOfOneName(cas={ca_id: CA(der=OTHER_ROOT.der, changed=stamp)})
             )
         repository.change(
             ca_index_place(service.org_id),

@@ -1,0 +1,261 @@
+"""One org never reads, changes or uses anything of another: not by an id, a path, a name, a key or a server name."""
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+
+from functions.endpoint import CONTRACTS
+from functions.routes import ANYBODY, ROUTES, Route
+from shared.records import Role
+from shared.usecases.orgs import export_lines
+from tests import certs
+from tests.harness import Answer, Client, Service
+
+CAS = "/authentication/cacertificates"
+SERVERS = "/authentication/servercertificates"
+DENY = "/authorization/denylist"
+SETTINGS = "/authorization/settings"
+VERIFY = "/authorization/verifyclient"
+THEIR_HOST = "other1.messaging.example.com"
+THEIR_ROOT = certs.ca("Their Root")
+THEIR_DEVICE = certs.leaf("d:thermo:42", THEIR_ROOT)
+
+
+class Theirs:
+    """Another org with one thing of each kind, and what it looks like in the store."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.org_id = service.other_org("other1")
+        self.operator = service.client("operator", self.org_id)
+        self.broker = service.client("broker", self.org_id)
+        post = self.operator.post
+        self.ca: str = post(CAS, {"certificate": THEIR_ROOT.pem, "comments": "their own words"}).ok(201)["id"]
+        server = certs.server(THEIR_HOST, THEIR_ROOT)
+        fields = {"certificate": server.pem, "privateKey": server.key_pem}
+        self.server: str = post(SERVERS, fields).ok(201)["id"]
+        self.active: str = post(SERVERS, {
+            "certificate": (two := certs.server(THEIR_HOST, THEIR_ROOT)).pem, "privateKey": two.key_pem
+        }).ok(201)["id"]  # fmt: skip
+        self.operator.put(f"{SERVERS}/active", {"id": self.active}).ok()
+        self.csr: str = post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256", "organization": "Their Company"}).ok(201)["id"]
+        denied = ({"kind": "identity", "value": "d:their:1"}, {"kind": "serial", "value": f"{self.ca}:5"})
+        self.denials: list[str] = [post(DENY, one).ok(201)["id"] for one in denied]
+        domains = {"enabled": True, "domains": ["iot.example.org"]}
+        self.operator.put(SETTINGS, {"customDomains": domains}).ok()
+        rules = [{"deviceType": "their", "level": "TLS Optional"}]
+        policy = {"default": "TLS with Client Certificate Authentication", "rules": rules}
+        self.operator.put("/authorization/connectionpolicy", policy).ok()
+        assert ask(self.broker)["decision"] == "allow"
+        service.flush()
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.ca, self.server, self.active, self.csr, *self.denials]
+
+    @property
+    def words(self) -> list[str]:
+        """What must not be told to anybody else."""
+        return [*self.ids, "Their", "their own words", "iot.example.org", THEIR_ROOT.fingerprint]
+
+    def dump(self) -> list[dict[str, Any]]:
+        """Every document of the org, as it is stored."""
+        self._service.flush()
+        lines = export_lines(self._service.app.tools, self.org_id)
+        return sorted(lines, key=lambda line: (str(line["partition"]), str(line["id"])))
+
+
+@pytest.fixture
+def theirs(service: Service) -> Theirs:
+    return Theirs(service)
+
+
+def ask(client: Client, **fields: Any) -> dict[str, Any]:
+    whole = {"serverName": THEIR_HOST, "clientId": "d:other1:thermo:42", "certificate": THEIR_DEVICE.pem, **fields}
+    found: dict[str, Any] = client.post(VERIFY, {k: v for k, v in whole.items() if v is not None}).ok()
+    return found
+
+
+def bodies(route: Route, theirs: Theirs, item: str) -> Iterator[dict[str, Any]]:
+    """What could be sent to a route to reach *item*."""
+    match route.handler:
+        case "generate_csr:generate_csr":
+            yield {"commonName": THEIR_HOST}
+        case "activate_server_cert:activate_server_cert":
+            yield {"id": item}
+        case "fulfill_csr:fulfill_csr":
+            server = certs.server(THEIR_HOST, THEIR_ROOT)
+            yield {"id": item, "certificate": server.pem}
+            yield {"certificate": server.pem}
+        case "manage_certificates:change_server":
+            yield {"comments": "mine now"}
+        case "manage_certificates:change_ca":
+            yield {"status": "inactive", "comments": "mine now"}
+        case "connection_policy:deny":
+            yield {"kind": "serial", "value": f"{item}:5"}
+        case "verify_client:verify_client":
+            for explain in (True, False):
+                yield {"serverName": THEIR_HOST, "certificate": THEIR_DEVICE.pem, "explain": explain}
+                yield {"clientId": "d:other1:thermo:42", "certificate": THEIR_DEVICE.pem, "explain": explain}
+        case _:
+            yield {}
+
+
+def queries(route: Route, item: str) -> Iterator[dict[str, str]]:
+    yield {}
+    takes = CONTRACTS[route.load].query
+    if "dryrun" in takes:
+        yield {"dryrun": "true"}
+    if "bookmark" in takes:
+        yield {"bookmark": item}
+
+
+def test_every_route_with_every_id_of_another_org(service: Service, theirs: Theirs) -> None:
+    """By every role, with the id in the path, in the body and as a bookmark: not found, or refused; nothing is told,
+    nothing is changed."""
+    before = theirs.dump()
+    members = [service.client(role) for role in Role]
+    told: list[str] = []
+    for route in ROUTES:
+        if route.roles == ANYBODY:
+            continue
+        for item in theirs.ids:
+            path = route.path.replace("{id}", item).replace("{serverName}", THEIR_HOST)
+            path = f"/{path}" if route.bare else path
+            for body in bodies(route, theirs, item):
+                sent = json.dumps(body).encode()
+                for member, query in product(members, queries(route, item)):
+                    answer = member.send(route.method, path, sent, headers={"if-match": "*"}, query=query)
+                    names_theirs = "{id}" in route.path or "{serverName}" in route.path
+                    reached = names_theirs and answer.status not in (400, 403, 404)
+                    if answer.status >= 500 or reached:
+                        told.append(f"{route.method} {path} {body}: {answer.status} {answer.text}")
+                    # what was asked may be said again, and nothing else of theirs
+                    known = f"{item} {json.dumps(body)}"
+                    told += [
+                        f"{route.method} {path} {body} tells {word}: {answer.text}"
+                        for word in theirs.words
+                        if word in answer.text and word not in known
+                    ]
+    assert told == []
+    assert theirs.dump() == before
+
+
+def test_lists_and_activity_show_ones_own_only(service: Service, theirs: Theirs, operator: Client) -> None:
+    own = operator.post(CAS, {"certificate": certs.ca("Own").pem}).ok(201)["id"]
+    assert [one["id"] for one in operator.get(CAS).ok()["results"]] == [own]
+    assert [one["id"] for one in operator.get(SERVERS).ok()["results"]] == ["default"]
+    assert operator.get(DENY).ok()["results"] == []
+    assert {one["who"] for one in operator.get("/activity").ok()["results"]} == {"admin", operator.key}
+    assert own not in theirs.operator.get("/activity").text
+
+
+def test_activating_or_fulfilling_what_is_anothers(theirs: Theirs, operator: Client) -> None:
+    """404, word for word as for an id that nobody has."""
+    before = theirs.dump()
+
+    def both(send: Any) -> None:
+        answers: list[Answer] = [send(one) for one in (theirs.server, "0" * 32)]
+        assert [one.status for one in answers] == [404, 404]
+        assert answers[0].text == answers[1].text
+
+    both(lambda one: operator.put(f"{SERVERS}/active", {"id": one}))
+    both(lambda one: operator.post("/activateServerCert", {"id": one}))
+    both(lambda one: operator.post("/fulfillCSR", {"id": one, "certificate": THEIR_DEVICE.pem}))
+    both(lambda one: operator.post(f"{SERVERS}/{one}/renewal", {}))
+    both(lambda one: operator.get(f"{SERVERS}/{one}/pem"))
+    both(lambda one: operator.get(f"{SERVERS}/{one}/csr"))
+    both(lambda one: operator.delete(f"{SERVERS}/{one}"))
+    assert operator.get(f"{SERVERS}/active").ok()["active"] == "default"
+    assert theirs.dump() == before
+
+
+def test_another_orgs_devices(service: Service, theirs: Theirs, broker: Client, operator: Client) -> None:
+    """A key of one org gets `org_mismatch` about another's devices, however it asks; and its own sightings tell
+    nothing to the other."""
+    before = theirs.dump()
+    no_sni = service.client("broker", no_sni=True)
+    only_mine = service.platform("broker", orgs=[service.org_id])
+    for client in (broker, no_sni, only_mine):
+        for fields in (
+            {},
+            {"clientId": None},
+            {"serverName": None},
+            {"serverName": None, "tls": False},
+            {"serverName": "other1.messaging.iot.example.org"},
+            {"serverName": THEIR_HOST.upper()},
+        ):
+            found = ask(client, **fields)
+            if client is no_sni and "clientId" in fields:
+                assert (found["code"], found["orgId"]) == ("no_trusted_ca", service.org_id)  # its own org is judged
+                continue
+            assert (found["decision"], found["code"], found["orgId"]) == (
+                "deny",
+                "org_mismatch",
+                client.key[2:8] if client is not only_mine else None,
+            )
+            assert found["identity"] is None
+    found = ask(broker, serverName=service.host(), clientId="d:other1:thermo:42")
+    assert found["code"] == "org_mismatch"
+    assert theirs.dump() == before
+
+
+def test_a_shared_custom_domain_gives_nothing_of_anothers(service: Service, theirs: Theirs, operator: Client) -> None:
+    """Both list it: the first label still names the org, and a certificate must be for one's own host."""
+    domains = {"enabled": True, "domains": ["iot.example.org"]}
+    operator.put(SETTINGS, {"customDomains": domains}).ok()
+    name = "other1.messaging.iot.example.org"
+    assert ask(service.client("broker"), serverName=name)["code"] == "org_mismatch"
+    one = certs.server(name, THEIR_ROOT)
+    refused = operator.post(SERVERS, {"certificate": one.pem, "privateKey": one.key_pem})
+    assert refused.code == "host_mismatch"
+    assert operator.post(f"{SERVERS}/csr", {"commonName": name}).code == "host_not_allowed"
+
+
+def test_ones_own_ca_vouches_for_nobody_elsewhere(service: Service, theirs: Theirs) -> None:
+    """A device of one org that names the other's host is no device there, though its certificate is good at home."""
+    root = certs.ca("Own")
+    service.client("operator").post(CAS, {"certificate": root.pem}).ok(201)
+    device = certs.leaf("d:thermo:42", root).pem
+    everybody = service.platform("broker")
+    home = {"serverName": service.host(), "clientId": "d:mtxpd0:thermo:42"}
+    assert ask(everybody, certificate=device, **home)["decision"] == "allow"
+    assert ask(everybody, certificate=device)["code"] == "untrusted_issuer"
+    assert ask(everybody, certificate=device, serverName=service.host())["code"] == "org_mismatch"
+    assert ask(everybody, **home)["code"] == "untrusted_issuer"
+
+
+def test_one_orgs_deny_list_is_its_own(service: Service, theirs: Theirs, operator: Client) -> None:
+    """Denying another org's certificate, device or CA does nothing to it there."""
+    before = theirs.dump()
+    for body in (
+        {"certificate": THEIR_DEVICE.pem},
+        {"certificate": THEIR_ROOT.pem},
+        {"kind": "identity", "value": "d:thermo:42"},
+    ):
+        operator.post(DENY, body).ok(201)
+    assert operator.post(DENY, {"kind": "serial", "value": f"{theirs.ca}:1"}).status == 404
+    assert theirs.dump() == before
+    assert ask(theirs.broker)["decision"] == "allow"
+
+
+def test_a_key_that_claims_another_org(service: Service, theirs: Theirs, operator: Client) -> None:
+    """The org is in the key's name, so a changed name is another key, and nobody's."""
+    forged = Client(service.app, operator.key.replace("mtxpd0", "other1"), operator.token)
+    swapped = Client(service.app, theirs.operator.key, operator.token)
+    for client in (forged, swapped):
+        assert client.get(CAS).status == 401
+        assert client.post(VERIFY, {}).status == 401
+
+
+def test_a_body_cannot_say_for_whom_it_is(theirs: Theirs, operator: Client) -> None:
+    """The org comes from the key: a field or header that names another is unknown, or nothing."""
+    before = theirs.dump()
+    for name in ("org", "orgId", "org_id"):
+        assert operator.post(CAS, {"certificate": THEIR_ROOT.pem, name: "other1"}).code == "unknown_field"
+    own = operator.send("GET", "/session", headers={"x-org-id": "other1", "host": THEIR_HOST}, query={"org": "other1"})
+    assert own.ok()["org"] == "mtxpd0"
+    assert theirs.dump() == before

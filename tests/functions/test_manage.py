@@ -1,0 +1,360 @@
+"""manageCertificates over HTTP: lists, records, their versions, downloads, dry runs, previews."""
+
+import base64
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
+
+from tests import certs
+from tests.certs import DAY, NOON
+from tests.harness import Client, Service
+from tests.openssl import OpenSSL
+
+CAS = "/authentication/cacertificates"
+SERVERS = "/authentication/servercertificates"
+PREVIEW = "/authentication/preview"
+DENY = "/authorization/denylist"
+HOST = "mtxpd0.messaging.example.com"
+ROOT = certs.ca("Root")
+DEVICE = certs.leaf("d:thermo:42", ROOT)
+
+
+def add_ca(operator: Client, number: int, name: str | None = None) -> str:
+    """A CA of a name of its own, or one more of *name*."""
+    one = certs.ca(name or f"CA {number}", private=certs.key("P-256", 600 + number))
+    found: str = operator.post(CAS, {"certificate": one.pem}).ok(201)["id"]
+    return found
+
+
+def add_server(operator: Client, number: int) -> str:
+    one = certs.server(HOST, private=certs.key("P-256", 700 + number))
+    fields = {"certificate": one.pem, "privateKey": one.key_pem}
+    found: str = operator.post(SERVERS, fields).ok(201)["id"]
+    return found
+
+
+def add_denial(operator: Client, number: int) -> str:
+    found: str = operator.post(DENY, {"kind": "identity", "value": f"d:thermo:{number}"}).ok(201)["id"]
+    return found
+
+
+def read_all(client: Client, path: str, limit: int, between: Callable[[int], None] = lambda _: None) -> list[str]:
+    """Ids of a whole list, page by page; *between* is called with the number of pages read so far."""
+    ids: list[str] = []
+    bookmark, pages = "", 0
+    while True:
+        query = {"limit": str(limit), **({"bookmark": bookmark} if bookmark else {})}
+        page = client.get(path, query=query).ok()
+        assert len(page["results"]) <= limit
+        ids += [one["id"] for one in page["results"]]
+        pages += 1
+        if page["bookmark"] is None:
+            return ids
+        bookmark = page["bookmark"]
+        between(pages)
+        assert pages < 100
+
+
+# -------------------------------------------------------------------------------------------------------- lists
+
+
+LISTS: dict[str, Callable[[Client, int], str]] = {CAS: add_ca, SERVERS: add_server, DENY: add_denial}
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_list_is_read_to_its_end(operator: Client, viewer: Client, path: str, limit: int) -> None:
+    """Ordered by id, each once, `default` first; the last page has no bookmark."""
+    made = sorted(LISTS[path](operator, number) for number in range(6))
+    expected = ["default", *made] if path == SERVERS else made
+    assert read_all(viewer, path, limit) == expected
+    assert read_all(viewer, path, len(expected)) == expected
+    assert [one["id"] for one in viewer.get(path).ok()["results"]] == expected
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_list_is_read_to_its_end_under_changes(operator: Client, path: str, limit: int) -> None:
+    """What was there all the time is told exactly once, also when the very entry at which a page ended is deleted."""
+    made = sorted(LISTS[path](operator, number) for number in range(8))
+    gone: set[str] = set()
+
+    def delete_the_last_told(pages: int) -> None:
+        told = made[: pages * limit - (path == SERVERS)]
+        if told and told[-1] not in gone:
+            operator.delete(f"{path}/{told[-1]}").ok(204)
+            gone.add(told[-1])
+
+    ids = read_all(operator, path, limit, delete_the_last_told)
+    assert len(gone) > 1
+    assert ids == (["default", *made] if path == SERVERS else made)
+
+
+def test_cas_of_one_name_across_pages(operator: Client) -> None:
+    """Those of one subject lie together; a page may end in their middle, or at the last of them."""
+    made = sorted([*(add_ca(operator, n, "Same") for n in range(5)), add_ca(operator, 6), add_ca(operator, 7)])
+    for limit in (1, 2, 3, 5):
+        assert read_all(operator, CAS, limit) == made
+
+
+def test_serials_of_one_issuer_across_pages(operator: Client) -> None:
+    """Several entries of the deny list may share their look-up, or begin alike."""
+    issuers = [add_ca(operator, n, "Same") for n in range(3)]
+    made = sorted(
+        operator.post(DENY, {"kind": "serial", "value": f"{issuer}:{serial}"}).ok(201)["id"]
+        for issuer in issuers
+        for serial in ("1", "10", "1a")
+    )
+    for limit in (1, 2, 4):
+        assert read_all(operator, DENY, limit) == made
+
+
+@pytest.mark.parametrize("path", [*LISTS, "/activity"])
+def test_what_a_list_does_not_take(viewer: Client, path: str) -> None:
+    for query in ("limit=0", "limit=201", "limit=x", "limit=", "limit=-1", "limit=1e2", "limit=٣"):
+        refused = viewer.get(f"{path}?{query}")
+        assert (refused.status, refused.code) == (400, "wrong_value")
+        assert refused.json["violations"][0]["field"] == "limit"
+    for bookmark in ("x" * 201, "../../org", "a\0b", "\x1f", "é", "a/b"):
+        refused = viewer.get(path, query={"bookmark": bookmark})
+        assert (refused.status, refused.json["violations"][0]["field"]) == (400, "bookmark")
+
+
+# ----------------------------------------------------------------------------------------- records and versions
+
+
+def test_describing_a_ca(service: Service, operator: Client) -> None:
+    """Comments and status; what is not sent stays; the stamp tells who and when; nothing new is no new version."""
+    ca = operator.post(CAS, {"certificate": ROOT.pem, "comments": "first"})
+    path = f"{CAS}/{ca.json['id']}"
+    assert operator.get(path).etag == ca.etag
+    service.clock.now += timedelta(hours=1)
+    other = service.client("operator")
+    after = other.put(path, {"comments": "second"}, version=ca.etag)
+    assert after.ok()["comments"] == "second"
+    assert after.json["status"] == "active"
+    assert (after.json["createdBy"], after.json["updatedBy"]) == (operator.key, other.key)
+    assert (after.json["createdAt"], after.json["updatedAt"]) == ("2026-06-01T12:00:00Z", "2026-06-01T13:00:00Z")
+    assert after.etag == f'"{after.json["version"]}"' != ca.etag
+    same = other.put(path, {"comments": "second", "status": "active"}, version=after.etag)
+    assert (same.ok()["version"], other.put(path, {}).etag) == (after.json["version"], after.etag)
+
+
+def test_describing_a_server_certificate(operator: Client) -> None:
+    one = add_server(operator, 1)
+    path = f"{SERVERS}/{one}"
+    before = operator.get(path)
+    after = operator.put(path, {"comments": "spring"}, version=before.etag)
+    assert after.ok()["comments"] == "spring"
+    assert operator.get(path).etag == after.etag != before.etag
+    assert operator.put(path, {"comments": "spring"}, version=after.etag).etag == after.etag
+
+
+@pytest.mark.parametrize("kind", ["ca", "server"])
+def test_a_change_names_the_version_it_is_based_on(service: Service, operator: Client, kind: str) -> None:
+    """428 without If-Match; 412 with an old one, naming who changed it and when; `*` overrides; nothing is lost."""
+    path = f"{CAS}/{add_ca(operator, 1)}" if kind == "ca" else f"{SERVERS}/{add_server(operator, 1)}"
+    seen = operator.get(path).etag
+    missing = operator.put(path, {"comments": "mine"}, version=None)
+    assert (missing.status, missing.code) == (428, "precondition_required")
+    service.clock.now += timedelta(minutes=90)
+    other = service.client("operator")
+    other.put(path, {"comments": "theirs"}, version=seen).ok()
+    stale = operator.put(path, {"comments": "mine"}, version=seen)
+    assert (stale.status, stale.code) == (412, "stale")
+    assert stale.json["detail"].startswith(f"{other.key} changed this at 1 Jun 2026, 13:30 UTC.")
+    assert operator.delete(path, version=seen).status == 412
+    assert operator.get(path).ok()["comments"] == "theirs"
+    assert operator.put(path, {"comments": "mine"}, version="*").ok()["comments"] == "mine"
+    for malformed in ('W/"abc"', '"a", "b"', '""', "a b", "\x00"):
+        refused = operator.put(path, {"comments": "x"}, version=malformed)
+        assert (refused.status, refused.code) == (400, "wrong_value")
+    operator.delete(path, version=operator.get(path).etag).ok(204)
+    assert operator.get(path).status == 404
+
+
+def test_a_thing_deleted_and_made_again_has_a_new_version(operator: Client) -> None:
+    first = operator.post(CAS, {"certificate": ROOT.pem})
+    path = f"{CAS}/{first.json['id']}"
+    operator.delete(path).ok(204)
+    assert operator.post(CAS, {"certificate": ROOT.pem}).etag != first.etag
+    assert operator.put(path, {"comments": "x"}, version=first.etag).status == 412
+
+
+def test_what_a_change_does_not_take(operator: Client) -> None:
+    path = f"{CAS}/{add_ca(operator, 1)}"
+    for body in ({"status": "deleted"}, {"status": "ACTIVE"}, {"comments": 5}, {"subject": "CN=x"}):
+        assert operator.put(path, body).status == 400
+    assert operator.put(f"{SERVERS}/{add_server(operator, 1)}", {}).code == "missing_field"
+
+
+def test_what_is_not_there(operator: Client) -> None:
+    """404 with one code, whatever the id looks like."""
+    known = add_ca(operator, 1)
+    for path in (f"{CAS}/{'0' * 16}-{'0' * 32}", f"{CAS}/{known[:16]}-{'0' * 32}", f"{CAS}/{known[:16]}"):
+        for answer in (
+            operator.get(path),
+            operator.get(f"{path}/pem"),
+            operator.put(path, {}),
+            operator.delete(path),
+            operator.delete(f"{path}?dryrun=true"),
+        ):
+            assert (answer.status, answer.code) == (404, "not_found")
+    for tail in ("", "/pem", "/csr"):
+        assert operator.get(f"{SERVERS}/{'0' * 32}{tail}").code == "not_found"
+
+
+def test_downloads(operator: Client, viewer: Client) -> None:
+    """A CA, and a server certificate with its chain, as PEM files."""
+    ca = operator.post(CAS, {"certificate": base64.b64encode(ROOT.der).decode()}).ok(201)["id"]
+    file = viewer.get(f"{CAS}/{ca}/pem")
+    assert (file.status, file.text, file.reply.content_type) == (200, ROOT.pem, "application/x-pem-file")
+    assert file.reply.headers["Content-Disposition"] == f'attachment; filename="{ca}.pem"'
+    server = certs.server(HOST, ROOT)
+    fields = {"certificate": certs.bundle(ROOT, server), "privateKey": server.key_pem}
+    one = operator.post(SERVERS, fields).ok(201)["id"]
+    assert viewer.get(f"{SERVERS}/{one}/pem").text == certs.bundle(server, ROOT)
+    assert viewer.get(f"{SERVERS}/{one}/csr").code == "not_found"
+
+
+# ---------------------------------------------------------------------------------------------- use and dry run
+
+
+def connect(broker: Client, device: certs.Issued = DEVICE) -> str:
+    found: str = broker.post("/verifyClient", {"serverName": HOST, "certificate": device.pem}).ok()["decision"]
+    return found
+
+
+def test_when_a_ca_was_used(service: Service, operator: Client, broker: Client) -> None:
+    """lastUsed and the connections of the last 30 days, once what waits behind the answers is written."""
+    ca = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
+    assert connect(broker) == "allow"
+    service.clock.now += timedelta(hours=2)
+    connect(broker)
+    connect(broker, certs.leaf("d:thermo:42", certs.ca("Stranger")))  # a refusal is no use of it
+    assert operator.get(f"{CAS}/{ca}").ok()["lastUsed"] is None
+    service.flush()
+    found = operator.get(f"{CAS}/{ca}").ok()
+    assert (found["lastUsed"], found["connections30d"]) == ("2026-06-01T14:00:00Z", 2)
+    [listed] = operator.get(CAS).ok()["results"]
+    assert (listed["lastUsed"], listed["connections30d"]) == ("2026-06-01T14:00:00Z", 2)
+    service.clock.now += 10 * DAY
+    connect(broker)
+    service.flush()
+    assert operator.get(f"{CAS}/{ca}").ok()["connections30d"] == 3
+    service.clock.now += 25 * DAY
+    found = operator.get(f"{CAS}/{ca}").ok()
+    assert (found["lastUsed"], found["connections30d"]) == ("2026-06-11T14:00:00Z", 1)
+
+
+def test_explaining_is_no_use(service: Service, operator: Client, viewer: Client) -> None:
+    ca = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
+    fields = {"serverName": HOST, "certificate": DEVICE.pem, "explain": True}
+    assert viewer.post("/verifyClient", fields).ok()["decision"] == "allow"
+    service.flush()
+    assert operator.get(f"{CAS}/{ca}").ok()["lastUsed"] is None
+
+
+def test_what_deleting_a_ca_would_touch(service: Service, operator: Client, broker: Client) -> None:
+    """`?dryrun=true` tells its use and which active CA of the same name and key vouches for its devices still."""
+    old, new = certs.ca("Root"), certs.ca("Root")
+    ids = [operator.post(CAS, {"certificate": one.pem}).ok(201)["id"] for one in (old, new)]
+    add_ca(operator, 1, "Root")  # same name, another key: vouches for none of them
+    connect(broker, certs.leaf("d:thermo:42", old))
+    service.flush()
+    used, spare = ids if operator.get(f"{CAS}/{ids[0]}").ok()["lastUsed"] else ids[::-1]
+    told = {"connections30d": 1, "lastUsed": "2026-06-01T12:00:00Z", "alsoVouchedBy": [spare]}
+    assert operator.delete(f"{CAS}/{used}?dryrun=true").ok() == told
+    assert operator.put(f"{CAS}/{used}?dryrun=true", {"status": "inactive"}).ok() == told
+    assert operator.get(f"{CAS}/{used}").ok()["status"] == "active"
+    operator.put(f"{CAS}/{spare}", {"status": "inactive"}).ok()
+    assert operator.delete(f"{CAS}/{used}?dryrun=true").ok()["alsoVouchedBy"] == []
+    assert operator.delete(f"{CAS}/{spare}?dryrun=true").ok() == {
+        "connections30d": 0,
+        "lastUsed": None,
+        "alsoVouchedBy": [used],
+    }
+    operator.put(f"{CAS}/{spare}", {"status": "active"}).ok()
+    operator.delete(f"{CAS}/{used}").ok(204)
+    assert connect(broker, certs.leaf("d:thermo:42", old)) == "allow"  # as the dry run said
+
+
+def test_a_dry_run_is_true_or_false(operator: Client) -> None:
+    ca = add_ca(operator, 1)
+    assert operator.delete(f"{CAS}/{ca}?dryrun=maybe").code == "wrong_value"
+    assert operator.get(f"{CAS}/{ca}").status == 200
+
+
+# -------------------------------------------------------------------------------------------------------- preview
+
+
+def preview(client: Client, certificate: str | bytes) -> Any:
+    if isinstance(certificate, bytes):
+        return client.form(PREVIEW, {"certificate": certificate}).ok()
+    return client.post(PREVIEW, {"certificate": certificate}).ok()
+
+
+def test_preview_of_a_ca(service: Service, viewer: Client) -> None:
+    """Its fields, and what it would be accepted as; nothing is saved."""
+    viewer.get("/session").ok()
+    writes = service.store.calls["put"]
+    found = preview(viewer, ROOT.pem)
+    assert (found["subject"], found["issuer"], found["selfSigned"]) == ("CN=Root", "CN=Root", True)
+    assert found["fingerprintSha256"] == ROOT.fingerprint
+    assert (found["ca"]["accepted"], found["server"]["accepted"]) == (True, False)
+    assert found["server"]["code"] == "host_mismatch"
+    assert preview(viewer, ROOT.der) == found
+    assert service.store.calls["put"] == writes
+
+
+def test_preview_of_a_server_certificate(viewer: Client) -> None:
+    """With the warnings that an upload would bring."""
+    found = preview(viewer, certs.server(HOST, ROOT).pem)
+    assert (found["names"], found["selfSigned"]) == ([HOST], False)
+    assert (found["ca"]["accepted"], found["ca"]["code"]) == (False, "not_a_ca")
+    assert found["ca"]["message"] == "Not a CA: it does not say CA:TRUE. Choose its issuer, CN=Root."
+    assert found["server"]["accepted"] is True
+    assert [one["code"] for one in found["server"]["warnings"]] == ["chain_incomplete"]
+
+
+def test_preview_of_others(viewer: Client) -> None:
+    """A device's, an expired CA, a chain, one with a key no server may have."""
+    device = preview(viewer, DEVICE.pem)
+    assert (device["ca"]["code"], device["server"]["code"]) == ("not_a_ca", "host_mismatch")
+    assert preview(viewer, certs.ca("Old", not_after=NOON - DAY).pem)["ca"]["code"] == "certificate_expired"
+    chain = preview(viewer, certs.bundle(certs.server(HOST, ROOT), ROOT))
+    assert (chain["ca"]["code"], chain["server"]["accepted"]) == ("several_certificates", True)
+    p7b = pkcs7.serialize_certificates([certs.server(HOST, ROOT).cert, ROOT.cert], serialization.Encoding.PEM)
+    assert preview(viewer, p7b)["server"]["accepted"] is True
+    edwards = preview(viewer, certs.ca("Ed", private=certs.key("Ed25519")).pem)
+    assert (edwards["ca"]["accepted"], edwards["server"]["code"]) == (True, "key_unsupported")
+
+
+def test_preview_of_what_is_no_certificate(viewer: Client, openssl: OpenSSL) -> None:
+    """422 with the code that an upload would have; a private key is not said again."""
+    openssl("req -new -newkey rsa:2048 -nodes -keyout k.pem -out r.pem -subj", "/CN=Request")
+    openssl("req -in r.pem -outform DER -out r.der")
+    p12 = pkcs12.serialize_key_and_certificates(
+        b"x",
+        certs.key("P-256", 1),
+        certs.server(HOST, private=certs.key("P-256", 1)).cert,
+        None,
+        serialization.NoEncryption(),
+    )
+    for sent, code in (
+        (ROOT.key_pem.encode(), "private_key_given"),
+        (openssl.bytes("r.pem"), "csr_given"),
+        (openssl.bytes("r.der"), "csr_given"),
+        (p12, "not_a_certificate"),
+        (b"hello", "not_a_certificate"),
+        (b"", "not_a_certificate"),
+        (bytes(range(256)), "not_a_certificate"),
+        (ROOT.der[:-5], "not_a_certificate"),
+    ):
+        refused = viewer.form(PREVIEW, {"certificate": sent})
+        assert (refused.status, refused.code) == (422, code)
+        assert ROOT.key_pem.splitlines()[1] not in refused.text
