@@ -24,10 +24,10 @@ WRAPPER = "libnss_wrapper.so"  # lets mosquitto_pub dial 127.0.0.1 and still say
 
 
 def main() -> int:
-    missing = _missing()
-    if missing:
+    lacking = missing()
+    if lacking:
         print("The demo needs programs that are not on this machine. On Debian or Ubuntu:")
-        print(f"\n    sudo apt-get install {' '.join(sorted(missing))}\n")
+        print(f"\n    sudo apt-get install {' '.join(sorted(lacking))}\n")
         return 1
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mqtt-trust-demo-") as folder:
@@ -47,7 +47,7 @@ def main() -> int:
     return 0
 
 
-def _missing() -> set[str]:
+def missing() -> set[str]:
     packages = set()
     for name, package in PROGRAMS.items():
         try:

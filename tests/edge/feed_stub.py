@@ -22,6 +22,8 @@ class FeedStub:
     page: int = 500
     fetched: list[str] = field(default_factory=list)
     served: dict[str, str] = field(default_factory=dict)
+    withdrawn: list[dict[str, str]] = field(default_factory=list)
+    missed: bool = False
 
     @property
     def url(self) -> str:
@@ -44,6 +46,8 @@ class FeedStub:
         if parts.path == "/edge/v1/served":
             self.served.update({one["serverName"]: one["version"] for one in body["hosts"]})
             return 200, {"taken": len(body["hosts"]), "stale": []}
+        if parts.path == "/edge/v1/withdrawals":
+            return 200, self._withdrawals(parse_qs(parts.query).get("since", [""])[0])
         name = unquote(parts.path.rpartition("/")[2])
         self.fetched.append(name)
         if name in self.failing:
@@ -52,6 +56,13 @@ class FeedStub:
             return 404, {"detail": "none"}
         version, chain, key = self.hosts[name]
         return 200, {"serverName": name, "org": "x", "version": version, "certificate": chain, "privateKey": key}
+
+    def _withdrawals(self, since: str) -> Any:
+        told = self.withdrawn[int(since or len(self.withdrawn)) :][: self.page]
+        head = int(since) + len(told) if since else len(self.withdrawn)
+        more = head < len(self.withdrawn)
+        missed, self.missed = self.missed, False
+        return {"head": str(head), "withdrawals": told, "more": more, "missed": missed}
 
     def _page(self, since: str) -> Any:
         everything = not since or since.startswith("all")
