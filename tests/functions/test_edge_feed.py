@@ -401,9 +401,9 @@ def test_an_orgs_edge_sees_its_own_hosts_only(service: Service) -> None:
     edge = Edge(service.client("edge"))
     edge.follow()
     assert list(edge.serves) == [HOST]
+    assert edge.client.get(f"{HOSTS}/{service.host('other1')}").status == 404
     set_suspended(service.app.tools, "other1", True)
     assert edge.follow() == []
-    assert edge.client.get(f"{HOSTS}/{service.host('other1')}").status == 404
 
 
 def test_a_platform_edge_may_be_for_some_orgs(service: Service) -> None:
@@ -412,6 +412,7 @@ def test_a_platform_edge_may_be_for_some_orgs(service: Service) -> None:
     edge = Edge(service.platform("edge", orgs=["other1", "other3"]))
     edge.follow()
     assert sorted(edge.serves) == [service.host("other1"), service.host("other3")]
+    assert edge.client.get(f"{HOSTS}/{service.host('other2')}").status == 404
     set_suspended(service.app.tools, "other2", True)
     set_suspended(service.app.tools, "other3", True)
     assert edge.follow() == [service.host("other3")]
