@@ -86,8 +86,6 @@ class Deployment:
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Everything in infra/terraform/aws, applied to an empty moto, and destroyed at the end."""
     machine.terraform()
-    if not (machine.ROOT / "shared/adapters/dynamodb_store.py").exists():
-        pytest.skip("shared/adapters/dynamodb_store.py is not part of this release")
     folder = tmp_path_factory.mktemp("aws")
     packages = folder / "packages"
     for function in FUNCTIONS:
