@@ -31,7 +31,8 @@ class Findings:
     Args:
         lost: acknowledged changes that are not there.
         halves: things of which a part is missing.
-        leftovers: what a sweep may take away: bodies that no index names, places taken in the index for nothing.
+        leftovers: what a call that was cut short may leave, and a sweep must mend: bodies that no index names, places
+            taken in the index for nothing.
     """
 
     lost: list[str] = field(default_factory=list)
@@ -115,7 +116,7 @@ def _cas_whole(found: Findings, org: Org, cas: dict[str, str], index: CAIndex) -
     found.halves += [f"the index misses the CA {one}" for one in cas if one not in index.cas]
     found.leftovers += [f"a place in the index for the CA {one}" for one in index.cas if one not in cas]
     if cas and not org.has_ca:
-        found.halves.append("there are CAs, and devices need not send SNI")
+        found.leftovers.append("there are CAs, and devices need not send SNI")
     if not cas and org.has_ca:
         found.leftovers.append("there is no CA, and devices must send SNI")
 

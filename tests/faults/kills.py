@@ -15,7 +15,6 @@ from tests import server
 from tests.faults.check import check
 from tests.faults.load import Access, Load
 
-_SETTINGS: Final = {"TRUST_RATE_PER_MINUTE": "1000000", "TRUST_METRICS": "off", "TRUST_LOG": "ERROR"}
 _HOST: Final = "demo01.messaging.internetofthings.ibmcloud.com"
 _UNDER_LOAD: Final = (0.05, 0.4)  # seconds between the load's begin and the kill
 
@@ -60,7 +59,7 @@ def kill_again_and_again(folder: Path, count: int) -> Kills:
     load: Load | None = None
     for number in range(count + 1):
         began = time.monotonic()
-        running = server.start(folder, **_SETTINGS)
+        running = server.start(folder, TRUST_RATE_PER_MINUTE="1000000", TRUST_METRICS="off", TRUST_LOG="ERROR")
         told.starts.append(time.monotonic() - began)
         try:
             address = f"127.0.0.1:{running.port}"

@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -181,6 +181,27 @@ class History:
             self.wrong.append(what)
 
 
+@dataclass(frozen=True)
+class Span:
+    """Makes certificates that are valid while this runs."""
+
+    before: datetime
+    after: datetime
+
+    @classmethod
+    def around(cls, now: datetime) -> "Span":
+        return cls(now - timedelta(days=2), now + timedelta(days=300))
+
+    def ca(self, name: str, private: certs.PrivateKey | None = None) -> certs.Issued:
+        return certs.ca(name, private=private, not_before=self.before, not_after=self.after)
+
+    def leaf(self, name: str, signer: certs.Issued) -> certs.Issued:
+        return certs.leaf(name, signer, not_before=self.before, not_after=self.after)
+
+    def server(self, host: str, private: certs.PrivateKey) -> certs.Issued:
+        return certs.server(host, private=private, not_before=self.before, not_after=self.after)
+
+
 @dataclass
 class Load:
     """See the module."""
@@ -188,12 +209,11 @@ class Load:
     address: str
     access: Access
     history: History
+    span: "Span"
     root: certs.Issued  # a CA that stays, and whose device must be let in
     device: certs.Issued
     stranger: certs.Issued
     denied: certs.Issued  # a device of the CA that stays, on the deny list
-    before: datetime
-    after: datetime
     stop: threading.Event = field(default_factory=threading.Event)
     workers: list["_Changer | _Asker | _Reader"] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
@@ -201,20 +221,17 @@ class Load:
     @classmethod
     def on(cls, address: str, access: Access) -> "Load":
         """Prepare *access*'s org, through *address* (host:port), while all is well. Raises: AssertionError."""
-        now = datetime.now(UTC)
-        span = {"not_before": now - timedelta(days=2), "not_after": now + timedelta(days=300)}
-        root = certs.ca(f"Root of {access.org_id}", **span)
-        other = certs.ca("Somebody else's", **span)
+        span = Span.around(datetime.now(UTC))
+        root, other = span.ca(f"Root of {access.org_id}"), span.ca("Somebody else's")
         load = cls(
             address,
             access,
             History(),
+            span,
             root,
-            certs.leaf("d:thermo:1", root, **span),
-            certs.leaf("d:thermo:1", other, **span),
-            certs.leaf("d:thermo:2", root, **span),
-            span["not_before"],
-            span["not_after"],
+            device=span.leaf("d:thermo:1", root),
+            stranger=span.leaf("d:thermo:1", other),
+            denied=span.leaf("d:thermo:2", root),
         )
         operator = Caller(lambda: address, access.operator)
         _must(operator("POST", CAS, {"certificate": root.pem}), 201)
@@ -247,9 +264,6 @@ class Load:
         for one in self.threads:
             one.join(60)
             assert not one.is_alive(), "a call was never answered"
-
-    def span(self) -> Mapping[str, datetime]:
-        return {"not_before": self.before, "not_after": self.after}
 
 
 def _must(told: Told, status: int) -> Any:
@@ -406,7 +420,7 @@ class _Changer:
             return self._delete_ca()
         load = self._load
         private = certs.key("P-256", 3000 + self._seed % 1000)
-        issued = certs.ca(f"CA {self._seed} {self._number()}", private=private, **load.span())  # type: ignore[arg-type]
+        issued = load.span.ca(f"CA {self._seed} {self._number()}", private)
         thing = self._own(Thing("ca", ca_id(issued.cert), {ABSENT}))
         told = self._call("POST", CAS, {"certificate": issued.pem})
         thing.was(told, "active")
@@ -418,32 +432,41 @@ class _Changer:
 
     def _change_ca(self) -> None:
         if not self._cas:
-            return
+            return None
         thing, issued = self._draw.choice(self._cas)
+        if ABSENT in thing.may_be:
+            return self._delete_ca()
         status = self._draw.choice(("active", "inactive"))
         told = self._call("PUT", f"{CAS}/{thing.id}", {"status": status})
         self._settle(thing, told, status)
         self._look_at(thing, issued)
+        return None
 
     def _delete_ca(self) -> None:
         if not self._cas:
             return
-        thing, issued = self._cas.pop(self._draw.randrange(len(self._cas)))
+        thing, issued = self._draw.choice(self._cas)
         told = self._call("DELETE", f"{CAS}/{thing.id}")
         self._must_tell(told, "deleteCA", thing.id)
         self._settle(thing, told, ABSENT)
+        if told.unknown:
+            thing.may_be.add("inactive")  # it is deactivated first; the same call again finishes it
+        else:
+            self._cas.remove((thing, issued))
         self._look_at(thing, issued)
 
     def _look_at(self, thing: Thing, issued: certs.Issued) -> None:
         """A change is in force at the next connection."""
-        device = certs.leaf("d:thermo:7", issued, **self._load.span())  # type: ignore[arg-type]
+        device = self._load.span.leaf("d:thermo:7", issued)
         may_enter, must_enter = "active" in thing.may_be, thing.may_be == {"active"}
         about = f"a device of a CA that is {' or '.join(sorted(thing.may_be))}"
         self._ask(device, "7", may_enter=may_enter, must_enter=must_enter, about=about)
 
     def _settle(self, thing: Thing, told: Told, becomes: str) -> None:
-        if told.status == 404 and ABSENT not in thing.may_be:
-            self._history.wrongly(f"{thing.kind} {thing.id} was acknowledged as {thing.may_be}, and is not there")
+        if told.status == 404:
+            if ABSENT not in thing.may_be:
+                self._history.wrongly(f"{thing.kind} {thing.id} was acknowledged as {thing.may_be}, and is not there")
+            thing.may_be = {ABSENT}
         thing.was(told, becomes)
 
     # -------------------------------------------------------------------------------------- server certificates
@@ -452,7 +475,7 @@ class _Changer:
         if len(self._servers) >= _OWN_MAX:
             return self._delete_server()
         private = certs.key("P-256", 4000 + self._seed % 1000)
-        issued = certs.server(self._load.access.host, private=private, **self._load.span())  # type: ignore[arg-type]
+        issued = self._load.span.server(self._load.access.host, private)
         thing = self._own(Thing("server", None, {ABSENT}, leaf=issued.der))
         told = self._call("POST", SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem})
         thing.was(told, "certificate")
@@ -494,11 +517,11 @@ class _Changer:
             .issuer_name(root.cert.subject)
             .public_key(request.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(self._load.before)
-            .not_valid_after(self._load.after)
+            .not_valid_before(self._load.span.before)
+            .not_valid_after(self._load.span.after)
             .add_extension(names.value, critical=False)
         )
-        return builder.sign(root.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()  # type: ignore[arg-type]
+        return builder.sign(root.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
     def _activate(self, thing: Thing | None = None) -> None:
         if thing is None:
@@ -518,9 +541,10 @@ class _Changer:
         told = self._call("DELETE", f"{SERVERS}/{thing.id}")
         if told.code == "active_certificate":
             return
-        self._servers.remove(thing)
         self._must_tell(told, "deleteServerCert", thing.id)
         self._settle(thing, told, ABSENT)
+        if not told.unknown:  # else the same call again finishes it
+            self._servers.remove(thing)
 
     def _make_room(self) -> None:
         """Requests whose answers were lost fill the org: remove those that nobody owns."""
@@ -549,7 +573,7 @@ class _Changer:
     def _deny_and_lift(self) -> None:
         """A device of the CA that stays is refused from the answer on, and let in again after it was lifted."""
         load, number = self._load, f"{self._seed}-{self._number()}"
-        device = certs.leaf(f"d:thermo:{number}", load.root, **load.span())  # type: ignore[arg-type]
+        device = load.span.leaf(f"d:thermo:{number}", load.root)
         told = self._call("POST", DENIALS, {"kind": "identity", "value": f"d:thermo:{number}"})
         thing = self._own(Thing("denial", told.body["id"] if told.done else None, {ABSENT}))
         thing.was(told, "denied")

@@ -6,14 +6,13 @@ with rig("dynamodb", emulators, folder) as one:
 
 import resource
 import secrets
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -25,14 +24,14 @@ from shared.composition import App, build
 from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
 from shared.usecases.default_certificate import ensure_default
-from shared.usecases.expiry_report import expiry_report
 from shared.usecases.orgs import create_key, create_org
+from shared.usecases.sweep import sweep_org
 from tests import server
 from tests.emulators import Emulators
 from tests.faults import calls, wire
 from tests.faults.calls import Calls, IllCalls
 from tests.faults.check import Findings, check
-from tests.faults.load import Access, Caller, Load, Verdicts
+from tests.faults.load import Access, Load, Verdicts
 from tests.faults.serve import Orders
 from tests.faults.wire import Ill, Wire
 from tests.stores import Place, new_place
@@ -89,7 +88,6 @@ class Rig:
     log: Path
     faults: Mapping[str, Fault]
     _read: int = 0  # bytes of the log
-    _days: int = 0
 
     def suffer(self, fault: str, *, seconds: float) -> Row:
         """Load a new organization for *seconds* under *fault*, let it go, and read everything back."""
@@ -104,7 +102,7 @@ class Rig:
         repository, sealer, history = self.app.tools.repository, self.app.sealer, load.history
         self.app.queue.flush()
         before = check(repository, sealer, access.org_id, history)
-        self._sweep()
+        self._sweep(access.org_id)
         after = check(repository, sealer, access.org_id, history)
         return Row(
             store=self.store,
@@ -130,19 +128,16 @@ class Rig:
         operator, broker = (f"{key.key}:{token}" for key, token in keys)
         return Access(org_id, operator, broker, f"{org_id}.messaging.{DOMAIN}")
 
-    def _sweep(self) -> None:
-        """What the daily report does; each time it is another day."""
-        self._days += 1
-        later = datetime.now(UTC) + timedelta(days=self._days)
-        tools = replace(self.app.tools, clock=lambda: later)
-        expiry_report(tools, None, sweep_all=True)
+    def _sweep(self, org_id: str) -> None:
+        """What the daily report does, some hours later."""
+        sweep_org(self.app.tools, org_id, at=datetime.now(UTC) + timedelta(hours=3))
 
     def _unforeseen(self) -> list[str]:
         """Errors in the server's log since the last look that are no refusals: mistakes of ours."""
         text = self.log.read_bytes()[self._read :]
         self._read += len(text)
         lines = text.decode(errors="replace").splitlines()
-        return [one[:400] for one in lines if "unforeseen" in one or '"ERROR"' in one]
+        return [one[:400] for one in lines if "unforeseen" in one or "Traceback" in one]
 
 
 def _both(before: Findings, after: Findings, what: str) -> list[str]:

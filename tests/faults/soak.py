@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,6 @@ _WARM: Final = 0.1  # of the time: imports, caches and connections fill
 _STEP: Final = 1.01  # a quarter is higher than the one before where it is by so much
 _GROWN: Final = 1.05  # and memory has grown where the last is above the first by so much
 _HOST: Final = "demo01.messaging.internetofthings.ibmcloud.com"
-_SETTINGS: Final = {"TRUST_RATE_PER_MINUTE": "1000000", "TRUST_METRICS": "second", "TRUST_LOG": "ERROR"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Quarters:
     def of(cls, values: Sequence[float]) -> "Quarters":
         """*values*: at least four."""
         cuts = [round(len(values) * one / 4) for one in range(5)]
-        first, second, third, fourth = (statistics.median(values[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+        first, second, third, fourth = (statistics.median(values[a:b]) for a, b in pairwise(cuts))
         return cls((first, second, third, fourth))
 
     @property
@@ -91,7 +91,9 @@ def main() -> int:
 
 
 def _soak(folder: Path, seconds: float, json: Path | None) -> int:
-    running = server.start(folder, log=folder / "log", **_SETTINGS)
+    running = server.start(
+        folder, log=folder / "log", TRUST_RATE_PER_MINUTE="1000000", TRUST_METRICS="second", TRUST_LOG="ERROR"
+    )
     try:
         access = Access("demo01", running.keys["operator"], running.keys["broker"], _HOST)
         load = Load.on(f"127.0.0.1:{running.port}", access).employ(changers=3, askers=6, readers=1)
