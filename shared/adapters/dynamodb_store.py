@@ -210,8 +210,8 @@ class DynamoDBStore:
         )
 
     def _version(self, client: Client, key: Key) -> Version | None:
-        """The version at which *key* is now. Asked as a batch: "there is none" is `{}` as GetItem's answer, and so is an
-        answer that was cut short."""
+        """The version at which *key* is now. Asked as a batch: GetItem's answer where there is none is `{}`, and so is
+        one that was cut short."""
         request = {self._table: {"Keys": [_key(key)], "ConsistentRead": True}}
         answer = _whole(client.batch_get_item(RequestItems=request), "Responses")
         if answer.get("UnprocessedKeys"):

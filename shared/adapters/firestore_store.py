@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 from google.api_core import exceptions
+from google.api_core.retry import Retry
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
@@ -58,6 +59,7 @@ _CHANNEL: Final = {
     "grpc.max_send_message_length": -1,
     "grpc.max_receive_message_length": -1,
 }
+_NEVER: Final = Retry(predicate=lambda _: False)  # None would be asked for its predicate, where a stream breaks off
 _IN_FLIGHT: Final = 30.0  # seconds for which other threads may still be asking a client that was put away
 
 
@@ -180,7 +182,7 @@ class FirestoreStore:
             if after:
                 behind = collection.document(_segment(position(after)))
                 query = query.where(filter=FieldFilter("__name__", ">", behind))
-            return [*query.stream(retry=None, timeout=self._patience.of_one_try * _LISTING)]
+            return [*query.stream(retry=_NEVER, timeout=self._patience.of_one_try * _LISTING)]
 
         return [_document(Key(partition, _text(snapshot.id)), snapshot) for snapshot in self._ask(attempt)]
 

@@ -446,8 +446,9 @@ class _Changer:
         if not self._cas:
             return
         thing, issued = self._draw.choice(self._cas)
+        was_there = ABSENT not in thing.may_be  # else what is deleted may be its place in the index alone
         told = self._call("DELETE", f"{CAS}/{thing.id}")
-        self._must_tell(told, "deleteCA", thing.id)
+        self._must_tell(told, "deleteCA", thing.id if was_there else None)
         self._settle(thing, told, ABSENT)
         if told.unknown:
             thing.may_be.add("inactive")  # it is deactivated first; the same call again finishes it
