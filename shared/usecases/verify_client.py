@@ -2,16 +2,13 @@
 
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.records import CA, CAsOfOneName, CAStatus, Org, Role, Sighting
 from shared.repository import Found, Place, ca_index_place, cas_place, denials_place, org_place
 from shared.usecases.callers import BearerToken, Credentials, claimed, proven
 from shared.usecases.tools import Tools
+from shared.validation.certificate import registered
 from shared.validation.distinguished_name import shown
 from shared.validation.policy import Decision
 from shared.validation.verdict import (
@@ -54,11 +51,12 @@ def verify_client(
     caller.must_be(_EXPLAINERS if explain else _ASKERS)
     facts = _facts(org_id, found, asked)
     at = tools.clock()
-    verdict = _judged(tools, presented, caller.asker, facts, at)
+    verdict = _judged(tools, presented, caller.asker, facts, at, explain=explain)
     if facts and STEP_OF.get(verdict.code) == 6 and not any(one.active for one in facts.anchors):
         index = tools.repository.get(ca_index_place(facts.org_id))
         has_active_ca = index is not None and any(index.cas.values())
-        verdict = _judged(tools, presented, caller.asker, replace(facts, has_active_ca=has_active_ca), at)
+        facts = replace(facts, has_active_ca=has_active_ca)
+        verdict = _judged(tools, presented, caller.asker, facts, at, explain=explain)
     if not explain:
         tools.decided(facts.org_id if facts else None, verdict.code, verdict.decision.value)
     if facts and not explain and caller.asker.may_ask_about(facts.org_id):
@@ -66,8 +64,11 @@ def verify_client(
     return verdict
 
 
-def _judged(tools: Tools, presented: Presented, asker: Asker, facts: OrgFacts | None, at: datetime) -> Verdict:
-    return judge(presented, asker, facts, platform_domain=tools.platform_domain, at=at, weak=tools.weak_keys)
+def _judged(
+    tools: Tools, presented: Presented, asker: Asker, facts: OrgFacts | None, at: datetime, *, explain: bool
+) -> Verdict:
+    domain, weak = tools.platform_domain, tools.weak_keys
+    return judge(presented, asker, facts, platform_domain=domain, at=at, weak=weak, explain=explain)
 
 
 def _places(org_id: str | None, asked: Questions) -> list[Place[Any]]:
@@ -108,13 +109,7 @@ def _anchors(cas: CAsOfOneName) -> list[Anchor]:
 
 def _anchor(ca_id: str, ca: CA) -> Anchor:
     active = ca.status is CAStatus.ACTIVE
-    return Anchor(ca_id, _parsed(ca.der), active, ca.denied_at, None if active else ca.changed.updated_at)
-
-
-@lru_cache(maxsize=2048)
-def _parsed(der: bytes) -> x509.Certificate:
-    """A registered CA never changes, so parsing it once cannot go stale."""
-    return x509.load_der_x509_certificate(der)
+    return Anchor(ca_id, registered(ca.der), active, ca.denied_at, None if active else ca.changed.updated_at)
 
 
 def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime) -> Sighting:
@@ -132,6 +127,6 @@ def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime)
         server_name=presented.server_name and presented.server_name[:256],
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
-        certificate=leaf.public_bytes(Encoding.DER) if leaf is not None and verdict.decision is Decision.DENY else None,
+        certificate=leaf.der if leaf is not None and verdict.decision is Decision.DENY else None,
         failing={"subject": shown(failing.subject), "fingerprintSha256": fingerprint(failing)} if failing else None,
     )
