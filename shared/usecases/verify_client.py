@@ -1,10 +1,10 @@
 """verifyClient: one batched read, then the ten steps. Writes nothing on the way to the answer."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from shared.records import CA, CAsOfOneName, CAStatus, Org, Role, Sighting
+from shared.records import CA, CAsOfOneName, CAStatus, Denials, Org, Role, Sighting
 from shared.repository import Found, Place, ca_index_place, cas_place, denials_place, org_place
 from shared.usecases.callers import BearerToken, Credentials, claimed, proven
 from shared.usecases.tools import Tools
@@ -46,10 +46,11 @@ def verify_client(
     # An org's key may ask about its own org only, so that one is read; a platform key's question names the org.
     org_id = claim.org_id or asked_org(presented, _ANYBODY)
     asked = questions(presented)
-    found = tools.repository.find([*claim.places, *_places(org_id, asked)])
+    wanted = _Wanted.of(org_id, asked)
+    found = tools.repository.find([*claim.places, *wanted.places])
     caller = proven(claim, found)
     caller.must_be(_EXPLAINERS if explain else _ASKERS)
-    facts = _facts(org_id, found, asked)
+    facts = wanted.facts(found)
     at = tools.clock()
     verdict = _judged(tools, presented, caller.asker, facts, at, explain=explain)
     if facts and STEP_OF.get(verdict.code) == 6 and not any(one.active for one in facts.anchors):
@@ -71,36 +72,49 @@ def _judged(
     return judge(presented, asker, facts, platform_domain=domain, at=at, weak=weak, explain=explain)
 
 
-def _places(org_id: str | None, asked: Questions) -> list[Place[Any]]:
-    if org_id is None:
-        return []
-    return [
-        org_place(org_id),
-        *(cas_place(org_id, name) for name in asked.issuer_names),
-        *(denials_place(org_id, look_up) for look_up in asked.denials),
-    ]
+@dataclass(frozen=True)
+class _Wanted:
+    """Where the answers to a decision's questions lie."""
 
+    org_id: str | None
+    org: list[Place[Org]]  # one, or none where no org is named
+    cas: list[Place[CAsOfOneName]]
+    denials: dict[str, Place[Denials]]
 
-def _facts(org_id: str | None, found: Found, asked: Questions) -> OrgFacts | None:
-    org: Org | None = found.get(org_place(org_id)) if org_id else None
-    if org is None or org_id is None:
-        return None
-    cas_by_name = (found.get(cas_place(org_id, name)) for name in asked.issuer_names)
-    denials = ((look_up, found.get(denials_place(org_id, look_up))) for look_up in asked.denials)
-    return OrgFacts(
-        org_id,
-        suspended=org.suspended,
-        requires_sni=org.requires_sni,
-        custom_domains=org.settings.domains,
-        type_certificates=org.settings.type_certificates,
-        policy=org.policy,
-        anchors=[anchor for cas in cas_by_name if cas for anchor in _anchors(cas)],
-        denied={
-            look_up: [Denied(one.created_at, one.issuer_key_hash) for one in entries.entries.values()]
-            for look_up, entries in denials
-            if entries
-        },
-    )
+    @classmethod
+    def of(cls, org_id: str | None, asked: Questions) -> "_Wanted":
+        if org_id is None:
+            return cls(None, [], [], {})
+        return cls(
+            org_id,
+            [org_place(org_id)],
+            [cas_place(org_id, name) for name in asked.issuer_names],
+            {look_up: denials_place(org_id, look_up) for look_up in asked.denials},
+        )
+
+    @property
+    def places(self) -> list[Place[Any]]:
+        return [*self.org, *self.cas, *self.denials.values()]
+
+    def facts(self, found: Found) -> OrgFacts | None:
+        org = found.get(self.org[0]) if self.org else None
+        if org is None or self.org_id is None:
+            return None
+        cas_by_name = [cas for place in self.cas if (cas := found.get(place)) is not None]
+        denials = [(look_up, entries) for look_up, place in self.denials.items() if (entries := found.get(place))]
+        return OrgFacts(
+            self.org_id,
+            suspended=org.suspended,
+            requires_sni=org.requires_sni,
+            custom_domains=org.settings.domains,
+            type_certificates=org.settings.type_certificates,
+            policy=org.policy,
+            anchors=[anchor for cas in cas_by_name for anchor in _anchors(cas)],
+            denied={
+                look_up: [Denied(one.created_at, one.issuer_key_hash) for one in entries.entries.values()]
+                for look_up, entries in denials
+            },
+        )
 
 
 def _anchors(cas: CAsOfOneName) -> list[Anchor]:

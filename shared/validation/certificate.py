@@ -14,13 +14,14 @@ in number, and in the size of what they take.
 
 import hashlib
 from functools import cached_property, lru_cache
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
 from shared.errors import CertificateMalformed
@@ -38,6 +39,8 @@ _SIGNERS_MAX: Final = 8  # keys that are known to have signed one certificate: o
 # be kept and shared by threads, and dates come after the chain in the order of the steps.
 _NO_CHECK_TIME: Final = 0x200000
 _STORE_FLAGS: Final = crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME
+
+CLIENT: Final = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
@@ -60,10 +63,15 @@ class Certificate:
             self.key: object = cert.public_key()
         except UnsupportedAlgorithm:
             self.key = cert.public_key_algorithm_oid
-        self._extensions = {type(one.value): one.value for one in cert.extensions}
-        own, above = self.extension(x509.SubjectKeyIdentifier), self.extension(x509.AuthorityKeyIdentifier)
+        values = [one.value for one in cert.extensions]
+        self._extensions: dict[type, x509.ExtensionType] = dict(zip(map(type, values), values, strict=True))
+        self.constraints = self._extension(x509.BasicConstraints)
+        self.usage = self._extension(x509.KeyUsage)
+        self.purposes = self._extension(x509.ExtendedKeyUsage)
+        self.names = self._extension(x509.SubjectAlternativeName)
+        own, self._above = self._extension(x509.SubjectKeyIdentifier), self._extension(x509.AuthorityKeyIdentifier)
         self.key_id = own.digest if own else None  # RFC 5280, 4.2.1.2
-        self.issuer_key_id = above.key_identifier if above else None  # RFC 5280, 4.2.1.1
+        self.issuer_key_id = self._above.key_identifier if self._above else None  # RFC 5280, 4.2.1.1
         self._signers: set[bytes] = set()
 
     def _issuer(self) -> tuple[bytes, str]:
@@ -78,8 +86,12 @@ class Certificate:
             _issuer_names[raw] = known
         return known
 
-    def extension(self, kind: type[_E]) -> _E | None:
-        return cast("_E | None", self._extensions.get(kind))
+    def _extension(self, kind: type[_E]) -> _E | None:
+        return self._extensions.get(kind)  # type: ignore[return-value]  # it lies under its own type
+
+    @property
+    def has_name_constraints(self) -> bool:
+        return x509.NameConstraints in self._extensions
 
     @cached_property
     def subject(self) -> bytes:
@@ -88,8 +100,7 @@ class Certificate:
     @property
     def is_ca(self) -> bool:
         """BasicConstraints says so, critical or not (RFC 5280, 4.2.1.9)."""
-        constraints = self.extension(x509.BasicConstraints)
-        return constraints is not None and constraints.ca
+        return self.constraints is not None and self.constraints.ca
 
     @cached_property
     def is_self_issued(self) -> bool:
@@ -149,12 +160,12 @@ class Certificate:
             return False
         if self.cert.version is not x509.Version.v3 and self._extensions:
             return False
-        above = self.extension(x509.AuthorityKeyIdentifier)
+        above = self._above
         if above is not None and (above.authority_cert_issuer is not None or above.key_identifier is None):
             return False
         if isinstance(self.key, ec.EllipticCurvePublicKey):
             return parts.key_info.startswith(_NAMED_CURVES.get(self.key.curve.name, b"?"))
-        return isinstance(self.key, rsa.RSAPublicKey) and parts.key_info == self.public_key_info
+        return isinstance(self.key, rsa.RSAPublicKey) and parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
 
     def is_signed_by(self, ca: "Certificate") -> bool:
         """Whether *ca*'s key made the signature on this one; both are plain.
@@ -204,6 +215,8 @@ _SCHEMES: Final[dict[bytes, hashes.HashAlgorithm | ec.ECDSA]] = {
     bytes.fromhex("300a06082a8648ce3d040303"): ec.ECDSA(hashes.SHA384()),
     bytes.fromhex("300a06082a8648ce3d040304"): ec.ECDSA(hashes.SHA512()),
 }
+_LONG_HEADER: Final = 4  # bytes: tag, and a length in two octets behind their number
+_RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")  # RFC 4055, 1.2: not one for PSS alone
 # How a SubjectPublicKeyInfo begins whose curve is named (RFC 5480, 2.1.1) and whose point is not compressed
 _NAMED_CURVES: Final = {
     "secp256r1": bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),

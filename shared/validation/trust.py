@@ -45,7 +45,7 @@ from shared.errors import (
     WrongKeyUsage,
 )
 from shared.validation import certificate, strength
-from shared.validation.certificate import Certificate
+from shared.validation.certificate import CLIENT, Certificate
 from shared.validation.distinguished_name import shown
 
 SENT_MAX: Final = 10  # certificates a device may send
@@ -103,7 +103,6 @@ _RANK: Final = {kind: rank for rank, kind in enumerate(_ORDER)} | dict.fromkeys(
     (CertificateNotYetValid, CertificateExpired, CAExpired), _ORDER.index(CertificateNotYetValid)
 )
 
-_CLIENT: Final = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _PURPOSES: Final = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
     ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
@@ -346,15 +345,14 @@ def _check_cas(path: Path) -> None:
     OpenSSL alone takes X.509 v1 and keyCertSign without BasicConstraints for a CA. Raises: ChainInvalid."""
     below = 0  # CAs between this one and the leaf; self-issued ones do not count (6.1.4 (l))
     for ca in path[1:] or path:
-        constraints, usage = ca.extension(x509.BasicConstraints), ca.extension(x509.KeyUsage)
+        constraints, usage, purposes = ca.constraints, ca.usage, ca.purposes
         if constraints is None or not constraints.ca:
             raise _may_not_sign(ca, "it is not a CA certificate (BasicConstraints CA:TRUE)")
         if usage is not None and not usage.key_cert_sign:
             raise _may_not_sign(ca, "its KeyUsage lacks keyCertSign")
         if constraints.path_length is not None and below > constraints.path_length:
             raise _may_not_sign(ca, f"its path length allows {constraints.path_length} CAs below it, here are {below}")
-        purposes = ca.extension(x509.ExtendedKeyUsage)
-        if purposes is not None and not _CLIENT & set(purposes):
+        if purposes is not None and CLIENT.isdisjoint(purposes):
             # Not in RFC 5280, which leaves it open; browsers and the CA/Browser Forum (7.1.2.10.6) read it as a limit
             raise _may_not_sign(ca, f"its ExtendedKeyUsage is {_named(purposes)}, without clientAuth")
         below += not ca.is_self_issued
@@ -381,7 +379,7 @@ def _check_with_openssl(path: Path, walk: _Walk) -> None:
             raise _refusal(objection, piece, walk)
     # OpenSSL holds each name constraint against the names in the same piece; the lowest piece has all below its top
     for ca in path[len(pieces[0]) :]:
-        if ca.extension(x509.NameConstraints) is not None:
+        if ca.has_name_constraints:
             raise _may_not_sign(
                 ca, "its name constraints cannot be followed past CAs of one name without key identifiers"
             )
@@ -442,7 +440,7 @@ def _refusal(objection: crypto.X509StoreContextError, path: Path, walk: _Walk) -
 
 def _constraining(path: Path, depth: int) -> Certificate:
     """The nearest CA with name constraints above *depth* (RFC 5280, 4.2.1.10)."""
-    above = (ca for ca in path[depth + 1 :] if ca.extension(x509.NameConstraints) is not None)
+    above = (ca for ca in path[depth + 1 :] if ca.has_name_constraints)
     return next(above, path[-1])
 
 
@@ -466,7 +464,7 @@ def _not_signed(one: Certificate) -> SignatureInvalid:
 
 def _check_active(path: Path, walk: _Walk) -> None:
     """No inactive CA stands on *path*, nor another certificate of its subject and key. Raises: CAInactive."""
-    for one in path:
+    for one in path if walk.inactive else ():
         if one.subject in walk.inactive_subjects and (one.subject, one.public_key_info) in walk.inactive_keys:
             raise CAInactive(subject=shown(one.cert.subject), when="", cert=one.cert)
 
@@ -494,10 +492,10 @@ def _check_purpose(leaf: Certificate) -> None:
 
     Raises: WrongKeyUsage."""
     wanted = "client certificate (clientAuth, digitalSignature)"
-    purposes, usage = leaf.extension(x509.ExtendedKeyUsage), leaf.extension(x509.KeyUsage)
+    purposes, usage = leaf.purposes, leaf.usage
     if leaf.is_ca:
         raise WrongKeyUsage(found="A CA", wanted=wanted, cert=leaf.cert)
-    if purposes is not None and not _CLIENT & set(purposes):
+    if purposes is not None and CLIENT.isdisjoint(purposes):
         raise WrongKeyUsage(found=f"Made for {_named(purposes)}", wanted=wanted, cert=leaf.cert)
     if usage is not None and not usage.digital_signature:
         raise WrongKeyUsage(found="Lacks digitalSignature", wanted=wanted, cert=leaf.cert)

@@ -120,7 +120,7 @@ class Presented:
     @cached_property
     def identities(self) -> tuple[DeviceName, ...]:
         """The identities the leaf carries."""
-        return identity.candidates(self.certificates[0].cert) if self.certificates else ()
+        return identity.candidates(self.certificates[0]) if self.certificates else ()
 
     @cached_property
     def server(self) -> ServerName | None:
