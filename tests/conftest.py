@@ -1,10 +1,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from OpenSSL import crypto
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from functions import deadline
 from shared.validation import trust
 from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.emulators import Emulators, Missing
@@ -25,6 +28,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "stores(*names): the stores a test runs on, where not on sqlite, firestore and dynamodb"
     )
+    config.addinivalue_line("markers", "clouds: the service's own tests, again on a cloud's store (make test-clouds)")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """What a module of tests starts for itself (a deployment, brokers, a browser) is started once: its tests stay
+    together on one worker, the larger modules first. All other tests are given out one by one."""
+    return _TogetherWhereTheyShare(config, log)
+
+
+class _TogetherWhereTheyShare(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path.startswith(_SHARING) else nodeid
+
+
+_SHARING: Final = ("tests/infra/", "tests/e2e/", "tests/console/", "tests/edge/")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,9 +51,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("stores")
         asked = metafunc.config.getoption("--stores").split(",")
-        metafunc.parametrize(
-            "place", [one for one in (marker.args if marker else EVERY_STORE) if one in asked], indirect=True
-        )
+        again = pytest.mark.clouds if marker is None else ()
+        places = [
+            one if one == "sqlite" else pytest.param(one, marks=again)
+            for one in (marker.args if marker else EVERY_STORE)
+            if one in asked
+        ]
+        metafunc.parametrize("place", places, indirect=True)
 
 
 @pytest.fixture
@@ -52,6 +75,14 @@ def emulators(tmp_path_factory: pytest.TempPathFactory) -> Emulators:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return Emulators(base.parent, run=os.getppid())
     return Emulators(base, run=os.getpid())
+
+
+@pytest.fixture(autouse=True)
+def unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts take the time they need on a machine that does ten other things; the promise has tests of its own,
+    marked `in_time`."""
+    if request.node.get_closest_marker("in_time") is None:
+        monkeypatch.setattr(deadline, "SECONDS", 60)
 
 
 @pytest.fixture
@@ -112,3 +143,17 @@ def broker(service: Service) -> Client:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes (certificates, keys) are new in each process: as ids they would differ between workers."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The times that end-to-end tests measured, from all workers."""
+    measured = [
+        (str(name).removeprefix("measured: "), float(str(seconds)))
+        for report in terminalreporter.getreports("passed")
+        for name, seconds in report.user_properties
+        if str(name).startswith("measured: ") and report.when == "call"
+    ]
+    if measured:
+        terminalreporter.section("measured, in seconds")
+        for name, seconds in sorted(measured):
+            terminalreporter.write_line(f"{seconds:8.2f}  {name}")
