@@ -53,7 +53,7 @@ class _Answer:
                 asked = replace(asked, scheme="https")
             reply = await dispatch_async(app.tools, asked, self._pool, function=self._function)
         except Exception as error:  # noqa: BLE001 - a broker may take the framework's own 500 for leave to go on
-            reply = refuse(asked, error)
+            reply = refuse(asked, error, function=self._function)
         await asgi.answer(reply, send)
 
     def _path(self, scope: Scope) -> str:
