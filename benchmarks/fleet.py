@@ -8,6 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -21,6 +22,7 @@ from shared.usecases.verify_client import verify_client
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
 from tests import certs
+from tests.harness import basic
 
 DOMAIN: Final = "example.com"
 ORG: Final = "mtxpd0"
@@ -116,6 +118,19 @@ class Deployment:
     def decisions(self, of: Fleet) -> "Decisions":
         return Decisions(self, of)
 
+    def asked(self, of: Fleet) -> list[bytes]:
+        """The bodies with which a broker asks verifyClient about each device, as JSON."""
+        host = f"{self.org_id}.messaging.{DOMAIN}"
+        return [
+            msgspec.json.encode({"serverName": host, "clientId": of.client_id(number), "certificate": sent.decode()})
+            for number, sent in enumerate(of.sent)
+        ]
+
+    @property
+    def authorization(self) -> str:
+        """The broker's Authorization header."""
+        return basic(self.broker.key, self.broker.token)
+
 
 class Decisions:
     """Called, it decides about the next device of a fleet: none twice in a row, so nothing is remembered of a leaf."""
@@ -135,10 +150,15 @@ def deployment(folder: Path, *trusted: certs.Issued) -> Iterator[Deployment]:
     """An empty SQLite store in *folder* with one org that trusts the CAs *trusted*."""
     app = build(Settings(data=folder, store=SQLite(folder / "trust.db"), domain=DOMAIN, metrics="off"))
     try:
-        org = create_org(app.tools, ORG)
-        key, token = create_key(app.tools, org_id=ORG, role=Role.BROKER)
-        for ca in trusted:
-            upload_ca(app.tools, Member(Caller("benchmark", Role.OPERATOR, ORG), org), ca.pem.encode())
-        yield Deployment(app, ORG, Credentials(key.key, token))
+        yield deployed(app, *trusted)
     finally:
         app.close()
+
+
+def deployed(app: App, *trusted: certs.Issued) -> Deployment:
+    """A new org that trusts the CAs *trusted*, in the empty store of *app*."""
+    org = create_org(app.tools, ORG)
+    key, token = create_key(app.tools, org_id=ORG, role=Role.BROKER)
+    for ca in trusted:
+        upload_ca(app.tools, Member(Caller("benchmark", Role.OPERATOR, ORG), org), ca.pem.encode())
+    return Deployment(app, ORG, Credentials(key.key, token))
