@@ -12,9 +12,12 @@ from benchmarks.table import Row, machine, table, write_json
 MODULES = (  # in the order of the table; one that is not here yet is passed over
     "decision",
     "scale",
-    "http",
+    "http_server",
     "cold_start",
-    "edge",
+    "package_size",
+    "edge_connections",
+    "activation",
+    "edge_scale",
 )
 
 
