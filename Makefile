@@ -6,7 +6,7 @@ CODE := functions shared infra tests main.py
 PINNED := requirements requirements-aws requirements-google requirements-dev tests/infra/google/requirements
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
-.PHONY: run test check format pins packages infra clean
+.PHONY: run test check format fuzz pins packages infra clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
@@ -25,6 +25,9 @@ check: $(VENV)/.dev  ## static checks only
 format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+fuzz: $(VENV)/.dev  ## coverage-guided fuzzing of everything that takes bytes from outside (FUZZ_SECONDS per target)
+	$(BIN)/python -m tests.fuzz
 
 pins: $(VENV)/.dev  ## renew the pinned versions from the .in files
 	$(BIN)/pip install --quiet uv

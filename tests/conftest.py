@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "stores(*names): the stores a test runs on, where not on sqlite, firestore and dynamodb"
     )
+    config.addinivalue_line("markers", "slow: takes seconds; left out by -m 'not slow'")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
