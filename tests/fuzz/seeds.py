@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +24,7 @@ from tests.events import recorded
 from tests.fuzz import world
 from tests.harness import multipart
 
+RECORDED = Path(__file__).parent.parent / "data" / "dialects"
 Seeds = Mapping[str, bytes]  # file name -> input
 
 
@@ -46,6 +48,7 @@ def _seeds() -> dict[str, Seeds]:
         "device_signed": {name: cert.tbs_certificate_bytes for name, cert in _devices()},
         "api": {name: data for name, data in http.items() if not _is_callout(name)},
         "callout": {name: data for name, data in http.items() if _is_callout(name)},
+        "dialect": dict(_questions()),
         "aws_event": {
             name: json.dumps(recorded(name)).encode()
             for name in ("s3_put", "s3_by_sqs", "s3_by_sns", "s3_event_bridge", "s3_by_sns_and_sqs", "s3_test")
@@ -193,6 +196,9 @@ _BODIES: Mapping[str, object] = {
     "put_policy": {"default": "TLS Optional", "rules": [{"deviceType": "thermo", "level": "TLS Optional"}]},
     "dry_run_policy": {"default": "TLS Optional"},
     "put_settings": {"customDomains": {"enabled": True, "domains": ["iot.example.org"]}, "typeCertificates": True},
+    "served": {"edge": "e1", "hosts": [{"serverName": world.HOST, "version": "1-2"}]},
+    "listeners": {"node": {"metadata": {"listeners": [{"name": "a", "protocol": "websocket", "port": 8884}]}}},
+    "secrets": {"resource_names": [f"server/{world.HOST}"], "version_info": "x"},
     "deny": {"kind": "identity", "value": world.DEVICE, "reason": "stolen"},
 }
 
@@ -212,8 +218,14 @@ def _filled(value: object) -> object:
 def _requests() -> Iterator[tuple[str, bytes]]:
     """One request to each route, and a form to some."""
     for route in ROUTES:
+        if route.handler.startswith("dialects."):
+            continue
         handler = route.handler.partition(":")[2]
-        path = (route.path if route.bare else PREFIX + route.path).replace("{id}", "{server}")
+        path = (
+            (route.path if route.bare else PREFIX + route.path)
+            .replace("{id}", "{server}")
+            .replace("{serverName}", world.HOST)
+        )
         body = json.dumps(_filled(_BODIES[handler])).encode() if handler in _BODIES else b""
         head = f"{route.method} {path}\ncontent-type: application/json\nif-match: *\n\n"
         prefix = "verify_" if route.function == "verifyClient" else ""
@@ -240,6 +252,27 @@ def _requests() -> Iterator[tuple[str, bytes]]:
     yield "bearer", b"GET /api/v0002/session\nauthorization: Bearer a.b.c\n\n"
     yield "query", b"GET /api/v0002/authentication/cacertificates?limit=2&bookmark=a%2Fb&x\n\n"
     yield "console", b'GET /console/../index.html\nif-none-match: W/"x", *\n\n'
+
+
+def _questions() -> Iterator[tuple[str, bytes]]:
+    """Every broker's own, as its documentation shows it."""
+    device, between = world.device(), world.intermediate()
+    words = {
+        "$PEM_URL": quote(device.pem, safe=""),
+        "$CHAIN_URL": quote(device.pem + between.pem, safe=""),
+        "$SHA256": device.fingerprint,
+    }
+    for path in sorted(RECORDED.glob("*.json")):
+        found = json.loads(path.read_text())
+        kind = found["headers"].get("content-type", "")
+        pem = json.dumps(device.pem)[1:-1] if "json" in kind else quote(device.pem)
+        body = found["body"] or {}
+        text = json.dumps(body) if "json" in kind else urlencode(body, safe="$")
+        head = "".join(f"{name}: {value}\n" for name, value in found["headers"].items())
+        message = f"{found['method']} {found['path']}\n{head}\n{text if body else ''}"
+        for word, value in words.items():
+            message = message.replace(word, value)
+        yield path.stem, message.replace("$PEM", pem).encode()
 
 
 # -------------------------------------------------------------------------------------------------------- events

@@ -12,13 +12,15 @@ from functions import wire
 from functions.console import Console
 from functions.dispatch import dispatch
 from functions.http import Reply
-from shared.records import Role
+from functions.routes import PREFIX
+from shared.records import Proof, Role
 from shared.usecases import generate_csr
 from shared.validation.csr import KEY_ALGORITHMS, make_key
 from tests.fuzz import world
 from tests.harness import Client, Service, basic, make_service
 
 _ROWS: Final = "SELECT key, version, body, expires FROM documents"
+_BY_NAMES: Final = ("/verifyClient/rabbitmq", "/verifyClient/vernemq", "/verifyClient/mosquitto")
 _UNFORESEEN: Final = ("unforeseen error", "a client was refused because of")
 
 
@@ -35,15 +37,17 @@ class Arena:
         self._keys = patch.object(generate_csr, "make_key", _known_key)  # primes are not found by parsing
         self._keys.start()
         self.service.other_org(world.OTHER)
-        self.operator = self.service.client(Role.OPERATOR)
-        self.broker = self.service.client(Role.BROKER)
-        for client in (self.operator, self.service.client(Role.OPERATOR, world.OTHER)):
+        self._operator = self.service.client(Role.OPERATOR)
+        self._broker = self.service.client(Role.BROKER)
+        self._names = self.service.client(Role.BROKER, proof=Proof.BROKER)
+        self._edge = self.service.client(Role.EDGE)
+        for client in (self._operator, self.service.client(Role.OPERATOR, world.OTHER)):
             client.post("/uploadCA", {"certificate": world.root().pem}).ok(201)
             client.post("/uploadCA", {"certificate": world.edwards_root().pem}).ok(201)
         server = world.server()
         fields = {"certificate": server.pem, "privateKey": server.key_pem}
-        self.server_id: str = self.operator.post("/uploadServerCert", fields).ok(201)["id"]
-        self.csr_id: str = self.operator.post("/generateCSR", {"keyAlgorithm": "P-256"}).ok(201)["id"]
+        self.server_id: str = self._operator.post("/uploadServerCert", fields).ok(201)["id"]
+        self.csr_id: str = self._operator.post("/generateCSR", {"keyAlgorithm": "P-256"}).ok(201)["id"]
         self.service.flush()
         self._log = _Log()
         self._database = sqlite3.connect(Path(self._folder.name) / "trust.db", check_same_thread=False)
@@ -80,22 +84,31 @@ class Arena:
         strangers = [key for key in changed if world.ORG not in key]
         assert not strangers, f"documents of others were changed: {strangers}"
 
-    def answer(self, message: bytes, client: Client) -> Reply:
+    def answer(self, message: bytes) -> Reply:
         """The answer to an HTTP request as text: a line `METHOD path?query`, headers, an empty line, the body. Where
-        it has no Authorization header of its own, *client* asks."""
+        it has no Authorization header of its own, a key of the path's role asks."""
         head, _, body = message.partition(b"\n\n")
         first, *lines = head.decode("latin-1").split("\n")
         method, _, target = first.partition(" ")
         path, _, query = target.partition("?")
         path = path.replace("{server}", self.server_id).replace("{csr}", self.csr_id)
+        client = self._asking(path)
         headers = {"authorization": basic(client.key, client.token)}
         for line in lines:
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
-        request = wire.request(method[:20] or "GET", path or "/", query, headers, body)
+        request = wire.request(method[:20] or "GET", path or "/", query, headers, body, scheme="https")
         if self._console.answers(request.path):
             return self._console.reply(request)
         return dispatch(self.service.app.tools, request)
+
+    def _asking(self, path: str) -> Client:
+        path = path.removeprefix(PREFIX)
+        if path.startswith(("/edge/", "/v3/")):
+            return self._edge
+        if path.startswith(_BY_NAMES):
+            return self._names
+        return self._broker if path.lower().endswith("verifyclient") or "/verifyClient/" in path else self._operator
 
 
 def _known_key(algorithm: str = "RSA-2048") -> object:

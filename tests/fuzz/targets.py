@@ -28,7 +28,6 @@ from shared.validation.policy import Decision, Policy
 from tests.certs import NOON
 from tests.fuzz import bounds, world
 from tests.fuzz.service import Arena
-from tests.harness import Client
 
 Run = Callable[[bytes], None]
 
@@ -226,14 +225,10 @@ def check_reply(reply: Reply) -> None:
         assert found["detail"]
 
 
-def _http(who: Callable[[Arena], Client]) -> Callable[[], AbstractContextManager[Run]]:
-    @contextmanager
-    def ready() -> Iterator[Run]:
-        with closing(Arena()) as arena:
-            client = who(arena)
-            yield lambda data: arena.run(lambda: check_reply(arena.answer(data, client)))
-
-    return ready
+@contextmanager
+def _http() -> Iterator[Run]:
+    with closing(Arena()) as arena:
+        yield lambda data: arena.run(lambda: check_reply(arena.answer(data)))
 
 
 # --------------------------------------------------------------------------------------------------------- events
@@ -357,8 +352,9 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("csr_answer", _csr_answer),
     Target("device_chain", _device_chain),
     Target("device_signed", _device_signed, most=pem.DER_MAX + 64),
-    Target("api", _http(lambda arena: arena.operator), bounds.KEY_FILE),
-    Target("callout", _http(lambda arena: arena.broker)),
+    Target("api", _http, bounds.KEY_FILE),
+    Target("callout", _http),
+    Target("dialect", _http),
     Target("aws_event", _aws_event),
     Target("cloud_event", _cloud_event),
     Target("object_name", _object_name, most=2048),
