@@ -13,7 +13,7 @@ from typing import Final
 
 import atheris
 
-from tests.fuzz import bounds
+from tests import bounds
 from tests.fuzz.mutation import mutated
 
 _COSTLY_MAX: Final = 30  # kept in one run; a further one has to be costlier than all of them

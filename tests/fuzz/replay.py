@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz import bounds
+from tests import bounds
 from tests.fuzz.targets import Run, Target
 
 

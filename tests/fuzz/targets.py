@@ -25,8 +25,9 @@ from shared.usecases.on_upload import ForeignBucket, on_upload
 from shared.validation import ca, csr, distinguished_name, key_files, pem, server_cert, verdict
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
+from tests import bounds
 from tests.certs import NOON
-from tests.fuzz import bounds, world
+from tests.fuzz import world
 from tests.fuzz.service import Arena
 
 Run = Callable[[bytes], None]
