@@ -14,7 +14,7 @@ from shared.records import CA, CAsOfOneName, CAStatus, Org, Proof, Role, Sightin
 from shared.repository import Found, Place, ca_index_place, cas_place, denials_place, org_place
 from shared.usecases.callers import BearerToken, Caller, Credentials, claimed, identified, proven
 from shared.usecases.tools import Tools
-from shared.validation.distinguished_name import shown
+from shared.validation.distinguished_name import shown_subject
 from shared.validation.named import BROKER, Named, judge_named
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
@@ -199,5 +199,5 @@ def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime)
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
         certificate=leaf.public_bytes(Encoding.DER) if leaf is not None and verdict.decision is Decision.DENY else None,
-        failing={"subject": shown(failing.subject), "fingerprintSha256": fingerprint(failing)} if failing else None,
+        failing={"subject": shown_subject(failing), "fingerprintSha256": fingerprint(failing)} if failing else None,
     )
