@@ -33,7 +33,7 @@ class Arena:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-        self.service: Service = make_service(Path(self._folder.name))
+        self.service: Service = make_service(Path(self._folder.name), metrics="off")
         self._keys = patch.object(generate_csr, "make_key", _known_key)  # primes are not found by parsing
         self._keys.start()
         self.service.other_org(world.OTHER)
