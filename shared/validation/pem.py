@@ -136,7 +136,8 @@ def elements(data: bytes) -> list[Element]:
     two bytes make an element, so noise of 256 KiB would otherwise cost half a second.
 
     Raises: ValueError."""
-    found, at = [], 0
+    found: list[Element] = []
+    at = 0
     while at < len(data):
         if len(found) == ELEMENTS_MAX:
             raise ValueError("not DER: too many elements")
