@@ -26,7 +26,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "stores(*names): the stores a test runs on, where not on sqlite, firestore and dynamodb"
     )
-    config.addinivalue_line("markers", "slow: takes seconds; left out by -m 'not slow'")
     config.addinivalue_line("markers", "clouds: the service's own tests, again on a cloud's store (make test-clouds)")
 
 
