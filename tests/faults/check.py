@@ -41,7 +41,8 @@ class Findings:
 
 
 def check(repository: Repository, sealer: KeySealer, org_id: str, history: History) -> Findings:
-    """Whether all that *history* was told stands, and nothing stands by half."""
+    """Whether all that *history* was told stands, and nothing stands by half. Of what *history* does not tell nothing
+    is expected but that it is whole."""
     found = Findings()
     org = repository.get(org_place(org_id))
     if org is None:
@@ -137,6 +138,8 @@ def _denial(denials: dict[str, Denials], thing: Thing) -> str:
 
 def _last_of(found: Findings, what: str, now: str, history: list[Change]) -> None:
     """What stands must be a change that no acknowledged one certainly came after."""
+    if not history:
+        return
     latest = max(one.began for one in history if one.acknowledged)
     fits = [
         one
