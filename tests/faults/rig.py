@@ -24,6 +24,7 @@ from shared.composition import App, build
 from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
 from shared.usecases.default_certificate import ensure_default
+from shared.usecases.host_feed import sweep_hosts
 from shared.usecases.orgs import create_key, create_org
 from shared.usecases.sweep import sweep_org
 from tests import server
@@ -132,6 +133,7 @@ class Rig:
     def _sweep(self, org_id: str) -> None:
         """What the daily report does, some hours later."""
         sweep_org(self.app.tools, org_id, at=datetime.now(UTC) + timedelta(hours=3))
+        sweep_hosts(self.app.tools)
 
     def _unforeseen(self) -> list[str]:
         """Errors in the server's log since the last look that are no refusals: mistakes of ours."""

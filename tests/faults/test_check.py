@@ -75,7 +75,7 @@ def test_a_body_without_index_and_a_place_without_ca_are_leftovers(service: Serv
     alter(service, org_place(service.org_id), forget)
     alter(service, cas_place(service.org_id, ca[:16]), lambda _: None)
     found = look(service)
-    assert (len(found.leftovers), found.halves) == (3, []), "the body, the place, and the need for SNI"
+    assert (len(found.leftovers), found.halves) == (4, []), "body, place, the need for SNI, and what the edges know"
 
 
 def test_a_ca_that_the_index_misses_is_half(service: Service, ca: str) -> None:

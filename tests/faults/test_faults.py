@@ -12,7 +12,7 @@ from tests.faults.kills import kill_again_and_again
 from tests.faults.load import VERDICT_SECONDS
 from tests.faults.rig import EMULATORS, Rig, rig
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.slow, pytest.mark.in_time, pytest.mark.timeout(240)]
 
 SECONDS = 1.5  # under each fault
 FAULTS = {

@@ -13,6 +13,7 @@ from shared.errors import StoreUnavailable
 from shared.ports import Key, WriteConflict
 from shared.records import CAIndex
 from shared.repository import ca_index_place, org_place, server_place
+from shared.usecases.host_feed import sweep_hosts
 from shared.usecases.sweep import sweep_org
 from tests import certs
 from tests.faults.check import Findings, check
@@ -48,6 +49,7 @@ class Org:
     def sweep(self) -> None:
         tools = self.service.app.tools
         sweep_org(tools, self.id, at=tools.clock() + timedelta(hours=3))
+        sweep_hosts(tools)
 
     def has_ca(self) -> bool:
         org = self.service.app.tools.repository.get(org_place(self.id))
