@@ -13,6 +13,7 @@ from shared.repository import KEEP_USAGE, Repository, activity_id, usage_place
 
 DAYS: Final = 30
 _CLIENTS_MAX: Final = 500  # in a day's sample
+_CAS_MAX: Final = 1_000  # in a day: as many as an org has at a time; one that replaces its CAs all day has more
 _REFUSALS_MAX: Final = 20  # in one page
 _LEAF_MAX: Final = 8 * 1024  # bytes of DER kept with a refusal
 _LEAVES_MAX: Final = 96 * 1024  # bytes of DER in one batch: a queue's message holds 256 KiB (Amazon SQS)
@@ -120,7 +121,10 @@ def _added(day: Usage, batches: Sequence[SightingBatch]) -> Usage:
 
 def _count(cas: dict[str, CAUse], ca_id: str, use: CAUse) -> None:
     before = cas.get(ca_id)
-    cas[ca_id] = CAUse(before.count + use.count, max(before.last, use.last)) if before else use
+    if before:
+        cas[ca_id] = CAUse(before.count + use.count, max(before.last, use.last))
+    elif len(cas) < _CAS_MAX:
+        cas[ca_id] = use
 
 
 def _see(clients: dict[str, Seen], identity: str, seen: Seen) -> None:
