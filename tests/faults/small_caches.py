@@ -1,4 +1,4 @@
-"""`functions.local` with small caches: a cache that fills for the first twenty minutes looks like a leak, and is none."""
+"""`functions.local` with small caches: one that fills for the first twenty minutes looks like a leak, and is none."""
 
 import functools
 import sys
@@ -15,7 +15,7 @@ def _small(maxsize: Any = 128, typed: bool = False) -> Any:
 
 
 if __name__ == "__main__":
-    functools.lru_cache = _small  # type: ignore[assignment]
+    functools.lru_cache = _small
     from functions import local
 
     sys.exit(local.main())
