@@ -11,9 +11,8 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -38,6 +37,7 @@ from shared.records import (
     Told,
     Usage,
     loaded,
+    read,
     stored,
 )
 
@@ -57,8 +57,7 @@ _REMEMBERED: Final = 4096
 ORG_HOSTS: Final = "hosts"  # the partition
 
 
-@dataclass(frozen=True, slots=True)
-class Place(Generic[R]):
+class Place(NamedTuple, Generic[R]):
     """Where a record of one kind lies."""
 
     key: Key
@@ -138,7 +137,7 @@ class Found:
     def get(self, place: Place[R]) -> R | None:
         """The record at *place*, which was among those asked for; None where there is none."""
         document = self._documents.get(place.key)
-        return None if document is None else loaded(place.kind, document.body)
+        return None if document is None else read(place.kind, document.text)
 
 
 class Repository:
@@ -159,7 +158,7 @@ class Repository:
 
     def list(self, partition: str, kind: type[R], *, after: str = "", limit: int = 100) -> list[tuple[str, R]]:
         """At most *limit* (id, record) of *partition*, in the order of ids, beginning behind *after*."""
-        return [(one.key.id, loaded(kind, one.body)) for one in self._store.list(partition, after=after, limit=limit)]
+        return [(one.key.id, read(kind, one.text)) for one in self._store.list(partition, after=after, limit=limit)]
 
     def every(self, partition: str, kind: type[R]) -> Iterator[tuple[str, R]]:
         """All of *partition*, page by page."""
@@ -189,7 +188,7 @@ class Repository:
         deadline = time.monotonic() + _PATIENCE
         for attempt in range(_ATTEMPTS):
             document = self._store.get_many([place.key]).get(place.key)
-            before, waiting = _emptied(None if document is None else loaded(place.kind, document.body))
+            before, waiting = _emptied(None if document is None else read(place.kind, document.text))
             after = alter(before)
             if after is before:
                 return after
@@ -245,12 +244,12 @@ class Repository:
     def dump(self, keys: Sequence[Key], partitions: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Documents as they are stored: `{partition, id, body}`."""
         for document in self._store.get_many(keys).values():
-            yield {"partition": document.key.partition, "id": document.key.id, "body": dict(document.body)}
+            yield {"partition": document.key.partition, "id": document.key.id, "body": document.body}
         for partition in partitions:
             after = ""
             while page := self._store.list(partition, after=after, limit=100):
                 for document in page:
-                    yield {"partition": partition, "id": document.key.id, "body": dict(document.body)}
+                    yield {"partition": partition, "id": document.key.id, "body": document.body}
                 after = page[-1].key.id
 
     def restore(self, line: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from shared.adapters.documents import can_exist, check_key, decoded, encoded, position
+from shared.adapters.documents import can_exist, check_key, encoded, position
 from shared.adapters.patience import Patience
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
@@ -271,4 +271,4 @@ def _key(key: Key) -> dict[str, Any]:
 
 
 def _document(item: Item) -> Document:
-    return Document(Key(item["pk"]["S"], item["sk"]["S"]), item["version"]["S"], decoded(item["body"]["S"]))
+    return Document(Key(item["pk"]["S"], item["sk"]["S"]), item["version"]["S"], item["body"]["S"])

@@ -27,7 +27,7 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 from google.protobuf.timestamp_pb2 import Timestamp
 from proto.datetime_helpers import DatetimeWithNanoseconds
 
-from shared.adapters.documents import can_exist, check_key, decoded, encoded, position
+from shared.adapters.documents import can_exist, check_key, encoded, position
 from shared.adapters.patience import Patience
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
@@ -274,4 +274,4 @@ def _update_time(key: Key, version: Version | None) -> Timestamp | None:
 
 
 def _document(key: Key, snapshot: Snapshot) -> Document:
-    return Document(key, _version(snapshot.update_time), decoded(snapshot.get("body")))
+    return Document(key, _version(snapshot.update_time), snapshot.get("body"))
