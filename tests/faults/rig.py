@@ -24,6 +24,7 @@ from shared.composition import App, build
 from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
 from shared.usecases.default_certificate import ensure_default
+from shared.usecases.host_feed import sweep_hosts
 from shared.usecases.orgs import create_key, create_org
 from shared.usecases.sweep import sweep_org
 from tests import server
@@ -38,6 +39,7 @@ from tests.stores import Place, new_place
 
 DOMAIN: Final = "example.com"
 STORES: Final = ("sqlite", "dynamodb", "firestore")
+EMULATORS: Final = {"dynamodb": "dynalite", "firestore": "firestore"}  # moto ends each connection after its answer
 _BACK_SECONDS: Final = 20.0  # within which all is well again, once the fault has gone
 _LOCKED: Final = 6.0  # seconds: longer than a writer waits for the one before it
 _FULL_AT: Final = 96 * 1024  # bytes of any one file
@@ -131,6 +133,7 @@ class Rig:
     def _sweep(self, org_id: str) -> None:
         """What the daily report does, some hours later."""
         sweep_org(self.app.tools, org_id, at=datetime.now(UTC) + timedelta(hours=3))
+        sweep_hosts(self.app.tools)
 
     def _unforeseen(self) -> list[str]:
         """Errors in the server's log since the last look that are no refusals: mistakes of ours."""
@@ -164,7 +167,7 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
     """A server on an empty *store*, with its faults. Raises: Missing, where the emulator is not here."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        place = new_place(store, folder, emulators, patch)
+        place = new_place(EMULATORS.get(store, store), folder, emulators, patch)
         app = build(Settings(data=folder, domain=DOMAIN, store=place, metrics="off"))
         stack.callback(app.close)
         ensure_default(app.tools)
@@ -179,11 +182,11 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
         }
         way: Mapping[str, Fault]
         if isinstance(place, DynamoDB):
-            between = stack.enter_context(closing(Wire(emulators.address("moto"))))
+            between = stack.enter_context(closing(Wire(emulators.address(EMULATORS[store]))))
             environment["AWS_ENDPOINT_URL_DYNAMODB"] = f"http://{between.address}"
             way = _dynamodb(between)
         elif isinstance(place, Firestore):
-            grpc_between = stack.enter_context(closing(Calls(emulators.address("firestore"))))
+            grpc_between = stack.enter_context(closing(Calls(emulators.address(EMULATORS[store]))))
             between = stack.enter_context(closing(Wire(grpc_between.address)))
             environment["FIRESTORE_EMULATOR_HOST"] = between.address
             way = _firestore(between, grpc_between)
