@@ -73,6 +73,8 @@ class Certificate:
         self.key_id = own.digest if own else None  # RFC 5280, 4.2.1.2
         self.issuer_key_id = self._above.key_identifier if self._above else None  # RFC 5280, 4.2.1.1
         self._signers: set[bytes] = set()
+        self.fingerprint = hashlib.sha256(der).hexdigest()
+        self.is_plain = self._is_plain()
 
     def _issuer(self) -> tuple[bytes, str]:
         raw = self._parts.issuer if self._parts else b""
@@ -108,11 +110,6 @@ class Certificate:
         return self.subject == self.issuer
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the certificate, hex."""
-        return hashlib.sha256(self.der).hexdigest()
-
-    @cached_property
     def weakness(self) -> str | None:
         return strength.weakness(self.key)
 
@@ -146,8 +143,7 @@ class Certificate:
 
     # -------------------------------------------------------------------------------------------------- plain ones
 
-    @cached_property
-    def is_plain(self) -> bool:
+    def _is_plain(self) -> bool:
         """Whether everything in it is judged in trust.py, so that beside the signature OpenSSL would find nothing.
 
         Extensions of six kinds and no other, critical or not; one algorithm, inside and outside, of the two that nearly
@@ -293,6 +289,8 @@ class _Parts(NamedTuple):
 
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0  # [0] EXPLICIT
+# serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo
+_FIELDS: Final = (0x02, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE)
 
 
 def _parts(der: bytes) -> _Parts | None:
@@ -302,27 +300,25 @@ def _parts(der: bytes) -> _Parts | None:
     try:
         inside, end = _span(der, 0)
         signed_inside, signed_end = _span(der, inside)
-        _, algorithm_end = _span(der, signed_end)
+        algorithm_end = _span(der, signed_end)[1]
         at = _span(der, signed_inside)[1] if der[signed_inside] == _VERSION else signed_inside
-        serial_end = _span(der, at)[1]
-        inner_end = _span(der, serial_end)[1]
-        issuer_end = _span(der, inner_end)[1]
-        validity_end = _span(der, issuer_end)[1]
-        subject_end = _span(der, validity_end)[1]
-        key_end = _span(der, subject_end)[1]
+        ends = []
+        for tag in _FIELDS:
+            if der[at] != tag:
+                return None
+            at = _span(der, at)[1]
+            ends.append(at)
     except IndexError:
         return None
-    if end != len(der) or key_end > signed_end or algorithm_end > end:
-        return None
-    sequences = (0, inside, signed_end, serial_end, inner_end, issuer_end, validity_end, subject_end)
-    if any(der[one] != _SEQUENCE for one in sequences):
+    serial, algorithm, issuer, _, subject, key_info = ends
+    if not (der[0] == der[inside] == der[signed_end] == _SEQUENCE and key_info <= signed_end < algorithm_end < end):
         return None
     return _Parts(
         der[inside:signed_end],
         der[signed_end:algorithm_end],
-        der[serial_end:inner_end],
-        der[inner_end:issuer_end],
-        der[subject_end:key_end],
+        der[serial:algorithm],
+        der[algorithm:issuer],
+        der[subject:key_info],
     )
 
 
