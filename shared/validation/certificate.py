@@ -64,6 +64,7 @@ class Certificate:
         except UnsupportedAlgorithm:
             self.key = cert.public_key_algorithm_oid
         values = [one.value for one in cert.extensions]
+        self._is_rsa = isinstance(self.key, rsa.RSAPublicKey)
         self._extensions: dict[type, x509.ExtensionType] = dict(zip(map(type, values), values, strict=True))
         self.constraints = self._extension(x509.BasicConstraints)
         self.usage = self._extension(x509.KeyUsage)
@@ -159,9 +160,9 @@ class Certificate:
         above = self._above
         if above is not None and (above.authority_cert_issuer is not None or above.key_identifier is None):
             return False
-        if isinstance(self.key, ec.EllipticCurvePublicKey):
-            return parts.key_info.startswith(_NAMED_CURVES.get(self.key.curve.name, b"?"))
-        return isinstance(self.key, rsa.RSAPublicKey) and parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
+        if self._is_rsa:
+            return parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
+        return isinstance(self.key, ec.EllipticCurvePublicKey) and parts.key_info.startswith(_NAMED_CURVES)
 
     def is_signed_by(self, ca: "Certificate") -> bool:
         """Whether *ca*'s key made the signature on this one; both are plain.
@@ -170,24 +171,21 @@ class Certificate:
         key_info = ca.public_key_info
         if key_info in self._signers:
             return True
-        if not self._verifies(ca.key):
+        if not self._verifies(ca):
             return False
         if len(self._signers) < _SIGNERS_MAX:
             self._signers.add(key_info)
         return True
 
-    def _verifies(self, key: object) -> bool:
-        parts = self._parts
+    def _verifies(self, ca: "Certificate") -> bool:
+        parts, key = self._parts, ca.key
         if parts is None:
             return False
-        scheme = _SCHEMES.get(parts.algorithm)
+        for_rsa, scheme = _SCHEMES[parts.algorithm]
+        if for_rsa is not ca._is_rsa:
+            return False
         try:
-            if isinstance(key, rsa.RSAPublicKey) and isinstance(scheme, hashes.HashAlgorithm):
-                key.verify(self.cert.signature, parts.signed, _PKCS1, scheme)
-            elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
-                key.verify(self.cert.signature, parts.signed, scheme)
-            else:
-                return False
+            key.verify(self.cert.signature, parts.signed, *scheme)  # type: ignore[attr-defined]  # RSA's or EC's
         except InvalidSignature:
             return False
         return True
@@ -202,23 +200,23 @@ _PLAIN_EXTENSIONS: Final[set[type[x509.ExtensionType]]] = {
     x509.SubjectKeyIdentifier,
 }
 _PKCS1: Final = padding.PKCS1v15()
-# AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> what to verify with
-_SCHEMES: Final[dict[bytes, hashes.HashAlgorithm | ec.ECDSA]] = {
-    bytes.fromhex("300d06092a864886f70d01010b0500"): hashes.SHA256(),
-    bytes.fromhex("300d06092a864886f70d01010c0500"): hashes.SHA384(),
-    bytes.fromhex("300d06092a864886f70d01010d0500"): hashes.SHA512(),
-    bytes.fromhex("300a06082a8648ce3d040302"): ec.ECDSA(hashes.SHA256()),
-    bytes.fromhex("300a06082a8648ce3d040303"): ec.ECDSA(hashes.SHA384()),
-    bytes.fromhex("300a06082a8648ce3d040304"): ec.ECDSA(hashes.SHA512()),
+# AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> by an RSA key, and what to verify with
+_SCHEMES: Final[dict[bytes, tuple[bool, tuple[object, ...]]]] = {
+    bytes.fromhex("300d06092a864886f70d01010b0500"): (True, (_PKCS1, hashes.SHA256())),
+    bytes.fromhex("300d06092a864886f70d01010c0500"): (True, (_PKCS1, hashes.SHA384())),
+    bytes.fromhex("300d06092a864886f70d01010d0500"): (True, (_PKCS1, hashes.SHA512())),
+    bytes.fromhex("300a06082a8648ce3d040302"): (False, (ec.ECDSA(hashes.SHA256()),)),
+    bytes.fromhex("300a06082a8648ce3d040303"): (False, (ec.ECDSA(hashes.SHA384()),)),
+    bytes.fromhex("300a06082a8648ce3d040304"): (False, (ec.ECDSA(hashes.SHA512()),)),
 }
 _LONG_HEADER: Final = 4  # bytes: tag, and a length in two octets behind their number
 _RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")  # RFC 4055, 1.2: not one for PSS alone
 # How a SubjectPublicKeyInfo begins whose curve is named (RFC 5480, 2.1.1) and whose point is not compressed
-_NAMED_CURVES: Final = {
-    "secp256r1": bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
-    "secp384r1": bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
-    "secp521r1": bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
-}
+_NAMED_CURVES: Final = (
+    bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
+    bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
+    bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
+)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
