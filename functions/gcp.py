@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 import flask
 
-from functions import http, process, wire
+from functions import hosted_console, http, process, wire
 from functions.dispatch import dispatch
 from functions.http import BODY_MAX, Reply, Request
-from functions.routes import ROUTES
+from functions.routes import CONSOLE, ROUTES
 
 SERVICE: Final = "service"
-TARGETS: Final = (*dict.fromkeys(route.function for route in ROUTES), SERVICE)
+TARGETS: Final = (*dict.fromkeys(route.function for route in ROUTES), CONSOLE, SERVICE)
 
 
 def target(name: str) -> types.FunctionType:
@@ -34,6 +34,10 @@ def _reply(sent: flask.Request, function: str | None) -> Reply:
     """Never raises: functions-framework would tell the caller the error's text."""
     request = wire.request(sent.method, _path(sent, function), sent.query_string.decode("latin-1"), dict(sent.headers))
     try:
+        if function in (None, CONSOLE):
+            console = hosted_console.console()
+            if function == CONSOLE or console.answers(request.path):
+                return console.reply(request)
         body = _body(sent)
         if body is None:
             raise http.body_too_large()
