@@ -2,14 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := functions shared infra tests main.py
-PINNED := requirements requirements-aws requirements-google requirements-dev tests/infra/google/requirements
-COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
+CODE := functions shared edge demo benchmarks infra tests main.py
+PINNED := requirements requirements-aws requirements-google requirements-edge requirements-dev tests/infra/google/requirements
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
 
-.PHONY: run test check format pins packages infra clean
+.PHONY: run demo test check format pins packages infra clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
+
+demo: $(VENV)/.dev  ## two organizations, a TLS edge and a broker on this machine: the whole story, in a minute
+	@$(BIN)/python -m demo
 
 test: $(VENV)/.dev tests/node_modules/.done node_modules/.installed  ## every test, with branch coverage; emulators, browser and brokers where they are found
 	$(BIN)/python -m pytest

@@ -23,7 +23,9 @@ from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
 from shared.usecases import orgs
 from shared.usecases.default_certificate import ensure_default, set_default
+from shared.usecases.host_feed import sweep_hosts
 from shared.usecases.reseal import reseal as reseal_usecase
+from shared.usecases.withdrawals import sweep_withdrawals
 from shared.validation.names import messaging_host
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object or list.")
@@ -262,6 +264,15 @@ def reseal(rotate: bool, as_json: bool) -> None:
             app.sealer.rotate()
         moved, current = reseal_usecase(app.tools)
         _tell(as_json, {"moved": moved, "current": current}, f"{moved} sealed anew, {current} were current already.")
+
+
+@main.command("sweep", help="Tell the TLS edges what a crash left untold, and forget what no edge needs any more.")
+@as_json
+def sweep(as_json: bool) -> None:
+    with _app() as app:
+        late = sweep_hosts(app.tools)
+        sweep_withdrawals(app.tools)
+        _tell(as_json, {"told": late}, f"{late} organizations were told of late." if late else "Nothing was left out.")
 
 
 if __name__ == "__main__":

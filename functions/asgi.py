@@ -1,14 +1,13 @@
 """The functions as an ASGI application: what a server needs to run them all in one process."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from functions import http, wire
+from functions import wire
 from functions.console import Console
-from functions.dispatch import dispatch
-from functions.http import BODY_MAX, Reply, Request
+from functions.dispatch import dispatch_async
+from functions.http import BODY_MAX, Reply
 from shared.composition import App
 
 Scope = MutableMapping[str, Any]
@@ -34,22 +33,22 @@ class Application:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
-        request = wire.request(scope["method"], path, scope["query_string"].decode("latin-1"), headers)
+        headers = _headers(scope["headers"])
         body = await _body(headers, receive)
-        if body is None:
-            reply = http.problem(request, http.body_too_large())
-        else:
-            loop = asyncio.get_running_loop()
-            whole = Request(request.method, request.path, request.query, headers, body)
-            reply = await loop.run_in_executor(self._pool, self._answer, whole)
-        await _send(reply, send)
-
-    def _answer(self, request: Request) -> Reply:
+        request = wire.request(
+            scope["method"],
+            scope.get("raw_path", scope["path"].encode()).decode("latin-1"),
+            scope["query_string"].decode("latin-1"),
+            headers,
+            body,
+            scheme="https" if self._app.settings.behind_tls else scope.get("scheme", "http"),
+            peer=(scope.get("client") or ("",))[0],
+        )
         if self._console.answers(request.path):
-            return self._console.reply(request)
-        return dispatch(self._app.tools, request)
+            reply = self._console.reply(request)
+        else:
+            reply = await dispatch_async(self._app.tools, request, self._pool)
+        await _send(reply, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -60,6 +59,15 @@ class Application:
             await send({"type": f"{event}.complete"})
             if event == "lifespan.shutdown":
                 return
+
+
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """One sent several times is one list (RFC 9110, 5.3): what a client adds never hides what a proxy wrote."""
+    found: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
 
 
 async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:

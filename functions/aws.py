@@ -7,11 +7,12 @@ own function's module; the App is built at the first call. Nothing here imports 
 import base64
 import binascii
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
 from functions import http, process, wire
-from functions.dispatch import dispatch
+from functions.dispatch import dispatch, refuse
 from functions.http import BODY_MAX, Reply, Request
 from shared import errors
 
@@ -21,6 +22,8 @@ Handler = Callable[[Event, Any], dict[str, Any]]
 
 def _handler(function: str) -> Handler:
     def handle(event: Event, context: Any) -> dict[str, Any]:
+        if function == "verifyClient" and "requestContext" not in event:
+            return _authorized(event, context)  # no gateway: AWS IoT invokes the function itself
         return answer(_reply(event, context, function))
 
     return handle
@@ -29,21 +32,28 @@ def _handler(function: str) -> Handler:
 def _reply(event: Event, context: Any, function: str) -> Reply:
     request = request_of(event, context)
     try:
-        body = _body(event)
-    except errors.TrustError as error:
-        return http.problem(request, error)
-    whole = Request(request.method, request.path, request.query, request.headers, body)
-    return dispatch(process.app().tools, whole, function=function)
+        whole = replace(request, body=_body(event))
+        return dispatch(process.app().tools, whole, function=function)
+    except Exception as error:  # noqa: BLE001 - a broker may take the gateway's own 500 for leave to go on
+        return refuse(request, error)
+
+
+def _authorized(event: Event, context: Any) -> dict[str, Any]:
+    """The answer to AWS IoT's event. Whoever may invoke the function may ask: the permission is the caller's proof."""
+    from functions.dialects.aws_iot import authorize
+
+    return authorize(lambda: process.app().tools, event, getattr(context, "invoked_function_arn", ""))
 
 
 def request_of(event: Event, context: Any) -> Request:
-    """All but the body. The platform's id of the call stands in X-Request-Id, whatever the client sent there."""
+    """All but the body. An HTTP API is reached over TLS only. The platform's id of the call stands in X-Request-Id,
+    whatever the client sent there."""
     asked = event["requestContext"]
     request_id = getattr(context, "aws_request_id", "") or asked.get("requestId", "")
     headers = {**event.get("headers", {}), "x-request-id": request_id}
     if event.get("cookies"):
         headers["cookie"] = "; ".join(event["cookies"])
-    return wire.request(asked["http"]["method"], _path(event), event.get("rawQueryString", ""), headers)
+    return wire.request(asked["http"]["method"], _path(event), event.get("rawQueryString", ""), headers, scheme="https")
 
 
 def _path(event: Event) -> str:
@@ -94,4 +104,5 @@ verify_client: Final = _handler("verifyClient")
 manage_certificates: Final = _handler("manageCertificates")
 connection_policy: Final = _handler("connectionPolicy")
 activity_log: Final = _handler("activityLog")
+edge_feed: Final = _handler("edgeFeed")
 health: Final = _handler("health")

@@ -122,3 +122,15 @@ class Deny(Body, frozen=True, kw_only=True):
     value: Short | None = None
     certificate: File | None = None
     reason: Comments = ""
+
+
+class ServedHost(Body, frozen=True, kw_only=True):
+    server_name: Annotated[str, Meta(max_length=253)]
+    version: Annotated[str, Meta(max_length=64)]
+
+
+class Served(Body, frozen=True, kw_only=True):
+    """*edge*: what the edge calls itself, shown in the activity list."""
+
+    edge: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+    hosts: Annotated[tuple[ServedHost, ...], Meta(max_length=500)]

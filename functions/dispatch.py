@@ -1,14 +1,26 @@
-"""From a request to its reply: route, caller, handler, and any error as a problem document."""
+"""From a request to its reply: route, caller, handler, and any error as a problem document or in a broker's dialect.
 
+A verdict comes in time (functions/deadline.py), whichever way the request came in: this is the one place that sees to
+it.
+"""
+
+import asyncio
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 
-from functions import http, routes
+from functions import deadline, dialects, http, routes
+from functions.dialects.dialect import Dialect, Late
 from functions.endpoint import Call
 from functions.http import Reply, Request
 from shared import errors, log
 from shared.usecases.callers import admit
 from shared.usecases.tools import Tools
+from shared.validation.verdict import unavailable
+
+_Answered = tuple[Reply, str]  # the reply, and the function that gave it
 
 
 def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> Reply:
@@ -20,19 +32,85 @@ def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> 
         return _dispatch(tools, request, function)
 
 
+def refuse(request: Request, error: Exception) -> Reply:
+    """The answer where *request* did not come as far as `dispatch`: a broker's own words, or a problem document."""
+    with log.request(log.request_id_of(request.headers)):
+        dialect = dialects.spoken_at(request.path)
+        return http.problem(request, error) if dialect is None else dialect.refuse(request, error)
+
+
 def _dispatch(tools: Tools, request: Request, function: str | None) -> Reply:
     began = time.monotonic()
+    dialect = dialects.spoken_at(request.path)
+    work = _work(tools, request, function, dialect)
+    if dialect is None:
+        return _told(work(), request, began)
+    try:
+        answered = _begun(work).result(_left(request))
+    except (TimeoutError, deadline.Busy):
+        answered = _refused(tools, dialect, request, Late()), "verifyClient"
+    return _told(answered, request, began)
+
+
+async def dispatch_async(tools: Tools, request: Request, pool: ThreadPoolExecutor) -> Reply:
+    """The same from an event loop: work runs in *pool*, but for verdicts, which wait for nobody there."""
+    with log.request(log.request_id_of(request.headers)):
+        began = time.monotonic()
+        dialect = dialects.spoken_at(request.path)
+        work = _work(tools, request, None, dialect)
+        if dialect is None:
+            return _told(await asyncio.get_running_loop().run_in_executor(pool, work), request, began)
+        try:
+            answered = await asyncio.wait_for(asyncio.wrap_future(_begun(work)), _left(request))
+        except (TimeoutError, deadline.Busy):
+            answered = _refused(tools, dialect, request, Late()), "verifyClient"
+        return _told(answered, request, began)
+
+
+def _work(tools: Tools, request: Request, function: str | None, dialect: Dialect | None) -> Callable[[], _Answered]:
+    """`_answered`, for another thread to call: what the log knows of the request goes with it."""
+    context = copy_context()
+    return lambda: context.run(_answered, tools, request, function, dialect)
+
+
+def _begun(work: Callable[[], _Answered]) -> "Future[_Answered]":
+    """Raises: Busy."""
+    return deadline.WORKERS.submit(work)
+
+
+def _left(request: Request) -> float:
+    """Seconds that are left for a verdict."""
+    return max(request.arrived + deadline.SECONDS - time.monotonic(), 0)
+
+
+def _refused(tools: Tools, dialect: Dialect, request: Request, error: Exception) -> Reply:
+    """*error* in the broker's words. A failure of ours counts as a decision; whether the org is here is unknown."""
+    reply = dialect.refuse(request, error)
+    if not isinstance(error, errors.TrustError) or isinstance(error, errors.StoreUnavailable):
+        failed = unavailable()
+        tools.decided(None, failed.code, failed.decision.value)
+    return reply
+
+
+def _answered(tools: Tools, request: Request, function: str | None, dialect: Dialect | None) -> _Answered:
     name = "-"
     try:
         route, params = routes.find(request.method, request.path)
         name = route.function
         if function is not None and name != function:
             raise errors.NotFound(what="such address")
+        if request.too_large:
+            raise http.body_too_large()
         request = replace(request, params=params)
         admitted = admit(tools, request.authorization, route.roles) if route.admits else None
         reply = route.load(Call(request, tools, admitted))
     except Exception as error:  # noqa: BLE001 - the one place where errors become answers
-        reply = http.problem(request, error)
+        reply = http.problem(request, error) if dialect is None else _refused(tools, dialect, request, error)
+    return reply, name
+
+
+def _told(answered: _Answered, request: Request, began: float) -> Reply:
+    reply, name = answered
     if request.method == "HEAD":
         length = {"content-length": str(len(reply.body))}  # GET's, or none at all (RFC 9110, 8.6)
         reply = Reply(reply.status, b"", reply.content_type, {**reply.headers, **length})

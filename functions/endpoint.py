@@ -50,6 +50,7 @@ class Contract:
         answers: status -> a msgspec Struct or several of which it is one, PEM_TEXT, or None for no body.
         query: names of query parameters -> what they mean.
         refusals: error classes it raises beside those that every call may.
+        dialect: whether it answers everything in a broker's own words (functions/dialects), errors too.
     """
 
     summary: str
@@ -58,6 +59,7 @@ class Contract:
     query: Mapping[str, str] = field(default_factory=dict)
     if_match: str = "no"  # "no", "optional" or "required"
     refusals: Sequence[type[TrustError]] = ()
+    dialect: bool = False
 
 
 CONTRACTS: dict[Handler, Contract] = {}

@@ -5,14 +5,15 @@ process. `main.py` at the top is where functions-framework looks for them.
 """
 
 import types
+from dataclasses import replace
 from typing import Final, cast
 from urllib.parse import quote
 
 import flask
 
-from functions import hosted_console, http, process, wire
-from functions.dispatch import dispatch
-from functions.http import BODY_MAX, Reply, Request
+from functions import hosted_console, process, wire
+from functions.dispatch import dispatch, refuse
+from functions.http import BODY_MAX, Reply
 from functions.routes import CONSOLE, ROUTES
 
 SERVICE: Final = "service"
@@ -38,13 +39,14 @@ def _reply(sent: flask.Request, function: str | None) -> Reply:
             console = hosted_console.console()
             if function == CONSOLE or console.answers(request.path):
                 return console.reply(request)
+        app = process.app()
         body = _body(sent)
-        if body is None:
-            raise http.body_too_large()
-        whole = Request(request.method, request.path, request.query, request.headers, body)
-        return dispatch(process.app().tools, whole, function=function)
-    except Exception as error:  # noqa: BLE001 - becomes a problem document, and a log entry
-        return http.problem(request, error)
+        # Who connects is the platform's own proxy: its address says nothing about who asks.
+        scheme = "https" if app.settings.behind_tls else sent.scheme
+        whole = replace(request, body=body or b"", too_large=body is None, scheme=scheme)
+        return dispatch(app.tools, whole, function=function)
+    except Exception as error:  # noqa: BLE001 - a broker may take the framework's own 500 for leave to go on
+        return refuse(request, error)
 
 
 def _path(sent: flask.Request, function: str | None) -> str:

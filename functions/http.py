@@ -2,9 +2,11 @@
 
 import base64
 import binascii
+import ipaddress
 import logging
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +39,11 @@ class Request:
         path: as it was sent, still percent-encoded, without the query.
         headers: names in lower case.
         params: what the route's template found in the path, decoded.
+        scheme: "https" where the client spoke TLS: to this process, or to the platform that stands before it and whose
+            word the adapter takes. A header of the client's own is never asked.
+        peer: the address the connection came from; "" where the platform hides it.
+        too_large: the body was longer than any call may be, and was dropped.
+        arrived: when the whole request was here (`time.monotonic`).
     """
 
     method: str
@@ -45,6 +52,15 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
     params: Mapping[str, str] = field(default_factory=dict)
+    scheme: str = "http"
+    peer: str = ""
+    too_large: bool = False
+    arrived: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way can read the answer: TLS, or this very machine."""
+        return self.scheme == "https" or _is_loopback(self.peer)
 
     @cached_property
     def credentials(self) -> Credentials:
@@ -90,6 +106,15 @@ class Request:
         if media == "multipart/form-data":
             return typed(_form(self.headers["content-type"], self.body), kind, from_text=True)
         raise errors.UnsupportedMediaType(found=media[:100] or "(none)")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
 
 
 def body_too_large(size: int | None = None) -> errors.TooLarge:

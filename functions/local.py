@@ -12,6 +12,8 @@ from functions.watch_uploads import FOLDER, UploadWatcher
 from shared import log
 from shared.composition import App, build
 from shared.config import Settings, WrongSetting
+from shared.usecases.host_feed import sweep_hosts
+from shared.usecases.withdrawals import sweep_withdrawals
 from shared.validation.names import messaging_host
 
 HOST = "127.0.0.1"
@@ -30,6 +32,8 @@ def main() -> int:
     uploads = UploadWatcher(app)
     try:
         keys = first_start(app.tools)
+        sweep_hosts(app.tools)  # what a kill left untold
+        sweep_withdrawals(app.tools)
         uploads.start()
         server = _Server(_config(app, settings.port), app, keys)
         server.run()
@@ -53,6 +57,7 @@ def _config(app: App, port: int) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         lifespan="on",
+        proxy_headers=False,  # who asks, and how, is read from the connection; Envoy on this machine sends such headers
         timeout_graceful_shutdown=10,  # seconds
     )
 

@@ -40,7 +40,7 @@ def document() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components([*ordered, Problem], ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route, contract in contracts.items():
-        paths.setdefault(route.full_path, {})[route.method.lower()] = _operation(route, contract)
+        paths.setdefault(route.full_path.replace("{*", "{"), {})[route.method.lower()] = _operation(route, contract)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -85,10 +85,8 @@ def _codes() -> dict[str, Any]:
 
 
 def _operation(route: Route, contract: Contract) -> dict[str, Any]:
-    alias = route.path.strip("/") if route.alias else ""
-    _, _, handler = route.handler.partition(":")
     operation: dict[str, Any] = {
-        "operationId": f"{handler}_alias" if alias else handler,
+        "operationId": _operation_id(route, contract),
         "tags": [route.function],
         "summary": contract.summary,
         "parameters": list(_parameters(route, contract)),
@@ -111,6 +109,14 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
         return []
     people = route.roles & {Role.VIEWER, Role.OPERATOR}
     return [{"apiKey": []}, {"signIn": []}] if people else [{"apiKey": []}]
+
+
+def _operation_id(route: Route, contract: Contract) -> str:
+    module, _, handler = route.handler.partition(":")
+    if contract.dialect:
+        rest = "_below" if "{" in route.path else ""
+        return f"{module.removeprefix('dialects.')}_{handler}_{route.method.lower()}{rest}"
+    return f"{handler}_alias" if route.alias else handler
 
 
 def _parameters(route: Route, contract: Contract) -> Iterator[dict[str, Any]]:
@@ -170,6 +176,8 @@ def _schema(answer: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _refusals(route: Route, contract: Contract) -> Iterator[type[errors.TrustError]]:
+    if contract.dialect:
+        return
     if route.roles != ANYBODY:
         yield from _ALWAYS
         yield from _ADMITTED

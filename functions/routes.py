@@ -22,6 +22,8 @@ PREFIX: Final = "/api/v0002"
 
 OPERATOR: Final = frozenset((Role.OPERATOR,))
 VIEWER: Final = frozenset((Role.VIEWER, Role.OPERATOR))
+BROKER: Final = frozenset((Role.BROKER,))
+EDGE: Final = frozenset((Role.EDGE,))
 ASKER: Final = frozenset((Role.BROKER, Role.VIEWER, Role.OPERATOR))
 ANYBODY: Final[frozenset[Role]] = frozenset()
 
@@ -32,7 +34,7 @@ class Route:
 
     Args:
         function: the deployable function's name.
-        path: a template; `{id}` stands for one segment. Under PREFIX, unless *bare*.
+        path: a template; `{id}` stands for one segment, `{*rest}` for all that follows. Under PREFIX, unless *bare*.
         roles: who may call; empty: anybody.
         handler: `module:name` within `functions`.
         admits: whether the caller and its org are read before the handler runs. A handler that reads them in the same
@@ -56,7 +58,9 @@ class Route:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.full_path)))
+        prefix = "" if self.bare else f"({PREFIX})?" if self.alias else PREFIX
+        segments = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.path))
+        return re.compile(prefix + re.sub(r"\\\{\\\*(\w+)\\\}", r"(?P<\1>.*)", segments))
 
     @property
     def load(self) -> "Handler":
@@ -73,6 +77,31 @@ def _handler(name: str) -> "Handler":
 
 CAS: Final = "/authentication/cacertificates"
 SERVERS: Final = "/authentication/servercertificates"
+
+
+def _asked(path: str, handler: str, *methods: str) -> tuple[Route, ...]:
+    """A broker's question, in its own dialect. The handler reads the key in the same batch as the rest."""
+    return tuple(
+        Route("verifyClient", method, f"/verifyClient/{path}", BROKER, f"dialects.{handler}", admits=False, alias=True)
+        for method in methods
+    )
+
+
+_DIALECTS: Final[tuple[Route, ...]] = (
+    *_asked("emqx", "emqx:ask", "GET", "POST"),
+    *_asked("rabbitmq/user", "rabbitmq:user", "GET", "POST"),
+    *_asked("rabbitmq/vhost", "rabbitmq:vhost", "GET", "POST"),
+    *_asked("rabbitmq/resource", "rabbitmq:resource", "GET", "POST"),
+    *_asked("rabbitmq/topic", "rabbitmq:topic", "GET", "POST"),
+    *_asked("vernemq", "vernemq:ask", "POST"),
+    *_asked("mosquitto/getuser", "mosquitto:getuser", "GET", "POST", "PUT"),
+    *_asked("mosquitto/superuser", "mosquitto:superuser", "GET", "POST", "PUT"),
+    *_asked("mosquitto/aclcheck", "mosquitto:aclcheck", "GET", "POST", "PUT"),
+    *_asked("envoy", "envoy:ask", "GET", "POST"),
+    *_asked("envoy/{*rest}", "envoy:ask", "GET", "POST"),
+    *_asked("nginx", "nginx:ask", "GET", "POST"),
+    *_asked("aws-iot", "aws_iot:ask", "POST"),
+)
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route("uploadCA", "POST", CAS, OPERATOR, "upload_ca:upload_ca"),
@@ -97,6 +126,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("fulfillCSR", "POST", "/fulfillCSR", OPERATOR, "fulfill_csr:fulfill_csr", alias=True),
     Route("verifyClient", "POST", "/authorization/verifyclient", ASKER, "verify_client:verify_client", admits=False),
     Route("verifyClient", "POST", "/verifyClient", ASKER, "verify_client:verify_client", admits=False, alias=True),
+    *_DIALECTS,
     Route("manageCertificates", "GET", CAS, VIEWER, "manage_certificates:list_cas"),
     Route("manageCertificates", "GET", f"{CAS}/{{id}}", VIEWER, "manage_certificates:get_ca"),
     Route("manageCertificates", "PUT", f"{CAS}/{{id}}", OPERATOR, "manage_certificates:change_ca"),
@@ -123,6 +153,12 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("activityLog", "GET", "/activity", VIEWER, "activity_log:list_activity"),
     Route("activityLog", "GET", "/session", VIEWER, "activity_log:session"),
     Route("activityLog", "GET", "/signin", ANYBODY, "activity_log:sign_in", admits=False, bare=True),
+    Route("edgeFeed", "GET", "/edge/v1/hosts", EDGE, "edge_feed:list_hosts", admits=False, bare=True),
+    Route("edgeFeed", "GET", "/edge/v1/hosts/{serverName}", EDGE, "edge_feed:get_host", admits=False, bare=True),
+    Route("edgeFeed", "GET", "/edge/v1/withdrawals", EDGE, "edge_feed:list_withdrawals", admits=False, bare=True),
+    Route("edgeFeed", "POST", "/edge/v1/served", EDGE, "edge_feed:served", admits=False, bare=True),
+    Route("edgeFeed", "POST", "/v3/discovery:listeners", EDGE, "envoy_discovery:listeners", admits=False, bare=True),
+    Route("edgeFeed", "POST", "/v3/discovery:secrets", EDGE, "envoy_discovery:secrets", admits=False, bare=True),
     Route("health", "GET", "/healthz", ANYBODY, "health:health", admits=False, bare=True),
     Route("health", "GET", "/openapi.json", ANYBODY, "openapi:openapi", admits=False, bare=True),
 )

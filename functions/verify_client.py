@@ -1,44 +1,44 @@
 """verifyClient: may this client connect? The native form; every broker's own form is a dialect."""
 
-import logging
+from dataclasses import replace
+from typing import Final
 
-from functions import bodies
+from functions import bodies, http
+from functions.dialects.dialect import Telling, denied
 from functions.endpoint import Call, endpoint
-from functions.http import Reply, file_bytes, reply, without_text
+from functions.http import Reply, Request, file_bytes, reply
 from functions.views import VerdictView, verdict_view
 from shared import errors
-from shared.usecases.callers import BearerToken, Credentials
 from shared.usecases.verify_client import verify_client as usecase
-from shared.validation.verdict import Presented, Verdict, unavailable
+from shared.validation.verdict import Presented, Verdict
 
-log = logging.getLogger(__name__)
+
+class _Native(Telling):
+    """A caller's own mistakes are problem documents; all that a device controls is a verdict, and so is a failure."""
+
+    def tell(self, request: Request, verdict: Verdict) -> Reply:
+        return reply(verdict_view(verdict))
+
+    def refuse(self, request: Request, error: Exception) -> Reply:
+        callers_own = isinstance(error, errors.TrustError) and not isinstance(error, errors.StoreUnavailable)
+        if callers_own:
+            return http.problem(request, error)
+        try:
+            org_id = request.credentials.org_id
+        except errors.NotAuthenticated:
+            org_id = None
+        return self.tell(request, replace(denied(error), org_id=org_id))
+
+
+NATIVE: Final = _Native()
 
 
 @endpoint("May this client connect?", {200: VerdictView}, body=bodies.VerifyClient)
 def verify_client(call: Call) -> Reply:
-    """A caller's own mistakes are problem documents; all that a device controls is a verdict, and so is a failure."""
     sent = call.request.authorization  # who sends none is told so, whatever the body
     body = call.request.fields(bodies.VerifyClient)
-    return reply(verdict_view(_verdict(call, sent, body), explain=body.explain))
-
-
-def _verdict(call: Call, sent: Credentials | BearerToken, body: bodies.VerifyClient) -> Verdict:
-    try:
-        return usecase(call.tools, sent, _presented(body), explain=body.explain)
-    except errors.StoreUnavailable:
-        log.warning("a client was refused because the store does not answer", exc_info=True)
-        return _unavailable(call, sent)
-    except errors.TrustError:
-        raise  # the caller's own: its key, its role
-    except Exception as error:
-        log.error("a client was refused because of %s", type(error).__name__, exc_info=without_text(error))
-        return _unavailable(call, sent)
-
-
-def _unavailable(call: Call, sent: Credentials | BearerToken) -> Verdict:
-    verdict = unavailable(sent.org_id if isinstance(sent, Credentials) else None)
-    call.tools.decided(None, verdict.code, verdict.decision.value)  # whether that org is here is not known
-    return verdict
+    verdict = usecase(call.tools, sent, _presented(body), explain=body.explain)
+    return reply(verdict_view(verdict, explain=body.explain))
 
 
 def _presented(body: bodies.VerifyClient) -> Presented:

@@ -1,6 +1,6 @@
 """What the API shows of records: the answers' types, from which the OpenAPI document is made too.
 
-No view has a field for a private key, a passphrase or a token.
+No view but `HostKeyView`, for TLS edges, has a field for a private key; none has one for a passphrase or a token.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import UNSET, UnsetType
 
-from shared.records import CA, Activity, Changed, Denial, Org
+from shared.records import CA, DEFAULT, Activity, Changed, Denial, Org
+from shared.usecases.edge_feed import is_served_since
 from shared.usecases.server_certificates import Shown as ShownCertificate
 from shared.usecases.usage import Lately
 from shared.validation.distinguished_name import shown
@@ -183,7 +184,7 @@ def server_view(
         status="certificate" if one.leaf else "csr",
         source=one.source.value,
         active=org.activation.active == one.id,
-        served_since=one.served_since,
+        served_since=_served_since(one, org),
         names=tuple(names_of(one.leaf)) if one.leaf else tuple(one.requested_names),
         hosts=tuple(hosts),
         chain=tuple(certificate_view(cert) for cert in one.chain),
@@ -199,6 +200,14 @@ def server_view(
         warnings=UNSET if warnings is None else warned(warnings),
         **_stamp(one.changed),  # type: ignore[arg-type]
     )
+
+
+def _served_since(one: ShownCertificate, org: Org) -> datetime | None:
+    """Since when an edge shows it to devices; None while none does. The default serves hosts beside the active one."""
+    if one.id == DEFAULT:
+        return one.served_since
+    activated = org.activation.activated_at if org.activation.active == one.id else None
+    return one.served_since if activated is not None and is_served_since(one.served_since, activated) else None
 
 
 class ServerList(View, frozen=True, kw_only=True):
@@ -383,7 +392,7 @@ def verdict_view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         if who
         else None,
         bound=verdict.bound,
-        proof="chain",
+        proof=verdict.proof,
         ca=VouchingCA(id=ca.id, subject=shown(ca.cert.subject)) if ca else None,
         failing=Failing(subject=shown(failing.subject), fingerprint_sha256=fingerprint(failing)) if failing else None,
         expires_at=verdict.expires_at,
@@ -395,6 +404,73 @@ def verdict_view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         if explain
         else UNSET,
     )
+
+
+# -------------------------------------------------------------------------------------------------- TLS edges
+
+
+class HostView(View, frozen=True, kw_only=True):
+    """A host at its version. *removed*: no longer served; *certificateId* is `default` for the platform's own."""
+
+    server_name: str
+    org: str
+    version: str
+    removed: bool
+    client_certificate: str
+    certificate_id: str
+
+
+class HostsView(View, frozen=True, kw_only=True):
+    """What changed since. *head*: to ask with next, at once where *more*. *full*: pages of everything, beginning with
+    the *first*; once `more` is false, a host on none of them is gone."""
+
+    head: str
+    hosts: tuple[HostView, ...]
+    more: bool
+    full: bool
+    first: bool
+    default_version: str | None
+
+
+class HostKeyView(View, frozen=True, kw_only=True):
+    """What an edge needs to serve a host. The only answer of this API that has a private key in it."""
+
+    server_name: str
+    org: str
+    version: str
+    certificate_id: str
+    certificate: str  # PEM, leaf first
+    private_key: str  # PEM, PKCS#8
+    client_certificate: str
+
+    def __repr__(self) -> str:
+        return f"HostKeyView({self.server_name!r})"
+
+
+class ServedView(View, frozen=True, kw_only=True):
+    """*stale*: hosts whose version is not the one that stands, or that are not the caller's."""
+
+    taken: int
+    stale: tuple[str, ...]
+
+
+class WithdrawalView(View, frozen=True, kw_only=True):
+    """Live sessions to end. *kind* and *value*: `org`; `ca` and its id; `identity` and `d:type:device`; `fingerprint`
+    and SHA-256 of a certificate; `serial` and `<CA id>:<serial number in hex>`."""
+
+    org: str
+    kind: str
+    value: str
+    at: datetime
+
+
+class WithdrawalsView(View, frozen=True, kw_only=True):
+    """*head*: to ask with next, at once where *more*. *missed*: the edge fell too far behind, and must end all."""
+
+    head: str
+    withdrawals: tuple[WithdrawalView, ...]
+    more: bool
+    missed: bool
 
 
 # --------------------------------------------------------------------------------------------------- activity

@@ -9,10 +9,28 @@ from functions.http import Reply, Request
 _SECURITY: Final = {"x-content-type-options": "nosniff"}
 
 
-def request(method: str, path: str, query: str, headers: Mapping[str, str], body: bytes = b"") -> Request:
-    """*path* and *query* as they were sent, still percent-encoded; *headers* with names in any case."""
-    lower = {name.lower(): value for name, value in headers.items()}
-    return Request(method, path, dict(parse_qsl(query, keep_blank_values=True)), lower, body)
+def request(
+    method: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    body: bytes | None = b"",
+    *,
+    scheme: str = "http",
+    peer: str = "",
+) -> Request:
+    """*path* and *query* as they were sent, still percent-encoded; *headers* with names in any case; *body* None where
+    it was longer than any call may be."""
+    return Request(
+        method,
+        path,
+        dict(parse_qsl(query, keep_blank_values=True)),
+        {name.lower(): value for name, value in headers.items()},
+        body or b"",
+        scheme=scheme,
+        peer=peer,
+        too_large=body is None,
+    )
 
 
 def headers(reply: Reply) -> dict[str, str]:

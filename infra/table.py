@@ -84,9 +84,11 @@ FUNCTIONS: Final[tuple[Function, ...]] = (
     _function("generateCSR", 1024, 25, R.CHANGE, R.SEAL),  # makes an RSA key
     _function("fulfillCSR", 512, 15, R.CHANGE),
     _function("verifyClient", 1024, 5, R.READ, R.TELL),  # what devices wait for
-    _function("manageCertificates", 512, 15, R.CHANGE, R.SEAL, R.OPEN),  # a renewal signs with the key there is
-    _function("connectionPolicy", 512, 15, R.CHANGE),
+    # A renewal signs with the key there is; who withdraws something tells the operator's broker.
+    _function("manageCertificates", 512, 15, R.CHANGE, R.SEAL, R.OPEN, R.WEBHOOK),
+    _function("connectionPolicy", 512, 15, R.CHANGE, R.WEBHOOK),
     _function("activityLog", 512, 15, R.READ),
+    _function("edgeFeed", 512, 15, R.CHANGE, R.OPEN),  # hands keys out, and writes who got them
     _function("health", 256, 5),
     _function(CONSOLE, 512, 15),  # files; its one question is the OIDC issuer's description of itself
     _function("onUpload", 512, 60, R.CHANGE, R.SEAL, R.UPLOADS, trigger=Trigger.UPLOAD),

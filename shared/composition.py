@@ -19,10 +19,21 @@ from shared.config import (
     Sqs,
 )
 from shared.log import Decisions
-from shared.ports import Clock, DocumentStore, KeySealer, ObjectReader, SightingQueue, TokenVerifier, Webhook
+from shared.ports import (
+    Announcer,
+    Clock,
+    DocumentStore,
+    KeySealer,
+    NoAnnouncer,
+    ObjectReader,
+    SightingQueue,
+    TokenVerifier,
+    Webhook,
+)
 from shared.repository import Repository
 from shared.usecases import usage
 from shared.usecases.tools import SignIn, Tools
+from shared.validation.topics import TopicPrefix
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,12 @@ class App:
     sealer: KeySealer
     queue: SightingQueue
     decisions: Decisions
+    announcer: Announcer
 
     def close(self) -> None:
         """Write what is held, and close the store. Safe to call twice."""
         self.queue.close()
+        self.announcer.close()
         self.decisions.flush()
         self.store.close()
 
@@ -67,6 +80,7 @@ def build(
     sealer = _sealer(settings)
     queue = _queue(settings, repository, queue_pause)
     decisions = Decisions(settings.metrics)
+    announcer = _announcer(settings)
     tools = Tools(
         repository,
         sealer,
@@ -78,8 +92,10 @@ def build(
         decided=decisions,
         tokens=token_verifier(settings.oidc, clock),
         sign_in=_sign_in(settings.oidc),
+        announcer=announcer,
+        topic_prefix=TopicPrefix(settings.topic_prefix),
     )
-    return App(tools, settings, store, sealer, queue, decisions)
+    return App(tools, settings, store, sealer, queue, decisions, announcer)
 
 
 # An adapter is imported only where it is chosen: a function loads no client that it does not use.
@@ -133,6 +149,22 @@ def _queue(settings: Settings, repository: Repository, pause: float) -> Sighting
             from shared.adapters.pubsub_queue import PubSubQueue
 
             return PubSubQueue(topic, usage.summed, pause=pause)
+
+
+def _announcer(settings: Settings) -> Announcer:
+    if settings.webhook is None:
+        return NoAnnouncer()
+    from shared.adapters.webhook import SignedWebhook
+
+    url, secret = settings.webhook.url, settings.webhook.secret
+    if isinstance(settings.queue, InProcess):
+        from shared.adapters.background_announcer import BackgroundAnnouncer
+
+        return BackgroundAnnouncer(SignedWebhook(url, secret).tell)
+    # A cloud stops a function's threads with its answer: what is to be told is told before, within a few seconds.
+    from shared.adapters.prompt_announcer import PromptAnnouncer
+
+    return PromptAnnouncer(SignedWebhook(url, secret, seconds=2.0, waits=(0.2,)))
 
 
 # --------------------------------------------------------------------------- what only the event functions work with

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from shared.validation.names import is_domain
+from shared.validation.topics import DEFAULT_PREFIX, is_prefix
 
 _WEAK_ID: Final = re.compile(r"[0-9a-f]{20}|[0-9a-f]{64}")
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -132,6 +133,8 @@ class Settings:
         domain: the platform domain.
         weak_keys: ids of keys known to be weak (`shared.validation.strength.key_ids`).
         rate_per_minute: new server certificates and requests of one org.
+        topic_prefix: under which a device has its topics.
+        behind_tls: a proxy that ends TLS stands before this process, and nobody reaches it another way.
         log: least level that is logged.
         metrics: how decisions are counted in the log: a line for each, one a second, or none.
         upload_bucket: the only bucket whose events onUpload believes.
@@ -147,6 +150,8 @@ class Settings:
     domain: str = "internetofthings.ibmcloud.com"
     weak_keys: frozenset[str] = field(default_factory=frozenset, repr=False)
     rate_per_minute: int = 10
+    topic_prefix: str = DEFAULT_PREFIX
+    behind_tls: bool = False
     log: str = "INFO"
     metrics: str = "each"
     upload_bucket: str | None = None
@@ -167,6 +172,8 @@ class Settings:
             domain=_domain(env),
             weak_keys=_weak_keys(env),
             rate_per_minute=_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
+            topic_prefix=_topic_prefix(env),
+            behind_tls=_yes(env, "TRUST_BEHIND_TLS"),
             log=_level(env),
             metrics=_metrics(env),
             upload_bucket=_bucket(env),
@@ -262,6 +269,23 @@ def _is_issuer(url: str) -> bool:
     plain = not (parts.query or parts.fragment or parts.username or parts.password)
     known = all(one.isascii() and one.isprintable() and one not in " ;,'\"" for one in url)
     return known and plain and bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and local))
+
+
+def _yes(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "false"
+    if text not in ("true", "false"):
+        raise WrongSetting(f"{name} is {text!r}; it takes true or false.")
+    return text == "true"
+
+
+def _topic_prefix(env: Mapping[str, str]) -> str:
+    template = env.get("TRUST_TOPIC_PREFIX") or DEFAULT_PREFIX
+    if not is_prefix(template):
+        raise WrongSetting(
+            f"TRUST_TOPIC_PREFIX is {template!r}; it takes whole levels with {{typeId}} and {{deviceId}} among them, "
+            f"{{orgId}} and {{class}} where wanted, and a slash at the end, like {DEFAULT_PREFIX}."
+        )
+    return template
 
 
 def _level(env: Mapping[str, str]) -> str:

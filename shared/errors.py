@@ -146,6 +146,12 @@ class RoleNotGranted(Forbidden):
     mend = "Ask whoever runs it for one organization that is here, and the role viewer or operator."
 
 
+class InsecureTransport(Forbidden):
+    code = "insecure_transport"
+    says = "Private keys are handed out over TLS only, or to this very machine."
+    mend = "Ask over https."
+
+
 class NotFound(TrustError):
     """404: there is no such thing, or it is not the caller's to know."""
 
@@ -272,6 +278,12 @@ class DomainInUse(Conflict):
     code = "domain_in_use"
     says = "The active server certificate is for {host}."
     mend = "Activate another certificate first, then remove {domain}."
+
+
+class TooManyHosts(Conflict):
+    code = "too_many_hosts"
+    says = "More than {limit} hosts do not fit one list of listeners."
+    mend = "Give this Envoy a key for some of the organizations (--orgs), or use the HAProxy edge."
 
 
 class OrgSuspended(Forbidden):
@@ -469,6 +481,14 @@ class InvalidDenial(Rejected):
     code = "denial_invalid"
     says = "{found}."
     mend = "{hint}"
+
+
+class UseRefused(Rejected):
+    """An answer to a broker that asks for one topic, queue or virtual host."""
+
+    code = "use_refused"
+    says = "This is not {device}'s to use."
+    mend = "A client may use topics under {prefix}, and nothing else."
 
 
 class InvalidSubject(Rejected):

@@ -206,6 +206,29 @@ class TokenVerifier(Protocol):
         ...
 
 
+class Announcer(Protocol):
+    """Tells the platform's operator what cannot wait."""
+
+    def announce(self, message_id: str, body: bytes) -> None:
+        """Take *body* (JSON) for delivery, behind the answer where the process outlives it; the receiver may see a
+        *message_id* twice. Never raises."""
+        ...
+
+    def close(self) -> None:
+        """Deliver what is held, as far as a few seconds allow. Safe to call twice."""
+        ...
+
+
+class NoAnnouncer:
+    """Where nobody is to be told."""
+
+    def announce(self, message_id: str, body: bytes) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Clock(Protocol):
     def __call__(self) -> datetime:
         """Now, aware, in UTC."""

@@ -14,6 +14,7 @@
     Usage               usage/{orgId}/{day}     who connected: per CA, and a sample of identities
     ReportRun           platform/expiry-report  how far the day's expiry report has come
     Told                told/{day}/{message}    which webhook messages of the day have arrived
+    OrgHosts            hosts/{orgId}           what the TLS edges serve for an org, made from the documents above
 
 `stored` and `loaded` translate; bytes travel as base64, times as RFC 3339, names as they stand here.
 """
@@ -225,7 +226,47 @@ class DefaultCertificate(Record, frozen=True, kw_only=True):
     key: Sealed
     leaf: bytes
     chain: tuple[bytes, ...] = ()
+    served_since: dt.datetime | None = None  # by an edge's own word
     changed: Changed
+
+
+# ---------------------------------------------------------------------------------------------------- TLS edges
+
+
+class HostsChanged(Record, frozen=True):
+    """A line of the feed `hosts`: what is served for an org changed. What it is now stands in `OrgHosts`."""
+
+    org_id: str
+
+
+class OrgHosts(Record, frozen=True, kw_only=True):
+    """What the TLS edges serve for an org; made from its other documents, so that a listing reads nothing else.
+
+    Args:
+        certificate_id: the active server certificate.
+        hosts: each host -> the version of the active certificate, or "" where the platform's default is to serve it.
+        gone: hosts that were here once.
+        basis: what it was made from (`shared.usecases.host_feed`), so that a sweep finds a difference without reading
+            certificates.
+        told: whether the feed has it.
+    """
+
+    certificate_id: str = DEFAULT
+    activated_at: dt.datetime | None = None
+    hosts: dict[str, str] = {}
+    gone: tuple[str, ...] = ()
+    basis: str = ""
+    told: bool = False
+    changed_at: dt.datetime
+
+
+class Withdrawal(Record, frozen=True, kw_only=True):
+    """A line of the feed `withdrawals`: whose live sessions must end (`shared.usecases.withdrawals`)."""
+
+    org_id: str
+    kind: str
+    value: str
+    at: dt.datetime
 
 
 # ---------------------------------------------------------------------------------------------------- deny list

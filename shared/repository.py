@@ -30,6 +30,7 @@ from shared.records import (
     DefaultCertificate,
     Denials,
     Org,
+    OrgHosts,
     Outboxed,
     Record,
     ReportRun,
@@ -53,6 +54,7 @@ _KEEP_ACTIVITY: Final = timedelta(days=400)
 _KEEP_REFUSALS: Final = timedelta(days=30)
 _END_OF_TIME: Final = 1 << 63  # microseconds; activity ids count down from here, so that the newest sorts first
 _REMEMBERED: Final = 4096
+ORG_HOSTS: Final = "hosts"  # the partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,10 @@ def report_run_place() -> Place[ReportRun]:
 
 def told_place(day: str, message_id: str) -> Place[Told]:
     return Place(Key(f"told/{day}", message_id), Told)
+
+
+def org_hosts_place(org_id: str) -> Place[OrgHosts]:
+    return Place(Key(ORG_HOSTS, org_id), OrgHosts)
 
 
 def activity_partition(org_id: str, kind: ActivityKind) -> str:
@@ -186,7 +192,7 @@ class Repository:
             after = alter(before)
             if after is before:
                 return after
-            waiting = [entry for entry in waiting if not (org_id and self._copy(org_id, entry))]
+            waiting = [entry for entry in waiting if not (org_id and self.note_once(org_id, entry))]
             fresh = after.outbox if isinstance(after, Outboxed) else ()
             if isinstance(after, Outboxed):
                 after = msgspec.structs.replace(after, outbox=_trimmed((*waiting, *fresh)))
@@ -199,7 +205,7 @@ class Repository:
                 continue
             if org_id is not None:
                 for entry in fresh:
-                    self._copy(org_id, entry)
+                    self.note_once(org_id, entry)
             return after
         raise TooBusy
 
@@ -285,14 +291,15 @@ class Repository:
         present = self._store.get_many(keys)
         return sum(self.append_once(org_id, one) for key, one in keys.items() if key not in present)
 
-    def _copy(self, org_id: str, entry: Activity) -> bool:
-        """Put one entry into the activity list, if it is not there yet. Returns whether it is there now."""
+    def note_once(self, org_id: str, entry: Activity) -> bool:
+        """`append_once` for what is no reason to fail: a store that does not answer is logged. One process asks the
+        store once. Returns whether the entry is there now."""
         if entry.id in self._copied:
             return True
         try:
             self.append_once(org_id, entry)
         except StoreUnavailable:
-            log.warning("an activity entry waits in its document", extra={"org": org_id, "entry": entry.id})
+            log.warning("an activity entry could not be copied to the list", extra={"org": org_id, "entry": entry.id})
             return False
         self._copied[entry.id] = None
         while len(self._copied) > _REMEMBERED:

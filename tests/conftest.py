@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from functions import deadline
 from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.emulators import Emulators, Missing
 from tests.harness import Client, Service, make_service
@@ -52,6 +53,14 @@ def emulators(tmp_path_factory: pytest.TempPathFactory) -> Emulators:
     return Emulators(base, run=os.getpid())
 
 
+@pytest.fixture(autouse=True)
+def unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts take the time they need on a machine that does ten other things; the promise has tests of its own,
+    marked `in_time`."""
+    if request.node.get_closest_marker("in_time") is None:
+        monkeypatch.setattr(deadline, "SECONDS", 60)
+
+
 @pytest.fixture
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, emulators: Emulators, monkeypatch: pytest.MonkeyPatch
@@ -91,3 +100,17 @@ def broker(service: Service) -> Client:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes (certificates, keys) are new in each process: as ids they would differ between workers."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The times that end-to-end tests measured, from all workers."""
+    measured = [
+        (str(name).removeprefix("measured: "), float(str(seconds)))
+        for report in terminalreporter.getreports("passed")
+        for name, seconds in report.user_properties
+        if str(name).startswith("measured: ") and report.when == "call"
+    ]
+    if measured:
+        terminalreporter.section("measured, in seconds")
+        for name, seconds in sorted(measured):
+            terminalreporter.write_line(f"{seconds:8.2f}  {name}")

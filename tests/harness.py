@@ -112,6 +112,8 @@ class Client:
     app: App
     key: str = ""
     token: str = field(default="", repr=False)
+    scheme: str = "https"
+    peer: str = "192.0.2.7"
 
     def send(
         self,
@@ -128,7 +130,8 @@ class Client:
         whole = path[1:] if path.startswith("//") else PREFIX + path
         whole, _, inline = whole.partition("?")
         pairs = dict(pair.split("=", 1) for pair in inline.split("&") if pair)
-        return Answer(dispatch(self.app.tools, Request(method, whole, {**pairs, **(query or {})}, sent, body)))
+        request = Request(method, whole, {**pairs, **(query or {})}, sent, body, scheme=self.scheme, peer=self.peer)
+        return Answer(dispatch(self.app.tools, request))
 
     def get(self, path: str, **more: Any) -> Answer:
         return self.send("GET", path, **more)

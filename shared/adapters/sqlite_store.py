@@ -40,7 +40,7 @@ class SQLiteStore:
         """Opens the file at *path*, or makes it (and its folder), and drops documents that have expired."""
         self._path = path
         self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[_Opened] = []
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._connection() as connection:
@@ -108,8 +108,9 @@ class SQLiteStore:
     def close(self) -> None:
         with self._lock:
             opened, self._opened = self._opened, []
-        for connection in opened:
-            connection.close()
+        for one in opened:
+            with one.in_use:
+                one.connection.close()
         self._local = threading.local()
 
     @contextmanager
@@ -118,22 +119,34 @@ class SQLiteStore:
 
         Raises: StoreUnavailable, where the file is locked for too long, full, unreadable or closed."""
         try:
-            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = self._open()
-                self._local.connection = connection
-            yield connection
+            mine: _Opened | None = getattr(self._local, "mine", None)
+            if mine is None:
+                mine = self._local.mine = self._open()
+            with mine.in_use:
+                yield mine.connection
         except sqlite3.Error as error:  # "database is locked", "disk I/O error", "database or disk is full", ...
             raise StoreUnavailable from error
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> "_Opened":
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         connection.execute("PRAGMA synchronous=FULL")
+        opened = _Opened(connection)
         with self._lock:
-            self._opened.append(connection)
-        return connection
+            self._opened.append(opened)
+        return opened
+
+
+class _Opened:
+    """A thread's connection. A statement that runs (a verdict that came too late, say) is waited for by `close`: SQLite
+    bears no connection that is closed under it."""
+
+    __slots__ = ("connection", "in_use")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.in_use = threading.Lock()
 
 
 def _path(key: Key) -> str:

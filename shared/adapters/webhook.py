@@ -22,8 +22,6 @@ from shared.ports import WebhookFailed
 
 log = logging.getLogger(__name__)
 
-_SECONDS: Final = 10.0  # for each step of one delivery
-_WAITS: Final = (1.0, 5.0)  # seconds before the second and third try
 _LATER: Final = frozenset((408, 425, 429))  # and 5xx: worth another try
 
 
@@ -32,6 +30,8 @@ class SignedWebhook:
 
     Args:
         url: https, or http to this machine itself (`shared.config` sees to that).
+        seconds: for each step of one delivery.
+        waits: seconds before each further try.
     """
 
     def __init__(
@@ -39,17 +39,21 @@ class SignedWebhook:
         url: str,
         secret: bytes,
         *,
+        seconds: float = 10.0,
+        waits: tuple[float, ...] = (1.0, 5.0),
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._url = urlsplit(url)
         self._secret = secret
+        self._seconds = seconds
+        self._waits = waits
         self._now = now
         self._sleep = sleep
 
     def tell(self, message_id: str, body: bytes) -> None:
         why = ""
-        for wait in (*_WAITS, None):
+        for wait in (*self._waits, None):
             try:
                 status = self._post(message_id, body)
             except (OSError, http.client.HTTPException) as error:
@@ -90,8 +94,8 @@ class SignedWebhook:
     def _connection(self) -> http.client.HTTPConnection:
         host, port = self._url.hostname or "", self._url.port
         if self._url.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=ssl.create_default_context())
-        return http.client.HTTPConnection(host, port, timeout=_SECONDS)
+            return http.client.HTTPSConnection(host, port, timeout=self._seconds, context=ssl.create_default_context())
+        return http.client.HTTPConnection(host, port, timeout=self._seconds)
 
 
 def signature(secret: bytes, message_id: str, timestamp: str, body: bytes) -> str:

@@ -11,6 +11,7 @@ from shared.errors import NotFound, RequestNotFulfilled
 from shared.records import DEFAULT, Activation, Org
 from shared.repository import org_place
 from shared.usecases.callers import Member
+from shared.usecases.host_feed import publish_hosts
 from shared.usecases.server_certificates import Shown, checked, get_server, place_of, served_hosts
 from shared.usecases.tools import Tools, entry, touched
 from shared.usecases.versions import check_version
@@ -67,6 +68,7 @@ def activate_server_cert(
         org: Org | None = alter(member.org)
     else:
         org = tools.repository.change(org_place(member.org_id), alter, org_id=member.org_id)
+        publish_hosts(tools, member.org_id)  # also where nothing changed: who repeats a call that was cut short
     assert org is not None  # noqa: S101 - alter never removes
     return _told(tools, org, member.org, wanted, at)
 

@@ -13,6 +13,7 @@ from shared.errors import DomainInUse, DomainReserved, InvalidPolicy, NotFound
 from shared.records import CustomDomains, Org, Settings
 from shared.repository import org_place, server_place
 from shared.usecases.callers import Member
+from shared.usecases.host_feed import publish_hosts
 from shared.usecases.hosts import covered_hosts, hosts_of
 from shared.usecases.tools import Tools, entry, touched
 from shared.usecases.usage import lately
@@ -113,7 +114,9 @@ def put_settings(
         stamp = touched(org.settings_changed, at, member.who)
         return msgspec.structs.replace(org, settings=settings, settings_changed=stamp, outbox=(line,))
 
-    return _present(tools.repository.change(org_place(member.org_id), alter, org_id=member.org_id))
+    after = _present(tools.repository.change(org_place(member.org_id), alter, org_id=member.org_id))
+    publish_hosts(tools, member.org_id)
+    return after
 
 
 def _checked(tools: Tools, custom: CustomDomains) -> CustomDomains:

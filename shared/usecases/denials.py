@@ -17,6 +17,7 @@ from shared.records import CA, CAIndex, CAsOfOneName, Denial, DenialKind, Denial
 from shared.repository import Place, ca_index_place, cas_place, denials_place
 from shared.usecases.callers import Member
 from shared.usecases.tools import Tools, entry
+from shared.usecases.withdrawals import WithdrawalKind, withdraw
 from shared.validation import distinguished_name
 from shared.validation.ca import is_signed_by
 from shared.validation.names import DeviceName
@@ -87,6 +88,7 @@ def deny(
     after = tools.repository.change(denials_place(member.org_id, look_up), alter, org_id=member.org_id)
     assert after is not None  # noqa: S101 - alter never removes
     refresh_marks(tools, member.org_id, _registered(tools, member.org_id, after.entries[denial_id]))
+    withdraw(tools, member.org_id, WithdrawalKind(kind.value), value)  # again with a repeated call: harmless
     return after.entries[denial_id], new
 
 

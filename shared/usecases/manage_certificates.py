@@ -14,6 +14,7 @@ from shared.usecases.server_certificates import Shown, checked, place_of, shown
 from shared.usecases.tools import Tools, entry, touched
 from shared.usecases.upload_ca import forget
 from shared.usecases.versions import check_version
+from shared.usecases.withdrawals import WithdrawalKind, withdraw
 from shared.validation.ca import check_ca
 from shared.validation.notices import Notice
 from shared.validation.pem import read_certificates
@@ -79,6 +80,8 @@ def change_ca(
     after = tools.repository.change(cas_place(org_id, ca_id[:16]), alter, org_id=org_id)
     ca = _of(after, ca_id)
     _tell_index(tools, org_id, ca_id)
+    if status is CAStatus.INACTIVE and ca.status is CAStatus.INACTIVE:  # also for who repeats a call that was cut short
+        withdraw(tools, org_id, WithdrawalKind.CA, ca_id)
     return ca
 
 
@@ -113,9 +116,23 @@ def also_vouched_by(tools: Tools, org_id: str, ca_id: str) -> list[str]:
 
 
 def delete_ca(tools: Tools, member: Member, ca_id: str, *, seen: str | None) -> None:
-    """Remove a CA: its devices are refused at their next connection. Raises: NotFound, Stale."""
+    """Remove a CA: its devices are refused at their next connection, and their sessions end.
+
+    It is deactivated first, and goes last: a deletion that is cut short leaves it refused, and there to be deleted
+    again by the same call.
+
+    Raises: NotFound, Stale."""
     at = tools.clock()
     place = cas_place(member.org_id, ca_id[:16])
+
+    def deactivate(before: CAsOfOneName | None) -> CAsOfOneName:
+        ca = _of(before, ca_id)
+        assert before is not None  # noqa: S101 - _of has refused otherwise
+        check_version(ca.changed, seen)
+        if ca.status is CAStatus.INACTIVE:
+            return before
+        inactive = msgspec.structs.replace(ca, status=CAStatus.INACTIVE)
+        return msgspec.structs.replace(before, cas={**before.cas, ca_id: inactive})
 
     def alter(before: CAsOfOneName | None) -> CAsOfOneName:
         ca = _of(before, ca_id)
@@ -127,6 +144,8 @@ def delete_ca(tools: Tools, member: Member, ca_id: str, *, seen: str | None) -> 
     def remove_empty(before: CAsOfOneName | None) -> CAsOfOneName | None:
         return None if before is None or not before.cas else before
 
+    tools.repository.change(place, deactivate, org_id=member.org_id)
+    withdraw(tools, member.org_id, WithdrawalKind.CA, ca_id)
     tools.repository.change(place, alter, org_id=member.org_id)
     tools.repository.change(place, remove_empty, org_id=member.org_id)
     forget(tools, member.org_id, ca_id)

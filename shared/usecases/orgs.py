@@ -24,7 +24,9 @@ from shared.repository import (
     org_place,
 )
 from shared.usecases.callers import token_hash
+from shared.usecases.host_feed import publish_hosts, sweep_hosts
 from shared.usecases.tools import Tools, entry, made
+from shared.usecases.withdrawals import WithdrawalKind, withdraw
 from shared.validation.names import is_org_id
 
 ADMIN: Final = "admin"
@@ -60,6 +62,7 @@ def create_org(tools: Tools, org_id: str) -> Org:
 
     org = tools.repository.change(org_place(org_id), alter, org_id=org_id)
     assert org is not None  # noqa: S101 - alter never removes
+    publish_hosts(tools, org_id)
     return org
 
 
@@ -89,6 +92,9 @@ def set_suspended(tools: Tools, org_id: str, suspended: bool) -> Org:
 
     org = tools.repository.change(org_place(org_id), alter, org_id=org_id)
     assert org is not None  # noqa: S101 - alter never removes
+    publish_hosts(tools, org_id)
+    if suspended:
+        withdraw(tools, org_id, WithdrawalKind.ORG, org_id)
     return org
 
 
@@ -105,11 +111,13 @@ def partitions_of(org_id: str) -> list[str]:
 
 
 def delete_org(tools: Tools, org_id: str) -> None:
-    """Remove an org and all that is its own. Its document goes first: from then on nobody is let in.
+    """Remove an org and all that is its own. It is suspended first: from then on nobody is let in, sessions end, and a
+    deletion that is cut short can be repeated.
 
     Raises: NotFound."""
-    get_org(tools, org_id)
+    set_suspended(tools, org_id, True)
     tools.repository.discard(org_place(org_id))
+    publish_hosts(tools, org_id)
     for partition in partitions_of(org_id):
         tools.repository.discard_all(partition)
     tools.repository.discard(ca_index_place(org_id))
@@ -202,4 +210,5 @@ def import_lines(tools: Tools, lines: Iterator[_Line]) -> tuple[int, int]:
             written += 1
         else:
             kept += 1
+    sweep_hosts(tools)
     return written, kept

@@ -74,7 +74,7 @@ def shown(certificate_id: str, record: ServerCertificate | DefaultCertificate) -
     leaf = None if record.leaf is None else x509.load_der_x509_certificate(record.leaf)
     chain = tuple(map(x509.load_der_x509_certificate, record.chain))
     if isinstance(record, DefaultCertificate):
-        return Shown(certificate_id, Source.DEFAULT, leaf, chain, None, None, "", record.changed)
+        return Shown(certificate_id, Source.DEFAULT, leaf, chain, None, record.served_since, "", record.changed)
     request = None if record.csr is None else x509.load_der_x509_csr(record.csr)
     return Shown(
         certificate_id, record.source, leaf, chain, request, record.served_since, record.comments, record.changed

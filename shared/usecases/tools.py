@@ -1,15 +1,18 @@
 """What every use case works with: the ports, and the few settings that rules need. Made once, in composition."""
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 import msgspec
 
 from shared.errors import RateLimited
-from shared.ports import Clock, KeySealer, SightingQueue, TokenVerifier
-from shared.records import Activity, ActivityKind, Changed, Pace
+from shared.feed import Feed
+from shared.ports import Announcer, Clock, KeySealer, NoAnnouncer, SightingQueue, TokenVerifier
+from shared.records import Activity, ActivityKind, Changed, HostsChanged, Pace, Withdrawal
 from shared.repository import Repository, activity_id, new_version
+from shared.validation.topics import TopicPrefix
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ class Tools:
     decided: Callable[[str | None, str, str], None] = lambda org_id, code, decision: None  # counts decisions
     tokens: TokenVerifier | None = None  # None: API keys only
     sign_in: SignIn | None = None
+    announcer: Announcer = field(default_factory=NoAnnouncer)
+    topic_prefix: TopicPrefix = field(default_factory=TopicPrefix)  # under which a device has its topics
+
+    @cached_property
+    def host_changes(self) -> Feed[HostsChanged]:
+        """What changed at the hosts that TLS edges serve."""
+        return Feed(self.repository, "hosts", HostsChanged)
+
+    @cached_property
+    def withdrawals(self) -> Feed[Withdrawal]:
+        """Whose live sessions must end."""
+        return Feed(self.repository, "withdrawals", Withdrawal)
 
 
 def entry(

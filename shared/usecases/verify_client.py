@@ -1,5 +1,6 @@
 """verifyClient: one batched read, then the ten steps. Writes nothing on the way to the answer."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -8,11 +9,14 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.records import CA, CAsOfOneName, CAStatus, Org, Role, Sighting
+from shared.errors import UseRefused
+from shared.records import CA, CAsOfOneName, CAStatus, Org, Proof, Role, Sighting
 from shared.repository import Found, Place, ca_index_place, cas_place, denials_place, org_place
-from shared.usecases.callers import BearerToken, Credentials, claimed, proven
+from shared.usecases.callers import BearerToken, Caller, Credentials, claimed, identified, proven
 from shared.usecases.tools import Tools
 from shared.validation.distinguished_name import shown
+from shared.validation.named import BROKER, Named, judge_named
+from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
 from shared.validation.verdict import (
     STEP_OF,
@@ -35,17 +39,18 @@ _EXPLAINERS: Final = (Role.BROKER, Role.VIEWER, Role.OPERATOR)
 
 
 def verify_client(
-    tools: Tools, sent: Credentials | BearerToken, presented: Presented, *, explain: bool = False
+    tools: Tools, sent: Credentials | BearerToken | Caller, presented: Presented, *, explain: bool = False
 ) -> Verdict:
     """May this client connect?
 
     An allow costs one round trip to the store; a refusal may take a second, to say why.
 
     Args:
+        sent: a key and its token, a sign-in token; or a caller whom the platform itself has identified.
         explain: a person asks, not a broker: viewers and operators may, and nothing is counted as a connection.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable, IssuerUnavailable."""
-    claim = claimed(tools, sent)
+    claim = sent if isinstance(sent, Caller) else claimed(tools, sent)
     # An org's key may ask about its own org only, so that one is read; a platform key's question names the org.
     org_id = claim.org_id or asked_org(presented, _ANYBODY)
     asked = questions(presented)
@@ -64,6 +69,67 @@ def verify_client(
     if facts and not explain and caller.asker.may_ask_about(facts.org_id):
         tools.sightings.offer(_sighting(presented, verdict, facts.org_id, at))
     return verdict
+
+
+def verify_names(tools: Tools, credentials: Credentials, named: Named) -> Verdict:
+    """May this client connect, of which the broker tells only names? In one round trip.
+
+    Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
+    verdict = _named(tools, credentials, named)
+    tools.decided(verdict.org_id, verdict.code, verdict.decision.value)
+    if verdict.org_id is not None:
+        tools.sightings.offer(_named_sighting(named, verdict, verdict.org_id, tools.clock()))
+    return verdict
+
+
+Use = Callable[[str, DeviceName, str], bool]
+"""Whether a device of an org may use something; given the org, the device, and the prefix of its topics."""
+
+
+def verify_use(tools: Tools, credentials: Credentials, named: Named, may: Use) -> Verdict:
+    """May this client, which is connected already, use a topic, a queue, a virtual host? Nothing is counted.
+
+    A client whose certificate part passed may (`continue` as well: its token was asked when it connected), where *may*
+    says so. In one round trip, so that a device that is denied now uses nothing more.
+
+    Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
+    verdict = _named(tools, credentials, named)
+    if verdict.decision is Decision.DENY:
+        return verdict
+    device, org_id = verdict.identity, verdict.org_id
+    if verdict.proof == BROKER and device is not None and org_id is not None:
+        prefix = tools.topic_prefix.of(org_id, device)
+        if may(org_id, device, prefix):
+            return replace(verdict, decision=Decision.ALLOW, code="allowed", reason=f"It is {device}'s to use.")
+        refusal = UseRefused(device=str(device), prefix=prefix)
+    else:  # an application, or a name that nothing proves: its rules stand elsewhere
+        refusal = UseRefused(device="an unproven client", prefix="its own prefix")
+    return replace(verdict, decision=Decision.DENY, code=refusal.code, reason=refusal.reason, mend=refusal.advice)
+
+
+def _named(tools: Tools, credentials: Credentials, named: Named) -> Verdict:
+    org_id = credentials.org_id
+    asked = Questions((), tuple(named.denials))
+    found = tools.repository.find([credentials.place, *_places(org_id, asked)])
+    caller = identified(credentials, found.get(credentials.place))
+    caller.must_be(_ASKERS)
+    facts = _facts(org_id, found, asked)
+    believed = caller.proof is Proof.BROKER
+    return judge_named(named, facts, believed=believed, platform_domain=tools.platform_domain)
+
+
+def _named_sighting(named: Named, verdict: Verdict, org_id: str, at: datetime) -> Sighting:
+    client = named.client
+    return Sighting(
+        org_id=org_id,
+        at=at,
+        decision=verdict.decision.value,
+        code=verdict.code,
+        tls=True,
+        shown=verdict.shown,
+        client_id=getattr(client, "text", None),
+        identity=str(verdict.identity) if verdict.identity else None,
+    )
 
 
 def _judged(tools: Tools, presented: Presented, asker: Asker, facts: OrgFacts | None, at: datetime) -> Verdict:

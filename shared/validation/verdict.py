@@ -307,6 +307,7 @@ class Verdict:
     expires_at: datetime | None = None
     steps: tuple[Step, ...] = ()
     shown: Shown = Shown.NONE
+    proof: str = "chain"  # what it rests on: the chain judged here, or a "broker" that judged it and passes names
 
     @property
     def watson_reason(self) -> int | None:

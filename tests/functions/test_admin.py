@@ -155,3 +155,12 @@ def test_a_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _ca_now() -> str:
     return certs.ca("Root").pem
+
+
+def test_a_sweep_tells_the_edges_what_was_left_untold(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a crash left out; a second sweep finds nothing."""
+    with monkeypatch.context() as crashing:
+        crashing.setattr("shared.usecases.orgs.publish_hosts", lambda *_: None)
+        run("org", "create", "mtxpd0")
+    assert as_json("sweep") == {"told": 1}
+    assert "Nothing was left out" in run("sweep").stdout

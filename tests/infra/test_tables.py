@@ -37,9 +37,10 @@ def test_what_devices_wait_for_cannot_change_or_open_anything() -> None:
     assert BY_NAME["verifyClient"].rights == {Right.READ, Right.TELL}
 
 
-def test_only_a_renewal_opens_a_private_key() -> None:
-    """The right to decrypt stands alone with the one function that signs a new request with the key that is there."""
-    assert {one.name for one in FUNCTIONS if Right.OPEN in one.rights} == {"manageCertificates"}
+def test_only_a_renewal_and_the_edges_feed_open_a_private_key() -> None:
+    """The right to decrypt stands with two functions alone: one signs a new request with the key that is there, the
+    other hands it to the TLS edges."""
+    assert {one.name for one in FUNCTIONS if Right.OPEN in one.rights} == {"manageCertificates", "edgeFeed"}
 
 
 def test_the_console_may_do_nothing_but_answer() -> None:

@@ -1,0 +1,207 @@
+"""`make demo`: two organizations, their devices, a real edge and a real broker, on this machine, in under a minute."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from ctypes.util import find_library
+from pathlib import Path
+
+from demo.device import Device, Publisher, context, shown_certificate
+from demo.pki import Pki
+from demo.processes import Failed, Missing, program, until
+from demo.stack import Org, Stack
+
+PROGRAMS = {
+    "haproxy": "haproxy",
+    "mosquitto": "mosquitto",
+    "mosquitto_pub": "mosquitto-clients",
+    "mosquitto_sub": "mosquitto-clients",
+    "openssl": "openssl",
+}
+WRAPPER = "libnss_wrapper.so"  # lets mosquitto_pub dial 127.0.0.1 and still say the host's name (SNI)
+
+
+def main() -> int:
+    lacking = missing()
+    if lacking:
+        print("The demo needs programs that are not on this machine. On Debian or Ubuntu:")
+        print(f"\n    sudo apt-get install {' '.join(sorted(lacking))}\n")
+        return 1
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mqtt-trust-demo-") as folder:
+        try:
+            stack = Stack.start(Path(folder))
+        except (Failed, Missing) as error:
+            print(error, file=sys.stderr)
+            return 1
+        try:
+            Story(Path(folder), stack, started).tell()
+        except (Failed, AssertionError) as error:
+            print(f"\nThe demo stopped: {error}", file=sys.stderr)
+            return 1
+        finally:
+            stack.stop()
+    print(f"\nThat was the demo, in {time.monotonic() - started:.0f} seconds. Everything is stopped and removed again.")
+    return 0
+
+
+def missing() -> set[str]:
+    packages = set()
+    for name, package in PROGRAMS.items():
+        try:
+            program(name, package)
+        except Missing:
+            packages.add(package)
+    if not find_library("nss_wrapper") and not list(Path("/usr/lib").glob(f"*/{WRAPPER}")):
+        packages.add("libnss-wrapper")
+    return packages
+
+
+class Story:
+    """The steps, each with a line of what was seen."""
+
+    def __init__(self, folder: Path, stack: Stack, started: float) -> None:
+        self.folder, self.stack, self._started = folder, stack, started
+        self.devices: list[Device] = []
+        self.cas: dict[str, str] = {}  # org -> id of its CA
+        self.files: dict[str, tuple[Path, Path]] = {}  # client ID -> certificate and key
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self._started:5.1f} s  {text}", flush=True)
+
+    def chapter(self, title: str) -> None:
+        print(f"\n{title}", flush=True)
+
+    def tell(self) -> None:
+        try:
+            self._tell()
+        finally:
+            for device in self.devices:
+                device.close()
+
+    def _tell(self) -> None:
+        port = self.stack.edge.port
+        self.chapter("The stack")
+        self.say(f"functions on {self.stack.functions.url}; edge (HAProxy) on 127.0.0.1:{port}; mosquitto behind it")
+
+        self.chapter("Two organizations, each with its own CA and its own server certificate")
+        acme, zeta = self._org("acme01", "Acme Factory CA"), self._org("zeta01", "Zeta Labs CA")
+
+        self.chapter("Who gets in")
+        thermo = self._device(acme, "d:thermo:1")
+        self._let_in(thermo, "paho-mqtt, which checks the server's certificate against Acme's CA")
+        publisher = Publisher(thermo, f"clients/{thermo.client_id}/data")
+        self._mosquitto_pub(zeta, "d:meter:7")
+        stranger = zeta[1].device("d:thermo:2")
+        self._refused(acme, f"d:{acme[0].id}:thermo:2", stranger, "with a certificate that Zeta's CA signed")
+        own = acme[1].device("d:thermo:3")
+        self._refused(acme, f"d:{acme[0].id}:thermo:4", own, "with the certificate of device 3")
+        self._refused(acme, f"d:{acme[0].id}:thermo:5", None, "without a certificate")
+        host = f"nobody.{acme[0].host.partition('.')[2]}"
+        assert shown_certificate(port, host) is None
+        self.say(f"refused  a handshake for {host}: nobody's name")
+
+        self.chapter("Its own topics, and nobody else's")
+        neighbour = self._device(acme, "d:thermo:6")
+        self._let_in(neighbour, "a neighbour")
+        neighbour.subscribe(f"clients/{neighbour.client_id}/#")
+        before = len(thermo.received)
+        until("the device's own messages", lambda: len(thermo.received) > before)
+        thermo.publish(f"clients/{neighbour.client_id}/data", b"from next door")
+        neighbour.publish(f"clients/{neighbour.client_id}/data", b"my own")
+        until("the neighbour's message", lambda: neighbour.received)
+        assert [body for _, body in neighbour.received] == [b"my own"], neighbour.received
+        self.say(f"seen     {neighbour.client_id} receives what it publishes, and not what thermo:1 sent to its topic")
+
+        self.chapter("A new server certificate, while everybody stays connected")
+        old = shown_certificate(port, acme[0].host)
+        self._new_server_certificate(*acme)
+        activated = time.monotonic()
+        until("the edge to show the new certificate", lambda: shown_certificate(port, acme[0].host) != old, every=0.01)
+        self.say(f"seen     the edge shows it {time.monotonic() - activated:.2f} s after the API's answer")
+        sent = publisher.sent
+        until("more messages of the first device", lambda: publisher.sent > sent + 5 or publisher.failed)
+        assert not publisher.lost() or publisher.device.connected, publisher.lost()
+        self.say(
+            f"seen     {thermo.client_id} is still publishing: {publisher.sent} messages at QoS 1, each acknowledged"
+        )
+
+        self.chapter("A CA withdrawn")
+        acme[0].change_ca(self.cas[acme[0].id], "inactive")
+        withdrawn = time.monotonic()
+        self.say("Acme's CA is set inactive")
+        until("the live session to end", thermo.disconnected.is_set, 10)
+        self.say(
+            f"seen     the live session of {thermo.client_id} was ended {time.monotonic() - withdrawn:.2f} s later"
+        )
+        publisher.stop()
+        self._refused(acme, thermo.client_id, self.files[thermo.client_id], "at its next connection")
+
+    def _org(self, org_id: str, ca_name: str) -> tuple[Org, Pki]:
+        org, pki = Org.create(self.stack.functions, org_id), Pki(self.folder / org_id, ca_name)
+        self.cas[org_id] = org.upload_ca(pki.ca.read_text())
+        self._new_server_certificate(org, pki)
+        port = self.stack.edge.port
+        until(f"{org.host} to be served", lambda: self._verified(port, org.host, pki.ca))
+        self.say(f"made     {org_id}: CA “{ca_name}”; {org.host} shows a certificate that this CA signed")
+        return org, pki
+
+    @staticmethod
+    def _verified(port: int, host: str, ca: Path) -> bool:
+        return shown_certificate(port, host, trusted=ca) is not None
+
+    def _new_server_certificate(self, org: Org, pki: Pki) -> None:
+        """The key is made by the service and never leaves it; the org signs the request."""
+        servers = "/authentication/servercertificates"
+        made = org.call("POST", f"{servers}/csr", {"organization": pki.name})
+        signed = pki.sign_server(made["csr"], org.host)
+        org.call("PUT", f"{servers}/{made['id']}/certificate", {"certificate": signed})
+        org.activate(made["id"])
+
+    def _device(self, whose: tuple[Org, Pki], identity: str) -> Device:
+        org, pki = whose
+        kind, type_id, device_id = identity.split(":")
+        client_id = f"{kind}:{org.id}:{type_id}:{device_id}"
+        self.files[client_id] = pki.device(identity)
+        made = Device(self.stack.edge.port, client_id, context(org.host, self.files[client_id], trusted=pki.ca))
+        self.devices.append(made)
+        return made
+
+    def _let_in(self, device: Device, how: str) -> None:
+        assert device.connect(), f"{device.client_id} was not let in: {device.outcome}"
+        self.say(f"let in   {device.client_id}: {how}")
+
+    def _refused(self, whose: tuple[Org, Pki], client_id: str, files: tuple[Path, Path] | None, how: str) -> None:
+        org, pki = whose
+        device = Device(self.stack.edge.port, client_id, context(org.host, files, trusted=pki.ca))
+        assert not device.connect(), f"{client_id} was let in {how}"
+        told = org.last_refusal(client_id)
+        self.say(f"refused  {client_id} {how}")
+        asked: dict[str, object] = {"serverName": org.host, "clientId": client_id, "explain": True}
+        if files:
+            asked["certificate"] = files[0].read_text()
+        why = org.call("POST", "/verifyClient", asked)
+        assert why["code"] == told["code"], f"refused for {told['code']}, explained as {why['code']}"
+        self.say(f"         {why['code']}: {why['reason']}")
+
+    def _mosquitto_pub(self, whose: tuple[Org, Pki], identity: str) -> None:
+        """Other people's client, with its own TLS: it says the host's name and dials 127.0.0.1."""
+        org, pki = whose
+        kind, type_id, device_id = identity.split(":")
+        client_id = f"{kind}:{org.id}:{type_id}:{device_id}"
+        certificate, key = pki.device(identity)
+        hosts = self.folder / "hosts"
+        hosts.write_text(f"127.0.0.1 {org.host}\n")
+        command = [program("mosquitto_pub", "mosquitto-clients"), "-h", org.host, "-p", str(self.stack.edge.port)]
+        command += ["--cafile", str(pki.ca), "--cert", str(certificate), "--key", str(key)]
+        command += ["-i", client_id, "-t", f"clients/{client_id}/data", "-m", "21.5", "-q", "1"]
+        env = {**os.environ, "LD_PRELOAD": WRAPPER, "NSS_WRAPPER_HOSTS": str(hosts)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
+        assert done.returncode == 0, f"mosquitto_pub: {done.stderr}"
+        self.say(f"let in   {client_id}: mosquitto_pub published at QoS 1 by the name {org.host}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

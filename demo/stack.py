@@ -1,0 +1,354 @@
+"""Functions, edge and broker, started as an operator starts them: the same files, on free ports of 127.0.0.1."""
+
+import base64
+import getpass
+import http.client
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demo.device import shown_certificate
+from demo.processes import Failed, Process, free_port, program, until
+from shared.composition import build
+from shared.config import Settings
+from shared.records import Role
+from shared.usecases import orgs
+from shared.usecases.tools import Tools
+
+ROOT = Path(__file__).parent.parent
+EDGE = ROOT / "edge"
+DOMAIN = "iot.example"
+
+
+class Refused(Exception):
+    """The API said no. *status* and *problem* are its answer."""
+
+    def __init__(self, status: int, problem: Any) -> None:
+        super().__init__(f"{status}: {problem}")
+        self.status, self.problem = status, problem
+
+
+@dataclass
+class Functions:
+    """Every function in one process, as `make run` starts it."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: Process | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        own = {"TRUST_DATA": str(self.folder / "data"), "PORT": str(self.port), "TRUST_DOMAIN": DOMAIN}
+        return {**os.environ, **own, "TRUST_RATE_PER_MINUTE": "100000", **self.settings}
+
+    def start(self) -> "Functions":
+        log = self.folder / "functions.log"
+        self.process = Process("the functions", [sys.executable, "-m", "functions.local"], log, env=self.env, cwd=ROOT)
+        self.process.wait_for_port(self.port)
+        return self
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.stop()
+
+    @contextmanager
+    def _tools(self) -> Iterator[Tools]:
+        """What `functions.admin` works with, on the same store; a process for each of its commands takes seconds."""
+        app = build(Settings.from_env(self.env))
+        try:
+            yield app.tools
+        finally:
+            app.close()
+
+    def create_org(self, org_id: str) -> str:
+        """A new organization. Returns the key:token of its operator."""
+        with self._tools() as tools:
+            orgs.create_org(tools, org_id)
+            key, token = orgs.create_key(tools, org_id=org_id, role=Role.OPERATOR)
+            return f"{key.key}:{token}"
+
+    def delete_org(self, org_id: str) -> None:
+        with self._tools() as tools:
+            orgs.delete_org(tools, org_id)
+
+    def suspend_org(self, org_id: str, suspended: bool = True) -> None:
+        with self._tools() as tools:
+            orgs.set_suspended(tools, org_id, suspended)
+
+    def key(self, role: Role, org_id: str | None = None, **more: Any) -> str:
+        """The key:token of a new API key, of the platform where no org is given."""
+        with self._tools() as tools:
+            key, token = orgs.create_key(tools, org_id=org_id, role=role, **more)
+            return f"{key.key}:{token}"
+
+    def key_file(self, role: Role) -> Path:
+        """A new platform key, in a file as edges read it."""
+        path = self.folder / f"{role.value}.key"
+        path.write_text(self.key(role) + "\n")
+        path.chmod(0o600)
+        return path
+
+    @contextmanager
+    def store_broken(self) -> Iterator[None]:
+        """While this lasts, the store answers every question with an error."""
+        with closing(sqlite3.connect(self.folder / "data" / "trust.db", timeout=10)) as store:
+            store.execute("ALTER TABLE documents RENAME TO away")
+            try:
+                yield
+            finally:
+                store.execute("ALTER TABLE away RENAME TO documents")
+
+    def call(self, key: str, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """The JSON of an API call below /api/v0002 (or of a path from the root, with `//`). Raises: Refused."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        sent = {
+            "Authorization": "Basic " + base64.b64encode(key.encode()).decode(),
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        try:
+            where = path[1:] if path.startswith("//") else f"/api/v0002{path}"
+            connection.request(method, where, None if body is None else json.dumps(body), sent)
+            answer = connection.getresponse()
+            data = answer.read()
+        finally:
+            connection.close()
+        found = json.loads(data) if data else None
+        if answer.status >= 400:
+            raise Refused(answer.status, found)
+        return found
+
+
+@dataclass
+class Org:
+    """An organization with an operator's key; its calls in words."""
+
+    functions: Functions
+    id: str
+    key: str
+
+    @classmethod
+    def create(cls, functions: Functions, org_id: str) -> "Org":
+        return cls(functions, org_id, functions.create_org(org_id))
+
+    @property
+    def host(self) -> str:
+        return f"{self.id}.messaging.{DOMAIN}"
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        return self.functions.call(self.key, method, path, body, **headers)
+
+    def upload_ca(self, pem: str) -> str:
+        """The id of the CA."""
+        made: str = self.call("POST", "/authentication/cacertificates", {"certificate": pem})["id"]
+        return made
+
+    def change_ca(self, ca_id: str, status: str) -> None:
+        self.call("PUT", f"/authentication/cacertificates/{ca_id}", {"status": status}, If_Match="*")
+
+    def upload_server(self, pem: str, key_pem: str) -> str:
+        """The id of the server certificate."""
+        body = {"certificate": pem, "privateKey": key_pem}
+        made: str = self.call("POST", "/authentication/servercertificates", body)["id"]
+        return made
+
+    def activate(self, server_id: str) -> None:
+        self.call("PUT", "/authentication/servercertificates/active", {"id": server_id})
+
+    def policy(self, default: str, **types: str) -> None:
+        """The level of every device, and those of *types*."""
+        rules = [{"deviceType": name, "level": level} for name, level in types.items()]
+        self.call("PUT", "/authorization/connectionpolicy", {"default": default, "rules": rules}, If_Match="*")
+
+    def custom_domains(self, *domains: str) -> None:
+        body = {"customDomains": {"enabled": bool(domains), "domains": list(domains)}, "typeCertificates": False}
+        self.call("PUT", "/authorization/settings", body, If_Match="*")
+
+    def deny(self, **entry: str) -> str:
+        made: str = self.call("POST", "/authorization/denylist", entry)["id"]
+        return made
+
+    def lift(self, entry_id: str) -> None:
+        self.call("DELETE", f"/authorization/denylist/{entry_id}")
+
+    def last_refusal(self, client_id: str, seconds: float = 10) -> Any:
+        """What the activity list tells of a refused client; it is written behind the answer. Raises: Failed."""
+
+        def told() -> Any:
+            page = self.call("GET", "/activity?kind=refusal&limit=200")
+            return next((one for one in page["results"] if one.get("clientId") == client_id), None)
+
+        return until(f"a refusal of {client_id} in the activity list", told, seconds)
+
+
+@dataclass
+class Broker:
+    """mosquitto with the two listeners of edge/mosquitto/mosquitto.conf, on free ports."""
+
+    folder: Path
+    trusting: int = field(default_factory=free_port)
+    asking: int = field(default_factory=free_port)
+    websockets: int = field(default_factory=free_port)
+    process: Process | None = None
+
+    def start(self, passwords: Mapping[str, str]) -> "Broker":
+        """*passwords*: user -> password, of the listener that asks."""
+        command = program("mosquitto", "mosquitto")
+        words = self.folder / "edge.passwords"
+        words.write_text("".join(f"{user}:{word}\n" for user, word in passwords.items()))
+        words.chmod(0o600)
+        if passwords:
+            hasher = program("mosquitto_passwd", "mosquitto")
+            subprocess.run([hasher, "-U", str(words)], check=True, capture_output=True)  # noqa: S603
+        acl = self.folder / "edge.acl"
+        acl.write_text((EDGE / "mosquitto" / "edge.acl").read_text())
+        acl.chmod(0o600)
+        text = (EDGE / "mosquitto" / "mosquitto.conf").read_text()
+        text = text.replace("listener 1884", f"listener {self.trusting}").replace(
+            "listener 1885", f"listener {self.asking}"
+        )
+        text = text.replace("/etc/mosquitto/", f"{self.folder}/")
+        config = self.folder / "mosquitto.conf"
+        text += f"\nlistener {self.websockets} 127.0.0.1\nprotocol websockets\nallow_anonymous true\nacl_file {acl}\n"
+        config.write_text(f"{text}\nuser {getpass.getuser()}\n")  # started by root, it would become another
+        self.process = Process("mosquitto", [command, "-v", "-c", str(config)], self.folder / "mosquitto.log")
+        self.process.wait_for_port(self.trusting)
+        self.process.wait_for_port(self.asking)
+        return self
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.stop()
+
+
+@dataclass
+class HAProxyEdge:
+    """HAProxy with edge/haproxy/haproxy.cfg, and the agent that keeps it."""
+
+    folder: Path
+    url: str
+    edge_key: Path
+    broker_key: Path
+    trusting: int
+    asking: int
+    port: int = field(default_factory=free_port)
+    haproxy: Process | None = None
+    agent: Process | None = None
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "edge"
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "haproxy.sock"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "TRUST_URL": self.url,
+            "TRUST_EDGE_CODE": str(EDGE / "haproxy"),
+            "TRUST_EDGE_STATE": str(self.state),
+            "TRUST_EDGE_SOCKET": str(self.socket),
+            "TRUST_EDGE_BIND": f"127.0.0.1:{self.port}",
+            "TRUST_EDGE_NAME": "edge-1",
+            "TRUST_EDGE_KEY_FILE": str(self.edge_key),
+            "TRUST_BROKER_KEY_FILE": str(self.broker_key),
+            "BROKER_TRUSTING": f"127.0.0.1:{self.trusting}",
+            "BROKER_ASKING": f"127.0.0.1:{self.asking}",
+        }
+
+    def start(self) -> "HAProxyEdge":
+        """First the agent's one look, so that HAProxy finds what to serve; then both."""
+        self.sync_once()
+        self.start_haproxy()
+        self.start_agent()
+        return self
+
+    def sync_once(self) -> None:
+        command = [sys.executable, "-m", "edge.haproxy_sync", "--once"]
+        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            raise Failed(f"edge.haproxy_sync --once: {done.stderr}")
+
+    def start_haproxy(self, seconds: float = 60) -> None:
+        command = [program("haproxy", "haproxy"), "-db", "-f", str(EDGE / "haproxy" / "haproxy.cfg")]
+        self.haproxy = Process("haproxy", command, self.folder / "haproxy.log", env=self.env)
+        self.haproxy.wait_for_port(self.port, seconds)
+
+    def start_agent(self) -> None:
+        command = [sys.executable, "-m", "edge.haproxy_sync"]
+        self.agent = Process("the edge's agent", command, self.folder / "agent.log", env=self.env, cwd=ROOT)
+
+    def stop(self) -> None:
+        for one in (self.agent, self.haproxy):
+            if one:
+                one.stop()
+
+    def command(self, words: str) -> str:
+        """HAProxy's answer on its runtime socket."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
+            connection.connect(str(self.socket))
+            connection.sendall(words.encode() + b"\n")
+            answer = bytearray()
+            while part := connection.recv(1 << 16):
+                answer += part
+        return answer.decode()
+
+
+@dataclass
+class Stack:
+    """All three, in *folder*."""
+
+    folder: Path
+    functions: Functions
+    broker: Broker
+    edge: HAProxyEdge
+
+    @classmethod
+    def start(cls, folder: Path, passwords: Mapping[str, str] | None = None) -> "Stack":
+        """Raises: Missing, Failed; nothing is left running then."""
+        program("haproxy", "haproxy")
+        program("mosquitto", "mosquitto")
+        functions = Functions(folder)
+        broker = Broker(folder)
+        try:
+            functions.start()
+            broker.start(passwords or {})
+            keys = functions.key_file(Role.EDGE), functions.key_file(Role.BROKER)
+            edge = HAProxyEdge(folder, functions.url, *keys, broker.trusting, broker.asking)
+            stack = cls(folder, functions, broker, edge)
+        except BaseException:
+            broker.stop()
+            functions.stop()
+            raise
+        try:
+            edge.start()
+        except BaseException:
+            stack.stop()
+            raise
+        return stack
+
+    def stop(self) -> None:
+        self.edge.stop()
+        self.broker.stop()
+        self.functions.stop()
+
+    def wait_until_served(self, host: str, seconds: float = 10) -> None:
+        """Until the edge shows a certificate for *host*. Raises: Failed."""
+        until(f"the edge to show a certificate for {host}", lambda: shown_certificate(self.edge.port, host), seconds)

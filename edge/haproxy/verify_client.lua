@@ -1,0 +1,119 @@
+-- Asks verifyClient whether the device that sent a CONNECT may connect, and puts the answer into variables:
+--   sess.verdict  allow, continue, or anything else: refused
+--   sess.code     why, for the log
+--   sess.who      the session's line in the register of sessions
+-- In any doubt the verdict is not set to allow or continue: the rules then refuse.
+
+local function setting(name)
+  local value = os.getenv(name)
+  if not value or value == '' then error('set ' .. name .. ' (see haproxy.cfg)') end
+  return value
+end
+
+-- Read once, at the start, before HAProxy gives up root.
+local function key()
+  local path = setting('TRUST_BROKER_KEY_FILE')
+  local file = assert(io.open(path, 'r'))
+  local line = file:read('l')
+  file:close()
+  assert(line and line:match('^[^:%s]+:%S+$'), path .. ' must hold one line, key:token')
+  return line
+end
+
+local URL = setting('TRUST_URL'):gsub('/+$', '')
+if not (URL:match('^https://') or URL:match('^http://127%.') or URL:match('^http://%[::1%]')) then
+  error('TRUST_URL must be https://, or on this machine: a key travels to it')
+end
+local KEY = key()
+local TIMEOUT = 2500 -- ms; the function's own deadline is 2 s
+
+local AUTHORIZATION -- base64 is a converter, which needs a transaction
+
+local function quoted(text)
+  return '"' .. text:gsub('[%c"\\\127]', function(c) return string.format('\\u%04x', c:byte()) end) .. '"'
+end
+
+local function number_of(time) -- 2026-06-01T12:00:00Z
+  local y, m, d, h, min, s = (time or ''):match('^(%d+)-(%d+)-(%d+)T(%d+):(%d+):(%d+)')
+  if not y then return 0 end
+  y, m, d = tonumber(y), tonumber(m), tonumber(d)
+  if m <= 2 then y, m = y - 1, m + 12 end -- days since 1970, Gregorian
+  local days = 365 * y + y // 4 - y // 100 + y // 400 + (153 * (m - 3) + 2) // 5 + d - 719469
+  return days * 86400 + tonumber(h) * 3600 + tonumber(min) * 60 + tonumber(s)
+end
+
+-- SHA-256 (its first half, in hex) of each certificate in a row of DER certificates; nil where it is no such row.
+local function sent_after(txn, chain)
+  local found, at = {}, 1
+  while chain and at <= #chain do
+    local tag, length, content = chain:byte(at), chain:byte(at + 1), at + 2
+    if tag ~= 0x30 or not length or #found == 9 then return nil end
+    if length >= 0x80 then
+      local bytes = length - 0x80
+      if bytes < 1 or bytes > 3 or content + bytes > #chain then return nil end
+      length = 0
+      for i = content, content + bytes - 1 do length = length * 256 + chain:byte(i) end
+      content = content + bytes
+    end
+    if content + length - 1 > #chain then return nil end
+    local one = chain:sub(at, content + length - 1)
+    found[#found + 1] = txn.c:hex(txn.c:sha2(one, 256)):lower():sub(1, 32)
+    at = content + length
+  end
+  return table.concat(found, ',')
+end
+
+core.register_action('verify_client', {'tcp-req'}, function(txn)
+  if txn:get_var('sess.verdict') then return end
+  txn:set_var('sess.verdict', 'error')
+  txn:set_var('sess.code', 'unavailable')
+  local cid = txn:get_var('sess.cid')
+  if not cid or cid == '' then -- the broker would make up a name that no verdict has bound
+    txn:set_var('sess.code', 'client_id_missing')
+    return
+  end
+  AUTHORIZATION = AUTHORIZATION or 'Basic ' .. txn.c:base64(KEY)
+  local fields = { '"tls":true', '"clientId":' .. quoted(cid) }
+  local sni, leaf, chain = txn.f:ssl_fc_sni(), txn.f:ssl_c_der(), txn.f:ssl_c_chain_der()
+  if sni and sni ~= '' then fields[#fields + 1] = '"serverName":' .. quoted(sni) end
+  if leaf and leaf ~= '' then fields[#fields + 1] = '"certificateDer":"' .. txn.c:base64(leaf) .. '"' end
+  if chain and chain ~= '' then fields[#fields + 1] = '"chainDer":"' .. txn.c:base64(chain) .. '"' end
+  local body = '{' .. table.concat(fields, ',') .. '}'
+  local answer = core.httpclient():post{
+    url = URL .. '/api/v0002/verifyClient',
+    headers = {
+      ['content-type'] = { 'application/json' },
+      ['content-length'] = { tostring(#body) }, -- else the body is sent in chunks
+      ['authorization'] = { AUTHORIZATION },
+    },
+    body = body,
+    timeout = TIMEOUT,
+  }
+  if not answer or answer.status ~= 200 or not answer.body then
+    core.Warning('verifyClient did not answer: ' .. tostring(answer and answer.status or 'no connection'))
+    return
+  end
+  local function told(path) return txn.c:json_query(answer.body, path) end
+  local decision, org = told('$.decision'), told('$.orgId')
+  txn:set_var('sess.code', told('$.code') or 'unavailable')
+  local class, type_id, device_id = told('$.identity.class'), told('$.identity.typeId'), told('$.identity.deviceId')
+  -- A verdict that is not bound to this client ID says who holds the certificate, not that the client ID is theirs.
+  if decision == 'allow' and told('$.bound') ~= 1 then decision = 'unbound' end -- json_query says true as 1
+  if (decision ~= 'allow' and decision ~= 'continue') or not org or org == '' then
+    txn:set_var('sess.verdict', decision == 'deny' and 'deny' or 'error')
+    return
+  end
+  local identity = class and type_id and table.concat({ class, type_id, device_id or '' }, ':') or '-'
+  local fingerprint = leaf and leaf ~= '' and txn.c:hex(txn.c:sha2(leaf, 256)):lower() or '-'
+  local via = sent_after(txn, chain)
+  if not via then
+    txn:set_var('sess.code', 'certificate_malformed')
+    return
+  end
+  local serial = leaf and leaf ~= '' and txn.c:hex(txn.f:ssl_c_serial()):lower() or '-'
+  txn:set_var('sess.who', table.concat({
+    txn.f:src() .. ':' .. txn.f:src_port(), org, identity, told('$.ca.id') or '-', fingerprint, serial,
+    tostring(number_of(told('$.expiresAt'))), via,
+  }, '|'))
+  txn:set_var('sess.verdict', decision)
+end, 0)

@@ -1,0 +1,204 @@
+"""What Envoy is told over REST xDS, as JSON: a listener with one filter chain a host, and the hosts' certificates.
+
+Field names are those of the protocol buffers (envoy.config.listener.v3, envoy.extensions.transport_sockets.tls.v3, …).
+The clusters that they name are the operator's own, in Envoy's bootstrap.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+LISTENER: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
+_TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
+SECRET: Final = _TLS + "Secret"
+_FILTERS: Final = "type.googleapis.com/envoy.extensions.filters."
+_VERDICT_SECONDS: Final = "2.5s"  # a verdict comes within 2 s; Envoy's own default is 200 ms
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class Listening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One listener, as `node.metadata.listeners` in Envoy's bootstrap asks for it.
+
+    Args:
+        protocol: `mqtt`: verdicts over gRPC (network ext_authz), before anything is read of MQTT; `websocket`: over
+            HTTP (HTTP ext_authz), at the upgrade.
+        upstream, verify, xds: names of clusters: the broker, who gives verdicts, these functions.
+        path: of the WebSocket.
+    """
+
+    name: Name = "mqtts"
+    address: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}$")] = "0.0.0.0"  # noqa: S104 - devices come from anywhere
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8883
+    protocol: Literal["mqtt", "websocket"] = "mqtt"
+    upstream: Name = "broker"
+    verify: Name = "verify_client"
+    xds: Name = "trust_functions"
+    path: Annotated[str, Meta(pattern=r"^/[A-Za-z0-9/_.-]{0,100}$")] = "/mqtt"
+
+
+def secret_name(host: str) -> str:
+    return f"server/{host}"
+
+
+def host_of(secret: str) -> str | None:
+    """The host in a secret's name; None where it is no such name."""
+    kind, _, host = secret.partition("/")
+    return host if kind == "server" and host else None
+
+
+def listener(wanted: Listening, hosts: Sequence[str]) -> dict[str, Any]:
+    """A listener that shows each of *hosts* its own certificate, and no other server name any."""
+    return {
+        "@type": LISTENER,
+        "name": wanted.name,
+        "address": {"socket_address": {"address": wanted.address, "port_value": wanted.port}},
+        "listener_filters": [
+            {
+                "name": "envoy.filters.listener.tls_inspector",
+                "typed_config": {"@type": f"{_FILTERS}listener.tls_inspector.v3.TlsInspector"},
+            }
+        ],
+        "filter_chains": [_chain(wanted, host) for host in hosts],
+    }
+
+
+def secret(host: str, certificate: str, private_key: str) -> dict[str, Any]:
+    return {
+        "@type": SECRET,
+        "name": secret_name(host),
+        "tls_certificate": {
+            "certificate_chain": {"inline_string": certificate},
+            "private_key": {"inline_string": private_key},
+        },
+    }
+
+
+def _chain(wanted: Listening, host: str) -> dict[str, Any]:
+    filters = _websocket(wanted, host) if wanted.protocol == "websocket" else _mqtt(wanted)
+    return {
+        "name": host,
+        "filter_chain_match": {"server_names": [host]},
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": _tls(wanted, host)},
+        "filters": filters,
+    }
+
+
+def _tls(wanted: Listening, host: str) -> dict[str, Any]:
+    """The host's certificate; a client certificate requested, never required: whoever decides judges it anew."""
+    source = {
+        "resource_api_version": "V3",
+        "api_config_source": {
+            "api_type": "REST",
+            "transport_api_version": "V3",
+            "cluster_names": [wanted.xds],
+            "refresh_delay": "0.5s",
+            "request_timeout": "5s",
+        },
+    }
+    return {
+        "@type": f"{_TLS}DownstreamTlsContext",
+        "require_client_certificate": False,
+        "disable_stateless_session_resumption": True,  # each connection proves its key anew
+        "disable_stateful_session_resumption": True,
+        "common_tls_context": {
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificate_sds_secret_configs": [{"name": secret_name(host), "sds_config": source}],
+            "validation_context": {
+                "trusted_ca": {"inline_string": _NO_CA},  # without any, Envoy requests no certificate
+                "trust_chain_verification": "ACCEPT_UNTRUSTED",
+            },
+        },
+    }
+
+
+def _mqtt(wanted: Listening) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "envoy.filters.network.ext_authz",
+            "typed_config": {
+                "@type": f"{_FILTERS}network.ext_authz.v3.ExtAuthz",
+                "stat_prefix": "verify_client",
+                "transport_api_version": "V3",
+                "failure_mode_allow": False,
+                "include_peer_certificate": True,
+                "include_tls_session": True,
+                "grpc_service": {"envoy_grpc": {"cluster_name": wanted.verify}, "timeout": _VERDICT_SECONDS},
+            },
+        },
+        {
+            "name": "envoy.filters.network.tcp_proxy",
+            "typed_config": {
+                "@type": f"{_FILTERS}network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "mqtt",
+                "cluster": wanted.upstream,
+            },
+        },
+    ]
+
+
+def _websocket(wanted: Listening, host: str) -> list[dict[str, Any]]:
+    manager = {
+        "@type": f"{_FILTERS}network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "mqtt_websocket",
+        "codec_type": "HTTP1",
+        "forward_client_cert_details": "SANITIZE_SET",  # what a client writes there itself is dropped
+        "set_current_client_cert_details": {"subject": True, "cert": True, "chain": True},
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "max_request_headers_kb": 96,  # a chain of certificates travels in a header
+        "http_filters": [
+            _http_authorization(wanted, host),
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_FILTERS}http.router.v3.Router"},
+            },
+        ],
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": host,
+                    "domains": ["*"],
+                    "routes": [
+                        {"match": {"path": wanted.path}, "route": {"cluster": wanted.upstream, "timeout": "0s"}}
+                    ],
+                }
+            ]
+        },
+    }
+    return [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+
+
+def _http_authorization(wanted: Listening, host: str) -> dict[str, Any]:
+    config = {
+        "@type": f"{_FILTERS}http.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        "failure_mode_allow": False,
+        "allowed_headers": {"patterns": [{"exact": "x-forwarded-client-cert", "ignore_case": True}]},
+        "http_service": {
+            "server_uri": {"uri": "http://verify-client", "cluster": wanted.verify, "timeout": _VERDICT_SECONDS},
+            "path_prefix": "/verifyClient/envoy",
+            # The TLS server name of this chain: the Host header is whatever the client writes. It overrides a
+            # client's header of that name.
+            "authorization_request": {"headers_to_add": [{"key": "x-sni", "value": host}]},
+            "authorization_response": {"allowed_upstream_headers": {"patterns": [{"exact": "x-client-identity"}]}},
+        },
+    }
+    return {"name": "envoy.filters.http.ext_authz", "typed_config": config}
+
+
+# A CA that signs nothing: its key was thrown away when it was made.
+_NO_CA: Final = """\
+-----BEGIN CERTIFICATE-----
+MIIBmDCCAT2gAwIBAgIUZt1ItDsicTQQMPf8fGzMu1lLgM4wCgYIKoZIzj0EAwIw
+IDEeMBwGA1UEAwwVTm8gQ0EgaXMgdHJ1c3RlZCBoZXJlMCAXDTI2MTEyMzE4NDI0
+MFoYDzIxMjYxMDMwMTg0MjQwWjAgMR4wHAYDVQQDDBVObyBDQSBpcyB0cnVzdGVk
+IGhlcmUwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQqHv//WXdd2HdmzhggNbv3
+I2suGOBe2DNTkWGFl7x29E3ggleN8PCU8P68UcNGvzIHy0kXk24g1G8KA/6/shhk
+o1MwUTAdBgNVHQ4EFgQUQacwtGZZlEbqgE1n2OoSr9t6sOIwHwYDVR0jBBgwFoAU
+QacwtGZZlEbqgE1n2OoSr9t6sOIwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQD
+AgNJADBGAiEAnKz74suH5M7uNrjAGTDc+bv7EHpYevhRiNTj07MdldICIQD17/7N
+gKEboSF3Co04z+ZHjcrrjCfIZc+liIqyDw+Oew==
+-----END CERTIFICATE-----
+"""

@@ -1,0 +1,79 @@
+"""Which topics a device may use: those under its prefix, and nothing else.
+
+The prefix is a literal text once the device is known. A topic or topic filter is compared with it character by
+character, so that no wildcard stands where a name should: `mtxpd0/thermo/+/x` begins with no device's prefix.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from shared.validation.names import DeviceName
+
+TOPIC_MAX: Final = 65_535  # bytes of UTF-8 (MQTT 5.0, 1.5.4)
+DEFAULT_PREFIX: Final = "{orgId}/{typeId}/{deviceId}/"
+_LEVEL: Final = re.compile(r"\{(orgId|class|typeId|deviceId)\}|[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+def is_prefix(template: str) -> bool:
+    """Whether *template* keeps devices apart: whole levels, `{typeId}` and `{deviceId}` once each, a slash at the end;
+    `{orgId}` and `{class}` at most once."""
+    *levels, end = template.split("/")
+    names = [level for level in levels if level.startswith("{")]
+    return (
+        end == ""
+        and len(template) <= 256
+        and all(_LEVEL.fullmatch(level) for level in levels)
+        and len(names) == len(set(names))
+        and {"{typeId}", "{deviceId}"} <= set(names)
+    )
+
+
+@dataclass(frozen=True)
+class TopicPrefix:
+    """TRUST_TOPIC_PREFIX."""
+
+    template: str = DEFAULT_PREFIX
+
+    @cached_property
+    def _format(self) -> str:
+        return self.template.replace("{class}", "{class_}")
+
+    def of(self, org_id: str, device: DeviceName) -> str:
+        """The text that each topic of *device* begins with."""
+        return self._format.format(
+            orgId=org_id, class_=device.client_class.value, typeId=device.type_id, deviceId=device.device_id
+        )
+
+
+def may_use_topic(prefix: str, topic: str) -> bool:
+    """Whether *topic*, a topic name, lies under *prefix* (publishing, delivery). No wildcard is part of a name."""
+    return _lies_under(prefix, topic) and "+" not in topic and "#" not in topic
+
+
+def may_use_filter(prefix: str, topic_filter: str) -> bool:
+    """Whether all that *topic_filter* matches lies under *prefix* (subscribing). Wildcards stand for whole levels
+    behind the prefix (MQTT 5.0, 4.7.1); `$share/…` and `$SYS` begin with no prefix."""
+    if not _lies_under(prefix, topic_filter):
+        return False
+    *levels, last = topic_filter[len(prefix) :].split("/")
+    whole = all(level == "+" or ("+" not in level and "#" not in level) for level in levels)
+    return whole and (last in ("+", "#") or ("+" not in last and "#" not in last))
+
+
+def _lies_under(prefix: str, topic: str) -> bool:
+    rest = topic[len(prefix) :]
+    return (
+        topic.startswith(prefix)
+        and rest != ""
+        and len(topic.encode("utf-8", "surrogatepass")) <= TOPIC_MAX
+        and not any(_is_control(char) for char in topic)
+        and ".." not in rest.split("/")  # means nothing in MQTT, and too much to a bridge into files or HTTP
+    )
+
+
+def _is_control(char: str) -> bool:
+    """NUL, other control characters, lone surrogates: a broker may refuse them (MQTT 5.0, 1.5.4), so we do."""
+    code = ord(char)
+    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code <= 0xDFFF

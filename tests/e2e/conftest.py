@@ -1,0 +1,141 @@
+"""One stack a worker, started once: real functions, HAProxy with its agent, mosquitto."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.device import Device, Publisher, context
+from demo.processes import Missing, until
+from demo.stack import Org, Stack
+from tests.certs import Issued
+from tests.e2e.pki import Files, Pki
+
+CERTIFICATE = "TLS with Client Certificate Authentication"
+LEVELS = {
+    "optional": "TLS Optional",
+    "token": "TLS with Token Authentication",
+    "both": "TLS with Token and Client Certificate Authentication",
+    "either": "TLS with Client Certificate or Token",
+}
+PASSWORD = "a-token-of-the-broker"
+
+
+def skip_unless_ci(missing: Missing) -> None:
+    """Skip with one line; in CI a stack that is not run is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(str(missing))
+    pytest.skip(str(missing))
+
+
+@dataclass
+class Tenant:
+    """An organization with its CAs, as devices and tests see it."""
+
+    org: Org
+    pki: Pki
+    stack: Stack
+    root_id: str = ""
+    devices: list[Device] = field(default_factory=list)
+
+    def client_id(self, device: str, device_type: str = "thermo", kind: str = "d") -> str:
+        return f"{kind}:{self.org.id}:{device_type}:{device}"
+
+    def device(self, client_id: str, files: Files | None, *, sni: str | None = "", **more: Any) -> Device:
+        """*sni*: the org's own host where it is empty; None says none. *more*: only, password, version."""
+        name = self.org.host if sni == "" else sni
+        made = Device(
+            self.stack.edge.port,
+            client_id,
+            context(name, files, only=more.pop("only", None)),
+            **more,
+        )
+        self.devices.append(made)
+        return made
+
+    def connected(self, client_id: str, files: Files | None, **more: Any) -> Device:
+        made = self.device(client_id, files, **more)
+        assert made.connect(), f"{client_id}: {made.outcome}; {self.stack.edge.haproxy.tail(800)}"  # type: ignore[union-attr]
+        return made
+
+    def publisher(self, client_id: str, signer: Issued | None = None) -> Publisher:
+        """A device that is let in and keeps publishing."""
+        _, kind, type_id, device = ("", *client_id.split(":")[0:1], *client_id.split(":")[2:])
+        _, files = self.pki.leaf(f"{kind}:{type_id}:{device}", signer)
+        return Publisher(self.connected(client_id, files), f"clients/{client_id}/data")
+
+    def refusal(self, client_id: str) -> str:
+        """The code with which the edge refused a client, from its log."""
+        log = self.stack.edge.folder / "haproxy.log"
+        line = re.compile(rf'^\S+ \S+ (?:deny|error) (\S+) \S+ "{re.escape(client_id)}"$', re.MULTILINE)
+
+        def told() -> str | None:
+            found: list[str] = line.findall(log.read_text(errors="replace"))
+            return found[-1] if found else None
+
+        return until(f"a line about {client_id} in HAProxy's log", told, 10)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    users = {f"alpha1.{kind}.dev1": PASSWORD for kind in LEVELS}
+    try:
+        made = Stack.start(folder, users)
+    except Missing as missing:
+        skip_unless_ci(missing)
+    yield made
+    made.stop()
+
+
+def make_tenant(stack: Stack, folder: Path, org_id: str) -> Tenant:
+    tenant = Tenant(Org.create(stack.functions, org_id), Pki(folder / org_id, org_id), stack)
+    tenant.root_id = tenant.org.upload_ca(tenant.pki.root.pem)
+    stack.wait_until_served(tenant.org.host)
+    return tenant
+
+
+@pytest.fixture(scope="session")
+def tenants(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tenant, Tenant]:
+    folder = tmp_path_factory.mktemp("pki")
+    first, second = (make_tenant(stack, folder, org_id) for org_id in ("alpha1", "beta01"))
+    first.org.policy(CERTIFICATE, **LEVELS)
+    return first, second
+
+
+@pytest.fixture
+def alpha(tenants: tuple[Tenant, Tenant]) -> Iterator[Tenant]:
+    yield tenants[0]
+    for device in tenants[0].devices:
+        device.close()
+    tenants[0].devices.clear()
+
+
+@pytest.fixture
+def beta(tenants: tuple[Tenant, Tenant]) -> Iterator[Tenant]:
+    yield tenants[1]
+    for device in tenants[1].devices:
+        device.close()
+    tenants[1].devices.clear()
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
+    """Note a time; all are printed at the end of the run."""
+    return lambda what, seconds: record_property(f"measured: {what}", seconds)
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start

@@ -1,0 +1,133 @@
+"""Envoy as the edge: it pulls from edgeFeed, and asks verifyClient over gRPC (MQTT) or HTTP (WebSocket)."""
+
+import ssl
+import statistics
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from demo.device import Device, Publisher, context, shown_certificate
+from demo.envoy import EnvoyEdge
+from demo.processes import Missing, until
+from demo.stack import Stack
+from tests.e2e.conftest import Stopwatch, Tenant, skip_unless_ci
+from tests.e2e.pki import Files
+
+pytestmark = pytest.mark.timeout(180)
+
+Measured = Callable[[str, float], None]
+
+
+@pytest.fixture(scope="session")
+def envoy(
+    stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EnvoyEdge]:
+    made = EnvoyEdge(tmp_path_factory.mktemp("envoy"), stack.functions, stack.broker.trusting, stack.broker.websockets)
+    try:
+        made.start()
+        for tenant in tenants:
+            made.wait_until_served(tenant.org.host)
+        yield made
+    except Missing as missing:
+        skip_unless_ci(missing)
+    finally:
+        made.stop()
+
+
+def device(
+    tenant: Tenant,
+    envoy: EnvoyEdge,
+    name: str,
+    files: Files | None,
+    *,
+    websocket: bool = False,
+    only: ssl.TLSVersion | None = None,
+) -> Device:
+    port = envoy.websocket_port if websocket else envoy.port
+    made = Device(port, tenant.client_id(name), context(tenant.org.host, files, only=only), websocket=websocket)
+    tenant.devices.append(made)
+    return made
+
+
+BOTH_WAYS = pytest.mark.parametrize("websocket", [False, True], ids=["mqtt", "websocket"])
+BOTH_VERSIONS = pytest.mark.parametrize("only", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+
+
+@BOTH_WAYS
+@BOTH_VERSIONS
+def test_a_device_of_the_org_is_let_in(alpha: Tenant, envoy: EnvoyEdge, websocket: bool, only: ssl.TLSVersion) -> None:
+    """With a certificate that a registered CA signed."""
+    _, files = alpha.pki.leaf("d:thermo:envoy")
+    found = device(alpha, envoy, "envoy", files, websocket=websocket, only=only)
+    assert found.connect(), found.outcome
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("which", ["strange", "expired", "none"])
+def test_others_are_refused(alpha: Tenant, beta: Tenant, envoy: EnvoyEdge, websocket: bool, which: str) -> None:
+    """Another org's certificate, an expired one, none at all: the handshake stands, the connection does not."""
+    files = None
+    if which == "strange":
+        _, files = beta.pki.leaf("d:thermo:envoy")
+    elif which == "expired":
+        _, files = alpha.pki.leaf("d:thermo:envoy", expired=True)
+    assert not device(alpha, envoy, "envoy", files, websocket=websocket).connect()
+
+
+@BOTH_WAYS
+def test_who_stands_on_the_deny_list_is_refused(alpha: Tenant, envoy: EnvoyEdge, websocket: bool) -> None:
+    """At the next connection."""
+    _, files = alpha.pki.leaf("d:thermo:envoydeny")
+    entry = alpha.org.deny(kind="identity", value="d:thermo:envoydeny", reason="stolen")
+    assert not device(alpha, envoy, "envoydeny", files, websocket=websocket).connect()
+    alpha.org.lift(entry)
+    assert device(alpha, envoy, "envoydeny", files, websocket=websocket).connect()
+
+
+def test_an_intermediate_is_seen_over_websocket_and_not_over_mqtt(alpha: Tenant, envoy: EnvoyEdge) -> None:
+    """Envoy's gRPC callout carries the leaf alone: there the org registers the intermediate. So the page says."""
+    intermediate = alpha.pki.ca("alpha intermediate before envoy", alpha.pki.root)
+    _, files = alpha.pki.leaf("d:thermo:envoyinter", intermediate, send=(intermediate,))
+    assert device(alpha, envoy, "envoyinter", files, websocket=True).connect()
+    assert not device(alpha, envoy, "envoyinter", files).connect()
+    alpha.org.upload_ca(intermediate.pem)
+    assert device(alpha, envoy, "envoyinter", files).connect()
+
+
+def test_an_unknown_server_name_gets_no_handshake(alpha: Tenant, envoy: EnvoyEdge) -> None:
+    """Nor does a connection without one."""
+    assert shown_certificate(envoy.port, "nobody.messaging.iot.example") is None
+    assert shown_certificate(envoy.port, None) is None
+
+
+def test_a_server_certificate_is_swapped_while_a_device_keeps_publishing(
+    alpha: Tenant, envoy: EnvoyEdge, measured: Measured
+) -> None:
+    """Nobody is disconnected, nothing is lost."""
+    _, files = alpha.pki.leaf("d:thermo:envoykeeps")
+    keeps = device(alpha, envoy, "envoykeeps", files)
+    assert keeps.connect(), keeps.outcome
+    publisher = Publisher(keeps, f"clients/{keeps.client_id}/data")
+    times = []
+    for _ in range(3):
+        issued = alpha.pki.server(alpha.org.host)
+        alpha.org.activate(alpha.org.upload_server(issued.pem, issued.key_pem))
+        watch = Stopwatch()
+        until("Envoy to show it", lambda: shown_certificate(envoy.port, alpha.org.host) == issued.fingerprint)  # noqa: B023
+        times.append(watch.seconds)
+    measured("Envoy: server certificate activated -> shown (median of 3)", statistics.median(times))
+    publisher.stop()
+    assert publisher.lost() == []
+    alpha.org.activate("default")
+
+
+def test_while_the_shim_is_away_nobody_is_let_in(alpha: Tenant, envoy: EnvoyEdge) -> None:
+    """No answer is a refusal."""
+    _, files = alpha.pki.leaf("d:thermo:envoyaway")
+    assert envoy.shim is not None
+    envoy.shim.stop()
+    try:
+        assert not device(alpha, envoy, "envoyaway", files).connect()
+    finally:
+        envoy.start_shim()
+    until("the device to be let in again", lambda: device(alpha, envoy, "envoyaway", files).connect())

@@ -1,0 +1,122 @@
+"""RabbitMQ with its own MQTT listener, from edge/rabbitmq, asking verifyClient's rabbitmq dialect."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from demo.device import Device, context
+from demo.processes import Missing, Process, free_port, listens, program, until
+from demo.stack import EDGE, Stack
+from shared.records import Proof, Role
+from tests.e2e.conftest import Tenant, skip_unless_ci
+from tests.e2e.pki import Files
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's; the one in /usr/sbin changes the user first
+
+
+@dataclass
+class Rabbit:
+    port: int
+    tenant: Tenant
+
+    def device(self, name: str, files: Files | None) -> Device:
+        made = Device(self.port, self.tenant.client_id(name), context(self.tenant.org.host, files))
+        self.tenant.devices.append(made)
+        return made
+
+
+@pytest.fixture(scope="module")
+def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
+    tenant, folder = tenants[0], tmp_path_factory.mktemp("rabbit")
+    try:
+        epmd_program = program("epmd", "erlang-base")
+        if not SERVER.exists():
+            raise Missing("rabbitmq-server", "rabbitmq-server")
+    except Missing as missing:
+        skip_unless_ci(missing)
+    port, epmd_port, dist_port = free_port(), free_port(), free_port()
+    key = stack.functions.key(Role.BROKER, tenant.org.id, proof=Proof.BROKER)
+    server = tenant.pki.server(tenant.org.host)
+    (folder / "server.pem").write_text(server.pem)
+    (folder / "server.key").write_text(server.key_pem)
+    (folder / "cas.pem").write_text(tenant.pki.root.pem)
+    for name in ("rabbitmq.conf", "advanced.config", "definitions.json", "enabled_plugins"):
+        text = (EDGE / "rabbitmq" / name).read_text()
+        text = text.replace("/etc/rabbitmq/", f"{folder}/").replace("127.0.0.1:8883", f"127.0.0.1:{port}")
+        text = text.replace("KEY:TOKEN@127.0.0.1:8080", f"{key}@127.0.0.1:{stack.functions.port}")
+        (folder / name).write_text(text.replace("ORGID", tenant.org.id))
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "ERL_EPMD_PORT": str(epmd_port),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODENAME": f"trust{port}@localhost",
+        "RABBITMQ_DIST_PORT": str(dist_port),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_PID_FILE": str(folder / "pid"),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "no-such-file"),
+    }
+    # A daemon that Erlang would start itself, and leave behind.
+    epmd = Process("epmd", [epmd_program, "-port", str(epmd_port)], folder / "epmd.log", env=environment)
+    epmd.wait_for_port(epmd_port)
+    broker = Process("rabbitmq", [str(SERVER)], folder / "rabbitmq.log", env=environment, cwd=folder)
+    try:
+        broker.wait_for("rabbitmq", lambda: listens(port) and "startup complete" in broker.tail(100_000), 150)
+        yield Rabbit(port, tenant)
+    finally:
+        broker.stop(seconds=40)
+        epmd.stop()
+        shutil.rmtree(folder / "mnesia", ignore_errors=True)
+
+
+def test_a_device_is_let_in_and_has_its_own_topics(rabbit: Rabbit, alpha: Tenant) -> None:
+    """The CN is its user name; what it publishes under its own prefix comes back to it."""
+    _, files = alpha.pki.leaf("d:thermo:rabbit")
+    device = rabbit.device("rabbit", files)
+    assert device.connect(), device.outcome
+    device.subscribe("alpha1/thermo/rabbit/#")
+    device.publish("alpha1/thermo/rabbit/data", b"21.5")
+    until("the device's own message", lambda: device.received)
+
+
+def test_a_neighbours_topics_are_closed(rabbit: Rabbit, alpha: Tenant) -> None:
+    """RabbitMQ cuts off who publishes there."""
+    _, files = alpha.pki.leaf("d:thermo:rabbit")
+    device = rabbit.device("rabbit", files)
+    assert device.connect(), device.outcome
+    device.client.publish("alpha1/thermo/other/data", b"x", qos=1)
+    until("the device to be cut off", device.disconnected.is_set)
+
+
+def test_a_strangers_certificate_is_refused(rabbit: Rabbit, alpha: Tenant, beta: Tenant) -> None:
+    """By RabbitMQ itself: its CA list is the org's alone."""
+    _, files = beta.pki.leaf("d:thermo:rabbit")
+    assert not rabbit.device("rabbit", files).connect()
+    assert not rabbit.device("rabbit", None).connect()
+
+
+def test_the_client_id_of_another_device_is_refused(rabbit: Rabbit, alpha: Tenant) -> None:
+    """The verdict is about both names."""
+    _, files = alpha.pki.leaf("d:thermo:rabbit")
+    assert not rabbit.device("somebody", files).connect()
+
+
+def test_who_stands_on_the_deny_list_is_refused(rabbit: Rabbit, alpha: Tenant) -> None:
+    """By identity, which is all that RabbitMQ passes on."""
+    _, files = alpha.pki.leaf("d:thermo:rabbitdeny")
+    entry = alpha.org.deny(kind="identity", value="d:thermo:rabbitdeny", reason="stolen")
+    assert not rabbit.device("rabbitdeny", files).connect()
+    alpha.org.lift(entry)
+    device = rabbit.device("rabbitdeny", files)
+    assert device.connect(), device.outcome

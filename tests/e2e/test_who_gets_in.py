@@ -1,0 +1,258 @@
+"""Real MQTT clients through the real edge to a real broker: who gets in, who does not, and why."""
+
+import socket
+import ssl
+import time
+from contextlib import closing
+
+import pytest
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from demo.device import connect_packet, context
+from demo.processes import until
+from tests.e2e.conftest import LEVELS, PASSWORD, Tenant
+from tests.e2e.pki import Files
+
+pytestmark = pytest.mark.timeout(180)
+
+BOTH = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+
+
+@BOTH
+def test_a_device_of_the_org_is_let_in(alpha: Tenant, version: ssl.TLSVersion) -> None:
+    """CN d:type:id, signed by a registered CA; with TLS 1.2 and 1.3."""
+    _, files = alpha.pki.leaf("d:thermo:good")
+    device = alpha.connected(alpha.client_id("good"), files, only=version)
+    spoken = device.client.socket()
+    assert isinstance(spoken, ssl.SSLSocket)
+    assert spoken.version() == version.name.replace("TLSv1_", "TLSv1.")
+
+
+def test_an_mqtt_5_client_is_let_in(alpha: Tenant) -> None:
+    """The client ID is read from its CONNECT too."""
+    _, files = alpha.pki.leaf("d:thermo:five")
+    alpha.connected(alpha.client_id("five"), files, version=MQTTProtocolVersion.MQTTv5)
+
+
+def test_a_gateway_is_let_in(alpha: Tenant) -> None:
+    """CN g:type:id and client ID g:org:type:id."""
+    _, files = alpha.pki.leaf("g:gateway:gw1")
+    alpha.connected(alpha.client_id("gw1", "gateway", "g"), files)
+
+
+def test_an_identity_in_an_e_mail_name_is_let_in(alpha: Tenant) -> None:
+    """SubjectAltName email:d:type:id, whatever the CN says."""
+    _, files = alpha.pki.leaf("Thermometer 7", emails=("d:thermo:mail",))
+    alpha.connected(alpha.client_id("mail"), files)
+
+
+def test_an_intermediate_that_the_device_sends_is_followed(alpha: Tenant) -> None:
+    """Only the root is registered; what comes after the leaf reaches the function."""
+    intermediate = alpha.pki.ca("alpha intermediate", alpha.pki.root)
+    _, with_it = alpha.pki.leaf("d:thermo:inter", intermediate, send=(intermediate,))
+    _, without = alpha.pki.leaf("d:thermo:lone", intermediate)
+    alpha.connected(alpha.client_id("inter"), with_it)
+    assert not alpha.device(alpha.client_id("lone"), without).connect()
+    assert alpha.refusal(alpha.client_id("lone")) == "untrusted_issuer"
+
+
+def test_a_version_1_certificate_is_let_in(alpha: Tenant) -> None:
+    """As fleets made them with `openssl x509 -req`, without any extension."""
+    alpha.connected(alpha.client_id("v1"), alpha.pki.v1_leaf("d:thermo:v1"))
+
+
+@BOTH
+def test_another_orgs_certificate_is_refused(alpha: Tenant, beta: Tenant, version: ssl.TLSVersion) -> None:
+    """Beta's device, well certified, under alpha's name."""
+    _, files = beta.pki.leaf(f"d:thermo:stranger{version.value}")
+    client_id = alpha.client_id(f"stranger{version.value}")
+    assert not alpha.device(client_id, files, only=version).connect()
+    assert alpha.refusal(client_id) == "untrusted_issuer"
+
+
+def test_an_expired_certificate_is_refused(alpha: Tenant) -> None:
+    """The edge hands it on for what it is; the function says why not."""
+    _, files = alpha.pki.leaf("d:thermo:old", expired=True)
+    assert not alpha.device(alpha.client_id("old"), files).connect()
+    assert alpha.refusal(alpha.client_id("old")) == "certificate_expired"
+
+
+def test_the_client_id_of_another_device_is_refused(alpha: Tenant) -> None:
+    """A certificate speaks for its own device only."""
+    _, files = alpha.pki.leaf("d:thermo:me")
+    assert not alpha.device(alpha.client_id("somebody-else"), files).connect()
+    assert alpha.refusal(alpha.client_id("somebody-else")) == "identity_mismatch"
+
+
+def test_without_a_client_id_nobody_is_let_in(alpha: Tenant) -> None:
+    """The broker would make one up, which no certificate has bound."""
+    _, files = alpha.pki.leaf("d:thermo:nameless")
+    assert not alpha.device("", files).connect()
+
+
+def test_who_stands_on_the_deny_list_is_refused_and_let_in_once_lifted(alpha: Tenant) -> None:
+    """By identity; in force at the next connection."""
+    _, files = alpha.pki.leaf("d:thermo:denied")
+    client_id = alpha.client_id("denied")
+    entry = alpha.org.deny(kind="identity", value="d:thermo:denied", reason="stolen")
+    assert not alpha.device(client_id, files).connect()
+    assert alpha.refusal(client_id) == "certificate_revoked"
+    alpha.org.lift(entry)
+    alpha.connected(client_id, files)
+
+
+@pytest.mark.parametrize("host", ["nobody.messaging.iot.example", "example.com", None], ids=["org", "foreign", "none"])
+@BOTH
+def test_a_server_name_that_is_nobodys_gets_no_handshake(
+    alpha: Tenant, host: str | None, version: ssl.TLSVersion
+) -> None:
+    """Unknown SNI, a foreign one, and no SNI at all."""
+    _, files = alpha.pki.leaf("d:thermo:lost")
+    device = alpha.device(alpha.client_id("lost"), files, sni=host, only=version)
+    assert not device.connect()
+    assert "SSL" in device.outcome or "reset" in device.outcome.lower(), device.outcome
+
+
+# ------------------------------------------------------------------------------------- the connection policy
+
+
+@pytest.mark.parametrize("kind", ["thermo", *LEVELS])
+def test_without_a_certificate_the_policy_decides(alpha: Tenant, kind: str) -> None:
+    """Refused where the level asks for a certificate; where it does not, the broker asks for the token, and only who
+    has it gets in."""
+    client_id, token = alpha.client_id("dev1", kind), (f"alpha1.{kind}.dev1", PASSWORD)
+    if kind in ("thermo", "both"):
+        assert not alpha.device(client_id, None, token=token).connect()
+        assert alpha.refusal(client_id) == "certificate_missing"
+        return
+    wrong = alpha.device(client_id, None, token=(token[0], "guessed"))
+    assert not wrong.connect()
+    assert "refused by the broker" in wrong.outcome
+    assert not alpha.device(client_id, None).connect()
+    alpha.connected(client_id, None, token=token)
+
+
+@pytest.mark.parametrize("kind", ["thermo", *LEVELS])
+def test_with_a_certificate_the_policy_says_whether_a_token_is_needed_too(alpha: Tenant, kind: str) -> None:
+    """`allow` goes to the listener that trusts the edge, `continue` to the one that asks for a password."""
+    client_id, token = alpha.client_id("dev1", kind), (f"alpha1.{kind}.dev1", PASSWORD)
+    _, files = alpha.pki.leaf(f"d:{kind}:dev1")
+    without_token = alpha.device(client_id, files)
+    if kind in ("token", "both"):
+        assert not without_token.connect()
+        assert "refused by the broker" in without_token.outcome
+        alpha.connected(client_id, files, token=token)
+    else:
+        assert without_token.connect(), without_token.outcome
+
+
+@pytest.mark.parametrize("kind", ["thermo", *LEVELS])
+def test_a_bad_certificate_is_refused_under_every_level(alpha: Tenant, beta: Tenant, kind: str) -> None:
+    """Also where none would have been needed, and with the right token."""
+    _, files = beta.pki.leaf(f"d:{kind}:dev1")
+    client_id, token = alpha.client_id("dev1", kind), (f"alpha1.{kind}.dev1", PASSWORD)
+    assert not alpha.device(client_id, files, token=token).connect()
+    assert alpha.refusal(client_id) == "untrusted_issuer"
+
+
+def test_a_token_speaks_for_its_own_client_id_only(alpha: Tenant) -> None:
+    """With another device's token one becomes that device, at the broker, and nobody else."""
+    victim = alpha.client_id("victim", "either")
+    alpha.connected(victim, None, token=("alpha1.either.dev1", PASSWORD))
+    log = (alpha.stack.folder / "mosquitto.log").read_text()
+    assert f"as {victim}" not in log
+
+
+def test_a_device_has_its_own_topics_and_nobody_elses(alpha: Tenant) -> None:
+    """What a neighbour publishes under my topics does not reach me; what I publish under his does not reach him."""
+    first, second = (
+        alpha.connected(alpha.client_id(name), alpha.pki.leaf(f"d:thermo:{name}")[1]) for name in ("mine", "thine")
+    )
+    second.subscribe(f"clients/{second.client_id}/#")
+    first.subscribe("#")
+    first.publish(f"clients/{second.client_id}/data", b"not for you")
+    second.publish(f"clients/{second.client_id}/data", b"own")
+    until("the device's own message", lambda: second.received)
+    assert [payload for _, payload in second.received] == [b"own"]
+    assert first.received == []
+
+
+# --------------------------------------------------------------------------------------------- odd behaviour
+
+
+def _secure(tenant: Tenant, files: Files) -> ssl.SSLSocket:
+    plain = socket.create_connection(("127.0.0.1", tenant.stack.edge.port), timeout=20)
+    return context(tenant.org.host, files).wrap_socket(plain)
+
+
+def _session(
+    tenant: Tenant, tls: ssl.SSLContext, session: ssl.SSLSession | None, client_id: str
+) -> tuple[bytes, ssl.SSLSession | None, bool]:
+    """(first bytes of the answer to a CONNECT, the session, whether it was resumed)."""
+    plain = socket.create_connection(("127.0.0.1", tenant.stack.edge.port), timeout=15)
+    name = tls.name  # type: ignore[attr-defined]
+    with closing(ssl.SSLContext.wrap_socket(tls, plain, server_hostname=name, session=session)) as secure:
+        try:
+            secure.sendall(connect_packet(client_id))
+            answer = secure.recv(4)
+        except OSError:
+            answer = b""
+        return answer, secure.session, bool(secure.session_reused)
+
+
+@BOTH
+def test_no_session_is_resumed_and_none_crosses_to_another_org(
+    alpha: Tenant, beta: Tenant, version: ssl.TLSVersion
+) -> None:
+    """A session made under alpha's name is made anew under alpha's, and opens nothing under beta's."""
+    _, files = alpha.pki.leaf("d:thermo:again")
+    tls = context(alpha.org.host, files, only=version)
+    answer, session, _ = _session(alpha, tls, None, alpha.client_id("again"))
+    assert answer[:1] == b"\x20"
+    answer, _, resumed = _session(alpha, tls, session, alpha.client_id("again"))
+    assert (answer[:1], resumed) == (b"\x20", False)
+    tls.name = beta.org.host
+    answer, _, resumed = _session(alpha, tls, session, beta.client_id("again"))
+    assert (answer, resumed) == (b"", False)
+    assert beta.refusal(beta.client_id("again")) == "untrusted_issuer"
+
+
+def test_a_connect_in_small_pieces_is_waited_for(alpha: Tenant) -> None:
+    """Slow links split packets anywhere."""
+    _, files = alpha.pki.leaf("d:thermo:slow")
+    with _secure(alpha, files) as secure:
+        packet = connect_packet(alpha.client_id("slow"))
+        for piece in (packet[:1], packet[1:5], packet[5:]):
+            secure.sendall(piece)
+            time.sleep(0.1)
+        assert secure.recv(4) == b"\x20\x02\x00\x00"
+
+
+@pytest.mark.parametrize("first", [b"\xc0\x00", b"GET / HTTP/1.1\r\n\r\n"], ids=["ping", "http"])
+def test_what_does_not_begin_with_a_connect_is_thrown_out(alpha: Tenant, first: bytes) -> None:
+    """The verdict is about the client ID of the CONNECT: nothing may come before it."""
+    _, files = alpha.pki.leaf("d:thermo:first")
+    with _secure(alpha, files) as secure:
+        secure.sendall(first + connect_packet(alpha.client_id("first")))
+        try:
+            answer = secure.recv(4)
+        except OSError:
+            answer = b""
+        assert answer == b""
+
+
+def test_a_client_that_stays_silent_past_the_inspect_delay_is_thrown_out(alpha: Tenant) -> None:
+    """It is not let in unasked, and does not stay for ever either. (Ten seconds.)"""
+    _, files = alpha.pki.leaf("d:thermo:silent")
+    with _secure(alpha, files) as secure:
+        started = time.monotonic()
+        try:
+            answer = secure.recv(4)
+        except OSError:
+            answer = b""
+        assert answer == b""
+        assert 9 < time.monotonic() - started < 15
+        with pytest.raises(OSError):  # noqa: PT012
+            for _ in range(5):
+                secure.sendall(connect_packet(alpha.client_id("silent")))
+                time.sleep(0.05)

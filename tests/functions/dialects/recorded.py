@@ -1,0 +1,63 @@
+"""Requests as brokers send them (tests/data/dialects; each names where its shape is documented)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from functions.dispatch import dispatch
+from functions.http import Request
+from tests import certs
+from tests.harness import Answer, Client, basic
+
+FOLDER = Path(__file__).parent.parent.parent / "data" / "dialects"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A request. *changes* go into its body's fields, None taking one away."""
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None  # instead of the recorded one
+    too_large: bool = False
+
+    def send(self, client: Client, device: certs.Issued, *sent: certs.Issued) -> Answer:
+        found = json.loads((FOLDER / f"{self.name}.json").read_text())
+        assert found["source"], "each says where its shape is documented"
+        chain = certs.bundle(device, *sent)
+        words = {
+            "$PEM_URL": quote(device.pem, safe=""),
+            "$CHAIN_URL": quote(chain, safe=""),
+            "$SHA256": device.fingerprint,
+            "$PEM": device.pem,
+        }
+        headers = {name: _filled(value, words) for name, value in {**found["headers"], **self.headers}.items()}
+        if client.key:
+            headers["authorization"] = basic(client.key, client.token)
+        body = self.body if self.body is not None else self._body(found["body"], headers, words)
+        request = Request(found["method"], found["path"], {}, headers, body, too_large=self.too_large)
+        return Answer(dispatch(client.app.tools, request))
+
+    def _body(self, recorded: Any, headers: Mapping[str, str], words: Mapping[str, str]) -> bytes:
+        if recorded is None:
+            return b""
+        fields = {name: value for name, value in {**recorded, **self.changes}.items() if name not in self._gone()}
+        if headers["content-type"] == "application/json":
+            return json.dumps(_filled(fields, words)).encode()
+        return urlencode(fields).encode()
+
+    def _gone(self) -> set[str]:
+        return {name for name, value in self.changes.items() if value is None}
+
+
+def _filled(value: Any, words: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(one, words) for name, one in value.items()}
+    if isinstance(value, str):
+        for word, meaning in words.items():
+            value = value.replace(word, meaning)
+    return value

@@ -1,0 +1,218 @@
+"""A verdict comes within 2 s, always: the promise, with a store that hangs."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from functions import deadline
+from functions.asgi import Application
+from functions.deadline import Busy, Workers
+from functions.dialects.aws_iot import authorize
+from tests import certs
+from tests.functions.dialects.recorded import FOLDER, Recorded
+from tests.harness import Client, Service, basic
+
+DEVICE = certs.leaf("d:thermo:42", certs.ca("Root"))
+PROMISED = 2.0  # seconds
+
+
+@pytest.fixture
+def hanging(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    go, reads = threading.Event(), service.store.get_many
+
+    def get_many(keys: Any) -> Any:
+        go.wait(60)
+        return reads(keys)
+
+    monkeypatch.setattr(service.store, "get_many", get_many)
+    yield go
+    go.set()
+
+
+@pytest.mark.in_time
+def test_every_dialect_answers_within_2_seconds_while_the_store_hangs(
+    service: Service, hanging: threading.Event
+) -> None:
+    """All of them at once, the native form too; and afterwards everything goes on."""
+    client = Client(service.app, "p-0123456789", "token")
+    names = sorted(path.stem for path in FOLDER.iterdir() if path.stem != "mosquitto_superuser")
+    took: dict[str, float] = {}
+    hanging.set()
+    for name in names:  # loads what each needs, as a process does once
+        Recorded(name).send(client, DEVICE)
+    hanging.clear()
+
+    def ask(name: str) -> None:
+        began = time.monotonic()
+        Recorded(name).send(client, DEVICE)
+        took[name] = time.monotonic() - began
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(ask, names))
+    assert sorted(took) == names
+    assert max(took.values()) < PROMISED, took
+    assert min(took.values()) > 1, "they did wait for the store"
+    hanging.set()
+    assert Recorded("native").send(client, DEVICE).status == 401, "the store answers again, and so do we"
+
+
+def call(application: Application, path: str, body: bytes, headers: dict[str, str]) -> Any:
+    """One request over ASGI. Returns the coroutine of (status, body)."""
+
+    async def run() -> tuple[int, bytes]:
+        sent: list[Any] = []
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            return messages.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "client": ("192.0.2.7", 1),
+        }
+        await application(scope, receive, send)
+        return sent[0]["status"], sent[1]["body"]
+
+    return run()
+
+
+@pytest.mark.in_time
+def test_a_crowd_is_answered_within_2_seconds_too(service: Service, broker: Client, hanging: threading.Event) -> None:
+    """700 devices at once through the server while the store hangs: more than there are threads and places."""
+    application = Application(service.app)
+    headers = {"content-type": "application/json", "authorization": basic(broker.key, broker.token)}
+    body = b'{"clientid": "d:mtxpd0:thermo:42"}'
+
+    async def crowd() -> list[tuple[float, int, bytes]]:
+        async def timed() -> tuple[float, int, bytes]:
+            began = time.monotonic()
+            status, found = await call(application, "/verifyClient/emqx", body, headers)
+            return time.monotonic() - began, status, found
+
+        return await asyncio.gather(*(timed() for _ in range(700)))
+
+    hanging.set()
+    asyncio.run(call(application, "/verifyClient/emqx", body, headers))  # loads what it needs, as a process does once
+    hanging.clear()
+    answers = asyncio.run(crowd())
+    assert {(status, found) for _, status, found in answers} == {(200, b'{"result":"deny"}')}
+    assert max(took for took, _, _ in answers) < PROMISED
+    assert deadline.WORKERS.threads <= 64, "bounded"
+
+
+def test_a_body_too_large_is_refused_in_the_dialect_by_the_server_too(service: Service) -> None:
+    """The server drops it before anybody reads it; EMQX would take 413 for "ask the next authenticator"."""
+    application = Application(service.app)
+    headers = {"content-type": "application/json"}
+    large = b"x" * (300 * 1024)
+    assert asyncio.run(call(application, "/verifyClient/emqx", large, headers)) == (200, b'{"result":"deny"}')
+    assert asyncio.run(call(application, "/verifyClient/rabbitmq/user", large, headers)) == (200, b"deny")
+    assert asyncio.run(call(application, "/verifyClient", large, headers))[0] == 413
+
+
+@pytest.mark.in_time
+def test_an_authorizer_of_aws_is_answered_within_2_seconds(service: Service, hanging: threading.Event) -> None:
+    """AWS waits 5 s for its Lambda; its answer is still its own."""
+    event = {"protocolData": {"mqtt": {"clientId": "d:mtxpd0:thermo:42"}}}
+    began = time.monotonic()
+    assert authorize(lambda: service.app.tools, event, "arn:aws:lambda:eu-central-1:123456789012:function:x") == {
+        "isAuthenticated": False,
+        "principalId": "refused",
+        "disconnectAfterInSeconds": 300,
+        "refreshAfterInSeconds": 300,
+        "policyDocuments": [],
+    }
+    assert time.monotonic() - began < PROMISED
+
+
+def test_time_spent_before_counts(service: Service, hanging: threading.Event) -> None:
+    """The 2 s run from the request's arrival: one that waited long already is answered at once."""
+    from functions.dispatch import dispatch
+    from functions.http import Request
+
+    late = Request("POST", "/verifyClient", arrived=time.monotonic() - 3600)
+    began = time.monotonic()
+    assert dispatch(service.app.tools, late).status == 200
+    assert time.monotonic() - began < 1
+
+
+# ------------------------------------------------------------------------------------------------------- the pool
+
+
+def test_a_pool_has_a_bounded_number_of_threads_and_of_places() -> None:
+    """What hangs keeps its thread, what waits its place; the next is refused at once, and nothing grows."""
+    go = threading.Event()
+    workers = Workers(3, waiting=2)
+    begun = threading.Semaphore(0)
+
+    def hang() -> None:
+        begun.release()
+        go.wait(60)
+
+    futures = []
+    for _ in range(3):
+        futures.append(workers.submit(hang))
+        assert begun.acquire(timeout=60)
+    futures += [workers.submit(hang) for _ in range(2)]
+    with pytest.raises(Busy):
+        workers.submit(hang)
+    assert workers.threads == 3
+    go.set()
+    for future in futures:
+        future.result(60)
+    assert workers.submit(lambda: 42).result(60) == 42
+
+
+def test_work_that_nobody_waits_for_is_not_begun() -> None:
+    go, done = threading.Event(), []
+    workers = Workers(1)
+    first = workers.submit(lambda: go.wait(60))
+    second = workers.submit(lambda: done.append("second"))
+    assert second.cancel()
+    go.set()
+    first.result(60)
+    workers.submit(lambda: None).result(60)
+    assert done == []
+
+
+def test_threads_that_hang_for_long_are_replaced_but_not_for_ever() -> None:
+    """As many again stand by; a store that never answers cannot make threads without end."""
+    go = threading.Event()
+    workers = Workers(2, waiting=10, stuck=0)
+    begun = threading.Semaphore(0)
+
+    def hang() -> None:
+        begun.release()
+        go.wait(60)
+
+    for _ in range(4):
+        workers.submit(hang)
+        assert begun.acquire(timeout=60)
+    waiting = workers.submit(lambda: "at last")
+    assert workers.threads == 4
+    go.set()
+    assert waiting.result(60) == "at last"
+
+
+def test_an_error_in_the_work_goes_to_whoever_waits() -> None:
+    workers = Workers(1)
+
+    def fail() -> None:
+        raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        workers.submit(fail).result(60)
+    assert workers.submit(lambda: 1).result(60) == 1

@@ -1,0 +1,303 @@
+"""Dialect x what may happen: every cell in that broker's own terms.
+
+Where a dialect has no word for `continue` it is a refusal: the password stage stands elsewhere.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from functions import deadline
+from shared.errors import StoreUnavailable
+from shared.records import Proof
+from tests import certs
+from tests.functions.dialects.recorded import FOLDER, Recorded
+from tests.harness import Answer, Client, Service
+
+ROOT = certs.ca("Root")
+DEVICE = certs.leaf("d:thermo:42", ROOT)
+TOKEN_TOO = "TLS with Token and Client Certificate Authentication"
+CERTIFICATE_OR_TOKEN = "TLS with Client Certificate or Token"
+
+Told = Callable[[Answer], bool]
+
+
+def is_json(status: int, **expected: Any) -> Told:
+    """Status, media type and these fields; the others do not count."""
+
+    def told(answer: Answer) -> bool:
+        assert answer.reply.content_type == "application/json"
+        found = answer.json
+        return answer.status == status and {name: found.get(name) for name in expected} == expected
+
+    return told
+
+
+def is_text(text: str) -> Told:
+    return lambda answer: (answer.status, answer.text, answer.reply.content_type[:10]) == (200, text, "text/plain")
+
+
+def is_status(status: int) -> Told:
+    return lambda answer: answer.status == status
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A dialect's row. *by_names*: the key is made with `--proof broker`."""
+
+    request: Recorded
+    allowed: Told
+    denied: Told
+    continued: Told
+    by_names: bool = False
+    malformed: Recorded | None = None
+    bad_key: Told | None = None  # the native one is HTTP's own
+    too_large: Told | None = None
+    bad_form: Told | None = None
+
+
+_MOSQUITTO_NO = is_json(403, ok=False)
+_AWS_NO = is_json(200, isAuthenticated=False, policyDocuments=[])
+ALLOW, DENY = is_text("allow"), is_text("deny")
+VERNE_NO = is_json(200, result={"error": "not_allowed"})
+
+TABLE = {
+    "native": Dialect(
+        Recorded("native"),
+        is_json(200, decision="allow"),
+        is_json(200, decision="deny"),
+        is_json(200, decision="continue"),
+        bad_key=is_status(401),
+        too_large=is_status(413),
+        bad_form=is_status(400),
+    ),
+    "emqx": Dialect(
+        Recorded("emqx"), is_json(200, result="allow"), is_json(200, result="deny"), is_json(200, result="ignore")
+    ),
+    "emqx by names": Dialect(
+        Recorded("emqx_names"),
+        is_json(200, result="allow"),
+        is_json(200, result="deny"),
+        is_json(200, result="ignore"),
+        by_names=True,
+    ),
+    "rabbitmq user": Dialect(Recorded("rabbitmq_user"), ALLOW, DENY, DENY, by_names=True),
+    # A connected client whose token was asked too may use what is its own: `continue` is over then.
+    "rabbitmq vhost": Dialect(Recorded("rabbitmq_vhost"), ALLOW, DENY, ALLOW, by_names=True),
+    "rabbitmq resource": Dialect(Recorded("rabbitmq_resource"), ALLOW, DENY, ALLOW, by_names=True),
+    "rabbitmq topic": Dialect(Recorded("rabbitmq_topic"), ALLOW, DENY, ALLOW, by_names=True),
+    "vernemq": Dialect(
+        Recorded("vernemq"), is_json(200, result="ok"), VERNE_NO, is_json(200, result="next"), by_names=True
+    ),
+    "vernemq m5": Dialect(
+        Recorded("vernemq_m5"), is_json(200, result="ok"), VERNE_NO, is_json(200, result="next"), by_names=True
+    ),
+    "vernemq publish": Dialect(
+        Recorded("vernemq_publish"), is_json(200, result="ok"), VERNE_NO, is_json(200, result="ok"), by_names=True
+    ),
+    "vernemq subscribe": Dialect(
+        Recorded("vernemq_subscribe"), is_json(200, result="ok"), VERNE_NO, is_json(200, result="ok"), by_names=True
+    ),
+    # mosquitto asks getuser only where the name was typed, superuser never means anything here: nobody is let in.
+    "mosquitto getuser": Dialect(
+        Recorded("mosquitto_getuser"), _MOSQUITTO_NO, _MOSQUITTO_NO, _MOSQUITTO_NO, by_names=True
+    ),
+    "mosquitto superuser": Dialect(
+        Recorded("mosquitto_superuser"), _MOSQUITTO_NO, _MOSQUITTO_NO, _MOSQUITTO_NO, by_names=True
+    ),
+    "mosquitto aclcheck": Dialect(
+        Recorded("mosquitto_aclcheck"), is_json(200, ok=True), _MOSQUITTO_NO, is_json(200, ok=True), by_names=True
+    ),
+    "mosquitto aclcheck form": Dialect(
+        Recorded("mosquitto_aclcheck_form"), is_json(200, ok=True), _MOSQUITTO_NO, is_json(200, ok=True), by_names=True
+    ),
+    "envoy": Dialect(
+        Recorded("envoy"),
+        lambda answer: (answer.status, answer.reply.headers["x-client-identity"]) == (200, "d:thermo:42"),
+        is_status(403),
+        is_status(403),
+        malformed=Recorded("envoy", headers={"x-forwarded-client-cert": 'Cert="$PEM_URL",Cert="$PEM_URL"'}),
+    ),
+    "nginx": Dialect(
+        Recorded("nginx"),
+        lambda answer: (answer.status, answer.reply.body) == (204, b""),
+        is_status(403),
+        is_status(403),
+        malformed=Recorded("nginx", headers={"x-client-cert": "%zz%ff-----BEGIN"}),
+    ),
+    "aws-iot": Dialect(Recorded("aws_iot"), is_json(200, isAuthenticated=True), _AWS_NO, _AWS_NO),
+}
+
+
+@pytest.fixture(params=TABLE.values(), ids=list(TABLE))
+def row(request: pytest.FixtureRequest) -> Dialect:
+    found: Dialect = request.param
+    return found
+
+
+@pytest.fixture
+def ask(service: Service, operator: Client, row: Dialect) -> Callable[..., Answer]:
+    """Sends the row's request with a key that is right for it; the org trusts ROOT."""
+    operator.post("/authentication/cacertificates", {"certificate": ROOT.pem}).ok(201)
+    client = service.client("broker", proof=Proof.BROKER if row.by_names else Proof.CHAIN)
+
+    def send(recorded: Recorded | None = None, client: Client = client) -> Answer:
+        return (recorded or row.request).send(client, DEVICE)
+
+    return send
+
+
+def level(operator: Client, name: str) -> None:
+    operator.put("/authorization/connectionpolicy", {"default": name}).ok()
+
+
+def test_every_recorded_request_is_in_the_table() -> None:
+    """And each file says where its shape is documented (asserted when it is sent)."""
+    assert {one.request.name for one in TABLE.values()} == {path.stem for path in FOLDER.iterdir()}
+
+
+def test_allow(ask: Callable[..., Answer], row: Dialect) -> None:
+    answer = ask()
+    assert row.allowed(answer), answer.text
+    assert answer.reply.headers["Cache-Control"] == "no-store"
+
+
+def test_deny(operator: Client, ask: Callable[..., Answer], row: Dialect) -> None:
+    """The deny list's identities are in force in every dialect."""
+    operator.post("/authorization/denylist", {"kind": "identity", "value": "d:thermo:42"}).ok(201)
+    answer = ask()
+    assert row.denied(answer), answer.text
+
+
+def test_continue(operator: Client, ask: Callable[..., Answer], row: Dialect) -> None:
+    """The certificate part is satisfied, the token is yet to be asked."""
+    level(operator, TOKEN_TOO)
+    answer = ask()
+    assert row.continued(answer), answer.text
+
+
+def test_bad_key(service: Service, ask: Callable[..., Answer], row: Dialect) -> None:
+    right = service.client("broker")
+    strangers = [
+        replace(right, token="wrong"),
+        replace(right, key="a-mtxpd0-nobody0000"),
+        replace(right, key="root"),
+        service.anybody,
+        service.client("operator"),
+        service.client("edge"),
+    ]
+    told = row.bad_key or row.denied
+    for stranger in strangers[:4]:
+        answer = ask(client=stranger)
+        assert told(answer), answer.text
+    for stranger in strangers[4:]:
+        answer = ask(client=stranger)
+        assert (is_status(403) if row.bad_key else row.denied)(answer), answer.text
+
+
+def test_body_too_large(ask: Callable[..., Answer], row: Dialect) -> None:
+    """Dropped by what read it, or too large when it arrives here."""
+    told = row.too_large or row.denied
+    answer = ask(replace(row.request, too_large=True, body=b""))
+    assert told(answer), answer.text
+    if row.malformed is None:
+        answer = ask(replace(row.request, body=b'{"a": "' + b"x" * (256 * 1024) + b'"}'))
+        assert told(answer), answer.text
+
+
+def test_malformed(ask: Callable[..., Answer], row: Dialect) -> None:
+    told = row.bad_form or row.denied
+    if row.malformed is not None:
+        requests = [row.malformed]
+    else:
+        requests = [
+            replace(row.request, body=body, headers={"content-type": media})
+            for body, media in [
+                (b"{", "application/json"),
+                (b"", "application/json"),
+                (b"[1]", "application/json"),
+                (b"[" * 100_000, "application/json"),
+                (b"\xff\x00", "application/json"),
+                (
+                    b'{"username": 1, "clientid": [], "cert_pem": {}, "protocolData": 3, "acc": true}',
+                    "application/json",
+                ),
+                (b"&".join(b"a=b" for _ in range(1000)), "application/x-www-form-urlencoded"),
+                (b"%%%", "application/x-www-form-urlencoded"),
+                (b"<a/>", "text/xml"),
+            ]
+        ]
+    for request in requests:
+        answer = ask(request)
+        assert told(answer) or (answer.status == 415 and row.bad_form), (request.body, answer.text)
+
+
+def test_store_down(
+    service: Service, ask: Callable[..., Answer], row: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(_: object) -> Any:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(service.store, "get_many", down)
+    answer = ask()
+    assert row.denied(answer), answer.text
+
+
+def test_exception(
+    service: Service,
+    ask: Callable[..., Answer],
+    row: Dialect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A mistake of ours lets nobody in; its text, which may quote anything, stays out of answer and log."""
+    if row.request.name == "mosquitto_superuser":
+        pytest.skip("superuser asks nothing of the store, so nothing can fail in it")
+
+    secret = "-in-an-".join(("secret", "error"))  # a traceback shows the line that raises
+
+    def mistaken(_: object) -> Any:
+        raise RuntimeError(secret)
+
+    monkeypatch.setattr(service.store, "get_many", mistaken)
+    answer = ask()
+    assert row.denied(answer), answer.text
+    assert secret not in caplog.text + answer.text
+    assert "RuntimeError" in caplog.text
+
+
+@pytest.fixture
+def hanging(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A store whose reads do not return until the event is set."""
+    go, reads = threading.Event(), service.store.get_many
+
+    def get_many(keys: Any) -> Any:
+        go.wait(60)
+        return reads(keys)
+
+    monkeypatch.setattr(service.store, "get_many", get_many)
+    yield go
+    go.set()
+
+
+def test_timeout(
+    ask: Callable[..., Answer], row: Dialect, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that hangs: refused when the time is over (how long that is has a test of its own)."""
+    monkeypatch.setattr(deadline, "SECONDS", 0.05)
+    answer = ask()
+    assert row.denied(answer), answer.text
+
+
+def test_a_wrong_path_or_method_is_refused_in_the_dialect_too(service: Service, row: Dialect) -> None:
+    """A broker that is configured with a slip must not read an error as "ask somebody else"."""
+    if row.bad_key:
+        pytest.skip("the native form is HTTP's own: 404 and 405")
+    path = json.loads((FOLDER / f"{row.request.name}.json").read_text())["path"]
+    for method, where in [("POST", f"/{path}/no/such/thing"), ("DELETE", f"/{path}"), ("POST", f"//api/v0002{path}/x")]:
+        answer = service.client("broker").send(method, where)
+        assert row.denied(answer), (method, where, answer.text)

@@ -1,0 +1,621 @@
+"""edgeFeed over HTTP: what a TLS edge is told, and who is handed a private key."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from shared.errors import StoreUnavailable
+from shared.repository import org_hosts_place, org_place
+from shared.usecases import edge_feed
+from shared.usecases.default_certificate import set_default
+from shared.usecases.host_feed import publish_hosts, sweep_hosts
+from shared.usecases.orgs import create_org, delete_org, export_lines, import_lines, set_suspended
+from tests import certs
+from tests.certs import NOON, YEAR
+from tests.harness import Answer, Client, Service, make_service
+
+HOSTS = "//edge/v1/hosts"
+SERVERS = "/authentication/servercertificates"
+SETTINGS = "/authorization/settings"
+HOST = "mtxpd0.messaging.example.com"
+CUSTOM = "mtxpd0.messaging.iot.acme.org"
+ROOT = certs.ca("Server Root")
+INTERMEDIATE = certs.ca("Server Intermediate", ROOT)
+
+
+@dataclass
+class Edge:
+    """An edge as docs/api.md tells one to be: it keeps what it serves, and asks with the head it was told last."""
+
+    client: Client
+    head: str = ""
+    serves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pages: int = 0
+    _seen: set[str] = field(default_factory=set)
+
+    def follow(self) -> list[str]:
+        """Ask until there is no more. Returns the hosts that were told of."""
+        told = []
+        while True:
+            page = self.client.get(HOSTS, query={"since": self.head}).ok()
+            self.pages += 1
+            if page["first"]:
+                self._seen = set()
+            for one in page["hosts"]:
+                told.append(one["serverName"])
+                self._seen.add(one["serverName"])
+                if one["removed"]:
+                    self.serves.pop(one["serverName"], None)
+                else:
+                    self.serves[one["serverName"]] = one
+            self.head = page["head"]
+            if not page["more"]:
+                if page["full"]:
+                    self.serves = {name: one for name, one in self.serves.items() if name in self._seen}
+                return told
+
+    def version(self, host: str = HOST) -> str:
+        found: str = self.serves[host]["version"]
+        return found
+
+
+@pytest.fixture
+def edge(service: Service) -> Edge:
+    return Edge(service.platform("edge"))
+
+
+def activate(operator: Client, issued: certs.Issued, *chain: certs.Issued) -> str:
+    """Upload and activate. Returns the id."""
+    fields = {"certificate": certs.bundle(issued, *chain), "privateKey": issued.key_pem}
+    found: str = operator.post(SERVERS, fields).ok(201)["id"]
+    operator.put(f"{SERVERS}/active", {"id": found}).ok()
+    return found
+
+
+def own(number: int = 0, host: str = HOST, **more: Any) -> certs.Issued:
+    return certs.server(host, INTERMEDIATE, private=certs.key("P-256", 800 + number), **more)
+
+
+def list_domains(operator: Client, *domains: str) -> Answer:
+    return operator.put(SETTINGS, {"customDomains": {"enabled": bool(domains), "domains": list(domains)}})
+
+
+# ------------------------------------------------------------------------------------------------ what is listed
+
+
+def test_a_new_org_is_told_with_the_default_certificate(service: Service, edge: Edge) -> None:
+    """Exact hosts, never a pattern; a client certificate is requested, never required."""
+    page = edge.client.get(HOSTS).ok()
+    [host] = page["hosts"]
+    assert host == {
+        "serverName": HOST,
+        "org": "mtxpd0",
+        "version": page["defaultVersion"],
+        "removed": False,
+        "clientCertificate": "requested",
+        "certificateId": "default",
+    }
+    assert (page["more"], page["full"], page["first"]) == (False, True, True)
+
+
+def test_nothing_new_is_an_empty_page_with_the_same_head(edge: Edge) -> None:
+    edge.follow()
+    page = edge.client.get(HOSTS, query={"since": edge.head}).ok()
+    assert (page["hosts"], page["head"], page["more"], page["full"]) == ([], edge.head, False, False)
+
+
+def test_a_change_is_told_before_its_call_is_answered(service: Service, operator: Client, edge: Edge) -> None:
+    """Activation, a custom domain, suspension, a new org, a removed one: the next poll has each, and only it."""
+    edge.follow()
+    before = edge.version()
+    certificate_id = activate(operator, own())
+    assert edge.follow() == [HOST]
+    assert edge.serves[HOST]["certificateId"] == certificate_id
+    assert edge.version() != before
+    assert edge.follow() == []
+
+    operator.put(f"{SERVERS}/active", {"id": "default"}).ok()
+    edge.follow()
+    assert edge.version() == before, "the same certificate is the same version"
+
+    service.other_org()
+    assert edge.follow() == [service.host("other1")]
+    set_suspended(service.app.tools, "other1", True)
+    edge.follow()
+    assert list(edge.serves) == [HOST]
+    set_suspended(service.app.tools, "other1", False)
+    edge.follow()
+    assert sorted(edge.serves) == [HOST, service.host("other1")]
+    delete_org(service.app.tools, "other1")
+    assert edge.follow() == [service.host("other1")]
+    assert list(edge.serves) == [HOST]
+
+
+def test_what_does_not_touch_a_host_is_not_told(service: Service, operator: Client, edge: Edge) -> None:
+    """A CA, the policy, a certificate that is not active: the edges have nothing to do."""
+    edge.follow()
+    head = edge.head
+    operator.post("/authentication/cacertificates", {"certificate": certs.ca().pem}).ok(201)
+    operator.post(SERVERS, {"certificate": own().pem, "privateKey": own().key_pem}).ok(201)
+    operator.put(SETTINGS, {"typeCertificates": True}).ok()
+    assert edge.follow() == []
+    assert edge.head == head
+
+
+def test_a_custom_domain_is_served_only_where_a_certificate_covers_it(
+    service: Service, operator: Client, edge: Edge
+) -> None:
+    """The active certificate, else the platform's default; a host that none covers is not served."""
+    list_domains(operator, "iot.acme.org").ok()
+    edge.follow()
+    assert list(edge.serves) == [HOST], "the default does not cover the custom host"
+    assert edge.client.get(f"{HOSTS}/{CUSTOM}").status == 404
+    activate(operator, own(1, CUSTOM, dns=["*.messaging.iot.acme.org"]))
+    edge.follow()
+    assert edge.serves[CUSTOM]["serverName"] == CUSTOM, "the exact host, never the wildcard"
+    assert edge.serves[CUSTOM]["certificateId"] != "default"
+    assert edge.serves[HOST]["certificateId"] == "default", "a host the active one lacks gets the default"
+    operator.put(f"{SERVERS}/active", {"id": "default"}).ok()
+    list_domains(operator).ok()
+    edge.follow()
+    assert list(edge.serves) == [HOST]
+
+
+def test_a_default_that_covers_a_custom_host_serves_it(service: Service, operator: Client, edge: Edge) -> None:
+    list_domains(operator, "iot.acme.org").ok()
+    edge.follow()
+    issued = certs.server("*.messaging.example.com", ROOT, dns=["*.messaging.example.com", "*.messaging.iot.acme.org"])
+    set_default(
+        service.app.tools, issued.pem.encode(), chain=None, private_key=issued.key_pem.encode(), passphrase=None
+    )
+    edge.follow()
+    assert edge.serves[CUSTOM]["certificateId"] == "default"
+    assert edge.client.get(f"{HOSTS}/{CUSTOM}").ok()["certificate"] == issued.pem
+
+
+def test_a_new_default_certificate_is_one_write_and_reaches_every_host_that_uses_it(
+    service: Service, operator: Client, edge: Edge
+) -> None:
+    """The head carries the default's version; another one means that everything is told again."""
+    activate(operator, own())
+    service.other_org()
+    edge.follow()
+    before, mine = edge.version(service.host("other1")), edge.version()
+    writes = service.store.calls["put"]
+    issued = certs.server("*.messaging.example.com", ROOT)
+    set_default(
+        service.app.tools, issued.pem.encode(), chain=None, private_key=issued.key_pem.encode(), passphrase=None
+    )
+    assert service.store.calls["put"] == writes + 1
+    edge.follow()
+    assert edge.version(service.host("other1")) != before
+    assert edge.version() == mine
+
+
+def test_an_expired_active_certificate_stays_served(service: Service, operator: Client, edge: Edge) -> None:
+    """It is reported loudly elsewhere, and never swapped silently."""
+    certificate_id = activate(operator, own())
+    service.clock.now = NOON + 2 * YEAR
+    edge.follow()
+    assert edge.serves[HOST]["certificateId"] == certificate_id
+    assert edge.client.get(f"{HOSTS}/{HOST}").ok()["certificateId"] == certificate_id
+
+
+def test_many_hosts_come_in_pages_and_a_change_meanwhile_is_not_lost(
+    service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An org that changes while the pages are read is told with the next question."""
+    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 20)
+    for number in range(48):
+        create_org(service.app.tools, f"o{number:05}")
+    first = edge.client.get(HOSTS).ok()
+    assert (len(first["hosts"]), first["more"], first["first"]) == (20, True, True)
+    second = edge.client.get(HOSTS, query={"since": first["head"]}).ok()
+    assert (len(second["hosts"]), second["more"], second["full"], second["first"]) == (20, True, True, False)
+    set_suspended(service.app.tools, "o00003", True)  # it was on the first page
+    third = edge.client.get(HOSTS, query={"since": second["head"]}).ok()
+    assert (len(third["hosts"]), third["more"]) == (9, False)
+    edge.head = third["head"]
+    assert edge.follow() == [service.host("o00003")]
+
+
+def test_many_changes_come_in_pages(service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each host once, however many pages; an org's hosts stay together."""
+    edge.follow()
+    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 5)
+    names = [f"o{number:05}" for number in range(17)]
+    for name in names:
+        create_org(service.app.tools, name)
+    edge.pages = 0
+    assert edge.follow() == [service.host(name) for name in names]
+    assert edge.pages == 4
+
+
+def test_a_new_default_while_pages_are_read_begins_anew(
+    service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No edge ends with hosts of two defaults."""
+    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 5)
+    for number in range(7):
+        create_org(service.app.tools, f"o{number:05}")
+    first = edge.client.get(HOSTS).ok()
+    issued = certs.server("*.messaging.example.com", ROOT)
+    set_default(
+        service.app.tools, issued.pem.encode(), chain=None, private_key=issued.key_pem.encode(), passphrase=None
+    )
+    again = edge.client.get(HOSTS, query={"since": first["head"]}).ok()
+    assert (again["first"], len(again["hosts"])) == (True, 5)
+    assert {one["version"] for one in again["hosts"]} == {again["defaultVersion"]} != {first["defaultVersion"]}
+
+
+def test_one_change_among_many_hosts_costs_an_edge_a_few_reads(service: Service, edge: Edge) -> None:
+    """And a poll without one costs two: the caller's key with the default's version, and the feed."""
+    for number in range(30):
+        create_org(service.app.tools, f"o{number:05}")
+    edge.follow()
+    calls = service.store.calls.copy()
+    edge.follow()
+    assert service.store.calls - calls == {"get_many": 1, "list": 1}
+    set_suspended(service.app.tools, "o00003", True)
+    calls = service.store.calls.copy()
+    edge.follow()
+    assert (service.store.calls - calls).total() <= 4
+
+
+def test_an_edge_too_far_behind_is_told_everything(service: Service, edge: Edge) -> None:
+    """The feed was cut off, or the store is another one: nothing is missed, what is gone goes."""
+    service.other_org("gone01")
+    edge.follow()
+    delete_org(service.app.tools, "gone01")
+    for _ in range(3):
+        set_suspended(service.app.tools, service.org_id, True)
+        set_suspended(service.app.tools, service.org_id, False)
+    feed = service.app.tools.host_changes
+    feed.trim(feed.end())
+    edge.follow()
+    assert list(edge.serves) == [HOST]
+    number, _, rest = edge.head.partition(".")
+    ahead = edge.client.get(HOSTS, query={"since": f"{int(number) + 1000}.{rest}"}).ok()
+    assert ahead["full"], "a head of another store"
+
+
+@pytest.mark.parametrize("since", ["x", "-1", "1", "1.", "../..", "1.0123456789abcdef.MTXPD0", "9" * 30])
+def test_a_since_that_nobody_told_is_refused(edge: Edge, since: str) -> None:
+    assert edge.client.get(HOSTS, query={"since": since}).code == "wrong_value"
+
+
+# --------------------------------------------------------------------------------------------- crashes and crowds
+
+
+def test_a_change_whose_publication_failed_is_published_when_it_is_repeated(
+    service: Service, operator: Client, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 says that it is safe to repeat: the certificate is active already, and the edges hear of it then."""
+    edge.follow()
+    certificate_id = operator.post(SERVERS, {"certificate": own().pem, "privateKey": own().key_pem}).ok(201)["id"]
+    with monkeypatch.context() as broken:
+        broken.setattr(service.app.tools.host_changes, "append", _unavailable)
+        assert operator.put(f"{SERVERS}/active", {"id": certificate_id}).status == 503
+    assert edge.follow() == []
+    operator.put(f"{SERVERS}/active", {"id": certificate_id}).ok()
+    assert edge.follow() == [HOST]
+
+
+def _unavailable(_: object) -> int:
+    raise StoreUnavailable
+
+
+def test_a_sweep_finds_what_a_crash_left_out(
+    service: Service, operator: Client, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the org's document and the feed: a new org, a changed one, a removed one; once only."""
+    tools = service.app.tools
+    service.other_org("gone01")
+    edge.follow()
+    with monkeypatch.context() as crashing:
+        for module in ("orgs", "activate_server_cert"):
+            crashing.setattr(f"shared.usecases.{module}.publish_hosts", lambda *_: None)
+        create_org(tools, "newone")
+        delete_org(tools, "gone01")
+        certificate_id = activate(operator, own())
+    assert edge.follow() == []
+    assert sweep_hosts(tools) == 3
+    assert sorted(edge.follow()) == sorted([HOST, service.host("gone01"), service.host("newone")])
+    assert sorted(edge.serves) == [HOST, service.host("newone")]
+    assert edge.serves[HOST]["certificateId"] == certificate_id
+    assert sweep_hosts(tools) == 0
+
+
+def test_a_sweep_publishes_what_was_written_and_not_told(service: Service, edge: Edge) -> None:
+    """A crash between the two writes of a publication."""
+    edge.follow()
+    tools, place = service.app.tools, org_hosts_place(service.org_id)
+    tools.repository.change(place, lambda now: None if now is None else _untold(now))
+    assert sweep_hosts(tools) == 1
+    assert edge.follow() == [HOST]
+
+
+def _untold(now: Any) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(now, told=False)
+
+
+def test_an_org_that_went_long_ago_is_forgotten(service: Service, edge: Edge) -> None:
+    """What is kept of it goes after 30 days; an edge that slept longer is told everything."""
+    tools = service.app.tools
+    service.other_org("gone01")
+    delete_org(tools, "gone01")
+    sweep_hosts(tools)
+    assert tools.repository.get(org_hosts_place("gone01")) is not None
+    service.clock.now += timedelta(days=31)
+    sweep_hosts(tools)
+    assert tools.repository.get(org_hosts_place("gone01")) is None
+
+
+def test_concurrent_changes_all_arrive_and_the_last_one_stands(service: Service, operator: Client, edge: Edge) -> None:
+    """16 at once on one org, and others beside them: an edge that follows all the while ends with what is active."""
+    ids = ["default"]
+    for number in range(3):
+        fields = {"certificate": own(number).pem, "privateKey": own(number).key_pem}
+        ids.append(operator.post(SERVERS, fields).ok(201)["id"])
+    edge.follow()
+    with ThreadPoolExecutor(16) as pool:
+        jobs = [pool.submit(operator.put, f"{SERVERS}/active", {"id": one}) for one in ids * 10]
+        jobs += [pool.submit(create_org, service.app.tools, f"n{number:05}") for number in range(20)]  # type: ignore[arg-type]
+        while not all(job.done() for job in jobs):
+            edge.follow()
+    assert [job.exception() for job in jobs] == [None] * 60
+    edge.follow()
+    active = operator.get(f"{SERVERS}/active").ok()["active"]
+    assert edge.serves[HOST]["certificateId"] == active
+    assert len(edge.serves) == 21
+    assert sweep_hosts(service.app.tools) == 0, "nothing was left out"
+
+
+def test_imported_orgs_are_told(service: Service, edge: Edge, tmp_path: Any) -> None:
+    """An import writes documents, and the edges hear of them."""
+    lines = [line for line in export_lines(service.app.tools, service.org_id) if line["partition"] != "hosts"]
+    other = make_service(tmp_path / "other")
+    delete_org(other.app.tools, other.org_id)
+    follower = Edge(other.platform("edge"))
+    follower.follow()
+    assert follower.serves == {}
+    import_lines(other.app.tools, iter(lines))
+    assert follower.follow() == [HOST]
+    other.app.close()
+
+
+# --------------------------------------------------------------------------------------------------- who is asking
+
+
+def test_an_orgs_edge_sees_its_own_hosts_only(service: Service) -> None:
+    service.other_org()
+    edge = Edge(service.client("edge"))
+    edge.follow()
+    assert list(edge.serves) == [HOST]
+    assert edge.client.get(f"{HOSTS}/{service.host('other1')}").status == 404
+    set_suspended(service.app.tools, "other1", True)
+    assert edge.follow() == []
+
+
+def test_a_platform_edge_may_be_for_some_orgs(service: Service) -> None:
+    for org_id in ("other1", "other2", "other3"):
+        service.other_org(org_id)
+    edge = Edge(service.platform("edge", orgs=["other1", "other3"]))
+    edge.follow()
+    assert sorted(edge.serves) == [service.host("other1"), service.host("other3")]
+    assert edge.client.get(f"{HOSTS}/{service.host('other2')}").status == 404
+    set_suspended(service.app.tools, "other2", True)
+    set_suspended(service.app.tools, "other3", True)
+    assert edge.follow() == [service.host("other3")]
+    assert edge.client.get(f"{HOSTS}/{HOST}").status == 404
+
+
+def test_the_edge_of_a_suspended_org_hears_that_its_host_is_gone(service: Service) -> None:
+    edge = Edge(service.client("edge"))
+    edge.follow()
+    set_suspended(service.app.tools, service.org_id, True)
+    assert edge.follow() == [HOST]
+    assert edge.serves == {}
+    assert edge.client.get(f"{HOSTS}/{HOST}").status == 404
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "broker"])
+def test_no_other_role_is_told_or_handed_anything(service: Service, role: str) -> None:
+    for caller in (service.client(role),):
+        for answer in (caller.get(HOSTS), caller.get(f"{HOSTS}/{HOST}"), report(caller, {})):
+            assert (answer.status, answer.code) == (403, "forbidden")
+    assert service.anybody.get(f"{HOSTS}/{HOST}").status == 401
+
+
+@pytest.mark.parametrize(
+    ("scheme", "peer", "private"),
+    [
+        ("https", "192.0.2.7", True),
+        ("http", "127.0.0.1", True),
+        ("http", "127.9.9.9", True),
+        ("http", "::1", True),
+        ("http", "::ffff:127.0.0.1", True),
+        ("http", "192.0.2.7", False),
+        ("http", "10.0.0.1", False),
+        ("http", "", False),
+        ("http", "localhost", False),
+    ],
+)
+def test_keys_travel_over_tls_or_within_this_machine(edge: Edge, scheme: str, peer: str, private: bool) -> None:
+    """Plain HTTP from elsewhere is refused before anything is read; a header of the client's makes no difference."""
+    client = replace(edge.client, scheme=scheme, peer=peer)
+    lies = {"x-forwarded-proto": "https", "x-forwarded-for": "127.0.0.1", "forwarded": "proto=https;for=127.0.0.1"}
+    for path in (HOSTS, f"{HOSTS}/{HOST}"):
+        answer = client.get(path, headers=lies)
+        assert (answer.status == 200) is private
+        assert private or (answer.status, answer.code) == (403, "insecure_transport")
+
+
+# ------------------------------------------------------------------------------------------------- one host's key
+
+
+def test_a_host_is_handed_out_with_chain_and_key(service: Service, operator: Client, edge: Edge) -> None:
+    """PEM: the chain leaf first, the key as PKCS#8; never to be kept by anything in between."""
+    issued = own()
+    certificate_id = activate(operator, issued, INTERMEDIATE)
+    edge.follow()
+    answer = edge.client.get(f"{HOSTS}/{HOST}")
+    found = answer.ok()
+    assert found["certificate"] == issued.pem + INTERMEDIATE.pem
+    assert found["privateKey"].startswith("-----BEGIN PRIVATE KEY-----\n")
+    key = load_pem_private_key(found["privateKey"].encode(), None)
+    assert key.public_key() == issued.key.public_key()
+    assert answer.reply.headers["Cache-Control"] == "no-store"
+    rest = {name: found[name] for name in found.keys() - {"certificate", "privateKey"}}
+    assert rest == {
+        "serverName": HOST,
+        "org": "mtxpd0",
+        "version": edge.version(),
+        "certificateId": certificate_id,
+        "clientCertificate": "requested",
+    }
+
+
+def test_a_name_is_found_without_case_and_with_a_root_dot(edge: Edge) -> None:
+    assert edge.client.get(f"{HOSTS}/{HOST.upper()}.").ok()["serverName"] == HOST
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "*.messaging.example.com",
+        "nobody.messaging.example.com",
+        "mtxpd0.messaging.other.org",
+        "mtxpd0.example.com",
+        "default",
+        "..%2fhosts",
+        "mtxpd0.messaging.example.com%00",
+    ],
+)
+def test_a_name_that_is_no_host_here_is_not_found(edge: Edge, name: str) -> None:
+    assert edge.client.get(f"{HOSTS}/{name}").status == 404
+
+
+def test_each_hand_out_is_logged_and_the_org_is_told_once_an_hour(
+    service: Service, operator: Client, viewer: Client, edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By whom, for which host and version; never the key."""
+    activate(operator, own())
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            found = edge.client.get(f"{HOSTS}/{HOST}").ok()
+    told = [record for record in caplog.records if record.message == "a private key was handed out"]
+    assert [(record.host, record.edge) for record in told] == [(HOST, edge.client.key)] * 3  # type: ignore[attr-defined]
+    assert "PRIVATE" not in caplog.text
+    assert found["privateKey"].splitlines()[1] not in caplog.text
+
+    def entries() -> list[Any]:
+        results = viewer.get("/activity?kind=edge").ok()["results"]
+        return [(one["who"], one["what"], one["detail"]["host"]) for one in results]
+
+    assert entries() == [(edge.client.key, "keyHandedOut", HOST)]
+    service.clock.now += timedelta(hours=1)
+    edge.client.get(f"{HOSTS}/{HOST}").ok()
+    assert len(entries()) == 2
+    other = service.platform("edge")
+    other.get(f"{HOSTS}/{HOST}").ok()
+    assert len(entries()) == 3, "another edge is another entry"
+
+
+# --------------------------------------------------------------------------------------------------- what is served
+
+
+def report(client: Client, served: dict[str, str], edge: str = "edge-1") -> Answer:
+    hosts = [{"serverName": name, "version": version} for name, version in served.items()]
+    return client.send(
+        "POST",
+        "//edge/v1/served",
+        body=json.dumps({"edge": edge, "hosts": hosts}).encode(),
+    )
+
+
+def test_served_since_is_the_moment_an_edge_first_says_so(
+    service: Service, operator: Client, viewer: Client, edge: Edge
+) -> None:
+    """Shown while the certificate is active, with a line in the activity list; a second report changes nothing."""
+    certificate_id = activate(operator, own())
+    edge.follow()
+    assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] is None
+    service.clock.now += timedelta(seconds=2)
+    assert report(edge.client, {HOST: edge.version()}).ok() == {"taken": 1, "stale": []}
+    service.clock.now += timedelta(hours=1)
+    report(edge.client, {HOST: edge.version()}).ok()
+    assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] == "2026-06-01T12:00:02Z"
+    [line] = [one for one in viewer.get("/activity?kind=edge").ok()["results"] if one["what"] == "served"]
+    assert (line["who"], line["detail"]) == ("edge-1", {"certificate": certificate_id, "host": HOST})
+
+
+def test_served_since_begins_anew_with_each_activation(
+    service: Service, operator: Client, viewer: Client, edge: Edge
+) -> None:
+    certificate_id = activate(operator, own())
+    edge.follow()
+    report(edge.client, {HOST: edge.version()}).ok()
+    operator.put(f"{SERVERS}/active", {"id": "default"}).ok()
+    assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] is None
+    service.clock.now += timedelta(minutes=1)
+    operator.put(f"{SERVERS}/active", {"id": certificate_id}).ok()
+    assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] is None, "no edge has said so yet"
+    edge.follow()
+    report(edge.client, {HOST: edge.version()}).ok()
+    assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] == "2026-06-01T12:01:00Z"
+
+
+def test_the_default_certificate_is_dated_too(service: Service, viewer: Client, edge: Edge) -> None:
+    edge.follow()
+    report(edge.client, {HOST: edge.version()}).ok()
+    assert viewer.get(f"{SERVERS}/default").ok()["servedSince"] == "2026-06-01T12:00:00Z"
+
+
+def test_a_report_of_something_else_is_stale(service: Service, edge: Edge) -> None:
+    """Another version, an unknown host, a name that is none: the edge is told, and nothing is dated."""
+    edge.follow()
+    stale = {HOST: "0" * 16, "nobody.messaging.example.com": edge.version(), "x": "y"}
+    assert report(edge.client, stale).ok() == {"taken": 0, "stale": list(stale)}
+    service.other_org()
+    outsider = service.client("edge", "other1")
+    assert report(outsider, {HOST: edge.version()}).ok()["stale"] == [HOST]
+
+
+@pytest.mark.parametrize("edge_name", ["", "a b", "<script>", "x" * 65])
+def test_an_edge_gives_itself_a_plain_name(edge: Edge, edge_name: str) -> None:
+    assert report(edge.client, {}, edge_name).code == "wrong_value"
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(service: Service) -> Iterator[None]:
+    """Whatever a test did: the org's document and what the edges are told agree in the end."""
+    yield
+    tools = service.app.tools
+    if tools.repository.get(org_place(service.org_id)) is not None:
+        before = tools.host_changes.end()
+        publish_hosts(tools, service.org_id)
+        assert tools.host_changes.end() == before
+    assert sweep_hosts(tools) == 0
+
+
+def test_the_feed_names_no_certificate_but_of_the_host(service: Service, operator: Client, edge: Edge) -> None:
+    """The certificate handed out covers the host it is handed out for."""
+    list_domains(operator, "iot.acme.org").ok()
+    activate(operator, own(1, CUSTOM, dns=[CUSTOM, HOST]))
+    edge.follow()
+    for host in edge.serves:
+        pem = edge.client.get(f"{HOSTS}/{host}").ok()["certificate"]
+        names = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        assert host in names.value.get_values_for_type(x509.DNSName)

@@ -1,0 +1,109 @@
+"""Which topics a device may use: those under its prefix, and nothing else."""
+
+import pytest
+
+from shared.validation.names import ClientClass, DeviceName
+from shared.validation.topics import TopicPrefix, is_prefix, may_use_filter, may_use_topic
+
+PREFIX = "mtxpd0/thermo/42/"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{orgId}/{typeId}/{deviceId}/", "{typeId}/{deviceId}/", "iot-2/{orgId}/{class}/{typeId}/id.x/{deviceId}/"],
+)
+def test_a_prefix_keeps_devices_apart(template: str) -> None:
+    assert is_prefix(template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "/",
+        "{orgId}/{typeId}/{deviceId}",  # dev1 would have dev10's
+        "{orgId}/",
+        "{typeId}{deviceId}/",  # a:bc and ab:c would share
+        "{orgId}/{typeId}/",
+        "/{typeId}/{deviceId}/",
+        "{typeId}//{deviceId}/",
+        "+/{typeId}/{deviceId}/",
+        "#/{typeId}/{deviceId}/",
+        "$SYS/{typeId}/{deviceId}/",
+        "{typeId}/{deviceId}/../",
+        "{typeId}/{deviceId}/{typeId}/",
+        "{typeId}/{deviceId}/{secret}/",
+        "{typeId}/{deviceId}/{0}/",
+        "{typeId}/{deviceId}/{typeId.__class__}/",
+        "x" * 250 + "/{typeId}/{deviceId}/",
+    ],
+)
+def test_what_could_mix_devices_up_is_no_prefix(template: str) -> None:
+    assert not is_prefix(template)
+
+
+def test_the_prefix_of_a_device() -> None:
+    device = DeviceName(ClientClass.GATEWAY, "thermo", "42")
+    assert TopicPrefix().of("mtxpd0", device) == PREFIX
+    assert TopicPrefix("{class}/{typeId}/{deviceId}/").of("mtxpd0", device) == "g/thermo/42/"
+
+
+@pytest.mark.parametrize("topic", [PREFIX + "evt", PREFIX + "a/b/c", PREFIX + "/", PREFIX + "é", PREFIX + "a..b"])
+def test_topics_under_the_prefix(topic: str) -> None:
+    assert may_use_topic(PREFIX, topic)
+    assert may_use_filter(PREFIX, topic)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        PREFIX,
+        "mtxpd0/thermo/42",
+        "mtxpd0/thermo/421/evt",
+        "mtxpd0/thermo/4/2/evt",
+        "mtxpd0/Thermo/42/evt",
+        "other1/thermo/42/evt",
+        f"/{PREFIX}evt",
+        f" {PREFIX}evt",
+        f"{PREFIX}../43/evt",
+        f"{PREFIX}a/..",
+        f"{PREFIX}evt\x00",
+        f"{PREFIX}evt\n",
+        f"{PREFIX}\ud800",
+        f"$share/g/{PREFIX}evt",
+        "$SYS/broker/clients",
+        f"$queue/{PREFIX}evt",
+        PREFIX + "x" * 65_536,
+    ],
+)
+def test_no_other_topic(topic: str) -> None:
+    assert not may_use_topic(PREFIX, topic)
+    assert not may_use_filter(PREFIX, topic)
+
+
+@pytest.mark.parametrize("name", ["#", "+", "+/x", "x/#", "+/+/#"])
+def test_wildcards_behind_the_prefix_are_for_subscribing_only(name: str) -> None:
+    assert may_use_filter(PREFIX, PREFIX + name)
+    assert not may_use_topic(PREFIX, PREFIX + name)
+
+
+@pytest.mark.parametrize(
+    "topic_filter",
+    [
+        "#",
+        "+/thermo/42/evt",
+        "mtxpd0/+/42/evt",
+        "mtxpd0/thermo/+/evt",
+        "mtxpd0/thermo/#",
+        "mtxpd0/thermo/42#",
+        "mtxpd0/thermo/42+/x",
+        f"{PREFIX}#/x",
+        f"{PREFIX}x#",
+        f"{PREFIX}x+/y",
+        f"{PREFIX}+x",
+    ],
+)
+def test_a_wildcard_never_stands_where_a_name_should(topic_filter: str) -> None:
+    """Nor within a level (MQTT 5.0, 4.7.1)."""
+    assert not may_use_filter(PREFIX, topic_filter)
