@@ -102,8 +102,9 @@ NewContext = Callable[..., BrowserContext]
 
 
 @pytest.fixture
-def new_context(browser: Browser, watch: Watch) -> Iterator[NewContext]:
-    """Makes a fresh browser profile, signed in with a key where one is given."""
+def new_context(browser: Browser, watch: Watch, live: Live) -> Iterator[NewContext]:
+    """Makes a fresh browser profile, signed in with a key where one is given. Closed before the service ends: a page
+    that asks again and again would find nobody there."""
     made: list[BrowserContext] = []
 
     def make(client: Client | None = None, **more: object) -> BrowserContext:
