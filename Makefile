@@ -6,7 +6,7 @@ CODE := functions shared edge demo benchmarks infra tests main.py
 PINNED := requirements requirements-aws requirements-google requirements-edge requirements-dev tests/infra/google/requirements
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
 
-.PHONY: run demo test check format pins packages infra clean
+.PHONY: run demo test test-clouds check format pins packages infra clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
@@ -16,6 +16,9 @@ demo: $(VENV)/.dev  ## two organizations, a TLS edge and a broker on this machin
 
 test: $(VENV)/.dev tests/node_modules/.done node_modules/.installed  ## every test, with branch coverage; emulators, browser and brokers where they are found
 	$(BIN)/python -m pytest
+
+test-clouds: $(VENV)/.dev  ## the service's own tests again, on Firestore and DynamoDB
+	$(BIN)/python -m pytest -m clouds --no-cov
 
 check: $(VENV)/.dev  ## static checks only
 	$(BIN)/ruff format --check $(CODE)

@@ -32,16 +32,16 @@ def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> 
         return _dispatch(tools, request, function)
 
 
-def refuse(request: Request, error: Exception) -> Reply:
+def refuse(request: Request, error: Exception, *, function: str | None = None) -> Reply:
     """The answer where *request* did not come as far as `dispatch`: a broker's own words, or a problem document."""
     with log.request(log.request_id_of(request.headers)):
-        dialect = dialects.spoken_at(request.path)
+        dialect = _dialect(request, function)
         return http.problem(request, error) if dialect is None else dialect.refuse(request, error)
 
 
 def _dispatch(tools: Tools, request: Request, function: str | None) -> Reply:
     began = time.monotonic()
-    dialect = dialects.spoken_at(request.path)
+    dialect = _dialect(request, function)
     work = _work(tools, request, function, dialect)
     if dialect is None:
         return _told(work(), request, began)
@@ -56,7 +56,7 @@ async def dispatch_async(tools: Tools, request: Request, pool: ThreadPoolExecuto
     """The same from an event loop: work runs in *pool*, but for verdicts, which wait for nobody there."""
     with log.request(log.request_id_of(request.headers)):
         began = time.monotonic()
-        dialect = dialects.spoken_at(request.path)
+        dialect = _dialect(request, None)
         work = _work(tools, request, None, dialect)
         if dialect is None:
             return _told(await asyncio.get_running_loop().run_in_executor(pool, work), request, began)
@@ -65,6 +65,11 @@ async def dispatch_async(tools: Tools, request: Request, pool: ThreadPoolExecuto
         except (TimeoutError, deadline.Busy):
             answered = _refused(tools, dialect, request, Late()), "verifyClient"
         return _told(answered, request, began)
+
+
+def _dialect(request: Request, function: str | None) -> Dialect | None:
+    """Brokers ask verifyClient; another function, deployed by itself, has no dialect with it."""
+    return dialects.spoken_at(request.path) if function in (None, "verifyClient") else None
 
 
 def _work(tools: Tools, request: Request, function: str | None, dialect: Dialect | None) -> Callable[[], _Answered]:

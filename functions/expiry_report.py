@@ -15,14 +15,18 @@ from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
 from shared.usecases.expiry_report import Report, Unfinished
 from shared.usecases.expiry_report import expiry_report as usecase
+from shared.usecases.host_feed import sweep_hosts
+from shared.usecases.withdrawals import sweep_withdrawals
 
 _SPARE: Final = 30.0  # seconds before a function's time is up: one page of orgs and a webhook that does not answer
 
 
 def expiry_report(app: App, *, seconds_left: Callable[[], float] | None = None) -> Report:
-    """Today's report, or the rest of it.
+    """Today's report, or the rest of it; and the edges hear of what a crash left untold.
 
     Raises: Unfinished, so that the platform calls again; StoreUnavailable."""
+    sweep_hosts(app.tools)
+    sweep_withdrawals(app.tools)
     hook = webhook(app.settings)
     return usecase(app.tools, hook, enough=lambda: seconds_left is not None and seconds_left() < _SPARE)
 

@@ -46,7 +46,7 @@ def _reply(sent: flask.Request, function: str | None) -> Reply:
         whole = replace(request, body=body or b"", too_large=body is None, scheme=scheme)
         return dispatch(app.tools, whole, function=function)
     except Exception as error:  # noqa: BLE001 - a broker may take the framework's own 500 for leave to go on
-        return refuse(request, error)
+        return refuse(request, error, function=function)
 
 
 def _path(sent: flask.Request, function: str | None) -> str:

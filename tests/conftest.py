@@ -1,8 +1,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from functions import deadline
 from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
@@ -24,6 +26,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "stores(*names): the stores a test runs on, where not on sqlite, firestore and dynamodb"
     )
+    config.addinivalue_line("markers", "clouds: the service's own tests, again on a cloud's store (make test-clouds)")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """What a module of tests starts for itself (a deployment, brokers, a browser) is started once: its tests stay
+    together on one worker, the larger modules first. All other tests are given out one by one."""
+    return _TogetherWhereTheyShare(config, log)
+
+
+class _TogetherWhereTheyShare(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path.startswith(_SHARING) else nodeid
+
+
+_SHARING: Final = ("tests/infra/", "tests/e2e/", "tests/console/", "tests/edge/")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -31,9 +49,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("stores")
         asked = metafunc.config.getoption("--stores").split(",")
-        metafunc.parametrize(
-            "place", [one for one in (marker.args if marker else EVERY_STORE) if one in asked], indirect=True
-        )
+        again = pytest.mark.clouds if marker is None else ()
+        places = [
+            one if one == "sqlite" else pytest.param(one, marks=again)
+            for one in (marker.args if marker else EVERY_STORE)
+            if one in asked
+        ]
+        metafunc.parametrize("place", places, indirect=True)
 
 
 @pytest.fixture

@@ -67,3 +67,14 @@ def test_weak_keys_are_read_in_both_forms(tmp_path: Path) -> None:
     path.write_text("abc\n")
     with pytest.raises(WrongSetting, match="TRUST_WEAK_KEYS: entry 1"):
         Settings.from_env({"TRUST_WEAK_KEYS": str(path)})
+
+
+@pytest.mark.parametrize(("value", "found"), [("true", True), ("false", False), ("", False)])
+def test_an_operator_says_that_tls_ends_before(value: str, found: bool) -> None:
+    """edgeFeed hands out private keys by that word."""
+    assert Settings.from_env({"TRUST_BEHIND_TLS": value}).behind_tls is found
+
+
+def test_a_word_that_is_neither_true_nor_false_stops_the_start() -> None:
+    with pytest.raises(WrongSetting, match="TRUST_BEHIND_TLS is 'yes'; it takes true or false"):
+        Settings.from_env({"TRUST_BEHIND_TLS": "yes"})

@@ -9,6 +9,7 @@ import pytest
 
 from functions import aws, process
 from functions.http import BODY_MAX
+from shared.errors import StoreUnavailable
 from tests import certs
 from tests.harness import Client, Service
 from tests.infra.lambdas import event
@@ -140,7 +141,52 @@ def test_a_body_that_is_not_what_the_gateway_says_is_refused(operator: Client) -
     assert (told["statusCode"], json.loads(told["body"])["code"]) == (400, "malformed_body")
 
 
+def test_a_failure_before_dispatch_is_told_in_the_brokers_words(
+    broker: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway's own 500 would be EMQX's leave to ask the next authenticator, or to let in."""
+
+    def no_app() -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(process, "app", no_app)
+    told = aws.verify_client(event("POST", "/verifyClient/emqx", "{}", key=key(broker)), CONTEXT)
+    assert (told["statusCode"], json.loads(told["body"])) == (200, {"result": "deny"})
+    native = aws.verify_client(event("POST", "/verifyClient", "{}", key=key(broker)), CONTEXT)
+    assert (native["statusCode"], json.loads(native["body"])["code"]) == (200, "unavailable")
+
+
+def test_aws_iot_invokes_the_function_itself(operator: Client, service: Service) -> None:
+    """A custom authorizer's event comes through no gateway; the permission to invoke is the caller's proof."""
+    root = certs.ca()
+    aws.upload_ca(event("POST", "/uploadCA", json.dumps({"certificate": root.pem}), key=key(operator)), CONTEXT)
+    context = SimpleNamespace(invoked_function_arn="arn:aws:lambda:eu-central-1:123456789012:function:verifyClient")
+    data = {
+        "tls": {"serverName": service.host(), "x509CertificatePem": certs.leaf("d:thermo:42", root).pem},
+        "mqtt": {"clientId": "d:mtxpd0:thermo:42"},
+    }
+    told = aws.verify_client({"protocolData": data}, context)
+    assert told["isAuthenticated"] is True
+    assert "arn:aws:iot:eu-central-1:123456789012:client/d:mtxpd0:thermo:42" in json.dumps(told["policyDocuments"])
+    stranger = {**data, "mqtt": {"clientId": "d:mtxpd0:thermo:43"}}
+    assert aws.verify_client({"protocolData": stranger}, context)["isAuthenticated"] is False
+
+
+def test_an_edge_may_have_keys_through_the_gateway(service: Service) -> None:
+    """An HTTP API is reached over TLS only."""
+    edge = service.client("edge")
+    told = aws.edge_feed(event("GET", f"/edge/v1/hosts/{service.host()}", key=key(edge)), CONTEXT)
+    assert (told["statusCode"], told["headers"]["cache-control"]) == (200, "no-store")
+    assert json.loads(told["body"])["privateKey"].startswith("-----BEGIN PRIVATE KEY-----")
+
+
 def test_another_functions_address_is_not_found(operator: Client) -> None:
     """A function that is deployed by itself answers its own routes only."""
     told = aws.upload_ca(event("GET", "/api/v0002/activity", key=key(operator)), CONTEXT)
     assert told["statusCode"] == 404
+
+
+def test_another_function_has_no_brokers_words(operator: Client) -> None:
+    """Deployed by itself, it has none of verifyClient's modules with it: not found, like any other address."""
+    told = aws.upload_ca(event("POST", "/verifyClient/emqx", "{}", key=key(operator)), CONTEXT)
+    assert (told["statusCode"], json.loads(told["body"])["code"]) == (404, "not_found")

@@ -21,6 +21,7 @@ locals {
     TRUST_UPLOAD_BUCKET = google_storage_bucket.uploads.name
     TRUST_DOMAIN        = var.domain
     TRUST_DATA          = "/tmp/trust" # nothing is kept there
+    TRUST_BEHIND_TLS    = "true"       # Cloud Run and the load balancer are reached over TLS only
   }, var.settings)
 }
 
