@@ -327,7 +327,10 @@ def test_the_packaged_functions_answer_on_what_terraform_made(
     assert [one["id"] for one in listed["results"]] == [made["id"]]
 
     asked = {"serverName": f"{ORG}.messaging.example.com", "clientId": "d:mtxpd0:thermo:42", "certificate": device.pem}
-    verdict = call("verifyClient", "POST", "/authorization/verifyclient", asked, key=broker).ok()
+    question = lambdas.event("POST", "/api/v0002/authorization/verifyclient", json.dumps(asked), key=broker)
+    with enforced(deployment):
+        # The second of two: on a busy machine a cold start may take longer than a verdict may.
+        verdict = fleet["verifyClient"].invoke_all([question, question])[-1].ok()
     assert (verdict["decision"], verdict["code"]) == ("allow", "allowed")
 
     request = call("generateCSR", "POST", "/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
