@@ -14,7 +14,7 @@ run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 demo: $(VENV)/.dev  ## two organizations, a TLS edge and a broker on this machine: the whole story, in a minute
 	@$(BIN)/python -m demo
 
-test: $(VENV)/.dev tests/node_modules/.done node_modules/.installed  ## every test, with branch coverage; emulators, browser and brokers where they are found
+test: $(VENV)/.dev tests/node_modules/.done  ## every test, with branch coverage; emulators, browser and brokers where they are found
 	$(BIN)/python -m pytest
 
 test-clouds: $(VENV)/.dev  ## the service's own tests again, on Firestore and DynamoDB
@@ -74,11 +74,7 @@ $(VENV)/.dev: requirements.txt requirements-dev.txt $(VENV)/pyvenv.cfg
 tests/node_modules/.done: tests/package.json tests/package-lock.json
 	@if command -v npm >/dev/null; then \
 		npm ci --prefix tests --ignore-scripts --no-audit --no-fund --silent && touch $@; \
-	else echo "npm is not here: tests on dynalite are skipped"; fi
-
-# axe-core, which looks at the console's pages; without npm its tests say that they are skipped
-node_modules/.installed: package.json package-lock.json
-	@if command -v npm >/dev/null; then npm ci --silent && touch $@; else echo "npm is missing: the console is not checked with axe-core. On Debian: apt-get install npm"; fi
+	else echo "npm is not here: tests on dynalite, and with axe-core, are skipped. On Debian: apt-get install npm"; fi
 
 clean:
-	rm -rf $(VENV) .build dist node_modules tests/node_modules screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .build dist tests/node_modules screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
