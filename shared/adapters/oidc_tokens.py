@@ -232,7 +232,7 @@ def _usable(one: Mapping[str, Any]) -> _Key | None:
 
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float:
-    """A NumericDate (RFC 7519, 2). Python's JSON also has NaN, of which nothing is later, infinity, and numbers too long
+    """A NumericDate (RFC 7519, 2). Python reads NaN too, of which nothing is later, infinity, and numbers too long
     for a float."""
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LATEST:
