@@ -11,6 +11,7 @@ import click
 
 from shared.errors import Rejected
 from shared.validation.ca import ca_id, check_ca
+from shared.validation.certificate import read
 from shared.validation.names import messaging_host
 from shared.validation.pem import read_certificates
 from shared.validation.policy import Decision, Policy
@@ -68,7 +69,7 @@ def _anchors(cas: tuple[Path, ...], now: datetime) -> list[Anchor]:
     certs = [cert for path in cas for cert in read_certificates(path.read_bytes())]
     for cert in certs:
         check_ca(cert, at=now)
-    return [Anchor(ca_id(cert), cert, active=True) for cert in certs]
+    return [Anchor(ca_id(cert), read(cert), active=True) for cert in certs]
 
 
 def _tell(verdict: Verdict) -> None:

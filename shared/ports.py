@@ -3,7 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from shared.records import Sealed, Sighting
@@ -20,8 +22,7 @@ MAX_KEY_BYTES: Final = 255
 """Of a partition, and of an id, in UTF-8."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """Where a document lies. Within a *partition*, documents are ordered by *id* (Unicode code points, which is the
     order of its UTF-8 bytes).
 
@@ -32,13 +33,18 @@ class Key:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A JSON object at a version. Every JSON type comes back as it went in, whole numbers of any size too."""
+class Document(NamedTuple):
+    """A JSON object, as text, at a version. Every JSON type comes back as it went in, whole numbers of any size too."""
 
     key: Key
     version: Version
-    body: Mapping[str, Any]
+    text: bytes | str
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The object; a new one at each call."""
+        body: dict[str, Any] = msgspec.json.decode(self.text)
+        return body
 
 
 class WriteConflict(Exception):  # not a refusal: the repository reads again and repeats the change

@@ -22,6 +22,7 @@
 import datetime as dt
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -48,6 +49,17 @@ def stored(record: Record) -> dict[str, Any]:
 def loaded(kind: type[R], body: Mapping[str, Any]) -> R:
     """The record of *kind* in a JSON object that `stored` made."""
     return msgspec.convert(body, kind)
+
+
+def read(kind: type[R], text: bytes | str) -> R:
+    """The same, from the object's JSON text."""
+    record: R = _decoder(kind).decode(text)
+    return record
+
+
+@cache
+def _decoder(kind: type[R]) -> msgspec.json.Decoder[R]:
+    return msgspec.json.Decoder(kind)
 
 
 class ActivityKind(StrEnum):

@@ -11,9 +11,8 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -38,6 +37,7 @@ from shared.records import (
     Told,
     Usage,
     loaded,
+    read,
     stored,
 )
 
@@ -57,8 +57,7 @@ _REMEMBERED: Final = 4096
 ORG_HOSTS: Final = "hosts"  # the partition
 
 
-@dataclass(frozen=True, slots=True)
-class Place(Generic[R]):
+class Place(NamedTuple, Generic[R]):
     """Where a record of one kind lies."""
 
     key: Key
@@ -138,7 +137,7 @@ class Found:
     def get(self, place: Place[R]) -> R | None:
         """The record at *place*, which was among those asked for; None where there is none."""
         document = self._documents.get(place.key)
-        return None if document is None else loaded(place.kind, document.body)
+        return None if document is None else read(place.kind, document.text)
 
 
 class Repository:
@@ -159,7 +158,7 @@ class Repository:
 
     def list(self, partition: str, kind: type[R], *, after: str = "", limit: int = 100) -> list[tuple[str, R]]:
         """At most *limit* (id, record) of *partition*, in the order of ids, beginning behind *after*."""
-        return [(one.key.id, loaded(kind, one.body)) for one in self._store.list(partition, after=after, limit=limit)]
+        return [(one.key.id, read(kind, one.text)) for one in self._store.list(partition, after=after, limit=limit)]
 
     def every(self, partition: str, kind: type[R]) -> Iterator[tuple[str, R]]:
         """All of *partition*, page by page."""
@@ -181,18 +180,21 @@ class Repository:
         """Replace the record at *place* by what *alter* makes of it, if nobody else wrote in between; else again.
 
         *alter* gets the record as it stands (None where there is none) with an empty outbox, and returns the new
-        one, the very same object for "leave it as it is", or None for "remove it". It may be called many times and
-        raises to refuse. Activity entries in the outbox of what it returns are copied to the list of *org_id*.
+        one, the very same object for "leave it as it is", or None for "remove it". It may be called many times, also
+        after a call of it was written whose answer was lost, and raises to refuse. Activity entries in the outbox of
+        what it returns are copied to the list of *org_id*; a document is not removed before all it holds are.
 
         Returns what now stands. Raises: TooBusy, StoreUnavailable, and what *alter* raises."""
         deadline = time.monotonic() + _PATIENCE
         for attempt in range(_ATTEMPTS):
             document = self._store.get_many([place.key]).get(place.key)
-            before, waiting = _emptied(None if document is None else loaded(place.kind, document.body))
+            before, waiting = _emptied(None if document is None else read(place.kind, document.text))
             after = alter(before)
             if after is before:
                 return after
             waiting = [entry for entry in waiting if not (org_id and self.note_once(org_id, entry))]
+            if after is None and org_id and waiting:
+                raise StoreUnavailable  # the list has not taken what only this document tells
             fresh = after.outbox if isinstance(after, Outboxed) else ()
             if isinstance(after, Outboxed):
                 after = msgspec.structs.replace(after, outbox=_trimmed((*waiting, *fresh)))
@@ -223,9 +225,10 @@ class Repository:
             return False
         return True
 
-    def discard(self, place: Place[Any]) -> None:
-        """Remove what is at *place*, whatever it is. Nothing there is fine."""
-        self.change(place, lambda _: None)
+    def discard(self, place: Place[Any], *, org_id: str | None = None) -> None:
+        """Remove what is at *place*, whatever it is, once its activity entries are in the list of *org_id*. Nothing
+        there is fine."""
+        self.change(place, lambda _: None, org_id=org_id)
 
     def discard_all(self, partition: str) -> None:
         """Remove everything in *partition*."""
@@ -241,12 +244,12 @@ class Repository:
     def dump(self, keys: Sequence[Key], partitions: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Documents as they are stored: `{partition, id, body}`."""
         for document in self._store.get_many(keys).values():
-            yield {"partition": document.key.partition, "id": document.key.id, "body": dict(document.body)}
+            yield {"partition": document.key.partition, "id": document.key.id, "body": document.body}
         for partition in partitions:
             after = ""
             while page := self._store.list(partition, after=after, limit=100):
                 for document in page:
-                    yield {"partition": partition, "id": document.key.id, "body": dict(document.body)}
+                    yield {"partition": partition, "id": document.key.id, "body": document.body}
                 after = page[-1].key.id
 
     def restore(self, line: Mapping[str, Any]) -> bool:

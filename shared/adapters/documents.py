@@ -24,12 +24,6 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     return data
 
 
-def decoded(data: bytes | str) -> dict[str, Any]:
-    """The body that `encoded` gave."""
-    found: dict[str, Any] = msgspec.json.decode(data)
-    return found
-
-
 def can_exist(key: Key) -> bool:
     """Whether a document may lie at *key*: what a caller asks for can be anything, and one bad key must not spoil the
     batch it is in."""
@@ -50,6 +44,8 @@ def position(after: str) -> str:
 
 
 def _is_name(text: str) -> bool:
+    if text.isascii() and text.isprintable():  # nearly all
+        return 0 < len(text) <= MAX_KEY_BYTES
     if _CONTROL.search(text):
         return False
     try:

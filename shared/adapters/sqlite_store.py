@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from shared.adapters.documents import can_exist, check_key, decoded, encoded, position
+from shared.adapters.documents import can_exist, check_key, encoded, position
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
 
@@ -49,14 +49,14 @@ class SQLiteStore:
         self.sweep()
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        by_path = {_path(key): key for key in keys if can_exist(key)}
+        by_path = {f"{key.partition}{_SEPARATOR}{key.id}": key for key in keys if can_exist(key)}
         if not by_path:
             return {}
         marks = ",".join("?" * len(by_path))
         query = f"SELECT key, version, body FROM documents WHERE key IN ({marks})"  # noqa: S608 - only question marks
         with self._connection() as connection:
             rows = connection.execute(query, tuple(by_path)).fetchall()
-        return {by_path[path]: Document(by_path[path], version, decoded(body)) for path, version, body in rows}
+        return {by_path[path]: Document(by_path[path], version, body) for path, version, body in rows}
 
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
@@ -95,10 +95,7 @@ class SQLiteStore:
                 "SELECT key, version, body FROM documents WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
                 (partition + _SEPARATOR + position(after), partition + _AFTER_SEPARATOR, limit),
             ).fetchall()
-        return [
-            Document(Key(partition, path.partition(_SEPARATOR)[2]), version, decoded(body))
-            for path, version, body in rows
-        ]
+        return [Document(Key(partition, path.partition(_SEPARATOR)[2]), version, body) for path, version, body in rows]
 
     def sweep(self) -> None:
         """Drop what has expired."""

@@ -5,6 +5,7 @@ import hmac
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGranted
@@ -26,7 +27,7 @@ class Credentials:
     key: str
     token: str = field(repr=False)
 
-    @property
+    @cached_property
     def org_id(self) -> str | None:
         """The org an org's key names; None for a platform key, and for what is no key."""
         found = _ORG_KEY.fullmatch(self.key)
@@ -37,7 +38,7 @@ class Credentials:
         """What is to be read to prove them. Raises: NotAuthenticated."""
         return [self.place]
 
-    @property
+    @cached_property
     def place(self) -> Place[ApiKey]:
         """Where the key's record lies. Raises: NotAuthenticated, where it is not of a key's form."""
         if self.org_id is None and not _PLATFORM_KEY.fullmatch(self.key):
@@ -68,7 +69,7 @@ class Caller:
         """Nothing more is to be read to prove it."""
         return []
 
-    @property
+    @cached_property
     def asker(self) -> Asker:
         return Asker(self.org_id, self.orgs, self.no_sni)
 

@@ -1,19 +1,16 @@
 """verifyClient: one batched read, then the ten steps. Writes nothing on the way to the answer."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from shared.errors import UseRefused
-from shared.records import CA, CAsOfOneName, CAStatus, Org, Proof, Role, Sighting
+from shared.records import CA, CAsOfOneName, CAStatus, Denials, Org, Proof, Role, Sighting
 from shared.repository import Found, Place, ca_index_place, cas_place, denials_place, org_place
 from shared.usecases.callers import BearerToken, Caller, Credentials, claimed, identified, proven
 from shared.usecases.tools import Tools
+from shared.validation.certificate import registered
 from shared.validation.distinguished_name import shown_subject
 from shared.validation.named import BROKER, Named, judge_named
 from shared.validation.names import DeviceName
@@ -54,16 +51,18 @@ def verify_client(
     # An org's key may ask about its own org only, so that one is read; a platform key's question names the org.
     org_id = claim.org_id or asked_org(presented, _ANYBODY)
     asked = questions(presented)
-    found = tools.repository.find([*claim.places, *_places(org_id, asked)])
+    wanted = _Wanted.of(org_id, asked)
+    found = tools.repository.find([*claim.places, *wanted.places])
     caller = proven(claim, found)
     caller.must_be(_EXPLAINERS if explain else _ASKERS)
-    facts = _facts(org_id, found, asked)
+    facts = wanted.facts(found)
     at = tools.clock()
-    verdict = _judged(tools, presented, caller.asker, facts, at)
+    verdict = _judged(tools, presented, caller.asker, facts, at, explain=explain)
     if facts and STEP_OF.get(verdict.code) == 6 and not any(one.active for one in facts.anchors):
         index = tools.repository.get(ca_index_place(facts.org_id))
         has_active_ca = index is not None and any(index.cas.values())
-        verdict = _judged(tools, presented, caller.asker, replace(facts, has_active_ca=has_active_ca), at)
+        facts = replace(facts, has_active_ca=has_active_ca)
+        verdict = _judged(tools, presented, caller.asker, facts, at, explain=explain)
     if not explain:
         tools.decided(facts.org_id if facts else None, verdict.code, verdict.decision.value)
     if facts and not explain and caller.asker.may_ask_about(facts.org_id):
@@ -109,11 +108,11 @@ def verify_use(tools: Tools, credentials: Credentials, named: Named, may: Use) -
 
 def _named(tools: Tools, credentials: Credentials, named: Named) -> Verdict:
     org_id = credentials.org_id
-    asked = Questions((), tuple(named.denials))
-    found = tools.repository.find([credentials.place, *_places(org_id, asked)])
+    wanted = _Wanted.of(org_id, Questions((), tuple(named.denials)))
+    found = tools.repository.find([credentials.place, *wanted.places])
     caller = identified(credentials, found.get(credentials.place))
     caller.must_be(_ASKERS)
-    facts = _facts(org_id, found, asked)
+    facts = wanted.facts(found)
     believed = caller.proof is Proof.BROKER
     return judge_named(named, facts, believed=believed, platform_domain=tools.platform_domain)
 
@@ -132,40 +131,56 @@ def _named_sighting(named: Named, verdict: Verdict, org_id: str, at: datetime) -
     )
 
 
-def _judged(tools: Tools, presented: Presented, asker: Asker, facts: OrgFacts | None, at: datetime) -> Verdict:
-    return judge(presented, asker, facts, platform_domain=tools.platform_domain, at=at, weak=tools.weak_keys)
+def _judged(
+    tools: Tools, presented: Presented, asker: Asker, facts: OrgFacts | None, at: datetime, *, explain: bool
+) -> Verdict:
+    domain, weak = tools.platform_domain, tools.weak_keys
+    return judge(presented, asker, facts, platform_domain=domain, at=at, weak=weak, explain=explain)
 
 
-def _places(org_id: str | None, asked: Questions) -> list[Place[Any]]:
-    if org_id is None:
-        return []
-    return [
-        org_place(org_id),
-        *(cas_place(org_id, name) for name in asked.issuer_names),
-        *(denials_place(org_id, look_up) for look_up in asked.denials),
-    ]
+@dataclass(frozen=True)
+class _Wanted:
+    """Where the answers to a decision's questions lie."""
 
+    org_id: str | None
+    org: list[Place[Org]]  # one, or none where no org is named
+    cas: list[Place[CAsOfOneName]]
+    denials: dict[str, Place[Denials]]
 
-def _facts(org_id: str | None, found: Found, asked: Questions) -> OrgFacts | None:
-    org: Org | None = found.get(org_place(org_id)) if org_id else None
-    if org is None or org_id is None:
-        return None
-    cas_by_name = (found.get(cas_place(org_id, name)) for name in asked.issuer_names)
-    denials = ((look_up, found.get(denials_place(org_id, look_up))) for look_up in asked.denials)
-    return OrgFacts(
-        org_id,
-        suspended=org.suspended,
-        requires_sni=org.requires_sni,
-        custom_domains=org.settings.domains,
-        type_certificates=org.settings.type_certificates,
-        policy=org.policy,
-        anchors=[anchor for cas in cas_by_name if cas for anchor in _anchors(cas)],
-        denied={
-            look_up: [Denied(one.created_at, one.issuer_key_hash) for one in entries.entries.values()]
-            for look_up, entries in denials
-            if entries
-        },
-    )
+    @classmethod
+    def of(cls, org_id: str | None, asked: Questions) -> "_Wanted":
+        if org_id is None:
+            return cls(None, [], [], {})
+        return cls(
+            org_id,
+            [org_place(org_id)],
+            [cas_place(org_id, name) for name in asked.issuer_names],
+            {look_up: denials_place(org_id, look_up) for look_up in asked.denials},
+        )
+
+    @property
+    def places(self) -> list[Place[Any]]:
+        return [*self.org, *self.cas, *self.denials.values()]
+
+    def facts(self, found: Found) -> OrgFacts | None:
+        org = found.get(self.org[0]) if self.org else None
+        if org is None or self.org_id is None:
+            return None
+        cas_by_name = [cas for place in self.cas if (cas := found.get(place)) is not None]
+        denials = [(look_up, entries) for look_up, place in self.denials.items() if (entries := found.get(place))]
+        return OrgFacts(
+            self.org_id,
+            suspended=org.suspended,
+            requires_sni=org.requires_sni,
+            custom_domains=org.settings.domains,
+            type_certificates=org.settings.type_certificates,
+            policy=org.policy,
+            anchors=[anchor for cas in cas_by_name for anchor in _anchors(cas)],
+            denied={
+                look_up: [Denied(one.created_at, one.issuer_key_hash) for one in entries.entries.values()]
+                for look_up, entries in denials
+            },
+        )
 
 
 def _anchors(cas: CAsOfOneName) -> list[Anchor]:
@@ -174,13 +189,7 @@ def _anchors(cas: CAsOfOneName) -> list[Anchor]:
 
 def _anchor(ca_id: str, ca: CA) -> Anchor:
     active = ca.status is CAStatus.ACTIVE
-    return Anchor(ca_id, _parsed(ca.der), active, ca.denied_at, None if active else ca.changed.updated_at)
-
-
-@lru_cache(maxsize=2048)
-def _parsed(der: bytes) -> x509.Certificate:
-    """A registered CA never changes, so parsing it once cannot go stale."""
-    return x509.load_der_x509_certificate(der)
+    return Anchor(ca_id, registered(ca.der), active, ca.denied_at, None if active else ca.changed.updated_at)
 
 
 def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime) -> Sighting:
@@ -198,6 +207,6 @@ def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime)
         server_name=presented.server_name and presented.server_name[:256],
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
-        certificate=leaf.public_bytes(Encoding.DER) if leaf is not None and verdict.decision is Decision.DENY else None,
+        certificate=leaf.der if leaf is not None and verdict.decision is Decision.DENY else None,
         failing={"subject": shown_subject(failing), "fingerprintSha256": fingerprint(failing)} if failing else None,
     )

@@ -7,27 +7,24 @@ Candidates are the subject's CN and every rfc822Name of the SubjectAltName that 
 from typing import Final
 
 from cryptography import x509
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from shared.errors import IdentityMismatch, IdentityMissing, TypeCertificateRefused
+from shared.validation.certificate import Certificate
 from shared.validation.names import DeviceName
 
 _SHOWN_MAX: Final = 3  # names told in a refusal
 
 
-def candidates(cert: x509.Certificate) -> tuple[DeviceName, ...]:
+def candidates(cert: Certificate) -> tuple[DeviceName, ...]:
     """The identities *cert* carries, each once, the CN's first.
 
     A subject with more than one CN gives none from it (RFC 5280 does not say which would count); text with NUL or
     non-ASCII characters cannot match the pattern of a name, and a CN that is not text (BIT STRING) is none."""
-    common_names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    common_names = cert.subject_name.get_attributes_for_oid(NameOID.COMMON_NAME)
     texts = [str(common_names[0].value)] if len(common_names) == 1 else []
-    try:
-        san = cert.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
-    except x509.ExtensionNotFound:
-        san = None
-    if isinstance(san, x509.SubjectAlternativeName):
-        texts += san.get_values_for_type(x509.RFC822Name)
+    if cert.names is not None:
+        texts += cert.names.get_values_for_type(x509.RFC822Name)
     return tuple(dict.fromkeys(found for text in texts if (found := DeviceName.parse(text)) is not None))
 
 

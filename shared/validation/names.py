@@ -6,6 +6,7 @@ Every pattern is matched with `fullmatch`: a trailing newline is not part of a n
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from shared.errors import ClientIdInvalid
@@ -27,6 +28,7 @@ class ClientClass(StrEnum):
 
 
 CERTIFIED = (ClientClass.DEVICE, ClientClass.GATEWAY)  # the classes a certificate can speak for
+_CERTIFIED = {one.value: one for one in CERTIFIED}
 
 
 def is_org_id(text: str) -> bool:
@@ -63,7 +65,7 @@ class DeviceName:
             case [("d" | "g") as letter, type_id, device_id] if is_name(type_id) and (
                 device_id == "" or is_name(device_id)
             ):
-                return cls(ClientClass(letter), type_id, device_id)
+                return cls(_CERTIFIED[letter], type_id, device_id)
         return None
 
     @property
@@ -103,7 +105,7 @@ class ClientId:
                 case [("d" | "g") as letter, org, type_id, device_id] if (
                     is_org_id(org) and is_name(type_id) and is_name(device_id)
                 ):
-                    kind = ClientClass(letter)
+                    kind = _CERTIFIED[letter]
                     return cls(text, org, kind, DeviceName(kind, type_id, device_id))
                 case ["a", org, app] if is_org_id(org) and is_name(app):
                     return cls(text, org, ClientClass.APPLICATION, None)
@@ -129,8 +131,16 @@ class ServerName:
     @classmethod
     def parse(cls, text: str) -> "ServerName | None":
         """None where *text* is not a messaging host's name. DNS names compare without case; one root dot is dropped."""
+        return _server_name(text) if len(text) <= 256 else None  # a DNS name has 253 characters
+
+    @classmethod
+    def _taken_apart(cls, text: str) -> "ServerName | None":
         org, _, rest = text.lower().removesuffix(".").partition(".")
         messaging, _, domain = rest.partition(".")
         if is_org_id(org) and messaging == "messaging" and is_domain(domain):
             return cls(org, domain)
         return None
+
+
+# A broker names the same few hosts at every connection; what a stranger makes up is short, and soon forgotten
+_server_name = lru_cache(maxsize=1024)(ServerName._taken_apart)

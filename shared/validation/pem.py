@@ -237,6 +237,8 @@ def split(data: bytes, *, field: str = "certificate") -> list[bytes]:
     """The DER of each certificate in *data*, not parsed yet: PEM blocks, DER one after the other, or PKCS#7.
 
     Raises: NotACertificate, PrivateKeyGiven, CSRGiven: there is always one at least."""
+    if tidy := _split_tidy(data):
+        return tidy
     return _split_pem(data, field) if is_pem(data) else _split_der(data, field)
 
 
@@ -271,6 +273,34 @@ def parse(der: bytes, *, field: str = "certificate") -> x509.Certificate:
             field=field, found="The public key in the certificate cannot be read", hint="Have it issued again."
         ) from error
     return cert
+
+
+_BOUNDARY: Final = b"-----"
+_TIDY_MIN: Final = 260  # bytes of a certificate; below, a length takes fewer octets
+
+
+def _split_tidy(data: bytes) -> list[bytes]:
+    """What `_split_pem` finds in PEM as programs write it: CERTIFICATE blocks of base64, one certificate in each.
+
+    Empty where anything at all is otherwise: it is then read with patience. Devices connect with this very form."""
+    parts = data.split(_BOUNDARY)
+    if len(parts) < 5 or parts[1::4] != [b"BEGIN CERTIFICATE"] * (len(parts) // 4):
+        return []
+    if len(parts) % 4 != 1 or parts[3::4] != [b"END CERTIFICATE"] * (len(parts) // 4):
+        return []
+    found = []
+    for text in parts[2::4]:
+        try:
+            der = binascii.a2b_base64(text.translate(None, _WHITESPACE), strict_mode=True)
+        except binascii.Error:
+            return []
+        # A SEQUENCE that fills the block, its length in two octets, and a SEQUENCE first in it: no PKCS#7, no rest
+        if len(der) < _TIDY_MIN or der[:2] != b"\x30\x82" or der[4] != SEQUENCE:
+            return []
+        if int.from_bytes(der[2:4]) != len(der) - 4:
+            return []
+        found.append(der)
+    return found
 
 
 def _split_pem(data: bytes, field: str) -> list[bytes]:

@@ -138,12 +138,12 @@ def _rsa_weakness(key: rsa.RSAPublicKey) -> str | None:
         return f"RSA {bits} bits with an exponent of {e.bit_length()} bits"
     if e < EXPONENT_MIN or e % 2 == 0:
         return f"RSA {bits} bits with exponent {e}"
-    residue = n % _PRIMORIAL
+    residue = n % _RESIDUE
     if math.gcd(residue, _PRIMORIAL) != 1:
         return f"RSA {bits} bits with a small factor"
     if _is_roca(residue):
         return f"RSA {bits} bits from a faulty chip (ROCA, CVE-2017-15361)"
-    if _has_close_primes(n):
+    if _has_close_primes(n, residue):
         return f"RSA {bits} bits with two close primes (Fermat, CVE-2022-26320)"
     return None
 
@@ -166,7 +166,7 @@ def _is_roca(residue: int) -> bool:
 
     Its primes are k*M + (65537^a mod M), M a product of small primes, so modulo each of those the modulus is a power
     of 65537 (Nemec et al., "The Return of Coppersmith's Attack", CCS 2017, section 2). A good key looks so by chance
-    once in 2^28. *residue* is the modulus modulo the product of the primes to 167."""
+    once in 2^28. *residue* is the modulus modulo a multiple of the product of the primes to 167."""
     return all(residue % prime in residues for prime, residues in _ROCA_RESIDUES)
 
 
@@ -179,22 +179,25 @@ def _sieve(modulus: int) -> list[int]:
 
 _SIEVES: Final = [(modulus, _sieve(modulus)) for modulus in (64, 9, 25, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)]
 _SIEVES_PRODUCT: Final = math.prod(modulus for modulus, _ in _SIEVES)
+_RESIDUE: Final = math.lcm(_PRIMORIAL, _SIEVES_PRODUCT)  # a modulus is divided by this once
 _ROUNDS_MASK: Final = (1 << FERMAT_ROUNDS) - 1
 
 
-def _has_close_primes(n: int) -> bool:
+def _has_close_primes(n: int, residue: int) -> bool:
     """Whether Fermat's method factors *n* within 100 rounds: n = a^2 - b^2 for one of the first a above its root.
 
     The rounds are done at once: per small modulus, a bit mask tells in which of them a^2 - n can be a square at all.
-    What is left of the masks together (mostly nothing) is tried in full."""
+    What is left of the masks together (mostly nothing) is tried in full. *residue* is n modulo `_RESIDUE`."""
     root = math.isqrt(n)
     if root * root == n:
         return True
     start = root + 1
-    start_residue, n_residue = start % _SIEVES_PRODUCT, n % _SIEVES_PRODUCT
+    start_residue, n_residue = start % _SIEVES_PRODUCT, residue % _SIEVES_PRODUCT
     rounds = _ROUNDS_MASK
     for modulus, masks in _SIEVES:
         rounds &= masks[n_residue % modulus] >> (start_residue % modulus)
+        if not rounds:
+            return False
     while rounds:
         lowest = rounds & -rounds
         a = start + lowest.bit_length() - 1

@@ -8,6 +8,10 @@ whole path at a time: a store with one anchor, and the certificates in between. 
 keyCertSign, path lengths, name constraints and critical extensions. What it leaves to its caller is judged here:
 strength, the extended key usage of CAs, inactive CAs, dates, and the purpose of the leaf.
 
+Most paths are plain (`Certificate.is_plain`): of all that OpenSSL would look at, they have the signatures only, the
+rest being judged here anyway. There the signatures are verified one by one, which spares OpenSSL's own parsing. Where
+one does not hold, or a path is not plain, OpenSSL is asked.
+
 All paths are tried, the shortest first, in an order that depends on the certificates alone. If none passes, the one
 that got furthest through the steps speaks.
 
@@ -17,13 +21,11 @@ Not done here: revocation lists, certificate policies (RFC 5280, 6.1.5 (g): nobo
 import datetime as dt
 from collections import deque
 from collections.abc import Container, Iterator, Sequence
-from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Final, TypeVar
+from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes
@@ -42,8 +44,9 @@ from shared.errors import (
     WeakSignature,
     WrongKeyUsage,
 )
-from shared.validation import strength
-from shared.validation.distinguished_name import canonical, shown
+from shared.validation import certificate, strength
+from shared.validation.certificate import CLIENT, Certificate
+from shared.validation.distinguished_name import shown
 
 SENT_MAX: Final = 10  # certificates a device may send
 SENT_BYTES_MAX: Final = 64 * 1024  # all of them together, as DER
@@ -51,17 +54,9 @@ DEPTH_MAX: Final = 10  # certificates above the leaf on one path
 ATTEMPTS_MAX: Final = 64  # times OpenSSL is asked in one decision, and, separately, single signatures looked at
 STEPS_MAX: Final = 500  # paths begun in one decision
 WORK_MAX: Final = 2000  # signature checks in one decision, counted as RSA-2048: 40 ms
-KEPT_MAX: Final = 256  # CAs kept parsed by this process ...
-KEPT_BYTES_MAX: Final = (
-    4096  # ... each at most this long as DER, because devices send CAs too and memory must stay bounded
-)
 
-Path = tuple[x509.Certificate, ...]
-
-# X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name. Dates are judged here: a store that holds no time can be
-# kept and shared by threads, and dates come after the chain in the order of the steps.
-_NO_CHECK_TIME: Final = 0x200000
-_STORE_FLAGS: Final = crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME
+Path = tuple[Certificate, ...]
+"""Leaf..anchor."""
 
 _V: Final = X509VerificationCodes
 _SIGNATURE_ERRORS: Final = {
@@ -109,7 +104,6 @@ _RANK: Final = {kind: rank for rank, kind in enumerate(_ORDER)} | dict.fromkeys(
     (CertificateNotYetValid, CertificateExpired, CAExpired), _ORDER.index(CertificateNotYetValid)
 )
 
-_CLIENT: Final = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _PURPOSES: Final = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
     ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
@@ -124,10 +118,10 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 
 
 def verify(
-    leaf: x509.Certificate,
-    intermediates: Sequence[x509.Certificate],
-    anchors: Sequence[x509.Certificate],
-    inactive: Sequence[x509.Certificate],
+    leaf: Certificate,
+    intermediates: Sequence[Certificate],
+    anchors: Sequence[Certificate],
+    inactive: Sequence[Certificate],
     at: dt.datetime,
     *,
     weak: Container[str] = frozenset(),
@@ -151,13 +145,7 @@ def verify(
     if at.utcoffset() is None:
         raise ValueError("a time without a zone is nobody's time: pass an aware datetime")
     now = at.astimezone(dt.UTC).replace(microsecond=0)
-    device = _read(leaf)
-    walk = _Walk(
-        device,
-        [_sent(one) for one in intermediates],
-        [_kept(one) for one in anchors],
-        [_kept(one) for one in inactive],
-    )
+    walk = _Walk(leaf, intermediates, anchors, inactive)
     furthest: Refused | None = None
     for path in walk.paths():
         try:
@@ -166,163 +154,41 @@ def verify(
             _check_chain(path, walk)
             _check_active(path, walk)
             _check_dates(path, now)
-            _check_purpose(device)
+            _check_purpose(leaf)
         except Refused as fault:
             if furthest is None or _RANK[type(fault)] > _RANK[type(furthest)]:
                 furthest = fault
         except _OutOfAttempts:
             break
         else:
-            return tuple(one.cert for one in path)
+            return path
     raise furthest or walk.no_path()
 
 
-def parse_presented(ders: Sequence[bytes]) -> Path:
-    """What a device showed, as certificates: its leaf, then what it sent after it. *ders* is DER, the leaf first.
+def parse_presented(ders: Sequence[bytes]) -> tuple[Certificate, ...]:
+    """What a device showed: its leaf, then what it sent after it, every field read. *ders* is DER, the leaf first.
+
+    A key or signature of an unknown algorithm is readable: it is weak, which is for a later step to say.
 
     Raises: CertificateMalformed, also where nothing, more than 10 certificates or more than 64 KiB were sent."""
     if not 1 <= len(ders) <= SENT_MAX:
         raise CertificateMalformed(found=f"{len(ders)} certificates were sent, and 1 to {SENT_MAX} are taken")
     if (size := sum(map(len, ders))) > SENT_BYTES_MAX:
         raise CertificateMalformed(found=f"{size} bytes were sent, and at most {SENT_BYTES_MAX} are taken")
-    presented = []
-    for der in ders:
-        try:
-            presented.append(x509.load_der_x509_certificate(der))
-        except Exception as error:  # parsers raise many kinds; whichever it is, it cannot be read
-            raise CertificateMalformed(found=_said(error)) from error
-    for cert in presented:
-        read_whole(cert)
-    return tuple(presented)
+    leaf, *more = ders
+    return certificate.read(certificate.parse(leaf), leaf), *map(certificate.sent, more)
 
 
-def read_whole(cert: x509.Certificate) -> None:
-    """Force every field of *cert*, because cryptography parses late and raises late.
-
-    A key or signature of an unknown algorithm is readable: it is weak, which is for a later step to say.
-
-    Raises: CertificateMalformed."""
-    _read(cert)
-
-
-# --------------------------------------------------------------------------------------------------- one certificate
-
-
-_E = TypeVar("_E", bound=x509.ExtensionType)
-
-
-class _Certificate:
-    """What the walk and the checks ask of a certificate, read once. Nothing of it ever changes, so a CA's can be kept.
-
-    Compared by identity: within one decision each certificate is read into one of these (`_Walk.known`)."""
-
-    def __init__(self, cert: x509.Certificate) -> None:
-        self.cert = cert
-        self.der = cert.public_bytes(Encoding.DER)
-        self.subject_name = cert.subject
-        self.issuer = canonical(cert.issuer)
-        self.begins = cert.not_valid_before_utc
-        self.ends = cert.not_valid_after_utc
-        try:
-            self.key: object = cert.public_key()
-        except UnsupportedAlgorithm:
-            self.key = cert.public_key_algorithm_oid
-        self._extensions = {type(one.value): one.value for one in cert.extensions}
-
-    def extension(self, kind: type[_E]) -> _E | None:
-        value = self._extensions.get(kind)
-        return value if isinstance(value, kind) else None
-
-    @cached_property
-    def subject(self) -> bytes:
-        return canonical(self.subject_name)
-
-    @property
-    def is_ca(self) -> bool:
-        """BasicConstraints says so, critical or not (RFC 5280, 4.2.1.9)."""
-        constraints = self.extension(x509.BasicConstraints)
-        return constraints is not None and constraints.ca
-
-    @property
-    def is_self_issued(self) -> bool:
-        """Subject and issuer are one name (RFC 5280, 3.2)."""
-        return self.subject == self.issuer
-
-    @cached_property
-    def key_id(self) -> bytes | None:
-        """Its SubjectKeyIdentifier (RFC 5280, 4.2.1.2)."""
-        value = self.extension(x509.SubjectKeyIdentifier)
-        return value.digest if value else None
-
-    @cached_property
-    def issuer_key_id(self) -> bytes | None:
-        """The key identifier in its AuthorityKeyIdentifier (RFC 5280, 4.2.1.1)."""
-        value = self.extension(x509.AuthorityKeyIdentifier)
-        return value.key_identifier if value else None
-
-    @cached_property
-    def weakness(self) -> str | None:
-        return strength.weakness(self.key)
-
-    @cached_property
-    def signature_weakness(self) -> str | None:
-        return strength.signature_weakness(self.cert)
-
-    @cached_property
-    def public_key_info(self) -> bytes:
-        """SubjectPublicKeyInfo in one encoding, whatever encoding the certificate uses."""
-        assert isinstance(self.key, strength.PublicKey), "weak_key comes first"  # noqa: S101
-        return self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-    @cached_property
-    def openssl(self) -> crypto.X509:
-        """The same for OpenSSL. Raises: CertificateMalformed, where OpenSSL cannot read what cryptography could."""
-        try:
-            return crypto.load_certificate(crypto.FILETYPE_ASN1, self.der)
-        except crypto.Error as error:
-            raise CertificateMalformed(found=_said(error), cert=self.cert) from error
-
-    @cached_property
-    def store(self) -> crypto.X509Store:
-        """A store that trusts this certificate alone. Never changed afterwards, so threads may share it."""
-        store = crypto.X509Store()
-        store.set_flags(_STORE_FLAGS)
-        store.add_cert(self.openssl)
-        return store
-
-
-def _read(cert: x509.Certificate) -> _Certificate:
-    """Raises: CertificateMalformed."""
-    try:
-        return _Certificate(cert)
-    except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
-        raise CertificateMalformed(found=_said(error), cert=cert) from error
-
-
-# Registered CAs and what devices send with their leaf, from memory where it was seen before: a fleet's devices send the
-# same few. Never a leaf.
-_kept = lru_cache(maxsize=KEPT_MAX)(_read)
-
-
-def _sent(cert: x509.Certificate) -> _Certificate:
-    """*cert* read, and kept if it is of the size that CAs have: whoever connects decides what is sent here."""
-    small = len(cert.public_bytes(Encoding.DER)) <= KEPT_BYTES_MAX
-    return _kept(cert) if small else _read(cert)
-
-
-def _fits(cert: _Certificate, ca: _Certificate) -> bool:
+def _fits(cert: Certificate, ca: Certificate) -> bool:
     """Whether *ca* can be the issuer of *cert* by name and, where both have them, by key identifiers."""
     return cert.issuer == ca.subject and _ids_fit(cert, ca)
 
 
-def _ids_fit(cert: _Certificate, ca: _Certificate) -> bool:
+def _ids_fit(cert: Certificate, ca: Certificate) -> bool:
     return cert.issuer_key_id is None or ca.key_id is None or cert.issuer_key_id == ca.key_id
 
 
 # ------------------------------------------------------------------------------------------------------------ the walk
-
-
-_Chain = tuple[_Certificate, ...]  # leaf..anchor
 
 
 class _OutOfAttempts(Exception):
@@ -334,10 +200,10 @@ class _Walk:
 
     def __init__(
         self,
-        leaf: _Certificate,
-        intermediates: Sequence[_Certificate],
-        anchors: Sequence[_Certificate],
-        inactive: Sequence[_Certificate],
+        leaf: Certificate,
+        intermediates: Sequence[Certificate],
+        anchors: Sequence[Certificate],
+        inactive: Sequence[Certificate],
     ) -> None:
         self.leaf = leaf
         self.inactive = {one.der for one in inactive}
@@ -347,7 +213,7 @@ class _Walk:
         # An inactive CA ends a path like an anchor, so that there is a path of which to say that it is inactive
         self.ends = self.inactive | {one.der for one in anchors}
         self.known = {leaf.der: leaf}
-        self.named: dict[bytes, list[_Certificate]] = {}
+        self.named: dict[bytes, list[Certificate]] = {}
         for ca in (*anchors, *intermediates, *inactive):
             if self.known.setdefault(ca.der, ca) is ca:
                 siblings = self.named.setdefault(ca.subject, [])
@@ -358,17 +224,17 @@ class _Walk:
                 siblings.sort(key=self._preference)
         self.asked = 0
         self.work = 0
-        self.verdicts: dict[tuple[_Certificate, _Certificate], bool | None] = {}  # did the second sign the first?
-        self._dead_end: _Chain = (leaf,)
-        self._other_key: tuple[_Certificate, _Certificate] | None = None
+        self.verdicts: dict[tuple[Certificate, Certificate], bool | None] = {}  # did the second sign the first?
+        self._dead_end: Path = (leaf,)
+        self._other_key: tuple[Certificate, Certificate] | None = None
 
-    def _preference(self, ca: _Certificate) -> tuple[bool, bool, float, bytes]:
+    def _preference(self, ca: Certificate) -> tuple[bool, bool, float, bytes]:
         """Anchors first, inactive ones last, then the newest; nothing that depends on the order they came in."""
         return ca.der in self.inactive, ca.der not in self.ends, -ca.ends.timestamp(), ca.der
 
-    def paths(self) -> Iterator[_Chain]:
+    def paths(self) -> Iterator[Path]:
         """Each path once, the shortest first, none over a link whose signature is known to fail."""
-        pending: deque[_Chain] = deque([(self.leaf,)])
+        pending: deque[Path] = deque([(self.leaf,)])
         begun = 0
         while pending:
             path = pending.popleft()
@@ -399,7 +265,7 @@ class _Walk:
         top = self._dead_end[-1]  # what is missing is the issuer of the last one that was sent
         return UntrustedIssuer(issuer=shown(top.cert.issuer), cert=top.cert)
 
-    def signed(self, cert: _Certificate, ca: _Certificate) -> bool | None:
+    def signed(self, cert: Certificate, ca: Certificate) -> bool | None:
         """Whether *ca*'s key made the signature on *cert*; None where that cannot be told."""
         link = cert, ca
         if link not in self.verdicts:
@@ -415,7 +281,7 @@ class _Walk:
                 self.verdicts[link] = True
         return self.verdicts[link]
 
-    def afford(self, path: _Chain) -> None:
+    def afford(self, path: Path) -> None:
         """Count what the signatures on *path* cost: with large keys, 64 long paths would take half a second.
 
         Raises: _OutOfAttempts."""
@@ -423,7 +289,7 @@ class _Walk:
         if self.work > WORK_MAX:
             raise _OutOfAttempts
 
-    def ask(self, path: _Chain) -> crypto.X509StoreContextError | None:
+    def ask(self, path: Path) -> crypto.X509StoreContextError | None:
         """OpenSSL's objection to *path*, or None."""
         if self.asked >= ATTEMPTS_MAX:
             raise _OutOfAttempts
@@ -455,7 +321,7 @@ def _empty_error_queue() -> None:
 # ------------------------------------------------------------------------------------------------- step 6: the chain
 
 
-def _check_keys(path: _Chain, weak: Container[str]) -> None:
+def _check_keys(path: Path, weak: Container[str]) -> None:
     """First of all, because OpenSSL would spend seconds on a key of absurd size. Raises: WeakKey."""
     for one in path:
         found = one.weakness or strength.listed(one.key, weak)
@@ -463,7 +329,7 @@ def _check_keys(path: _Chain, weak: Container[str]) -> None:
             raise WeakKey(found=found, cert=one.cert)
 
 
-def _check_chain(path: _Chain, walk: _Walk) -> None:
+def _check_chain(path: Path, walk: _Walk) -> None:
     """Signatures, and whether each CA may sign what stands below it.
 
     The signature comes first in what is said: a link that was never signed has no rules to break. It is looked at only
@@ -475,7 +341,8 @@ def _check_chain(path: _Chain, walk: _Walk) -> None:
             if one.signature_weakness is not None:
                 raise WeakSignature(found=one.signature_weakness, cert=one.cert)
         _check_cas(path)
-        _check_with_openssl(path, walk)
+        if not _is_plainly_signed(path):
+            _check_with_openssl(path, walk)
     except (WeakSignature, ChainInvalid):
         for cert, ca in pairwise(path):
             if walk.signed(cert, ca) is False:
@@ -483,27 +350,33 @@ def _check_chain(path: _Chain, walk: _Walk) -> None:
         raise
 
 
-def _check_cas(path: _Chain) -> None:
+def _check_cas(path: Path) -> None:
     """Each certificate above the leaf is a CA that may sign device certificates, this deep (RFC 5280, 6.1.4 (k)-(n)).
 
     OpenSSL alone takes X.509 v1 and keyCertSign without BasicConstraints for a CA. Raises: ChainInvalid."""
     below = 0  # CAs between this one and the leaf; self-issued ones do not count (6.1.4 (l))
     for ca in path[1:] or path:
-        constraints, usage = ca.extension(x509.BasicConstraints), ca.extension(x509.KeyUsage)
+        constraints, usage, purposes = ca.constraints, ca.usage, ca.purposes
         if constraints is None or not constraints.ca:
             raise _may_not_sign(ca, "it is not a CA certificate (BasicConstraints CA:TRUE)")
         if usage is not None and not usage.key_cert_sign:
             raise _may_not_sign(ca, "its KeyUsage lacks keyCertSign")
         if constraints.path_length is not None and below > constraints.path_length:
             raise _may_not_sign(ca, f"its path length allows {constraints.path_length} CAs below it, here are {below}")
-        purposes = ca.extension(x509.ExtendedKeyUsage)
-        if purposes is not None and not _CLIENT & set(purposes):
+        if purposes is not None and CLIENT.isdisjoint(purposes):
             # Not in RFC 5280, which leaves it open; browsers and the CA/Browser Forum (7.1.2.10.6) read it as a limit
             raise _may_not_sign(ca, f"its ExtendedKeyUsage is {_named(purposes)}, without clientAuth")
         below += not ca.is_self_issued
 
 
-def _check_with_openssl(path: _Chain, walk: _Walk) -> None:
+def _is_plainly_signed(path: Path) -> bool:
+    """Whether *path* is plain throughout and each certificate below the anchor is signed by the one above.
+
+    False says nothing yet: OpenSSL then judges the path, and has the words for what is wrong."""
+    return all(one.is_plain for one in path) and all(cert.is_signed_by(ca) for cert, ca in pairwise(path))
+
+
+def _check_with_openssl(path: Path, walk: _Walk) -> None:
     """Have OpenSSL judge *path*, in pieces where it would read the whole as another path than this.
 
     Raises: SignatureInvalid, ChainInvalid, UntrustedIssuer, CertificateMalformed."""
@@ -517,13 +390,13 @@ def _check_with_openssl(path: _Chain, walk: _Walk) -> None:
             raise _refusal(objection, piece, walk)
     # OpenSSL holds each name constraint against the names in the same piece; the lowest piece has all below its top
     for ca in path[len(pieces[0]) :]:
-        if ca.extension(x509.NameConstraints) is not None:
+        if ca.has_name_constraints:
             raise _may_not_sign(
                 ca, "its name constraints cannot be followed past CAs of one name without key identifiers"
             )
 
 
-def _pieces(path: _Chain) -> list[_Chain]:
+def _pieces(path: Path) -> list[Path]:
     """*path* cut into pieces that OpenSSL can only read one way, from the leaf up; mostly one.
 
     A piece begins with the last certificate of the piece below, or with its issuer."""
@@ -535,7 +408,7 @@ def _pieces(path: _Chain) -> list[_Chain]:
     return [path[:size], *_pieces(path[max(size - 1, 1) :])]
 
 
-def _is_plain(path: _Chain) -> bool:
+def _is_plain(path: Path) -> bool:
     """Whether OpenSSL, given *path*, cannot read it as another.
 
     It would where the anchor could also have issued a certificate further down (it tries the anchor first), and where a
@@ -545,7 +418,7 @@ def _is_plain(path: _Chain) -> bool:
     return not any(_fits(one, anchor) for one in path[:-2]) and not any(_fits(one, one) for one in path[:-1])
 
 
-def _refusal(objection: crypto.X509StoreContextError, path: _Chain, walk: _Walk) -> Refused:
+def _refusal(objection: crypto.X509StoreContextError, path: Path, walk: _Walk) -> Refused:
     """OpenSSL's error number as one of ours."""
     number, depth, words = objection.errors
     depth = min(max(depth, 0), len(path) - 1)
@@ -576,9 +449,9 @@ def _refusal(objection: crypto.X509StoreContextError, path: _Chain, walk: _Walk)
     return _may_not_sign(one, f"it {issue}")
 
 
-def _constraining(path: _Chain, depth: int) -> _Certificate:
+def _constraining(path: Path, depth: int) -> Certificate:
     """The nearest CA with name constraints above *depth* (RFC 5280, 4.2.1.10)."""
-    above = (ca for ca in path[depth + 1 :] if ca.extension(x509.NameConstraints) is not None)
+    above = (ca for ca in path[depth + 1 :] if ca.has_name_constraints)
     return next(above, path[-1])
 
 
@@ -592,17 +465,17 @@ def _unknown_critical(cert: x509.Certificate) -> str:
     return ", ".join(read or unknown)
 
 
-def _may_not_sign(ca: _Certificate, limit: str, *, at_fault: _Certificate | None = None) -> ChainInvalid:
+def _may_not_sign(ca: Certificate, limit: str, *, at_fault: Certificate | None = None) -> ChainInvalid:
     return ChainInvalid(subject=shown(ca.cert.subject), limit=limit, cert=(at_fault or ca).cert)
 
 
-def _not_signed(one: _Certificate) -> SignatureInvalid:
+def _not_signed(one: Certificate) -> SignatureInvalid:
     return SignatureInvalid(issuer=shown(one.cert.issuer), cert=one.cert)
 
 
-def _check_active(path: _Chain, walk: _Walk) -> None:
+def _check_active(path: Path, walk: _Walk) -> None:
     """No inactive CA stands on *path*, nor another certificate of its subject and key. Raises: CAInactive."""
-    for one in path:
+    for one in path if walk.inactive else ():
         if one.subject in walk.inactive_subjects and (one.subject, one.public_key_info) in walk.inactive_keys:
             raise CAInactive(subject=shown(one.cert.subject), when="", cert=one.cert)
 
@@ -610,7 +483,7 @@ def _check_active(path: _Chain, walk: _Walk) -> None:
 # ------------------------------------------------------------------------------------- step 7: dates, step 8: purpose
 
 
-def _check_dates(path: _Chain, now: dt.datetime) -> None:
+def _check_dates(path: Path, now: dt.datetime) -> None:
     """*now* is inside every certificate's validity, both ends included (RFC 5280, 4.1.2.5). The leaf speaks first.
 
     Raises: CertificateExpired for the leaf, CAExpired for a CA, CertificateNotYetValid for either."""
@@ -625,15 +498,15 @@ def _check_dates(path: _Chain, now: dt.datetime) -> None:
             raise CAExpired(subject=shown(ca.cert.subject), time=_time(ca.ends), cert=ca.cert)
 
 
-def _check_purpose(leaf: _Certificate) -> None:
+def _check_purpose(leaf: Certificate) -> None:
     """The leaf may be a TLS client (RFC 5280, 4.2.1.3, 4.2.1.12; RFC 5246, 7.4.6). What it does not say, it allows.
 
     Raises: WrongKeyUsage."""
     wanted = "client certificate (clientAuth, digitalSignature)"
-    purposes, usage = leaf.extension(x509.ExtendedKeyUsage), leaf.extension(x509.KeyUsage)
+    purposes, usage = leaf.purposes, leaf.usage
     if leaf.is_ca:
         raise WrongKeyUsage(found="A CA", wanted=wanted, cert=leaf.cert)
-    if purposes is not None and not _CLIENT & set(purposes):
+    if purposes is not None and CLIENT.isdisjoint(purposes):
         raise WrongKeyUsage(found=f"Made for {_named(purposes)}", wanted=wanted, cert=leaf.cert)
     if usage is not None and not usage.digital_signature:
         raise WrongKeyUsage(found="Lacks digitalSignature", wanted=wanted, cert=leaf.cert)
@@ -650,9 +523,3 @@ def _named(purposes: x509.ExtendedKeyUsage) -> str:
 def _time(moment: dt.datetime) -> str:
     """ "16 Dec 2026, 09:30 UTC", in every locale."""
     return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}, {moment:%H:%M} UTC"
-
-
-def _said(error: Exception) -> str:
-    """A parser's words on one line, at most 200 characters."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return "".join(one if one.isprintable() else "?" for one in words)[:200].rstrip(".")

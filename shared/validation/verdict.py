@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from shared import errors
 from shared.validation import distinguished_name, identity, pem, trust
+from shared.validation.certificate import Certificate
 from shared.validation.names import ClientId, DeviceName, ServerName, messaging_host
 from shared.validation.policy import Decision, Level, Policy, Shown, needs_tls, outcome
 from shared.validation.validity import shown_time
@@ -79,7 +80,7 @@ class Presented:
 
     server_name: str | None
     client_id: ClientId | errors.ClientIdInvalid | None
-    chain: tuple[x509.Certificate, ...] | errors.CertificateMalformed  # leaf first; empty: no certificate
+    chain: tuple[Certificate, ...] | errors.CertificateMalformed  # leaf first; empty: no certificate
     tls: bool
 
     @classmethod
@@ -103,7 +104,7 @@ class Presented:
                 name = ClientId.parse(client_id)
             except errors.ClientIdInvalid as refusal:
                 name = refusal
-        sent: tuple[x509.Certificate, ...] | errors.CertificateMalformed = ()
+        sent: tuple[Certificate, ...] | errors.CertificateMalformed = ()
         if certificate and tls:  # without TLS nothing proves that the client has the key
             try:
                 sent = _read(certificate, chain)
@@ -112,7 +113,7 @@ class Presented:
         return cls(server_name or None, name, sent, tls)
 
     @cached_property
-    def certificates(self) -> tuple[x509.Certificate, ...]:
+    def certificates(self) -> tuple[Certificate, ...]:
         """What was sent, leaf first; empty where there is none, or it cannot be read."""
         return self.chain if isinstance(self.chain, tuple) else ()
 
@@ -121,7 +122,12 @@ class Presented:
         """The identities the leaf carries."""
         return identity.candidates(self.certificates[0]) if self.certificates else ()
 
-    @property
+    @cached_property
+    def server(self) -> ServerName | None:
+        """The server name taken apart; None where there is none, or it is no messaging host's."""
+        return None if self.server_name is None else ServerName.parse(self.server_name)
+
+    @cached_property
     def device(self) -> DeviceName | None:
         """The device this is about: the client ID's, else the single one the certificate names."""
         if isinstance(self.client_id, ClientId):
@@ -129,7 +135,7 @@ class Presented:
         return identity.single(self.identities)
 
 
-def _read(leaf: bytes, more: bytes) -> tuple[x509.Certificate, ...]:
+def _read(leaf: bytes, more: bytes) -> tuple[Certificate, ...]:
     """Leaf and what follows it, every field read. Raises: CertificateMalformed."""
     size = len(leaf) + len(more)
     if size > CERTIFICATES_BYTES:
@@ -169,10 +175,14 @@ class Anchor:
     """A registered CA."""
 
     id: str
-    cert: x509.Certificate
+    certificate: Certificate
     active: bool
     denied_at: datetime | None = None
     deactivated_at: datetime | None = None
+
+    @property
+    def cert(self) -> x509.Certificate:
+        return self.certificate.cert
 
 
 @dataclass(frozen=True)
@@ -206,8 +216,7 @@ class OrgFacts:
 def asked_org(presented: Presented, asker: Asker) -> str | None:
     """The org a question is about: the server name's, else the client ID's, else the caller's key's (step 1)."""
     if _sni_counts(presented, asker) and presented.server_name is not None:
-        name = ServerName.parse(presented.server_name)
-        return None if name is None else name.org_id
+        return None if presented.server is None else presented.server.org_id
     if isinstance(presented.client_id, ClientId):
         return presented.client_id.org_id
     return asker.org_id
@@ -228,10 +237,10 @@ class Questions:
 def questions(presented: Presented) -> Questions:
     """Everything needed is known from what was sent, so one batched read answers it."""
     names, denials = set(), set()
-    for cert in presented.certificates:
-        issuer = distinguished_name.digest(cert.issuer)
-        names.add(issuer[:16])
-        denials |= {fingerprint_id(cert), issuer_serial_id(issuer, cert.serial_number)}
+    for one in presented.certificates:
+        names.add(one.issuer_digest[:16])
+        denials.add(f"f-{one.fingerprint}")
+        denials.add(issuer_serial_id(one.issuer_digest, one.cert.serial_number))
     if (device := presented.device) is not None:
         denials.add(identity_id(device))
     return Questions(tuple(sorted(names)), tuple(sorted(denials)))
@@ -329,14 +338,16 @@ def judge(
     platform_domain: str,
     at: datetime,
     weak: Container[str] = frozenset(),
+    explain: bool = True,
 ) -> Verdict:
     """Run the ten steps in order; the first failure is the answer.
 
     Args:
         facts: of the org that `asked_org` names; None where it does not exist.
         at: now, aware.
-        weak: ids of keys known to be weak (`shared.validation.strength`)."""
-    return _Judgement(presented, asker, facts, platform_domain, at, weak).verdict()
+        weak: ids of keys known to be weak (`shared.validation.strength`).
+        explain: whether the verdict tells its steps, which take as long to put into words as to run."""
+    return _Judgement(presented, asker, facts, platform_domain, at, weak, explain).verdict()
 
 
 class _Judgement:
@@ -350,6 +361,7 @@ class _Judgement:
         platform_domain: str,
         at: datetime,
         weak: Container[str],
+        explain: bool,
     ) -> None:
         self._presented = presented
         self._asker = asker
@@ -357,6 +369,7 @@ class _Judgement:
         self._domain = platform_domain
         self._at = at
         self._weak = weak
+        self._explain = explain
         self._passed: list[Step] = []
         self._level = Level.CERTIFICATE
         self._path: trust.Path = ()
@@ -393,7 +406,7 @@ class _Judgement:
             )
         counts = _sni_counts(presented, asker)
         if counts and presented.server_name is not None:
-            name = ServerName.parse(presented.server_name)
+            name = presented.server
             if name is None:
                 raise errors.SNIUnknown(name=presented.server_name[:256], host=self._own_host())
             if name.domain != self._domain and (self._known is None or name.domain not in self._known.custom_domains):
@@ -404,7 +417,8 @@ class _Judgement:
             raise errors.OrgSuspended
         if counts and presented.server_name is None and self._known.requires_sni:
             raise errors.SNIMissing(host=self._host(org_id))
-        self._pass(1, presented.server_name if counts else None, self._host(org_id))
+        if self._explain:
+            self._pass(1, presented.server_name if counts else None, self._host(org_id))
 
     def _client_id(self) -> None:
         """Step 2: the client ID speaks of that org (whether the caller's key may, step 1 has asked)."""
@@ -453,7 +467,7 @@ class _Judgement:
 
     def _chain_dates_use(self) -> None:
         """Steps 6 to 9: any path that passes is enough, so another is looked for around denied certificates."""
-        denied: set[x509.Certificate] = set()
+        denied: set[bytes] = set()
         refusal: errors.CertificateRevoked | None = None
         for _ in range(_DENIED_PATHS):
             try:
@@ -466,29 +480,31 @@ class _Judgement:
                 self._not_denied(path)
             except errors.CertificateRevoked as found:
                 refusal = refusal or found
-                if found.cert is None or found.cert == path[0]:
+                at_fault = next((one for one in path[1:] if one.cert is found.cert), None)
+                if at_fault is None:  # the leaf itself, or whom it names
                     break
-                denied.add(found.cert)
+                denied.add(at_fault.der)
                 continue
             self._path = path
-            anchor = distinguished_name.shown(path[-1].subject)
-            self._pass(6, f"a path of {len(path)} certificates", f"a path to a CA of this org: {anchor}")
-            self._pass(7, f"valid until {shown_time(_end(path))}", shown_time(self._at))
-            self._pass(8, "may be a TLS client", "clientAuth, digitalSignature where named")
-            self._pass(9, "not on the deny list", None)
+            if self._explain:
+                anchor = distinguished_name.shown(path[-1].subject_name)
+                self._pass(6, f"a path of {len(path)} certificates", f"a path to a CA of this org: {anchor}")
+                self._pass(7, f"valid until {shown_time(_end(path))}", shown_time(self._at))
+                self._pass(8, "may be a TLS client", "clientAuth, digitalSignature where named")
+                self._pass(9, "not on the deny list", None)
             return
         assert refusal is not None  # noqa: S101 - the loop ends early only with one
         raise refusal
 
-    def _verified(self, without: Collection[x509.Certificate]) -> trust.Path:
+    def _verified(self, without: Collection[bytes]) -> trust.Path:
         leaf, *sent = self._presented.certificates
         anchors = self._facts.anchors
         try:
             return trust.verify(
                 leaf,
-                [cert for cert in sent if cert not in without],
-                [one.cert for one in anchors if one.active and one.cert not in without],
-                [one.cert for one in anchors if not one.active],
+                [one for one in sent if one.der not in without],
+                [one.certificate for one in anchors if one.active and one.certificate.der not in without],
+                [one.certificate for one in anchors if not one.active],
                 self._at,
                 weak=self._weak,
             )
@@ -504,15 +520,15 @@ class _Judgement:
 
     def _not_denied(self, path: trust.Path) -> None:
         """Step 9: no certificate on the path, the CA included. A serial counts for the CA that issued it only."""
-        for number, cert in enumerate(path if self._facts.denied else ()):
-            self._check_denied(fingerprint_id(cert), cert)
+        for number, one in enumerate(path if self._facts.denied else ()):
+            self._check_denied(f"f-{one.fingerprint}", one.cert)
             issuer = path[number + 1] if number + 1 < len(path) else None
-            for entry in self._facts.denied.get(serial_id(cert), ()):
-                if issuer is not None and entry.issuer_key_hash == key_hash(issuer):
-                    raise errors.CertificateRevoked(cert=cert, time=shown_time(entry.since))
+            for entry in self._facts.denied.get(issuer_serial_id(one.issuer_digest, one.cert.serial_number), ()):
+                if issuer is not None and entry.issuer_key_hash == key_hash(issuer.cert):
+                    raise errors.CertificateRevoked(cert=one.cert, time=shown_time(entry.since))
         anchor = self._anchor(path)
         if anchor is not None and anchor.denied_at is not None:
-            raise errors.CertificateRevoked(cert=anchor.cert, time=shown_time(anchor.denied_at))
+            raise errors.CertificateRevoked(cert=path[-1].cert, time=shown_time(anchor.denied_at))
         device = self._presented.device
         if device is not None:
             self._check_denied(identity_id(device), None)
@@ -526,7 +542,7 @@ class _Judgement:
         client = self._presented.client_id
         expected = client.device if isinstance(client, ClientId) else None
         self._identity = identity.match(
-            self._presented.certificates[0],
+            self._presented.certificates[0].cert,
             self._presented.identities,
             expected,
             type_certificates=self._facts.type_certificates,
@@ -584,15 +600,20 @@ class _Judgement:
         return self._known
 
     def _pass(self, number: int, found: str | None, expected: str | None) -> None:
+        if not self._explain:
+            return
         self._passed.append(Step(number, STEPS[number - 1], "passed", found, expected))
 
     def _every_step(self, failed: Step | None = None) -> tuple[Step, ...]:
+        if not self._explain:
+            return ()
         reached = [*self._passed, failed] if failed else self._passed
         rest = (Step(number, STEPS[number - 1], "not reached") for number in range(len(reached) + 1, len(STEPS) + 1))
         return (*reached, *rest)
 
     def _anchor(self, path: trust.Path) -> Anchor | None:
-        return next((one for one in self._facts.anchors if path and one.active and one.cert == path[-1]), None)
+        anchors = self._facts.anchors if path else ()
+        return next((one for one in anchors if one.active and one.certificate.der == path[-1].der), None)
 
     def _own_org(self) -> str | None:
         known = self._known.org_id if self._known else None
@@ -618,4 +639,4 @@ def _is_same_ca(one: x509.Certificate, other: x509.Certificate | None) -> bool:
 
 def _end(path: trust.Path) -> datetime:
     """When the first certificate of the path ends: a session must not outlive it."""
-    return min(cert.not_valid_after_utc for cert in path)
+    return min(one.ends for one in path)

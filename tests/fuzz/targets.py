@@ -26,6 +26,7 @@ from shared.errors import PassphraseRequired, TrustError, every_error
 from shared.ports import FoundObject, UploadedObject
 from shared.usecases.on_upload import ForeignBucket, on_upload
 from shared.validation import ca, csr, distinguished_name, key_files, pem, server_cert, verdict
+from shared.validation.certificate import registered
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
 from tests import bounds
@@ -173,6 +174,7 @@ def _csr_answer() -> Iterator[Run]:
 
 
 def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
+    cas = [(ca.ca_id(one), registered(one.public_bytes(Encoding.DER))) for one in anchors]
     return verdict.OrgFacts(
         world.ORG,
         suspended=False,
@@ -180,7 +182,7 @@ def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
         custom_domains=(),
         type_certificates=False,
         policy=Policy(),
-        anchors=[verdict.Anchor(ca.ca_id(one), one, active=True) for one in anchors],
+        anchors=[verdict.Anchor(ca_id, one, active=True) for ca_id, one in cas],
     )
 
 
@@ -192,7 +194,7 @@ def _judged(leaf: bytes, facts: verdict.OrgFacts) -> None:
     f"{found.reason} {found.mend}".encode()
     if found.decision is not Decision.DENY:
         assert found.decision is Decision.ALLOW
-        assert world.DEVICE in _identities(presented.certificates[0])
+        assert world.DEVICE in _identities(presented.certificates[0].cert)
 
 
 def _identities(leaf: x509.Certificate) -> list[str]:

@@ -585,6 +585,14 @@ def test_an_extension_with_the_wrong_content(ask: Ask, oid: str, value: bytes, c
     )
 
 
+def test_a_key_identifier_that_is_critical(ask: Ask) -> None:
+    """RFC 5280, 4.2.1.1 and 4.2.1.2: it must not be. OpenSSL does not know it then, so nobody here takes it."""
+    ask.trusts(ROOT)
+    own, above = extension("2.5.29.14", octets(b"x"), critical=True), seq(der(0x80, b"x"))
+    assert ask.refused(made(extensions=[own])) == "chain_invalid"
+    assert ask.refused(made(extensions=[extension("2.5.29.35", above, critical=True)])) == "chain_invalid"
+
+
 @pytest.mark.parametrize(
     "serial", [der(2, b"\xff" * 20), der(2, b"\x7f" * 5000), der(2, b"\0"), der(2, b""), der(2, b"\x80")]
 )

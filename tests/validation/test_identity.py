@@ -5,6 +5,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from shared.errors import IdentityMismatch, IdentityMissing, TypeCertificateRefused
+from shared.validation.certificate import read
 from shared.validation.identity import candidates, match
 from shared.validation.names import DeviceName
 from tests import certs
@@ -13,12 +14,12 @@ ROOT = certs.ca()
 
 
 def names(issued: certs.Issued) -> list[str]:
-    return [str(one) for one in candidates(issued.cert)]
+    return [str(one) for one in candidates(read(issued.cert))]
 
 
 def matched(issued: certs.Issued, expected: str | None, *, type_certificates: bool = False) -> str:
     wanted = DeviceName.parse(expected) if expected else None
-    return str(match(issued.cert, candidates(issued.cert), wanted, type_certificates=type_certificates))
+    return str(match(issued.cert, candidates(read(issued.cert)), wanted, type_certificates=type_certificates))
 
 
 def test_cn_and_every_email_are_candidates_and_nothing_else_is() -> None:

@@ -14,7 +14,8 @@ from OpenSSL import crypto
 
 from shared import errors
 from shared.errors import Refused
-from shared.validation import strength, trust
+from shared.validation import certificate, strength, trust
+from shared.validation.certificate import Certificate, read
 from tests import certs
 from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
 
@@ -30,8 +31,8 @@ def believed(
     at: dt.datetime = NOON,
 ) -> list[x509.Certificate]:
     """The path, or the refusal raised."""
-    path = trust.verify(leaf.cert, _certs(sent), _certs(anchors), _certs(inactive), at)
-    return list(path)
+    path = trust.verify(read(leaf.cert), _sent(sent), _registered(anchors), _registered(inactive), at)
+    return [one.cert for one in path]
 
 
 def refused(
@@ -44,12 +45,22 @@ def refused(
 ) -> Refused:
     """The refusal; every fact its sentence names is given."""
     with pytest.raises(Refused) as refusal:
-        trust.verify(leaf.cert, _certs(sent), _certs(anchors), _certs(inactive), at, weak=frozenset(weak))
+        trust.verify(
+            read(leaf.cert), _sent(sent), _registered(anchors), _registered(inactive), at, weak=frozenset(weak)
+        )
     return refusal.value
 
 
 def _certs(issued: Iterable[Issued]) -> list[x509.Certificate]:
     return [one.cert for one in issued]
+
+
+def _sent(issued: Iterable[Issued]) -> list[Certificate]:
+    return [certificate.sent(one.der) for one in issued]
+
+
+def _registered(issued: Iterable[Issued]) -> list[Certificate]:
+    return [certificate.registered(one.der) for one in issued]
 
 
 def path_of(*issued: Issued) -> list[x509.Certificate]:
@@ -85,6 +96,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(crypto, "X509StoreContext", Counted)
     return calls
+
+
+@pytest.fixture
+def never_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every path is OpenSSL's to judge."""
+    monkeypatch.setattr(trust, "_is_plainly_signed", lambda path: False)
 
 
 ROOT = certs.ca("Root", private=K("P-256", 1))
@@ -173,7 +190,7 @@ def test_basic_constraints_need_not_be_critical_nor_key_usage_there(
 
 
 def test_presented_certificates_are_read() -> None:
-    assert list(trust.parse_presented([LEAF.der, INTER.der])) == path_of(LEAF, INTER)
+    assert [one.cert for one in trust.parse_presented([LEAF.der, INTER.der])] == path_of(LEAF, INTER)
 
 
 @pytest.mark.parametrize(
@@ -211,18 +228,17 @@ def test_a_field_that_cannot_be_read_is_malformed(oid: str, content: bytes) -> N
     bad = with_extension(oid, content)
     for refusal in (refused(bad, [ROOT]), refused(LEAF, [ROOT], sent=[INTER, bad])):
         assert isinstance(refusal, errors.CertificateMalformed)
-        assert refusal.cert is bad.cert
+        assert refusal.cert == bad.cert
         assert refusal.facts["found"]
     with pytest.raises(errors.CertificateMalformed):
-        trust.read_whole(bad.cert)
-    trust.read_whole(LEAF.cert)
+        read(bad.cert)
 
 
 def test_what_only_openssl_cannot_read_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise crypto.Error([("asn1", "", "bad")])
 
-    leaf = certs.leaf("d:thermo:42", ROOT)
+    leaf = with_extension("1.2.3.4.5", b"\x05\x00")  # so that OpenSSL is asked
     assert believed(leaf, [ROOT])
     monkeypatch.setattr(crypto, "load_certificate", fails)
     refusal = refused(leaf, [ROOT])
@@ -233,7 +249,7 @@ def test_what_only_openssl_cannot_read_is_malformed(monkeypatch: pytest.MonkeyPa
 def test_a_naive_time_is_a_mistake_of_the_caller() -> None:
     """A naive time would be read as local time."""
     with pytest.raises(ValueError, match="aware"):
-        trust.verify(LEAF.cert, [], [INTER.cert], [], NOON.replace(tzinfo=None))
+        trust.verify(read(LEAF.cert), [], _registered([INTER]), [], NOON.replace(tzinfo=None))
 
 
 # --------------------------------------------------------------------------------------------------- step 6: the chain
@@ -451,9 +467,8 @@ def test_a_key_of_unknown_kind_is_weak_not_malformed() -> None:
     leaf = certs.leaf("d:thermo:42", ROOT)
     curve, odd = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
     strange = x509.load_der_x509_certificate(leaf.der.replace(curve, odd))
-    trust.read_whole(strange)
     with pytest.raises(errors.WeakKey) as refusal:
-        trust.verify(strange, [], [ROOT.cert], [], NOON)
+        trust.verify(read(strange), [], _registered([ROOT]), [], NOON)
     assert refusal.value.facts["found"] == "A key of algorithm 1.2.840.10045.2.9"
 
 
@@ -621,7 +636,8 @@ def answers(leaf: Issued, anchors: Sequence[Issued], sent: Sequence[Issued], **m
     for registered in itertools.permutations(anchors):
         for order in itertools.permutations(sent):
             try:
-                given.add(trust.verify(leaf.cert, _certs(order), _certs(registered), [], more.get("at", NOON)))
+                path = trust.verify(read(leaf.cert), _sent(order), _registered(registered), [], more.get("at", NOON))
+                given.add(tuple(one.cert for one in path))
             except Refused as refusal:
                 given.add((type(refusal), refusal.cert, str(refusal)))
     return given
@@ -788,6 +804,7 @@ def test_a_link_that_fails_is_tried_once(asked: list[int]) -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.usefixtures("never_plain")
 def test_a_chain_among_many_strangers_costs_one_question(asked: list[int]) -> None:
     strangers = [certs.ca(f"S {n}", private=K("P-256", 200)) for n in range(100)]
     assert believed(LEAF, [ROOT], sent=[*strangers, INTER]) == path_of(LEAF, INTER, ROOT)
@@ -836,7 +853,8 @@ def test_an_absurd_key_is_refused_before_openssl_sees_it(asked: list[int]) -> No
 
 def test_what_is_kept_is_bounded() -> None:
     """A leaf is never kept; nor is what a device sends, if it is longer than CAs are."""
-    trust._kept.cache_clear()
+    certificate._sent.cache_clear()
+    certificate._registered.cache_clear()
     long = certs.ca(
         "Long",
         ROOT,
@@ -846,8 +864,10 @@ def test_what_is_kept_is_bounded() -> None:
     leaf = certs.leaf("d:thermo:42", long)
     for _ in range(3):
         assert believed(leaf, [ROOT], sent=[long])
-    assert trust._kept.cache_info().currsize == 1
-    assert trust._kept.cache_info().maxsize == trust.KEPT_MAX
+    assert certificate._sent.cache_info().currsize == 0
+    assert certificate._registered.cache_info().currsize == 1
+    assert certificate._sent.cache_info().maxsize == certificate.SENT_MAX
+    assert certificate._registered.cache_info().maxsize == certificate.REGISTERED_MAX
 
 
 def test_a_refusal_leaves_nothing_in_openssls_error_queue() -> None:
@@ -869,7 +889,7 @@ def flipped(der: bytes, random_: random.Random) -> bytes:
 
 def decided(ders: Sequence[bytes], root: Issued) -> trust.Path:
     leaf, *sent = trust.parse_presented(ders)
-    return trust.verify(leaf, sent, [root.cert], [], NOON)
+    return trust.verify(leaf, sent, _registered([root]), [], NOON)
 
 
 @pytest.mark.filterwarnings("ignore")  # odd serials and lengths are cryptography's warnings, not our answers
@@ -895,7 +915,8 @@ def test_a_changed_certificate_is_refused_and_nothing_else(seed: int) -> None:
 
 def test_eight_threads_give_no_wrong_answer() -> None:
     """Stores and CAs are shared; answers are not."""
-    trust._kept.cache_clear()
+    certificate._sent.cache_clear()
+    certificate._registered.cache_clear()
     generations = [certs.ca("Acme CA", private=K("P-256", 20 + n)) for n in range(4)]
     leaves = [certs.leaf(f"d:thermo:{n}", generations[n % 4]) for n in range(8)]
     bad = certs.leaf("d:thermo:9", certs.ca("Acme CA", private=K("P-256", 29)))

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from shared import errors
 from shared.errors import Refused
 from shared.validation import trust
+from shared.validation.certificate import Certificate
 from tests.openssl import OpenSSL
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(hours=1)  # openssl dates from now on
@@ -59,7 +60,7 @@ class Workshop:
         self.run(f"x509 -req -in {name}.csr -CA {by}.pem -CAkey {by}.key -out {name}.pem {options} {extra}")
         return name
 
-    def cert(self, name: str) -> x509.Certificate:
+    def cert(self, name: str) -> Certificate:
         """Through DER, as a broker hands it on."""
         (cert,) = trust.parse_presented([self.load(name).public_bytes(Encoding.DER)])
         return cert
@@ -73,7 +74,7 @@ class Workshop:
             self.cert(leaf), [self.cert(one) for one in sent], [self.cert(one) for one in anchors], [], at
         )
         files = {self.load(one): one for one in (leaf, *anchors, *sent)}
-        return [files[cert] for cert in path]
+        return [files[one.cert] for one in path]
 
     def refused(
         self, leaf: str, anchors: Sequence[str], sent: Sequence[str] = (), at: dt.datetime = NOW
@@ -114,7 +115,7 @@ def test_family_b_version_1_leaves(rsa: Workshop) -> None:
     """`x509 -req` without an extension file makes X.509 v1: no extension at all (RFC 5280, 4.1.2.1)."""
     rsa.root("root", "/CN=Acme Root")
     rsa.signed("device", f"/CN={DEVICE}", "root")
-    assert rsa.cert("device").version is x509.Version.v1
+    assert rsa.load("device").version is x509.Version.v1
     assert rsa.believed("device", ["root"]) == ["device", "root"]
 
 
@@ -133,7 +134,7 @@ def test_family_c_p256_with_email_identities_and_one_serial_for_all(ec: Workshop
     ec.signed("device", "/CN=Sample Cert", "inter", f"{mail}\n", options=every)
     ec.signed("uri", "/CN=Sample Cert", "inter", f"{mail},URI:urn:acme:42\n", options=every)
     for leaf in ("device", "uri"):
-        assert ec.cert(leaf).serial_number == 0x0111111111
+        assert ec.load(leaf).serial_number == 0x0111111111
         assert ec.believed(leaf, ["inter"]) == [leaf, "inter"]
         assert ec.believed(leaf, ["root"], sent=["inter"]) == [leaf, "inter", "root"]
 
@@ -326,4 +327,4 @@ def test_an_inactive_ca_in_the_middle(ec: Workshop) -> None:
     for sent in ([], [inter]):
         with pytest.raises(errors.CAInactive) as refusal:
             trust.verify(leaf, sent, [root], [inter], NOW)
-        assert refusal.value.cert == inter
+        assert refusal.value.cert == inter.cert

@@ -1,0 +1,170 @@
+"""What is measured upon: a fleet's certificates as its makers issue them, and an organization that trusts them."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from shared.composition import App, build
+from shared.config import Settings, SQLite
+from shared.records import Role
+from shared.usecases.callers import Caller, Credentials, Member
+from shared.usecases.orgs import create_key, create_org
+from shared.usecases.upload_ca import upload_ca
+from shared.usecases.verify_client import verify_client
+from shared.validation.policy import Decision
+from shared.validation.verdict import Presented, Verdict
+from tests import certs
+from tests.harness import basic
+
+DOMAIN: Final = "example.com"
+ORG: Final = "mtxpd0"
+KINDS: Final = ("RSA-2048", "P-256")
+_OLD: Final = dt.timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A root that the org registers, an intermediate below it, and devices whose leaves the intermediate signed."""
+
+    kind: str
+    root: certs.Issued
+    intermediate: certs.Issued
+    devices: tuple[certs.Issued, ...]
+
+    @property
+    def sent(self) -> tuple[bytes, ...]:
+        """What each device sends: its leaf and the intermediate, as PEM."""
+        return tuple(certs.bundle(one, self.intermediate).encode() for one in self.devices)
+
+
+def fleet(kind: str, size: int) -> Fleet:
+    """*size* devices with keys of *kind* ("RSA-2048", "P-256"), each with a certificate of its own.
+
+    The extensions are those of `openssl x509 -req` with the extension file that vendors' guides show: BasicConstraints,
+    KeyUsage, ExtendedKeyUsage, and both key identifiers."""
+    root = _ca("Fleet Root", None, certs.key(kind, 1))
+    intermediate = _ca("Fleet Devices CA", root, certs.key(kind, 2))
+    devices = tuple(
+        _leaf(f"d:thermo:{number:06}", intermediate, certs.key(kind, 3 + number % 5)) for number in range(size)
+    )
+    return Fleet(kind, root, intermediate, devices)
+
+
+def _ca(name: str, signer: certs.Issued | None, key: certs.PrivateKey) -> certs.Issued:
+    now = dt.datetime.now(dt.UTC)
+    return certs.ca(
+        certs.name(name, organization="Fleet Maker"),
+        signer,
+        private=key,
+        key_usage=certs.usage(key_cert_sign=True, crl_sign=True),
+        more=_key_ids(key, signer),
+        not_before=now - _OLD,
+        not_after=now + 10 * certs.YEAR,
+    )
+
+
+def _leaf(name: str, signer: certs.Issued, key: certs.PrivateKey) -> certs.Issued:
+    now = dt.datetime.now(dt.UTC)
+    return certs.leaf(
+        certs.name(name, organization="Fleet Maker"),
+        signer,
+        private=key,
+        extended_key_usage=[certs.CLIENT_AUTH],
+        key_usage=certs.usage(digital_signature=True),
+        more=[(x509.BasicConstraints(False, None), True), *_key_ids(key, signer)],
+        not_before=now - _OLD,
+        not_after=now + certs.YEAR,
+    )
+
+
+def _key_ids(key: certs.PrivateKey, signer: certs.Issued | None) -> list[tuple[x509.ExtensionType, bool]]:
+    own: list[tuple[x509.ExtensionType, bool]] = [(x509.SubjectKeyIdentifier.from_public_key(_public(key)), False)]
+    if signer is not None:
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(_public(signer.key))
+        own.append((issuer, False))
+    return own
+
+
+def _public(key: certs.PrivateKey) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    public = key.public_key()
+    assert isinstance(public, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
+    return public
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The functions' use cases on a store, with one org and a broker's key."""
+
+    app: App
+    broker: Credentials
+
+    def decide(self, sent: bytes, number: int, org_id: str = ORG) -> Verdict:
+        """One decision as the function takes it: from the bytes that the broker passed to the verdict."""
+        host, client_id = f"{org_id}.messaging.{DOMAIN}", f"d:{org_id}:thermo:{number:06}"
+        presented = Presented.of(server_name=host, client_id=client_id, certificate=sent)
+        return verify_client(self.app.tools, self.broker, presented)
+
+    def asked(self, of: Fleet) -> list[bytes]:
+        """The bodies with which a broker asks verifyClient about each device, as JSON."""
+        host = f"{ORG}.messaging.{DOMAIN}"
+        return [
+            msgspec.json.encode(
+                {"serverName": host, "clientId": f"d:{ORG}:thermo:{number:06}", "certificate": sent.decode()}
+            )
+            for number, sent in enumerate(of.sent)
+        ]
+
+    @property
+    def authorization(self) -> str:
+        """The broker's Authorization header."""
+        return basic(self.broker.key, self.broker.token)
+
+    def decisions(self, of: Fleet, orgs: Sequence[str] = (ORG,)) -> Callable[[], Verdict]:
+        """Called, it decides about the next device of a fleet, at the next of *orgs*. None comes twice in a row, so
+        that nothing is remembered of a leaf.
+
+        Raises: RuntimeError, where a device is refused."""
+        devices, where = cycle(enumerate(of.sent)), cycle(orgs)
+
+        def decide() -> Verdict:
+            number, sent = next(devices)
+            return self.decide(sent, number, next(where))
+
+        if (verdict := decide()).decision is not Decision.ALLOW:
+            raise RuntimeError(f"a good device is refused: {verdict.reason}")
+        return decide
+
+
+@contextmanager
+def deployment(folder: Path, *trusted: certs.Issued, platform: bool = False) -> Iterator[Deployment]:
+    """An empty SQLite store in *folder* with one org that trusts the CAs *trusted*."""
+    app = build(settings(folder))
+    try:
+        yield deployed(app, *trusted, platform=platform)
+    finally:
+        app.close()
+
+
+def settings(folder: Path) -> Settings:
+    """Decisions are not counted in a log here, which would be this run's output."""
+    return Settings(data=folder, store=SQLite(folder / "trust.db"), domain=DOMAIN, metrics="off")
+
+
+def deployed(app: App, *trusted: certs.Issued, platform: bool = False) -> Deployment:
+    """An org on *app*'s store that trusts the CAs *trusted*.
+
+    Args:
+        platform: the broker speaks for every org."""
+    org = create_org(app.tools, ORG)
+    key, token = create_key(app.tools, org_id=None if platform else ORG, role=Role.BROKER)
+    for ca in trusted:
+        upload_ca(app.tools, Member(Caller("benchmark", Role.OPERATOR, ORG), org), ca.pem.encode())
+    return Deployment(app, Credentials(key.key, token))

@@ -1,0 +1,341 @@
+"""A certificate as the rules of a chain ask for it: every field read once, and kept where that is safe.
+
+    read(der)         a device's leaf: read now, kept by nobody
+    sent(der)         what a device sent after its leaf: a fleet's devices send the same few intermediates
+    registered(der)   an org's CA: the same at every connection
+
+What is kept is what the bytes say: parsed fields, whether the key is weak, under which key the signature holds. All of
+it follows from the bytes alone, is found again under the very same bytes only, and so can neither go stale nor stand
+for another certificate. Whether a CA is registered, active or denied, and whether it is valid now, is never kept.
+
+Two stores, because strangers fill one of them: what devices send cannot push out what orgs registered. Both are bounded
+in number, and in the size of what they take.
+"""
+
+import hashlib
+from functools import cached_property, lru_cache
+from typing import Final, NamedTuple, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
+
+from shared.errors import CertificateMalformed
+from shared.validation import strength
+from shared.validation.distinguished_name import canonical
+
+REGISTERED_MAX: Final = 1024  # CAs of orgs kept parsed by this process
+SENT_MAX: Final = 256  # and of what devices sent; at most this many ...
+KEPT_BYTES_MAX: Final = 4096  # ... each at most this long as DER: some 20 KiB of memory each, 25 MiB in all
+_NAMES_MAX: Final = 1024  # issuers' names ...
+_NAME_BYTES_MAX: Final = 1024  # ... each at most this long as DER
+_SIGNERS_MAX: Final = 8  # keys that are known to have signed one certificate: one, or a few where CAs share a name
+
+# X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name. Dates are judged in trust.py: a store that holds no time can
+# be kept and shared by threads, and dates come after the chain in the order of the steps.
+_NO_CHECK_TIME: Final = 0x200000
+_STORE_FLAGS: Final = crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME
+
+CLIENT: Final = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
+
+_E = TypeVar("_E", bound=x509.ExtensionType)
+
+
+class Certificate:
+    """What the rules ask of a certificate. Nothing of it ever changes.
+
+    Compared by identity: within one decision each certificate is one of these (`trust._Walk.known`)."""
+
+    def __init__(self, cert: x509.Certificate, der: bytes) -> None:
+        """Reads every field, because cryptography parses late and raises late: any exception means malformed."""
+        self.cert = cert
+        self.der = der
+        self._parts = _parts(der)
+        self.subject_name = cert.subject
+        self.issuer, self.issuer_digest = self._issuer()
+        self.begins = cert.not_valid_before_utc
+        self.ends = cert.not_valid_after_utc
+        try:
+            self.key: object = cert.public_key()
+        except UnsupportedAlgorithm:
+            self.key = cert.public_key_algorithm_oid
+        values = [one.value for one in cert.extensions]
+        self._extensions: dict[type, x509.ExtensionType] = dict(zip(map(type, values), values, strict=True))
+        self.constraints = self._extension(x509.BasicConstraints)
+        self.usage = self._extension(x509.KeyUsage)
+        self.purposes = self._extension(x509.ExtendedKeyUsage)
+        self.names = self._extension(x509.SubjectAlternativeName)
+        own, self._above = self._extension(x509.SubjectKeyIdentifier), self._extension(x509.AuthorityKeyIdentifier)
+        self.key_id = own.digest if own else None  # RFC 5280, 4.2.1.2
+        self.issuer_key_id = self._above.key_identifier if self._above else None  # RFC 5280, 4.2.1.1
+        self._signers: set[bytes] = set()
+
+    def _issuer(self) -> tuple[bytes, str]:
+        raw = self._parts.issuer if self._parts else b""
+        if not 0 < len(raw) <= _NAME_BYTES_MAX:
+            return _canonical_and_digest(self.cert.issuer)
+        known = _issuer_names.get(raw)
+        if known is None:
+            known = _canonical_and_digest(self.cert.issuer)
+            if len(_issuer_names) >= _NAMES_MAX:
+                _issuer_names.clear()
+            _issuer_names[raw] = known
+        return known
+
+    def _extension(self, kind: type[_E]) -> _E | None:
+        return self._extensions.get(kind)  # type: ignore[return-value]  # it lies under its own type
+
+    @property
+    def has_name_constraints(self) -> bool:
+        return x509.NameConstraints in self._extensions
+
+    @cached_property
+    def subject(self) -> bytes:
+        return canonical(self.subject_name)
+
+    @property
+    def is_ca(self) -> bool:
+        """BasicConstraints says so, critical or not (RFC 5280, 4.2.1.9)."""
+        return self.constraints is not None and self.constraints.ca
+
+    @cached_property
+    def is_self_issued(self) -> bool:
+        """Subject and issuer are one name (RFC 5280, 3.2)."""
+        return self.subject == self.issuer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, hex."""
+        return hashlib.sha256(self.der).hexdigest()
+
+    @cached_property
+    def weakness(self) -> str | None:
+        return strength.weakness(self.key)
+
+    @cached_property
+    def signature_weakness(self) -> str | None:
+        return strength.signature_weakness(self.cert)
+
+    @cached_property
+    def public_key_info(self) -> bytes:
+        """SubjectPublicKeyInfo in one encoding, whatever encoding the certificate uses."""
+        assert isinstance(self.key, strength.PublicKey), "weak_key comes first"  # noqa: S101
+        return self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    # ----------------------------------------------------------------------------------------------- OpenSSL's own
+
+    @cached_property
+    def openssl(self) -> crypto.X509:
+        """The same for OpenSSL. Raises: CertificateMalformed, where OpenSSL cannot read what cryptography could."""
+        try:
+            return crypto.load_certificate(crypto.FILETYPE_ASN1, self.der)
+        except crypto.Error as error:
+            raise CertificateMalformed(found=said(error), cert=self.cert) from error
+
+    @cached_property
+    def store(self) -> crypto.X509Store:
+        """A store that trusts this certificate alone. Never changed afterwards, so threads may share it."""
+        store = crypto.X509Store()
+        store.set_flags(_STORE_FLAGS)
+        store.add_cert(self.openssl)
+        return store
+
+    # -------------------------------------------------------------------------------------------------- plain ones
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether everything in it is judged in trust.py, so that beside the signature OpenSSL would find nothing.
+
+        Extensions of six kinds and no other, critical where they may be; one algorithm, inside and outside, of the two
+        that nearly all certificates have (RSA PKCS#1 v1.5 and ECDSA, on SHA-2); a key in the usual encoding (no explicit
+        curve).
+        What is not plain is not wrong: OpenSSL judges it."""
+        parts = self._parts
+        if parts is None or parts.inner_algorithm != parts.algorithm or parts.algorithm not in _SCHEMES:
+            return False
+        if not self._extensions.keys() <= _PLAIN_EXTENSIONS:
+            return False
+        if any(one.critical and isinstance(one.value, _NEVER_CRITICAL) for one in self.cert.extensions):
+            return False  # OpenSSL takes them for unknown then
+        if self.cert.version is not x509.Version.v3 and self._extensions:
+            return False
+        above = self._above
+        if above is not None and (above.authority_cert_issuer is not None or above.key_identifier is None):
+            return False
+        if isinstance(self.key, ec.EllipticCurvePublicKey):
+            return parts.key_info.startswith(_NAMED_CURVES.get(self.key.curve.name, b"?"))
+        return isinstance(self.key, rsa.RSAPublicKey) and parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
+
+    def is_signed_by(self, ca: "Certificate") -> bool:
+        """Whether *ca*'s key made the signature on this one; both are plain.
+
+        That follows from the bytes of this one and of the key, so it is looked at once for as long as this is kept."""
+        key_info = ca.public_key_info
+        if key_info in self._signers:
+            return True
+        if not self._verifies(ca.key):
+            return False
+        if len(self._signers) < _SIGNERS_MAX:
+            self._signers.add(key_info)
+        return True
+
+    def _verifies(self, key: object) -> bool:
+        parts = self._parts
+        if parts is None:
+            return False
+        scheme = _SCHEMES.get(parts.algorithm)
+        try:
+            if isinstance(key, rsa.RSAPublicKey) and isinstance(scheme, hashes.HashAlgorithm):
+                key.verify(self.cert.signature, parts.signed, _PKCS1, scheme)
+            elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
+                key.verify(self.cert.signature, parts.signed, scheme)
+            else:
+                return False
+        except InvalidSignature:
+            return False
+        return True
+
+
+_PLAIN_EXTENSIONS: Final[set[type[x509.ExtensionType]]] = {
+    x509.AuthorityKeyIdentifier,
+    x509.BasicConstraints,
+    x509.ExtendedKeyUsage,
+    x509.KeyUsage,
+    x509.SubjectAlternativeName,
+    x509.SubjectKeyIdentifier,
+}
+_NEVER_CRITICAL: Final = (x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier)  # RFC 5280, 4.2.1.1 and 4.2.1.2
+_PKCS1: Final = padding.PKCS1v15()
+# AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> what to verify with
+_SCHEMES: Final[dict[bytes, hashes.HashAlgorithm | ec.ECDSA]] = {
+    bytes.fromhex("300d06092a864886f70d01010b0500"): hashes.SHA256(),
+    bytes.fromhex("300d06092a864886f70d01010c0500"): hashes.SHA384(),
+    bytes.fromhex("300d06092a864886f70d01010d0500"): hashes.SHA512(),
+    bytes.fromhex("300a06082a8648ce3d040302"): ec.ECDSA(hashes.SHA256()),
+    bytes.fromhex("300a06082a8648ce3d040303"): ec.ECDSA(hashes.SHA384()),
+    bytes.fromhex("300a06082a8648ce3d040304"): ec.ECDSA(hashes.SHA512()),
+}
+_LONG_HEADER: Final = 4  # bytes: tag, and a length in two octets behind their number
+_RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")  # RFC 4055, 1.2: not one for PSS alone
+# How a SubjectPublicKeyInfo begins whose curve is named (RFC 5480, 2.1.1) and whose point is not compressed
+_NAMED_CURVES: Final = {
+    "secp256r1": bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
+    "secp384r1": bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
+    "secp521r1": bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def read(cert: x509.Certificate, der: bytes | None = None) -> Certificate:
+    """*cert*, whose bytes are *der*, with every field read. Raises: CertificateMalformed."""
+    try:
+        return Certificate(cert, cert.public_bytes(Encoding.DER) if der is None else der)
+    except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
+        raise CertificateMalformed(found=said(error), cert=cert) from error
+
+
+def parse(der: bytes) -> x509.Certificate:
+    """Raises: CertificateMalformed."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except Exception as error:  # parsers raise many kinds; whichever it is, it cannot be read
+        raise CertificateMalformed(found=said(error)) from error
+
+
+def registered(der: bytes) -> Certificate:
+    """A CA that an org registered. Raises: CertificateMalformed."""
+    return _registered(der) if len(der) <= KEPT_BYTES_MAX else read(parse(der), der)
+
+
+def sent(der: bytes) -> Certificate:
+    """What a device sent after its leaf. Raises: CertificateMalformed."""
+    return _sent(der) if len(der) <= KEPT_BYTES_MAX else read(parse(der), der)
+
+
+@lru_cache(maxsize=REGISTERED_MAX)
+def _registered(der: bytes) -> Certificate:
+    return read(parse(der), der)
+
+
+@lru_cache(maxsize=SENT_MAX)
+def _sent(der: bytes) -> Certificate:
+    return read(parse(der), der)
+
+
+_issuer_names: Final[dict[bytes, tuple[bytes, str]]] = {}  # Name as DER -> its canonical form, and that form's digest
+
+
+def _canonical_and_digest(name: x509.Name) -> tuple[bytes, str]:
+    form = canonical(name)
+    return form, hashlib.sha256(form).hexdigest()
+
+
+def said(error: Exception) -> str:
+    """A parser's words on one line, at most 200 characters."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return "".join(one if one.isprintable() else "?" for one in words)[:200].rstrip(".")
+
+
+# ---------------------------------------------------------------------------------------------------------- its parts
+
+
+class _Parts(NamedTuple):
+    """The pieces of a certificate as they stand in its bytes (RFC 5280, 4.1)."""
+
+    signed: bytes  # tbsCertificate: what the signature is over
+    algorithm: bytes  # signatureAlgorithm
+    inner_algorithm: bytes  # the same inside tbsCertificate
+    issuer: bytes
+    key_info: bytes  # subjectPublicKeyInfo
+
+
+_SEQUENCE: Final = 0x30
+_VERSION: Final = 0xA0  # [0] EXPLICIT
+
+
+def _parts(der: bytes) -> _Parts | None:
+    """Where a certificate that cryptography has parsed has its parts; None where anything is not as expected.
+
+    cryptography gives these only as written anew, which takes as long as all the rest."""
+    try:
+        inside, end = _span(der, 0)
+        signed_inside, signed_end = _span(der, inside)
+        _, algorithm_end = _span(der, signed_end)
+        at = _span(der, signed_inside)[1] if der[signed_inside] == _VERSION else signed_inside
+        serial_end = _span(der, at)[1]
+        inner_end = _span(der, serial_end)[1]
+        issuer_end = _span(der, inner_end)[1]
+        validity_end = _span(der, issuer_end)[1]
+        subject_end = _span(der, validity_end)[1]
+        key_end = _span(der, subject_end)[1]
+    except IndexError:
+        return None
+    if end != len(der) or key_end > signed_end or algorithm_end > end:
+        return None
+    sequences = (0, inside, signed_end, serial_end, inner_end, issuer_end, validity_end, subject_end)
+    if any(der[one] != _SEQUENCE for one in sequences):
+        return None
+    return _Parts(
+        der[inside:signed_end],
+        der[signed_end:algorithm_end],
+        der[serial_end:inner_end],
+        der[inner_end:issuer_end],
+        der[subject_end:key_end],
+    )
+
+
+def _span(der: bytes, at: int) -> tuple[int, int]:
+    """Where the content of the DER element at *at* begins and ends. Raises: IndexError, beyond the end."""
+    length = der[at + 1]
+    at += 2
+    if length > 0x7F:
+        octets = length & 0x7F
+        length = int.from_bytes(der[at : at + octets])
+        at += octets
+    return at, at + length
