@@ -151,8 +151,8 @@ class Certificate:
         """Whether everything in it is judged in trust.py, so that beside the signature OpenSSL would find nothing.
 
         Extensions of six kinds and no other, critical where they may be; one algorithm, inside and outside, of the two
-        that nearly all certificates have (RSA PKCS#1 v1.5 and ECDSA, on SHA-2); a key in the usual encoding (no explicit
-        curve).
+        that nearly all certificates have (RSA PKCS#1 v1.5 and ECDSA, on SHA-2); a key in the usual encoding, with no
+        explicit curve.
         What is not plain is not wrong: OpenSSL judges it."""
         parts = self._parts
         if parts is None or parts.inner_algorithm != parts.algorithm or parts.algorithm not in _SCHEMES:
