@@ -206,18 +206,16 @@ def find(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
     Raises: NotFound, MethodNotAllowed."""
     if len(path) > 1:
         path = path.removesuffix("/")
-    allowed: dict[str, Route] = {}
     params: Mapping[str, str] = {}
-    literal = _literal().get(path)
-    if literal is not None:
-        allowed = dict(literal)
-    for route in _templated():
-        if found := route.pattern.fullmatch(path):
-            allowed.setdefault(route.method, route)
-            params = {name: unquote(value) for name, value in found.groupdict().items()}
+    allowed = dict(_literal().get(path, {}))
+    if not allowed:  # an address of its own is no thing's (OpenAPI, "Path Templating Matching")
+        for route in _templated():
+            if found := route.pattern.fullmatch(path):
+                allowed.setdefault(route.method, route)
+                params = {name: unquote(value) for name, value in found.groupdict().items()}
     route_found = allowed.get("GET" if method == "HEAD" else method)
     if route_found is not None:
-        return route_found, {} if "{" not in route_found.path else params
+        return route_found, params
     if allowed:
         raise errors.MethodNotAllowed(method=method[:16], allowed=", ".join(sorted(allowed)))
     raise errors.NotFound(what="such address")

@@ -194,6 +194,15 @@ def test_an_end_that_is_no_time_is_refused(service: Service, issuer: Issuer) -> 
     assert refused(service, issuer.token(exp=True))
 
 
+@pytest.mark.parametrize(
+    "number", [float("nan"), float("inf"), 10**400, 10**15], ids=["NaN", "Infinity", "huge", "far"]
+)
+@pytest.mark.parametrize("claim", ["exp", "nbf"])
+def test_a_time_that_never_comes_is_none(service: Service, issuer: Issuer, claim: str, number: float) -> None:
+    """Python's JSON knows NaN, of which nothing is later or earlier: such a token would never end."""
+    assert f"its {claim} is no time" in refused(service, issuer.token(**one(claim, number)))
+
+
 def test_a_token_of_an_unknown_key_is_refused(service: Service, issuer: Issuer) -> None:
     stranger = certs.key("RSA-2048", 903)
     assert "no such key" in refused(service, issuer.token(signer=stranger, headers={"kid": "unknown"}))
