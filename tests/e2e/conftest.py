@@ -27,6 +27,11 @@ LEVELS = {
 PASSWORD = "a-token-of-the-broker"
 
 
+def user_of(client_id: str) -> str:
+    """The client ID as a name in the broker's password file, which takes no colon."""
+    return client_id.replace(":", "/")
+
+
 def skip_unless_ci(missing: Missing) -> None:
     """Skip with one line; in CI a stack that is not run is a failure."""
     if os.environ.get("CI"):
@@ -94,7 +99,7 @@ class Tenant:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    users = {f"alpha1.{kind}.dev1": PASSWORD for kind in LEVELS}
+    users = {user_of(f"d:alpha1:{kind}:dev1"): PASSWORD for kind in LEVELS}
     try:
         made = Stack.start(folder, users)
     except Missing as missing:
