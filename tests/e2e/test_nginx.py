@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from urllib.parse import quote
 
@@ -49,12 +49,14 @@ def upgrade(
     host: str,
     files: Files | None,
     *,
-    only: ssl.TLSVersion | None = None,
     path: str = "/mqtt",
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
     session: ssl.SSLSession | None = None,
-    **headers: str,
 ) -> tuple[int, ssl.SSLSession | None, bool]:
-    """(status of a request to become a WebSocket, the TLS session, whether that was resumed)."""
+    """(status of a request to become a WebSocket, the TLS session, whether that was resumed).
+
+    *tls*: the context that made *session*."""
     sent = {
         "Host": host,
         "Upgrade": "websocket",
@@ -62,20 +64,15 @@ def upgrade(
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
         "Sec-WebSocket-Protocol": "mqtt",
-        **{name.replace("_", "-"): value for name, value in headers.items()},
+        **(headers or {}),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
-    tls = context(host, files, only=only)
+    tls = tls or context(host, files)
     plain = socket.create_connection(("127.0.0.1", nginx.port), timeout=15)
-    # The session belongs to the context that made it.
-    tls = _contexts.setdefault((host, files, only), tls)
     with closing(ssl.SSLContext.wrap_socket(tls, plain, server_hostname=host, session=session)) as secure:
         secure.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
         answer = secure.recv(4096)
         return int(answer.split()[1]), secure.session, bool(secure.session_reused)
-
-
-_contexts: dict[object, ssl.SSLContext] = {}
 
 
 @BOTH_VERSIONS
@@ -99,7 +96,9 @@ def test_others_are_refused(alpha: Tenant, beta: Tenant, nginx: NginxEdge, only:
     elif which == "expired":
         _, files = alpha.pki.leaf("d:thermo:nginx", expired=True)
     by_nginx_itself = which == "expired"  # its optional_no_ca overlooks an unknown issuer, and nothing else
-    assert upgrade(nginx, alpha.org.host, files, only=only)[0] == (400 if by_nginx_itself else 403)
+    assert upgrade(nginx, alpha.org.host, files, tls=context(None, files, only=only))[0] == (
+        400 if by_nginx_itself else 403
+    )
     assert not device(alpha, nginx, "nginx", files, only=only).connect()
 
 
@@ -116,14 +115,20 @@ def test_the_clients_own_headers_count_for_nothing(alpha: Tenant, beta: Tenant, 
     """A certificate is public: to send one in a header proves nothing, nor does a server name, nor a key."""
     issued, files = alpha.pki.leaf("d:thermo:nginxhead")
     _, strange = beta.pki.leaf("d:thermo:nginxhead")
-    forged = {"X_Client_Cert": quote(issued.pem), "X_SNI": alpha.org.host, "Authorization": "Basic eDp5"}
-    assert upgrade(nginx, alpha.org.host, None, **forged)[0] == 403
-    assert upgrade(nginx, alpha.org.host, strange, **forged)[0] == 403
-    assert upgrade(nginx, beta.org.host, files, **forged)[0] == 403
-    assert upgrade(nginx, alpha.org.host, strange, X_SNI=beta.org.host, Host=beta.org.host)[0] == 403
+    forged = {"X-Client-Cert": quote(issued.pem), "X-SNI": alpha.org.host, "Authorization": "Basic eDp5"}
+    assert upgrade(nginx, alpha.org.host, None, headers=forged)[0] == 403
+    assert upgrade(nginx, alpha.org.host, strange, headers=forged)[0] == 403
+    assert upgrade(nginx, beta.org.host, files, headers=forged)[0] == 403
+    named = {"X-SNI": beta.org.host, "Host": beta.org.host}
+    assert upgrade(nginx, alpha.org.host, strange, headers=named)[0] == 403
     # Nor do they take anything away from who has proven itself.
-    other = {**forged, "X_Client_Cert": quote(strange[0].read_text()), "X_SNI": beta.org.host, "X_Client_Id": "x"}
-    assert upgrade(nginx, alpha.org.host, files, **other)[0] == 101
+    others = {
+        **named,
+        "X-Client-Cert": quote(strange[0].read_text()),
+        "X-Client-Id": "x",
+        "Authorization": "Basic eDp5",
+    }
+    assert upgrade(nginx, alpha.org.host, files, headers=others)[0] == 101
 
 
 def test_there_is_one_way_to_the_broker(alpha: Tenant, nginx: NginxEdge) -> None:
@@ -131,7 +136,7 @@ def test_there_is_one_way_to_the_broker(alpha: Tenant, nginx: NginxEdge) -> None
     _, files = alpha.pki.leaf("d:thermo:nginxway")
     for path in ("/verify_client", "/mqtt/", "/", "/../mqtt/x", "/mqtt%00"):
         assert upgrade(nginx, alpha.org.host, files, path=path)[0] in (400, 404)
-    assert upgrade(nginx, alpha.org.host, files, Upgrade="h2c")[0] == 400
+    assert upgrade(nginx, alpha.org.host, files, headers={"Upgrade": "h2c"})[0] == 400
 
 
 @pytest.mark.parametrize("host", ["nobody.messaging.iot.example", "example.com", None], ids=str)
@@ -159,11 +164,11 @@ def test_no_session_is_resumed_and_none_crosses_to_another_org(
 ) -> None:
     """Each connection proves possession of the key anew."""
     _, files = alpha.pki.leaf("d:thermo:nginxagain")
-    status, session, _ = upgrade(nginx, alpha.org.host, files, only=only)
+    tls = context(None, files, only=only)
+    status, session, _ = upgrade(nginx, alpha.org.host, files, tls=tls)
     assert status == 101
-    assert upgrade(nginx, alpha.org.host, files, only=only, session=session)[::2] == (101, False)
-    _contexts[beta.org.host, files, only] = _contexts[alpha.org.host, files, only]
-    assert upgrade(nginx, beta.org.host, files, only=only, session=session)[::2] == (403, False)
+    assert upgrade(nginx, alpha.org.host, files, tls=tls, session=session)[::2] == (101, False)
+    assert upgrade(nginx, beta.org.host, files, tls=tls, session=session)[::2] == (403, False)
 
 
 def test_a_new_server_certificate_is_shown_without_a_reload(alpha: Tenant, nginx: NginxEdge) -> None:
