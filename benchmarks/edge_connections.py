@@ -4,8 +4,8 @@
     empty         the same, asking a function that allows everything, on the same server
     mutual TLS    the same HAProxy without a callout, which verifies against the CA itself
 
-One broker, the same clients. P-256 throughout, which makes handshakes cheap and the callout weigh most. All of it shares
-this machine's processors.
+One broker, the same clients. P-256 throughout, which makes handshakes cheap and the callout weigh most. All of it has
+to share this machine's processors.
 """
 
 import multiprocessing
