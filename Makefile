@@ -6,7 +6,7 @@ CODE := functions shared edge demo benchmarks infra tests main.py
 PINNED := requirements requirements-aws requirements-google requirements-edge requirements-dev tests/infra/google/requirements
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
 
-.PHONY: run demo test test-clouds check format pins packages infra clean
+.PHONY: run demo test test-clouds bench check format pins packages infra clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
@@ -35,6 +35,9 @@ format: $(VENV)/.dev
 pins: $(VENV)/.dev  ## renew the pinned versions from the .in files
 	$(BIN)/pip install --quiet uv
 	for name in $(PINNED); do $(COMPILE) $$name.in -o $$name.txt || exit 1; done
+
+bench: $(VENV)/.dev  ## how fast, against what: one table, and dist/benchmarks.json (BENCH="--quick decision scale" for less)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 packages: $(VENV)/.dev  ## one zip a function for AWS Lambda, in dist/aws (docs/deploy-aws.md)
 	$(BIN)/python -m infra.package

@@ -1,7 +1,7 @@
 """What is measured upon: a fleet's certificates as its makers issue them, and an organization that trusts them."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -38,9 +38,6 @@ class Fleet:
     root: certs.Issued
     intermediate: certs.Issued
     devices: tuple[certs.Issued, ...]
-
-    def client_id(self, number: int) -> str:
-        return f"d:{ORG}:thermo:{number:06}"
 
     @property
     def sent(self) -> tuple[bytes, ...]:
@@ -104,25 +101,24 @@ def _public(key: certs.PrivateKey) -> rsa.RSAPublicKey | ec.EllipticCurvePublicK
 
 @dataclass(frozen=True)
 class Deployment:
-    """The functions' use cases on a store, with one org and its broker's key."""
+    """The functions' use cases on a store, with one org and a broker's key."""
 
     app: App
-    org_id: str
     broker: Credentials
 
-    def decide(self, sent: bytes, client_id: str) -> Verdict:
+    def decide(self, sent: bytes, number: int, org_id: str = ORG) -> Verdict:
         """One decision as the function takes it: from the bytes that the broker passed to the verdict."""
-        presented = Presented.of(server_name=f"{self.org_id}.messaging.{DOMAIN}", client_id=client_id, certificate=sent)
+        host, client_id = f"{org_id}.messaging.{DOMAIN}", f"d:{org_id}:thermo:{number:06}"
+        presented = Presented.of(server_name=host, client_id=client_id, certificate=sent)
         return verify_client(self.app.tools, self.broker, presented)
-
-    def decisions(self, of: Fleet) -> "Decisions":
-        return Decisions(self, of)
 
     def asked(self, of: Fleet) -> list[bytes]:
         """The bodies with which a broker asks verifyClient about each device, as JSON."""
-        host = f"{self.org_id}.messaging.{DOMAIN}"
+        host = f"{ORG}.messaging.{DOMAIN}"
         return [
-            msgspec.json.encode({"serverName": host, "clientId": of.client_id(number), "certificate": sent.decode()})
+            msgspec.json.encode(
+                {"serverName": host, "clientId": f"d:{ORG}:thermo:{number:06}", "certificate": sent.decode()}
+            )
             for number, sent in enumerate(of.sent)
         ]
 
@@ -131,34 +127,44 @@ class Deployment:
         """The broker's Authorization header."""
         return basic(self.broker.key, self.broker.token)
 
+    def decisions(self, of: Fleet, orgs: Sequence[str] = (ORG,)) -> Callable[[], Verdict]:
+        """Called, it decides about the next device of a fleet, at the next of *orgs*. None comes twice in a row, so
+        that nothing is remembered of a leaf.
 
-class Decisions:
-    """Called, it decides about the next device of a fleet: none twice in a row, so nothing is remembered of a leaf."""
+        Raises: RuntimeError, where a device is refused."""
+        devices, where = cycle(enumerate(of.sent)), cycle(orgs)
 
-    def __init__(self, deployment: Deployment, of: Fleet) -> None:
-        self._deployment = deployment
-        self._next = cycle([(sent, of.client_id(number)) for number, sent in enumerate(of.sent)])
-        if self().decision is not Decision.ALLOW:
-            raise RuntimeError(f"a good device is refused: {self()}")
+        def decide() -> Verdict:
+            number, sent = next(devices)
+            return self.decide(sent, number, next(where))
 
-    def __call__(self) -> Verdict:
-        return self._deployment.decide(*next(self._next))
+        if (verdict := decide()).decision is not Decision.ALLOW:
+            raise RuntimeError(f"a good device is refused: {verdict.reason}")
+        return decide
 
 
 @contextmanager
-def deployment(folder: Path, *trusted: certs.Issued) -> Iterator[Deployment]:
+def deployment(folder: Path, *trusted: certs.Issued, platform: bool = False) -> Iterator[Deployment]:
     """An empty SQLite store in *folder* with one org that trusts the CAs *trusted*."""
-    app = build(Settings(data=folder, store=SQLite(folder / "trust.db"), domain=DOMAIN, metrics="off"))
+    app = build(settings(folder))
     try:
-        yield deployed(app, *trusted)
+        yield deployed(app, *trusted, platform=platform)
     finally:
         app.close()
 
 
-def deployed(app: App, *trusted: certs.Issued) -> Deployment:
-    """A new org that trusts the CAs *trusted*, in the empty store of *app*."""
+def settings(folder: Path) -> Settings:
+    """Decisions are not counted in a log here, which would be this run's output."""
+    return Settings(data=folder, store=SQLite(folder / "trust.db"), domain=DOMAIN, metrics="off")
+
+
+def deployed(app: App, *trusted: certs.Issued, platform: bool = False) -> Deployment:
+    """An org on *app*'s store that trusts the CAs *trusted*.
+
+    Args:
+        platform: the broker speaks for every org."""
     org = create_org(app.tools, ORG)
-    key, token = create_key(app.tools, org_id=ORG, role=Role.BROKER)
+    key, token = create_key(app.tools, org_id=None if platform else ORG, role=Role.BROKER)
     for ca in trusted:
         upload_ca(app.tools, Member(Caller("benchmark", Role.OPERATOR, ORG), org), ca.pem.encode())
-    return Deployment(app, ORG, Credentials(key.key, token))
+    return Deployment(app, Credentials(key.key, token))

@@ -181,7 +181,7 @@ def decision_cpu(questions: Questions, seconds: float) -> float:
 
 def _decide(questions: Questions, seconds: float, tell: Callable[[float], None]) -> None:
     app = build(Settings.from_env({**questions.settings, "TRUST_METRICS": "off"}))
-    decide = Deployment(app, questions.deployed.org_id, questions.deployed.broker).decisions(questions.devices)
+    decide = Deployment(app, questions.deployed.broker).decisions(questions.devices)
     for _ in range(100):
         decide()
     calls, start, end = 0, time.process_time(), time.monotonic() + seconds

@@ -141,13 +141,21 @@ Subject = Callable[[], object]
 
 
 def interleaved(
-    subjects: Mapping[str, Subject], *, rounds: int, slice_seconds: float = _SLICE_SECONDS
+    subjects: Mapping[str, Subject],
+    *,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    slice_seconds: float = _SLICE_SECONDS,
 ) -> dict[str, list[float]]:
     """Seconds per call of each subject, one sample a round.
 
     In each round every subject runs for about *slice_seconds* (once at least), in an order drawn anew, so that none
-    always comes after the same other one. Collection of garbage stays on: it is part of what calls cost."""
-    calls = {name: _calls(subject, slice_seconds) for name, subject in subjects.items()}
+    always comes after the same other one. Collection of garbage stays on: it is part of what calls cost.
+
+    Args:
+        clock: `time.process_time` where all of them only compute, in this process: it stands still while another
+            process has the CPU."""
+    calls = {name: _calls(subject, slice_seconds, clock) for name, subject in subjects.items()}
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     order = list(subjects)
     draw = random.Random(6)
@@ -155,7 +163,7 @@ def interleaved(
     for _ in range(rounds):
         draw.shuffle(order)
         for name in order:
-            samples[name].append(_timed(subjects[name], calls[name]))
+            samples[name].append(_timed(subjects[name], calls[name], clock))
     return samples
 
 
@@ -168,18 +176,18 @@ def microseconds(samples: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
     return {name: Figure.of(taken, "µs", scale=1e6) for name, taken in samples.items()}
 
 
-def _calls(subject: Subject, slice_seconds: float) -> int:
+def _calls(subject: Subject, slice_seconds: float, clock: Callable[[], float]) -> int:
     """How many calls take *slice_seconds*; a few first, which fill what the subject keeps between calls."""
     subject()
-    once = min(_timed(subject, 1) for _ in range(3))
+    once = min(_timed(subject, 1, clock) for _ in range(3))
     return max(1, round(slice_seconds / once)) if once else 1
 
 
-def _timed(subject: Subject, calls: int) -> float:
-    start = time.perf_counter()
+def _timed(subject: Subject, calls: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(calls):
         subject()
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
 
 
 # -------------------------------------------------------------------------------------------------- table and JSON

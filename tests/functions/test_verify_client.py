@@ -15,6 +15,7 @@ from shared.errors import StoreUnavailable
 from shared.records import CA, CAIndex, CAsOfOneName, Changed, Org
 from shared.repository import ca_index_place, cas_place, org_place
 from shared.usecases.orgs import set_suspended
+from shared.validation import certificate
 from tests import certs
 from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
 from tests.harness import Client, Service, make_service
@@ -306,6 +307,39 @@ def test_a_deleted_ca_vouches_for_nobody(broker: Client, operator: Client, ca: s
     add(operator, OTHER_ROOT)
     operator.delete(f"{CAS}/{ca}").ok(204)
     assert ask(broker)["code"] == "untrusted_issuer"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("inactive", "ca_inactive"),
+        ("deleted", "untrusted_issuer"),
+        ("denied", "certificate_revoked"),
+        ("old", "ca_expired"),
+    ],
+)
+def test_what_is_kept_of_a_ca_says_nothing_of_its_standing(
+    service: Service, broker: Client, operator: Client, ca: str, change: str, code: str
+) -> None:
+    """Its certificate is parsed once in a process; whether it is trusted is read at each connection."""
+    add(operator, OTHER_ROOT)
+    upper = certs.ca("Upper", ROOT, not_after=ROOT.cert.not_valid_after_utc + DAY)
+    device = one_of(upper, not_after=ROOT.cert.not_valid_after_utc + DAY)
+    hits = certificate._registered.cache_info().hits
+    for _ in range(2):
+        assert ask(broker, device, upper)["decision"] == "allow"
+    assert certificate._registered.cache_info().hits > hits
+    match change:
+        case "inactive":
+            operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
+        case "deleted":
+            operator.delete(f"{CAS}/{ca}").ok(204)
+        case "denied":
+            operator.post(DENY, {"certificate": ROOT.pem}).ok(201)
+        case "old":
+            service.clock.now = ROOT.cert.not_valid_after_utc + timedelta(seconds=1)
+    refused = ask(broker, device, upper)
+    assert (refused["decision"], refused["code"]) == ("deny", code)
 
 
 def test_another_orgs_ca_vouches_for_nobody_here(service: Service, broker: Client, operator: Client) -> None:

@@ -200,3 +200,44 @@ def test_mutated_certificates_raise_nothing_but_refusals() -> None:
         assert cert.subject is not None
         assert cert.public_key() is not None
         assert cert.extensions is not None
+
+
+# ------------------------------------------------------------------------------------------ PEM as programs write it
+
+TWO = [certs.leaf(f"d:thermo:{number}", certs.ca(), private=certs.key("RSA-2048", 1)) for number in range(2)]
+TIDY = certs.bundle(*TWO).encode()
+
+
+def test_tidy_pem_is_read_at_once() -> None:
+    assert pem._split_tidy(TIDY) == [one.der for one in TWO]
+    assert pem._split_tidy(TIDY.replace(b"\n", b"\r\n")) == [one.der for one in TWO]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(one.pem.encode() for one in TWO),
+                b"-----BEGIN CERTIFICATE-----",
+                b"-----END CERTIFICATE-----",
+                b"-----BEGIN PKCS7-----",
+                b"-----END PKCS7-----",
+                b"-----BEGIN X509 CERTIFICATE-----",
+                b"-----",
+                b"-",
+                b"Proc-Type: 4,ENCRYPTED\n",
+                b"some text\n",
+                b"\xef\xbb\xbf",
+                b"\0 \n",
+                b"=",
+                *(one.pem.encode().split(b"-----")[2] for one in TWO),
+                TWO[0].pem.encode().split(b"-----")[2][:100],
+            ]
+        ),
+        max_size=9,
+    ).map(b"".join)
+)
+def test_what_is_read_at_once_is_what_patience_finds(data: bytes) -> None:
+    found = pem._split_tidy(data)
+    if found:
+        assert found == pem._split_pem(data, "certificate")
