@@ -139,7 +139,7 @@ def load(port: int, host: str, devices: Fleet, files: Sequence[tuple[Path, Path]
     running = []
     for number in range(_PROCESSES):
         of = [
-            Device(port, host, devices.client_id(at), files[at])
+            Device(port, host, f"d:{ORG}:thermo:{at:06}", files[at])
             for at in range(number * _THREADS, (number + 1) * _THREADS)
         ]
         running.append(forks.Process(target=_connect, args=(of, seconds, rate / _PROCESSES, told.put)))
