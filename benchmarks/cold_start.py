@@ -9,7 +9,8 @@ the request and its answer.
                             runtime client (awslambdaric) imports
     Firestore (emulator)    as Cloud Run does: functions-framework's ASGI application, with what serves it
 
-Functions that the platform calls behind everybody's back (events, the schedule) are not here: nobody waits for them.
+On Firestore the framework is most of it, and only the two main functions are looked at. Functions that the platform
+calls behind everybody's back (events, the schedule) are not here: nobody waits for them.
 """
 
 import json
@@ -281,7 +282,7 @@ def rows(quick: bool) -> list[Row]:
             others: dict[str, tuple[Spread, Figure]] = {}
             for call in calls():
                 main = call.function in MAIN
-                pairs = (1 if quick else 7) if main else (0 if quick else 2)
+                pairs = (1 if quick else 7) if main else (0 if quick or store.name == "Firestore" else 2)
                 if not pairs:
                     continue
                 first, bare = _pairs(store, call, pairs)
