@@ -55,11 +55,13 @@ class Application:
                 return
 
 
-async def request(scope: Scope, receive: Receive, *, path: str | None = None, peer: str = "") -> Request:
+async def request(
+    scope: Scope, receive: Receive, *, path: str | None = None, scheme: str | None = None, peer: str = ""
+) -> Request:
     """The request that *scope* and *receive* tell of, once all of it is here.
 
     Args:
-        path: instead of the one that was sent.
+        path, scheme: instead of those of *scope*.
         peer: the address of who asks, where it is known."""
     headers = _headers(scope["headers"])
     return wire.request(
@@ -68,7 +70,7 @@ async def request(scope: Scope, receive: Receive, *, path: str | None = None, pe
         scope["query_string"].decode("latin-1"),
         headers,
         await _body(receive),
-        scheme=scope.get("scheme", "http"),
+        scheme=scheme or scope.get("scheme", "http"),
         peer=peer,
     )
 

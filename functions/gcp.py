@@ -46,8 +46,8 @@ class _Answer:
         self._pool = ThreadPoolExecutor(asgi.THREADS, thread_name_prefix="function")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Who connects is the platform's own proxy: its address says nothing about who asks.
-        asked = await asgi.request(scope, receive, path=self._path(scope))
+        # Who connects is the platform's own proxy: neither its address nor what it says of TLS tells who asks, and how.
+        asked = await asgi.request(scope, receive, path=self._path(scope), scheme="http")
         try:
             reply = await self._reply(asked)
         except Exception as error:  # noqa: BLE001 - a broker may take the framework's own 500 for leave to go on

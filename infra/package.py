@@ -39,6 +39,7 @@ DROP: Final = (
     "*/__pycache__/*",
     "*.pyi",
     "bin/*",
+    "multipart/*",  # python-multipart under its old name
     "cffi/*",  # at run time only its _cffi_backend is loaded
     "cffi-*/entry_points.txt",
     "*.dist-info/RECORD",  # would tell of the files left out here
