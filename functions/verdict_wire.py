@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from functions.endpoint import Body, View
-from shared.validation.distinguished_name import shown
+from shared.validation.distinguished_name import shown, shown_subject
 from shared.validation.verdict import Verdict, fingerprint
 
 
@@ -88,7 +88,7 @@ def verdict_view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         bound=verdict.bound,
         proof=verdict.proof,
         ca=VouchingCA(id=ca.id, subject=shown(ca.cert.subject)) if ca else None,
-        failing=Failing(subject=shown(failing.subject), fingerprint_sha256=fingerprint(failing)) if failing else None,
+        failing=Failing(subject=shown_subject(failing), fingerprint_sha256=fingerprint(failing)) if failing else None,
         expires_at=verdict.expires_at,
         watson_reason=verdict.watson_reason,
         steps=tuple(
