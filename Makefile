@@ -32,6 +32,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.dev  ## coverage-guided fuzzing of everything that takes bytes from outside (FUZZ_SECONDS per target)
+	$(BIN)/python -m tests.fuzz
+
 pins: $(VENV)/.dev  ## renew the pinned versions from the .in files
 	$(BIN)/pip install --quiet uv
 	for name in $(PINNED); do $(COMPILE) $$name.in -o $$name.txt || exit 1; done

@@ -8,6 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -21,6 +22,7 @@ from shared.usecases.verify_client import verify_client
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
 from tests import certs
+from tests.harness import basic
 
 DOMAIN: Final = "example.com"
 ORG: Final = "mtxpd0"
@@ -109,6 +111,21 @@ class Deployment:
         host, client_id = f"{org_id}.messaging.{DOMAIN}", f"d:{org_id}:thermo:{number:06}"
         presented = Presented.of(server_name=host, client_id=client_id, certificate=sent)
         return verify_client(self.app.tools, self.broker, presented)
+
+    def asked(self, of: Fleet) -> list[bytes]:
+        """The bodies with which a broker asks verifyClient about each device, as JSON."""
+        host = f"{ORG}.messaging.{DOMAIN}"
+        return [
+            msgspec.json.encode(
+                {"serverName": host, "clientId": f"d:{ORG}:thermo:{number:06}", "certificate": sent.decode()}
+            )
+            for number, sent in enumerate(of.sent)
+        ]
+
+    @property
+    def authorization(self) -> str:
+        """The broker's Authorization header."""
+        return basic(self.broker.key, self.broker.token)
 
     def decisions(self, of: Fleet, orgs: Sequence[str] = (ORG,)) -> Callable[[], Verdict]:
         """Called, it decides about the next device of a fleet, at the next of *orgs*. None comes twice in a row, so

@@ -2,19 +2,20 @@
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
 from functions import wire
 from functions.console import Console
 from functions.dispatch import dispatch_async
-from functions.http import BODY_MAX, Reply
+from functions.http import BODY_MAX, Reply, Request
 from shared.composition import App
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_THREADS: Final = 8  # a store's client blocks; it must not block the loop
+THREADS: Final = 8  # a store's client blocks; it must not block the loop
 
 
 class Application:
@@ -24,7 +25,7 @@ class Application:
         self._app = app
         tokens = app.tools.tokens
         self._console = Console(origins=tokens.origins) if tokens else Console()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="function")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="function")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -33,22 +34,14 @@ class Application:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _headers(scope["headers"])
-        body = await _body(headers, receive)
-        request = wire.request(
-            scope["method"],
-            scope.get("raw_path", scope["path"].encode()).decode("latin-1"),
-            scope["query_string"].decode("latin-1"),
-            headers,
-            body,
-            scheme="https" if self._app.settings.behind_tls else scope.get("scheme", "http"),
-            peer=(scope.get("client") or ("",))[0],
-        )
-        if self._console.answers(request.path):
-            reply = self._console.reply(request)
+        asked = await request(scope, receive, peer=(scope.get("client") or ("",))[0])
+        if self._app.settings.behind_tls:
+            asked = replace(asked, scheme="https")
+        if self._console.answers(asked.path):
+            reply = self._console.reply(asked)
         else:
-            reply = await dispatch_async(self._app.tools, request, self._pool)
-        await _send(reply, send)
+            reply = await dispatch_async(self._app.tools, asked, self._pool)
+        await answer(reply, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -61,6 +54,30 @@ class Application:
                 return
 
 
+async def request(scope: Scope, receive: Receive, *, path: str | None = None, peer: str = "") -> Request:
+    """The request that *scope* and *receive* tell of, once all of it is here.
+
+    Args:
+        path: instead of the one that was sent.
+        peer: the address of who asks, where it is known."""
+    headers = _headers(scope["headers"])
+    return wire.request(
+        scope["method"],
+        path or sent_path(scope),
+        scope["query_string"].decode("latin-1"),
+        headers,
+        await _body(receive),
+        scheme=scope.get("scheme", "http"),
+        peer=peer,
+    )
+
+
+def sent_path(scope: Scope) -> str:
+    """Still percent-encoded: decoded, an encoded slash would split a segment."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.decode("latin-1")
+
+
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """One sent several times is one list (RFC 9110, 5.3): what a client adds never hides what a proxy wrote."""
     found: dict[str, str] = {}
@@ -70,7 +87,7 @@ def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return found
 
 
-async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:
+async def _body(receive: Receive) -> bytes | None:
     """The request's body; None where it is larger than any call may be. What is too much is read and dropped, up to a
     bound, so that the client sees the answer rather than a broken pipe."""
     chunks, size = [], 0
@@ -86,7 +103,8 @@ async def _body(headers: dict[str, str], receive: Receive) -> bytes | None:
             return b"".join(chunks) if size <= BODY_MAX else None
 
 
-async def _send(reply: Reply, send: Send) -> None:
+async def answer(reply: Reply, send: Send) -> None:
+    """Send *reply*."""
     length = {} if reply.status in (204, 304) else {"content-length": str(len(reply.body))}
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (wire.headers(reply) | length).items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})

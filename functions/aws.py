@@ -37,7 +37,7 @@ def _reply(event: Event, context: Any, function: str) -> Reply:
         whole = replace(request, body=_body(event))
         return dispatch(process.app().tools, whole, function=function)
     except Exception as error:  # noqa: BLE001 - a broker may take the gateway's own 500 for leave to go on
-        return refuse(request, error)
+        return refuse(request, error, function=function)
 
 
 def _authorized(event: Event, context: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ it.
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 
@@ -32,39 +32,47 @@ def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> 
         return _dispatch(tools, request, function)
 
 
-def refuse(request: Request, error: Exception) -> Reply:
+def refuse(request: Request, error: Exception, *, function: str | None = None) -> Reply:
     """The answer where *request* did not come as far as `dispatch`: a broker's own words, or a problem document."""
     with log.request(log.request_id_of(request.headers)):
-        dialect = dialects.spoken_at(request.path)
+        dialect = _dialect(request, function)
         return http.problem(request, error) if dialect is None else dialect.refuse(request, error)
 
 
 def _dispatch(tools: Tools, request: Request, function: str | None) -> Reply:
     began = time.monotonic()
-    dialect = dialects.spoken_at(request.path)
+    dialect = _dialect(request, function)
     work = _work(tools, request, function, dialect)
     if dialect is None:
         return _told(work(), request, began)
     try:
-        answered = _begun(work).result(_left(request))
+        left = _left(request)
+        answered = deadline.WORKERS.submit(work, enough=_enough(tools)).result(left)
     except (TimeoutError, deadline.Busy):
         answered = _refused(tools, dialect, request, Late()), "verifyClient"
     return _told(answered, request, began)
 
 
-async def dispatch_async(tools: Tools, request: Request, pool: ThreadPoolExecutor) -> Reply:
+async def dispatch_async(
+    tools: Tools, request: Request, pool: ThreadPoolExecutor, *, function: str | None = None
+) -> Reply:
     """The same from an event loop: work runs in *pool*, but for verdicts, which wait for nobody there."""
     with log.request(log.request_id_of(request.headers)):
         began = time.monotonic()
-        dialect = dialects.spoken_at(request.path)
-        work = _work(tools, request, None, dialect)
+        dialect = _dialect(request, function)
+        work = _work(tools, request, function, dialect)
         if dialect is None:
             return _told(await asyncio.get_running_loop().run_in_executor(pool, work), request, began)
         try:
-            answered = await asyncio.wait_for(asyncio.wrap_future(_begun(work)), _left(request))
+            answered = await deadline.WORKERS.answer(work, _left(request), enough=_enough(tools))
         except (TimeoutError, deadline.Busy):
             answered = _refused(tools, dialect, request, Late()), "verifyClient"
         return _told(answered, request, began)
+
+
+def _dialect(request: Request, function: str | None) -> Dialect | None:
+    """Brokers ask verifyClient; another function, deployed by itself, has no dialect with it."""
+    return dialects.spoken_at(request.path) if function in (None, "verifyClient") else None
 
 
 def _work(tools: Tools, request: Request, function: str | None, dialect: Dialect | None) -> Callable[[], _Answered]:
@@ -73,14 +81,17 @@ def _work(tools: Tools, request: Request, function: str | None, dialect: Dialect
     return lambda: context.run(_answered, tools, request, function, dialect)
 
 
-def _begun(work: Callable[[], _Answered]) -> "Future[_Answered]":
-    """Raises: Busy."""
-    return deadline.WORKERS.submit(work)
+def _enough(tools: Tools) -> int | None:
+    """How many threads do as much as many."""
+    return deadline.FEW if tools.embedded else None
 
 
 def _left(request: Request) -> float:
-    """Seconds that are left for a verdict."""
-    return max(request.arrived + deadline.SECONDS - time.monotonic(), 0)
+    """Seconds that are left for a verdict. Raises: TimeoutError, where none are."""
+    left = request.arrived + deadline.SECONDS - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _refused(tools: Tools, dialect: Dialect, request: Request, error: Exception) -> Reply:
@@ -101,7 +112,8 @@ def _answered(tools: Tools, request: Request, function: str | None, dialect: Dia
             raise errors.NotFound(what="such address")
         if request.too_large:
             raise http.body_too_large()
-        request = replace(request, params=params)
+        if params:
+            request = replace(request, params=params)
         admitted = admit(tools, request.authorization, route.roles) if route.admits else None
         reply = route.load(Call(request, tools, admitted))
     except Exception as error:  # noqa: BLE001 - the one place where errors become answers

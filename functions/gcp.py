@@ -2,18 +2,22 @@
 
 One target a function, named like it (`FUNCTION_TARGET=verifyClient`), and `service`, which answers every route in one
 process. `main.py` at the top is where functions-framework looks for them.
+
+Targets are asynchronous, so functions-framework starts gunicorn with uvicorn's workers (docs/decisions/0093).
 """
 
+import asyncio
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final, cast
-from urllib.parse import quote
+from typing import Any, Final, cast
 
-import flask
+import functions_framework.aio
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
-from functions import process, wire
-from functions.dispatch import dispatch, refuse
-from functions.http import BODY_MAX, Reply
+from functions import asgi, process
+from functions.dispatch import dispatch_async, refuse
 from functions.routes import ROUTES
 
 SERVICE: Final = "service"
@@ -22,51 +26,37 @@ TARGETS: Final = (*dict.fromkeys(route.function for route in ROUTES), SERVICE)
 
 def target(name: str) -> types.FunctionType:
     """What functions-framework calls for the target *name*, one of TARGETS."""
-    function = None if name == SERVICE else name
+    answer = _Answer(None if name == SERVICE else name)
 
-    def handle(sent: flask.Request) -> flask.Response:
-        return _response(_reply(sent, function))
+    async def handle(_: Request) -> Any:
+        return answer  # a response is whatever can be called like one (Starlette, "Responses"): nothing is built twice
 
     handle.__name__ = name
-    return cast("types.FunctionType", handle)
+    return cast("types.FunctionType", functions_framework.aio.http(handle))
 
 
-def _reply(sent: flask.Request, function: str | None) -> Reply:
-    """Never raises: functions-framework would tell the caller the error's text."""
-    request = wire.request(sent.method, _path(sent, function), sent.query_string.decode("latin-1"), dict(sent.headers))
-    try:
-        app = process.app()
-        body = _body(sent)
+class _Answer:
+    """ASGI: one request and its reply. Never raises: functions-framework would tell the caller the error's text."""
+
+    def __init__(self, function: str | None) -> None:
+        self._function = function
+        self._pool = ThreadPoolExecutor(asgi.THREADS, thread_name_prefix="function")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Who connects is the platform's own proxy: its address says nothing about who asks.
-        scheme = "https" if app.settings.behind_tls else sent.scheme
-        whole = replace(request, body=body or b"", too_large=body is None, scheme=scheme)
-        return dispatch(app.tools, whole, function=function)
-    except Exception as error:  # noqa: BLE001 - a broker may take the framework's own 500 for leave to go on
-        return refuse(request, error)
+        asked = await asgi.request(scope, receive, path=self._path(scope))
+        try:
+            app = process.built()
+            if app is None:
+                app = await asyncio.get_running_loop().run_in_executor(self._pool, process.app)
+            if app.settings.behind_tls:
+                asked = replace(asked, scheme="https")
+            reply = await dispatch_async(app.tools, asked, self._pool, function=self._function)
+        except Exception as error:  # noqa: BLE001 - a broker may take the framework's own 500 for leave to go on
+            reply = refuse(asked, error, function=self._function)
+        await asgi.answer(reply, send)
 
-
-def _path(sent: flask.Request, function: str | None) -> str:
-    """The path as it was sent. Flask's own is decoded, which would let an encoded slash split a segment.
-
-    At a function's own address (…cloudfunctions.net/uploadCA) the platform takes the name away; it is put back.
-    """
-    raw = sent.environ.get("RAW_URI") or sent.environ.get("REQUEST_URI") or quote(sent.path)
-    path = str(raw).partition("?")[0]
-    if "://" in path:  # RFC 9112, 3.2.2: absolute form
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    return f"/{function}" if function and path in ("", "/") else path
-
-
-def _body(sent: flask.Request) -> bytes | None:
-    """The body; None where it is larger than any call may be. Not read into memory then."""
-    if (sent.content_length or 0) > BODY_MAX:
-        return None
-    body = sent.stream.read(BODY_MAX + 1)
-    return body if len(body) <= BODY_MAX else None
-
-
-def _response(reply: Reply) -> flask.Response:
-    response = flask.Response(reply.body, reply.status)
-    del response.headers["Content-Type"]  # flask's default; an answer without content has none
-    response.headers.update(wire.headers(reply))
-    return response
+    def _path(self, scope: Scope) -> str:
+        """At a function's own address (…cloudfunctions.net/uploadCA) the platform takes the name away; back with it."""
+        path = asgi.sent_path(scope)
+        return f"/{self._function}" if self._function and path in ("", "/") else path

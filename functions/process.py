@@ -24,3 +24,8 @@ def app() -> App:
                 log.configure(settings.log)
                 _app = build(settings)
     return _app
+
+
+def built() -> App | None:
+    """The process's App, where it is there already: asking takes no time."""
+    return _app

@@ -16,7 +16,7 @@ from shared.records import CA, DEFAULT, Activity, Changed, Denial, Org
 from shared.usecases.edge_feed import is_served_since
 from shared.usecases.server_certificates import Shown as ShownCertificate
 from shared.usecases.usage import Lately
-from shared.validation.distinguished_name import shown
+from shared.validation.distinguished_name import shown, shown_subject
 from shared.validation.notices import Notice
 from shared.validation.server_cert import names_of
 from shared.validation.strength import describe_key
@@ -394,7 +394,7 @@ def verdict_view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         bound=verdict.bound,
         proof=verdict.proof,
         ca=VouchingCA(id=ca.id, subject=shown(ca.cert.subject)) if ca else None,
-        failing=Failing(subject=shown(failing.subject), fingerprint_sha256=fingerprint(failing)) if failing else None,
+        failing=Failing(subject=shown_subject(failing), fingerprint_sha256=fingerprint(failing)) if failing else None,
         expires_at=verdict.expires_at,
         watson_reason=verdict.watson_reason,
         steps=tuple(

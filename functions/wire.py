@@ -24,7 +24,7 @@ def request(
     return Request(
         method,
         path,
-        dict(parse_qsl(query, keep_blank_values=True)),
+        dict(parse_qsl(query, keep_blank_values=True)) if query else {},
         {name.lower(): value for name, value in headers.items()},
         body or b"",
         scheme=scheme,

@@ -156,7 +156,7 @@ class _Pin:
         requirement, _, via = text.partition("# via")
         line, *hashes = [part.strip(" \\\n") for part in requirement.split("--hash=")]
         self.exact, _, marker = (part.strip() for part in line.partition(";"))
-        self.name = self.exact.partition("==")[0]
+        self.name = re.split(r"[=\[]", self.exact, maxsplit=1)[0]  # without its extras
         self.marker = Marker(marker) if marker else None
         self.hashes = hashes
         self.needed_by = frozenset(re.findall(r"[a-z0-9][a-z0-9._-]*", via)) - {"requirements.in"}

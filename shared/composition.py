@@ -87,6 +87,7 @@ def build(
         queue,
         clock,
         platform_domain=settings.domain,
+        embedded=isinstance(settings.store, SQLite),
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
         decided=decisions,

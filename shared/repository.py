@@ -180,8 +180,9 @@ class Repository:
         """Replace the record at *place* by what *alter* makes of it, if nobody else wrote in between; else again.
 
         *alter* gets the record as it stands (None where there is none) with an empty outbox, and returns the new
-        one, the very same object for "leave it as it is", or None for "remove it". It may be called many times and
-        raises to refuse. Activity entries in the outbox of what it returns are copied to the list of *org_id*.
+        one, the very same object for "leave it as it is", or None for "remove it". It may be called many times, also
+        after a call of it was written whose answer was lost, and raises to refuse. Activity entries in the outbox of
+        what it returns are copied to the list of *org_id*; a document is not removed before all it holds are.
 
         Returns what now stands. Raises: TooBusy, StoreUnavailable, and what *alter* raises."""
         deadline = time.monotonic() + _PATIENCE
@@ -192,6 +193,8 @@ class Repository:
             if after is before:
                 return after
             waiting = [entry for entry in waiting if not (org_id and self.note_once(org_id, entry))]
+            if after is None and org_id and waiting:
+                raise StoreUnavailable  # the list has not taken what only this document tells
             fresh = after.outbox if isinstance(after, Outboxed) else ()
             if isinstance(after, Outboxed):
                 after = msgspec.structs.replace(after, outbox=_trimmed((*waiting, *fresh)))
@@ -222,9 +225,10 @@ class Repository:
             return False
         return True
 
-    def discard(self, place: Place[Any]) -> None:
-        """Remove what is at *place*, whatever it is. Nothing there is fine."""
-        self.change(place, lambda _: None)
+    def discard(self, place: Place[Any], *, org_id: str | None = None) -> None:
+        """Remove what is at *place*, whatever it is, once its activity entries are in the list of *org_id*. Nothing
+        there is fine."""
+        self.change(place, lambda _: None, org_id=org_id)
 
     def discard_all(self, partition: str) -> None:
         """Remove everything in *partition*."""

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,15 +40,20 @@ class Server:
         return code
 
 
-def start(data: Path, *, log: Path | None = None, **environment: str) -> Server:
+def start(
+    data: Path, *, log: Path | None = None, module: Sequence[str] = ("functions.local",), **environment: str
+) -> Server:
     """Start a server on *data*; returns once it says that it listens. Its log goes to the file *log*.
+
+    Args:
+        module: what to run, with its arguments: `functions.local`, or what starts it in a test's way.
 
     Raises: AssertionError with its output, where it ends before."""
     env: Mapping[str, str] = {**os.environ, "TRUST_DATA": str(data), "PORT": "0", **environment}
     errors = open(log, "a") if log else open(os.devnull, "w")  # noqa: SIM115 - closed below, the process has its own
     with errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "functions.local"],
+            [sys.executable, "-m", *module],
             cwd=ROOT,
             env=env,
             stdout=subprocess.PIPE,

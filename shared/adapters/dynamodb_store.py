@@ -51,7 +51,6 @@ class Client(Protocol):
     """The part of boto3's DynamoDB client that is used here."""
 
     def batch_get_item(self, **request: Any) -> dict[str, Any]: ...
-    def get_item(self, **request: Any) -> dict[str, Any]: ...
     def put_item(self, **request: Any) -> dict[str, Any]: ...
     def delete_item(self, **request: Any) -> dict[str, Any]: ...
     def query(self, **request: Any) -> dict[str, Any]: ...
@@ -79,6 +78,10 @@ def session() -> boto3.session.Session:
 
 class _Unprocessed(Exception):
     """DynamoDB took none of a batch."""
+
+
+class _CutShort(Exception):
+    """An answer that ended in its headers: HTTP takes it for a whole one without a body."""
 
 
 class DynamoDBStore:
@@ -177,7 +180,7 @@ class DynamoDBStore:
         def attempt(client: Client) -> None:
             nonlocal request
             while request:
-                answer = client.batch_get_item(RequestItems=request)
+                answer = _whole(client.batch_get_item(RequestItems=request), "Responses")
                 came = answer["Responses"].get(self._table, [])
                 items.extend(came)
                 request = answer.get("UnprocessedKeys") or {}
@@ -194,19 +197,27 @@ class DynamoDBStore:
             values[":after"] = {"S": after}
             condition += " AND sk > :after"
         return self._ask(
-            lambda client: client.query(
-                TableName=self._table,
-                KeyConditionExpression=condition,
-                ExpressionAttributeValues=values,
-                ConsistentRead=True,
-                Limit=limit,
+            lambda client: _whole(
+                client.query(
+                    TableName=self._table,
+                    KeyConditionExpression=condition,
+                    ExpressionAttributeValues=values,
+                    ConsistentRead=True,
+                    Limit=limit,
+                ),
+                "Items",
             )
         )
 
     def _version(self, client: Client, key: Key) -> Version | None:
-        """The version at which *key* is now."""
-        item = client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item")
-        return None if item is None else str(item["version"]["S"])
+        """The version at which *key* is now. Asked as a batch: GetItem's answer where there is none is `{}`, and so is
+        one that was cut short."""
+        request = {self._table: {"Keys": [_key(key)], "ConsistentRead": True}}
+        answer = _whole(client.batch_get_item(RequestItems=request), "Responses")
+        if answer.get("UnprocessedKeys"):
+            raise _Unprocessed
+        items = answer["Responses"].get(self._table, [])
+        return str(items[0]["version"]["S"]) if items else None
 
     def _ask(self, attempt: Callable[[Client], T]) -> T:
         """Raises: StoreUnavailable, and what *attempt* raises that is not DynamoDB's or the network's."""
@@ -225,11 +236,20 @@ class DynamoDBStore:
             return self._client
 
 
+def _whole(answer: dict[str, Any], part: str) -> dict[str, Any]:
+    """*answer*, which has *part* whatever was found. Raises: _CutShort."""
+    if part not in answer:
+        raise _CutShort
+    return answer
+
+
 def _passes(error: Exception) -> bool:
     """Whether it is worth asking again."""
     if isinstance(error, ClientError):
-        return _code(error) in _PASSING or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
-    return isinstance(error, HTTPClientError | _Unprocessed)  # no connection, a timeout, a broken connection
+        code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return code in _PASSING or status >= 500 or code == str(status)  # the last: a refusal that was cut short
+    # no connection, a timeout, a broken connection
+    return isinstance(error, HTTPClientError | _Unprocessed | _CutShort)
 
 
 def _code(error: ClientError) -> str:

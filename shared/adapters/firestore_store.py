@@ -13,11 +13,14 @@ one), and which a write can name as its precondition: one round trip, no transac
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+import grpc
 from google.api_core import exceptions
+from google.api_core.retry import Retry
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
@@ -46,11 +49,38 @@ _PASSING: Final = (
     exceptions.ServiceUnavailable,
     exceptions.Unknown,
 )
+_CHANNEL: Final = {
+    # gRPC shares connections between channels to one address. One that has gone silent would outlive its client.
+    "grpc.use_local_subchannel_pool": 1,
+    # After a store was away gRPC waits longer and longer, up to two minutes, before it tries to connect again.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.max_send_message_length": -1,
+    "grpc.max_receive_message_length": -1,
+}
+_NEVER: Final = Retry(predicate=lambda _: False)  # None would be asked for its predicate, where a stream breaks off
+_IN_FLIGHT: Final = 30.0  # seconds for which other threads may still be asking a client that was put away
+
+
+class Client(firestore.Client):
+    """Google's client, on a channel of our own (see _CHANNEL): Google's takes no options for it."""
+
+    def _firestore_api_helper(self, transport: Any, client_class: Any, client_module: Any) -> Any:
+        if self._firestore_api_internal is None:
+            options = [*_CHANNEL.items()]
+            if self._emulator_host is not None:
+                channel = grpc.insecure_channel(self._emulator_host, options=options)
+            else:
+                channel = transport.create_channel(self._target, credentials=self._credentials, options=options)
+            self._transport = transport(host=self._target, channel=channel)
+            self._firestore_api_internal = client_class(transport=self._transport, client_options=self._client_options)
+        return self._firestore_api_internal
 
 
 def connect(project: str, database: str) -> firestore.Client:
     """Google's client: credentials from where it looks for them, or an emulator's (FIRESTORE_EMULATOR_HOST)."""
-    return firestore.Client(project=project, database=database)
+    return Client(project=project, database=database)
 
 
 class FirestoreStore:
@@ -64,12 +94,14 @@ class FirestoreStore:
         patience: Patience | None = None,
         connect: Callable[[str, str], firestore.Client] = connect,
     ) -> None:
-        """Asks nothing yet: the client is made at the first call, and kept."""
+        """Asks nothing yet: the client is made at the first call, and kept while it gets answers."""
         self._project = project
         self._database = database
         self._patience = patience or Patience()
         self._connect = connect
         self._client: firestore.Client | None = None
+        self._answered = False  # the client, since it was made
+        self._put_away: list[tuple[float, firestore.Client]] = []  # since when
         self._lock = threading.Lock()
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
@@ -150,21 +182,34 @@ class FirestoreStore:
             if after:
                 behind = collection.document(_segment(position(after)))
                 query = query.where(filter=FieldFilter("__name__", ">", behind))
-            return [*query.stream(retry=None, timeout=self._patience.of_one_try * _LISTING)]
+            return [*query.stream(retry=_NEVER, timeout=self._patience.of_one_try * _LISTING)]
 
         return [_document(Key(partition, _text(snapshot.id)), snapshot) for snapshot in self._ask(attempt)]
 
     def close(self) -> None:
         with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client._firestore_api.transport.close()  # the client's own close() leaves the gRPC channel open
+            clients = [client for _, client in self._put_away]
+            if self._client is not None:
+                clients.append(self._client)
+            self._client, self._put_away = None, []
+        for client in clients:
+            _close(client)
 
     def _ask(self, attempt: Callable[[firestore.Client], T]) -> T:
         """Raises: StoreUnavailable, and what *attempt* raises that is not Firestore's or the network's."""
-        try:
+
+        def one_try() -> T:
             client = self._connected()
-            return self._patience.ask(lambda: attempt(client), lambda error: isinstance(error, _PASSING))
+            try:
+                answer = attempt(client)
+            except exceptions.DeadlineExceeded:
+                self._replace(client)
+                raise
+            self._answered = True
+            return answer
+
+        try:
+            return self._patience.ask(one_try, lambda error: isinstance(error, _PASSING))
         except exceptions.InvalidArgument:  # a request that Firestore does not understand: a mistake in this module
             raise
         except (exceptions.GoogleAPIError, GoogleAuthError) as error:
@@ -174,7 +219,26 @@ class FirestoreStore:
         with self._lock:
             if self._client is None:
                 self._client = self._connect(self._project, self._database)
+                self._answered = False
             return self._client
+
+    def _replace(self, silent: firestore.Client) -> None:
+        """The next try gets a client of its own: all calls of one share a connection, which may be dead without
+        knowing it (a firewall that drops, a machine that froze). One that has never answered is kept: it is the store
+        that is away, and another connection would do no better."""
+        now = time.monotonic()
+        with self._lock:
+            if silent is not self._client or not self._answered:
+                return
+            self._client = None
+            over = [client for since, client in self._put_away if now - since > _IN_FLIGHT]
+            self._put_away = [one for one in self._put_away if now - one[0] <= _IN_FLIGHT] + [(now, silent)]
+        for client in over:
+            _close(client)
+
+
+def _close(client: firestore.Client) -> None:
+    client._firestore_api.transport.close()  # the client's own close() leaves the gRPC channel open
 
 
 def _reference(client: firestore.Client, key: Key) -> firestore.DocumentReference:

@@ -35,6 +35,7 @@ class HeldQueue(ABC):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._handing_on = threading.Lock()
         self.dropped = 0  # sightings that found the queue full
 
     @abstractmethod
@@ -60,7 +61,11 @@ class HeldQueue(ABC):
         self.flush()
 
     def flush(self) -> None:
-        """Hand on what is held, in the caller's thread."""
+        """Hand on what is held, in the caller's thread; what another thread is handing on has arrived then too."""
+        with self._handing_on:
+            self._flush()
+
+    def _flush(self) -> None:
         held: dict[str, list[Sighting]] = defaultdict(list)
         while True:
             try:

@@ -93,7 +93,7 @@ def deny(
 
 
 def lift(tools: Tools, member: Member, denial_id: str) -> None:
-    """Take an entry off the list. Raises: NotFound."""
+    """Take an entry off the list; the same call again finishes one that was cut short. Raises: NotFound."""
     at = tools.clock()
     look_up = denial_id.rpartition("-")[0] if denial_id.startswith("s-") else denial_id
     lifted: Denial | None = None
@@ -110,7 +110,11 @@ def lift(tools: Tools, member: Member, denial_id: str) -> None:
         return None if before is None or not before.entries else before
 
     place = denials_place(member.org_id, look_up)
-    tools.repository.change(place, alter, org_id=member.org_id)
+    try:
+        tools.repository.change(place, alter, org_id=member.org_id)
+    except NotFound:
+        refresh_every_mark(tools, member.org_id)
+        raise
     tools.repository.change(place, remove_empty, org_id=member.org_id)
     assert lifted is not None  # noqa: S101 - alter has refused otherwise
     refresh_marks(tools, member.org_id, _registered(tools, member.org_id, lifted))
@@ -214,7 +218,7 @@ def refresh_marks(tools: Tools, org_id: str, ids: Iterable[str]) -> None:
             if before is None or certificate_id not in before.cas:
                 return before
             ca = before.cas[certificate_id]
-            since = _denied_since(tools, org_id, x509.load_der_x509_certificate(ca.der))
+            since = denied_since(tools, org_id, x509.load_der_x509_certificate(ca.der))
             if since == ca.denied_at:
                 return before
             marked = msgspec.structs.replace(ca, denied_at=since)
@@ -223,7 +227,28 @@ def refresh_marks(tools: Tools, org_id: str, ids: Iterable[str]) -> None:
         tools.repository.change(cas_place(org_id, certificate_id[:16]), alter, org_id=org_id)
 
 
-def _denied_since(tools: Tools, org_id: str, cert: x509.Certificate) -> datetime | None:
+def refresh_every_mark(tools: Tools, org_id: str) -> None:
+    """`refresh_marks` for all CAs that bear a mark, or that an entry may mean: where a call that changed an entry was
+    cut short before it came to them."""
+    fingerprints, serials = set(), set()
+    for _, denials in tools.repository.every(f"deny/{org_id}", Denials):
+        for one in denials.entries.values():
+            if one.kind is DenialKind.FINGERPRINT:
+                fingerprints.add(one.value)
+            elif one.kind is DenialKind.SERIAL:
+                serials.add(int(one.value.partition(":")[2], 16))
+    for _, named in tools.repository.every(f"ca/{org_id}", CAsOfOneName):
+        certs = {ca_id: x509.load_der_x509_certificate(ca.der) for ca_id, ca in named.cas.items()}
+        meant = [
+            ca_id
+            for ca_id, ca in named.cas.items()
+            if ca.denied_at or fingerprint(certs[ca_id]) in fingerprints or certs[ca_id].serial_number in serials
+        ]
+        refresh_marks(tools, org_id, meant)
+
+
+def denied_since(tools: Tools, org_id: str, cert: x509.Certificate) -> datetime | None:
+    """When the first entry that means *cert* was made; None where none does."""
     places: list[Place[Denials]] = [denials_place(org_id, fingerprint_id(cert)), denials_place(org_id, serial_id(cert))]
     found = tools.repository.find(places)
     entries = [one for place in places for one in (found.get(place) or Denials()).entries.values()]

@@ -36,10 +36,10 @@ from shared.records import (
     Org,
     Outboxed,
     ReportRun,
-    ServerCertificate,
     Told,
 )
-from shared.repository import activity_id, default_place, org_place, report_run_place, server_place, told_place
+from shared.repository import activity_id, default_place, report_run_place, server_place, told_place
+from shared.usecases.sweep import sweep_org
 from shared.usecases.tools import Tools
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,6 @@ _ENDED_DAYS: Final = 30  # how long one that has ended, and is not in force, is 
 _PAGE: Final = 50  # orgs
 _LISTED: Final = 20  # certificates of one org in a webhook's message and in its activity entry
 _SWEEP_EVERY: Final = 7  # days; an org's turn follows from its id
-_ORPHAN_AGE: Final = timedelta(hours=1)  # older than any upload that is still under way
 _OUTBOX_AGE: Final = timedelta(days=8)  # what is older was looked at by a run before
 _KEEP_TOLD: Final = timedelta(days=3)
 
@@ -82,7 +81,7 @@ class Report:
     orgs: int = 0
     endings: int = 0
     copied: int = 0  # activity entries that a crash had left in their documents
-    swept: int = 0  # bodies that no index names
+    swept: int = 0  # what was left behind, and removed or mended (shared.usecases.sweep)
     finished: bool = False
     failed: list[str] = field(default_factory=list)  # why a webhook's message did not arrive
 
@@ -98,7 +97,7 @@ def expiry_report(
 
     Args:
         enough: asked between two pages: whether to stop for now.
-        sweep_all: look for bodies that no index names in every org, not only in today's seventh.
+        sweep_all: look for what was left behind in every org, not only in today's seventh.
 
     Raises: Unfinished, where a message did not arrive, or time was up; StoreUnavailable."""
     at = tools.clock()
@@ -239,7 +238,7 @@ class _Run:
         for _, denials in self._tools.repository.every(f"deny/{org.org_id}", Denials):
             self._copy(org.org_id, denials)
         if self._sweep_all or _turn(org.org_id) == self._at.toordinal() % _SWEEP_EVERY:
-            self._sweep(org.org_id)
+            self._report.swept += sweep_org(self._tools, org.org_id, at=self._at)
         return sorted(endings, key=lambda one: (one.ends, one.id))
 
     def _of_cas(self, org_id: str, named: CAsOfOneName) -> Iterator[Ending]:
@@ -266,22 +265,6 @@ class _Run:
         recent = [one for one in document.outbox if one.at > self._at - _OUTBOX_AGE]
         if recent:
             self._report.copied += self._tools.repository.copy_outbox(org_id, recent)
-
-    def _sweep(self, org_id: str) -> None:
-        """Remove bodies that an upload wrote and never put into the index. An id is used once, so what was not in the
-        index an hour later never will be."""
-        repository = self._tools.repository
-        old = [
-            certificate_id
-            for certificate_id, record in repository.every(f"server/{org_id}", ServerCertificate)
-            if record.changed.created_at < self._at - _ORPHAN_AGE
-        ]
-        org = repository.get(org_place(org_id)) if old else None  # read after the bodies: the index is never older
-        for certificate_id in old:
-            if org is not None and certificate_id not in org.servers:
-                repository.discard(server_place(org_id, certificate_id))
-                self._report.swept += 1
-                log.warning("a body that no index names was removed", extra={"org": org_id, "id": certificate_id})
 
 
 _STAGES: Final = ("ended", *(f"within{days}" for days in WITHIN))

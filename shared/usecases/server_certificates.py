@@ -10,7 +10,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from shared.errors import NotFound, StoreUnavailable, TooManyServerCertificates, TrustError
+from shared.errors import NotFound, StoreUnavailable, TooBusy, TooManyServerCertificates, TrustError
 from shared.records import (
     DEFAULT,
     Changed,
@@ -177,6 +177,8 @@ def add(
         nonlocal standing, first
         if before is None:
             raise NotFound(what="such organization")
+        if certificate_id in before.servers:  # written by a call before this one, whose answer was lost
+            return before
         if (existing := same(before)) is not None:
             standing, first = existing, False
             return before
@@ -189,7 +191,7 @@ def add(
 
     try:
         tools.repository.change(org_place(org_id), alter, org_id=org_id)
-    except StoreUnavailable:
+    except (StoreUnavailable, TooBusy):
         raise  # the index may have been written: a body that no index names does no harm, the other way round does
     except TrustError:
         tools.repository.discard(server_place(org_id, certificate_id))

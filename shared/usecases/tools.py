@@ -31,6 +31,7 @@ class Tools:
     sightings: SightingQueue
     clock: Clock
     platform_domain: str
+    embedded: bool = False  # whether the store is in this process: nobody waits for a network
     weak_keys: Container[str] = frozenset()  # ids of keys known to be weak (shared.validation.strength)
     rate_per_minute: int = 10  # new server certificates and requests of an org
     ca_rate_per_minute: int = 600  # new CA certificates of an org

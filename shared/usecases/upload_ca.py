@@ -12,7 +12,7 @@ from shared.errors import TooManyCAs, TooManyCAsOfOneName
 from shared.records import CA, CAIndex, CAsOfOneName, Org
 from shared.repository import ca_index_place, cas_place, org_place
 from shared.usecases.callers import Member
-from shared.usecases.denials import refresh_marks
+from shared.usecases.denials import denied_since, refresh_marks
 from shared.usecases.tools import Tools, entry, made, paced
 from shared.validation.ca import ca_id, read_ca
 from shared.validation.distinguished_name import shown
@@ -42,6 +42,7 @@ def upload_ca(tools: Tools, member: Member, data: bytes, *, comments: str = "") 
     upload = _Upload(tools, member, cert, ca_id(cert), at, comments)
     upload.reserve()
     ca, created = upload.write()
+    upload.keep_reserved()
     refresh_marks(tools, member.org_id, [upload.id])
     warnings = upload.require_sni()
     return Uploaded(upload.id, ca, created, warnings)
@@ -87,6 +88,7 @@ class _Upload:
             ca = CA(
                 der=self.cert.public_bytes(Encoding.DER),
                 comments=self.comments,
+                denied_at=denied_since(self.tools, self.member.org_id, self.cert),  # from its first moment on
                 changed=made(self.at, self.member.who),
             )
             line = entry(self.at, self.member.who, "uploadCA", certificate=self.id)
@@ -100,6 +102,17 @@ class _Upload:
             raise
         assert after is not None  # noqa: S101 - alter never removes
         return after.cas[self.id], created
+
+    def keep_reserved(self) -> None:
+        """A sweep, or a deletion of this CA, may have given its place back while it was not there yet."""
+
+        def alter(before: CAIndex | None) -> CAIndex:
+            index = before or CAIndex()
+            if self.id in index.cas:
+                return index
+            return msgspec.structs.replace(index, cas={**index.cas, self.id: True})
+
+        self.tools.repository.change(ca_index_place(self.member.org_id), alter)
 
     def require_sni(self) -> list[Notice]:
         """From its first CA on, an org's devices must say by SNI whose they are."""
@@ -117,23 +130,41 @@ class _Upload:
         return [devices_must_send_sni(messaging_host(org_id, self.tools.platform_domain))] if first else []
 
 
-def forget(tools: Tools, org_id: str, certificate_id: str) -> None:
-    """Give a CA's place in the index back, after it is gone; without any, devices need not send SNI for a CA's sake."""
+def forget(tools: Tools, org_id: str, certificate_id: str) -> bool:
+    """Give a CA's place in the index back, after it is gone; without any, devices need not send SNI for a CA's sake.
+
+    Returns whether there was anything to do: what a deletion that was cut short leaves."""
+    named = False
 
     def alter(before: CAIndex | None) -> CAIndex | None:
-        if before is None or certificate_id not in before.cas:
+        nonlocal named
+        named = before is not None and certificate_id in before.cas
+        if before is None or not named:
             return before
         return msgspec.structs.replace(before, cas={k: v for k, v in before.cas.items() if k != certificate_id})
 
-    def flag(before: Org | None) -> Org | None:
-        has_ca = _has_any(tools, org_id)
-        return before if before is None or before.has_ca == has_ca else msgspec.structs.replace(before, has_ca=has_ca)
-
     tools.repository.change(ca_index_place(org_id), alter)
     if not _has_any(tools, org_id):
-        tools.repository.change(org_place(org_id), flag, org_id=org_id)
-        # An upload that reserved its place in between saw the flag still set and left it: look again.
-        tools.repository.change(org_place(org_id), flag, org_id=org_id)
+        named |= agree_on_sni(tools, org_id)
+    return named
+
+
+def agree_on_sni(tools: Tools, org_id: str) -> bool:
+    """Make the org agree with its index of CAs on whether devices must send SNI. Returns whether it did not."""
+    changed = False
+
+    def flag(before: Org | None) -> Org | None:
+        nonlocal changed
+        has_ca = _has_any(tools, org_id)
+        if before is None or before.has_ca == has_ca:
+            return before
+        changed = True
+        return msgspec.structs.replace(before, has_ca=has_ca)
+
+    tools.repository.change(org_place(org_id), flag, org_id=org_id)
+    # An upload that reserved its place in between saw the flag still set and left it: look again.
+    tools.repository.change(org_place(org_id), flag, org_id=org_id)
+    return changed
 
 
 def _has_any(tools: Tools, org_id: str) -> bool:

@@ -184,3 +184,9 @@ def test_another_functions_address_is_not_found(operator: Client) -> None:
     """A function that is deployed by itself answers its own routes only."""
     told = aws.upload_ca(event("GET", "/api/v0002/activity", key=key(operator)), CONTEXT)
     assert told["statusCode"] == 404
+
+
+def test_another_function_has_no_brokers_words(operator: Client) -> None:
+    """Deployed by itself, it has none of verifyClient's modules with it: not found, like any other address."""
+    told = aws.upload_ca(event("POST", "/verifyClient/emqx", "{}", key=key(operator)), CONTEXT)
+    assert (told["statusCode"], json.loads(told["body"])["code"]) == (404, "not_found")

@@ -1,0 +1,289 @@
+"""Cold start: from a new process to its first answer, for each function on each store.
+
+Beside each, in turn: a bare process that imports what cannot be done without (the platform's framework, OpenSSL, the
+store's client), makes the client and reads one document. What is above 1 is this project's own: its modules, msgspec,
+the request and its answer.
+
+    SQLite, DynamoDB (moto)    as on AWS Lambda: functions/aws.py's handler, no framework
+    Firestore (emulator)       as on Cloud Run: functions-framework's ASGI application with all that it serves with
+
+Functions that the platform calls behind everybody's back (events, the schedule) are not here: nobody waits for them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.fleet import DOMAIN, KINDS, ORG, Fleet, deployed, fleet
+from benchmarks.table import Figure, Row, Spread, Target
+from shared.composition import build
+from shared.config import Settings
+from shared.records import Role
+from shared.usecases.default_certificate import ensure_default
+from shared.usecases.orgs import create_key
+from tests import certs
+from tests.emulators import Emulators, Missing
+from tests.harness import basic
+
+ROOT: Final = Path(__file__).parent.parent
+MAIN: Final = ("verifyClient", "uploadCA", "manageCertificates")
+AT_MOST: Final = Target(at_most=1.25)
+_PREFIX: Final = "/api/v0002"
+_REGION: Final = "eu-central-1"
+
+
+# ----------------------------------------------------------------------------------------------------------- processes
+
+_LAMBDA: Final = """
+class Context: aws_request_id = "1"
+from importlib import import_module
+answer = getattr(import_module("functions.aws"), stem)(event, Context())
+assert answer["statusCode"] == status, answer
+"""
+_BARE: Final = """
+import cryptography.x509, OpenSSL.SSL, OpenSSL.crypto
+"""
+_READ: Final = {
+    "SQLite": """
+import sqlite3
+connection = sqlite3.connect(place)
+assert connection.execute("SELECT body FROM documents LIMIT 1").fetchone()
+""",
+    "DynamoDB": """
+import boto3
+client = boto3.session.Session().client("dynamodb", region_name=region)
+assert client.get_item(TableName=place, Key={"pk": {"S": "none"}, "sk": {"S": "none"}}, ConsistentRead=True)
+""",
+    "Firestore": """
+from google.cloud import firestore
+client = firestore.Client(project=place)
+client.document("trust", "none").get()
+""",
+}
+_FRAMEWORK: Final = """
+import asyncio, functions_framework, gunicorn.app.base, uvicorn, uvicorn_worker, uvloop, httptools
+import uvicorn.lifespan.off, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, functions_framework.aio
+"""
+_ASGI: Final = """
+app = functions_framework.create_app(target, source)
+async def receive():
+    return {"type": "http.request", "body": body, "more_body": False}
+async def send(message):
+    if message["type"] == "http.response.start":
+        assert message["status"] == status, message
+uvloop.run(app({"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+    "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers, "root_path": "",
+    "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}, receive, send))
+"""
+_EMPTY: Final = """
+target, source, status, method, path, body, headers = "empty", empty, 200, "GET", "/", b"", []
+"""
+_DONE: Final = """
+import os
+os.write(1, b".")
+os._exit(0)
+"""
+
+
+def seconds(code: str, env: Mapping[str, str]) -> float:
+    """From the process's start to its answer. Raises: RuntimeError with what it said, where it gives none."""
+    # -S: what .pth files of a developer's packages load at each start is no function's.
+    command = [sys.executable, "-S", "-c", code + _DONE]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told = process.stdout.read(1)
+        took = time.perf_counter() - start
+        if told != b".":
+            raise RuntimeError(process.stderr.read().decode()[-3000:])
+    return took
+
+
+# -------------------------------------------------------------------------------------------------------------- stores
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store with an organization in it, and the environment in which functions find it."""
+
+    name: str
+    place: str
+    env: Mapping[str, str]
+    question: bytes = field(repr=False)  # to verifyClient
+    root_pem: str = field(repr=False)
+    keys: Mapping[Role, str] = field(repr=False)  # as the Authorization header carries them
+
+    @property
+    def bare(self) -> str:
+        read = f"place, region = {self.place!r}, {_REGION!r}\n" + _READ[self.name]
+        if self.name != "Firestore":
+            return _BARE + read
+        empty = str(ROOT / "benchmarks/empty/loop.py")
+        return _FRAMEWORK + _BARE + read + f"empty = {empty!r}\n" + _EMPTY + _ASGI
+
+    def first(self, call: "Call") -> str:
+        """A process that does *call* and nothing else."""
+        headers = {"content-type": "application/json", "authorization": self.keys[call.role]}
+        body = call.body(self)
+        if self.name == "Firestore":
+            raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+            asked = (call.function, str(ROOT / "main.py"), call.status, call.method, call.path, body, raw)
+            return _FRAMEWORK + f"target, source, status, method, path, body, headers = {asked!r}\n" + _ASGI
+        event = {
+            "rawPath": call.path,
+            "rawQueryString": "",
+            "headers": headers,
+            "body": body.decode(),
+            "isBase64Encoded": False,
+            "requestContext": {"http": {"method": call.method, "path": call.path}},
+        }
+        return f"stem, status, event = {call.stem!r}, {call.status}, {event!r}\n" + _LAMBDA
+
+
+@dataclass(frozen=True)
+class Call:
+    """The first call of a function, and the status of its answer."""
+
+    function: str
+    stem: str
+    method: str
+    path: str
+    fields: Any = None
+    status: int = 200
+    role: Role = Role.OPERATOR
+
+    def body(self, store: Store) -> bytes:
+        if self.role is Role.BROKER:
+            return store.question
+        if self.fields == "ca":
+            return json.dumps({"certificate": store.root_pem}).encode()
+        return json.dumps(self.fields).encode() if self.fields is not None else b""
+
+
+def calls() -> list[Call]:
+    """One a function, made to be repeated: what exists already, what is refused last, what is only read."""
+    own = certs.server(f"{ORG}.messaging.example.net")
+    pair = {"certificate": own.pem, "privateKey": own.key_pem}
+    authentication, authorization = f"{_PREFIX}/authentication", f"{_PREFIX}/authorization"
+    servers = f"{authentication}/servercertificates"
+    return [
+        Call("verifyClient", "verify_client", "POST", f"{_PREFIX}/verifyClient", role=Role.BROKER),
+        Call("uploadCA", "upload_ca", "POST", f"{authentication}/cacertificates", "ca"),
+        Call("manageCertificates", "manage_certificates", "GET", f"{authentication}/cacertificates"),
+        Call("uploadServerCert", "upload_server_cert", "POST", servers, pair, 422),  # of another host
+        Call("activateServerCert", "activate_server_cert", "GET", f"{servers}/active"),
+        Call("generateCSR", "generate_csr", "POST", f"{servers}/csr", {"keyAlgorithm": "P-256"}, 201),
+        Call("fulfillCSR", "fulfill_csr", "PUT", f"{servers}/none/certificate", {"certificate": own.pem}, 404),
+        Call("connectionPolicy", "connection_policy", "GET", f"{authorization}/connectionpolicy"),
+        Call("activityLog", "activity_log", "GET", f"{_PREFIX}/activity"),
+    ]
+
+
+def stores(folder: Path, missing: list[str]) -> list[Store]:
+    """Those that can be had here; of the others, what would bring them goes to *missing*."""
+    emulators = Emulators(folder, os.getpid())
+    devices = fleet(KINDS[0], 1)
+    found = [_store("SQLite", str(folder / "trust.db"), f"sqlite:///{folder / 'trust.db'}", {}, folder, devices)]
+    for name, emulator in (("DynamoDB", "moto"), ("Firestore", "firestore")):
+        try:
+            address = emulators.address(emulator)
+        except Missing as one:
+            missing.append(str(one))
+            continue
+        if name == "DynamoDB":
+            env = {
+                "AWS_ENDPOINT_URL": f"http://{address}",
+                "AWS_DEFAULT_REGION": _REGION,
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_CONFIG_FILE": "/dev/null",
+                "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            }
+            found.append(_store(name, "documents", f"dynamodb://documents?region={_REGION}", env, folder, devices))
+        else:
+            found.append(
+                _store(name, "bench", "firestore://bench", {"FIRESTORE_EMULATOR_HOST": address}, folder, devices)
+            )
+    return found
+
+
+def _store(name: str, place: str, setting: str, env: Mapping[str, str], folder: Path, devices: Fleet) -> Store:
+    own = {"TRUST_DATA": str(folder / "data"), "TRUST_DOMAIN": DOMAIN, "TRUST_STORE": setting, **env}
+    own["TRUST_RATE_PER_MINUTE"] = "100000"
+    paths = [str(ROOT), *(one for one in sys.path if one.endswith("site-packages"))]
+    whole = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": os.pathsep.join(paths), **own}
+    os.environ.update(env)  # the vendors' clients of this process
+    if name == "DynamoDB":
+        from tests.stores import create_table
+
+        os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = env["AWS_ENDPOINT_URL"]
+        create_table(place)
+    app = build(Settings.from_env(own))
+    try:
+        ensure_default(app.tools)
+        broker = deployed(app, devices.root)
+        operator, token = create_key(app.tools, org_id=ORG, role=Role.OPERATOR)
+    finally:
+        app.close()
+    keys = {Role.BROKER: broker.authorization, Role.OPERATOR: basic(operator.key, token)}
+    return Store(name, place, whole, broker.asked(devices)[0], devices.root.pem, keys)
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def rows(quick: bool) -> list[Row]:
+    missing: list[str] = []
+    found: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="bench-cold-") as name:
+        for store in stores(Path(name), missing):
+            others: dict[str, tuple[Spread, Figure]] = {}
+            for call in calls():
+                main = call.function in MAIN
+                pairs = (1 if quick else 9) if main else (0 if quick else 3)
+                if not pairs:
+                    continue
+                first, bare = _pairs(store, call, pairs)
+                ratio = Spread.of([one / other for one, other in zip(first, bare, strict=True)])
+                if main:
+                    figures = {
+                        call.function: Figure.of(first, "ms", scale=1e3),
+                        "bare": Figure.of(bare, "ms", scale=1e3),
+                    }
+                    found.append(
+                        Row(
+                            f"cold start, {call.function} on {store.name}",
+                            "bare process",
+                            ratio,
+                            AT_MOST,
+                            figures=figures,
+                        )
+                    )
+                else:
+                    others[call.function] = ratio, Figure.of(first, "ms", scale=1e3)
+            if others:
+                worst = max(others, key=lambda one: others[one][0].median)
+                figures = {one: Figure(ratio.median, "") for one, (ratio, _) in others.items()}
+                name_ = f"cold start on {store.name}, the worst of the other functions ({worst})"
+                found.append(Row(name_, "bare process", others[worst][0], AT_MOST, figures=figures))
+    found += [Row("cold start", note=one) for one in missing]
+    return found
+
+
+def _pairs(store: Store, call: Call, count: int) -> tuple[list[float], list[float]]:
+    first, bare = store.first(call), store.bare
+    seconds(first, store.env), seconds(bare, store.env)  # byte code is written, files are in memory
+    ours: list[float] = []
+    theirs: list[float] = []
+    for turn in range(count):
+        for subject in ((ours, first), (theirs, bare))[:: 1 if turn % 2 else -1]:
+            subject[0].append(seconds(subject[1], store.env))
+    return ours, theirs

@@ -1,0 +1,88 @@
+"""python -m tests.faults: every fault on every store, then kill -9 again and again; prints tables, writes JSON.
+
+python -m tests.faults [--stores sqlite,dynamodb] [--faults reset] [--seconds 4] [--kills 200]
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from tests.emulators import Emulators, Missing
+from tests.faults.rig import STORES, Row, rig
+from tests.faults.table import table
+
+_HEADS = (
+    "store", "fault", "operations", "acknowledged", "refused", "unavailable", "lost", "half", "swept",
+    "allowed", "denied", "not known", "slowest s", "late", "back s", "wrong",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Returns 1 where anything was lost, half there, late or wrong."""
+    asked = _arguments()
+    base = Path(tempfile.mkdtemp(prefix="faults-"))
+    emulators = Emulators(base, run=os.getpid())
+    rows: list[Row] = []
+    began = time.monotonic()
+    try:
+        for store in asked.stores:
+            try:
+                with rig(store, emulators, base / store) as one:
+                    for fault in asked.faults or one.faults:
+                        if fault in one.faults:
+                            rows.append(one.suffer(fault, seconds=asked.seconds))
+                            print(f"{store}, {fault}: {'good' if rows[-1].good else 'NOT GOOD'}", file=sys.stderr)
+            except Missing as missing:
+                print(f"{store} is left out. {missing}")
+        print(table(_HEADS, [_cells(row) for row in rows]))
+        for row in rows:
+            for what in ("lost", "halves", "left", "wrong", "log"):
+                for one_finding in getattr(row, what)[:5]:
+                    print(f"{row.store}, {row.fault}: {what}: {one_finding}")
+        print(f"{time.monotonic() - began:.0f} s")
+        if asked.json:
+            asked.json.parent.mkdir(parents=True, exist_ok=True)
+            asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+        return 0 if rows and all(row.good for row in rows) else 1
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _cells(row: Row) -> list[str]:
+    told, verdicts = row.operations, row.verdicts
+    return [
+        row.store,
+        row.fault,
+        str(sum(told.values())),
+        str(told.get("done", 0)),
+        str(told.get("refused", 0)),
+        str(told.get("unavailable", 0) + told.get("dropped", 0)),
+        str(len(row.lost)),
+        str(len(row.halves)),
+        f"{len(row.leftovers)}" + (f", {len(row.left)} LEFT" if row.left else ""),
+        *(str(verdicts.get(one, 0)) for one in ("allowed", "denied", "not known")),
+        f"{row.slowest:.2f}",
+        str(row.late),
+        "never" if row.back is None else f"{row.back:.1f}",
+        str(len(row.wrong) + len(row.log)),
+    ]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("--stores", type=lambda text: text.split(","), default=STORES)
+    parser.add_argument("--faults", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--seconds", type=float, default=4.0, help="under each fault")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

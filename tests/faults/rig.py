@@ -1,0 +1,310 @@
+"""A store, the real server on it, and what is done to the way between them.
+
+with rig("dynamodb", emulators, folder) as one:
+    row = one.suffer("reset", seconds=4)
+"""
+
+import resource
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from shared.composition import App, build
+from shared.config import DynamoDB, Firestore, Settings, SQLite
+from shared.records import Role
+from shared.usecases.default_certificate import ensure_default
+from shared.usecases.orgs import create_key, create_org
+from shared.usecases.sweep import sweep_org
+from tests import server
+from tests.emulators import Emulators
+from tests.faults import calls, wire
+from tests.faults.calls import Calls, IllCalls
+from tests.faults.check import Findings, check
+from tests.faults.load import Access, Load, Verdicts
+from tests.faults.serve import Orders
+from tests.faults.wire import Ill, Wire
+from tests.stores import Place, new_place
+
+DOMAIN: Final = "example.com"
+STORES: Final = ("sqlite", "dynamodb", "firestore")
+_BACK_SECONDS: Final = 20.0  # within which all is well again, once the fault has gone
+_LOCKED: Final = 6.0  # seconds: longer than a writer waits for the one before it
+_FULL_AT: Final = 96 * 1024  # bytes of any one file
+
+Fault = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one fault on one store did.
+
+    Args:
+        operations: what changers were told, "done", "refused" (for good), "unavailable" (503, too busy), "dropped".
+        verdicts: "allowed", "denied", "not known" (denied, because the store did not answer).
+        slowest: verdict, in seconds; *late*: verdicts beyond what is promised.
+        back: seconds from the fault's end to the first device that was let in.
+        leftovers: what a sweep found to take away; *left*: what was still there after it.
+        wrong: answers that must not be.
+    """
+
+    store: str
+    fault: str
+    operations: Mapping[str, int]
+    verdicts: Mapping[str, int]
+    slowest: float
+    late: int
+    back: float | None
+    lost: list[str]
+    halves: list[str]
+    leftovers: list[str]
+    left: list[str]
+    wrong: list[str]
+    log: list[str] = field(default_factory=list)  # errors that the server did not foresee
+
+    @property
+    def good(self) -> bool:
+        ill = (self.lost, self.halves, self.left, self.wrong, self.log)
+        return not any(ill) and not self.late and self.back is not None
+
+
+@dataclass
+class Rig:
+    """See the module."""
+
+    store: str
+    app: App  # on a connection of its own, past all faults
+    running: server.Server
+    log: Path
+    faults: Mapping[str, Fault]
+    _read: int = 0  # bytes of the log
+
+    def suffer(self, fault: str, *, seconds: float) -> Row:
+        """Load a new organization for *seconds* under *fault*, let it go, and read everything back."""
+        access = self._organization()
+        address = f"127.0.0.1:{self.running.port}"
+        load = Load.on(address, access)
+        load.employ().begin()
+        with self.faults[fault]():
+            time.sleep(seconds)
+        back = _back(load)
+        load.end()
+        repository, sealer, history = self.app.tools.repository, self.app.sealer, load.history
+        self.app.queue.flush()
+        before = check(repository, sealer, access.org_id, history)
+        self._sweep(access.org_id)
+        after = check(repository, sealer, access.org_id, history)
+        return Row(
+            store=self.store,
+            fault=fault,
+            operations=dict(history.operations),
+            verdicts=dict(history.verdicts),
+            slowest=history.slowest,
+            late=history.late,
+            back=back,
+            lost=_both(before, after, "lost"),
+            halves=_both(before, after, "halves"),
+            leftovers=before.leftovers,
+            left=after.leftovers,
+            wrong=history.wrong,
+            log=self._unforeseen(),
+        )
+
+    def _organization(self) -> Access:
+        tools = self.app.tools
+        org_id = "f" + secrets.token_hex(3)[:5]
+        create_org(tools, org_id)
+        keys = [create_key(tools, org_id=org_id, role=role) for role in (Role.OPERATOR, Role.BROKER)]
+        operator, broker = (f"{key.key}:{token}" for key, token in keys)
+        return Access(org_id, operator, broker, f"{org_id}.messaging.{DOMAIN}")
+
+    def _sweep(self, org_id: str) -> None:
+        """What the daily report does, some hours later."""
+        sweep_org(self.app.tools, org_id, at=datetime.now(UTC) + timedelta(hours=3))
+
+    def _unforeseen(self) -> list[str]:
+        """Errors in the server's log since the last look that are no refusals: mistakes of ours."""
+        text = self.log.read_bytes()[self._read :]
+        self._read += len(text)
+        lines = text.decode(errors="replace").splitlines()
+        return [one[:400] for one in lines if "unforeseen" in one or "Traceback" in one]
+
+
+def _both(before: Findings, after: Findings, what: str) -> list[str]:
+    return list(dict.fromkeys([*getattr(before, what), *getattr(after, what)]))
+
+
+def _back(load: Load) -> float | None:
+    """Seconds until a device is let in again; None where that takes too long."""
+    ask, began = Verdicts(load), time.monotonic()
+    with closing(ask):
+        while time.monotonic() < began + _BACK_SECONDS:
+            told = ask(load.device, "1", may_enter=True, must_enter=True, about="the device")
+            if told.status == 200 and told.body["decision"] == "allow":
+                return time.monotonic() - began
+            time.sleep(0.02)
+    return None
+
+
+# -------------------------------------------------------------------------------------------------- the stores
+
+
+@contextmanager
+def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
+    """A server on an empty *store*, with its faults. Raises: Missing, where the emulator is not here."""
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        place = new_place(store, folder, emulators, patch)
+        app = build(Settings(data=folder, domain=DOMAIN, store=place, metrics="off"))
+        stack.callback(app.close)
+        ensure_default(app.tools)
+        orders = folder / "orders"
+        Orders().write(orders)
+        environment = {
+            "TRUST_STORE": _url(place),
+            "TRUST_DOMAIN": DOMAIN,
+            "TRUST_RATE_PER_MINUTE": "1000000",
+            "TRUST_METRICS": "off",
+            "TRUST_LOG": "ERROR",
+        }
+        way: Mapping[str, Fault]
+        if isinstance(place, DynamoDB):
+            between = stack.enter_context(closing(Wire(emulators.address("moto"))))
+            environment["AWS_ENDPOINT_URL_DYNAMODB"] = f"http://{between.address}"
+            way = _dynamodb(between)
+        elif isinstance(place, Firestore):
+            grpc_between = stack.enter_context(closing(Calls(emulators.address("firestore"))))
+            between = stack.enter_context(closing(Wire(grpc_between.address)))
+            environment["FIRESTORE_EMULATOR_HOST"] = between.address
+            way = _firestore(between, grpc_between)
+        module = ["tests.faults.serve", str(orders)] if isinstance(place, SQLite) else ["functions.local"]
+        log = folder / "log"
+        running = server.start(folder, log=log, module=module, **environment)
+        stack.callback(running.stop)
+        if isinstance(place, SQLite):
+            way = _sqlite(place.path, orders, running.process.pid)
+        yield Rig(store, app, running, log, way)
+
+
+def _url(place: Place) -> str:
+    match place:
+        case SQLite(path):
+            return f"sqlite:///{path}"
+        case DynamoDB(table, region):
+            return f"dynamodb://{table}?region={region}"
+        case Firestore(project, database):
+            return f"firestore://{project}/{database}"
+
+
+def _dynamodb(between: Wire) -> Mapping[str, Fault]:
+    ills = {
+        "slow": Ill(late=(0.6, 0.4)),
+        "reset": Ill(reset=0.2),
+        "half answers": Ill(half=0.2),
+        "lost answers": Ill(lost=0.2),
+        "silence": Ill(silent=0.1),
+        "throttling": Ill(throttled=0.5),
+        "comes and goes": Ill(comes_and_goes=True),
+    }
+    return {"none": nullcontext, **{name: partial(_ill, between, ill) for name, ill in ills.items()}}
+
+
+def _firestore(between: Wire, grpc_between: Calls) -> Mapping[str, Fault]:
+    ills = {  # one connection carries everything, so a fault of it is one of many calls
+        "slow": Ill(late=(0.6, 0.2)),
+        "reset": Ill(reset=0.02),
+        "half answers": Ill(half=0.02),
+        "lost answers": Ill(lost=0.02),
+        "silence": Ill(silent=0.01),
+        "comes and goes": Ill(comes_and_goes=True),
+    }
+    ill_calls = {
+        "throttling": IllCalls(throttled=0.5),
+        "lost answers of calls": IllCalls(lost=0.2),
+        "half answers of calls": IllCalls(half=0.2),
+    }
+    return {
+        "none": nullcontext,
+        **{name: partial(_ill, between, ill) for name, ill in ills.items()},
+        **{name: partial(_ill_calls, grpc_between, ill) for name, ill in ill_calls.items()},
+    }
+
+
+def _sqlite(path: Path, orders: Path, process: int) -> Mapping[str, Fault]:
+    ordered = {
+        "slow": Orders(late=(0.5, 0.3)),
+        "refused calls": Orders(away=0.2),
+        "lost answers": Orders(lost=0.3),
+        "stuck calls": Orders(stuck=(0.05, 4.0)),
+    }
+    return {
+        "none": nullcontext,
+        **{name: partial(_ordered, orders, what) for name, what in ordered.items()},
+        "locked by another": partial(_locked, path),
+        "disk full": partial(_full, process),
+    }
+
+
+@contextmanager
+def _ill(between: Wire, ill: Ill) -> Iterator[None]:
+    between.treat(ill)
+    yield
+    between.treat(wire.FINE)
+
+
+@contextmanager
+def _ill_calls(between: Calls, ill: IllCalls) -> Iterator[None]:
+    between.ill = ill
+    yield
+    between.ill = calls.FINE
+
+
+@contextmanager
+def _ordered(file: Path, orders: Orders) -> Iterator[None]:
+    orders.write(file)
+    yield
+    Orders().write(file)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Another process writes to the file and takes its time."""
+    hold = (
+        "import sqlite3,sys,time; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(flush=True); "
+    )
+    command = [sys.executable, "-c", f"{hold} time.sleep(60)", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        time.sleep(_LOCKED)
+        holder.kill()
+    yield
+
+
+@contextmanager
+def _full(process: int) -> Iterator[None]:
+    """The server's files may not grow any more, again and again (EFBIG, as ENOSPC a failed write to SQLite)."""
+    stop = threading.Event()
+    _, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
+
+    def tides() -> None:
+        while not stop.wait(0.5):
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (_FULL_AT, hard))
+            stop.wait(0.7)
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (hard, hard))
+
+    thread = threading.Thread(target=tides)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
