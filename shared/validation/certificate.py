@@ -31,7 +31,7 @@ from shared.validation.distinguished_name import canonical
 
 REGISTERED_MAX: Final = 1024  # CAs of orgs kept parsed by this process
 SENT_MAX: Final = 256  # and of what devices sent; at most this many ...
-KEPT_BYTES_MAX: Final = 4096  # ... each at most this long as DER: some 20 KiB of memory each, 25 MiB in all
+KEPT_BYTES_MAX: Final = 4096  # ... each at most this long as DER: up to 35 KiB of memory each, 45 MiB in all
 _NAMES_MAX: Final = 1024  # issuers' names ...
 _NAME_BYTES_MAX: Final = 1024  # ... each at most this long as DER
 _SIGNERS_MAX: Final = 8  # keys that are known to have signed one certificate: one, or a few where CAs share a name
