@@ -103,7 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--stores", type=lambda text: text.split(","), default=STORES)
     parser.add_argument("--faults", type=lambda text: text.split(","), default=())
-    parser.add_argument("--seconds", type=float, default=3.0, help="under each fault")
+    parser.add_argument("--seconds", type=float, default=2.5, help="under each fault")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

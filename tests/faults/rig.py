@@ -6,6 +6,7 @@ with rig("dynamodb", emulators, folder) as one:
 
 import resource
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -86,6 +87,7 @@ class Rig:
 
     store: str
     app: App  # on a connection of its own, past all faults
+    start: Callable[[], server.Server]
     running: server.Server
     log: Path
     faults: Mapping[str, Fault]
@@ -101,6 +103,9 @@ class Rig:
             time.sleep(seconds)
         back = _back(load)
         load.end()
+        if back is None:  # not the next fault's fault
+            self.running.stop(signal.SIGKILL)
+            self.running = self.start()
         repository, sealer, history = self.app.tools.repository, self.app.sealer, load.history
         self.app.queue.flush()
         before = check(repository, sealer, access.org_id, history)
@@ -180,7 +185,7 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
             "TRUST_METRICS": "off",
             "TRUST_LOG": "ERROR",
         }
-        way: Mapping[str, Fault]
+        way: Mapping[str, Fault] = {}
         if isinstance(place, DynamoDB):
             between = stack.enter_context(closing(Wire(emulators.address(EMULATORS[store]))))
             environment["AWS_ENDPOINT_URL_DYNAMODB"] = f"http://{between.address}"
@@ -192,11 +197,11 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
             way = _firestore(between, grpc_between)
         module = ["tests.faults.serve", str(orders)] if isinstance(place, SQLite) else ["functions.local"]
         log = folder / "log"
-        running = server.start(folder, log=log, module=module, **environment)
-        stack.callback(running.stop)
-        if isinstance(place, SQLite):
-            way = _sqlite(place.path, orders, running.process.pid)
-        yield Rig(store, app, running, log, way)
+        start = partial(server.start, folder, log=log, module=module, **environment)
+        one = Rig(store, app, start, start(), log, {})
+        stack.callback(lambda: one.running.stop())
+        one.faults = _sqlite(place.path, orders, lambda: one.running.process.pid) if isinstance(place, SQLite) else way
+        yield one
 
 
 def _url(place: Place) -> str:
@@ -243,7 +248,7 @@ def _firestore(between: Wire, grpc_between: Calls) -> Mapping[str, Fault]:
     }
 
 
-def _sqlite(path: Path, orders: Path, process: int) -> Mapping[str, Fault]:
+def _sqlite(path: Path, orders: Path, process: Callable[[], int]) -> Mapping[str, Fault]:
     ordered = {
         "slow": Orders(late=(0.5, 0.3)),
         "refused calls": Orders(away=0.2),
@@ -295,9 +300,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full(process: int) -> Iterator[None]:
+def _full(the_process: Callable[[], int]) -> Iterator[None]:
     """The server's files may not grow any more, again and again (EFBIG, as ENOSPC a failed write to SQLite)."""
-    stop = threading.Event()
+    stop, process = threading.Event(), the_process()
     _, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
 
     def tides() -> None:

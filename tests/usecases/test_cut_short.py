@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from shared.errors import StoreUnavailable
 from shared.ports import Key, WriteConflict
@@ -320,3 +321,63 @@ def test_a_denied_ca_never_vouches_even_if_its_upload_is_cut_short(service: Serv
         if cut.calls < number:
             assert verdict["code"] == "certificate_revoked"
             return
+
+
+def _without_activity(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+    if key is not None and key.partition.startswith("activity/"):
+        raise StoreUnavailable
+    return call()
+
+
+def test_nothing_is_removed_with_what_only_it_tells(service: Service) -> None:
+    """Where the activity list does not take an entry, the document that holds it stays until it does."""
+    operation, whole = OPERATIONS["deleteCA"], service.store.between
+    org = _org(service, operation, 1)
+    request = org.operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
+    signed = certs.certificate(
+        certs.name(org.host),
+        signer=ROOT,
+        private=_PublicOnly(request["csr"]),  # type: ignore[arg-type]
+        extensions=[(x509.SubjectAlternativeName([x509.DNSName(org.host)]), False)],
+    )
+    service.store.between = _without_activity
+    answers = [
+        org.operator.put(f"{SERVERS}/{request['id']}/certificate", {"certificate": signed.pem}),
+        org.operator.delete(f"{SERVERS}/{request['id']}"),
+        operation.change(org),
+    ]
+    service.store.between = whole
+    assert [one.status for one in answers] == [200, 503, 503]
+    assert org.operator.delete(f"{SERVERS}/{request['id']}").status == 204
+    assert operation.change(org).status == 204
+    org.sweep()
+    found = org.look(("deleteCA", org.thing), ("fulfillCSR", request["id"]), ("deleteServerCert", request["id"]))
+    assert (found.lost, found.halves, found.leftovers) == ([], [], [])
+
+
+@dataclass(frozen=True)
+class _PublicOnly:
+    """Stands where a private key stands: a request's public key is all that there is of it here."""
+
+    csr: str
+
+    def public_key(self) -> Any:
+        return x509.load_pem_x509_csr(self.csr.encode()).public_key()
+
+
+def test_a_ca_that_is_swept_from_the_index_while_it_is_uploaded_comes_back(service: Service) -> None:
+    """Its place is reserved before it is there, so a sweep in between gives the place back."""
+    operation, whole = OPERATIONS["uploadCA"], service.store.between
+    org = _org(service, operation, 1)
+
+    def sweep_before_the_ca(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if key is not None and key.partition == f"ca/{org.id}":
+            service.store.between = whole
+            org.sweep()
+            assert org.reserved() == []
+        return call()
+
+    service.store.between = sweep_before_the_ca
+    operation.change(org).ok(201)
+    assert org.reserved() == org.ids(CAS)
+    assert org.look().halves == []
