@@ -6,7 +6,7 @@ CODE := functions shared edge demo benchmarks infra tests main.py
 PINNED := requirements requirements-aws requirements-google requirements-edge requirements-dev tests/infra/google/requirements
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
 
-.PHONY: run demo test test-clouds bench faults soak check format pins packages infra clean
+.PHONY: run demo test test-clouds bench fuzz faults soak check format pins packages infra clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
@@ -32,7 +32,6 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-.PHONY: fuzz
 fuzz: $(VENV)/.dev  ## coverage-guided fuzzing of everything that takes bytes from outside (FUZZ_SECONDS per target)
 	$(BIN)/python -m tests.fuzz
 
@@ -40,16 +39,14 @@ pins: $(VENV)/.dev  ## renew the pinned versions from the .in files
 	$(BIN)/pip install --quiet uv
 	for name in $(PINNED); do $(COMPILE) $$name.in -o $$name.txt || exit 1; done
 
-<<<<<<< HEAD
 faults: $(VENV)/.dev tests/node_modules/.done  ## every fault between the functions and each store, and kill -9 of the local server
 	$(BIN)/python -m tests.faults --json .build/faults.json
 
 soak: $(VENV)/.dev  ## SOAK_MINUTES (20) of mixed load on the local server, with steady memory
 	$(BIN)/python -m tests.faults.soak --json .build/soak.json
-=======
+
 bench: $(VENV)/.dev  ## how fast, against what: one table, and dist/benchmarks.json (BENCH="--quick decision scale" for less)
 	$(BIN)/python -m benchmarks $(BENCH)
->>>>>>> main
 
 packages: $(VENV)/.dev  ## one zip a function for AWS Lambda, in dist/aws (docs/deploy-aws.md)
 	$(BIN)/python -m infra.package
