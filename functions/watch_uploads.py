@@ -110,13 +110,12 @@ class UploadWatcher:
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.replace(kept)
             kept.chmod(0o600)  # it may hold a private key
+            if outcome.end is not End.DONE:
+                kept.with_name(f"{kept.name}.txt").write_text(f"{outcome.code or outcome.end}: {outcome.why}\n")
         except FileNotFoundError:
             return  # deleted: a server certificate's bundle, or by whoever put it there
         except OSError as error:
-            log.error("an upload could not be put away: %s", type(error).__name__)
-            return
-        if outcome.end is not End.DONE:
-            kept.with_name(f"{kept.name}.txt").write_text(f"{outcome.code or outcome.end}: {outcome.why}\n")
+            log.error("an upload could not be put away whole: %s", type(error).__name__)
 
 
 def _files(root: Path, prefix: str, depth: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ from shared.repository import Found, Place, ca_index_place, cas_place, denials_p
 from shared.usecases.callers import BearerToken, Caller, Credentials, claimed, identified, proven
 from shared.usecases.tools import Tools
 from shared.validation.certificate import registered
-from shared.validation.distinguished_name import shown
+from shared.validation.distinguished_name import shown_subject
 from shared.validation.named import BROKER, Named, judge_named
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
@@ -208,5 +208,5 @@ def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime)
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
         certificate=leaf.der if leaf is not None and verdict.decision is Decision.DENY else None,
-        failing={"subject": shown(failing.subject), "fingerprintSha256": fingerprint(failing)} if failing else None,
+        failing={"subject": shown_subject(failing), "fingerprintSha256": fingerprint(failing)} if failing else None,
     )

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
@@ -30,7 +31,7 @@ from shared.validation.distinguished_name import canonical
 
 REGISTERED_MAX: Final = 1024  # CAs of orgs kept parsed by this process
 SENT_MAX: Final = 256  # and of what devices sent; at most this many ...
-KEPT_BYTES_MAX: Final = 4096  # ... each at most this long as DER: some 20 KiB of memory each, 25 MiB in all
+KEPT_BYTES_MAX: Final = 4096  # ... each at most this long as DER: up to 35 KiB of memory each, 45 MiB in all
 _NAMES_MAX: Final = 1024  # issuers' names ...
 _NAME_BYTES_MAX: Final = 1024  # ... each at most this long as DER
 _SIGNERS_MAX: Final = 8  # keys that are known to have signed one certificate: one, or a few where CAs share a name
@@ -56,7 +57,7 @@ class Certificate:
         self.der = der
         self._parts = _parts(der)
         self.subject_name = cert.subject
-        self.issuer, self.issuer_digest = self._issuer()
+        self.issuer, self.issuer_digest, self._issuer_is_usual = self._issuer()
         self.begins = cert.not_valid_before_utc
         self.ends = cert.not_valid_after_utc
         try:
@@ -64,7 +65,9 @@ class Certificate:
         except UnsupportedAlgorithm:
             self.key = cert.public_key_algorithm_oid
         values = [one.value for one in cert.extensions]
+        self._is_rsa = isinstance(self.key, rsa.RSAPublicKey)
         self._extensions: dict[type, x509.ExtensionType] = dict(zip(map(type, values), values, strict=True))
+        self._is_critical_key_id = any(one.critical and type(one.value) in _KEY_IDS for one in cert.extensions)
         self.constraints = self._extension(x509.BasicConstraints)
         self.usage = self._extension(x509.KeyUsage)
         self.purposes = self._extension(x509.ExtendedKeyUsage)
@@ -73,14 +76,16 @@ class Certificate:
         self.key_id = own.digest if own else None  # RFC 5280, 4.2.1.2
         self.issuer_key_id = self._above.key_identifier if self._above else None  # RFC 5280, 4.2.1.1
         self._signers: set[bytes] = set()
+        self.fingerprint = hashlib.sha256(der).hexdigest()
+        self.is_plain = self._is_plain()
 
-    def _issuer(self) -> tuple[bytes, str]:
+    def _issuer(self) -> "_Issuer":
         raw = self._parts.issuer if self._parts else b""
         if not 0 < len(raw) <= _NAME_BYTES_MAX:
-            return _canonical_and_digest(self.cert.issuer)
+            return _issuer_of(self.cert)
         known = _issuer_names.get(raw)
         if known is None:
-            known = _canonical_and_digest(self.cert.issuer)
+            known = _issuer_of(self.cert)
             if len(_issuer_names) >= _NAMES_MAX:
                 _issuer_names.clear()
             _issuer_names[raw] = known
@@ -106,11 +111,6 @@ class Certificate:
     def is_self_issued(self) -> bool:
         """Subject and issuer are one name (RFC 5280, 3.2)."""
         return self.subject == self.issuer
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the certificate, hex."""
-        return hashlib.sha256(self.der).hexdigest()
 
     @cached_property
     def weakness(self) -> str | None:
@@ -146,26 +146,29 @@ class Certificate:
 
     # -------------------------------------------------------------------------------------------------- plain ones
 
-    @cached_property
-    def is_plain(self) -> bool:
+    def _is_plain(self) -> bool:
         """Whether everything in it is judged in trust.py, so that beside the signature OpenSSL would find nothing.
 
-        Extensions of six kinds and no other, critical or not; one algorithm, inside and outside, of the two that nearly
-        all certificates have (RSA PKCS#1 v1.5 and ECDSA, on SHA-2); a key in the usual encoding (no explicit curve).
+        Extensions of six kinds and no other, critical or not, but for key identifiers, which must not be (RFC 5280,
+        4.2.1.1 and 4.2.1.2); one algorithm, inside and outside, of the two that nearly all certificates have (RSA
+        PKCS#1 v1.5 and ECDSA, on SHA-2); a key in the usual encoding (no explicit curve); names in the usual types of
+        text (cryptography reads some that OpenSSL does not).
         What is not plain is not wrong: OpenSSL judges it."""
         parts = self._parts
         if parts is None or parts.inner_algorithm != parts.algorithm or parts.algorithm not in _SCHEMES:
             return False
-        if not self._extensions.keys() <= _PLAIN_EXTENSIONS:
+        if not self._extensions.keys() <= _PLAIN_EXTENSIONS or self._is_critical_key_id:
+            return False
+        if not (self._issuer_is_usual and _is_in_usual_text(self.subject_name)):
             return False
         if self.cert.version is not x509.Version.v3 and self._extensions:
             return False
         above = self._above
         if above is not None and (above.authority_cert_issuer is not None or above.key_identifier is None):
             return False
-        if isinstance(self.key, ec.EllipticCurvePublicKey):
-            return parts.key_info.startswith(_NAMED_CURVES.get(self.key.curve.name, b"?"))
-        return isinstance(self.key, rsa.RSAPublicKey) and parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
+        if self._is_rsa:
+            return parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
+        return isinstance(self.key, ec.EllipticCurvePublicKey) and parts.key_info.startswith(_NAMED_CURVES)
 
     def is_signed_by(self, ca: "Certificate") -> bool:
         """Whether *ca*'s key made the signature on this one; both are plain.
@@ -174,24 +177,21 @@ class Certificate:
         key_info = ca.public_key_info
         if key_info in self._signers:
             return True
-        if not self._verifies(ca.key):
+        if not self._verifies(ca):
             return False
         if len(self._signers) < _SIGNERS_MAX:
             self._signers.add(key_info)
         return True
 
-    def _verifies(self, key: object) -> bool:
-        parts = self._parts
+    def _verifies(self, ca: "Certificate") -> bool:
+        parts, key = self._parts, ca.key
         if parts is None:
             return False
-        scheme = _SCHEMES.get(parts.algorithm)
+        for_rsa, scheme = _SCHEMES[parts.algorithm]
+        if for_rsa is not ca._is_rsa:
+            return False
         try:
-            if isinstance(key, rsa.RSAPublicKey) and isinstance(scheme, hashes.HashAlgorithm):
-                key.verify(self.cert.signature, parts.signed, _PKCS1, scheme)
-            elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
-                key.verify(self.cert.signature, parts.signed, scheme)
-            else:
-                return False
+            key.verify(self.cert.signature, parts.signed, *scheme)  # type: ignore[attr-defined]  # RSA's or EC's
         except InvalidSignature:
             return False
         return True
@@ -205,24 +205,32 @@ _PLAIN_EXTENSIONS: Final[set[type[x509.ExtensionType]]] = {
     x509.SubjectAlternativeName,
     x509.SubjectKeyIdentifier,
 }
+_KEY_IDS: Final = (x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier)
+_USUAL_TEXT: Final = (_ASN1Type.UTF8String, _ASN1Type.PrintableString, _ASN1Type.IA5String)
+
+
+def _is_in_usual_text(name: x509.Name) -> bool:
+    return all(attribute._type in _USUAL_TEXT for attribute in name)
+
+
 _PKCS1: Final = padding.PKCS1v15()
-# AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> what to verify with
-_SCHEMES: Final[dict[bytes, hashes.HashAlgorithm | ec.ECDSA]] = {
-    bytes.fromhex("300d06092a864886f70d01010b0500"): hashes.SHA256(),
-    bytes.fromhex("300d06092a864886f70d01010c0500"): hashes.SHA384(),
-    bytes.fromhex("300d06092a864886f70d01010d0500"): hashes.SHA512(),
-    bytes.fromhex("300a06082a8648ce3d040302"): ec.ECDSA(hashes.SHA256()),
-    bytes.fromhex("300a06082a8648ce3d040303"): ec.ECDSA(hashes.SHA384()),
-    bytes.fromhex("300a06082a8648ce3d040304"): ec.ECDSA(hashes.SHA512()),
+# AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> by an RSA key, and what to verify with
+_SCHEMES: Final[dict[bytes, tuple[bool, tuple[object, ...]]]] = {
+    bytes.fromhex("300d06092a864886f70d01010b0500"): (True, (_PKCS1, hashes.SHA256())),
+    bytes.fromhex("300d06092a864886f70d01010c0500"): (True, (_PKCS1, hashes.SHA384())),
+    bytes.fromhex("300d06092a864886f70d01010d0500"): (True, (_PKCS1, hashes.SHA512())),
+    bytes.fromhex("300a06082a8648ce3d040302"): (False, (ec.ECDSA(hashes.SHA256()),)),
+    bytes.fromhex("300a06082a8648ce3d040303"): (False, (ec.ECDSA(hashes.SHA384()),)),
+    bytes.fromhex("300a06082a8648ce3d040304"): (False, (ec.ECDSA(hashes.SHA512()),)),
 }
 _LONG_HEADER: Final = 4  # bytes: tag, and a length in two octets behind their number
 _RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")  # RFC 4055, 1.2: not one for PSS alone
 # How a SubjectPublicKeyInfo begins whose curve is named (RFC 5480, 2.1.1) and whose point is not compressed
-_NAMED_CURVES: Final = {
-    "secp256r1": bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
-    "secp384r1": bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
-    "secp521r1": bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
-}
+_NAMED_CURVES: Final = (
+    bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
+    bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
+    bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
+)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -264,12 +272,14 @@ def _sent(der: bytes) -> Certificate:
     return read(parse(der), der)
 
 
-_issuer_names: Final[dict[bytes, tuple[bytes, str]]] = {}  # Name as DER -> its canonical form, and that form's digest
+_Issuer = tuple[bytes, str, bool]  # canonical form, that form's digest, whether all of it is in the usual text
+_issuer_names: Final[dict[bytes, _Issuer]] = {}  # by the Name as DER
 
 
-def _canonical_and_digest(name: x509.Name) -> tuple[bytes, str]:
+def _issuer_of(cert: x509.Certificate) -> _Issuer:
+    name = cert.issuer
     form = canonical(name)
-    return form, hashlib.sha256(form).hexdigest()
+    return form, hashlib.sha256(form).hexdigest(), _is_in_usual_text(name)
 
 
 def said(error: Exception) -> str:
@@ -293,6 +303,8 @@ class _Parts(NamedTuple):
 
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0  # [0] EXPLICIT
+# serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo
+_FIELDS: Final = (0x02, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE)
 
 
 def _parts(der: bytes) -> _Parts | None:
@@ -302,27 +314,25 @@ def _parts(der: bytes) -> _Parts | None:
     try:
         inside, end = _span(der, 0)
         signed_inside, signed_end = _span(der, inside)
-        _, algorithm_end = _span(der, signed_end)
+        algorithm_end = _span(der, signed_end)[1]
         at = _span(der, signed_inside)[1] if der[signed_inside] == _VERSION else signed_inside
-        serial_end = _span(der, at)[1]
-        inner_end = _span(der, serial_end)[1]
-        issuer_end = _span(der, inner_end)[1]
-        validity_end = _span(der, issuer_end)[1]
-        subject_end = _span(der, validity_end)[1]
-        key_end = _span(der, subject_end)[1]
+        ends = []
+        for tag in _FIELDS:
+            if der[at] != tag:
+                return None
+            at = _span(der, at)[1]
+            ends.append(at)
     except IndexError:
         return None
-    if end != len(der) or key_end > signed_end or algorithm_end > end:
-        return None
-    sequences = (0, inside, signed_end, serial_end, inner_end, issuer_end, validity_end, subject_end)
-    if any(der[one] != _SEQUENCE for one in sequences):
+    serial, algorithm, issuer, _, subject, key_info = ends
+    if not (der[0] == der[inside] == der[signed_end] == _SEQUENCE and key_info <= signed_end < algorithm_end < end):
         return None
     return _Parts(
         der[inside:signed_end],
         der[signed_end:algorithm_end],
-        der[serial_end:inner_end],
-        der[inner_end:issuer_end],
-        der[subject_end:key_end],
+        der[serial:algorithm],
+        der[algorithm:issuer],
+        der[subject:key_info],
     )
 
 

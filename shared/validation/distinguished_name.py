@@ -11,6 +11,7 @@ from cryptography import x509
 
 SHOWN_MAX: Final = 256  # characters
 _ELLIPSIS: Final = "…"
+_UNREADABLE: Final = "(unreadable name)"
 
 _TEXT: Final = b"T"
 _BITS: Final = b"B"  # x500UniqueIdentifier, the one attribute that is no text (RFC 5280, appendix A.1)
@@ -38,10 +39,21 @@ def shown(name: x509.Name) -> str:
     try:
         text = name.rfc4514_string()
     except Exception:  # noqa: BLE001 -- a sentence about a bad certificate must not fail on that certificate's name
-        return "(unreadable name)"
+        return _UNREADABLE
     if len(text) > SHOWN_MAX:
         text = text[: SHOWN_MAX - len(_ELLIPSIS)] + _ELLIPSIS
     return "".join(one if one.isprintable() else "?" for one in text) or "(empty name)"
+
+
+def shown_subject(cert: x509.Certificate) -> str:
+    """The subject of *cert* for people, as `shown`.
+
+    Never raises: cryptography reads a name when it is asked for, and one that cannot be read may be why *cert* is
+    refused."""
+    try:
+        return shown(cert.subject)
+    except Exception:  # noqa: BLE001 -- as above
+        return _UNREADABLE
 
 
 def _attribute(attribute: x509.NameAttribute[str | bytes]) -> bytes:

@@ -106,6 +106,7 @@ OID: Final = 0x06
 SEQUENCE: Final = 0x30
 SET: Final = 0x31
 CONTEXT_0: Final = 0xA0  # [0], constructed
+ELEMENTS_MAX: Final = 1000  # on one level
 
 _OID_SIGNED_DATA: Final = bytes.fromhex("2a864886f70d010702")  # pkcs7-signedData, RFC 5652 section 5.1
 _OID_DATA: Final = bytes.fromhex("2a864886f70d010701")  # pkcs7-data, RFC 5652 section 4
@@ -131,11 +132,15 @@ def elements(data: bytes) -> list[Element]:
     """*data* cut into the DER elements it consists of, one level deep.
 
     Strict where a lax reader could see something else in the same bytes: one-byte tags, definite lengths in their
-    shortest form (X.690, 8.1.3 and 10.1), nothing left over.
+    shortest form (X.690, 8.1.3 and 10.1), nothing left over. More than ELEMENTS_MAX are no file that anybody has:
+    two bytes make an element, so noise of 256 KiB would otherwise cost half a second.
 
     Raises: ValueError."""
-    found, at = [], 0
+    found: list[Element] = []
+    at = 0
     while at < len(data):
+        if len(found) == ELEMENTS_MAX:
+            raise ValueError("not DER: too many elements")
         tag, start = data[at], at + 2
         if tag & 0x1F == 0x1F or start > len(data):
             raise ValueError("not DER: tag")

@@ -311,8 +311,10 @@ def _check_hosts(
 
 
 def _is_under(name: str, domain: str) -> bool:
-    """Whether *name* is *domain* or below it, also where white space or a root dot tries to hide that."""
-    return f".{name.strip().rstrip('.')}".endswith(f".{domain.lower()}")
+    """Whether *name* is *domain* or below it, also where white space, a root dot or a NUL, which ends a name for
+    clients written in C, tries to hide that."""
+    seen = name.partition("\0")[0].strip().rstrip(".")
+    return f".{seen}".endswith(f".{domain.lower()}")
 
 
 def _host_mismatch(leaf: x509.Certificate, names: Sequence[str], host: str, *, note: str) -> HostMismatch:

@@ -80,6 +80,21 @@ def listed(key: object, weak: Container[str]) -> str | None:
     return None
 
 
+def verification_cost(key: object) -> int:
+    """What a signature check with *key*, a key without weakness, costs, in units of one with RSA-2048 and the usual
+    exponent (20 µs where it was measured; docs/decisions/0096). Rounded up."""
+    match key:
+        case rsa.RSAPublicKey():
+            # squarings as many as the exponent has bits, each with the square of the modulus's size
+            exponent = max(key.public_numbers().e.bit_length(), 17)
+            return -(-(key.key_size**2) * exponent // (2048**2 * 17))
+        case ec.EllipticCurvePublicKey():
+            return 4 if key.curve.name == "secp256r1" else 24
+        case ed25519.Ed25519PublicKey():
+            return 5
+    return 10  # Ed448
+
+
 def key_ids(key: object) -> tuple[str, ...]:
     """The names under which lists of weak keys know *key*, in lower-case hexadecimal.
 

@@ -53,6 +53,7 @@ SENT_BYTES_MAX: Final = 64 * 1024  # all of them together, as DER
 DEPTH_MAX: Final = 10  # certificates above the leaf on one path
 ATTEMPTS_MAX: Final = 64  # times OpenSSL is asked in one decision, and, separately, single signatures looked at
 STEPS_MAX: Final = 500  # paths begun in one decision
+WORK_MAX: Final = 2000  # signature checks in one decision, counted as RSA-2048: 40 ms
 
 Path = tuple[Certificate, ...]
 """Leaf..anchor."""
@@ -149,6 +150,7 @@ def verify(
     for path in walk.paths():
         try:
             _check_keys(path, weak)
+            walk.afford(path)
             _check_chain(path, walk)
             _check_active(path, walk)
             _check_dates(path, now)
@@ -221,6 +223,7 @@ class _Walk:
             if len(siblings) > 1:
                 siblings.sort(key=self._preference)
         self.asked = 0
+        self.work = 0
         self.verdicts: dict[tuple[Certificate, Certificate], bool | None] = {}  # did the second sign the first?
         self._dead_end: Path = (leaf,)
         self._other_key: tuple[Certificate, Certificate] | None = None
@@ -278,6 +281,14 @@ class _Walk:
                 self.verdicts[link] = True
         return self.verdicts[link]
 
+    def afford(self, path: Path) -> None:
+        """Count what the signatures on *path* cost: with large keys, 64 long paths would take half a second.
+
+        Raises: _OutOfAttempts."""
+        self.work += sum(strength.verification_cost(ca.key) for ca in path[1:])
+        if self.work > WORK_MAX:
+            raise _OutOfAttempts
+
     def ask(self, path: Path) -> crypto.X509StoreContextError | None:
         """OpenSSL's objection to *path*, or None."""
         if self.asked >= ATTEMPTS_MAX:
@@ -327,7 +338,7 @@ def _check_chain(path: Path, walk: _Walk) -> None:
     Raises: SignatureInvalid, WeakSignature, ChainInvalid, UntrustedIssuer, CertificateMalformed."""
     try:
         for one in path[:-1]:  # an anchor is believed because the org says so; its own signature is nobody's evidence
-            if one.signature_weakness is not None:
+            if not one.is_plain and one.signature_weakness is not None:  # plain: SHA-2
                 raise WeakSignature(found=one.signature_weakness, cert=one.cert)
         _check_cas(path)
         if not _is_plainly_signed(path):

@@ -110,6 +110,16 @@ def test_a_file_of_no_org_is_refused_too(key: str, folder: Folder) -> None:
     assert folder.files() == [f".refused/{key}", f".refused/{key}.txt"]
 
 
+def test_a_name_too_long_for_its_explanation_holds_up_no_other_file(folder: Folder) -> None:
+    """A name may have 255 bytes, and the file beside it that says why would have more."""
+    long = "a" * 255
+    folder.put(f"mtxpd0/ca/{long}", "no certificate")
+    folder.put("mtxpd0/ca/root.pem", ROOT.pem)
+    folder.look()
+    assert len(folder.ids("ca")) == 1
+    assert folder.files() == [".done/mtxpd0/ca/root.pem", f".refused/mtxpd0/ca/{long}"]
+
+
 def test_links_are_not_followed(folder: Folder, tmp_path: Path) -> None:
     """Neither to files nor to folders."""
     outside = tmp_path / "outside"

@@ -17,6 +17,7 @@ from shared import errors
 from shared.validation import key_files, pem
 from shared.validation.key_files import load_pkcs12, load_private_key, looks_like_pkcs12, public_bytes
 from tests import certs
+from tests.der import der, number, octets, oid, seq
 from tests.openssl import OpenSSL
 
 KEY = certs.key("P-256", 7)
@@ -35,30 +36,6 @@ KEY_BAG, SHROUDED, CERT_BAG = (f"2a864886f70d010c0a010{n}" for n in (1, 2, 3))
 
 
 # --- DER by hand, for files that no tool makes
-
-
-def der(tag: int, *parts: bytes) -> bytes:
-    content = b"".join(parts)
-    length = len(content).to_bytes((len(content).bit_length() + 7) // 8)
-    return (
-        bytes([tag]) + (bytes([len(content)]) if len(content) < 128 else bytes([0x80 + len(length)]) + length) + content
-    )
-
-
-def seq(*parts: bytes) -> bytes:
-    return der(0x30, *parts)
-
-
-def oid(text: str) -> bytes:
-    return der(6, bytes.fromhex(text))
-
-
-def octets(content: bytes) -> bytes:
-    return der(4, content)
-
-
-def number(value: int) -> bytes:
-    return der(2, value.to_bytes(value.bit_length() // 8 + 1))
 
 
 def pbkdf2(rounds: int) -> bytes:

@@ -1,0 +1,396 @@
+"""What went wrong in other products of this kind, tried here.
+
+Some stand where their subject is: JWT algorithm confusion in test_sign_in_tokens.py, secrets in anything that comes out
+in ../test_secrets.py, activation racing deletion in ../usecases/test_concurrency.py, a duplicate key in an upload's
+event in ../usecases/test_on_upload.py.
+"""
+
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID, SubjectInformationAccessOID
+
+from functions.on_upload import s3_uploads, take
+from functions.routes import ROUTES
+from functions.watch_uploads import UploadWatcher
+from shared.adapters.folder_reader import FolderReader
+from shared.errors import TrustError
+from shared.ports import UploadedObject
+from shared.usecases.on_upload import End, on_upload
+from shared.usecases.orgs import create_org
+from tests import certs
+from tests.harness import Answer, Client, Service
+
+CAS = "/authentication/cacertificates"
+SERVERS = "/authentication/servercertificates"
+DENY = "/authorization/denylist"
+VERIFY = "/authorization/verifyclient"
+PASSPHRASE = "a passphrase of theirs"
+ROOT = certs.ca("Root", private=certs.key("P-256", 1))
+
+
+def ids(client: Client, path: str) -> list[str]:
+    return [one["id"] for one in client.get(path).ok()["results"]]
+
+
+def keys_in(service: Service) -> set[str]:
+    """Every document's key, of whomever."""
+    import sqlite3
+
+    with sqlite3.connect(service.app.settings.data / "trust.db") as database:
+        return {row[0] for row in database.execute("SELECT key FROM documents")}
+
+
+# ----------------------------------------------------------------------------------------------- names that are paths
+
+
+DOTS = [
+    "..",
+    ".",
+    "%2e%2e",
+    "../other1",
+    "..%2fother1",
+    "other1/..",
+    "....//",
+    "..;",
+    "..\\other1",
+    "\uff0e\uff0e",
+    "",
+    "*",
+]
+
+
+@pytest.mark.parametrize("name", DOTS)
+def test_an_org_cannot_be_a_way_to_another(service: Service, name: str) -> None:
+    """A namespace named `..` reached the bundles of other tenants where names became paths. Here an org's id is six
+    letters and digits, wherever it comes in: at its making, in a key, in a host, in a client ID, in a path."""
+    service.other_org()
+    with pytest.raises(TrustError):
+        create_org(service.app.tools, name)
+    operator, broker, edge = (service.client(role) for role in ("operator", "broker", "edge"))
+    forged = Client(service.app, operator.key.replace("mtxpd0", name), operator.token)
+    assert forged.get("/session").status == 401
+    for host in (f"{name}.messaging.example.com", f"{name}.other1.messaging.example.com"):
+        verdict = broker.post(VERIFY, {"serverName": host}).ok()
+        assert (verdict["decision"], verdict["identity"]) == ("deny", None)
+        assert edge.get(f"//edge/v1/hosts/{quote(host, safe='')}").status == 404
+        assert edge.post("//v3/discovery:secrets", {"resource_names": [f"server/{host}"]}).ok()["resources"] == []
+    verdict = broker.post(VERIFY, {"clientId": f"d:{name}:thermo:42"}).ok()
+    assert verdict["code"] in ("client_id_invalid", "sni_missing", "org_mismatch")
+    for path in (CAS, SERVERS, DENY):
+        for item in (name, f"{name}/other1", f"other1/{name}"):
+            answer = operator.get(f"{path}/{quote(item, safe='')}")
+            assert answer.status in (200, 404, 405)
+            assert "other1" not in answer.text or item in answer.text
+
+
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize("name", DOTS)
+def test_a_file_in_one_orgs_folder_stays_there(service: Service, tmp_path: Path, name: str) -> None:
+    """`..` in an object's name, or a link in the folder of uploads, leads nowhere else."""
+    other = service.client("operator", service.other_org())
+    uploads = service.app.settings.data / "uploads"
+    (uploads / "mtxpd0" / "ca").mkdir(parents=True)
+    (uploads / "other1" / "ca").mkdir(parents=True)
+    secret = tmp_path / "secret.pem"
+    secret.write_text(ROOT.pem)
+    (uploads / "mtxpd0" / "ca" / "link.pem").symlink_to(secret)
+    (uploads / "mtxpd0" / "linked").symlink_to(uploads / "other1")
+    reader = FolderReader(uploads)
+    for key in (f"mtxpd0/{name}/other1/ca/x", f"{name}/other1/ca/x", f"mtxpd0/ca/{name}", "mtxpd0/linked/ca/x"):
+        outcome = on_upload(service.app.tools, reader, UploadedObject("folder", key), bucket="folder")
+        assert outcome.end is not End.DONE
+    watcher = UploadWatcher(service.app)
+    watcher.look()
+    watcher.look()
+    assert ids(other, CAS) == ids(service.client("operator"), CAS) == []
+    assert secret.read_text() == ROOT.pem
+
+
+# ------------------------------------------------------------------------------------------------- orgs that are none
+
+
+@pytest.mark.stores("sqlite")
+def test_an_upload_under_an_org_that_does_not_exist_leaves_nothing(service: Service) -> None:
+    """Nothing is kept for whoever makes that org later."""
+    uploads = service.app.settings.data / "uploads"
+    for org in ("nobody", "MTXPD0", "mtxpd0 ", "platform", "default", "mtxpd0\u200b"):
+        path = uploads / org / "ca" / "root.pem"
+        path.parent.mkdir(parents=True)
+        path.write_text(ROOT.pem)
+    before = keys_in(service)
+    reader = FolderReader(uploads)
+    for org in sorted(path.name for path in uploads.iterdir()):
+        outcome = on_upload(service.app.tools, reader, UploadedObject("folder", f"{org}/ca/root.pem"), bucket="folder")
+        assert outcome.end is End.IGNORED
+    assert keys_in(service) == before
+    create_org(service.app.tools, "nobody")
+    later = service.client("operator", "nobody")
+    assert ids(later, CAS) == []
+    assert later.get("/activity?kind=upload").ok()["results"] == []
+
+
+# -------------------------------------------------------------------------------------------------- what is in use
+
+
+def test_what_is_in_use_cannot_be_deleted(service: Service, operator: Client) -> None:
+    """The certificate that devices are shown, the platform's default, the domain that the active one needs. A CA may
+    go, because a lost one must; whose devices that refuses is told before."""
+    domain = {"customDomains": {"enabled": True, "domains": ["iot.example.org"]}}
+    operator.put("/authorization/settings", domain).ok()
+    server = certs.server("mtxpd0.messaging.iot.example.org", ROOT)
+    active = operator.post(SERVERS, {"certificate": server.pem, "privateKey": server.key_pem}).ok(201)["id"]
+    operator.put(f"{SERVERS}/active", {"id": active}).ok()
+    assert operator.delete(f"{SERVERS}/{active}", version="*").code == "active_certificate"
+    assert operator.delete(f"{SERVERS}/default", version="*").status in (404, 409)
+    none: dict[str, Any] = {"customDomains": {"enabled": False, "domains": []}}
+    assert operator.put("/authorization/settings", none).code == "domain_in_use"
+    assert operator.get(f"{SERVERS}/active").ok()["active"] == active
+    ca = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
+    device = certs.leaf("d:thermo:42", ROOT)
+    asked = {"serverName": service.host(), "clientId": "d:mtxpd0:thermo:42", "certificate": device.pem}
+    broker = service.client("broker")
+    assert broker.post(VERIFY, asked).ok()["decision"] == "allow"
+    service.flush()
+    told = operator.delete(f"{CAS}/{ca}?dryrun=true").ok()
+    assert told["connections30d"] == 1
+    assert broker.post(VERIFY, asked).ok()["decision"] == "allow"
+
+
+# ----------------------------------------------------------------------------------- addresses inside certificates
+
+
+class Listener:
+    """A server that nobody should ever come to."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(0.2)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.visits = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                visitor, _ = self._socket.accept()
+            except TimeoutError:
+                continue
+            self.visits += 1
+            visitor.close()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
+
+
+_REACHING = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
+_watched: list[str] | None = None
+
+
+def _hook(event: str, details: Any) -> None:
+    if _watched is not None and event in (
+        "socket.connect",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "urllib.Request",
+    ):
+        _watched.append(f"{event} {details}")
+
+
+sys.addaudithook(_hook)  # for good: there is no way to take one away
+
+
+@contextmanager
+def sockets_watched() -> Iterator[list[str]]:
+    """What this process does to reach others, meanwhile."""
+    global _watched
+    seen: list[str] = []
+    _watched = seen
+    try:
+        yield seen
+    finally:
+        _watched = None
+
+
+def pointing_at(url: str) -> list[tuple[x509.ExtensionType, bool]]:
+    """Every extension that can hold an address."""
+    uri = x509.UniformResourceIdentifier
+    access = x509.AccessDescription
+    policy = x509.PolicyInformation(x509.ObjectIdentifier("1.3.6.1.4.1.99.1"), [f"{url}/cps"])
+    return [
+        (
+            x509.AuthorityInformationAccess(
+                [
+                    access(AuthorityInformationAccessOID.CA_ISSUERS, uri(f"{url}/issuer.cer")),
+                    access(AuthorityInformationAccessOID.OCSP, uri(f"{url}/ocsp")),
+                ]
+            ),
+            False,
+        ),
+        (x509.CRLDistributionPoints([x509.DistributionPoint([uri(f"{url}/crl")], None, None, None)]), False),
+        (x509.FreshestCRL([x509.DistributionPoint([uri(f"{url}/delta")], None, None, None)]), False),
+        (
+            x509.SubjectInformationAccess(
+                [access(SubjectInformationAccessOID.CA_REPOSITORY, uri(f"{url}/repository"))]
+            ),
+            False,
+        ),
+        (
+            x509.CertificatePolicies([policy]),
+            False,
+        ),
+        (x509.IssuerAlternativeName([uri(f"{url}/issuer")]), False),
+    ]
+
+
+@pytest.mark.stores("sqlite")  # the others are reached through sockets
+def test_an_address_inside_a_certificate_is_never_visited(
+    service: Service, operator: Client, listener: Listener, tmp_path: Path
+) -> None:
+    """A fetch to a URL that whoever uploads chooses is a fetch into the operator's network (SSRF). Issuers, revocation
+    lists, OCSP, policies: none is asked, by any way in."""
+    more = pointing_at(listener.url)
+    top = certs.ca("Pointing", private=certs.key("P-256", 2), more=more)
+    between = certs.ca("Missing", top, private=certs.key("P-256", 3), more=more)
+    device = certs.leaf("d:thermo:42", between, more=more, uris=[f"{listener.url}/san"])
+    private = certs.key("P-256", 4)
+    server = certs.certificate(
+        certs.name(service.host()), signer=between, private=private, extensions=[*more, san(service.host())]
+    )
+    bundle = {"certificate": server.pem, "privateKey": server.key_pem}
+    asked = {"serverName": service.host(), "clientId": "d:mtxpd0:thermo:42", "certificate": device.pem}
+    broker = service.client("broker")
+    with sockets_watched() as seen:
+        operator.post(CAS, {"certificate": top.pem}).ok(201)
+        operator.post("/authentication/preview", {"certificate": server.pem}).ok()
+        one = operator.post(SERVERS, bundle).ok(201)["id"]  # its issuer is missing, and stays so
+        operator.put(f"{SERVERS}/active?dryrun=true", {"id": one}).ok()
+        operator.put(f"{SERVERS}/active", {"id": one}).ok()
+        operator.post(DENY, {"certificate": device.pem, "reason": listener.url}).ok(201)
+        assert broker.post(VERIFY, asked).ok()["code"] == "untrusted_issuer"  # the device did not send it
+        assert broker.post(VERIFY, {**asked, "certificate": certs.bundle(device, between)}).ok()["decision"] == "deny"
+        for path in (f"{SERVERS}/{one}", CAS, "/activity"):
+            operator.get(path).ok()
+        uploads = tmp_path / "uploads"
+        (uploads / "mtxpd0" / "ca").mkdir(parents=True)
+        (uploads / "mtxpd0" / "ca" / "between.pem").write_text(between.pem)
+        event = {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {
+            "bucket": {"name": "folder"}, "object": {"key": "mtxpd0/ca/between.pem"}}}]}  # fmt: skip
+        take(service.app.tools, FolderReader(uploads), s3_uploads(event), bucket="folder")
+        service.flush()
+    assert seen == []
+    assert listener.visits == 0
+    assert len(ids(operator, CAS)) == 2
+    with sockets_watched() as seen, socket.create_connection(("127.0.0.1", int(listener.url.rpartition(":")[2]))):
+        pass
+    assert seen, "a visit would have been seen"
+
+
+def san(host: str) -> tuple[x509.ExtensionType, bool]:
+    return x509.SubjectAlternativeName([x509.DNSName(host)]), False
+
+
+# ------------------------------------------------------------------------------------------------- duplicate serials
+
+
+def test_one_owners_revocation_by_a_serial_touches_no_other(service: Service, operator: Client) -> None:
+    """Serial numbers are unique for one issuer at most, and recipes in the field write the same one into everything.
+    Denied is the serial of that CA's key: not of another org, not of a CA of the same name, not of a forgery."""
+    theirs = service.client("operator", service.other_org())
+    clients = {"mtxpd0": service.client("broker"), "other1": service.client("broker", "other1")}
+    first, second = (certs.ca("Same Name", private=certs.key("P-256", n)) for n in (11, 12))
+    mine = [operator.post(CAS, {"certificate": one.pem}).ok(201)["id"] for one in (first, second)]
+    for one in (first, second):
+        theirs.post(CAS, {"certificate": one.pem}).ok(201)
+
+    def decisions(org: str) -> list[str]:
+        devices = [certs.leaf("d:thermo:42", one, serial=1) for one in (first, second)]
+        asked = {"serverName": service.host(org), "clientId": f"d:{org}:thermo:42"}
+        return [clients[org].post(VERIFY, {**asked, "certificate": one.pem}).ok()["decision"] for one in devices]
+
+    assert decisions("mtxpd0") == decisions("other1") == ["allow", "allow"]
+    operator.post(DENY, {"kind": "serial", "value": f"{mine[0]}:1"}).ok(201)
+    assert decisions("mtxpd0") == ["deny", "allow"]
+    assert decisions("other1") == ["allow", "allow"]
+    assert theirs.get(DENY).ok()["results"] == []
+
+
+# ------------------------------------------------------------------------------------------------- secrets in answers
+
+
+@pytest.mark.parametrize("passphrase", [PASSPHRASE, "wrong " + PASSPHRASE])
+def test_a_passphrase_is_never_given_back(service: Service, operator: Client, passphrase: str) -> None:
+    """Neither the right one nor a wrong one, in no answer of any route, in no list, and nowhere in the store."""
+    server = certs.server(service.host(), ROOT)
+    sealed = {"certificate": server.pem, "privateKey": certs.key_pem(server.key, PASSPHRASE), "passphrase": passphrase}
+    answers: list[Answer] = [operator.post(SERVERS, sealed), operator.form(SERVERS, sealed)]
+    known = [*ids(operator, SERVERS), "default"]
+    for route in ROUTES:
+        if route.method == "GET":
+            path = f"/{route.path}" if route.bare else route.path
+            answers += [
+                operator.get(path.replace("{id}", one).replace("{serverName}", service.host())) for one in known
+            ]
+    edge = service.client("edge")
+    answers.append(edge.get(f"//edge/v1/hosts/{service.host()}"))
+    assert [one for one in answers if passphrase in one.text or passphrase in str(one.reply.headers)] == []
+    for file in service.app.settings.data.rglob("*"):
+        assert not file.is_file() or passphrase.encode() not in file.read_bytes()
+
+
+# -------------------------------------------------------------------------------------------- export without ownership
+
+
+def test_nobody_takes_a_key_out_that_is_not_theirs(service: Service, operator: Client) -> None:
+    """A private key leaves by one door, to an edge of its own org, over TLS. Every other caller of every route that has
+    to do with this host, and every word that could be a way to export, gives none."""
+    theirs = service.client("operator", service.other_org())
+    server = certs.server(service.host("other1"), ROOT)
+    one = theirs.post(SERVERS, {"certificate": server.pem, "privateKey": server.key_pem}).ok(201)["id"]
+    theirs.put(f"{SERVERS}/active", {"id": one}).ok()
+    assert service.client("edge", "other1").get(f"//edge/v1/hosts/{service.host('other1')}").ok()["privateKey"]
+    callers = [
+        operator,
+        theirs,
+        service.client("viewer", "other1"),
+        service.client("broker", "other1"),
+        service.client("edge"),
+        service.platform("edge", orgs=[service.org_id]),
+        service.anybody,
+    ]
+    host = service.host("other1")
+    paths = [
+        f"//edge/v1/hosts/{host}",
+        f"//edge/v1/hosts/{host}?format=pem",
+        f"{SERVERS}/{one}",
+        f"{SERVERS}/{one}/pem",
+        f"{SERVERS}/{one}/key",
+        f"{SERVERS}/{one}/export",
+        f"{SERVERS}/{one}/privatekey",
+        f"{SERVERS}/{one}?include=privateKey",
+        "/export",
+        "/authentication/export",
+    ]
+    told = [caller.get(path) for caller in callers for path in paths]
+    told += [caller.post("//v3/discovery:secrets", {"resource_names": [f"server/{host}"]}) for caller in callers]
+    secrets = [server.key_pem.splitlines()[2], "PRIVATE KEY"]
+    assert [answer.text for answer in told if any(one in answer.text for one in secrets)] == []

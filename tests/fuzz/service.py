@@ -1,0 +1,139 @@
+"""The whole service for targets that ask it: one that each input finds as the one before it found it."""
+
+import logging
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from unittest.mock import patch
+
+from functions import wire
+from functions.console import Console
+from functions.dispatch import dispatch
+from functions.http import Reply
+from functions.routes import PREFIX
+from shared.records import Proof, Role
+from shared.usecases import generate_csr
+from shared.validation.csr import KEY_ALGORITHMS, make_key
+from tests.fuzz import world
+from tests.harness import Client, Service, basic, make_service
+
+_ROWS: Final = "SELECT key, version, body, expires FROM documents"
+_BY_NAMES: Final = ("/verifyClient/rabbitmq", "/verifyClient/vernemq", "/verifyClient/mosquitto")
+_UNFORESEEN: Final = ("unforeseen error", "a client was refused because of")
+
+
+class Unforeseen(AssertionError):
+    """Something else than a refusal, of which only the log tells."""
+
+
+class Arena:
+    """Two orgs, one of them ours with one thing of each kind; put back as it was after each input that changed it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
+        self.service: Service = make_service(Path(self._folder.name), metrics="off")
+        self._keys = patch.object(generate_csr, "make_key", _known_key)  # primes are not found by parsing
+        self._keys.start()
+        self.service.other_org(world.OTHER)
+        self._operator = self.service.client(Role.OPERATOR)
+        self._broker = self.service.client(Role.BROKER)
+        self._names = self.service.client(Role.BROKER, proof=Proof.BROKER)
+        self._edge = self.service.client(Role.EDGE)
+        for client in (self._operator, self.service.client(Role.OPERATOR, world.OTHER)):
+            client.post("/uploadCA", {"certificate": world.root().pem}).ok(201)
+            client.post("/uploadCA", {"certificate": world.edwards_root().pem}).ok(201)
+        server = world.server()
+        fields = {"certificate": server.pem, "privateKey": server.key_pem}
+        self.server_id: str = self._operator.post("/uploadServerCert", fields).ok(201)["id"]
+        self.csr_id: str = self._operator.post("/generateCSR", {"keyAlgorithm": "P-256"}).ok(201)["id"]
+        self.service.flush()
+        self._log = _Log()
+        self._database = sqlite3.connect(Path(self._folder.name) / "trust.db", check_same_thread=False)
+        self._rows = {row[0]: row for row in self._database.execute(_ROWS)}
+        self._console = Console()
+        logging.getLogger().setLevel(logging.ERROR)
+
+    def close(self) -> None:
+        self._keys.stop()
+        self._log.close()
+        self._database.close()
+        self.service.app.close()
+        self._folder.cleanup()
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Do *work*. Raises: Unforeseen; AssertionError, where it changed anything of another org."""
+        try:
+            work()
+            self.service.flush()
+            if self._log.found:
+                raise Unforeseen(self._log.found[0])
+        finally:
+            self._log.found.clear()
+            self._restore()
+
+    def _restore(self) -> None:
+        now = {row[0]: row for row in self._database.execute(_ROWS)}
+        if now == self._rows:
+            return
+        changed = [key for key in {**now, **self._rows} if now.get(key) != self._rows.get(key)]
+        with self._database:
+            self._database.execute("DELETE FROM documents")
+            self._database.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", self._rows.values())
+        strangers = [key for key in changed if not _is_ours(key, now.get(key))]
+        assert not strangers, f"documents of others were changed: {strangers}"
+
+    def answer(self, message: bytes) -> Reply:
+        """The answer to an HTTP request as text: a line `METHOD path?query`, headers, an empty line, the body. Where
+        it has no Authorization header of its own, a key of the path's role asks."""
+        head, _, body = message.partition(b"\n\n")
+        first, *lines = head.decode("latin-1").split("\n")
+        method, _, target = first.partition(" ")
+        path, _, query = target.partition("?")
+        path = path.replace("{server}", self.server_id).replace("{csr}", self.csr_id)
+        client = self._asking(path)
+        headers = {"authorization": basic(client.key, client.token)}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        request = wire.request(method[:20] or "GET", path or "/", query, headers, body, scheme="https")
+        if self._console.answers(request.path):
+            return self._console.reply(request)
+        return dispatch(self.service.app.tools, request)
+
+    def _asking(self, path: str) -> Client:
+        path = path.removeprefix(PREFIX)
+        if path.startswith(("/edge/", "/v3/")):
+            return self._edge
+        if path.startswith(_BY_NAMES):
+            return self._names
+        return self._broker if path.lower().endswith("verifyclient") or "/verifyClient/" in path else self._operator
+
+
+def _is_ours(key: str, row: tuple[str, str, bytes, int | None] | None) -> bool:
+    """Feeds are of all orgs together; what is added there has to be of ours."""
+    return world.ORG in key or (key.startswith("feed/") and row is not None and world.OTHER.encode() not in row[2])
+
+
+def _known_key(algorithm: str = "RSA-2048") -> object:
+    return world.key(1005) if algorithm in KEY_ALGORITHMS else make_key(algorithm)
+
+
+class _Log(logging.Handler):
+    """Collects what the service says of errors that it did not foresee."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+        logging.getLogger().addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith(_UNFORESEEN):
+            trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+            self.found.append(f"{message}\n{trace}")
+
+    def close(self) -> None:
+        logging.getLogger().removeHandler(self)
+        super().close()
