@@ -46,14 +46,13 @@ def main() -> int:
                             print(f"{store}, {fault}: {'good' if rows[-1].good else 'NOT GOOD'}", file=sys.stderr)
             except Missing as missing:
                 print(f"{store} is left out. {missing}")
-        if asked.kills:
-            kills = kill_again_and_again(base / "kills", asked.kills)
-        print(table(_HEADS, [_cells(row) for row in rows]))
+        print(table(_HEADS, [_cells(row) for row in rows]), flush=True)
         for row in rows:
             for what in ("lost", "halves", "left", "wrong", "log"):
                 for one_finding in getattr(row, what)[:5]:
                     print(f"{row.store}, {row.fault}: {what}: {one_finding}")
-        if kills:
+        if asked.kills:
+            kills = kill_again_and_again(base / "kills", asked.kills)
             print(f"\n{table(_KILL_HEADS, [_kill_cells(kills)])}")
             for one_finding in [*kills.lost, *kills.halves, *kills.wrong][:15]:
                 print(f"kill -9: {one_finding}")

@@ -30,6 +30,7 @@ _PAUSE: Final = 2.0  # seconds between two looks
 _WARM: Final = 0.1  # of the time: imports, caches and connections fill
 _STEP: Final = 1.01  # a quarter is higher than the one before where it is by so much
 _GROWN: Final = 1.05  # and memory has grown where the last is above the first by so much
+_HOURLY: Final = 0.1  # and goes on where the last quarter alone would add so much of it in an hour
 _HOST: Final = "demo01.messaging.internetofthings.ibmcloud.com"
 
 
@@ -54,22 +55,30 @@ class Sample:
 
 @dataclass(frozen=True)
 class Quarters:
-    """Medians of the four quarters of what was measured after warming up."""
+    """Medians of the four quarters of what was measured after warming up, and how the last one went on.
+
+    Args:
+        hourly: what the last quarter's own slope adds in an hour, as a share of its median.
+    """
 
     medians: tuple[float, float, float, float]
+    hourly: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Quarters":
-        """*values*: at least four."""
+    def of(cls, samples: Sequence[tuple[float, float]]) -> "Quarters":
+        """*samples*: (seconds, value), eight at least."""
+        values = [value for _, value in samples]
         cuts = [round(len(values) * one / 4) for one in range(5)]
         first, second, third, fourth = (statistics.median(values[a:b]) for a, b in pairwise(cuts))
-        return cls((first, second, third, fourth))
+        return cls((first, second, third, fourth), slope(samples[cuts[3] :]) * 3600 / fourth)
 
     @property
     def grows(self) -> bool:
-        """Whether each is higher than the one before, and the last clearly above the first."""
+        """Whether each is higher than the one before, the last clearly above the first, and no end in sight: what fills
+        up (pages, arenas of many threads) gets slower and stays."""
         one, two, three, four = self.medians
-        return two > one * _STEP and three > two * _STEP and four > three * _STEP and four > one * _GROWN
+        steps = two > one * _STEP and three > two * _STEP and four > three * _STEP and four > one * _GROWN
+        return steps and self.hourly > _HOURLY
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> float:
@@ -116,8 +125,10 @@ def _soak(folder: Path, seconds: float, json: Path | None) -> int:
     finally:
         code = running.stop()
     warm = [one for one in samples if one.at > seconds * _WARM]
-    measured = {name: Quarters.of([getattr(one, name) for one in warm]) for name in ("rss", "descriptors", "threads")}
-    hourly = slope([(one.at, one.rss) for one in warm]) * 3600
+    measured = {
+        name: Quarters.of([(one.at, getattr(one, name)) for one in warm]) for name in ("rss", "descriptors", "threads")
+    }
+    hourly = measured["rss"].hourly * measured["rss"].medians[3]
     last = samples[-1]
     operations = history.operations
     lines = [
@@ -129,7 +140,11 @@ def _soak(folder: Path, seconds: float, json: Path | None) -> int:
         ("wrong answers", str(len(history.wrong)), "; ".join(history.wrong[:3])),
         ("lost, half there", f"{len(found.lost)}, {len(found.halves)}", "; ".join([*found.lost, *found.halves][:3])),
         ("memory (MiB), by quarters", *_shown(measured["rss"], 1 << 20)),
-        ("  slope", f"{hourly / (1 << 20):+.1f} MiB/h", f"at first {samples[0].rss / (1 << 20):.0f} MiB"),
+        (
+            "  slope of the last quarter",
+            f"{hourly / (1 << 20):+.1f} MiB/h",
+            f"at first {samples[0].rss / (1 << 20):.0f} MiB",
+        ),
         ("file descriptors", *_shown(measured["descriptors"], 1)),
         ("threads", *_shown(measured["threads"], 1)),
         (

@@ -1,6 +1,6 @@
 """The checker finds what it looks for; else its silence would mean nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -121,7 +121,12 @@ def _named(one: Change, server: str) -> Change:
 
 
 def test_memory_that_grows_from_quarter_to_quarter_grows() -> None:
-    assert Quarters.of([100 + one for one in range(100)]).grows
-    assert not Quarters.of([100] * 50 + [110] * 50).grows, "a step is not steady"
-    assert not Quarters.of([100 + one % 7 for one in range(100)]).grows
+    def grows(values: Iterable[float]) -> bool:
+        return Quarters.of([(2.0 * number, value) for number, value in enumerate(values)]).grows
+
+    assert grows(100 + one for one in range(100))
+    assert grows(100 + one / 50 for one in range(600)), "12 % in 20 minutes"
+    assert not grows([100] * 50 + [110] * 50), "a step is not steady"
+    assert not grows(100 + one % 7 for one in range(100))
+    assert not grows(110 - 10 * 0.99**one for one in range(600)), "what fills up stays"
     assert round(slope([(at, 3.0 * at) for at in range(10)]), 6) == 3
