@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
@@ -56,7 +57,7 @@ class Certificate:
         self.der = der
         self._parts = _parts(der)
         self.subject_name = cert.subject
-        self.issuer, self.issuer_digest = self._issuer()
+        self.issuer, self.issuer_digest, self._issuer_is_usual = self._issuer()
         self.begins = cert.not_valid_before_utc
         self.ends = cert.not_valid_after_utc
         try:
@@ -65,6 +66,7 @@ class Certificate:
             self.key = cert.public_key_algorithm_oid
         values = [one.value for one in cert.extensions]
         self._extensions: dict[type, x509.ExtensionType] = dict(zip(map(type, values), values, strict=True))
+        self._is_critical_key_id = any(one.critical and type(one.value) in _KEY_IDS for one in cert.extensions)
         self.constraints = self._extension(x509.BasicConstraints)
         self.usage = self._extension(x509.KeyUsage)
         self.purposes = self._extension(x509.ExtendedKeyUsage)
@@ -74,13 +76,13 @@ class Certificate:
         self.issuer_key_id = self._above.key_identifier if self._above else None  # RFC 5280, 4.2.1.1
         self._signers: set[bytes] = set()
 
-    def _issuer(self) -> tuple[bytes, str]:
+    def _issuer(self) -> "_Issuer":
         raw = self._parts.issuer if self._parts else b""
         if not 0 < len(raw) <= _NAME_BYTES_MAX:
-            return _canonical_and_digest(self.cert.issuer)
+            return _issuer_of(self.cert)
         known = _issuer_names.get(raw)
         if known is None:
-            known = _canonical_and_digest(self.cert.issuer)
+            known = _issuer_of(self.cert)
             if len(_issuer_names) >= _NAMES_MAX:
                 _issuer_names.clear()
             _issuer_names[raw] = known
@@ -150,17 +152,18 @@ class Certificate:
     def is_plain(self) -> bool:
         """Whether everything in it is judged in trust.py, so that beside the signature OpenSSL would find nothing.
 
-        Extensions of six kinds and no other, critical where they may be; one algorithm, inside and outside, of the two
-        that nearly all certificates have (RSA PKCS#1 v1.5 and ECDSA, on SHA-2); a key in the usual encoding, with no
-        explicit curve.
+        Extensions of six kinds and no other, critical or not, but for key identifiers, which must not be (RFC 5280,
+        4.2.1.1 and 4.2.1.2); one algorithm, inside and outside, of the two that nearly all certificates have (RSA
+        PKCS#1 v1.5 and ECDSA, on SHA-2); a key in the usual encoding (no explicit curve); names in the usual types of
+        text (cryptography reads some that OpenSSL does not).
         What is not plain is not wrong: OpenSSL judges it."""
         parts = self._parts
         if parts is None or parts.inner_algorithm != parts.algorithm or parts.algorithm not in _SCHEMES:
             return False
-        if not self._extensions.keys() <= _PLAIN_EXTENSIONS:
+        if not self._extensions.keys() <= _PLAIN_EXTENSIONS or self._is_critical_key_id:
             return False
-        if any(one.critical and isinstance(one.value, _NEVER_CRITICAL) for one in self.cert.extensions):
-            return False  # OpenSSL takes them for unknown then
+        if not (self._issuer_is_usual and _is_in_usual_text(self.subject_name)):
+            return False
         if self.cert.version is not x509.Version.v3 and self._extensions:
             return False
         above = self._above
@@ -208,7 +211,14 @@ _PLAIN_EXTENSIONS: Final[set[type[x509.ExtensionType]]] = {
     x509.SubjectAlternativeName,
     x509.SubjectKeyIdentifier,
 }
-_NEVER_CRITICAL: Final = (x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier)  # RFC 5280, 4.2.1.1 and 4.2.1.2
+_KEY_IDS: Final = (x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier)
+_USUAL_TEXT: Final = (_ASN1Type.UTF8String, _ASN1Type.PrintableString, _ASN1Type.IA5String)
+
+
+def _is_in_usual_text(name: x509.Name) -> bool:
+    return all(attribute._type in _USUAL_TEXT for attribute in name)
+
+
 _PKCS1: Final = padding.PKCS1v15()
 # AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> what to verify with
 _SCHEMES: Final[dict[bytes, hashes.HashAlgorithm | ec.ECDSA]] = {
@@ -268,12 +278,14 @@ def _sent(der: bytes) -> Certificate:
     return read(parse(der), der)
 
 
-_issuer_names: Final[dict[bytes, tuple[bytes, str]]] = {}  # Name as DER -> its canonical form, and that form's digest
+_Issuer = tuple[bytes, str, bool]  # canonical form, that form's digest, whether all of it is in the usual text
+_issuer_names: Final[dict[bytes, _Issuer]] = {}  # by the Name as DER
 
 
-def _canonical_and_digest(name: x509.Name) -> tuple[bytes, str]:
+def _issuer_of(cert: x509.Certificate) -> _Issuer:
+    name = cert.issuer
     form = canonical(name)
-    return form, hashlib.sha256(form).hexdigest()
+    return form, hashlib.sha256(form).hexdigest(), _is_in_usual_text(name)
 
 
 def said(error: Exception) -> str:

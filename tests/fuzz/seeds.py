@@ -47,6 +47,12 @@ def _seeds() -> dict[str, Seeds]:
         "csr_answer": dict(_answers()),
         "device_chain": dict(_chains()),
         "device_signed": {name: cert.tbs_certificate_bytes for name, cert in _devices()},
+        "device_plain": {
+            "leaf": certs.leaf(
+                world.DEVICE, world.root(), private=world.key(1003), serial=4
+            ).cert.tbs_certificate_bytes,
+            "intermediate": world.intermediate().cert.tbs_certificate_bytes,
+        },
         "api": {name: data for name, data in http.items() if not _is_callout(name)},
         "callout": {name: data for name, data in http.items() if _is_callout(name)},
         "dialect": dict(_questions()),

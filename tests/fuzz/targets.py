@@ -12,6 +12,8 @@ from typing import Any, Final
 from cloudevents import exceptions as cloud_exceptions
 from cloudevents.http import from_http
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from jwt import PyJWS, PyJWTError
@@ -25,8 +27,7 @@ from shared.adapters.oidc_tokens import OidcTokens
 from shared.errors import PassphraseRequired, TrustError, every_error
 from shared.ports import FoundObject, UploadedObject
 from shared.usecases.on_upload import ForeignBucket, on_upload
-from shared.validation import ca, csr, distinguished_name, key_files, pem, server_cert, verdict
-from shared.validation.certificate import registered
+from shared.validation import ca, certificate, csr, distinguished_name, key_files, pem, server_cert, trust, verdict
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
 from tests import bounds
@@ -174,7 +175,6 @@ def _csr_answer() -> Iterator[Run]:
 
 
 def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
-    cas = [(ca.ca_id(one), registered(one.public_bytes(Encoding.DER))) for one in anchors]
     return verdict.OrgFacts(
         world.ORG,
         suspended=False,
@@ -182,7 +182,7 @@ def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
         custom_domains=(),
         type_certificates=False,
         policy=Policy(),
-        anchors=[verdict.Anchor(ca_id, one, active=True) for ca_id, one in cas],
+        anchors=[verdict.Anchor(ca.ca_id(one), certificate.read(one), active=True) for one in anchors],
     )
 
 
@@ -215,6 +215,43 @@ def _device_chain() -> Iterator[Run]:
 def _device_signed() -> Iterator[Run]:
     facts = _facts(world.edwards_root().cert)
     yield lambda data: _judged(_signed_by_edwards(data), facts)
+
+
+def _signed_by_the_root(tbs: bytes) -> bytes:
+    """The same with ECDSA, whose signatures are verified without OpenSSL where a path is plain."""
+    signature = world.key(1001).sign(tbs, ec.ECDSA(hashes.SHA256()))  # the root's
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256, RFC 5758 section 3.2
+    bits = b"\0" + signature
+    return _sequence(tbs + algorithm + b"\x03" + bytes([len(bits)]) + bits)
+
+
+@contextmanager
+def _device_plain() -> Iterator[Run]:
+    """What was signed is the leaf, and is the intermediate between a good leaf and the root: a path that is let in for
+    being plain is let in by OpenSSL too."""
+    root, device = certificate.read(world.root().cert), certificate.parse(world.device().der)
+
+    def check(leaf: certificate.Certificate, *more: certificate.Certificate) -> None:
+        try:
+            path = trust.verify(leaf, more, [root], [], NOON)
+        except TrustError as refusal:
+            check_refusal(refusal)
+            return
+        if all(one.is_plain for one in path):
+            leaf.__dict__["is_plain"] = False  # where it is kept; this leaf is nobody else's
+            assert trust.verify(leaf, more, [root], [], NOON) == path
+
+    def run(tbs: bytes) -> None:
+        made = _signed_by_the_root(tbs)
+        try:
+            one = certificate.read(certificate.parse(made), made)
+        except TrustError as refusal:
+            check_refusal(refusal)
+            return
+        check(one)
+        check(certificate.read(device), certificate.read(one.cert, made))
+
+    yield run
 
 
 # ----------------------------------------------------------------------------------------------------------- HTTP
@@ -389,6 +426,7 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("csr_answer", _csr_answer),
     Target("device_chain", _device_chain),
     Target("device_signed", _device_signed, most=pem.DER_MAX + 64),
+    Target("device_plain", _device_plain, most=pem.DER_MAX + 64),
     Target("api", _http, bounds.KEY_FILE),
     Target("callout", _http),
     Target("dialect", _http),
