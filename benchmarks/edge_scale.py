@@ -1,11 +1,12 @@
-"""How the HAProxy edge bears many hosts: `python -m benchmarks.edge_scale --hosts 10000 --own 1000`.
+"""How the HAProxy edge bears many hosts: real functions, agent and HAProxy on this machine.
 
-Real functions, agent and HAProxy on this machine. *own* of the hosts have a certificate of their own, the others the
-platform's default. Prints each figure in a line; docs/operations.md has those of one run.
+Some of the hosts have a certificate of their own, the others the platform's default. `make bench` takes a tenth of what
+the issue of scale is about; all of it: `python -m benchmarks.edge_scale --hosts 10000 --own 1000`.
 """
 
 import argparse
 import datetime as dt
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from benchmarks.table import Figure, Row, table
 from demo.device import shown_certificate
 from demo.processes import free_port, until
 from demo.stack import DOMAIN, Functions, HAProxyEdge, Org
@@ -25,66 +27,93 @@ from tests import certs
 PATIENCE = 900.0
 
 
+def rows(quick: bool) -> list[Row]:
+    return measured(50, 10) if quick else measured(1_000, 100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hosts", type=int, default=10_000)
     parser.add_argument("--own", type=int, default=1_000)
     chosen = parser.parse_args()
+    print(table(measured(chosen.hosts, chosen.own)))
+
+
+def measured(hosts: int, own: int) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="edge-scale-") as folder:
-        run(Path(folder), chosen.hosts, chosen.own)
+        return Scale(hosts).run(Path(folder), own)
 
 
-@contextmanager
-def timed(what: str) -> Iterator[None]:
-    start = time.monotonic()
-    yield
-    print(f"{what:<72} {time.monotonic() - start:8.2f} s", flush=True)
+class Scale:
+    """One run; *hosts* organizations."""
 
+    def __init__(self, hosts: int) -> None:
+        self._hosts = hosts
+        self._rows: list[Row] = []
 
-def run(folder: Path, hosts: int, own: int) -> None:
-    functions = Functions(folder, settings={"TRUST_LOG": "ERROR"})
-    names = [f"h{number:05}" for number in range(hosts)]
-    with timed(f"(making {hosts} organizations, {own} with a certificate of their own)"):
-        keys = make_orgs(functions, names, own)
-        functions.start()
-        for name, key in zip(names, keys, strict=False):
-            activate_own(Org(functions, name, key))
-    edge_key, broker_key = functions.key_file(Role.EDGE), functions.key_file(Role.BROKER)
-    edge = HAProxyEdge(folder, functions.url, edge_key, broker_key, free_port(), free_port())
-    last = f"{names[-1]}.messaging.{DOMAIN}"
-    first = Org(functions, names[0], keys[0])
-    try:
-        with timed("first synchronization, before HAProxy runs (--once)"):
-            edge.sync_once()
-        with timed("HAProxy's start with all of them"):
-            edge.start_haproxy(PATIENCE)
-        with timed("agent's start until it has compared HAProxy with its disk and reported"):
-            edge.start_agent()
-            wait_reported(edge, hosts)
-        one_change(edge, first)
-        print(f"{'HAProxy’s memory':<72} {resident(edge):8.0f} MiB")
-        functions.stop()
-        edge.stop()
-        with timed("restart of HAProxy and agent while the functions are away, until shown"):
-            edge.sync_once()
-            edge.start_haproxy(PATIENCE)
-            until("the last host", lambda: shown_certificate(edge.port, last), PATIENCE)
-        functions.start()
-        edge.stop()
-        other = folder / "other"
-        other.mkdir()
-        second = HAProxyEdge(other, functions.url, edge_key, broker_key, free_port(), free_port())
-        second.state.mkdir()
-        (second.state / "crt-list.txt").write_text("")
-        second.start_haproxy()
-        edge = second
-        with timed("first synchronization into a running, empty HAProxy"):
-            second.start_agent()
-            wait_reported(second, hosts)
-        one_change(second, first)
-    finally:
-        edge.stop()
-        functions.stop()
+    def _tell(self, what: str, figure: Figure) -> None:
+        self._rows.append(Row(f"edge with {self._hosts:,} hosts: {what}", value=figure))
+        print(f"{what:<72} {figure}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._tell(what, Figure(time.monotonic() - start, "s"))
+
+    def run(self, folder: Path, own: int) -> list[Row]:
+        functions = Functions(folder, settings={"TRUST_LOG": "ERROR"})
+        names = [f"h{number:05}" for number in range(self._hosts)]
+        with self._timed(f"(making them, {own:,} with a certificate of their own)"):
+            keys = make_orgs(functions, names, own)
+            functions.start()
+            for name, key in zip(names, keys, strict=False):
+                activate_own(Org(functions, name, key))
+        edge_key, broker_key = functions.key_file(Role.EDGE), functions.key_file(Role.BROKER)
+        edge = HAProxyEdge(folder, functions.url, edge_key, broker_key, free_port(), free_port())
+        last = f"{names[-1]}.messaging.{DOMAIN}"
+        first = Org(functions, names[0], keys[0])
+        try:
+            with self._timed("first synchronization, before HAProxy runs (--once)"):
+                edge.sync_once()
+            with self._timed("HAProxy's start with all of them"):
+                edge.start_haproxy(PATIENCE)
+            with self._timed("agent's start until it has compared HAProxy with its disk and reported"):
+                edge.start_agent()
+                wait_reported(edge, self._hosts)
+            self._one_change(edge, first)
+            self._tell("HAProxy's memory", Figure(resident(edge), "MiB"))
+            functions.stop()
+            edge.stop()
+            with self._timed("restart of HAProxy and agent while the functions are away, until shown"):
+                edge.sync_once()
+                edge.start_haproxy(PATIENCE)
+                until("the last host", lambda: shown_certificate(edge.port, last), PATIENCE)
+            functions.start()
+            edge.stop()
+            other = folder / "other"
+            other.mkdir()
+            edge = HAProxyEdge(other, functions.url, edge_key, broker_key, free_port(), free_port())
+            edge.state.mkdir()
+            (edge.state / "crt-list.txt").write_text("")
+            edge.start_haproxy()
+            with self._timed("first synchronization into a running, empty HAProxy"):
+                edge.start_agent()
+                wait_reported(edge, self._hosts)
+            self._one_change(edge, first)
+        finally:
+            edge.stop()
+            functions.stop()
+        return self._rows
+
+    def _one_change(self, edge: HAProxyEdge, org: Org) -> None:
+        times = []
+        for _ in range(5):
+            issued = activate_own(org)
+            start = time.monotonic()
+            until("the change", partial(shows, edge, org.host, issued.fingerprint), PATIENCE, every=0.01)
+            times.append(time.monotonic() - start)
+        self._tell("one change among them, from the API's answer until it is shown", Figure.of(times, "s"))
 
 
 def make_orgs(functions: Functions, names: list[str], own: int) -> list[str]:
@@ -105,16 +134,6 @@ def activate_own(org: Org) -> certs.Issued:
     issued = certs.server(org.host, not_before=now - certs.DAY, not_after=now + certs.YEAR)
     org.activate(org.upload_server(issued.pem, issued.key_pem))
     return issued
-
-
-def one_change(edge: HAProxyEdge, org: Org) -> None:
-    times = []
-    for _ in range(5):
-        issued = activate_own(org)
-        start = time.monotonic()
-        until("the change", partial(shows, edge, org.host, issued.fingerprint), PATIENCE, every=0.01)
-        times.append(time.monotonic() - start)
-    print(f"{'one change among them: API answer -> shown (median of 5)':<72} {sorted(times)[2]:8.2f} s", flush=True)
 
 
 def shows(edge: HAProxyEdge, host: str, fingerprint: str) -> bool:

@@ -1,5 +1,6 @@
 """The functions as an ASGI application: what a server needs to run them all in one process."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,7 +39,7 @@ class Application:
         if self._app.settings.behind_tls:
             asked = replace(asked, scheme="https")
         if self._console.answers(asked.path):
-            reply = self._console.reply(asked)
+            reply = await asyncio.get_running_loop().run_in_executor(self._pool, self._console.reply, asked)
         else:
             reply = await dispatch_async(self._app.tools, asked, self._pool)
         await answer(reply, send)
@@ -54,11 +55,13 @@ class Application:
                 return
 
 
-async def request(scope: Scope, receive: Receive, *, path: str | None = None, peer: str = "") -> Request:
+async def request(
+    scope: Scope, receive: Receive, *, path: str | None = None, scheme: str | None = None, peer: str = ""
+) -> Request:
     """The request that *scope* and *receive* tell of, once all of it is here.
 
     Args:
-        path: instead of the one that was sent.
+        path, scheme: instead of those of *scope*.
         peer: the address of who asks, where it is known."""
     headers = _headers(scope["headers"])
     return wire.request(
@@ -67,7 +70,7 @@ async def request(scope: Scope, receive: Receive, *, path: str | None = None, pe
         scope["query_string"].decode("latin-1"),
         headers,
         await _body(receive),
-        scheme=scope.get("scheme", "http"),
+        scheme=scheme or scope.get("scheme", "http"),
         peer=peer,
     )
 

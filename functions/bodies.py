@@ -5,9 +5,9 @@ A file is PEM as text, or DER in base64; in multipart/form-data it is the file i
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
+from functions.endpoint import Body
 from shared.records import CAStatus, DenialKind
 from shared.validation.csr import KEY_ALGORITHMS
 from shared.validation.policy import Level
@@ -15,10 +15,6 @@ from shared.validation.policy import Level
 Comments = Annotated[str, Meta(max_length=1000, description="Up to 1,000 characters")]
 File = Annotated[str, Meta(description="PEM as text, or DER in base64")]
 Short = Annotated[str, Meta(max_length=256)]
-
-
-class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Base of what is taken: camelCase names, and no field that is not known."""
 
 
 class UploadCA(Body, frozen=True, kw_only=True):
@@ -62,22 +58,6 @@ class FulfillCSR(Body, frozen=True, kw_only=True):
 
     certificate: File
     id: Short | None = None
-
-
-class VerifyClient(Body, frozen=True, kw_only=True):
-    """What a connecting client shows.
-
-    *certificate*: the leaf as PEM, or leaf and chain. *certificateDer*: the leaf as DER in base64, and *chainDer* what
-    was sent after it, concatenated.
-    """
-
-    server_name: str | None = None
-    client_id: str | None = None
-    certificate: str | None = None
-    certificate_der: str | None = None
-    chain_der: str | None = None
-    tls: bool = True
-    explain: bool = False
 
 
 class ChangeCA(Body, frozen=True, kw_only=True):

@@ -8,14 +8,16 @@ Where the store lies in this very process, threads that compute only take Python
 as thirty, and each verdict comes sooner (docs/decisions/0093). More are made for those that hang.
 """
 
-import asyncio
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 SECONDS: Final = 1.5  # from the request's arrival to its verdict; 2 s are promised, to a crowd too
 FEW: Final = 2  # threads that are enough where no verdict waits for a network
@@ -76,6 +78,8 @@ class Workers:
         """For a caller on an event loop: what *work* gives, within *seconds*.
 
         Raises: Busy, TimeoutError, and what *work* raises."""
+        import asyncio  # whoever asks has loaded it; on AWS Lambda nobody asks
+
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 

@@ -4,12 +4,11 @@ A verdict comes in time (functions/deadline.py), whichever way the request came 
 it.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from functions import deadline, dialects, http, routes
 from functions.dialects.dialect import Dialect, Late
@@ -19,6 +18,9 @@ from shared import errors, log
 from shared.usecases.callers import admit
 from shared.usecases.tools import Tools
 from shared.validation.verdict import unavailable
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 _Answered = tuple[Reply, str]  # the reply, and the function that gave it
 
@@ -54,9 +56,11 @@ def _dispatch(tools: Tools, request: Request, function: str | None) -> Reply:
 
 
 async def dispatch_async(
-    tools: Tools, request: Request, pool: ThreadPoolExecutor, *, function: str | None = None
+    tools: Tools, request: Request, pool: "ThreadPoolExecutor", *, function: str | None = None
 ) -> Reply:
     """The same from an event loop: work runs in *pool*, but for verdicts, which wait for nobody there."""
+    import asyncio  # on AWS Lambda there is no loop, and a new process does not load one
+
     with log.request(log.request_id_of(request.headers)):
         began = time.monotonic()
         dialect = _dialect(request, function)

@@ -12,6 +12,14 @@ from shared.usecases.callers import Member
 from shared.usecases.tools import Tools
 
 
+class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Base of what is taken: camelCase names, and no field that is not known."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of what is answered: camelCase names."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One request to one handler, with what it works with.

@@ -164,6 +164,13 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 
+# The console's files: a function of its own, with the addresses that every router before the functions must know. They
+# are no part of the API, so the OpenAPI document does not tell of them. (`/console` is not among them: the Serverless
+# Framework gives it the same name as `/console/`.)
+CONSOLE: Final = "console"
+PAGES: Final = tuple((method, path) for path in ("/", "/console/", "/console/{*file}") for method in ("GET", "HEAD"))
+
+
 @dataclass(frozen=True)
 class Event:
     """A function that the platform itself calls; never on the public router.

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Final
 
-from functions import bodies, http
+from functions import http
 from functions.dialects.dialect import Telling, denied
 from functions.endpoint import Call, endpoint
 from functions.http import Reply, Request, file_bytes, reply
-from functions.views import VerdictView, verdict_view
+from functions.verdict_wire import VerdictView, VerifyClient, verdict_view
 from shared import errors
 from shared.usecases.verify_client import verify_client as usecase
 from shared.validation.verdict import Presented, Verdict
@@ -33,15 +33,15 @@ class _Native(Telling):
 NATIVE: Final = _Native()
 
 
-@endpoint("May this client connect?", {200: VerdictView}, body=bodies.VerifyClient)
+@endpoint("May this client connect?", {200: VerdictView}, body=VerifyClient)
 def verify_client(call: Call) -> Reply:
     sent = call.request.authorization  # who sends none is told so, whatever the body
-    body = call.request.fields(bodies.VerifyClient)
+    body = call.request.fields(VerifyClient)
     verdict = usecase(call.tools, sent, _presented(body), explain=body.explain)
     return reply(verdict_view(verdict, explain=body.explain))
 
 
-def _presented(body: bodies.VerifyClient) -> Presented:
+def _presented(body: VerifyClient) -> Presented:
     leaf = file_bytes(body.certificate_der, "certificateDer") if body.certificate_der else None
     if leaf is None and body.certificate:
         leaf = file_bytes(body.certificate, "certificate")

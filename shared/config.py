@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from shared.validation.names import is_domain
 from shared.validation.topics import DEFAULT_PREFIX, is_prefix
 
@@ -26,15 +28,13 @@ class WrongSetting(Exception):
     """A setting that cannot be used. Its text names the variable and says what it takes."""
 
 
-@dataclass(frozen=True)
-class SQLite:
+class SQLite(Struct, frozen=True):
     """TRUST_STORE=sqlite:///path/of/file.db"""
 
     path: Path
 
 
-@dataclass(frozen=True)
-class Firestore:
+class Firestore(Struct, frozen=True):
     """TRUST_STORE=firestore://project/database
 
     Args:
@@ -45,8 +45,7 @@ class Firestore:
     patience: float = 1.8
 
 
-@dataclass(frozen=True)
-class DynamoDB:
+class DynamoDB(Struct, frozen=True):
     """TRUST_STORE=dynamodb://table?region=eu-central-1
 
     Args:
@@ -57,39 +56,33 @@ class DynamoDB:
     patience: float = 1.8
 
 
-@dataclass(frozen=True)
-class LocalKeys:
+class LocalKeys(Struct, frozen=True):
     """TRUST_KEYS=local: (files in TRUST_DATA/keys)"""
 
 
-@dataclass(frozen=True)
-class AwsKms:
+class AwsKms(Struct, frozen=True):
     """TRUST_KEYS=awskms:<key id, ARN or alias>"""
 
     key: str
 
 
-@dataclass(frozen=True)
-class GcpKms:
+class GcpKms(Struct, frozen=True):
     """TRUST_KEYS=gcpkms:projects/…/locations/…/keyRings/…/cryptoKeys/…"""
 
     key: str
 
 
-@dataclass(frozen=True)
-class InProcess:
+class InProcess(Struct, frozen=True):
     """TRUST_QUEUE=local:"""
 
 
-@dataclass(frozen=True)
-class Sqs:
+class Sqs(Struct, frozen=True):
     """TRUST_QUEUE=sqs:<queue URL>"""
 
     url: str
 
 
-@dataclass(frozen=True)
-class PubSub:
+class PubSub(Struct, frozen=True):
     """TRUST_QUEUE=pubsub:projects/…/topics/…"""
 
     topic: str
@@ -103,8 +96,7 @@ class Webhook:
     secret: bytes = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Oidc:
+class Oidc(Struct, frozen=True):
     """TRUST_OIDC_*: the issuer whose tokens are believed.
 
     Args:
@@ -144,9 +136,9 @@ class Settings:
 
     port: int = 8080
     data: Path = Path("data")
-    store: SQLite | Firestore | DynamoDB = SQLite(Path("data/trust.db"))
-    keys: LocalKeys | AwsKms | GcpKms = LocalKeys()
-    queue: InProcess | Sqs | PubSub = InProcess()
+    store: SQLite | Firestore | DynamoDB = field(default_factory=lambda: SQLite(Path("data/trust.db")))
+    keys: LocalKeys | AwsKms | GcpKms = field(default_factory=LocalKeys)
+    queue: InProcess | Sqs | PubSub = field(default_factory=InProcess)
     domain: str = "internetofthings.ibmcloud.com"
     weak_keys: frozenset[str] = field(default_factory=frozenset, repr=False)
     rate_per_minute: int = 10

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from functions.bodies import Body
-from functions.endpoint import CONTRACTS
+from functions.endpoint import CONTRACTS, Body
 from functions.openapi import document
 from functions.routes import ROUTES, Route
 from tests import certs

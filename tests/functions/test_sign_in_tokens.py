@@ -1,7 +1,6 @@
 """Tokens of an OIDC issuer as proof of who is calling: the good ones, and every known trick."""
 
 import base64
-import dataclasses
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -353,7 +352,7 @@ def test_without_an_issuer_no_token_is_taken_and_nowhere_is_named(tmp_path: Path
 
 
 def test_an_api_without_client_id_takes_tokens_and_names_no_page(tmp_path: Path, issuer: Issuer) -> None:
-    made = now_service(tmp_path / "other", oidc=dataclasses.replace(Oidc(issuer.url, AUDIENCE)))
+    made = now_service(tmp_path / "other", oidc=Oidc(issuer.url, AUDIENCE))
     try:
         assert session(made, issuer.token()).status == 200
         assert Client(made.app).get("//signin").ok() == {}

@@ -28,6 +28,7 @@ from shared.errors import PassphraseRequired, TrustError, every_error
 from shared.ports import FoundObject, UploadedObject
 from shared.usecases.on_upload import ForeignBucket, on_upload
 from shared.validation import ca, certificate, csr, distinguished_name, key_files, pem, server_cert, trust, verdict
+from shared.validation.certificate import registered
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
 from tests import bounds
@@ -175,6 +176,7 @@ def _csr_answer() -> Iterator[Run]:
 
 
 def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
+    cas = [(ca.ca_id(one), registered(one.public_bytes(Encoding.DER))) for one in anchors]
     return verdict.OrgFacts(
         world.ORG,
         suspended=False,
@@ -182,7 +184,7 @@ def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
         custom_domains=(),
         type_certificates=False,
         policy=Policy(),
-        anchors=[verdict.Anchor(ca.ca_id(one), certificate.read(one), active=True) for one in anchors],
+        anchors=[verdict.Anchor(ca_id, one, active=True) for ca_id, one in cas],
     )
 
 

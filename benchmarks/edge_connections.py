@@ -1,0 +1,234 @@
+"""Devices connecting through HAProxy: TLS handshake with a client certificate, MQTT CONNECT, CONNACK, and away.
+
+    callout       edge/haproxy as it stands, asking verifyClient (functions.local, the embedded store)
+    empty         the same, asking a function that allows everything, on the same server
+    mutual TLS    the same HAProxy without a callout, which verifies against the CA itself
+
+One broker, the same clients. P-256 throughout, which makes handshakes cheap and the callout weigh most. All of it has
+to share this machine's processors.
+"""
+
+import multiprocessing
+import re
+import socket
+import ssl
+import statistics
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from typing import Final
+
+from benchmarks.fleet import ORG, Fleet, fleet
+from benchmarks.table import Figure, Row, Spread, Target
+from demo.device import connect_packet
+from demo.processes import Process, free_port, program
+from demo.stack import EDGE, ROOT, Broker, Functions, HAProxyEdge, Org
+from shared.records import Role
+
+CALLOUT, EMPTY, MUTUAL = "callout", "empty callout", "mutual TLS, no callout"
+_PROCESSES: Final = 2
+_THREADS: Final = 8  # of each
+_CONNACK: Final = b"\x20\x02\x00\x00"  # accepted (MQTT 3.1.1, 3.2)
+
+
+# --------------------------------------------------------------------------------------------------------------- edges
+
+
+class MutualTLS(HAProxyEdge):
+    """edge/haproxy/haproxy.cfg without the callout: who has a certificate of the CA is let in."""
+
+    @property
+    def config(self) -> Path:
+        text = (EDGE / "haproxy" / "haproxy.cfg").read_text()
+        text = re.sub(r"^ *(lua-load|tcp-request|acl|use_backend) .*\n", "", text, flags=re.M)
+        text = re.sub(r"verify optional .*$", f'verify required ca-file "{self.folder}/root.pem"', text, flags=re.M)
+        path = self.folder / "mutual.cfg"
+        path.write_text(text.replace("default_backend broker_asking", "default_backend broker_trusting"))
+        return path
+
+    def start_haproxy(self, seconds: float = 60) -> None:
+        command = [program("haproxy", "haproxy"), "-db", "-f", str(self.config)]
+        self.haproxy = Process("haproxy", command, self.folder / "haproxy.log", env=self.env)
+        self.haproxy.wait_for_port(self.port, seconds)
+
+
+@contextmanager
+def edges(folder: Path, devices: Fleet) -> Iterator[tuple[dict[str, int], str]]:
+    """The port of each edge, and the host that all of them serve."""
+    with ExitStack() as stack:
+        functions = Functions(folder)
+        stack.callback(functions.stop)
+        functions.start()
+        broker = Broker(folder)
+        stack.callback(broker.stop)
+        broker.start({})
+        org = Org.create(functions, ORG)
+        org.upload_ca(devices.root.pem)
+        keys = functions.key_file(Role.EDGE), functions.key_file(Role.BROKER)
+        empty = free_port()
+        command = [sys.executable, "-m", "uvicorn", "benchmarks.empty.callout:app", f"--port={empty}"]
+        server = Process("empty", [*command, "--no-access-log"], folder / "empty.log", cwd=ROOT)
+        stack.callback(server.stop)
+        server.wait_for_port(empty)
+        ports = {}
+        kinds: Mapping[str, tuple[type[HAProxyEdge], str]] = {
+            CALLOUT: (HAProxyEdge, functions.url),
+            EMPTY: (HAProxyEdge, f"http://127.0.0.1:{empty}"),
+            MUTUAL: (MutualTLS, functions.url),
+        }
+        for number, (name, (kind, url)) in enumerate(kinds.items()):
+            own = folder / str(number)
+            own.mkdir()
+            (own / "root.pem").write_text(devices.root.pem)
+            edge = kind(own, functions.url, *keys, broker.trusting, broker.asking)
+            stack.callback(edge.stop)
+            edge.sync_once()
+            edge.url = url
+            edge.start_haproxy()
+            ports[name] = edge.port
+        yield ports, org.host
+
+
+# ------------------------------------------------------------------------------------------------------------- clients
+
+
+@dataclass(frozen=True)
+class Load:
+    """Connections a second, and how long each took (seconds)."""
+
+    rate: float
+    took: Sequence[float]
+
+
+class Device:
+    """Connects again and again, each time with a whole handshake."""
+
+    def __init__(self, port: int, host: str, client_id: str, files: tuple[Path, Path]) -> None:
+        self._port, self._host = port, host
+        self._packet = connect_packet(client_id)
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE  # of the server's certificate
+        self._tls.load_cert_chain(*files)
+
+    def connect(self) -> float:
+        """Seconds until the broker welcomed it. Raises: OSError, where it does not."""
+        start = time.perf_counter()
+        with socket.create_connection(("127.0.0.1", self._port), timeout=20) as plain:
+            # The kernel forgets it at once: thousands of closed connections would use up the ports.
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with self._tls.wrap_socket(plain, server_hostname=self._host) as secure:
+                secure.sendall(self._packet)
+                answer = secure.recv(4)
+                took = time.perf_counter() - start
+        if answer != _CONNACK:
+            raise OSError(f"the broker answered {answer!r}")
+        return took
+
+
+def load(port: int, host: str, devices: Fleet, files: Sequence[tuple[Path, Path]], seconds: float, rate: float) -> Load:
+    """All clients for *seconds*: as fast as they can, or *rate* connections a second in all, where it is above 0."""
+    forks = multiprocessing.get_context("fork")
+    told: SimpleQueue[list[float]] = forks.SimpleQueue()
+    running = []
+    for number in range(_PROCESSES):
+        of = [
+            Device(port, host, f"d:{ORG}:thermo:{at:06}", files[at])
+            for at in range(number * _THREADS, (number + 1) * _THREADS)
+        ]
+        running.append(forks.Process(target=_connect, args=(of, seconds, rate / _PROCESSES, told.put)))
+    start = time.perf_counter()
+    for one in running:
+        one.start()
+    took = [each for _ in running for each in told.get()]
+    whole = time.perf_counter() - start
+    for one in running:
+        one.join()
+    if not took:
+        raise RuntimeError("no device was let in")
+    return Load(len(took) / whole, took)
+
+
+def _connect(devices: Sequence[Device], seconds: float, rate: float, tell: Callable[[list[float]], None]) -> None:
+    took: list[float] = []
+    start = time.perf_counter()
+    lock, turns = threading.Lock(), iter(range(1 << 30))
+
+    def run(device: Device) -> None:
+        while True:
+            if rate:
+                with lock:
+                    at = start + next(turns) / rate
+                time.sleep(max(at - time.perf_counter(), 0))
+            if time.perf_counter() - start > seconds:
+                return
+            took.append(device.connect())
+
+    threads = [threading.Thread(target=run, args=(one,)) for one in devices]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    tell(took)
+
+
+def _files(folder: Path, devices: Fleet) -> list[tuple[Path, Path]]:
+    found = []
+    for number, (issued, sent) in enumerate(zip(devices.devices, devices.sent, strict=True)):
+        pem, key = folder / f"device-{number}.pem", folder / f"device-{number}.key"
+        pem.write_bytes(sent)
+        key.write_text(issued.key_pem)
+        found.append((pem, key))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def rows(quick: bool) -> list[Row]:
+    rounds, seconds = (1, 1.0) if quick else (5, 2.5)
+    devices = fleet("P-256", _PROCESSES * _THREADS)
+    with tempfile.TemporaryDirectory(prefix="bench-edge-") as name:
+        folder = Path(name)
+        files = _files(folder, devices)
+        with edges(folder, devices) as (ports, host):
+            for port in ports.values():
+                load(port, host, devices, files, 1, 0)
+            full = _rounds(ports, rounds, lambda port: load(port, host, devices, files, seconds, 0))
+            half = statistics.median(one.rate for one in full[EMPTY]) / 2
+            there = {one: ports[one] for one in (CALLOUT, EMPTY)}
+            paced = _rounds(there, rounds, lambda port: load(port, host, devices, files, seconds, half))
+    rates = {name: [one.rate for one in loads] for name, loads in full.items()}
+    figures = {name: Figure.of(found, "connections/s") for name, found in rates.items()}
+    medians = {name: [statistics.median(one.took) for one in loads] for name, loads in paced.items()}
+    added = [mine - other for mine, other in zip(medians[CALLOUT], medians[EMPTY], strict=True)]
+    what = "device connections through HAProxy"
+    return [
+        Row(f"{what}, saturated", EMPTY, _ratio(rates, CALLOUT, EMPTY), Target(at_least=0.85), figures=figures),
+        Row(f"{what}, saturated", MUTUAL, _ratio(rates, CALLOUT, MUTUAL)),
+        Row(
+            f"{what}, half load ({half:.0f}/s): added at the median",
+            EMPTY,
+            value=Figure.of(added, "ms", scale=1e3),
+            target=Target(at_most=10),
+            figures={name: Figure.of(found, "ms", scale=1e3) for name, found in medians.items()},
+        ),
+    ]
+
+
+def _ratio(rates: Mapping[str, Sequence[float]], subject: str, against: str) -> Spread:
+    return Spread.of([mine / other for mine, other in zip(rates[subject], rates[against], strict=True)])
+
+
+def _rounds(ports: Mapping[str, int], rounds: int, run: Callable[[int], Load]) -> dict[str, list[Load]]:
+    found: dict[str, list[Load]] = {name: [] for name in ports}
+    for turn in range(rounds):
+        for name in list(ports)[:: 1 if turn % 2 else -1]:
+            found[name].append(run(ports[name]))
+    return found
