@@ -9,6 +9,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r r
 COPY main.py ./
 COPY functions ./functions
 COPY shared ./shared
+COPY console ./console
 RUN python -m compileall -q .
 
 ENV FUNCTION_TARGET=service \

@@ -6,7 +6,7 @@ CODE := functions shared edge demo benchmarks infra tests main.py
 PINNED := requirements requirements-aws requirements-google requirements-edge requirements-dev tests/infra/google/requirements
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
 
-.PHONY: run demo test test-clouds bench check format pins packages infra clean
+.PHONY: run demo test test-clouds bench fuzz faults soak check format pins packages infra clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
@@ -14,7 +14,7 @@ run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 demo: $(VENV)/.dev  ## two organizations, a TLS edge and a broker on this machine: the whole story, in a minute
 	@$(BIN)/python -m demo
 
-test: $(VENV)/.dev tests/node_modules/.done node_modules/.installed  ## every test, with branch coverage; emulators, browser and brokers where they are found
+test: $(VENV)/.dev tests/node_modules/.done  ## every test, with branch coverage; emulators, browser and brokers where they are found
 	$(BIN)/python -m pytest
 
 test-clouds: $(VENV)/.dev  ## the service's own tests again, on Firestore and DynamoDB
@@ -32,13 +32,18 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-.PHONY: fuzz
 fuzz: $(VENV)/.dev  ## coverage-guided fuzzing of everything that takes bytes from outside (FUZZ_SECONDS per target)
 	$(BIN)/python -m tests.fuzz
 
 pins: $(VENV)/.dev  ## renew the pinned versions from the .in files
 	$(BIN)/pip install --quiet uv
 	for name in $(PINNED); do $(COMPILE) $$name.in -o $$name.txt || exit 1; done
+
+faults: $(VENV)/.dev tests/node_modules/.done  ## every fault between the functions and each store, and kill -9 of the local server
+	$(BIN)/python -m tests.faults --json .build/faults.json
+
+soak: $(VENV)/.dev  ## SOAK_MINUTES (20) of mixed load on the local server, with steady memory
+	$(BIN)/python -m tests.faults.soak --json .build/soak.json
 
 bench: $(VENV)/.dev  ## how fast, against what: one table, and dist/benchmarks.json (BENCH="--quick decision scale" for less)
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -66,11 +71,7 @@ $(VENV)/.dev: requirements.txt requirements-dev.txt $(VENV)/pyvenv.cfg
 tests/node_modules/.done: tests/package.json tests/package-lock.json
 	@if command -v npm >/dev/null; then \
 		npm ci --prefix tests --ignore-scripts --no-audit --no-fund --silent && touch $@; \
-	else echo "npm is not here: tests on dynalite are skipped"; fi
-
-# axe-core, which looks at the console's pages; without npm its tests say that they are skipped
-node_modules/.installed: package.json package-lock.json
-	@if command -v npm >/dev/null; then npm ci --silent && touch $@; else echo "npm is missing: the console is not checked with axe-core. On Debian: apt-get install npm"; fi
+	else echo "npm is not here: tests on dynalite, and with axe-core, are skipped. On Debian: apt-get install npm"; fi
 
 clean:
-	rm -rf $(VENV) .build dist node_modules tests/node_modules screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .build dist tests/node_modules screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -27,9 +27,11 @@ from pyhanko_certvalidator import CertificateValidator, ValidationContext
 
 from benchmarks.fleet import KINDS, Fleet, deployment, fleet
 from benchmarks.table import STATED, Row, Subject, Target, interleaved, microseconds, ratio
+from shared.validation import certificate
 
 _LIMITS: Final = {"RSA-2048": 3.5, "P-256": 2.2}  # times the signatures alone
 _DECISION: Final = "decision"
+_FORGETFUL: Final = "decision, nothing kept"
 _SIGNATURES: Final = "signatures"
 
 
@@ -48,7 +50,8 @@ def _rows(kind: str, quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, deployment(Path(folder), devices.root) as one:
         decide = one.decisions(devices)
         rounds = 3 if quick else 400
-        samples = interleaved({_DECISION: decide, **subjects}, rounds=rounds, clock=time.process_time)
+        ways = {_DECISION: decide, _FORGETFUL: _forgetful(decide), **subjects}
+        samples = interleaved(ways, rounds=rounds, clock=time.process_time)
         slow: dict[str, Subject] = {"pyhanko-certvalidator": _pyhanko(devices)}
         if shutil.which("openssl"):
             slow["openssl verify (process)"] = _process(devices, Path(folder))
@@ -59,6 +62,9 @@ def _rows(kind: str, quick: bool) -> list[Row]:
     shown = {one: figures[one] for one in (_DECISION, _SIGNATURES)}
     limit = Target(at_most=_LIMITS[kind])
     found = [Row(name, "its two signatures alone", ratio(samples, _DECISION, _SIGNATURES), limit, figures=shown)]
+    shown = {one: figures[one] for one in (_FORGETFUL, _SIGNATURES)}
+    first = ratio(samples, _FORGETFUL, _SIGNATURES)
+    found.append(Row(f"{name}, nothing kept from before", "its two signatures alone", first, figures=shown))
     for other in subjects:
         if other != _SIGNATURES:
             kept = other.endswith("kept")  # of one CA for ever: no service of many orgs can do it so
@@ -69,6 +75,18 @@ def _rows(kind: str, quick: bool) -> list[Row]:
         against = {one: slow_figures[one] for one in (_DECISION, other)}
         found.append(Row(name, other, ratio(slow_samples, _DECISION, other), Target(below=1), figures=against))
     return found
+
+
+def _forgetful(decide: Subject) -> Subject:
+    """The same as the first one of a process about these CAs: root and intermediate are read and verified anew."""
+
+    def judge() -> object:
+        certificate._registered.cache_clear()
+        certificate._sent.cache_clear()
+        certificate._issuer_names.clear()
+        return decide()
+
+    return judge
 
 
 # ---------------------------------------------------------------------------------------- what it is measured against

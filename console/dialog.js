@@ -3,8 +3,7 @@
 import { find, h, newId } from './dom.js';
 import { Problem } from './api.js';
 import { errorArea, tell } from './form.js';
-import { moment } from './parts.js';
-import { visible } from './format.js';
+import { absolute, visible } from './format.js';
 
 /**
  * A dialog with a form.
@@ -86,7 +85,7 @@ export async function conflict(theirs, summary) {
   const name = visible(theirs.updatedBy);
   const answer = await openDialog({
     title: 'Changed meanwhile',
-    content: [h('p', null, `${name} changed this at `, moment(theirs.updatedAt), '.'), summary],
+    content: [h('p', null, `${name} changed this at `, h('time', { datetime: theirs.updatedAt }, absolute(theirs.updatedAt)), '.'), summary],
     cancel: null,
     actions: [
       { label: 'Keep theirs', submit: true, run: () => 'theirs' },

@@ -1,6 +1,7 @@
 """`make demo`: two organizations, their devices, a real edge and a real broker, on this machine, in under a minute."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ def main() -> int:
         print("The demo needs programs that are not on this machine. On Debian or Ubuntu:")
         print(f"\n    sudo apt-get install {' '.join(sorted(lacking))}\n")
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what stops and removes everything
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mqtt-trust-demo-") as folder:
         try:
@@ -204,4 +207,8 @@ class Story:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nStopped. Everything is stopped and removed again.")
+        sys.exit(130)

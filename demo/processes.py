@@ -109,6 +109,9 @@ class Process:
     def tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:]
 
+    def send(self, what: signal.Signals) -> None:
+        self._popen.send_signal(what)
+
     def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
         """Send *how*, and SIGKILL where that does not end it. Returns the exit code."""
         if self.running:

@@ -8,7 +8,12 @@ from typing import Any, Final
 
 from edge.api import Api, Unavailable
 
-SERVER_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_SERVER_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def is_server_name(text: str) -> bool:
+    """Whether *text* may become a file's name and a word of a command."""
+    return _SERVER_NAME.fullmatch(text) is not None and ".." not in text
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Feed:
 
 def _host(one: Mapping[str, Any]) -> Host:
     name = str(one["serverName"])
-    if not SERVER_NAME.fullmatch(name) or ".." in name:  # it becomes a file's name and a word of a command
+    if not is_server_name(name):
         raise ValueError(f"{name!r} is no server name")
     return Host(
         name,

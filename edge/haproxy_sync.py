@@ -186,7 +186,9 @@ class HostSync:
             return _Prepared(host, material.version, pem, self._state.prepare(host.server_name, pem))
         except NotServable as error:
             self._later(host, f"what edgeFeed gave cannot be served ({error})")
-            return None
+        except OSError as error:
+            self._later(host, f"its file cannot be written ({error})")
+        return None
 
     def _take_up(self, one: _Prepared) -> None:
         name = one.host.server_name

@@ -77,7 +77,7 @@ class Runtime:
             answer = self.command(";".join(f"show ssl cert {path}" for path in paths[start : start + _BATCH]))
             starts = [*_FILENAME.finditer(answer)]
             ends = [one.start() for one in starts[1:]] + [len(answer)]
-            for name, end in zip(starts, ends, strict=True):
+            for name, end in zip(starts, ends, strict=False):  # no start at all where it has none of them
                 if fingerprint := _FINGERPRINT.search(answer, name.end(), end):
                     found[name[1]] = fingerprint[1].lower()
         return found

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from edge.api import WrongConfiguration
-from edge.feed import Host
+from edge.feed import Host, is_server_name
 
+_STEM_MAX: Final = 240
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----\s.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -72,31 +73,56 @@ class State:
         return lock
 
     def _read(self) -> None:
-        """Take up what is there. A host whose file is missing or damaged is fetched anew."""
-        kept = self.document("hosts.json")
-        self.head = str(kept.get("head", ""))
-        self.wanted = {name: Host(**one) for name, one in kept.get("wanted", {}).items()}
-        for name, one in kept.get("hosts", {}).items():
-            served = self.hosts[name] = Served(**one)
-            if not self.is_whole(name):
+        """Take up what is there. A host whose file is not the one that was noted stays served where it can be, and is
+        fetched anew; so are all where nothing can be read of the index."""
+        try:
+            self._take_up(self.document("hosts.json"))
+        except (AttributeError, TypeError):  # of another version, or somebody else's
+            self.head, self.hosts, self.wanted = "", {}, {}
+        if not self.hosts and not self.head:
+            self._take_up_listed()
+        for name, served in list(self.hosts.items()):
+            found = self._leaf_of(name)
+            if found == served.fingerprint:
+                continue
+            if found:  # the agent was killed between the file and the index
+                self.hosts[name] = Served(served.org, "", found, reported=True)  # nobody knows which version it is
+            else:
                 del self.hosts[name]
-                self.wanted.setdefault(name, Host(name, served.org, served.version))
+            self.wanted.setdefault(name, Host(name, served.org, served.version))
         for unfinished in self.certificates.glob("*.new"):
             unfinished.unlink()
         self.save()
+
+    def _take_up(self, kept: dict[str, Any]) -> None:
+        self.head = str(kept.get("head", ""))
+        self.wanted = {name: Host(**one) for name, one in kept.get("wanted", {}).items()}
+        self.hosts = {name: Served(**one) for name, one in kept.get("hosts", {}).items()}
+
+    def _take_up_listed(self) -> None:
+        """Without an index, HAProxy's list still says what is served. edgeFeed, asked for everything, corrects it."""
+        with suppress(OSError, ValueError):
+            for line in self.crt_list.read_text(encoding="ascii").splitlines():
+                name = line.rpartition(" ")[2]
+                if is_server_name(name):
+                    self.hosts[name] = Served("", "", "")
 
     def close(self) -> None:
         self._lock.close()
 
     def pem_path(self, name: str) -> Path:
-        return self.certificates / f"{name}.pem"
+        return self.certificates / f"{_stem(name)}.pem"
 
     def is_whole(self, name: str) -> bool:
         """Whether a host's file is what was put there."""
+        return self._leaf_of(name) == self.hosts[name].fingerprint
+
+    def _leaf_of(self, name: str) -> str | None:
+        """SHA-1 of the leaf in a host's file; None where it cannot be served."""
         try:
-            return checked(self.pem_path(name)) == self.hosts[name].fingerprint
+            return checked(self.pem_path(name))
         except (OSError, NotServable):
-            return False
+            return None
 
     def pem(self, name: str) -> str:
         return self.pem_path(name).read_text(encoding="ascii")
@@ -154,8 +180,9 @@ class State:
         }
         self.keep_document("hosts.json", document)
         if len(self.hosts) != self._files:
+            kept = {self.pem_path(name) for name in self.hosts}
             for file in self.certificates.glob("*.pem"):
-                if file.stem not in self.hosts:
+                if file not in kept:
                     file.unlink()
             self._files = len(self.hosts)
 
@@ -173,7 +200,12 @@ class State:
         _replace(self.path / name, json.dumps(body))
 
     def _unfinished(self, name: str) -> Path:
-        return self.certificates / f"{name}.new"
+        return self.certificates / f"{_stem(name)}.new"
+
+
+def _stem(name: str) -> str:
+    """A server name has up to 253 characters, a file's name with its ending 255."""
+    return name if len(name) <= _STEM_MAX else f"{name[:160]}_{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def checked(path: Path) -> str:

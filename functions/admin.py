@@ -25,6 +25,7 @@ from shared.usecases import orgs
 from shared.usecases.default_certificate import ensure_default, set_default
 from shared.usecases.host_feed import sweep_hosts
 from shared.usecases.reseal import reseal as reseal_usecase
+from shared.usecases.sweep import sweep_org
 from shared.usecases.withdrawals import sweep_withdrawals
 from shared.validation.names import messaging_host
 
@@ -266,13 +267,18 @@ def reseal(rotate: bool, as_json: bool) -> None:
         _tell(as_json, {"moved": moved, "current": current}, f"{moved} sealed anew, {current} were current already.")
 
 
-@main.command("sweep", help="Tell the TLS edges what a crash left untold, and forget what no edge needs any more.")
+@main.command(
+    "sweep",
+    help="Mend what a crash left behind, tell the TLS edges what it left untold, and forget what none needs any more.",
+)
 @as_json
 def sweep(as_json: bool) -> None:
     with _app() as app:
+        mended = sum(sweep_org(app.tools, org.org_id, at=app.tools.clock()) for org in orgs.list_orgs(app.tools))
         late = sweep_hosts(app.tools)
         sweep_withdrawals(app.tools)
-        _tell(as_json, {"told": late}, f"{late} organizations were told of late." if late else "Nothing was left out.")
+        done = f"{mended} leftovers were mended, {late} organizations were told of late."
+        _tell(as_json, {"mended": mended, "told": late}, done if mended or late else "Nothing was left out.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The functions as an ASGI application: what a server needs to run them all in one process."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,7 +39,7 @@ class Application:
         if self._app.settings.behind_tls:
             asked = replace(asked, scheme="https")
         if self._console.answers(asked.path):
-            reply = self._console.reply(asked)
+            reply = await asyncio.get_running_loop().run_in_executor(self._pool, self._console.reply, asked)
         else:
             reply = await dispatch_async(self._app.tools, asked, self._pool)
         await answer(reply, send)

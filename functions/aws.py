@@ -22,17 +22,15 @@ Handler = Callable[[Event, Any], dict[str, Any]]
 
 def _handler(function: str) -> Handler:
     def handle(event: Event, context: Any) -> dict[str, Any]:
-        if (
-            function == "verifyClient" and "requestContext" not in event
-        ):  # no gateway: AWS IoT invokes the function itself
-            return _authorized(event, context)
-        return _answer(_reply(event, context, function))
+        if function == "verifyClient" and "requestContext" not in event:
+            return _authorized(event, context)  # no gateway: AWS IoT invokes the function itself
+        return answer(_reply(event, context, function))
 
     return handle
 
 
 def _reply(event: Event, context: Any, function: str) -> Reply:
-    request = _request(event, getattr(context, "aws_request_id", ""))
+    request = request_of(event, context)
     try:
         whole = replace(request, body=_body(event))
         return dispatch(process.app().tools, whole, function=function)
@@ -47,11 +45,12 @@ def _authorized(event: Event, context: Any) -> dict[str, Any]:
     return authorize(lambda: process.app().tools, event, getattr(context, "invoked_function_arn", ""))
 
 
-def _request(event: Event, request_id: str) -> Request:
+def request_of(event: Event, context: Any) -> Request:
     """All but the body. An HTTP API is reached over TLS only. The platform's id of the call stands in X-Request-Id,
     whatever the client sent there."""
     asked = event["requestContext"]
-    headers = {**event.get("headers", {}), "x-request-id": request_id or asked.get("requestId", "")}
+    request_id = getattr(context, "aws_request_id", "") or asked.get("requestId", "")
+    headers = {**event.get("headers", {}), "x-request-id": request_id}
     if event.get("cookies"):
         headers["cookie"] = "; ".join(event["cookies"])
     return wire.request(asked["http"]["method"], _path(event), event.get("rawQueryString", ""), headers, scheme="https")
@@ -89,7 +88,7 @@ def _body(event: Event) -> bytes:
 _TEXT: Final = ("text/", "application/json", "application/problem+json", "application/x-pem-file")
 
 
-def _answer(reply: Reply) -> dict[str, Any]:
+def answer(reply: Reply) -> dict[str, Any]:
     """The gateway takes text as it is, and anything else in base64."""
     binary = not reply.content_type.startswith(_TEXT)
     body = base64.b64encode(reply.body).decode() if binary else reply.body.decode()

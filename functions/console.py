@@ -37,12 +37,14 @@ class Console:
         self._files = _read(folder)
         self._origins = origins
 
-    def answers(self, path: str) -> bool:
+    @staticmethod
+    def answers(path: str) -> bool:
         """Whether *path* is the console's, and not a function's."""
         return path in ("/", "/console") or path.startswith(PREFIX)
 
     def reply(self, request: Request) -> Reply:
-        """The file, 304 where the caller has it already, or 404. Never raises."""
+        """The file, 304 where the caller has it already, or 404. Never raises; now and then it asks the OIDC issuer for
+        its description, which takes as long as it takes: nothing for an event loop."""
         if request.method not in ("GET", "HEAD"):
             return Reply(405, b"", _PLAIN, {"Allow": "GET, HEAD"})
         if request.path in ("/", "/console"):

@@ -1,22 +1,14 @@
-"""What a function that the platform calls works with: made at the first event, kept for the life of the process."""
+"""What a function that the platform calls works with: the process's App, and what paces it."""
 
-from functools import cache
 from typing import Final
 
+from functions.process import app
 from functions.record_sightings import Recorder
-from shared import log
-from shared.composition import App, build
-from shared.config import Settings, WrongSetting
+from shared.config import WrongSetting
+
+__all__ = ["app", "record", "upload_bucket"]
 
 record: Final = Recorder()
-
-
-@cache
-def app() -> App:
-    """Raises: WrongSetting; nothing is remembered then, so that the next event tries again."""
-    settings = Settings.from_env()
-    log.configure(settings.log)
-    return build(settings)
 
 
 def upload_bucket() -> str:

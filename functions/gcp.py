@@ -16,12 +16,15 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from functions import asgi, process
+from functions import asgi, hosted_console, process
+from functions.console import Console
 from functions.dispatch import dispatch_async, refuse
-from functions.routes import ROUTES
+from functions.http import Reply
+from functions.http import Request as Asked
+from functions.routes import CONSOLE, ROUTES
 
 SERVICE: Final = "service"
-TARGETS: Final = (*dict.fromkeys(route.function for route in ROUTES), SERVICE)
+TARGETS: Final = (*dict.fromkeys(route.function for route in ROUTES), CONSOLE, SERVICE)
 
 
 def target(name: str) -> types.FunctionType:
@@ -46,15 +49,21 @@ class _Answer:
         # Who connects is the platform's own proxy: neither its address nor what it says of TLS tells who asks, and how.
         asked = await asgi.request(scope, receive, path=self._path(scope), scheme="http")
         try:
-            app = process.built()
-            if app is None:
-                app = await asyncio.get_running_loop().run_in_executor(self._pool, process.app)
-            if app.settings.behind_tls:
-                asked = replace(asked, scheme="https")
-            reply = await dispatch_async(app.tools, asked, self._pool, function=self._function)
+            reply = await self._reply(asked)
         except Exception as error:  # noqa: BLE001 - a broker may take the framework's own 500 for leave to go on
             reply = refuse(asked, error, function=self._function)
         await asgi.answer(reply, send)
+
+    async def _reply(self, asked: Asked) -> Reply:
+        loop = asyncio.get_running_loop()
+        if self._function == CONSOLE or (self._function is None and Console.answers(asked.path)):
+            return await loop.run_in_executor(self._pool, lambda: hosted_console.console().reply(asked))
+        app = process.built()
+        if app is None:
+            app = await loop.run_in_executor(self._pool, process.app)
+        if app.settings.behind_tls:
+            asked = replace(asked, scheme="https")
+        return await dispatch_async(app.tools, asked, self._pool, function=self._function)
 
     def _path(self, scope: Scope) -> str:
         """At a function's own address (…cloudfunctions.net/uploadCA) the platform takes the name away; back with it."""

@@ -280,9 +280,12 @@ def status_of(kind: type[errors.TrustError]) -> int:
 
 
 class Violation(msgspec.Struct, frozen=True):
+    """What is wrong with one field; *id* is the record to turn to instead, where there is one."""
+
     field: str
     code: str
     message: str
+    id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,7 +316,8 @@ def problem(request: Request, error: Exception) -> Reply:
     if isinstance(error, errors.StoreUnavailable):
         headers["Retry-After"] = "2"
         log.warning("the store does not answer", exc_info=error)
-    violations = (Violation(error.field, error.code, str(error)),) if error.field else ()
+    turn_to = str(error.facts["id"]) if isinstance(error, errors.UseFulfil) else msgspec.UNSET
+    violations = (Violation(error.field, error.code, str(error), turn_to),) if error.field else ()
     return _document(status, str(error), error.code, headers, violations)
 
 

@@ -164,6 +164,13 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 
+# The console's files: a function of its own, with the addresses that every router before the functions must know. They
+# are no part of the API, so the OpenAPI document does not tell of them. (`/console` is not among them: the Serverless
+# Framework gives it the same name as `/console/`.)
+CONSOLE: Final = "console"
+PAGES: Final = tuple((method, path) for path in ("/", "/console/", "/console/{*file}") for method in ("GET", "HEAD"))
+
+
 @dataclass(frozen=True)
 class Event:
     """A function that the platform itself calls; never on the public router.
@@ -199,18 +206,16 @@ def find(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
     Raises: NotFound, MethodNotAllowed."""
     if len(path) > 1:
         path = path.removesuffix("/")
-    allowed: dict[str, Route] = {}
     params: Mapping[str, str] = {}
-    literal = _literal().get(path)
-    if literal is not None:
-        allowed = dict(literal)
-    for route in _templated():
-        if found := route.pattern.fullmatch(path):
-            allowed.setdefault(route.method, route)
-            params = {name: unquote(value) for name, value in found.groupdict().items()}
+    allowed = dict(_literal().get(path, {}))
+    if not allowed:  # an address of its own is no thing's (OpenAPI, "Path Templating Matching")
+        for route in _templated():
+            if found := route.pattern.fullmatch(path):
+                allowed.setdefault(route.method, route)
+                params = {name: unquote(value) for name, value in found.groupdict().items()}
     route_found = allowed.get("GET" if method == "HEAD" else method)
     if route_found is not None:
-        return route_found, {} if "{" not in route_found.path else params
+        return route_found, params
     if allowed:
         raise errors.MethodNotAllowed(method=method[:16], allowed=", ".join(sorted(allowed)))
     raise errors.NotFound(what="such address")

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 import yaml
 
-from infra.table import FUNCTIONS, Function, Right, Trigger, as_json, http_routes
+from infra.table import FUNCTIONS, Function, Right, Trigger, as_json, http_routes, on_api_gateway
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BEGIN: Final = "# >>> python -m infra.generate\n"
@@ -93,7 +93,7 @@ def _events(one: Function) -> list[Any]:
             batch = {"batchSize": 100, "maximumBatchingWindow": 5, "maximumConcurrency": 5}
             return [{"sqs": {"arn": _arn("Sightings"), **batch, "functionResponseType": "ReportBatchItemFailures"}}]
         case Trigger.HTTP:
-            mine = [(method, path) for function, method, path in http_routes() if function == one.name]
+            mine = [(method, on_api_gateway(path)) for function, method, path in http_routes() if function == one.name]
             events: list[Any] = [{"httpApi": {"method": method, "path": path}} for method, path in mine]
             # Any other address: a problem document, where the gateway would answer in its own form.
             return [*events, {"httpApi": "*"}] if one.name == "health" else events

@@ -47,6 +47,7 @@ DROP: Final = (
     "*.dist-info/REQUESTED",
     "*.dist-info/direct_url.json",
 )
+_FILES: Final = {"functions.console": ("console",)}  # what a module reads beside it, at the top of the checkout
 _LINUX: Final = {  # Lambda's Python 3.12 and later stand on glibc 2.34, earlier ones on 2.26
     True: ("manylinux_2_34", "manylinux_2_28", "manylinux2014", "manylinux_2_17"),
     False: ("manylinux2014", "manylinux_2_17"),
@@ -131,6 +132,11 @@ def _run(node: ast.AST) -> Iterator[ast.AST]:
 def _path(name: str) -> Path | None:
     base = ROOT.joinpath(*name.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _files(name: str) -> Iterator[Path]:
+    for folder in _FILES.get(name, ()):
+        yield from (path for path in (ROOT / folder).rglob("*") if path.is_file())
 
 
 # ------------------------------------------------------------------------------------------------- pinned wheels
@@ -221,7 +227,8 @@ def build(function: Function, folder: Path, *, python: str, arch: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{function.name}.zip"
     modules = modules_of(function)
-    own = {path.relative_to(ROOT).as_posix(): path for name in modules if (path := _path(name))}
+    paths = [path for name in modules if (path := _path(name))] + [file for name in modules for file in _files(name)]
+    own = {path.relative_to(ROOT).as_posix(): path for path in paths}
     if wheels := wheels_of(modules):
         shutil.copyfile(_zipped(_unpacked(wheels, python, arch)), target)
     with zipfile.ZipFile(target, "a" if wheels else "w") as archive:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from functions.routes import EVENTS, ROUTES, Route, routes_of
+from functions.routes import CONSOLE, EVENTS, PAGES, ROUTES, Route, routes_of
 
 
 class Trigger(StrEnum):
@@ -64,7 +64,8 @@ class Function:
     @property
     def lambda_handler(self) -> str:
         """As Lambda wants it: `functions/aws.verify_client`."""
-        entry = next((event.aws for event in EVENTS if event.function == self.name), f"functions.aws:{self.stem}")
+        own = {CONSOLE: "functions.aws_console:console", **{event.function: event.aws for event in EVENTS}}
+        entry = own.get(self.name, f"functions.aws:{self.stem}")
         return entry.replace(".", "/").replace(":", ".")
 
     @property
@@ -89,6 +90,7 @@ FUNCTIONS: Final[tuple[Function, ...]] = (
     _function("activityLog", 512, 15, R.READ),
     _function("edgeFeed", 512, 15, R.CHANGE, R.OPEN),  # hands keys out, and writes who got them
     _function("health", 256, 5),
+    _function(CONSOLE, 512, 15),  # files; its one question is the OIDC issuer's description of itself
     _function("onUpload", 512, 60, R.CHANGE, R.SEAL, R.UPLOADS, trigger=Trigger.UPLOAD),
     _function("expiryReport", 512, 300, R.CHANGE, R.WEBHOOK, trigger=Trigger.SCHEDULE),
     _function("recordSightings", 256, 60, R.CHANGE, R.HEAR, trigger=Trigger.QUEUE),
@@ -98,11 +100,20 @@ BY_NAME: Final = {one.name: one for one in FUNCTIONS}
 
 
 def http_routes() -> Iterator[tuple[str, str, str]]:
-    """(function, method, path) of every address, aliases in both places, in the routes table's order."""
+    """(function, method, path) of every address, aliases in both places, in the routes table's order.
+
+    In a path, `{id}` stands for one segment and `{*rest}` for all that follows."""
     for route in ROUTES:
         yield route.function, route.method, route.full_path
         if route.alias:
             yield route.function, route.method, route.path
+    for method, path in PAGES:
+        yield CONSOLE, method, path
+
+
+def on_api_gateway(path: str) -> str:
+    """`/console/{*file}` as API Gateway writes it: `/console/{file+}`."""
+    return re.sub(r"\{\*(\w+)\}", r"{\1+}", path)
 
 
 def as_json() -> dict[str, Any]:

@@ -91,7 +91,7 @@ def build(
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
         decided=decisions,
-        tokens=_tokens(settings.oidc, clock),
+        tokens=token_verifier(settings.oidc, clock),
         sign_in=_sign_in(settings.oidc),
         announcer=announcer,
         topic_prefix=TopicPrefix(settings.topic_prefix),
@@ -201,7 +201,8 @@ def webhook(settings: Settings) -> Webhook | None:
     return SignedWebhook(settings.webhook.url, settings.webhook.secret)
 
 
-def _tokens(oidc: Oidc | None, clock: Clock) -> TokenVerifier | None:
+def token_verifier(oidc: Oidc | None, clock: Clock = system_clock) -> TokenVerifier | None:
+    """Who judges tokens of an OIDC issuer, where one is configured."""
     if oidc is None:
         return None
     from shared.adapters.oidc_tokens import OidcTokens

@@ -43,7 +43,7 @@ class _TogetherWhereTheyShare(LoadScopeScheduling):  # type: ignore[misc] # xdis
         return path if path.startswith(_SHARING) else nodeid
 
 
-_SHARING: Final = ("tests/infra/", "tests/e2e/", "tests/console/", "tests/edge/")
+_SHARING: Final = ("tests/infra/", "tests/e2e/", "tests/console/", "tests/edge/", "tests/faults/test_faults.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -7,7 +7,7 @@ import base64
 import json
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,34 +38,42 @@ class Clock:
 
 
 class CountingStore:
-    """Passes everything on to the real store, and counts the calls by name."""
+    """Passes everything on to the real store, and counts the calls by name.
+
+    *between* stands between each call and the store: it gets the call's name, the key it writes or None, and
+    the call itself, which it makes or does not."""
 
     def __init__(self, store: DocumentStore) -> None:
         self._store = store
         self._lock = threading.Lock()
         self.calls: Counter[str] = Counter()
+        self.between: Callable[[str, Key | None, Callable[[], Any]], Any] = lambda name, key, call: call()
 
-    def _count(self, name: str) -> None:
+    def _pass_on(self, name: str, key: Key | None, call: Callable[[], Any]) -> Any:
         with self._lock:
             self.calls[name] += 1
+        return self.between(name, key, call)
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        self._count("get_many")
-        return self._store.get_many(keys)
+        found: dict[Key, Document] = self._pass_on("get_many", None, lambda: self._store.get_many(keys))
+        return found
 
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
     ) -> Version:
-        self._count("put")
-        return self._store.put(key, body, expected=expected, expires=expires)
+        version: Version = self._pass_on(
+            "put", key, lambda: self._store.put(key, body, expected=expected, expires=expires)
+        )
+        return version
 
     def delete(self, key: Key, *, expected: Version) -> None:
-        self._count("delete")
-        self._store.delete(key, expected=expected)
+        self._pass_on("delete", key, lambda: self._store.delete(key, expected=expected))
 
     def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
-        self._count("list")
-        return self._store.list(partition, after=after, limit=limit)
+        found: Sequence[Document] = self._pass_on(
+            "list", None, lambda: self._store.list(partition, after=after, limit=limit)
+        )
+        return found
 
     def close(self) -> None:
         self._store.close()

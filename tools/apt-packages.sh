@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Debian packages that the tests need. Installs those that are missing, where it may.
 set -euo pipefail
-packages=(ca-certificates chromium curl openssl python3-venv haproxy mosquitto mosquitto-clients libnss-wrapper rabbitmq-server wrk)
+packages=(
+  ca-certificates chromium curl openssl python3-venv
+  haproxy mosquitto mosquitto-clients libnss-wrapper nginx-light rabbitmq-server
+  wrk
+)
 # Node.js often comes from elsewhere than Debian, and then Debian's npm cannot stand beside it.
 command -v npm >/dev/null || packages+=(nodejs npm)
 missing=()

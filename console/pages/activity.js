@@ -15,9 +15,11 @@ const WHAT = {
   deleteServerCert: 'Server certificate or request deleted', connectionPolicy: 'Connection security changed',
   settings: 'Settings changed', deny: 'Put on the deny list', lift: 'Taken off the deny list',
   createOrg: 'Organization made', suspendOrg: 'Organization suspended', resumeOrg: 'Organization resumed',
-  connection: 'Connection',
+  connection: 'Connection', onUpload: 'File put into the upload bucket', expiryReport: 'Daily report of what ends',
+  keyHandedOut: 'Certificate and key handed to a TLS edge', served: 'TLS edge serves a certificate',
 };
-const RESULT = { done: 'Done', refused: 'Refused' };
+const RESULT = { done: 'Done', refused: 'Refused', ended: 'Ended', within7: 'Ends within 7 days', within30: 'Ends within 30 days' };
+const DETAIL = { ended: 'ended', within7: 'within 7 days', within30: 'within 30 days', typeCertificates: 'type certificates' };
 
 function show(view, chosen = '') {
   const tabs = h('ul', { class: 'tabs' });
@@ -60,11 +62,16 @@ function show(view, chosen = '') {
   }
 
   function what(one) {
-    const details = Object.entries(one.detail ?? {}).filter(([, value]) => value).map(([name, value]) => {
-      const [href, label] = names.get(value) ?? [];
-      return h('span', { class: 'detail' }, h('span', { class: 'muted' }, `${name}: `), href ? h('a', { href }, h('bdi', null, short(label, 40))) : foreign(value));
-    });
+    const details = Object.entries(one.detail ?? {}).filter(([, value]) => value).map(([name, value]) => h('span', { class: 'detail' },
+      h('span', { class: 'muted' }, `${DETAIL[name] ?? name}: `),
+      name === 'certificates' ? value.split(',').map((each, at) => [at ? ', ' : '', named(each)]) : named(value)));
     return [h('span', { class: 'block' }, WHAT[one.what] ?? foreign(one.what)), details];
+  }
+
+  /** An id that is known here as a link with its name; anything else as it is. */
+  function named(value) {
+    const [href, label] = names.get(value) ?? [];
+    return href ? h('a', { href }, h('bdi', null, short(label, 40))) : foreign(value);
   }
 
   function result(one) {

@@ -29,8 +29,8 @@ function drawSteps(part, cas) {
   const { org, messagingHost } = who();
   const connected = cas.some((ca) => ca.lastUsed);
   const checked = connected || localStorage.getItem(CHECKED()) !== null;
-  const step = (done, title, ...content) => h('li', { class: done ? 'done' : 'open' },
-    h('h3', null, h('span', { class: `sign ${done ? 'good' : 'muted'}`, 'aria-hidden': 'true' }, done ? '✓' : '○'), title,
+  const step = (number, done, title, ...content) => h('li', { class: done ? 'done' : 'open' },
+    h('h3', null, h('span', { class: `sign ${done ? 'good' : 'muted'}`, 'aria-hidden': 'true' }, done ? '✓' : '○'), `${number} ${title}`,
       h('span', { class: 'sr' }, done ? ' (done)' : ' (to do)')), content);
   const all = [cas.some((ca) => ca.status === 'active'), checked, connected];
   const connect = [
@@ -40,9 +40,9 @@ function drawSteps(part, cas) {
   ].join('\n');
   replace(part, h('h2', { id: 'first-steps' }, 'First steps', all.every(Boolean) && h('span', { class: 'muted' }, ' · all done')),
     h('ol', { class: 'first-steps' },
-      step(all[0], 'Add the CA that signs your devices.', h('p', null, h('a', { href: '#/ca' }, 'CA certificates'))),
-      step(all[1], 'Check a device certificate.', h('p', null, h('a', { href: '#/why' }, 'Why refused?'), ' shows the ten steps before the device tries them.')),
-      step(all[2], 'Connect.', h('p', null, 'Host ', h('code', null, messagingHost), ', TLS, client ID ', h('code', null, `d:${org}:type:device`), '.'), command(connect))));
+      step(1, all[0], 'Add the CA that signs your devices.', h('p', null, h('a', { href: '#/ca' }, 'CA certificates'))),
+      step(2, all[1], 'Check a device certificate.', h('p', null, h('a', { href: '#/why' }, 'Why refused?'), ' shows the ten steps before the device tries them.')),
+      step(3, all[2], 'Connect.', h('p', null, 'Host ', h('code', null, messagingHost), ', TLS, client ID ', h('code', null, `d:${org}:type:device`), '.'), command(connect))));
 }
 
 // ------------------------------------------------------------------------------------------------ what ends when
@@ -73,45 +73,70 @@ function item(one, lane, label, href, now) {
   return { lane, label, href, days, notAfter: one.notAfter, active: one.active ?? true, tone: state === 'ended' ? 'bad' : state === 'soon' ? 'warn' : 'plain' };
 }
 
-const WIDTH = 960, LEFT = 190, RIGHT = 40, LANE = 30, STACK = 22;
+// In px of the drawing; LETTER is what a wide letter takes.
+const WIDTH = 960, LEFT = 190, RIGHT = 40, LANE = 30, STACK = 22, ROWS = 5, MARK = 10, LETTER = 8.5;
+
+const textOf = (one) => `${short(one.label, 24)}, ends ${date(one.notAfter).replace(/ \d+$/, '')}`;
+
+/**
+ * Where the marks of a lane stand: those of one day above each other, and no name over another mark. Where there are
+ * too many, names give way first; marks that find no row are counted. The list below has them all.
+ */
+function placed(items, x) {
+  const rows = []; // each its marks so far
+  const more = new Map(); // x -> how many found no room
+  for (const one of items) {
+    const at = x(one.days), left = at > WIDTH - 330, wide = MARK + textOf(one).length * LETTER;
+    const spot = { one, at, left, named: one.days >= 0, from: left ? at - wide : at - MARK, to: left ? at + MARK : at + wide };
+    if (!spot.named) Object.assign(spot, { from: at - MARK, to: at + MARK });
+    const free = rows.find((row) => row.at(-1).to <= spot.from) ?? (rows.length < ROWS && (rows.push([]), rows.at(-1)));
+    const tight = free || rows.find((row) => row.at(-1).at <= at - 2 * MARK);
+    if (!tight) {
+      more.set(at, (more.get(at) ?? 0) + 1);
+      continue;
+    }
+    const before = tight.at(-1);
+    if (before && before.to > at - MARK) before.named = false;
+    if (before && before.named && before.to > spot.from || before && !before.named && before.at + MARK > spot.from) spot.named = false;
+    tight.push(spot);
+  }
+  return {
+    marks: rows.flatMap((row, at) => row.map((spot) => ({ ...spot, row: at }))), more,
+    rows: Math.max(1, rows.length + (more.size ? 1 : 0)),
+  };
+}
 
 /** The axis from today to 90 days; a lane for CAs, one for server certificates; ended ones stand left of today. */
 function timeline(near, later) {
-  const x = (days) => days < 0 ? LEFT - 24 : LEFT + (Math.min(days, SPAN) / SPAN) * (WIDTH - LEFT - RIGHT);
-  const lanes = [0, 1].map((lane) => {
-    const days = new Map();
-    for (const one of near.filter((each) => each.lane === lane)) {
-      const day = one.days < 0 ? -1 : Math.floor(one.days);
-      days.set(day, [...(days.get(day) ?? []), one]);
-    }
-    return days;
-  });
-  const heights = lanes.map((days) => LANE + STACK * Math.max(1, ...[...days.values()].map((stack) => Math.min(stack.length, 5))));
+  const x = (days) => days < 0 ? LEFT - 24 : LEFT + (Math.min(Math.floor(days), SPAN) / SPAN) * (WIDTH - LEFT - RIGHT);
+  const lanes = [0, 1].map((lane) => placed(near.filter((one) => one.lane === lane), x));
+  const heights = lanes.map(({ rows }) => LANE + STACK * rows);
   const tops = [36, 36 + heights[0]];
   const bottom = tops[1] + heights[1];
   const parts = [[0, 'today'], [7, '7 days'], [30, '30 days'], [90, '90 days']].map(([day, label]) => [
     svg('line', { x1: x(day), x2: x(day), y1: 24, y2: bottom, class: day ? 'tick' : 'today' }),
     svg('text', { x: x(day), y: 16, 'text-anchor': 'middle', class: 'axis' }, label),
   ]);
-  lanes.forEach((days, lane) => {
+  lanes.forEach(({ marks, more, rows }, lane) => {
     parts.push(svg('text', { x: 0, y: tops[lane] + 26, class: 'lane' }, ['CA certificates', 'Server certificates'][lane]));
     parts.push(svg('line', { x1: 0, x2: WIDTH, y1: tops[lane] + heights[lane] - 4, y2: tops[lane] + heights[lane] - 4, class: 'tick' }));
-    for (const stack of days.values()) {
-      stack.slice(0, 5).forEach((one, at) => parts.push(mark(one, x(one.days), tops[lane] + 22 + at * STACK)));
-      if (stack.length > 5) parts.push(svg('text', { x: x(stack[0].days) + 10, y: tops[lane] + 26 + 4 * STACK, class: 'axis' }, `+${stack.length - 5}`));
+    for (const spot of marks) parts.push(mark(spot, tops[lane] + 22 + spot.row * STACK));
+    for (const [at, count] of more) {
+      parts.push(svg('text', { x: at, y: tops[lane] + 26 + (rows - 1) * STACK, 'text-anchor': 'middle', class: 'axis' }, `+${count}`));
     }
   });
   if (later) parts.push(svg('text', { x: WIDTH, y: bottom + 18, 'text-anchor': 'end', class: 'axis' }, `${later} later`));
   return svg('svg', { class: 'timeline', viewBox: `0 0 ${WIDTH} ${bottom + 26}`, role: 'group', 'aria-label': 'What ends within 90 days' }, parts);
 }
 
-function mark(one, at, y) {
+function mark({ one, at, left, named }, y) {
   const name = `${visible(one.label)}, ${one.days < 0 ? 'ended' : 'ends'} ${date(one.notAfter)}, ${relative(one.notAfter)}`;
-  const left = at > WIDTH - 260;
-  return svg('a', { href: one.href, 'aria-label': name, class: `mark-link ${one.tone}` },
+  // Who says what is read on the line means this link: its name begins with that (WCAG 2.2, 2.5.3).
+  const spoken = name.startsWith(textOf(one)) || !named ? name : `${textOf(one)}: ${name}`;
+  return svg('a', { href: one.href, 'aria-label': spoken, class: `mark-link ${one.tone}` },
     svg('title', null, name),
     svg('circle', { cx: at, cy: y, r: 7 }),
-    one.days < 0 ? null : svg('text', { x: left ? at - 12 : at + 12, y: y + 5, 'text-anchor': left ? 'end' : 'start', class: 'mark-text' }, short(one.label, 30)));
+    named && svg('text', { x: left ? at - 12 : at + 12, y: y + 5, 'text-anchor': left ? 'end' : 'start', class: 'mark-text' }, textOf(one)));
 }
 
 export default { path: '', title: 'Overview', show };

@@ -63,12 +63,18 @@ function show(view, opened) {
         ? h('div', { class: 'choice' },
           h('label', { class: 'sr', for: 'active-choice' }, 'Default messaging server certificate'), choice,
           h('button', { type: 'button', 'data-key': 'activate', onclick: () => activate(choice.value) }, 'Activate…'),
-          previous && h('button', { type: 'button', 'data-key': 'return', onclick: () => activate(previous.id) }, `Return to ${nameOf(previous)}`))
+          previous && h('button', { type: 'button', 'data-key': 'return', onclick: () => goBack(previous.id) }, `Return to ${nameOf(previous)}`))
         : h('p', null, now ? nameOf(now) : activation.active),
       h('p', { id: 'shown-at', class: 'muted' }, `Shown to devices at ${who().messagingHost}.`,
-        activation.activatedAt && [' Served since ', moment(activation.activatedAt), '.']),
+        activation.activatedAt && [' Active since ', moment(activation.activatedAt), '.'], now && served(now)),
       ended && bad('It has ended. It stays shown until you activate another one.'),
     ];
+  }
+
+  /** What the TLS edges say. Where there is none, nothing is said of the default certificate. */
+  function served(one) {
+    if (one.servedSince) return [' Served since ', moment(one.servedSince), '.'];
+    return one.source === 'default' ? null : ' No TLS edge has said yet that it serves it.';
   }
 
   function row(one) {
@@ -105,6 +111,7 @@ function show(view, opened) {
       ...certificateFacts(one),
       ['All names', foreign(one.names.join('\n'))],
       ['Your hosts it serves', one.status === 'csr' ? null : one.hosts.join(', ') || 'None'],
+      one.servedSince && ['Served since', when(one.servedSince)],
       one.chain.length > 0 && ['Chain', h('ol', { class: 'chain' }, one.chain.map((cert) => h('li', null, foreign(cert.subject), ', ends ', moment(cert.notAfter))))],
       one.source !== 'default' && ['Added', h('span', null, foreign(one.createdBy, { lines: 0 }), ', ', moment(one.createdAt))],
       one.updatedAt !== one.createdAt && ['Changed', h('span', null, foreign(one.updatedBy, { lines: 0 }), ', ', moment(one.updatedAt))],
@@ -155,6 +162,20 @@ function show(view, opened) {
     await refresh();
     view.say(...(done === 'done' ? [h('bdi', null, nameOf(wanted)), ' is active.'] : ['Theirs was kept.']));
     return find(top, 'activate')?.focus();
+  }
+
+  /** One click: it was shown before. What a preflight would refuse is refused here too, and then nothing changes. */
+  async function goBack(id) {
+    const wanted = byId(id), version = activation.version;
+    await view.load(async () => {
+      const now = await saveOver((seen) => api.activate(id, seen), version, lastActivation,
+        (theirs) => h('p', null, 'Shown to devices now: ', h('bdi', null, theirs.name), '.'));
+      await refresh();
+      view.say(...(now
+        ? [h('bdi', null, nameOf(wanted)), ' is active.', ...now.warnings.map((one) => ` ${visible(one.message)}`)]
+        : ['Theirs was kept.']));
+      find(top, 'activate')?.focus();
+    });
   }
 
   async function lastActivation() {
@@ -338,7 +359,7 @@ async function addDialog() {
       : violation.field === 'chain' ? 'certificate' : violation.field,
     onProblem(error, dialog) {
       if (error.code === 'use_fulfil') {
-        const id = /[0-9a-f]{32}/.exec(error.message)?.[0];
+        const id = error.violations[0]?.id;
         certificate.fail(error.message, ' ', h('button', {
           type: 'button', class: 'small',
           onclick: () => dialog.close({ fulfil: id, text: certificate.file.found.pem ? certificate.file.found.text : null }),

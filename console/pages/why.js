@@ -122,7 +122,7 @@ function show(view, opened) {
     const steps = h('ol', { class: 'steps' }, (verdict.steps ?? []).map((step) => {
       const [sign, tone] = SIGNS[step.status];
       return h('li', { class: tone, value: step.number }, h('span', { class: 'sign', 'aria-hidden': 'true' }, sign),
-        h('span', null, h('strong', null, step.name), ` ${step.status}`,
+        h('span', null, h('strong', null, `${step.number} ${step.name}`), ` ${step.status}`,
           step.found && step.status !== 'not reached' && h('span', { class: 'block' }, 'Found: ', foreign(step.found, { lines: 0 })),
           step.expected && step.status === 'failed' && h('span', { class: 'block' }, 'Expected: ', foreign(step.expected, { lines: 0 }))));
     }));

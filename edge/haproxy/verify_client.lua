@@ -25,6 +25,8 @@ if not (URL:match('^https://') or URL:match('^http://127%.') or URL:match('^http
   error('TRUST_URL must be https://, or on this machine: a key travels to it')
 end
 local KEY = key()
+local BROKER_BINDS_TOKENS = os.getenv('BROKER_BINDS_TOKENS') == 'true'
+local REGISTER_MAX = 599 -- characters: a key of the table `sessions`, which would be cut off silently
 local TIMEOUT = 2500 -- ms; the function's own deadline is 2 s
 
 local AUTHORIZATION -- base64 is a converter, which needs a transaction
@@ -103,6 +105,14 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
     txn:set_var('sess.verdict', decision == 'deny' and 'deny' or 'error')
     return
   end
+  -- The broker knows whose token it is; that it is this client's, and not that of a device which needs a certificate
+  -- beside its token, nobody has looked at yet. Who names no user is told by the broker that it must.
+  local user = txn:get_var('sess.user')
+  if decision == 'continue' and user and not BROKER_BINDS_TOKENS and user:gsub('/', ':') ~= cid then
+    txn:set_var('sess.verdict', 'deny')
+    txn:set_var('sess.code', 'token_of_another')
+    return
+  end
   local identity = class and type_id and table.concat({ class, type_id, device_id or '' }, ':') or '-'
   local fingerprint = leaf and leaf ~= '' and txn.c:hex(txn.c:sha2(leaf, 256)):lower() or '-'
   local via = sent_after(txn, chain)
@@ -111,9 +121,14 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
     return
   end
   local serial = leaf and leaf ~= '' and txn.c:hex(txn.f:ssl_c_serial()):lower() or '-'
-  txn:set_var('sess.who', table.concat({
+  local who = table.concat({
     txn.f:src() .. ':' .. txn.f:src_port(), org, identity, told('$.ca.id') or '-', fingerprint, serial,
     tostring(number_of(told('$.expiresAt'))), via,
-  }, '|'))
+  }, '|')
+  if #who > REGISTER_MAX then
+    txn:set_var('sess.code', 'too_long_to_register')
+    return
+  end
+  txn:set_var('sess.who', who)
   txn:set_var('sess.verdict', decision)
 end, 0)

@@ -9,14 +9,12 @@ named by the key's ARN and the id of its key material:
 """
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
-from shared.adapters.envelope import DataKey, EnvelopeSealer, Place, Remembered
-from shared.errors import KeysUnavailable, RotationRefused
+from shared.adapters.envelope import DataKey, KeyServiceSealer, Place, Trouble
+from shared.errors import RotationRefused
 from shared.ports import SealBroken
 
 log = logging.getLogger(__name__)
@@ -48,7 +46,7 @@ def _connect() -> Any:
     )
 
 
-class AwsKmsSealer(EnvelopeSealer):
+class AwsKmsSealer(KeyServiceSealer):
     """
     Args:
         key: id, ARN or alias (`alias/…`) of a symmetric encryption key; an ARN where it is another account's.
@@ -58,12 +56,8 @@ class AwsKmsSealer(EnvelopeSealer):
     def __init__(
         self, key: str, *, connect: Callable[[], Any] = _connect, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self._key = key
-        self._connect = connect
+        super().__init__(key, connect=connect)
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._client: Any = None
-        self._remembered = Remembered()
 
     def rotate(self) -> str:
         """Give the key new key material (RotateKeyOnDemand), and wait until it is in force.
@@ -111,32 +105,17 @@ class AwsKmsSealer(EnvelopeSealer):
             found: dict[str, Any] = self._kms().describe_key(KeyId=self._key)["KeyMetadata"]
         return found
 
-    def _kms(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
-
-    @contextmanager
-    def _asking(self, what: str, refused: type[SealBroken] | type[RotationRefused] | None = None) -> Iterator[None]:
-        """KMS's errors in the port's words; where *refused* is None, nothing but KeysUnavailable is left to say."""
+    def _errors(self) -> tuple[type[Exception], ...]:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            yield
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code"))
-            # The code says what is wrong; the message may quote names, never a key.
-            log.error("the key service refused to %s: %s", what, code, extra={"key": self._key})
-            if refused is SealBroken and code in _BROKEN:
-                raise SealBroken(f"the key service says {code}") from error
-            if refused is RotationRefused and code in _UNROTATABLE:
-                found, hint = _UNROTATABLE[code]
-                raise RotationRefused(key=self._key, found=found, hint=hint) from error
-            raise KeysUnavailable from error
-        except BotoCoreError as error:  # no network, no credentials, no region
-            log.error("the key service cannot be asked to %s: %s", what, type(error).__name__, extra={"key": self._key})
-            raise KeysUnavailable from error
+        return ClientError, BotoCoreError  # the latter: no network, no credentials, no region
+
+    def _trouble(self, error: Any) -> Trouble:
+        answer = getattr(error, "response", None)
+        if answer is None:
+            return Trouble(type(error).__name__)
+        code = str(answer.get("Error", {}).get("Code"))
+        return Trouble(code, lasting=code in _BROKEN, unrotatable=_UNROTATABLE.get(code))
 
 
 _ANOTHER: Final = "Make another key and point TRUST_KEYS (or its alias) at it; the old one must stay enabled."

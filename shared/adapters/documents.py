@@ -27,6 +27,9 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 def can_exist(key: Key) -> bool:
     """Whether a document may lie at *key*: what a caller asks for can be anything, and one bad key must not spoil the
     batch it is in."""
+    both = key.partition + key.id
+    if both.isascii() and both.isprintable():  # nearly all
+        return 0 < len(key.partition) <= MAX_KEY_BYTES and 0 < len(key.id) <= MAX_KEY_BYTES
     return _is_name(key.partition) and _is_name(key.id)
 
 
@@ -44,8 +47,6 @@ def position(after: str) -> str:
 
 
 def _is_name(text: str) -> bool:
-    if text.isascii() and text.isprintable():  # nearly all
-        return 0 < len(text) <= MAX_KEY_BYTES
     if _CONTROL.search(text):
         return False
     try:

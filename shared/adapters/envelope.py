@@ -6,17 +6,24 @@ master key's home calls it (associated data, encryption context). A sealed key t
 store therefore does not open, even for somebody who may use the master key.
 """
 
+import logging
 import secrets
+import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from shared.errors import KeysUnavailable, RotationRefused
 from shared.ports import SealBroken
 from shared.records import Sealed
+
+log = logging.getLogger(__name__)
 
 DATA_KEY_BYTES: Final = 32  # AES-256
 NONCE_BYTES: Final = 12  # of GCM (NIST SP 800-38D, 8.2); a data key seals once, so a random one cannot repeat
@@ -98,3 +105,66 @@ class Remembered:
 
     def forget(self) -> None:
         self._known = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What an error of a key service means.
+
+    Args:
+        name: the service's own word for it; never a key.
+        lasting: retrying cannot mend it: another place, a changed blob, a key that is disabled or gone.
+        unrotatable: where it says why the key does not rotate: what was found, and what to do.
+    """
+
+    name: str
+    lasting: bool = False
+    unrotatable: tuple[str, str] | None = None
+
+
+class KeyServiceSealer(EnvelopeSealer):
+    """A sealer whose master key is in a cloud's key service.
+
+    Args:
+        key: the master key's name there.
+        connect: makes the client, at the first call.
+    """
+
+    def __init__(self, key: str, *, connect: Callable[[], Any]) -> None:
+        self._key = key
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._remembered = Remembered()
+
+    @abstractmethod
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What the service's client raises."""
+
+    @abstractmethod
+    def _trouble(self, error: Any) -> Trouble:
+        """What one of these means."""
+
+    def _kms(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    @contextmanager
+    def _asking(self, what: str, refused: type[SealBroken] | type[RotationRefused] | None = None) -> Iterator[None]:
+        """The service's errors in the port's words; where *refused* is None, only KeysUnavailable is left to say."""
+        try:
+            yield
+        except self._errors() as error:
+            trouble = self._trouble(error)
+            # The name says what is wrong; the error's own text may quote more.
+            log.error(
+                "the key service refused to %s, or did not answer: %s", what, trouble.name, extra={"key": self._key}
+            )
+            if refused is SealBroken and trouble.lasting:
+                raise SealBroken(f"the key service says {trouble.name}") from error
+            if refused is RotationRefused and trouble.unrotatable:
+                found, hint = trouble.unrotatable
+                raise RotationRefused(key=self._key, found=found, hint=hint) from error
+            raise KeysUnavailable from error

@@ -10,14 +10,12 @@ away for good.
 """
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.adapters.envelope import DATA_KEY_BYTES, DataKey, EnvelopeSealer, Place, Remembered
+from shared.adapters.envelope import DATA_KEY_BYTES, DataKey, KeyServiceSealer, Place, Trouble
 from shared.errors import KeysUnavailable, RotationRefused
 from shared.ports import SealBroken
 
@@ -27,6 +25,10 @@ _SCHEME: Final = "gcpkms:"
 _VERSIONS: Final = "/cryptoKeyVersions/"
 _SECONDS: Final = 5.0  # of one call
 _TRIES: Final = 2
+_UNROTATABLE: Final = (
+    "the new version cannot be made primary yet, or the key is of another purpose",
+    "Look at the key's versions, then repeat it.",
+)
 
 
 def _connect() -> Any:
@@ -35,7 +37,7 @@ def _connect() -> Any:
     return kms_v1.KeyManagementServiceClient()
 
 
-class GcpKmsSealer(EnvelopeSealer):
+class GcpKmsSealer(KeyServiceSealer):
     """
     Args:
         key: the crypto key's resource name, of purpose ENCRYPT_DECRYPT.
@@ -43,11 +45,7 @@ class GcpKmsSealer(EnvelopeSealer):
     """
 
     def __init__(self, key: str, *, connect: Callable[[], Any] = _connect) -> None:
-        self._key = key
-        self._connect = connect
-        self._lock = threading.Lock()
-        self._client: Any = None
-        self._remembered = Remembered()
+        super().__init__(key, connect=connect)
         self._rotated_to: str | None = None  # a version this process made primary
 
     def rotate(self) -> str:
@@ -127,34 +125,22 @@ class GcpKmsSealer(EnvelopeSealer):
             self._remembered.set(name)
         return name
 
-    def _kms(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
-
-    @contextmanager
-    def _asking(self, what: str, refused: type[SealBroken] | type[RotationRefused] | None = None) -> Iterator[None]:
-        """The service's errors in the port's words; where *refused* is None, only KeysUnavailable is left to say."""
-        from google.api_core.exceptions import FailedPrecondition, GoogleAPIError, InvalidArgument, NotFound
+    def _errors(self) -> tuple[type[Exception], ...]:
+        from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
 
-        try:
-            yield
-        except (GoogleAPIError, GoogleAuthError) as error:
-            kind = type(error).__name__
-            log.error("the key service refused to %s, or did not answer: %s", what, kind, extra={"key": self._key})
+        return GoogleAPIError, GoogleAuthError
+
+    def _trouble(self, error: Any) -> Trouble:
+        from google.api_core.exceptions import FailedPrecondition, InvalidArgument, NotFound
+
+        return Trouble(
+            type(error).__name__,
             # Another place or a changed blob (INVALID_ARGUMENT), a disabled or destroyed version
             # (FAILED_PRECONDITION), no such key: retrying cannot mend it. All else may pass.
-            if refused is SealBroken and isinstance(error, InvalidArgument | FailedPrecondition | NotFound):
-                raise SealBroken(f"the key service says {kind}") from error
-            if refused is RotationRefused and isinstance(error, InvalidArgument | FailedPrecondition):
-                raise RotationRefused(
-                    key=self._key,
-                    found="the new version cannot be made primary yet, or the key is of another purpose",
-                    hint="Look at the key's versions, then repeat it.",
-                ) from error
-            raise KeysUnavailable from error
+            lasting=isinstance(error, InvalidArgument | FailedPrecondition | NotFound),
+            unrotatable=_UNROTATABLE if isinstance(error, InvalidArgument | FailedPrecondition) else None,
+        )
 
 
 def _crc32c(data: bytes) -> int:

@@ -178,6 +178,9 @@ class OidcTokens:
         return found
 
 
+_LATEST: Final = 253_402_300_800  # seconds since 1970: the year 10000
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -229,8 +232,10 @@ def _usable(one: Mapping[str, Any]) -> _Key | None:
 
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float:
+    """A NumericDate (RFC 7519, 2). Python reads NaN too, of which nothing is later, infinity, and numbers too long
+    for a float."""
     value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LATEST:
         raise TokenRefused(found=f"its {name} is no time")
     return float(value)
 

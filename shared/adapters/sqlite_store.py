@@ -18,6 +18,7 @@ from shared.adapters.documents import can_exist, check_key, encoded, position
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
 
+_CACHE_KIB: Final = 512  # of pages, for each thread's connection: the system keeps the file in memory anyway
 _BUSY_SECONDS: Final = 5.0  # how long a writer waits for the one before it
 _SEPARATOR: Final = "\x1f"  # between partition and id; neither holds control characters
 _AFTER_SEPARATOR: Final = "\x20"
@@ -129,6 +130,7 @@ class SQLiteStore:
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         opened = _Opened(connection)
         with self._lock:
             self._opened.append(opened)

@@ -98,9 +98,11 @@ def lift(tools: Tools, member: Member, denial_id: str) -> None:
     look_up = denial_id.rpartition("-")[0] if denial_id.startswith("s-") else denial_id
     lifted: Denial | None = None
 
-    def alter(before: Denials | None) -> Denials:
+    def alter(before: Denials | None) -> Denials | None:
         nonlocal lifted
         if before is None or denial_id not in before.entries:
+            if lifted is not None:  # it was there a moment ago: this call took it off, or another beside it
+                return before
             raise NotFound(what="such entry on the deny list")
         lifted = before.entries[denial_id]
         line = entry(at, member.who, "lift", entry=denial_id)

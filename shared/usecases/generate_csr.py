@@ -21,7 +21,7 @@ from shared.usecases.server_certificates import (
     sealed_key,
 )
 from shared.usecases.tools import Tools, made
-from shared.validation.csr import make_csr, make_key, renewed_csr
+from shared.validation.csr import make_csr, make_key, renewed_csr, subject_name
 from shared.validation.key_files import PrivateKey
 from shared.validation.verdict import public_key_hash
 
@@ -46,9 +46,7 @@ def generate_csr(tools: Tools, member: Member, subject: Subject, *, algorithm: s
     at = tools.clock()
     check_room(tools, member.org, at)
     host = _host(tools, member, subject.common_name)
-    key = make_key(algorithm)
-    csr = make_csr(
-        key,
+    name = subject_name(  # before the key: making one takes long, and a mistyped country should not
         host=host,
         organization=subject.organization,
         organizational_unit=subject.organizational_unit,
@@ -57,6 +55,8 @@ def generate_csr(tools: Tools, member: Member, subject: Subject, *, algorithm: s
         country=subject.country,
         email_address=subject.email_address,
     )
+    key = make_key(algorithm)
+    csr = make_csr(key, name, host=host)
     return _kept(tools, member, key, csr, comments=comments, what="generateCSR", at=at)
 
 

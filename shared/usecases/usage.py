@@ -13,6 +13,8 @@ from shared.repository import KEEP_USAGE, Repository, activity_id, usage_place
 
 DAYS: Final = 30
 _CLIENTS_MAX: Final = 500  # in a day's sample
+_CAS_MAX: Final = 1_000  # in a day: as many as an org has at a time; one that replaces its CAs all day has more
+_BATCH_CAS_MAX: Final = 200  # in one batch
 _REFUSALS_MAX: Final = 20  # in one page
 _LEAF_MAX: Final = 8 * 1024  # bytes of DER kept with a refusal
 _LEAVES_MAX: Final = 96 * 1024  # bytes of DER in one batch: a queue's message holds 256 KiB (Amazon SQS)
@@ -33,7 +35,7 @@ def summed(org_id: str, sightings: Sequence[Sighting]) -> SightingBatch:
     clients: dict[str, Seen] = {}
     for one in sightings:
         if one.ca_id is not None:
-            _count(cas, one.ca_id, CAUse(1, one.at))
+            _count(cas, one.ca_id, CAUse(1, one.at), _BATCH_CAS_MAX)
         if one.identity is not None:
             _see(clients, one.identity, Seen(one.tls, one.shown, one.at))
     return SightingBatch(
@@ -111,16 +113,19 @@ def _added(day: Usage, batches: Sequence[SightingBatch]) -> Usage:
     cas, clients = dict(day.cas), dict(day.clients)
     for batch in batches:
         for ca_id, use in batch.cas.items():
-            _count(cas, ca_id, use)
+            _count(cas, ca_id, use, _CAS_MAX)
         for identity, seen in batch.clients.items():
             _see(clients, identity, seen)
     ids = (*day.batches, *(one.id for one in batches))[-_BATCHES_MAX:]
     return Usage(cas, clients, ids)
 
 
-def _count(cas: dict[str, CAUse], ca_id: str, use: CAUse) -> None:
+def _count(cas: dict[str, CAUse], ca_id: str, use: CAUse, at_most: int) -> None:
     before = cas.get(ca_id)
-    cas[ca_id] = CAUse(before.count + use.count, max(before.last, use.last)) if before else use
+    if before:
+        cas[ca_id] = CAUse(before.count + use.count, max(before.last, use.last))
+    elif len(cas) < at_most:
+        cas[ca_id] = use
 
 
 def _see(clients: dict[str, Seen], identity: str, seen: Seen) -> None:

@@ -31,7 +31,7 @@ from shared.validation.distinguished_name import canonical
 
 REGISTERED_MAX: Final = 1024  # CAs of orgs kept parsed by this process
 SENT_MAX: Final = 256  # and of what devices sent; at most this many ...
-KEPT_BYTES_MAX: Final = 4096  # ... each at most this long as DER: some 20 KiB of memory each, 25 MiB in all
+KEPT_BYTES_MAX: Final = 4096  # ... each at most this long as DER: up to 35 KiB of memory each, 45 MiB in all
 _NAMES_MAX: Final = 1024  # issuers' names ...
 _NAME_BYTES_MAX: Final = 1024  # ... each at most this long as DER
 _SIGNERS_MAX: Final = 8  # keys that are known to have signed one certificate: one, or a few where CAs share a name
@@ -65,6 +65,7 @@ class Certificate:
         except UnsupportedAlgorithm:
             self.key = cert.public_key_algorithm_oid
         values = [one.value for one in cert.extensions]
+        self._is_rsa = isinstance(self.key, rsa.RSAPublicKey)
         self._extensions: dict[type, x509.ExtensionType] = dict(zip(map(type, values), values, strict=True))
         self._is_critical_key_id = any(one.critical and type(one.value) in _KEY_IDS for one in cert.extensions)
         self.constraints = self._extension(x509.BasicConstraints)
@@ -75,6 +76,8 @@ class Certificate:
         self.key_id = own.digest if own else None  # RFC 5280, 4.2.1.2
         self.issuer_key_id = self._above.key_identifier if self._above else None  # RFC 5280, 4.2.1.1
         self._signers: set[bytes] = set()
+        self.fingerprint = hashlib.sha256(der).hexdigest()
+        self.is_plain = self._is_plain()
 
     def _issuer(self) -> "_Issuer":
         raw = self._parts.issuer if self._parts else b""
@@ -110,11 +113,6 @@ class Certificate:
         return self.subject == self.issuer
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the certificate, hex."""
-        return hashlib.sha256(self.der).hexdigest()
-
-    @cached_property
     def weakness(self) -> str | None:
         return strength.weakness(self.key)
 
@@ -148,8 +146,7 @@ class Certificate:
 
     # -------------------------------------------------------------------------------------------------- plain ones
 
-    @cached_property
-    def is_plain(self) -> bool:
+    def _is_plain(self) -> bool:
         """Whether everything in it is judged in trust.py, so that beside the signature OpenSSL would find nothing.
 
         Extensions of six kinds and no other, critical or not, but for key identifiers, which must not be (RFC 5280,
@@ -169,9 +166,9 @@ class Certificate:
         above = self._above
         if above is not None and (above.authority_cert_issuer is not None or above.key_identifier is None):
             return False
-        if isinstance(self.key, ec.EllipticCurvePublicKey):
-            return parts.key_info.startswith(_NAMED_CURVES.get(self.key.curve.name, b"?"))
-        return isinstance(self.key, rsa.RSAPublicKey) and parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
+        if self._is_rsa:
+            return parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
+        return isinstance(self.key, ec.EllipticCurvePublicKey) and parts.key_info.startswith(_NAMED_CURVES)
 
     def is_signed_by(self, ca: "Certificate") -> bool:
         """Whether *ca*'s key made the signature on this one; both are plain.
@@ -180,24 +177,21 @@ class Certificate:
         key_info = ca.public_key_info
         if key_info in self._signers:
             return True
-        if not self._verifies(ca.key):
+        if not self._verifies(ca):
             return False
         if len(self._signers) < _SIGNERS_MAX:
             self._signers.add(key_info)
         return True
 
-    def _verifies(self, key: object) -> bool:
-        parts = self._parts
+    def _verifies(self, ca: "Certificate") -> bool:
+        parts, key = self._parts, ca.key
         if parts is None:
             return False
-        scheme = _SCHEMES.get(parts.algorithm)
+        for_rsa, scheme = _SCHEMES[parts.algorithm]
+        if for_rsa is not ca._is_rsa:
+            return False
         try:
-            if isinstance(key, rsa.RSAPublicKey) and isinstance(scheme, hashes.HashAlgorithm):
-                key.verify(self.cert.signature, parts.signed, _PKCS1, scheme)
-            elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
-                key.verify(self.cert.signature, parts.signed, scheme)
-            else:
-                return False
+            key.verify(self.cert.signature, parts.signed, *scheme)  # type: ignore[attr-defined]  # RSA's or EC's
         except InvalidSignature:
             return False
         return True
@@ -220,23 +214,23 @@ def _is_in_usual_text(name: x509.Name) -> bool:
 
 
 _PKCS1: Final = padding.PKCS1v15()
-# AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> what to verify with
-_SCHEMES: Final[dict[bytes, hashes.HashAlgorithm | ec.ECDSA]] = {
-    bytes.fromhex("300d06092a864886f70d01010b0500"): hashes.SHA256(),
-    bytes.fromhex("300d06092a864886f70d01010c0500"): hashes.SHA384(),
-    bytes.fromhex("300d06092a864886f70d01010d0500"): hashes.SHA512(),
-    bytes.fromhex("300a06082a8648ce3d040302"): ec.ECDSA(hashes.SHA256()),
-    bytes.fromhex("300a06082a8648ce3d040303"): ec.ECDSA(hashes.SHA384()),
-    bytes.fromhex("300a06082a8648ce3d040304"): ec.ECDSA(hashes.SHA512()),
+# AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> by an RSA key, and what to verify with
+_SCHEMES: Final[dict[bytes, tuple[bool, tuple[object, ...]]]] = {
+    bytes.fromhex("300d06092a864886f70d01010b0500"): (True, (_PKCS1, hashes.SHA256())),
+    bytes.fromhex("300d06092a864886f70d01010c0500"): (True, (_PKCS1, hashes.SHA384())),
+    bytes.fromhex("300d06092a864886f70d01010d0500"): (True, (_PKCS1, hashes.SHA512())),
+    bytes.fromhex("300a06082a8648ce3d040302"): (False, (ec.ECDSA(hashes.SHA256()),)),
+    bytes.fromhex("300a06082a8648ce3d040303"): (False, (ec.ECDSA(hashes.SHA384()),)),
+    bytes.fromhex("300a06082a8648ce3d040304"): (False, (ec.ECDSA(hashes.SHA512()),)),
 }
 _LONG_HEADER: Final = 4  # bytes: tag, and a length in two octets behind their number
 _RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")  # RFC 4055, 1.2: not one for PSS alone
 # How a SubjectPublicKeyInfo begins whose curve is named (RFC 5480, 2.1.1) and whose point is not compressed
-_NAMED_CURVES: Final = {
-    "secp256r1": bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
-    "secp384r1": bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
-    "secp521r1": bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
-}
+_NAMED_CURVES: Final = (
+    bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
+    bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
+    bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
+)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -309,6 +303,8 @@ class _Parts(NamedTuple):
 
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0  # [0] EXPLICIT
+# serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo
+_FIELDS: Final = (0x02, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE)
 
 
 def _parts(der: bytes) -> _Parts | None:
@@ -318,27 +314,25 @@ def _parts(der: bytes) -> _Parts | None:
     try:
         inside, end = _span(der, 0)
         signed_inside, signed_end = _span(der, inside)
-        _, algorithm_end = _span(der, signed_end)
+        algorithm_end = _span(der, signed_end)[1]
         at = _span(der, signed_inside)[1] if der[signed_inside] == _VERSION else signed_inside
-        serial_end = _span(der, at)[1]
-        inner_end = _span(der, serial_end)[1]
-        issuer_end = _span(der, inner_end)[1]
-        validity_end = _span(der, issuer_end)[1]
-        subject_end = _span(der, validity_end)[1]
-        key_end = _span(der, subject_end)[1]
+        ends = []
+        for tag in _FIELDS:
+            if der[at] != tag:
+                return None
+            at = _span(der, at)[1]
+            ends.append(at)
     except IndexError:
         return None
-    if end != len(der) or key_end > signed_end or algorithm_end > end:
-        return None
-    sequences = (0, inside, signed_end, serial_end, inner_end, issuer_end, validity_end, subject_end)
-    if any(der[one] != _SEQUENCE for one in sequences):
+    serial, algorithm, issuer, _, subject, key_info = ends
+    if not (der[0] == der[inside] == der[signed_end] == _SEQUENCE and key_info <= signed_end < algorithm_end < end):
         return None
     return _Parts(
         der[inside:signed_end],
         der[signed_end:algorithm_end],
-        der[serial_end:inner_end],
-        der[inner_end:issuer_end],
-        der[subject_end:key_end],
+        der[serial:algorithm],
+        der[algorithm:issuer],
+        der[subject:key_info],
     )
 
 

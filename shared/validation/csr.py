@@ -7,12 +7,11 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from shared.errors import InvalidSubject, KeyMismatch, WrongValue
+from shared.errors import InvalidSubject, WrongValue
 from shared.validation import server_cert
-from shared.validation.key_files import PrivateKey, public_bytes
+from shared.validation.key_files import PrivateKey
 
 KEY_ALGORITHMS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "P-256", "P-384")
 COMMON_NAME_MAX: Final = 64  # characters: ub-common-name, RFC 5280 appendix A.1
@@ -53,8 +52,7 @@ def make_key(algorithm: str = "RSA-2048") -> PrivateKey:
     raise WrongValue(field="keyAlgorithm", found=f"keyAlgorithm takes {', '.join(KEY_ALGORITHMS)}")
 
 
-def make_csr(
-    key: PrivateKey,
+def subject_name(
     *,
     host: str,
     organization: str | None = None,
@@ -63,11 +61,10 @@ def make_csr(
     state: str | None = None,
     country: str | None = None,
     email_address: str | None = None,
-) -> x509.CertificateSigningRequest:
-    """A request for *host*, a DNS name in lower-case A-labels, signed with *key*.
+) -> x509.Name:
+    """The subject of a request for *host*, a DNS name in lower-case A-labels.
 
-    CN and SAN dNSName are *host*; one of over 64 characters goes in the SAN alone, which then is critical if the
-    subject is empty (RFC 5280, 4.2.1.6). Empty fields count as not given.
+    CN is *host*, if it has no more than 64 characters. Empty fields count as not given.
 
     Raises: InvalidSubject, whose `field` is the request's."""
     pairs = [
@@ -82,10 +79,17 @@ def make_csr(
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, host))
     if mail := _e_mail(email_address):
         attributes.append(x509.NameAttribute(NameOID.EMAIL_ADDRESS, mail))
+    return x509.Name(attributes)
+
+
+def make_csr(key: PrivateKey, subject: x509.Name, *, host: str) -> x509.CertificateSigningRequest:
+    """A request for *host* in the name of *subject* (see `subject_name`), signed with *key*.
+
+    SAN dNSName is *host*; critical if the subject is empty (RFC 5280, 4.2.1.6)."""
     return (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name(attributes))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=not attributes)
+        .subject_name(subject)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=not subject.rdns)
         .sign(key, _digest_for(key))
     )
 
@@ -100,16 +104,6 @@ def read_signed(
 
     Raises: as server_cert.read_leaf."""
     return server_cert.read_leaf(data, public_key=public_key)
-
-
-def check_fulfils(leaf: x509.Certificate, public_key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | bytes) -> None:
-    """Refuse *leaf* for a request unless it certifies the request's key (an object, or its SubjectPublicKeyInfo).
-
-    Raises: KeyMismatch."""
-    if not isinstance(public_key, bytes):
-        public_key = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if public_bytes(leaf) != public_key:
-        raise KeyMismatch(field="certificate", cert=leaf)
 
 
 def _text(value: str | None, field: _Field) -> str:

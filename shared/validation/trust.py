@@ -338,7 +338,7 @@ def _check_chain(path: Path, walk: _Walk) -> None:
     Raises: SignatureInvalid, WeakSignature, ChainInvalid, UntrustedIssuer, CertificateMalformed."""
     try:
         for one in path[:-1]:  # an anchor is believed because the org says so; its own signature is nobody's evidence
-            if one.signature_weakness is not None:
+            if not one.is_plain and one.signature_weakness is not None:  # plain: SHA-2
                 raise WeakSignature(found=one.signature_weakness, cert=one.cert)
         _check_cas(path)
         if not _is_plainly_signed(path):

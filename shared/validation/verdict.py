@@ -112,7 +112,7 @@ class Presented:
                 sent = refusal
         return cls(server_name or None, name, sent, tls)
 
-    @cached_property
+    @property
     def certificates(self) -> tuple[Certificate, ...]:
         """What was sent, leaf first; empty where there is none, or it cannot be read."""
         return self.chain if isinstance(self.chain, tuple) else ()
@@ -127,7 +127,7 @@ class Presented:
         """The server name taken apart; None where there is none, or it is no messaging host's."""
         return None if self.server_name is None else ServerName.parse(self.server_name)
 
-    @cached_property
+    @property
     def device(self) -> DeviceName | None:
         """The device this is about: the client ID's, else the single one the certificate names."""
         if isinstance(self.client_id, ClientId):

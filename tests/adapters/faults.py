@@ -2,15 +2,16 @@
 arrive, refusals. Time is the test's own, so that patience ends without waiting."""
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 from google.api_core import exceptions
 from google.cloud import firestore
 
-from shared.adapters import dynamodb_store
+from shared.adapters import dynamodb_store, firestore_store
 from shared.adapters.dynamodb_store import DynamoDBStore
 from shared.adapters.firestore_store import FirestoreStore
 from shared.adapters.patience import Patience
@@ -77,6 +78,23 @@ class Faults:
     def busy(self, call: Callable[[], Any]) -> Any:
         raise self.passing
 
+    def breaks_off(self, call: Callable[[], Any]) -> Any:
+        """The first of its answers come, and then an error; where it has one answer only, that is it."""
+        answers = call()
+        if isinstance(answers, dict):
+            raise self.passing
+
+        def some() -> Iterator[Any]:
+            yield from islice(answers, 1)
+            raise self.passing
+
+        return some()
+
+    def cut_short(self, call: Callable[[], Any]) -> Any:
+        """What botocore makes of an answer that ended in its headers."""
+        call()
+        return {}
+
     def forbidden(self, call: Callable[[], Any]) -> Any:
         raise self.refused
 
@@ -114,7 +132,7 @@ class Disturbed:
         return call
 
 
-class DisturbedFirestore(firestore.Client):
+class DisturbedFirestore(firestore_store.Client):
     faults: Faults
 
     @property

@@ -1,18 +1,21 @@
 """What the port promises where the network loses answers and the store is busy, on both clouds' adapters."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from shared.adapters.dynamodb_store import DynamoDBStore
 from shared.adapters.firestore_store import FirestoreStore
 from shared.adapters.patience import Patience
-from shared.config import DynamoDB
+from shared.config import DynamoDB, Firestore
 from shared.errors import StoreUnavailable
 from shared.ports import DocumentStore, Key, WriteConflict
 from tests.adapters.faults import Faults, disturbed
+from tests.faults.wire import Wire
 from tests.stores import Place, open_store
 
 pytestmark = pytest.mark.stores("firestore", "dynamodb")
@@ -226,17 +229,45 @@ def test_an_error_that_is_not_the_stores_passes(store: DocumentStore, faults: Fa
         store.put(HERE, {}, expected=None)
 
 
+def test_a_list_that_breaks_off_is_asked_for_again(store: DocumentStore, faults: Faults) -> None:
+    """The beginning of a list is not the list."""
+    for number in range(3):
+        store.put(Key("org", f"{number}"), {}, expected=None)
+    faults.next["read"].append(faults.breaks_off)
+    assert [one.key.id for one in store.list("org")] == ["0", "1", "2"]
+    faults.next["read"].append(faults.breaks_off)
+    assert len(store.get_many([Key("org", f"{number}") for number in range(3)])) == 3
+
+
+@pytest.mark.stores("dynamodb")
+def test_an_answer_that_was_cut_short_in_its_headers_is_no_answer(
+    store: DocumentStore, faults: Faults, other: DocumentStore
+) -> None:
+    """HTTP takes it for an empty one. Above all, it does not say that a document is gone."""
+    version = store.put(HERE, {}, expected=None)
+    faults.next["read"].append(faults.cut_short)
+    assert store.get_many([HERE])[HERE].version == version
+    faults.next["read"].append(faults.cut_short)
+    assert [one.version for one in store.list("org")] == [version]
+    other.put(HERE, {"n": "other"}, expected=version)
+    faults.next["write"].append(faults.silent)
+    faults.next["read"].append(faults.cut_short)
+    with pytest.raises(WriteConflict):
+        store.delete(HERE, expected=version)
+    assert other.get_many([HERE])[HERE].body == {"n": "other"}
+
+
 # --------------------------------------------------------------------------------- the real clients, no store
 
 
-def open_at(place: Place, address: str, patch: pytest.MonkeyPatch) -> DocumentStore:
-    """An adapter with the vendor's own client, pointed at *address*, that soon gives up."""
-    patience = Patience(0.5)
+def open_at(place: Place, address: str, patch: pytest.MonkeyPatch, *, seconds: float = 0.5) -> DocumentStore:
+    """An adapter with the vendor's own client, pointed at *address*, that gives up after so many seconds."""
     if isinstance(place, DynamoDB):
         patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://{address}")
-        return DynamoDBStore("table", "eu-central-1", patience=patience)
+        return DynamoDBStore(place.table, "eu-central-1", patience=Patience(seconds))
+    assert isinstance(place, Firestore)
     patch.setenv("FIRESTORE_EMULATOR_HOST", address)
-    return FirestoreStore("project", patience=patience)
+    return FirestoreStore(place.project, patience=Patience(seconds))
 
 
 def test_where_nobody_listens_the_store_is_unavailable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,4 +294,19 @@ def test_where_somebody_listens_and_never_answers_the_store_is_unavailable(
             store.get_many([HERE])
         with pytest.raises(StoreUnavailable):
             store.delete(HERE, expected="1795457013.699717000")
+        store.close()
+
+
+@pytest.mark.stores("firestore", "dynalite")  # moto ends each connection after its answer
+def test_a_connection_that_has_gone_silent_is_not_asked_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a firewall forgets a connection: nothing says so, and only a new one is answered. The first try finds
+    out, and the second has a second left."""
+    real = os.environ["FIRESTORE_EMULATOR_HOST" if isinstance(place, Firestore) else "AWS_ENDPOINT_URL_DYNAMODB"]
+    with closing(Wire(real.removeprefix("http://"))) as wire:
+        store = open_at(place, wire.address, monkeypatch, seconds=6)
+        store.put(HERE, {"n": 1}, expected=None)
+        wire.silence()
+        assert store.get_many([HERE])[HERE].body == {"n": 1}
+        wire.silence()
+        store.put(Key("org", "other1"), {}, expected=None)
         store.close()

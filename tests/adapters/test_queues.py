@@ -20,7 +20,7 @@ from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
 from shared.records import Sighting, SightingBatch
-from shared.usecases.usage import lately, summed
+from shared.usecases.usage import lately, record, summed
 from shared.validation.policy import Shown
 from tests import certs
 from tests.certs import NOON
@@ -118,13 +118,28 @@ def test_a_batch_is_bounded_however_much_was_seen() -> None:
     """Ten thousand connections and refusals with the largest leaves fit a message of every queue (256 KiB)."""
     many = [sighting(n, identity="d:" + "t" * 36 + f":{n:036}") for n in range(5000)]
     many += [refusal(n, b"\x00" * 8192) for n in range(5000)]
+    many += [sighting(n, ca_id=f"{n:016x}-{n:032x}") for n in range(5000)]
     batch = summed("mtxpd0", many)
     assert batch.cas["ca"].count == 5000
+    assert len(batch.cas) == 200
     assert len(batch.clients) == 500
     assert len(batch.refusals) == 20
     assert len(batch.encoded()) < 256 * 1024
     assert any(one.certificate for one in batch.refusals)
     assert not all(one.certificate for one in batch.refusals)
+
+
+@pytest.mark.stores("sqlite")
+def test_a_day_of_ever_new_cas_stays_of_bounded_size(service: Service) -> None:
+    """A document holds 384 KiB; beyond, nothing of the day would be written any more. Who is counted already goes on
+    being counted."""
+    repository = service.app.tools.repository
+    for first in range(0, 4000, 200):
+        many = [sighting(n, ca_id=f"{n:016x}-{n:032x}") for n in range(first, first + 200)]
+        record(repository, "mtxpd0", [sighting(0, ca_id=f"{0:016x}-{0:032x}"), *many])
+    day = lately(repository, "mtxpd0", NOON).days[0]
+    assert len(day.cas) == 1000
+    assert day.cas[f"{0:016x}-{0:032x}"].count == 21
 
 
 def test_a_batch_survives_its_journey() -> None:

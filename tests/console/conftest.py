@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / "screenshots"
-AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+AXE = ROOT / "tests" / "node_modules" / "axe-core" / "axe.min.js"
 TIMEOUT = 15_000  # milliseconds for anything to appear, on a machine that is busy
 
 expect.set_options(timeout=TIMEOUT)
@@ -56,7 +56,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def axe() -> Path:
-    needed(AXE.exists(), "axe-core is missing: npm ci")
+    needed(AXE.exists(), "axe-core is missing: npm ci --prefix tests")
     return AXE
 
 
@@ -102,8 +102,9 @@ NewContext = Callable[..., BrowserContext]
 
 
 @pytest.fixture
-def new_context(browser: Browser, watch: Watch) -> Iterator[NewContext]:
-    """Makes a fresh browser profile, signed in with a key where one is given."""
+def new_context(browser: Browser, watch: Watch, live: Live) -> Iterator[NewContext]:
+    """Makes a fresh browser profile, signed in with a key where one is given. Closed before the service ends: a page
+    that asks again and again would find nobody there."""
     made: list[BrowserContext] = []
 
     def make(client: Client | None = None, **more: object) -> BrowserContext:

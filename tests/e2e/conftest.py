@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from demo.device import Device, Publisher, context
-from demo.processes import Missing, until
+from demo.processes import Missing, program, until
 from demo.stack import Org, Stack
 from tests.certs import Issued
 from tests.e2e.pki import Files, Pki
@@ -26,11 +27,25 @@ LEVELS = {
 PASSWORD = "a-token-of-the-broker"
 
 
+def user_of(client_id: str) -> str:
+    """The client ID as a name in the broker's password file, which takes no colon."""
+    return client_id.replace(":", "/")
+
+
 def skip_unless_ci(missing: Missing) -> None:
     """Skip with one line; in CI a stack that is not run is a failure."""
     if os.environ.get("CI"):
         pytest.fail(str(missing))
     pytest.skip(str(missing))
+
+
+def s_client(port: int, *words: str, typed: str = "") -> str:
+    """All that `openssl s_client` says: it sends what Python's ssl would not. *typed*: its commands and data."""
+    command = [program("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{port}", *words]
+    done = subprocess.run(
+        command, input=typed, capture_output=True, text=True, errors="replace", timeout=30, check=False
+    )
+    return done.stdout + done.stderr
 
 
 @dataclass
@@ -84,7 +99,7 @@ class Tenant:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    users = {f"alpha1.{kind}.dev1": PASSWORD for kind in LEVELS}
+    users = {user_of(f"d:alpha1:{kind}:dev1"): PASSWORD for kind in LEVELS}
     try:
         made = Stack.start(folder, users)
     except Missing as missing:

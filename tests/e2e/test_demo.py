@@ -1,14 +1,20 @@
 """`make demo` plays its story to the end."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from demo.__main__ import missing
-from demo.processes import Missing
+from demo.processes import Missing, Process, listens
 from demo.stack import ROOT
 from tests.e2e.conftest import skip_unless_ci
 
@@ -26,3 +32,42 @@ def test_the_demo_ends_well_in_under_a_minute() -> None:
     assert time.monotonic() - started < 60
     for words in ("untrusted_issuer", "identity_mismatch", "certificate_missing", "still publishing", "was ended"):
         assert words in done.stdout
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """HAProxy takes no socket with a path longer than 97 characters."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_broken_off_leaves_nothing_behind(short_path: Path, how: signal.Signals) -> None:
+    """No folder, and no process that was started."""
+    if lacking := missing():
+        skip_unless_ci(Missing("the demo", " ".join(sorted(lacking))))
+    demo = Process(
+        "demo",
+        [sys.executable, "-m", "demo"],
+        short_path / "log",
+        env={**os.environ, "TMPDIR": str(short_path)},
+        cwd=ROOT,
+    )
+    try:
+        demo.wait_for("the demo's devices", lambda: "Who gets in" in demo.tail(), 60)
+        port = re.search(r"127\.0\.0\.1:(\d+); mosquitto", demo.tail())
+        assert port
+        assert listens(int(port[1]))
+        assert demo.stop(how, 30) == 128 + how
+    finally:
+        demo.stop()
+    assert not listens(int(port[1]))
+    assert [one.name for one in short_path.iterdir()] == ["log"]
+    assert not [one for one in Path("/proc").glob("[0-9]*") if started_from(short_path, one)]
+
+
+def started_from(folder: Path, process: Path) -> bool:
+    with suppress(OSError):
+        return str(folder).encode() in (process / "environ").read_bytes()
+    return False

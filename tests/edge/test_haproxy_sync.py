@@ -1,19 +1,22 @@
 """The agent: what it does when things go wrong. A real HAProxy, and an edgeFeed that says what the test wants."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from demo.device import shown_certificate
 from demo.processes import Missing, Process, free_port, program, until
 from demo.stack import EDGE
+from edge import state as state_module
 from edge.api import Api, Unavailable, WrongConfiguration, read_key
 from edge.feed import Feed
 from edge.haproxy_sync import HostSync, main
 from edge.runtime import Refused, Runtime
-from edge.state import State
+from edge.state import State, checked
 from tests import certs
 from tests.certs import Issued
 from tests.e2e.conftest import skip_unless_ci
@@ -26,7 +29,9 @@ ONE, TWO = "one001.messaging.example.com", "two002.messaging.example.com"
 
 
 def server(host: str, number: int = 98) -> Issued:
-    return certs.server(host, private=certs.key("P-256", number), not_before=YESTERDAY, not_after=NEXT_YEAR)
+    return certs.server(
+        host[:64], dns=(host,), private=certs.key("P-256", number), not_before=YESTERDAY, not_after=NEXT_YEAR
+    )
 
 
 @pytest.fixture
@@ -73,6 +78,11 @@ class Edge:
         command = [program("haproxy", "haproxy"), "-db", "-f", str(EDGE / "haproxy" / "haproxy.cfg")]
         self.haproxy = Process("haproxy", command, self.folder / "haproxy.log", env=environment)
         self.haproxy.wait_for_port(self.port)
+
+    def start_haproxy_first(self) -> None:
+        """Before anything was fetched."""
+        self.state.save()
+        self.start_haproxy()
 
     def stop_haproxy(self) -> None:
         if self.haproxy:
@@ -211,6 +221,18 @@ def test_an_haproxy_that_was_started_from_older_files_is_brought_up_to_date(edge
     assert edge.shows("thr003.messaging.example.com") == third.fingerprint
 
 
+def test_an_haproxy_that_was_started_with_an_empty_list_is_filled(edge: Edge, feed: FeedStub) -> None:
+    """It has none of what the disk holds."""
+    issued = put(feed, ONE, "v1")
+    edge.sync.step()
+    lines = edge.state.crt_list.read_text()
+    edge.state.crt_list.write_text("")
+    edge.start_haproxy()
+    edge.state.crt_list.write_text(lines)
+    edge.sync.step()
+    assert edge.shows(ONE) == issued.fingerprint
+
+
 def test_a_damaged_file_is_not_served_and_fetched_again(edge: Edge, feed: FeedStub) -> None:
     """HAProxy does not start from a list with a broken file in it, so the agent takes it out before."""
     issued = put(feed, ONE, "v1")
@@ -266,6 +288,142 @@ def test_what_haproxy_refuses_is_not_believed(edge: Edge, feed: FeedStub) -> Non
     with pytest.raises(Refused):
         Runtime(edge.socket).put_certificate(str(edge.state.pem_path(ONE)), wrong)
     assert edge.shows(ONE) == issued.fingerprint
+
+
+class Killed(BaseException):
+    """As kill -9 would."""
+
+
+class Killer:
+    """Ends the agent at one of its steps: before a command to HAProxy or a change of the disk, after it, or half way
+    through a file."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
+        self._left = at
+        self.struck = False
+        for owner, name in ((Runtime, "command"), (os, "replace"), (Path, "unlink")):
+            patch.setattr(owner, name, self._around(getattr(owner, name)))
+        write = state_module._write
+
+        def torn(path: Path, text: str, **more: Any) -> None:
+            self._step(lambda: write(path, text[: len(text) // 2], **more))
+            write(path, text, **more)
+
+        patch.setattr(state_module, "_write", torn)
+
+    def _around(self, done: Callable[..., Any]) -> Callable[..., Any]:
+        def inner(*words: Any, **more: Any) -> Any:
+            self._step()
+            found = done(*words, **more)
+            self._step()
+            return found
+
+        return inner
+
+    def _step(self, last: Callable[[], object] = lambda: None) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.struck = True
+            last()
+            raise Killed
+
+
+def test_an_agent_that_is_killed_at_any_step_goes_on_where_it_was(
+    edge: Edge, feed: FeedStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed, a new and a removed host at once. After each kill, with the functions away, the changed host is still
+    shown, and a start of HAProxy would show it; with them back, everything is as it should be."""
+    stays, goes = put(feed, ONE, "v0"), TWO
+    put(feed, TWO, "v0")
+    edge.sync.step()
+    edge.start_haproxy()
+    edge.sync.step()
+    for step in range(1, 200):
+        comes = f"host{step:02}.messaging.example.com"
+        before, stays = stays, put(feed, ONE, f"v{step}", 60 + step % 30)
+        new = put(feed, comes, f"v{step}", 60 + (step + 1) % 30)
+        feed.remove(goes)
+        with monkeypatch.context() as patch:
+            killer = Killer(patch, step)
+            with suppress(Killed):
+                edge.sync.step()
+        feed.down = True
+        edge.restart_agent()
+        with pytest.raises(Unavailable):
+            edge.sync.step()
+        assert edge.shows(ONE) in (before.fingerprint, stays.fingerprint), step
+        listed = [line.split()[0] for line in edge.state.crt_list.read_text().splitlines()]
+        assert str(edge.state.pem_path(ONE)) in listed, step
+        assert all(checked(Path(one)) for one in listed), step
+        feed.down = False
+        edge.sync.step()
+        shown = [edge.shows(one) for one in (ONE, comes, goes)]
+        assert shown == [stays.fingerprint, new.fingerprint, None], step
+        assert sorted(edge.state.hosts) == sorted([ONE, comes]), step
+        assert feed.served[ONE] == f"v{step}", step
+        goes = comes
+        if not killer.struck:
+            break
+    assert not killer.struck
+    assert step > 20
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b'{"hosts": {"one001', b"[]", b'{"hosts": []}', b'{"hosts": {"x": {"colour": 1}}}', b"\xff\x00"],
+    ids=["empty", "torn", "list", "shape", "version", "bytes"],
+)
+def test_a_damaged_index_takes_no_certificate_away(edge: Edge, feed: FeedStub, damage: bytes) -> None:
+    """While the functions are away, what HAProxy's list names is served on; then edgeFeed corrects it."""
+    issued = put(feed, ONE, "v1")
+    put(feed, TWO, "v1")
+    edge.sync.step()
+    edge.start_haproxy()
+    edge.close()
+    (edge.folder / "edge" / "hosts.json").write_bytes(damage)
+    feed.remove(TWO)
+    feed.down = True
+    edge.open()
+    with pytest.raises(Unavailable):
+        edge.sync.step()
+    assert edge.shows(ONE) == issued.fingerprint
+    edge.stop_haproxy()
+    edge.start_haproxy()
+    assert edge.shows(ONE) == issued.fingerprint
+    feed.down = False
+    edge.sync.step()
+    assert (edge.shows(ONE), edge.shows(TWO)) == (issued.fingerprint, None)
+    assert feed.served[ONE] == "v1"
+
+
+def test_a_host_with_the_longest_name_there_is_holds_up_nobody(edge: Edge, feed: FeedStub) -> None:
+    """253 characters, which with an ending are too many for a file's name."""
+    longest = ".".join(["one001", "messaging", "x" * 63, "y" * 63, "z" * 63, "w" * 36, "example"])
+    assert len(longest) == 253
+    first = put(feed, longest, "v1")
+    second = put(feed, ONE, "v1", 97)
+    edge.sync.step()
+    edge.start_haproxy()
+    edge.sync.step()
+    assert (edge.shows(longest), edge.shows(ONE)) == (first.fingerprint, second.fingerprint)
+    changed = put(feed, longest, "v2", 96)
+    edge.sync.step()
+    assert edge.shows(longest) == changed.fingerprint
+    feed.remove(longest)
+    edge.sync.step()
+    assert edge.shows(longest) is None
+    assert [one.name for one in edge.state.certificates.iterdir()] == [f"{ONE}.pem"]
+
+
+def test_what_stands_beside_a_certificate_is_no_command(edge: Edge, feed: FeedStub) -> None:
+    """edgeFeed's text goes over a socket on which HAProxy takes orders; an empty line would end it."""
+    issued = server(ONE)
+    order = "\n\nshutdown frontend mqtts\n\r\n\r\ndisable frontend mqtts;shutdown frontend mqtts\n"
+    feed.put(ONE, "v1", order + issued.pem + order, order + issued.key_pem + order)
+    second = put(feed, TWO, "v1", 97)
+    edge.start_haproxy_first()
+    edge.sync.step()
+    assert (edge.shows(ONE), edge.shows(TWO)) == (issued.fingerprint, second.fingerprint)
 
 
 def test_keys_are_their_owners_alone_and_one_agent_keeps_a_folder(edge: Edge, feed: FeedStub) -> None:

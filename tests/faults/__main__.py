@@ -14,12 +14,17 @@ from pathlib import Path
 import msgspec
 
 from tests.emulators import Emulators, Missing
+from tests.faults.kills import Kills, kill_again_and_again
 from tests.faults.rig import STORES, Row, rig
 from tests.faults.table import table
 
 _HEADS = (
     "store", "fault", "operations", "acknowledged", "refused", "unavailable", "lost", "half", "swept",
     "allowed", "denied", "not known", "slowest s", "late", "back s", "wrong",
+)  # fmt: skip
+_KILL_HEADS = (
+    "kill -9", "acknowledged", "cut off", "lost", "half", "to sweep", "verdicts", "wrong", "first starts s",
+    "last starts s",
 )  # fmt: skip
 
 
@@ -29,6 +34,7 @@ def main() -> int:
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     emulators = Emulators(base, run=os.getpid())
     rows: list[Row] = []
+    kills: Kills | None = None
     began = time.monotonic()
     try:
         for store in asked.stores:
@@ -40,16 +46,22 @@ def main() -> int:
                             print(f"{store}, {fault}: {'good' if rows[-1].good else 'NOT GOOD'}", file=sys.stderr)
             except Missing as missing:
                 print(f"{store} is left out. {missing}")
+        if asked.kills:
+            kills = kill_again_and_again(base / "kills", asked.kills)
         print(table(_HEADS, [_cells(row) for row in rows]))
         for row in rows:
             for what in ("lost", "halves", "left", "wrong", "log"):
                 for one_finding in getattr(row, what)[:5]:
                     print(f"{row.store}, {row.fault}: {what}: {one_finding}")
-        print(f"{time.monotonic() - began:.0f} s")
+        if kills:
+            print(f"\n{table(_KILL_HEADS, [_kill_cells(kills)])}")
+            for one_finding in [*kills.lost, *kills.halves, *kills.wrong][:15]:
+                print(f"kill -9: {one_finding}")
+        print(f"\n{time.monotonic() - began:.0f} s")
         if asked.json:
             asked.json.parent.mkdir(parents=True, exist_ok=True)
-            asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
-        return 0 if rows and all(row.good for row in rows) else 1
+            asked.json.write_bytes(msgspec.json.format(msgspec.json.encode({"faults": rows, "kills": kills})))
+        return 0 if all(row.good for row in rows) and (kills is None or kills.good) else 1
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -74,11 +86,24 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def _kill_cells(kills: Kills) -> list[str]:
+    return [
+        str(kills.count),
+        str(kills.acknowledged),
+        str(kills.dropped),
+        *(str(len(one)) for one in (kills.lost, kills.halves, kills.leftovers)),
+        str(kills.verdicts),
+        str(len(kills.wrong)),
+        f"{kills.first_starts:.2f}",
+        f"{kills.last_starts:.2f}",
+    ]
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--stores", type=lambda text: text.split(","), default=STORES)
-    parser.add_argument("--faults", type=lambda text: text.split(","), default=[])
-    parser.add_argument("--seconds", type=float, default=4.0, help="under each fault")
+    parser.add_argument("--faults", type=lambda text: text.split(","), default=())
+    parser.add_argument("--seconds", type=float, default=2.5, help="under each fault")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
+from shared.feed import Feed
 from shared.ports import KeySealer, SealBroken
 from shared.records import (
     DEFAULT,
@@ -17,8 +18,16 @@ from shared.records import (
     Org,
     Outboxed,
     ServerCertificate,
+    Withdrawal,
 )
-from shared.repository import Repository, activity_partition, ca_index_place, default_place, org_place
+from shared.repository import (
+    Repository,
+    activity_partition,
+    ca_index_place,
+    default_place,
+    org_hosts_place,
+    org_place,
+)
 from tests.faults.load import ABSENT, Change, History, Thing
 
 _SETTLED = 3.0  # seconds after an unanswered call, within which its change is made or is not
@@ -41,7 +50,8 @@ class Findings:
 
 
 def check(repository: Repository, sealer: KeySealer, org_id: str, history: History) -> Findings:
-    """Whether all that *history* was told stands, and nothing stands by half."""
+    """Whether all that *history* was told stands, and nothing stands by half. Of what *history* does not tell nothing
+    is expected but that it is whole."""
     found = Findings()
     org = repository.get(org_place(org_id))
     if org is None:
@@ -68,6 +78,7 @@ def check(repository: Repository, sealer: KeySealer, org_id: str, history: Histo
     rules = org.policy.rules
     _last_of(found, "policy", rules[0].device_type if rules else "", history.policies)
     _activity(found, repository, org_id, [org, *servers.values(), *names.values(), *denials.values()], history)
+    _edges(found, repository, org, history)
     return found
 
 
@@ -137,6 +148,8 @@ def _denial(denials: dict[str, Denials], thing: Thing) -> str:
 
 def _last_of(found: Findings, what: str, now: str, history: list[Change]) -> None:
     """What stands must be a change that no acknowledged one certainly came after."""
+    if not history:
+        return
     latest = max(one.began for one in history if one.acknowledged)
     fits = [
         one
@@ -155,6 +168,22 @@ def _activity(
     for what, about in history.entries:
         if (what, about) not in told:
             found.lost.append(f"the activity list does not tell {what} of {about}")
+
+
+def _edges(found: Findings, repository: Repository, org: Org, history: History) -> None:
+    """The edges were told of every acknowledged withdrawal, and of the certificate that is active now."""
+    feed = Feed(repository, "withdrawals", Withdrawal)
+    told, page = set(), feed.since(0)
+    while page:
+        told |= {(one.what.kind, one.what.value) for one in page if one.what.org_id == org.org_id}
+        page = feed.since(page[-1].number)
+    found.lost += [
+        f"the edges were not told to end the sessions of {one}" for one in history.withdrawn if one not in told
+    ]
+    hosts = repository.get(org_hosts_place(org.org_id))
+    if hosts is None or not hosts.told or hosts.certificate_id != org.activation.active:
+        sure = history.activations and all(one.acknowledged for one in history.activations)
+        (found.lost if sure else found.leftovers).append("the edges were not told of what is active")
 
 
 def _told(repository: Repository, org_id: str, documents: list[Outboxed]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from tests.faults.check import check
 from tests.faults.load import Access, Load
 
 _HOST: Final = "demo01.messaging.internetofthings.ibmcloud.com"
-_UNDER_LOAD: Final = (0.05, 0.4)  # seconds between the load's begin and the kill
+_UNDER_LOAD: Final = (0.03, 0.2)  # seconds between the load's begin and the kill
 
 
 @dataclass

@@ -156,6 +156,7 @@ class History:
     activations: list[Change] = field(default_factory=list)
     policies: list[Change] = field(default_factory=list)
     entries: list[tuple[str, str]] = field(default_factory=list)  # (what, id) that the activity list must tell
+    withdrawn: list[tuple[str, str]] = field(default_factory=list)  # (kind, value) that the edges must be told
     operations: Counter[str] = field(default_factory=Counter)  # "done", "refused", "unavailable", "dropped"
     verdicts: Counter[str] = field(default_factory=Counter)  # "allowed", "denied", "not known"
     reads: int = 0
@@ -403,6 +404,12 @@ class _Changer:
             self._history.things.append(thing)
         return thing
 
+    def _must_withdraw(self, told: Told, kind: str, value: str | None) -> None:
+        """The edges must be told to end sessions."""
+        if told.done and value is not None:
+            with self._history.lock:
+                self._history.withdrawn.append((kind, value))
+
     def _must_tell(self, told: Told, what: str, about: str | None) -> None:
         """The activity list must tell an acknowledged change."""
         if told.done and about is not None:
@@ -438,6 +445,7 @@ class _Changer:
             return self._delete_ca()
         status = self._draw.choice(("active", "inactive"))
         told = self._call("PUT", f"{CAS}/{thing.id}", {"status": status})
+        self._must_withdraw(told, "ca", thing.id if status == "inactive" else None)
         self._settle(thing, told, status)
         self._look_at(thing, issued)
         return None
@@ -449,6 +457,7 @@ class _Changer:
         was_there = ABSENT not in thing.may_be  # else what is deleted may be its place in the index alone
         told = self._call("DELETE", f"{CAS}/{thing.id}")
         self._must_tell(told, "deleteCA", thing.id if was_there else None)
+        self._must_withdraw(told, "ca", thing.id if was_there else None)
         self._settle(thing, told, ABSENT)
         if told.unknown:
             thing.may_be.add("inactive")  # it is deactivated first; the same call again finishes it
@@ -576,6 +585,7 @@ class _Changer:
         load, number = self._load, f"{self._seed}-{self._number()}"
         device = load.span.leaf(f"d:thermo:{number}", load.root)
         told = self._call("POST", DENIALS, {"kind": "identity", "value": f"d:thermo:{number}"})
+        self._must_withdraw(told, "identity", f"d:thermo:{number}")
         thing = self._own(Thing("denial", told.body["id"] if told.done else None, {ABSENT}))
         thing.was(told, "denied")
         sure = thing.may_be == {"denied"}

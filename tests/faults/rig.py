@@ -6,6 +6,7 @@ with rig("dynamodb", emulators, folder) as one:
 
 import resource
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from shared.composition import App, build
 from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
 from shared.usecases.default_certificate import ensure_default
+from shared.usecases.host_feed import sweep_hosts
 from shared.usecases.orgs import create_key, create_org
 from shared.usecases.sweep import sweep_org
 from tests import server
@@ -38,6 +40,7 @@ from tests.stores import Place, new_place
 
 DOMAIN: Final = "example.com"
 STORES: Final = ("sqlite", "dynamodb", "firestore")
+EMULATORS: Final = {"dynamodb": "dynalite", "firestore": "firestore"}  # moto ends each connection after its answer
 _BACK_SECONDS: Final = 20.0  # within which all is well again, once the fault has gone
 _LOCKED: Final = 6.0  # seconds: longer than a writer waits for the one before it
 _FULL_AT: Final = 96 * 1024  # bytes of any one file
@@ -84,6 +87,7 @@ class Rig:
 
     store: str
     app: App  # on a connection of its own, past all faults
+    start: Callable[[], server.Server]
     running: server.Server
     log: Path
     faults: Mapping[str, Fault]
@@ -99,6 +103,9 @@ class Rig:
             time.sleep(seconds)
         back = _back(load)
         load.end()
+        if back is None:  # not the next fault's fault
+            self.running.stop(signal.SIGKILL)
+            self.running = self.start()
         repository, sealer, history = self.app.tools.repository, self.app.sealer, load.history
         self.app.queue.flush()
         before = check(repository, sealer, access.org_id, history)
@@ -131,6 +138,7 @@ class Rig:
     def _sweep(self, org_id: str) -> None:
         """What the daily report does, some hours later."""
         sweep_org(self.app.tools, org_id, at=datetime.now(UTC) + timedelta(hours=3))
+        sweep_hosts(self.app.tools)
 
     def _unforeseen(self) -> list[str]:
         """Errors in the server's log since the last look that are no refusals: mistakes of ours."""
@@ -164,7 +172,7 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
     """A server on an empty *store*, with its faults. Raises: Missing, where the emulator is not here."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        place = new_place(store, folder, emulators, patch)
+        place = new_place(EMULATORS.get(store, store), folder, emulators, patch)
         app = build(Settings(data=folder, domain=DOMAIN, store=place, metrics="off"))
         stack.callback(app.close)
         ensure_default(app.tools)
@@ -177,23 +185,23 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
             "TRUST_METRICS": "off",
             "TRUST_LOG": "ERROR",
         }
-        way: Mapping[str, Fault]
+        way: Mapping[str, Fault] = {}
         if isinstance(place, DynamoDB):
-            between = stack.enter_context(closing(Wire(emulators.address("moto"))))
+            between = stack.enter_context(closing(Wire(emulators.address(EMULATORS[store]))))
             environment["AWS_ENDPOINT_URL_DYNAMODB"] = f"http://{between.address}"
             way = _dynamodb(between)
         elif isinstance(place, Firestore):
-            grpc_between = stack.enter_context(closing(Calls(emulators.address("firestore"))))
+            grpc_between = stack.enter_context(closing(Calls(emulators.address(EMULATORS[store]))))
             between = stack.enter_context(closing(Wire(grpc_between.address)))
             environment["FIRESTORE_EMULATOR_HOST"] = between.address
             way = _firestore(between, grpc_between)
         module = ["tests.faults.serve", str(orders)] if isinstance(place, SQLite) else ["functions.local"]
         log = folder / "log"
-        running = server.start(folder, log=log, module=module, **environment)
-        stack.callback(running.stop)
-        if isinstance(place, SQLite):
-            way = _sqlite(place.path, orders, running.process.pid)
-        yield Rig(store, app, running, log, way)
+        start = partial(server.start, folder, log=log, module=module, **environment)
+        one = Rig(store, app, start, start(), log, {})
+        stack.callback(lambda: one.running.stop())
+        one.faults = _sqlite(place.path, orders, lambda: one.running.process.pid) if isinstance(place, SQLite) else way
+        yield one
 
 
 def _url(place: Place) -> str:
@@ -240,7 +248,7 @@ def _firestore(between: Wire, grpc_between: Calls) -> Mapping[str, Fault]:
     }
 
 
-def _sqlite(path: Path, orders: Path, process: int) -> Mapping[str, Fault]:
+def _sqlite(path: Path, orders: Path, process: Callable[[], int]) -> Mapping[str, Fault]:
     ordered = {
         "slow": Orders(late=(0.5, 0.3)),
         "refused calls": Orders(away=0.2),
@@ -292,9 +300,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full(process: int) -> Iterator[None]:
+def _full(the_process: Callable[[], int]) -> Iterator[None]:
     """The server's files may not grow any more, again and again (EFBIG, as ENOSPC a failed write to SQLite)."""
-    stop = threading.Event()
+    stop, process = threading.Event(), the_process()
     _, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
 
     def tides() -> None:

@@ -92,7 +92,12 @@ def main() -> int:
 
 def _soak(folder: Path, seconds: float, json: Path | None) -> int:
     running = server.start(
-        folder, log=folder / "log", TRUST_RATE_PER_MINUTE="1000000", TRUST_METRICS="second", TRUST_LOG="ERROR"
+        folder,
+        log=folder / "log",
+        module=["tests.faults.small_caches"],
+        TRUST_RATE_PER_MINUTE="1000000",
+        TRUST_METRICS="second",
+        TRUST_LOG="ERROR",
     )
     try:
         access = Access("demo01", running.keys["operator"], running.keys["broker"], _HOST)

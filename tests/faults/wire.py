@@ -91,6 +91,11 @@ class Wire:
         """Treat what comes from now on like this."""
         self.ill = ill
 
+    def silence(self) -> None:
+        """Every connection there is hears nothing any more; new ones do."""
+        for pair in [*self._pairs]:
+            pair.mute = True
+
     def close(self) -> None:
         self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -117,7 +122,7 @@ class Wire:
         self._tides.cancel()
         for pair in [*self._pairs]:
             _reset(pair.client)
-            _reset(pair.store)
+            pair.store.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
@@ -131,7 +136,7 @@ class Wire:
                 self.done["went away"] += 1
                 for pair in [*self._pairs]:
                     _reset(pair.client)
-                    _reset(pair.store)
+                    pair.store.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._away:
@@ -166,9 +171,10 @@ class Wire:
                 await self._treat(data, pair)
 
     async def _asked(self, reader: asyncio.StreamReader) -> bytes:
-        """What the client sends next: a whole HTTP request where that matters, else what is there."""
+        """What the client sends next: a whole HTTP request (the emulators of DynamoDB bear no half ones), else what is
+        there."""
         data = await reader.read(_CHUNK)
-        if self.ill.throttled and data.startswith(b"POST "):
+        if data.startswith(b"POST "):
             while b"\r\n\r\n" not in data and (more := await reader.read(_CHUNK)):
                 data += more
             head, _, body = data.partition(b"\r\n\r\n")
@@ -179,6 +185,8 @@ class Wire:
 
     async def _treat(self, data: bytes, pair: _Pair) -> None:
         ill = self.ill
+        if pair.mute:
+            return None
         if ill.late[0] and self._draw.random() < ill.late[0]:
             self.done["late"] += 1
             await asyncio.sleep(self._draw.uniform(0, ill.late[1]))
@@ -193,7 +201,6 @@ class Wire:
         return None
 
     async def _reset(self, data: bytes, pair: _Pair) -> None:
-        _reset(pair.store)
         _reset(pair.client)
         raise _Broken
 

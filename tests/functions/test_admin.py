@@ -162,5 +162,5 @@ def test_a_sweep_tells_the_edges_what_was_left_untold(settings: Settings, monkey
     with monkeypatch.context() as crashing:
         crashing.setattr("shared.usecases.orgs.publish_hosts", lambda *_: None)
         run("org", "create", "mtxpd0")
-    assert as_json("sweep") == {"told": 1}
+    assert as_json("sweep") == {"mended": 0, "told": 1}
     assert "Nothing was left out" in run("sweep").stdout

@@ -1,11 +1,17 @@
 """The console's files as they are served: nothing else from the disk, under a strict policy."""
 
+import asyncio
+import threading
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from functions.asgi import Application
 from functions.console import FOLDER, Console
 from functions.http import Reply, Request
+from tests.harness import Service
 
 
 @pytest.fixture
@@ -129,3 +135,34 @@ def test_the_console_is_read_only(console: Console) -> None:
 @pytest.mark.parametrize("path", ["/api/v0002/session", "/healthz", "/signin", "/consoles", "/consol"])
 def test_the_functions_keep_their_addresses(console: Console, path: str) -> None:
     assert not console.answers(path)
+
+
+def test_a_slow_issuer_keeps_nobody_but_the_page_waiting(service: Service) -> None:
+    """The page's policy needs the issuer's own description; verdicts do not wait for it."""
+    answered = threading.Event()
+    application = Application(service.app)
+    application._console = Console(origins=lambda: () if answered.wait(30) else ("https://late.example.com",))
+
+    async def both() -> None:
+        page = asyncio.create_task(status_of(application, "/console/"))
+        assert await status_of(application, "/healthz") == 200
+        assert not page.done()
+        answered.set()
+        assert await page == 200
+
+    asyncio.run(both())
+
+
+async def status_of(application: Application, path: str) -> int:
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await application(scope, receive, send)
+    status: int = sent[0]["status"]
+    return status

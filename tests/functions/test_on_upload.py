@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import shared.composition
-from functions import aws_events, event_app
+from functions import aws_events, event_app, process
 from functions.on_upload import gcs_uploads, s3_uploads
 from functions.routes import EVENTS, ROUTES
 from shared.errors import StoreUnavailable
@@ -140,7 +140,7 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
     monkeypatch.setenv("TRUST_UPLOAD_BUCKET", "trust-uploads")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    event_app.app.cache_clear()
+    monkeypatch.setattr(process, "_app", None)  # the process's App is made anew, and undone with the test
     aws_events._objects.cache_clear()
     app = event_app.app()
     object.__setattr__(app.tools, "clock", lambda: certs.NOON)
@@ -149,7 +149,6 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
     key, token = create_key(app.tools, org_id="mtxpd0", role=Role.OPERATOR)
     yield Deployed(Client(app, key.key, token))
     app.close()
-    event_app.app.cache_clear()
     aws_events._objects.cache_clear()
     root.handlers[:], root.level = handlers, level
 

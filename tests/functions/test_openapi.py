@@ -72,6 +72,15 @@ def test_every_route_is_there(api: dict[str, Any]) -> None:
     assert len(names) == len(set(names))
 
 
+def test_a_method_that_is_none_is_told_those_that_are(api: dict[str, Any], operator: Client) -> None:
+    """405, and in Allow what the description has for the address (RFC 9110, 10.2.1): no more, no less."""
+    for path, methods in api["paths"].items():
+        if not is_dialect(path):
+            answer = operator.send("OPTIONS", f"/{path}".replace("{id}", "x").replace("{serverName}", "x"))
+            assert answer.status == 405
+            assert set(answer.reply.headers["Allow"].split(", ")) == {method.upper() for method in methods}, path
+
+
 def test_every_code_is_listed(api: dict[str, Any]) -> None:
     """Also those of verdicts, and of what is not foreseen."""
     listed = set(api["components"]["schemas"]["Code"]["enum"])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from cryptography import x509
@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
+from shared.usecases import generate_csr as usecase
 from shared.usecases.server_certificates import SERVERS_MAX
 from tests import certs
 from tests.certs import DAY, NOON, YEAR
@@ -506,6 +507,17 @@ def test_fields_of_a_request_that_no_ca_would_take(operator: Client) -> None:
     assert len(operator.get(SERVERS).ok()["results"]) == 1
 
 
+def test_a_mistyped_country_does_not_wait_for_a_key(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An RSA key of 4096 bits takes seconds to make: what is refused is refused before."""
+
+    def make(algorithm: str) -> NoReturn:
+        raise AssertionError("a key was made")
+
+    monkeypatch.setattr(usecase, "make_key", make)
+    refused = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "RSA-4096", "country": "Germany"})
+    assert (refused.status, refused.code) == (422, "subject_invalid")
+
+
 def test_a_certificate_of_another_key_is_refused_and_the_request_stays(operator: Client) -> None:
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     refused = operator.put(f"{SERVERS}/{made['id']}/certificate", {"certificate": SERVER.pem})
@@ -600,6 +612,7 @@ def test_a_certificate_whose_key_is_here_belongs_to_its_request(operator: Client
     assert refused.json["detail"] == (
         f"Belongs to the waiting request {made['id']}. Upload it there; its key is here already."
     )
+    assert refused.json["violations"][0]["id"] == made["id"]
 
 
 # -------------------------------------------------------------------------------------------- custom domains

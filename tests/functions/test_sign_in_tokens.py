@@ -1,7 +1,6 @@
 """Tokens of an OIDC issuer as proof of who is calling: the good ones, and every known trick."""
 
 import base64
-import dataclasses
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -194,6 +193,15 @@ def test_an_end_that_is_no_time_is_refused(service: Service, issuer: Issuer) -> 
     assert refused(service, issuer.token(exp=True))
 
 
+@pytest.mark.parametrize(
+    "number", [float("nan"), float("inf"), 10**400, 10**15], ids=["NaN", "Infinity", "huge", "far"]
+)
+@pytest.mark.parametrize("claim", ["exp", "nbf"])
+def test_a_time_that_never_comes_is_none(service: Service, issuer: Issuer, claim: str, number: float) -> None:
+    """Python's JSON knows NaN, of which nothing is later or earlier: such a token would never end."""
+    assert f"its {claim} is no time" in refused(service, issuer.token(**one(claim, number)))
+
+
 def test_a_token_of_an_unknown_key_is_refused(service: Service, issuer: Issuer) -> None:
     stranger = certs.key("RSA-2048", 903)
     assert "no such key" in refused(service, issuer.token(signer=stranger, headers={"kid": "unknown"}))
@@ -344,7 +352,7 @@ def test_without_an_issuer_no_token_is_taken_and_nowhere_is_named(tmp_path: Path
 
 
 def test_an_api_without_client_id_takes_tokens_and_names_no_page(tmp_path: Path, issuer: Issuer) -> None:
-    made = now_service(tmp_path / "other", oidc=dataclasses.replace(Oidc(issuer.url, AUDIENCE)))
+    made = now_service(tmp_path / "other", oidc=Oidc(issuer.url, AUDIENCE))
     try:
         assert session(made, issuer.token()).status == 200
         assert Client(made.app).get("//signin").ok() == {}

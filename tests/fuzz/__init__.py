@@ -8,7 +8,7 @@
 targets.py is the table of targets; corpus/<target>/ holds valid seeds and whatever once broke a target;
 test_fuzz.py replays it, and fuzzes each target for a moment.
 
-Of any input: no exception but the project's own refusals, whose sentences can be shown; never a 500; and within
-tests/bounds.py's limits of time and memory. Only Python is instrumented: what Rust and OpenSSL do inside is seen by
+Of any input: no exception but the project's own refusals, whose sentences can be shown; never a 500; and within the
+limits of time and memory in tests/bounds.py. Only Python is instrumented: what Rust and OpenSSL do inside is seen by
 what comes back, so mutation.py knows DER, PEM and base64, and changes certificates that still parse.
 """

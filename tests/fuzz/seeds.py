@@ -23,6 +23,7 @@ from tests import certs
 from tests.events import recorded
 from tests.fuzz import world
 from tests.harness import multipart
+from tests.issuer import AUDIENCE
 
 RECORDED = Path(__file__).parent.parent / "data" / "dialects"
 Seeds = Mapping[str, bytes]  # file name -> input
@@ -60,6 +61,7 @@ def _seeds() -> dict[str, Seeds]:
             for name in ("s3_put", "s3_by_sqs", "s3_by_sns", "s3_event_bridge", "s3_by_sns_and_sqs", "s3_test")
         },
         "cloud_event": dict(_cloud_events()),
+        "sign_in": dict(_tokens()),
         "object_name": {
             "ca": b"plant 1/root.pem",
             "up": b"../other1/ca/x",
@@ -291,3 +293,17 @@ def _cloud_events() -> Iterator[tuple[str, bytes]]:
         heads = "".join(f"ce-{key}: {value}\n" for key, value in event.items() if isinstance(value, str))
         body = json.dumps(event["data"])
         yield f"{name}_binary", f"content-type: application/json\n{heads}\n{body}".encode()
+
+
+def _tokens() -> Iterator[tuple[str, bytes]]:
+    """Lines of a header and claims, which the target signs; and a token that nobody signed."""
+    claims: dict[str, object] = {"iss": "$ISSUER", "aud": AUDIENCE, "sub": "anna", "org": world.ORG, "role": "viewer"}
+    for name, more in (
+        ("good", {"exp": 4_000_000_000, "iat": 1_700_000_000}),
+        ("lists", {"exp": 4e9, "aud": [AUDIENCE, "x"], "org": [world.ORG], "nbf": 1}),
+        ("nan", {"exp": float("nan")}),
+        ("huge", {"exp": 10**400}),
+    ):
+        yield name, b'{"typ": "JWT"}\n' + json.dumps({**claims, **more}).encode()
+    none = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=")
+    yield "unsigned", none + b"." + base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=") + b"."

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,22 +16,26 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
+from jwt import PyJWS, PyJWTError
 
 from functions.http import Reply
 from functions.on_upload import gcs_uploads, s3_uploads, take
 from functions.record_sightings import Recorder, pubsub_body, sqs_bodies
 from functions.wire import headers as wire_headers
 from shared.adapters.folder_reader import FolderReader
+from shared.adapters.oidc_tokens import OidcTokens
 from shared.errors import PassphraseRequired, TrustError, every_error
 from shared.ports import FoundObject, UploadedObject
 from shared.usecases.on_upload import ForeignBucket, on_upload
 from shared.validation import ca, certificate, csr, distinguished_name, key_files, pem, server_cert, trust, verdict
+from shared.validation.certificate import registered
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
 from tests import bounds
 from tests.certs import NOON
 from tests.fuzz import world
 from tests.fuzz.service import Arena
+from tests.issuer import AUDIENCE, running_issuer
 
 Run = Callable[[bytes], None]
 
@@ -171,6 +176,7 @@ def _csr_answer() -> Iterator[Run]:
 
 
 def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
+    cas = [(ca.ca_id(one), registered(one.public_bytes(Encoding.DER))) for one in anchors]
     return verdict.OrgFacts(
         world.ORG,
         suspended=False,
@@ -178,7 +184,7 @@ def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
         custom_domains=(),
         type_certificates=False,
         policy=Policy(),
-        anchors=[verdict.Anchor(ca.ca_id(one), certificate.read(one), active=True) for one in anchors],
+        anchors=[verdict.Anchor(ca_id, one, active=True) for ca_id, one in cas],
     )
 
 
@@ -359,6 +365,36 @@ def _imported(arena: Arena, objects: _Everything, key: str) -> None:
             raise AssertionError("the bucket is ours") from error
 
 
+# --------------------------------------------------------------------------------------------------------- sign-in
+
+
+@contextmanager
+def _sign_in() -> Iterator[Run]:
+    """A token as it is; or, where there are two lines, a header and claims that the issuer really signs."""
+    with running_issuer() as issuer:
+        tokens = OidcTokens(
+            issuer=issuer.url, audience=AUDIENCE, org_claim="org", role_claim="role", clock=lambda: datetime.now(UTC)
+        )
+        signer = PyJWS()
+
+        def run(data: bytes) -> None:
+            header, newline, claims = data.partition(b"\n")
+            text = data.decode("latin-1")
+            if newline:
+                said = _as_json(header)
+                named = {"kid": "first", **said} if isinstance(said, dict) else {"kid": "first"}
+                try:
+                    claims = claims.replace(b"$ISSUER", issuer.url.encode())
+                    text = signer.encode(claims, issuer.keys["first"], algorithm="RS256", headers=named)
+                except (PyJWTError, ValueError, TypeError, RecursionError, NotImplementedError):
+                    return  # no such token can be made
+            found = tokens.verify(text)
+            assert found.subject
+            assert found.subject.isprintable()
+
+        yield refusing(run)
+
+
 # ---------------------------------------------------------------------------------------------------------- names
 
 
@@ -396,6 +432,7 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("api", _http, bounds.KEY_FILE),
     Target("callout", _http),
     Target("dialect", _http),
+    Target("sign_in", _sign_in, most=17 * 1024),
     Target("aws_event", _aws_event),
     Target("cloud_event", _cloud_event),
     Target("object_name", _object_name, most=2048),

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,8 @@ class Context:
     def get_remaining_time_in_millis(self): return 10000
 module, _, name = handler.rpartition(".")
 handle = getattr(importlib.import_module(module.replace("/", ".")), name)
-answer = handle(json.load(sys.stdin), Context())
-print(json.dumps({"answer": answer, "modules": sorted(sys.modules)}))
+answers = [handle(event, Context()) for event in json.load(sys.stdin)]
+print(json.dumps({"answers": answers, "modules": sorted(sys.modules)}))
 """
 _RUNTIME: Final = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 
@@ -66,15 +66,25 @@ class Lambda:
     environment: Mapping[str, str]
 
     def invoke(self, event: Any, **more: str) -> Answer:
-        """Raises what the handler raises, as an AssertionError with its log."""
+        """A cold start. Raises what the handler raises, as an AssertionError with its log."""
+        return self.invoke_all([event], **more)[0]
+
+    def invoke_all(self, events: Sequence[Any], **more: str) -> list[Answer]:
+        """A cold start, and then the same process again for each event. Raises as `invoke`."""
         environment = {"LAMBDA_TASK_ROOT": str(self.task), **self.environment, **more}
         command = [sys.executable, "-I", "-S", "-c", _BOOT, str(self.task), str(self.runtime), self.handler]
         done = subprocess.run(
-            command, input=json.dumps(event), text=True, capture_output=True, cwd=self.task, env=environment, timeout=60
+            command,
+            input=json.dumps(events),
+            text=True,
+            capture_output=True,
+            cwd=self.task,
+            env=environment,
+            timeout=60,
         )
         assert done.returncode == 0, done.stderr[-4000:]
         told = json.loads(done.stdout)
-        return Answer(told["answer"], frozenset(told["modules"]), done.stderr)
+        return [Answer(one, frozenset(told["modules"]), done.stderr) for one in told["answers"]]
 
 
 def unpack(package: Path, folder: Path) -> Path:

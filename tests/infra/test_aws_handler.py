@@ -68,7 +68,7 @@ def test_what_is_not_text_is_answered_in_base64() -> None:
     """A reply of bytes would not survive as a JSON string."""
     from functions.http import Reply
 
-    answer = aws._answer(Reply(200, b"\xff\x00", "application/octet-stream"))
+    answer = aws.answer(Reply(200, b"\xff\x00", "application/octet-stream"))
     assert answer["isBase64Encoded"] is True
     assert base64.b64decode(answer["body"]) == b"\xff\x00"
 
@@ -119,13 +119,13 @@ def test_a_stages_name_is_not_part_of_the_path() -> None:
 def test_cookies_come_beside_the_headers() -> None:
     """Payload format 2.0 takes them out of the headers; RFC 6265, 5.4 joins them with a semicolon."""
     sent = {**event("GET", "/healthz"), "cookies": ["a=1", "b=2"]}
-    assert aws._request(sent, "id").headers["cookie"] == "a=1; b=2"
+    assert aws.request_of(sent, CONTEXT).headers["cookie"] == "a=1; b=2"
 
 
 def test_the_requests_id_is_the_platforms_own() -> None:
     """A line of the log is found by what Lambda's own log says; a client cannot set it."""
     sent = event("GET", "/healthz", headers={"X-Request-Id": "mine"})
-    assert aws._request(sent, CONTEXT.aws_request_id).headers["x-request-id"] == CONTEXT.aws_request_id
+    assert aws.request_of(sent, CONTEXT).headers["x-request-id"] == CONTEXT.aws_request_id
 
 
 @pytest.mark.parametrize("body", ["x" * (2 * BODY_MAX), b"x" * (BODY_MAX + 1)], ids=["text", "base64"])

@@ -1,5 +1,6 @@
 """The container file's start command, run as it stands, on what the image would hold: functions-framework, main.py."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -19,7 +20,7 @@ from shared.usecases.default_certificate import ensure_default
 from shared.usecases.orgs import create_key, create_org, list_orgs
 from tests import certs
 from tests.harness import basic
-from tests.infra import machine
+from tests.infra import hosted, machine
 
 pytestmark = [pytest.mark.xdist_group("container"), pytest.mark.timeout(300)]
 
@@ -162,6 +163,20 @@ def test_a_functions_own_address_has_no_path(upload_ca: Container) -> None:
     assert upload_ca.send("POST", "/")[0] == 401
 
 
+def test_the_console_is_served_from_the_same_address(service: Container) -> None:
+    """`/` leads to it, each file comes as it is, and what is no file is no page; the API keeps its addresses."""
+    assert hosted.get_all(service.send) == hosted.EXPECTED
+    assert service.send("GET", "/api/v0002/session")[0] == 401
+
+
+def test_the_console_alone_answers_its_files_and_nothing_else(tmp_path: Path) -> None:
+    """FUNCTION_TARGET=console: the same files and headers; it makes no store, and knows no other function's address."""
+    with contextlib.contextmanager(started)(tmp_path, FUNCTION_TARGET="console") as container:
+        assert hosted.get_all(container.send) == hosted.EXPECTED
+        assert container.send("GET", "/api/v0002/session")[0] == 404
+    assert not container.data.exists()
+
+
 def test_a_wrong_setting_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
     """The platform's log says which setting, and what it takes."""
     with pytest.raises(AssertionError, match=r"TRUST_KEYS takes local:"):
@@ -173,7 +188,7 @@ def test_the_image_holds_no_more_than_it_needs() -> None:
     ignored = (machine.ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
     assert "*" in ignored
     copied = {source.partition("${")[0] for source in re.findall(r"^COPY (\S+) ", FILE, re.M)}
-    assert copied == {"requirements-", "main.py", "functions", "shared"}
+    assert copied == {"requirements-", "main.py", "functions", "shared", "console"}
     assert re.search(r"^USER 65532:65532$", FILE, re.M)
     for cloud in ("aws", "google"):
         assert (machine.ROOT / f"requirements-{cloud}.txt").is_file()

@@ -183,7 +183,7 @@ def test_one_base_url_leads_each_route_to_its_function(applied: Applied) -> None
         (header,) = match["header_matches"]
         assert header["header_name"] == ":method"
         template = match["path_template_match"]
-        path = match["full_path_match"] or re.sub(r"=\*\}", "}", template)
+        path = match["full_path_match"] or re.sub(r"\{(\w+)=\*(\*?)\}", r"{\2\1}", template)
         led.append((backends[rule["service"]], header["exact_match"], path))
         if template:
             first_template = min(first_template, rule["priority"])

@@ -1,5 +1,6 @@
 """The deployments hold what the tables say: each function with its size, trigger, rights and routes."""
 
+import importlib
 import json
 import re
 import shutil
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from functions import aws, gcp
-from functions.routes import EVENTS, ROUTES
+from functions import gcp
+from functions.routes import CONSOLE, EVENTS, ROUTES
 from infra import generate
-from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes
+from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes, on_api_gateway
 from tests.infra import machine
 
 pytestmark = [pytest.mark.xdist_group("tables"), pytest.mark.timeout(400)]
@@ -23,7 +24,9 @@ IN_PYTHON = {"object": Trigger.UPLOAD, "queue": Trigger.QUEUE, "schedule": Trigg
 
 def test_every_function_of_the_routes_is_deployed_and_no_other() -> None:
     """A function that is added to functions/routes.py without a size and rights in infra/table.py is named here."""
-    assert {one.name for one in FUNCTIONS if one.trigger is Trigger.HTTP} == {route.function for route in ROUTES}
+    assert {one.name for one in FUNCTIONS if one.trigger is Trigger.HTTP} == {CONSOLE} | {
+        route.function for route in ROUTES
+    }
     assert {one.name: one.trigger for one in FUNCTIONS if one.trigger is not Trigger.HTTP} == {
         event.function: IN_PYTHON[event.trigger] for event in EVENTS
     }
@@ -40,12 +43,24 @@ def test_only_a_renewal_and_the_edges_feed_open_a_private_key() -> None:
     assert {one.name for one in FUNCTIONS if Right.OPEN in one.rights} == {"manageCertificates", "edgeFeed"}
 
 
+def test_the_console_may_do_nothing_but_answer() -> None:
+    """Its files are for anybody who asks: it reads no document, opens no key and sends nothing."""
+    assert BY_NAME[CONSOLE].rights == frozenset()
+
+
+def test_all_that_follows_is_written_as_api_gateway_writes_it() -> None:
+    """A greedy path variable ("Create routes for HTTP APIs in API Gateway"); one segment stays as it is."""
+    assert on_api_gateway("/console/{*file}") == "/console/{file+}"
+    assert on_api_gateway("/authentication/cacertificates/{id}/pem") == "/authentication/cacertificates/{id}/pem"
+
+
 @pytest.mark.parametrize(
     "function", [one for one in FUNCTIONS if one.trigger is Trigger.HTTP], ids=lambda one: one.name
 )
 def test_every_function_has_an_entry_point_in_both_clouds(function: Any) -> None:
     """`functions/aws.verify_client` and FUNCTION_TARGET=verifyClient exist."""
-    assert callable(getattr(aws, function.lambda_handler.rpartition(".")[2]))
+    module, _, name = function.lambda_handler.rpartition(".")
+    assert callable(getattr(importlib.import_module(module.replace("/", ".")), name))
     assert gcp.target(function.name).__name__ == function.name
 
 
@@ -135,7 +150,7 @@ def test_serverless_routes_are_the_routes_tables(template: dict[str, Any]) -> No
     for route in of_type(template, "AWS::ApiGatewayV2::Route").values():
         integration = route["Target"]["Fn::Join"][1][1]["Ref"]
         led[route["RouteKey"]] = integration.removeprefix("HttpApiIntegration")
-    expected = {f"{method} {path}": name[0].upper() + name[1:] for name, method, path in http_routes()}
+    expected = {f"{method} {on_api_gateway(path)}": name[0].upper() + name[1:] for name, method, path in http_routes()}
     assert led == {**expected, "$default": "Health"}
 
 

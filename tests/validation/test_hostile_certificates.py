@@ -264,11 +264,27 @@ def test_ten_cas_that_sign_each_other(ask: Ask) -> None:
     assert ask.refused(device.der, b"".join(one.der for one in [*loop[1:], forged])) == "signature_invalid"
 
 
-def many_ways(kind: str, *, shape: Sequence[int], end: Issued) -> tuple[Issued, list[Issued]]:
-    """A device that has expired, and CAs so that many paths lead up from it, every signature on them good."""
+_LIST = x509.CRLDistributionPoints(
+    [x509.DistributionPoint([x509.UniformResourceIdentifier("http://c.example/l")], None, None, None)]
+)
+
+
+def many_ways(shape: Sequence[int], end: Issued, *, plain: bool) -> tuple[Issued, list[Issued]]:
+    """A device that has expired, and CAs so that many paths lead up from it, every signature on them good.
+
+    *plain*: with nothing in them for which OpenSSL is asked about every path."""
     above, sent = end, []
     for level, width in enumerate(shape):
-        here = [certs.ca(f"L{level}", above, private=end.key, serial=100 * level + n + 1) for n in range(width)]
+        here = [
+            certs.ca(
+                f"L{level}",
+                above,
+                private=end.key,
+                serial=100 * level + n + 1,
+                more=[] if plain else [(_LIST, False)],
+            )
+            for n in range(width)
+        ]
         sent += here
         above = here[0]
     return certs.leaf(DEVICE, above, not_after=NOON - DAY), sent
@@ -276,13 +292,14 @@ def many_ways(kind: str, *, shape: Sequence[int], end: Issued) -> tuple[Issued, 
 
 @pytest.mark.parametrize("kind", ["P-256", "P-384", "Ed448"])
 @pytest.mark.parametrize("shape", [(3, 3, 3), (2, 2, 2, 2), (9,), (1,) * 8])
-def test_ten_cas_of_one_name_and_every_way_to_them(ask: Ask, kind: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("plain", [True, False])
+def test_ten_cas_of_one_name_and_every_way_to_them(ask: Ask, kind: str, shape: tuple[int, ...], plain: bool) -> None:
     """The worst that an org can do to itself: hundreds of paths, each good but for the date of the device, and keys
     that take long to verify with. What was looked at speaks."""
     private = K(kind, 1)
     tops = [certs.ca("Ten", private=private, serial=n + 1) for n in range(10)]
     ask.trusts(*tops)
-    device, sent = many_ways(kind, shape=shape, end=tops[0])
+    device, sent = many_ways(shape, tops[0], plain=plain)
     assert ask.refused(device.der, b"".join(one.der for one in sent)) == "certificate_expired"
 
 
@@ -583,6 +600,14 @@ def test_an_extension_with_the_wrong_content(ask: Ask, oid: str, value: bytes, c
     ask.ca(
         made(subject=own, issuer=own, key=key_info(ROOT.key), extensions=[broken, *([CA_TRUE] * (oid != "2.5.29.19"))])
     )
+
+
+def test_a_key_identifier_that_is_critical(ask: Ask) -> None:
+    """RFC 5280, 4.2.1.1 and 4.2.1.2: it must not be. OpenSSL does not know it then, so nobody here takes it."""
+    ask.trusts(ROOT)
+    own, above = extension("2.5.29.14", octets(b"x"), critical=True), seq(der(0x80, b"x"))
+    assert ask.refused(made(extensions=[own])) == "chain_invalid"
+    assert ask.refused(made(extensions=[extension("2.5.29.35", above, critical=True)])) == "chain_invalid"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ locals {
   consumer   = one(local.by_trigger["queue"])
 
   routes = merge([
-    for name, one in local.functions : { for route in one.routes : "${route.method} ${route.path}" => name }
+    for name, one in local.functions : { for route in one.routes : "${route.method} ${replace(route.path, "/\\{\\*(\\w+)\\}/", "{$1+}")}" => name }
   ]...)
 
   settings = merge({

@@ -61,12 +61,12 @@ resource "google_compute_url_map" "api" {
     dynamic "route_rules" {
       for_each = local.routes
       content {
-        # Paths without a parameter come first: …/active is no certificate's id.
-        priority = route_rules.key + 1 + (strcontains(route_rules.value.path, "{") ? 1000 : 0)
+        # Paths without a parameter come first: …/active is no certificate's id. {*rest}, all that follows, comes last.
+        priority = route_rules.key + 1 + (strcontains(route_rules.value.path, "{") ? 1000 : 0) + (strcontains(route_rules.value.path, "{*") ? 1000 : 0)
         service  = google_compute_backend_service.function[route_rules.value.function].id
         match_rules {
           full_path_match     = strcontains(route_rules.value.path, "{") ? null : route_rules.value.path
-          path_template_match = strcontains(route_rules.value.path, "{") ? replace(route_rules.value.path, "/\\{(\\w+)\\}/", "{$1=*}") : null
+          path_template_match = strcontains(route_rules.value.path, "{") ? replace(replace(route_rules.value.path, "/\\{\\*(\\w+)\\}/", "{$1=**}"), "/\\{(\\w+)\\}/", "{$1=*}") : null
           header_matches {
             header_name = ":method"
             exact_match = route_rules.value.method

@@ -1,0 +1,108 @@
+"""What ends when, drawn so that it can be read; and what others than people did: edges, uploads, the daily report."""
+
+import json
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+from playwright.sync_api import FloatRect, Locator, Page, expect
+
+from functions.expiry_report import expiry_report
+from functions.watch_uploads import FOLDER, UploadWatcher
+from tests.console.live import Live, root, server_cert
+
+At = Callable[[str], Page]
+
+HOSTS = "//edge/v1/hosts"
+
+
+def boxes(found: Locator) -> list[FloatRect]:
+    return [box for one in found.all() if (box := one.bounding_box())]
+
+
+def overlap(one: FloatRect, other: FloatRect) -> bool:
+    """By more than the hair that rounding leaves."""
+    return all(
+        min(one[at] + one[size], other[at] + other[size]) - max(one[at], other[at]) > 1  # type: ignore[literal-required]
+        for at, size in (("x", "width"), ("y", "height"))
+    )
+
+
+def served_by_an_edge(live: Live) -> None:
+    """A TLS edge asks what stands, and says that it serves it."""
+    edge = live.service.platform("edge")
+    hosts = edge.get(HOSTS).ok()["hosts"]
+    served = [{"serverName": one["serverName"], "version": one["version"]} for one in hosts]
+    body = json.dumps({"edge": "edge-1", "hosts": served}).encode()
+    assert edge.send("POST", "//edge/v1/served", body=body).ok()["taken"] == len(served)
+
+
+def test_no_name_on_the_line_lies_over_another_mark(at: At, live: Live) -> None:
+    """Neighbouring days stand in rows below each other; without room names give way, and the list has them."""
+    days = [2, 2, 2, 3, 4, 5, 6, 8, 10, 11, 13, 20, 40, 41, 42, 80, 88, 89]
+    for number, day in enumerate(days):
+        live.add_ca(root(f"Factory {number} of a name that is rather long", days=day + 0.5))
+    live.add_server(server_cert(live.host, days=15))
+    page = at("")
+    line = page.get_by_role("group", name="What ends within 90 days")
+    marks = line.get_by_role("link")
+    expect(page.locator(".ends li")).to_have_count(len(days) + 1)
+    expect(marks).to_have_count(len(days) + 1)
+    assert line.locator(".mark-text").count() >= 6
+    drawn = boxes(line.locator("circle, .mark-text"))
+    crossing = [(one, other) for one, other in combinations(drawn, 2) if overlap(one, other)]
+    assert crossing == []
+    assert all(box["x"] > 0 and box["x"] + box["width"] < 1280 for box in drawn)
+
+
+def test_since_when_an_edge_serves_a_certificate_is_shown(at: At, live: Live) -> None:
+    """Active is what was decided; served is what devices see."""
+    stored = live.add_server(server_cert(live.host))
+    live.operator.put("/authentication/servercertificates/active", {"id": stored["id"]}).ok()
+    page = at("servers")
+    chosen = page.locator("#shown-at")
+    expect(chosen).to_contain_text("Active since")
+    expect(chosen).to_contain_text("No TLS edge has said yet that it serves it.")
+    served_by_an_edge(live)
+    page.reload()
+    expect(chosen).to_contain_text("Served since just now")
+    page.goto(f"{live.console}#/servers/{stored['id']}")
+    expect(page.locator("tr.details dt", has_text="Served since")).to_be_visible()
+
+
+def test_activity_of_edges_uploads_and_the_daily_report(at: At, live: Live, tmp_path: Path) -> None:
+    """Each in words, with what it is about."""
+    stored = live.add_server(server_cert(live.host, days=20))
+    live.operator.put("/authentication/servercertificates/active", {"id": stored["id"]}).ok()
+    edge = live.service.platform("edge")
+    edge.get(f"{HOSTS}/{live.host}").ok()
+    served_by_an_edge(live)
+    page = at("activity")
+    page.get_by_role("link", name="Edges").click()
+    handed = page.locator("tbody tr", has_text="Certificate and key handed to a TLS edge")
+    expect(handed).to_contain_text(edge.key)
+    expect(handed.get_by_role("link", name=live.host)).to_be_visible()
+    expect(page.locator("tbody tr", has_text="TLS edge serves a certificate")).to_contain_text("edge-1")
+
+    uploads = live.service.app.settings.data / FOLDER / "mtxpd0" / "ca"
+    uploads.mkdir(parents=True)
+    (uploads / "good.pem").write_text(root("By upload").pem)
+    (uploads / "bad.pem").write_text("nothing")
+    watcher = UploadWatcher(live.service.app)
+    watcher.start()
+    page.get_by_role("link", name="Uploads").click()
+    row = page.locator("tbody tr", has_text="File put into the upload bucket")
+    while row.count() < 2:
+        page.get_by_role("link", name="All").click()
+        page.get_by_role("link", name="Uploads").click()
+        page.locator(".content:not([aria-busy])").wait_for()
+    watcher.close()
+    expect(page.locator("tbody tr", has_text="good.pem")).to_contain_text("Done")
+    expect(page.locator("tbody tr", has_text="bad.pem")).to_contain_text("Refused (not_a_certificate)")
+    expect(page.locator("tbody tr", has_text="bad.pem")).to_contain_text("No certificate found")
+
+    expiry_report(live.service.app)
+    page.get_by_role("link", name="Changes").click()
+    report = page.locator("tbody tr", has_text="Daily report of what ends")
+    expect(report).to_contain_text("Ends within 30 days")
+    expect(report.get_by_role("link", name=live.host)).to_be_visible()

@@ -1,0 +1,383 @@
+"""A store that goes away in the middle of a change, at each call in turn: nothing stands by half, and the same call
+again ends as if nothing had been."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from shared.errors import StoreUnavailable
+from shared.ports import Key, WriteConflict
+from shared.records import CAIndex
+from shared.repository import ca_index_place, org_place, server_place
+from shared.usecases.host_feed import sweep_hosts
+from shared.usecases.sweep import sweep_org
+from tests import certs
+from tests.faults.check import Findings, check
+from tests.faults.load import History
+from tests.harness import Answer, Client, Service
+
+pytestmark = pytest.mark.stores("sqlite")  # what the adapters make of a network is tests/adapters/test_cloud_faults.py
+
+CAS = "/authentication/cacertificates"
+SERVERS = "/authentication/servercertificates"
+DENIALS = "/authorization/denylist"
+ROOT = certs.ca("Root")
+
+
+@dataclass(frozen=True)
+class Org:
+    """One organization, with what an operation works on in it."""
+
+    service: Service
+    id: str
+    operator: Client
+    thing: str = ""
+
+    @property
+    def host(self) -> str:
+        return self.service.host(self.id)
+
+    def look(self, *told: tuple[str, str]) -> Findings:
+        """What is not whole; *told*: what the activity list must tell."""
+        tools = self.service.app.tools
+        return check(tools.repository, self.service.app.sealer, self.id, History(entries=[*told]))
+
+    def sweep(self) -> None:
+        tools = self.service.app.tools
+        sweep_org(tools, self.id, at=tools.clock() + timedelta(hours=3))
+        sweep_hosts(tools)
+
+    def has_ca(self) -> bool:
+        org = self.service.app.tools.repository.get(org_place(self.id))
+        assert org is not None
+        return org.has_ca
+
+    def reserved(self) -> list[str]:
+        """The CAs that the index names."""
+        return list((self.service.app.tools.repository.get(ca_index_place(self.id)) or CAIndex()).cas)
+
+    def ids(self, what: str) -> list[str]:
+        return [one["id"] for one in self.operator.get(what).ok()["results"] if one["id"] != "default"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A change, what is there before it, and what must be there after it was made once, or cut short and repeated.
+
+    Args:
+        prepare: gives the id of what the change is about.
+        gone: the change takes it away, so its repetition may find nothing (404).
+    """
+
+    prepare: Callable[[Org], str]
+    change: Callable[[Org], Answer]
+    after: Callable[[Org], bool]
+    tells: str
+    gone: bool = False
+
+
+def _upload_ca(org: Org) -> Answer:
+    return org.operator.post(CAS, {"certificate": ROOT.pem})
+
+
+@cache
+def _server(host: str) -> certs.Issued:
+    return certs.server(host)
+
+
+def _upload_server(org: Org) -> Answer:
+    issued = _server(org.host)
+    return org.operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem})
+
+
+def _request(org: Org) -> Answer:
+    return org.operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"})
+
+
+def _id(answer: Answer) -> str:
+    found: str = answer.ok(201)["id"]
+    return found
+
+
+def _deny_root(org: Org) -> Answer:
+    return org.operator.post(DENIALS, {"kind": "fingerprint", "value": ROOT.fingerprint})
+
+
+def _denied(org: Org) -> bool:
+    found = org.operator.get(f"{CAS}/{org.thing}").ok()
+    return found["deniedAt"] is not None
+
+
+def _ca_then_denial(org: Org) -> str:
+    _upload_ca(org).ok(201)
+    return _id(_deny_root(org))
+
+
+OPERATIONS = {
+    "uploadCA": Operation(lambda org: "", _upload_ca, lambda org: len(org.ids(CAS)) == 1 and org.has_ca(), "uploadCA"),
+    "deleteCA": Operation(
+        lambda org: _id(_upload_ca(org)),
+        lambda org: org.operator.delete(f"{CAS}/{org.thing}"),
+        lambda org: org.ids(CAS) == [] and org.reserved() == [] and not org.has_ca(),
+        "deleteCA",
+        gone=True,
+    ),
+    "uploadServerCert": Operation(
+        lambda org: "", _upload_server, lambda org: len(org.ids(SERVERS)) == 1, "uploadServerCert"
+    ),
+    "generateCSR": Operation(lambda org: "", _request, lambda org: len(org.ids(SERVERS)) >= 1, "generateCSR"),
+    "activateServerCert": Operation(
+        lambda org: _id(_upload_server(org)),
+        lambda org: org.operator.put(f"{SERVERS}/active", {"id": org.thing}),
+        lambda org: org.operator.get(f"{SERVERS}/active").ok()["active"] == org.thing,
+        "activateServerCert",
+    ),
+    "deleteServerCert": Operation(
+        lambda org: _id(_upload_server(org)),
+        lambda org: org.operator.delete(f"{SERVERS}/{org.thing}"),
+        lambda org: org.ids(SERVERS) == [] and org.service.store.list(f"server/{org.id}") == [],
+        "deleteServerCert",
+        gone=True,
+    ),
+    "deny": Operation(lambda org: _id(_upload_ca(org)), _deny_root, _denied, "deny"),
+    "lift": Operation(
+        _ca_then_denial,
+        lambda org: org.operator.delete(f"{DENIALS}/{org.thing}"),
+        lambda org: not _denied(replace(org, thing=org.ids(CAS)[0])) and org.ids(DENIALS) == [],
+        "lift",
+        gone=True,
+    ),
+}
+
+
+@dataclass
+class Cut:
+    """Makes the *number*-th call to the store, and all after it, fail.
+
+    Args:
+        lost: that call is made, and reported as failed; else it is not made.
+    """
+
+    number: int
+    lost: bool
+    calls: int = 0
+
+    def __call__(self, name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        self.calls += 1
+        if self.calls < self.number:
+            return call()
+        if self.calls == self.number and self.lost:
+            call()
+        raise StoreUnavailable
+
+
+def _org(service: Service, operation: Operation, number: int) -> Org:
+    org_id = service.other_org(f"o{number:05}")
+    org = Org(service, org_id, service.client("operator", org_id))
+    return replace(org, thing=operation.prepare(org))
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_change_that_is_cut_short_anywhere_is_finished_by_the_same_call(
+    service: Service, name: str, lost: bool
+) -> None:
+    operation, whole = OPERATIONS[name], service.store.between
+    for number in range(1, 100):
+        org = _org(service, operation, number)
+        cut = Cut(number, lost)
+        service.store.between = cut
+        first = operation.change(org)
+        service.store.between = whole
+        at = f"call {number}: {first.text}"
+        assert org.look().halves == [], at
+        if cut.calls >= number:  # else it was through before
+            assert first.status == 503 or first.status < 300, at
+        if first.status == 503:
+            again = operation.change(org)
+            assert again.status < 300 or (operation.gone and again.status == 404), f"{at}; again: {again.text}"
+        assert operation.after(org), at
+        found = (
+            org.look((operation.tells, org.thing))
+            if org.thing and name.startswith(("delete", "activate"))
+            else org.look()
+        )
+        assert found.halves == [], at
+        assert found.lost == [], at
+        org.sweep()
+        assert org.look().leftovers == [], at
+        assert operation.after(org), f"after a sweep; {at}"
+        if cut.calls < number:
+            return
+    raise AssertionError("so many calls to the store are too many")
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_a_change_that_is_cut_short_leaves_is_swept(service: Service, name: str, lost: bool) -> None:
+    """Where nobody repeats it. What the change was about is there whole, or not at all."""
+    operation, whole = OPERATIONS[name], service.store.between
+    for number in range(1, 100):
+        org = _org(service, operation, number)
+        cut = Cut(number, lost)
+        service.store.between = cut
+        operation.change(org)
+        service.store.between = whole
+        org.sweep()
+        found = org.look()
+        assert (found.halves, found.leftovers) == ([], []), f"call {number}"
+        assert org.has_ca() == bool(org.ids(CAS)), f"call {number}"
+        denied = {one["value"] for one in org.operator.get(DENIALS).ok()["results"]}
+        for ca in org.operator.get(CAS).ok()["results"]:
+            assert (ca["deniedAt"] is not None) == (ca["fingerprintSha256"] in denied), f"call {number}"
+        if cut.calls < number:
+            return
+    raise AssertionError("so many calls to the store are too many")
+
+
+@dataclass
+class Overwritten:
+    """The *number*-th write is made and its answer lost, and before the adapter asks again somebody else has written
+    there: which it must call a conflict (docs/decisions/0032)."""
+
+    service: Service
+    number: int
+    calls: int = 0
+
+    def __call__(self, name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        done = call()
+        if key is None:
+            return done
+        self.calls += 1
+        if self.calls == self.number:
+            self._touch(key)
+            raise WriteConflict(key)
+        return done
+
+    def _touch(self, key: Key) -> None:
+        before, self.service.store.between = self.service.store.between, lambda name, key, call: call()
+        found = self.service.store.get_many([key]).get(key)
+        if found is not None:
+            self.service.store.put(key, found.body, expected=found.version)
+        self.service.store.between = before
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_change_that_was_made_and_looks_like_a_conflict_is_made_once(service: Service, name: str) -> None:
+    operation, whole = OPERATIONS[name], service.store.between
+    for number in range(1, 100):
+        org = _org(service, operation, number)
+        overwritten = Overwritten(service, number)
+        service.store.between = overwritten
+        answer = operation.change(org)
+        service.store.between = whole
+        assert answer.status < 300, f"write {number}: {answer.text}"
+        assert operation.after(org), f"write {number}"
+        assert org.look().halves == [], f"write {number}"
+        if name == "generateCSR":
+            assert len(org.ids(SERVERS)) == 1
+        if overwritten.calls < number:
+            return
+    raise AssertionError("so many writes are too many")
+
+
+def test_the_fiftieth_request_that_looks_like_a_conflict_keeps_its_key(service: Service, operator: Client) -> None:
+    """Written, and then refused for want of room: the room is its own. Were its body removed, the index would name
+    what is not there."""
+    for _ in range(49):
+        operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
+    whole = service.store.between
+    service.store.between = Overwritten(service, number=2)  # the body, then the org with the index
+    made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)["id"]
+    service.store.between = whole
+    assert len(operator.get(SERVERS).ok()["results"]) == 51
+    assert service.app.tools.repository.get(server_place(service.org_id, made)) is not None
+    assert operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).status == 409
+
+
+def test_a_denied_ca_never_vouches_even_if_its_upload_is_cut_short(service: Service, operator: Client) -> None:
+    """It bears its mark from its first moment: a device need not send the CA that is on the list."""
+    broker = service.client("broker")
+    operator.post(DENIALS, {"kind": "fingerprint", "value": ROOT.fingerprint}).ok(201)
+    device = certs.leaf("d:thermo:42", ROOT)
+    question = {
+        "serverName": service.host(),
+        "clientId": f"d:{service.org_id}:thermo:42",
+        "certificate": device.pem,
+    }
+    whole = service.store.between
+    for number in range(1, 100):
+        cut = Cut(number, lost=True)
+        service.store.between = cut
+        operator.post(CAS, {"certificate": ROOT.pem})
+        service.store.between = whole
+        verdict = broker.post("/verifyClient", question).ok()
+        assert verdict["decision"] == "deny", f"call {number}"
+        if cut.calls < number:
+            assert verdict["code"] == "certificate_revoked"
+            return
+
+
+def _without_activity(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+    if key is not None and key.partition.startswith("activity/"):
+        raise StoreUnavailable
+    return call()
+
+
+def test_nothing_is_removed_with_what_only_it_tells(service: Service) -> None:
+    """Where the activity list does not take an entry, the document that holds it stays until it does."""
+    operation, whole = OPERATIONS["deleteCA"], service.store.between
+    org = _org(service, operation, 1)
+    request = org.operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
+    signed = certs.certificate(
+        certs.name(org.host),
+        signer=ROOT,
+        private=_PublicOnly(request["csr"]),  # type: ignore[arg-type]
+        extensions=[(x509.SubjectAlternativeName([x509.DNSName(org.host)]), False)],
+    )
+    service.store.between = _without_activity
+    answers = [
+        org.operator.put(f"{SERVERS}/{request['id']}/certificate", {"certificate": signed.pem}),
+        org.operator.delete(f"{SERVERS}/{request['id']}"),
+        operation.change(org),
+    ]
+    service.store.between = whole
+    assert [one.status for one in answers] == [200, 503, 503]
+    assert org.operator.delete(f"{SERVERS}/{request['id']}").status == 204
+    assert operation.change(org).status == 204
+    org.sweep()
+    found = org.look(("deleteCA", org.thing), ("fulfillCSR", request["id"]), ("deleteServerCert", request["id"]))
+    assert (found.lost, found.halves, found.leftovers) == ([], [], [])
+
+
+@dataclass(frozen=True)
+class _PublicOnly:
+    """Stands where a private key stands: a request's public key is all that there is of it here."""
+
+    csr: str
+
+    def public_key(self) -> Any:
+        return x509.load_pem_x509_csr(self.csr.encode()).public_key()
+
+
+def test_a_ca_that_is_swept_from_the_index_while_it_is_uploaded_comes_back(service: Service) -> None:
+    """Its place is reserved before it is there, so a sweep in between gives the place back."""
+    operation, whole = OPERATIONS["uploadCA"], service.store.between
+    org = _org(service, operation, 1)
+
+    def sweep_before_the_ca(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if key is not None and key.partition == f"ca/{org.id}":
+            service.store.between = whole
+            org.sweep()
+            assert org.reserved() == []
+        return call()
+
+    service.store.between = sweep_before_the_ca
+    operation.change(org).ok(201)
+    assert org.reserved() == org.ids(CAS)
+    assert org.look().halves == []
