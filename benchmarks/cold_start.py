@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -122,8 +122,16 @@ os._exit(0)
 """
 
 
-def seconds(code: str, env: Mapping[str, str]) -> float:
-    """From the process's start to its answer. Raises: RuntimeError with what it said, where it gives none."""
+@dataclass(frozen=True)
+class Took:
+    """Seconds from a process's start to its answer, and of CPU. The second tells more where a machine is busy."""
+
+    clock: float
+    cpu: float
+
+
+def took(code: str, env: Mapping[str, str]) -> Took:
+    """Raises: RuntimeError with what the process said, where it gives no answer."""
     # -S: what .pth files of a developer's packages load at each start is no function's.
     command = [sys.executable, "-S", "-c", code + _DONE]
     start = time.perf_counter()
@@ -131,10 +139,12 @@ def seconds(code: str, env: Mapping[str, str]) -> float:
         assert process.stdout is not None
         assert process.stderr is not None
         told = process.stdout.read(1)
-        took = time.perf_counter() - start
+        clock = time.perf_counter() - start
         if told != b".":
             raise RuntimeError(process.stderr.read().decode()[-3000:])
-    return took
+        _, _, used = os.wait4(process.pid, 0)
+        process.returncode = 0
+    return Took(clock, used.ru_utime + used.ru_stime)
 
 
 # -------------------------------------------------------------------------------------------------------------- stores
@@ -279,45 +289,55 @@ def rows(quick: bool) -> list[Row]:
     found: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-cold-") as name:
         for store in stores(Path(name), missing):
-            others: dict[str, tuple[Spread, Figure]] = {}
+            others: dict[str, Pairs] = {}
             for call in calls():
                 main = call.function in MAIN
-                pairs = (1 if quick else 7) if main else (0 if quick or store.name == "Firestore" else 2)
-                if not pairs:
+                count = (1 if quick else 7) if main else (0 if quick or store.name == "Firestore" else 2)
+                if not count:
                     continue
-                first, bare = _pairs(store, call, pairs)
-                ratio = Spread.of([one / other for one, other in zip(first, bare, strict=True)])
+                pairs = _pairs(store, call, count)
                 if main:
-                    figures = {
-                        call.function: Figure.of(first, "ms", scale=1e3),
-                        "bare": Figure.of(bare, "ms", scale=1e3),
-                    }
-                    found.append(
-                        Row(
-                            f"cold start, {call.function} on {store.name}",
-                            "bare process",
-                            ratio,
-                            AT_MOST,
-                            figures=figures,
-                        )
-                    )
+                    name_ = f"cold start, {call.function} on {store.name}"
+                    found.append(Row(name_, "bare process", pairs.ratio, AT_MOST, figures=pairs.figures))
                 else:
-                    others[call.function] = ratio, Figure.of(first, "ms", scale=1e3)
+                    others[call.function] = pairs
             if others:
-                worst = max(others, key=lambda one: others[one][0].median)
-                figures = {one: Figure(ratio.median, "") for one, (ratio, _) in others.items()}
+                worst = max(others, key=lambda one: others[one].ratio.median)
+                figures = {one: Figure(pairs.ratio.median, "") for one, pairs in others.items()}
                 name_ = f"cold start on {store.name}, the worst of the other functions ({worst})"
-                found.append(Row(name_, "bare process", others[worst][0], AT_MOST, figures=figures))
+                found.append(Row(name_, "bare process", others[worst].ratio, AT_MOST, figures=figures))
     found += [Row("cold start", note=one) for one in missing]
     return found
 
 
-def _pairs(store: Store, call: Call, count: int) -> tuple[list[float], list[float]]:
+@dataclass(frozen=True)
+class Pairs:
+    """A function's first answers, and the bare process beside each."""
+
+    first: Sequence[Took]
+    bare: Sequence[Took]
+
+    @property
+    def ratio(self) -> Spread:
+        return Spread.of([one.clock / other.clock for one, other in zip(self.first, self.bare, strict=True)])
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        cpu = min(one.cpu for one in self.first), min(one.cpu for one in self.bare)
+        return {
+            "function": Figure.of([one.clock for one in self.first], "ms", scale=1e3),
+            "bare": Figure.of([one.clock for one in self.bare], "ms", scale=1e3),
+            "least CPU": Figure(cpu[0] * 1e3, "ms"),
+            "bare's": Figure(cpu[1] * 1e3, "ms"),
+        }
+
+
+def _pairs(store: Store, call: Call, count: int) -> Pairs:
     first, bare = store.first(call), store.bare
-    seconds(first, store.env), seconds(bare, store.env)  # byte code is written, files are in memory
-    ours: list[float] = []
-    theirs: list[float] = []
+    took(first, store.env), took(bare, store.env)  # byte code is written, files are in memory
+    ours: list[Took] = []
+    theirs: list[Took] = []
     for turn in range(count):
         for subject in ((ours, first), (theirs, bare))[:: 1 if turn % 2 else -1]:
-            subject[0].append(seconds(subject[1], store.env))
-    return ours, theirs
+            subject[0].append(took(subject[1], store.env))
+    return Pairs(ours, theirs)
