@@ -6,7 +6,7 @@ CODE := functions shared edge demo benchmarks infra tests main.py
 PINNED := requirements requirements-aws requirements-google requirements-edge requirements-dev tests/infra/google/requirements
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
 
-.PHONY: run demo test test-clouds bench fuzz faults soak check format pins packages infra clean
+.PHONY: run demo test test-slow bench fuzz faults soak check format pins packages infra clean
 
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
@@ -17,8 +17,8 @@ demo: $(VENV)/.dev  ## two organizations, a TLS edge and a broker on this machin
 test: $(VENV)/.dev tests/node_modules/.done  ## every test, with branch coverage; emulators, browser and brokers where they are found
 	$(BIN)/python -m pytest
 
-test-clouds: $(VENV)/.dev  ## the service's own tests again, on Firestore and DynamoDB
-	$(BIN)/python -m pytest -m clouds --no-cov
+test-slow: $(VENV)/.dev tests/node_modules/.done  ## what make test leaves out: the service on Firestore and DynamoDB, Terraform applied, RabbitMQ, faults, fuzzing
+	$(BIN)/python -m pytest -m "clouds or slow" --no-cov
 
 check: $(VENV)/.dev  ## static checks only
 	$(BIN)/ruff format --check $(CODE)

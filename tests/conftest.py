@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "stores(*names): the stores a test runs on, where not on sqlite, firestore and dynamodb"
     )
-    config.addinivalue_line("markers", "clouds: the service's own tests, again on a cloud's store (make test-clouds)")
+    config.addinivalue_line("markers", "clouds: the service's own tests, again on a cloud's store (make test-slow)")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

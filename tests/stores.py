@@ -65,5 +65,5 @@ def create_table(name: str) -> None:
             {"AttributeName": "sk", "AttributeType": "S"},
         ],
     )
-    client.get_waiter("table_exists").wait(TableName=name)
+    client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 300})  # seconds
     client.close()

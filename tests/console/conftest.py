@@ -45,8 +45,10 @@ def needed(found: object, what: str) -> None:
     pytest.skip(what)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One for a module: as long as Playwright runs, an event loop stands in this thread, and no other test can have one
+    of its own."""
     needed(_CHROMIUM, "Chromium is missing: apt-get install chromium (tools/apt-packages.sh)")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
@@ -135,26 +135,25 @@ def kept(page: Page, folder: Path, name: str) -> None:
     page.screenshot(path=folder / f"{name}.png", full_page=page.get_by_role("dialog").count() == 0)
 
 
+# name -> (colour scheme, width)
+LOOKS: Final[dict[str, tuple[Literal["light", "dark"], int]]] = {
+    "light-wide": ("light", 1280),
+    "dark-wide": ("dark", 1280),
+    "light-phone": ("light", 390),
+    "dark-phone": ("dark", 390),
+}
+
+
 @pytest.mark.timeout(300)  # seconds; axe-core looks at every element of many screens
 @pytest.mark.parametrize("part", range(3))  # so that the workers share them
-@pytest.mark.parametrize(
-    ("look", "scheme", "width"),
-    [
-        ("light-wide", "light", 1280),
-        ("dark-wide", "dark", 1280),
-        ("light-phone", "light", 390),
-        ("dark-phone", "dark", 390),
-    ],
-)
 def test_axe_finds_nothing_and_every_screen_is_kept(
-    new_context: NewContext, live: Live, axe: Path, screenshots: Path, look: str, scheme: str, width: int, part: int
+    new_context: NewContext, live: Live, axe: Path, screenshots: Path, part: int
 ) -> None:
     """Every page and dialog, light and dark, wide and phone; none is wider than its window. The pictures stay in
     screenshots/ for people to look at."""
     populated(live)
     # axe-core looks at styles in ways the policy forbids pages; the policy itself is what the other tests run under.
-    size = {"width": width, "height": 900}
-    context = new_context(live.operator, viewport=size, color_scheme=scheme, bypass_csp=True)
+    context = new_context(live.operator, bypass_csp=True)
     context.add_init_script(path=axe)
     found: list[str] = []
     for name, (route, prepare) in list(SCREENS.items())[part::3]:
@@ -162,54 +161,55 @@ def test_axe_finds_nothing_and_every_screen_is_kept(
         page.goto(f"{live.console}#/{route}")
         page.locator("main table, main form, main .panel > *").first.wait_for()
         prepare(page)
-        found += [f"{name}: {one}" for one in findings(page)]
-        if page.evaluate(_TOO_WIDE):
-            found.append(f"{name}: wider than the window")
-        kept(page, screenshots, f"{name}-{look}")
+        for look in LOOKS:
+            found += [f"{name}-{look}: {one}" for one in seen(page, screenshots, name, look)]
         page.close()
     assert found == []
 
 
-@pytest.mark.parametrize(
-    ("look", "scheme", "width"),
-    [
-        ("light-wide", "light", 1280),
-        ("dark-wide", "dark", 1280),
-        ("light-phone", "light", 390),
-        ("dark-phone", "dark", 390),
-    ],
-)
+def seen(page: Page, folder: Path, name: str, look: str) -> list[str]:
+    """What is wrong with *page* in one of LOOKS; its picture is kept."""
+    scheme, width = LOOKS[look]
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    wrong = findings(page)
+    if page.evaluate(_TOO_WIDE):
+        wrong.append("wider than the window")
+    kept(page, folder, f"{name}-{look}")
+    return wrong
+
+
 def test_axe_finds_nothing_where_one_signs_in(
-    new_context: NewContext, live: Live, axe: Path, screenshots: Path, look: str, scheme: str, width: int
+    new_context: NewContext, live: Live, axe: Path, screenshots: Path
 ) -> None:
     """Alone, with nothing stored yet, and over a page."""
-    context = new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    context = new_context(bypass_csp=True)
     context.add_init_script(path=axe)
     page = context.new_page()
+
+    def look_at(name: str) -> None:
+        for look in LOOKS:
+            assert seen(page, screenshots, name, look) == []
+
     page.goto(live.console)
     page.get_by_label("API key").wait_for()
-    kept(page, screenshots, f"sign-in-{look}")
-    assert findings(page) == []
+    look_at("sign-in")
     page.get_by_label("API key").fill(live.operator.key)
     page.get_by_label("Token").fill(live.operator.token)
     page.keyboard.press("Enter")
     page.goto(f"{live.console}#/ca")
     page.get_by_text("I have none").click()
-    kept(page, screenshots, f"ca-empty-{look}")
-    assert findings(page) == []
+    look_at("ca-empty")
     page.goto(f"{live.console}#/")
     page.get_by_text("Nothing ends within 90 days.").wait_for()
-    kept(page, screenshots, f"overview-empty-{look}")
-    assert findings(page) == []
+    look_at("overview-empty")
     page.evaluate("""async () => {
         const session = await import('./session.js');
         session.keep({ kind: 'key', key: 'x', token: 'y' }, session.who());
     }""")
     page.goto(f"{live.console}#/activity")
     page.get_by_role("dialog", name="Sign in").wait_for()
-    kept(page, screenshots, f"session-ended-{look}")
-    assert findings(page) == []
-    assert not page.evaluate(_TOO_WIDE)
+    look_at("session-ended")
 
 
 def test_a_new_page_has_its_heading_in_focus_and_one_can_skip_to_it(at: At) -> None:

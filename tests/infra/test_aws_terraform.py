@@ -27,7 +27,7 @@ from infra.table import BY_NAME, FUNCTIONS, http_routes, on_api_gateway
 from tests import certs
 from tests.infra import lambdas, machine
 
-pytestmark = [pytest.mark.xdist_group("terraform"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 REGION = "us-east-1"
 ORG = "mtxpd0"

@@ -11,7 +11,7 @@ from infra.table import BY_NAME
 from tests.infra import hosted, lambdas, machine
 from tests.issuer import AUDIENCE, Issuer, running_issuer
 
-pytestmark = [pytest.mark.xdist_group("packages"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 CONSOLE = BY_NAME["console"]
 

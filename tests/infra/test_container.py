@@ -22,7 +22,7 @@ from tests import certs
 from tests.harness import basic
 from tests.infra import hosted, machine
 
-pytestmark = [pytest.mark.xdist_group("container"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 FILE = (machine.ROOT / "Dockerfile").read_text(encoding="utf-8")
 ORG = "mtxpd0"

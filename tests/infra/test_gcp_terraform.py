@@ -21,7 +21,7 @@ from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes
 from tests.infra import machine
 from tests.infra.google import schema
 
-pytestmark = [pytest.mark.xdist_group("google"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 HERE = Path(__file__).parent / "google"
 FILES = machine.ROOT / "infra/terraform/gcp"

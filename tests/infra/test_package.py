@@ -9,7 +9,7 @@ from infra import package
 from infra.table import BY_NAME
 from tests.infra import lambdas, machine
 
-pytestmark = [pytest.mark.xdist_group("packages"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 VERIFY = BY_NAME["verifyClient"]
 

@@ -17,7 +17,7 @@ from infra import generate
 from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes, on_api_gateway
 from tests.infra import machine
 
-pytestmark = [pytest.mark.xdist_group("tables"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 IN_PYTHON = {"object": Trigger.UPLOAD, "queue": Trigger.QUEUE, "schedule": Trigger.SCHEDULE}
 
