@@ -1,9 +1,11 @@
 """Starting programs, waiting until they are ready, and stopping just what was started."""
 
+import atexit
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -121,3 +123,11 @@ class Process:
         except subprocess.TimeoutExpired:
             self._popen.kill()
             return self._popen.wait(seconds)
+
+
+def socket_folder() -> Path:
+    """A private folder for a Unix socket, removed when this process ends. A socket's path has room for about a hundred
+    bytes, and a test's own folder may be deeper than that."""
+    made = Path(tempfile.mkdtemp(prefix="trust-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.device import shown_certificate
-from demo.processes import Failed, Process, free_port, program, until
+from demo.processes import Failed, Process, free_port, program, socket_folder, until
 from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
@@ -245,6 +245,7 @@ class HAProxyEdge:
     trusting: int
     asking: int
     port: int = field(default_factory=free_port)
+    sockets: Path = field(default_factory=socket_folder)
     haproxy: Process | None = None
     agent: Process | None = None
 
@@ -254,7 +255,7 @@ class HAProxyEdge:
 
     @property
     def socket(self) -> Path:
-        return self.folder / "haproxy.sock"
+        return self.sockets / "haproxy.sock"
 
     @property
     def env(self) -> dict[str, str]:

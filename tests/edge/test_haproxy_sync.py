@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from demo.device import shown_certificate
-from demo.processes import Missing, Process, free_port, program, until
+from demo.processes import Missing, Process, free_port, program, socket_folder, until
 from demo.stack import EDGE
 from edge import state as state_module
 from edge.api import Api, Unavailable, WrongConfiguration, read_key
@@ -45,7 +45,7 @@ class Edge:
 
     def __init__(self, folder: Path, feed: FeedStub) -> None:
         self.folder, self.feed, self.port = folder, feed, free_port()
-        self.socket = folder / "haproxy.sock"
+        self.socket = socket_folder() / "haproxy.sock"
         self.haproxy: Process | None = None
         self.open()
 
