@@ -153,7 +153,7 @@ def _by_certificate(data: bytes, kind: DenialKind | None, value: str | None) -> 
             found=f"{len(more) + 1} certificates are in the file",
             hint="Send the one that is meant, alone.",
         )
-    return fingerprint_id(cert), DenialKind.FINGERPRINT, fingerprint(cert), None
+    return fingerprint_id(fingerprint(cert)), DenialKind.FINGERPRINT, fingerprint(cert), None
 
 
 def _by_fingerprint(value: str) -> _Wanted:
@@ -162,7 +162,7 @@ def _by_fingerprint(value: str) -> _Wanted:
         raise InvalidDenial(
             field="value", found="This is not a SHA-256 fingerprint", hint="It has 64 hex digits; colons do not matter."
         )
-    return f"f-{plain}", DenialKind.FINGERPRINT, plain, None
+    return fingerprint_id(plain), DenialKind.FINGERPRINT, plain, None
 
 
 def _by_identity(value: str) -> _Wanted:
@@ -251,7 +251,10 @@ def refresh_every_mark(tools: Tools, org_id: str) -> None:
 
 def denied_since(tools: Tools, org_id: str, cert: x509.Certificate) -> datetime | None:
     """When the first entry that means *cert* was made; None where none does."""
-    places: list[Place[Denials]] = [denials_place(org_id, fingerprint_id(cert)), denials_place(org_id, serial_id(cert))]
+    places: list[Place[Denials]] = [
+        denials_place(org_id, fingerprint_id(fingerprint(cert))),
+        denials_place(org_id, serial_id(cert)),
+    ]
     found = tools.repository.find(places)
     entries = [one for place in places for one in (found.get(place) or Denials()).entries.values()]
     issuers = list(_issuer_keys(tools, org_id, cert)) if any(one.issuer_key_hash for one in entries) else []

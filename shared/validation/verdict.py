@@ -239,7 +239,7 @@ def questions(presented: Presented) -> Questions:
     names, denials = set(), set()
     for one in presented.certificates:
         names.add(one.issuer_digest[:16])
-        denials.add(f"f-{one.fingerprint}")
+        denials.add(fingerprint_id(one.fingerprint))
         denials.add(issuer_serial_id(one.issuer_digest, one.cert.serial_number))
     if (device := presented.device) is not None:
         denials.add(identity_id(device))
@@ -267,9 +267,9 @@ def public_key_hash(key: object) -> str:
     return digest.finalize().hex()
 
 
-def fingerprint_id(cert: x509.Certificate) -> str:
-    """The deny list's look-up id of this very certificate."""
-    return f"f-{fingerprint(cert)}"
+def fingerprint_id(sha256: str) -> str:
+    """The deny list's look-up id of the very certificate whose SHA-256, in hex, is *sha256*."""
+    return f"f-{sha256}"
 
 
 def serial_id(cert: x509.Certificate) -> str:
@@ -521,7 +521,7 @@ class _Judgement:
     def _not_denied(self, path: trust.Path) -> None:
         """Step 9: no certificate on the path, the CA included. A serial counts for the CA that issued it only."""
         for number, one in enumerate(path if self._facts.denied else ()):
-            self._check_denied(f"f-{one.fingerprint}", one.cert)
+            self._check_denied(fingerprint_id(one.fingerprint), one.cert)
             issuer = path[number + 1] if number + 1 < len(path) else None
             for entry in self._facts.denied.get(issuer_serial_id(one.issuer_digest, one.cert.serial_number), ()):
                 if issuer is not None and entry.issuer_key_hash == key_hash(issuer.cert):

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -20,19 +19,6 @@ from tests.harness import Client, Service, basic
 
 DEVICE = certs.leaf("d:thermo:42", certs.ca("Root"))
 PROMISED = 2.0  # seconds
-
-
-@pytest.fixture
-def hanging(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    go, reads = threading.Event(), service.store.get_many
-
-    def get_many(keys: Any) -> Any:
-        go.wait(60)
-        return reads(keys)
-
-    monkeypatch.setattr(service.store, "get_many", get_many)
-    yield go
-    go.set()
 
 
 @pytest.mark.in_time

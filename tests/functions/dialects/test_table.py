@@ -5,7 +5,7 @@ Where a dialect has no word for `continue` it is a refusal: the password stage s
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -270,20 +270,6 @@ def test_exception(
     assert row.denied(answer), answer.text
     assert secret not in caplog.text + answer.text
     assert "RuntimeError" in caplog.text
-
-
-@pytest.fixture
-def hanging(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """A store whose reads do not return until the event is set."""
-    go, reads = threading.Event(), service.store.get_many
-
-    def get_many(keys: Any) -> Any:
-        go.wait(60)
-        return reads(keys)
-
-    monkeypatch.setattr(service.store, "get_many", get_many)
-    yield go
-    go.set()
 
 
 def test_timeout(
