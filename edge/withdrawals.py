@@ -23,6 +23,7 @@ _FILE: Final = "withdrawals.json"
 # A verdict given just before the withdrawal reaches HAProxy up to 2.5 s (the callout's time) later: look again so long.
 _LOOK_AGAIN_SECONDS: Final = 5.0
 _EXPIRY_SECONDS: Final = 15.0
+_DIGITS: Final = 16  # of a fingerprint in the register, whose keys have 600 characters
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ class Session:
     org: str
     identity: str
     ca: str
-    fingerprint: str
+    leaf: tuple[str, ...]  # the fingerprints its certificate has: SHA-256, hex, the first 16 digits
     serial: str
     ends: int  # seconds since 1970; 0: never
-    via: tuple[str, ...]  # the certificates sent after the leaf: the first half of their SHA-256
+    via: tuple[str, ...]  # the same of the certificates sent after it
 
     @classmethod
     def of(cls, key: str) -> "Session | None":
@@ -44,8 +45,8 @@ class Session:
         parts = key.split("|")
         if len(parts) != 8 or not parts[6].isdigit():
             return None
-        source, org, identity, ca, fingerprint, serial, ends, via = parts
-        return cls(source, org, identity, ca, fingerprint, serial, int(ends), tuple(filter(None, via.split(","))))
+        source, org, identity, ca, leaf, serial, ends, via = parts
+        return cls(source, org, identity, ca, _listed(leaf), serial, int(ends), _listed(via))
 
     def falls_under(self, withdrawal: Withdrawal) -> bool:
         """Where this is not certain the session ends: its device connects again, and is judged anew."""
@@ -58,7 +59,7 @@ class Session:
             case "ca":
                 return self._rests_on(value.partition("-")[2])
             case "fingerprint":
-                return self.fingerprint == value or self._rests_on(value[:32])
+                return value[:_DIGITS] in self.leaf or self._rests_on(value)
             case "serial":  # of the leaf, or of an intermediate, whose serial number is not in the register
                 ca, _, serial = value.partition(":")
                 return self._rests_on(ca.partition("-")[2]) and (
@@ -66,9 +67,14 @@ class Session:
                 )
         return True  # the org as a whole, or a kind that this version does not know
 
-    def _rests_on(self, half: str) -> bool:
-        """Whether a CA certificate, by half of its SHA-256, vouched for the device or was sent by it."""
-        return half in (self.ca.partition("-")[2], *self.via)
+    def _rests_on(self, fingerprint: str) -> bool:
+        """Whether a CA certificate, by the beginning of its SHA-256, vouched for the device or was sent by it."""
+        beginning = fingerprint[:_DIGITS]
+        return beginning in (self.ca.partition("-")[2][:_DIGITS], *self.via)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
 
 
 def _number(hexadecimal: str) -> int:

@@ -57,7 +57,10 @@ class StepView(View, frozen=True, kw_only=True):
 
 
 class VerdictView(View, frozen=True, kw_only=True):
-    """May this client connect?"""
+    """May this client connect?
+
+    *fingerprintsSha256*: where it may, the fingerprints of each certificate shown, leaf first. One signed with ECDSA
+    has two: its signature can be written in two ways."""
 
     decision: str  # "allow", "deny" or "continue"
     code: str
@@ -70,6 +73,7 @@ class VerdictView(View, frozen=True, kw_only=True):
     ca: VouchingCA | None
     failing: Failing | None
     expires_at: datetime | None
+    fingerprints_sha256: tuple[tuple[str, ...], ...] = msgspec.field(name="fingerprintsSha256")
     watson_reason: int | None
     steps: tuple[StepView, ...] | UnsetType = UNSET
 
@@ -90,6 +94,7 @@ def verdict_view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         ca=VouchingCA(id=ca.id, subject=shown(ca.cert.subject)) if ca else None,
         failing=Failing(subject=shown_subject(failing), fingerprint_sha256=fingerprint(failing)) if failing else None,
         expires_at=verdict.expires_at,
+        fingerprints_sha256=verdict.fingerprints,
         watson_reason=verdict.watson_reason,
         steps=tuple(
             StepView(number=one.number, name=one.name, status=one.status, found=one.found, expected=one.expected)

@@ -27,6 +27,7 @@ end
 local KEY = key()
 local BROKER_BINDS_TOKENS = os.getenv('BROKER_BINDS_TOKENS') == 'true'
 local REGISTER_MAX = 599 -- characters: a key of the table `sessions`, which would be cut off silently
+local SENT_AFTER_MAX = 9 -- certificates after the leaf; verifyClient refuses more
 local TIMEOUT = 2500 -- ms; the function's own deadline is 2 s
 
 local AUTHORIZATION -- base64 is a converter, which needs a transaction
@@ -44,23 +45,15 @@ local function number_of(time) -- 2026-06-01T12:00:00Z
   return days * 86400 + tonumber(h) * 3600 + tonumber(min) * 60 + tonumber(s)
 end
 
--- SHA-256 (its first half, in hex) of each certificate in a row of DER certificates; nil where it is no such row.
-local function sent_after(txn, chain)
-  local found, at = {}, 1
-  while chain and at <= #chain do
-    local tag, length, content = chain:byte(at), chain:byte(at + 1), at + 2
-    if tag ~= 0x30 or not length or #found == 9 then return nil end
-    if length >= 0x80 then
-      local bytes = length - 0x80
-      if bytes < 1 or bytes > 3 or content + bytes > #chain then return nil end
-      length = 0
-      for i = content, content + bytes - 1 do length = length * 256 + chain:byte(i) end
-      content = content + bytes
+-- The fingerprints (SHA-256, the first 16 hex digits) of the certificates shown, from the one at `from` (0: the leaf) to
+-- the one at `to`. With ECDSA each has two, whichever the device has sent.
+local function fingerprints(told, from, to)
+  local found = {}
+  for i = from, to do
+    for j = 0, 1 do
+      local sha256 = told('$.fingerprintsSha256[' .. i .. '][' .. j .. ']')
+      if sha256 then found[#found + 1] = sha256:sub(1, 16) end
     end
-    if content + length - 1 > #chain then return nil end
-    local one = chain:sub(at, content + length - 1)
-    found[#found + 1] = txn.c:hex(txn.c:sha2(one, 256)):lower():sub(1, 32)
-    at = content + length
   end
   return table.concat(found, ',')
 end
@@ -114,16 +107,10 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
     return
   end
   local identity = class and type_id and table.concat({ class, type_id, device_id or '' }, ':') or '-'
-  local fingerprint = leaf and leaf ~= '' and txn.c:hex(txn.c:sha2(leaf, 256)):lower() or '-'
-  local via = sent_after(txn, chain)
-  if not via then
-    txn:set_var('sess.code', 'certificate_malformed')
-    return
-  end
   local serial = leaf and leaf ~= '' and txn.c:hex(txn.f:ssl_c_serial()):lower() or '-'
   local who = table.concat({
-    txn.f:src() .. ':' .. txn.f:src_port(), org, identity, told('$.ca.id') or '-', fingerprint, serial,
-    tostring(number_of(told('$.expiresAt'))), via,
+    txn.f:src() .. ':' .. txn.f:src_port(), org, identity, told('$.ca.id') or '-',
+    fingerprints(told, 0, 0), serial, tostring(number_of(told('$.expiresAt'))), fingerprints(told, 1, SENT_AFTER_MAX),
   }, '|')
   if #who > REGISTER_MAX then
     txn:set_var('sess.code', 'too_long_to_register')

@@ -5,7 +5,7 @@ that means a registered CA is also marked on that CA's record; `refresh_marks` m
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,12 +13,12 @@ import msgspec
 from cryptography import x509
 
 from shared.errors import InvalidDenial, NotFound
-from shared.records import CA, CAIndex, CAsOfOneName, Denial, DenialKind, Denials
-from shared.repository import Place, ca_index_place, cas_place, denials_place
+from shared.records import CA, CAsOfOneName, Denial, DenialKind, Denials
+from shared.repository import Place, cas_place, denials_place
 from shared.usecases.callers import Member
 from shared.usecases.tools import Tools, entry
 from shared.usecases.withdrawals import WithdrawalKind, withdraw
-from shared.validation import distinguished_name
+from shared.validation import distinguished_name, fingerprints
 from shared.validation.ca import is_signed_by
 from shared.validation.names import DeviceName
 from shared.validation.pem import read_certificates
@@ -195,19 +195,7 @@ def _by_serial(tools: Tools, org_id: str, value: str) -> _Wanted:
 
 def _registered(tools: Tools, org_id: str, denial: Denial) -> list[str]:
     """Ids of registered CAs that *denial* may mean."""
-    if denial.kind is DenialKind.IDENTITY:
-        return []
-    if denial.kind is DenialKind.FINGERPRINT:
-        index = tools.repository.get(ca_index_place(org_id)) or CAIndex()
-        return [one for one in index.cas if one.endswith(denial.value[:32])]
-    serial = int(denial.value.partition(":")[2], 16)
-    every = tools.repository.every(f"ca/{org_id}", CAsOfOneName)
-    return [
-        one
-        for _, named in every
-        for one, ca in named.cas.items()
-        if x509.load_der_x509_certificate(ca.der).serial_number == serial
-    ]
+    return [] if denial.kind is DenialKind.IDENTITY else _meant(tools, org_id, [denial], marked=False)
 
 
 def refresh_marks(tools: Tools, org_id: str, ids: Iterable[str]) -> None:
@@ -220,7 +208,7 @@ def refresh_marks(tools: Tools, org_id: str, ids: Iterable[str]) -> None:
             if before is None or certificate_id not in before.cas:
                 return before
             ca = before.cas[certificate_id]
-            since = denied_since(tools, org_id, x509.load_der_x509_certificate(ca.der))
+            since = denied_since(tools, org_id, ca.der)
             if since == ca.denied_at:
                 return before
             marked = msgspec.structs.replace(ca, denied_at=since)
@@ -232,29 +220,30 @@ def refresh_marks(tools: Tools, org_id: str, ids: Iterable[str]) -> None:
 def refresh_every_mark(tools: Tools, org_id: str) -> None:
     """`refresh_marks` for all CAs that bear a mark, or that an entry may mean: where a call that changed an entry was
     cut short before it came to them."""
-    fingerprints, serials = set(), set()
-    for _, denials in tools.repository.every(f"deny/{org_id}", Denials):
-        for one in denials.entries.values():
-            if one.kind is DenialKind.FINGERPRINT:
-                fingerprints.add(one.value)
-            elif one.kind is DenialKind.SERIAL:
-                serials.add(int(one.value.partition(":")[2], 16))
+    every = tools.repository.every(f"deny/{org_id}", Denials)
+    denials = [one for _, document in every for one in document.entries.values()]
+    refresh_marks(tools, org_id, _meant(tools, org_id, denials, marked=True))
+
+
+def _meant(tools: Tools, org_id: str, denials: Sequence[Denial], *, marked: bool) -> list[str]:
+    """Ids of registered CAs that one of *denials* may mean, and, where asked for, of those that bear a mark."""
+    values = {kind: {one.value for one in denials if one.kind is kind} for kind in DenialKind}
+    serials = {int(value.partition(":")[2], 16) for value in values[DenialKind.SERIAL]}
+    meant = []
     for _, named in tools.repository.every(f"ca/{org_id}", CAsOfOneName):
-        certs = {ca_id: x509.load_der_x509_certificate(ca.der) for ca_id, ca in named.cas.items()}
-        meant = [
-            ca_id
-            for ca_id, ca in named.cas.items()
-            if ca.denied_at or fingerprint(certs[ca_id]) in fingerprints or certs[ca_id].serial_number in serials
-        ]
-        refresh_marks(tools, org_id, meant)
+        for ca_id, ca in named.cas.items():
+            cert = x509.load_der_x509_certificate(ca.der)
+            is_denied = not values[DenialKind.FINGERPRINT].isdisjoint(fingerprints.of(cert, ca.der))
+            if is_denied or cert.serial_number in serials or (marked and ca.denied_at):
+                meant.append(ca_id)
+    return meant
 
 
-def denied_since(tools: Tools, org_id: str, cert: x509.Certificate) -> datetime | None:
-    """When the first entry that means *cert* was made; None where none does."""
-    places: list[Place[Denials]] = [
-        denials_place(org_id, fingerprint_id(fingerprint(cert))),
-        denials_place(org_id, serial_id(cert)),
-    ]
+def denied_since(tools: Tools, org_id: str, der: bytes) -> datetime | None:
+    """When the first entry that means the CA certificate *der* was made; None where none does."""
+    cert = x509.load_der_x509_certificate(der)
+    look_ups = [*map(fingerprint_id, fingerprints.of(cert, der)), serial_id(cert)]
+    places: list[Place[Denials]] = [denials_place(org_id, one) for one in look_ups]
     found = tools.repository.find(places)
     entries = [one for place in places for one in (found.get(place) or Denials()).entries.values()]
     issuers = list(_issuer_keys(tools, org_id, cert)) if any(one.issuer_key_hash for one in entries) else []

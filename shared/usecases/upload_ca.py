@@ -85,10 +85,11 @@ class _Upload:
                 return named
             if len(named.cas) >= CAS_OF_ONE_NAME_MAX:
                 raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=shown(self.cert.subject))
+            der = self.cert.public_bytes(Encoding.DER)
             ca = CA(
-                der=self.cert.public_bytes(Encoding.DER),
+                der=der,
                 comments=self.comments,
-                denied_at=denied_since(self.tools, self.member.org_id, self.cert),  # from its first moment on
+                denied_at=denied_since(self.tools, self.member.org_id, der),  # from its first moment on
                 changed=made(self.at, self.member.who),
             )
             line = entry(self.at, self.member.who, "uploadCA", certificate=self.id)

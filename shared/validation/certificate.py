@@ -26,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
 from shared.errors import CertificateMalformed
-from shared.validation import strength
+from shared.validation import fingerprints, strength
 from shared.validation.distinguished_name import canonical
 
 REGISTERED_MAX: Final = 1024  # CAs of orgs kept parsed by this process
@@ -76,7 +76,7 @@ class Certificate:
         self.key_id = own.digest if own else None  # RFC 5280, 4.2.1.2
         self.issuer_key_id = self._above.key_identifier if self._above else None  # RFC 5280, 4.2.1.1
         self._signers: set[bytes] = set()
-        self.fingerprint = hashlib.sha256(der).hexdigest()
+        self.has_loose_bits = fingerprints.has_loose_bits(cert, der)
         self.is_plain = self._is_plain()
 
     def _issuer(self) -> "_Issuer":
@@ -119,6 +119,11 @@ class Certificate:
     @cached_property
     def signature_weakness(self) -> str | None:
         return strength.signature_weakness(self.cert)
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, ...]:
+        """SHA-256, hex, of the certificate and of its twin, where there is one (`fingerprints.of`)."""
+        return fingerprints.of(self.cert, self.der)
 
     @cached_property
     def public_key_info(self) -> bytes:
@@ -185,7 +190,7 @@ class Certificate:
 
     def _verifies(self, ca: "Certificate") -> bool:
         parts, key = self._parts, ca.key
-        if parts is None:
+        if parts is None or self.has_loose_bits:
             return False
         for_rsa, scheme = _SCHEMES[parts.algorithm]
         if for_rsa is not ca._is_rsa:

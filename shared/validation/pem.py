@@ -28,6 +28,7 @@ from shared.errors import (
     TooLarge,
     WeakKey,
 )
+from shared.validation.fingerprints import has_loose_bits
 from shared.validation.strength import describe_key
 
 FILE_MAX: Final = 64 * 1024  # bytes of one certificate file
@@ -252,6 +253,8 @@ def parse(der: bytes, *, field: str = "certificate") -> x509.Certificate:
     check_size(der, DER_MAX, field=field)
     try:
         cert = x509.load_der_x509_certificate(der)
+        if has_loose_bits(cert, der):
+            raise ValueError("a signature is whole octets")
         _ = cert.version, cert.serial_number, cert.signature, cert.tbs_certificate_bytes
         _ = cert.subject.public_bytes(), cert.issuer.public_bytes()
         _ = cert.subject.rfc4514_string(), cert.issuer.rfc4514_string()

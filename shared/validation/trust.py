@@ -272,6 +272,8 @@ class _Walk:
             if len(self.verdicts) >= ATTEMPTS_MAX:
                 return None
             try:
+                if cert.has_loose_bits:
+                    raise InvalidSignature
                 cert.cert.verify_directly_issued_by(ca.cert)
             except InvalidSignature:
                 self.verdicts[link] = False

@@ -236,10 +236,11 @@ class Questions:
 
 def questions(presented: Presented) -> Questions:
     """Everything needed is known from what was sent, so one batched read answers it."""
-    names, denials = set(), set()
+    names: set[str] = set()
+    denials: set[str] = set()
     for one in presented.certificates:
         names.add(one.issuer_digest[:16])
-        denials.add(fingerprint_id(one.fingerprint))
+        denials.update(map(fingerprint_id, one.fingerprints))
         denials.add(issuer_serial_id(one.issuer_digest, one.cert.serial_number))
     if (device := presented.device) is not None:
         denials.add(identity_id(device))
@@ -316,6 +317,7 @@ class Verdict:
     expires_at: datetime | None = None
     steps: tuple[Step, ...] = ()
     shown: Shown = Shown.NONE
+    fingerprints: tuple[tuple[str, ...], ...] = ()  # of each certificate shown, leaf first (`fingerprints.of`)
     proof: str = "chain"  # what it rests on: the chain judged here, or a "broker" that judged it and passes names
 
     @property
@@ -521,7 +523,8 @@ class _Judgement:
     def _not_denied(self, path: trust.Path) -> None:
         """Step 9: no certificate on the path, the CA included. A serial counts for the CA that issued it only."""
         for number, one in enumerate(path if self._facts.denied else ()):
-            self._check_denied(fingerprint_id(one.fingerprint), one.cert)
+            for sha256 in one.fingerprints:
+                self._check_denied(fingerprint_id(sha256), one.cert)
             issuer = path[number + 1] if number + 1 < len(path) else None
             for entry in self._facts.denied.get(issuer_serial_id(one.issuer_digest, one.cert.serial_number), ()):
                 if issuer is not None and entry.issuer_key_hash == key_hash(issuer.cert):
@@ -570,6 +573,7 @@ class _Judgement:
             expires_at=_end(self._path) if self._path else None,
             steps=self._every_step(),
             shown=self._shown,
+            fingerprints=tuple(one.fingerprints for one in self._presented.certificates),
         )
 
     def _refused(self, refusal: errors.TrustError) -> Verdict:

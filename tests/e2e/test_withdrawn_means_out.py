@@ -8,6 +8,7 @@ from demo.device import Device
 from demo.processes import until
 from demo.stack import Stack
 from tests.e2e.conftest import Stopwatch, Tenant, make_tenant
+from tests.malleable import twin
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -32,6 +33,19 @@ def test_a_device_on_the_deny_list_is_cut_off(alpha: Tenant, measured: Measured)
     stays.stop()
     assert stays.lost() == []
     alpha.org.lift(entry)
+
+
+def test_a_denied_certificate_in_its_other_form_is_cut_off(alpha: Tenant) -> None:
+    """A thief has written the signatures anew, and what is known is the fingerprints of before: a device's, a CA's."""
+    issued, _ = alpha.pki.leaf("d:thermo:rewritten")
+    intermediate = alpha.pki.ca("alpha intermediate, rewritten", alpha.pki.root)
+    through, _ = alpha.pki.leaf("d:thermo:behind", intermediate)
+    device = alpha.connected(alpha.client_id("rewritten"), alpha.pki.files(twin(issued)))
+    behind = alpha.connected(alpha.client_id("behind"), alpha.pki.files(through, twin(intermediate)))
+    for one in (issued, intermediate):
+        alpha.org.deny(kind="fingerprint", value=one.fingerprint, reason="stolen")
+    ended(device)
+    ended(behind)
 
 
 @pytest.mark.parametrize("kind", ["fingerprint", "serial"])

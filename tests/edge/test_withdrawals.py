@@ -14,7 +14,7 @@ from edge.withdrawals import Session, Withdrawer
 from tests.edge.feed_stub import FeedStub, running
 
 CA = "0123456789abcdef-" + "c" * 32
-KEY = f"10.0.0.1:4711|mtxpd0|d:thermo:1|{CA}|{'f' * 64}|0a1b|1821378114|{'a' * 32},{'b' * 32}"
+KEY = f"10.0.0.1:4711|mtxpd0|d:thermo:1|{CA}|{'f' * 16},{'9' * 16}|0a1b|1821378114|{'a' * 16},{'b' * 16}"
 
 
 def falls(kind: str, value: str, org: str = "mtxpd0", key: str = KEY) -> bool:
@@ -31,6 +31,7 @@ def falls(kind: str, value: str, org: str = "mtxpd0", key: str = KEY) -> bool:
         ("ca", CA),
         ("ca", "fedcba9876543210-" + "b" * 32),
         ("fingerprint", "f" * 64),
+        ("fingerprint", "9" * 64),
         ("fingerprint", "a" * 64),
         ("fingerprint", "c" * 64),
         ("serial", f"{CA}:a1b"),

@@ -16,9 +16,11 @@ from shared.records import CA, CAIndex, CAsOfOneName, Changed, Org
 from shared.repository import ca_index_place, cas_place, org_place
 from shared.usecases.orgs import set_suspended
 from shared.validation import certificate
+from shared.validation.ca import ca_id
 from tests import certs
 from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
 from tests.harness import Client, Service, make_service
+from tests.malleable import twin
 from tests.openssl import OpenSSL
 
 CAS = "/authentication/cacertificates"
@@ -82,6 +84,7 @@ def test_an_allow_says_who_and_by_whom_and_until_when(broker: Client, ca: str) -
         "ca": {"id": ca, "subject": "CN=Root"},
         "failing": None,
         "expiresAt": "2027-06-01T12:00:00Z",
+        "fingerprintsSha256": [[DEVICE.fingerprint, twin(DEVICE).fingerprint]],
         "watsonReason": None,
     }
 
@@ -609,6 +612,30 @@ def test_a_denied_intermediate_and_another_way_around_it(broker: Client, operato
     operator.post(DENY, {"certificate": first.pem}).ok(201)
     assert ask(broker, device, first)["code"] == "certificate_revoked"
     assert ask(broker, device, first, second)["decision"] == "allow"
+
+
+def test_the_other_form_of_a_denied_certificate_is_denied(broker: Client, operator: Client, ca: str) -> None:
+    """Whoever holds a certificate signed with ECDSA can write its signature anew: another fingerprint, as valid."""
+    intermediate = certs.ca("Intermediate", ROOT)
+    below = one_of(intermediate)
+    assert ask(broker, twin(DEVICE))["fingerprintsSha256"] == [[twin(DEVICE).fingerprint, DEVICE.fingerprint]]
+    assert ask(broker, below, twin(intermediate))["decision"] == "allow"
+    operator.post(DENY, {"kind": "fingerprint", "value": DEVICE.fingerprint}).ok(201)
+    operator.post(DENY, {"certificate": intermediate.pem}).ok(201)
+    assert ask(broker, twin(DEVICE))["code"] == "certificate_revoked"
+    assert ask(broker, below, twin(intermediate))["code"] == "certificate_revoked"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_denied_ca_in_its_other_form_vouches_for_nobody(broker: Client, operator: Client, before: bool) -> None:
+    """Whether it was denied before or after it was registered."""
+    add(operator, twin(ROOT))
+    if before:
+        operator.delete(f"{CAS}/{ca_id(twin(ROOT).cert)}").ok(204)
+    operator.post(DENY, {"kind": "fingerprint", "value": ROOT.fingerprint}).ok(201)
+    if before:
+        add(operator, twin(ROOT))
+    assert ask(broker)["code"] == "certificate_revoked"
 
 
 def test_a_denied_serial_is_of_one_issuers_key(broker: Client, operator: Client, ca: str) -> None:
