@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from functions import wire
 from functions.console import Console
@@ -106,9 +107,11 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(chunks) if size <= BODY_MAX else None
 
 
-async def answer(reply: Reply, send: Send) -> None:
-    """Send *reply*."""
+async def answer(reply: Reply, send: Send, *, close: bool = False) -> None:
+    """Send *reply*. *close*: it is the last one on its connection (RFC 9112, 9.6)."""
     length = {} if reply.status in (204, 304) else {"content-length": str(len(reply.body))}
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (wire.headers(reply) | length).items()]
+    last = {"connection": "close"} if close else {}
+    found = wire.headers(reply) | length | last
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in found.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     await send({"type": "http.response.body", "body": reply.body})

@@ -7,9 +7,10 @@ own function's module; the App is built at the first call. Nothing here imports 
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from functions import http, process, wire
 from functions.dispatch import dispatch, refuse

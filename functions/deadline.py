@@ -4,8 +4,8 @@ A thread cannot be stopped from outside. One whose store hangs keeps its place u
 call, so places are many, and as many again stand by for those that hang for long; beyond, and with too many waiting,
 work is refused at once. Work that nobody waits for any more is not begun.
 
-Where the store lies in this very process, threads that compute only take Python's lock from one another: two do as much
-as thirty, and each verdict comes sooner (docs/decisions/0093). More are made for those that hang.
+Where the store lies in this very process, threads that compute only take Python's lock from one another, and from an
+event loop: there one thread works, and the loop goes in turns with it (turns.py). More are made for those that hang.
 """
 
 import queue
@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    import asyncio
+    from functions.turns import Turns
 
 SECONDS: Final = 1.5  # from the request's arrival to its verdict; 2 s are promised, to a crowd too
-FEW: Final = 2  # threads that are enough where no verdict waits for a network
+FEW: Final = 1  # threads that are enough where no verdict waits for a network
 _THREADS: Final = 32
 _WAITING: Final = 512
 _SLOW: Final = 0.1  # seconds after which a verdict is waiting for something, where few threads are enough
@@ -51,6 +50,7 @@ class Workers:
         self._begun: dict[int, float] = {}  # thread -> when it began what it does
         self._threads = 0
         self._enough = size
+        self._turns: Turns | None = None
 
     @property
     def threads(self) -> int:
@@ -80,19 +80,26 @@ class Workers:
         Raises: Busy, TimeoutError, and what *work* raises."""
         import asyncio  # whoever asks has loaded it; on AWS Lambda nobody asks
 
+        from functions.turns import Turns, settle
+
         loop = asyncio.get_running_loop()
+        if self._turns is None or self._turns.loop is not loop:
+            self._turns = Turns(loop, self)
+        turns = self._turns
         future: asyncio.Future[T] = loop.create_future()
 
         def tell(result: Any, error: BaseException | None) -> None:
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(_settle, future, result, error)
+            turns.tell(future, result, error)
 
         self._put((lambda: not future.done(), work, tell), enough)
-        timer = loop.call_later(seconds, _settle, future, None, TimeoutError())
+        if enough is not None:
+            turns.expect(future)
+        timer = loop.call_later(seconds, settle, future, None, TimeoutError())
         try:
             return await future
         finally:
             timer.cancel()
+            turns.forget(future)
 
     def _put(self, job: _Job, enough: int | None) -> None:
         """Raises: Busy."""
@@ -101,10 +108,26 @@ class Workers:
                 raise Busy
             self._waiting.put(job)
             self._enough = enough or self._size
-            free = self._threads - len(self._begun)
-            if free < self._waiting.qsize() and self._threads < self._useful():
-                self._threads += 1
-                threading.Thread(target=self._run, name="verdict", daemon=True).start()
+            self._grow()
+
+    def is_idle(self) -> bool:
+        """Whether no work waits for a thread."""
+        return self._waiting.empty()
+
+    def relieve(self) -> bool:
+        """Whether some work hangs; then there are threads for what waits behind it."""
+        hangs = self._since(_SLOW) > 0
+        if hangs:
+            with self._lock:
+                self._grow()
+        return hangs
+
+    def _grow(self) -> None:
+        """One thread more, where it is of use."""
+        free = self._threads - len(self._begun)
+        if free < self._waiting.qsize() and self._threads < self._useful():
+            self._threads += 1
+            threading.Thread(target=self._run, name="verdict", daemon=True).start()
 
     def _useful(self) -> int:
         """How many threads there may be now."""
@@ -139,15 +162,6 @@ class Workers:
                 return False
             self._threads -= 1
             return True
-
-
-def _settle(future: "asyncio.Future[T]", result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 WORKERS: Final = Workers()

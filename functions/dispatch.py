@@ -7,8 +7,9 @@ it.
 import time
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from functions import deadline, dialects, http, routes
 from functions.dialects.dialect import Dialect, Late

@@ -1,7 +1,6 @@
 """A handler with what it takes and gives, for the dispatcher and the OpenAPI document alike."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -20,8 +19,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Base of what is answered: camelCase names."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request to one handler, with what it works with.
 
     *admitted* is the caller and its org, where the route admits; None where the handler does so itself."""
@@ -50,8 +48,7 @@ PEM_TEXT: Final = "PEM"  # stands for an answer that is a PEM file
 Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | str | None
 
 
-@dataclass(frozen=True)
-class Contract:
+class Contract(msgspec.Struct, frozen=True):
     """What a handler takes and gives.
 
     Args:
@@ -64,7 +61,7 @@ class Contract:
     summary: str
     answers: Mapping[int, Answer]
     body: type[msgspec.Struct] | None = None
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
     if_match: str = "no"  # "no", "optional" or "required"
     refusals: Sequence[type[TrustError]] = ()
     dialect: bool = False

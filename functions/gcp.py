@@ -7,12 +7,14 @@ Targets are asynchronous, so functions-framework starts gunicorn with uvicorn's 
 """
 
 import asyncio
+import itertools
+import os
 import types
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, Final, cast
 
 import functions_framework.aio
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -24,6 +26,9 @@ from functions.http import Request as Asked
 from functions.routes import CONSOLE, ROUTES
 
 SERVICE: Final = "service"
+# Of several processes behind one port, whichever is first takes a new connection, and keeps it: all that a broker holds
+# open often lie with one (docs/decisions/0093). One that is closed now and then is opened anew, by who has leisure.
+SPREAD: Final = 100  # answers of a process; nginx (keepalive_requests) and Envoy do the same
 TARGETS: Final = (*dict.fromkeys(route.function for route in ROUTES), CONSOLE, SERVICE)
 
 
@@ -44,6 +49,8 @@ class _Answer:
     def __init__(self, function: str | None) -> None:
         self._function = function
         self._pool = ThreadPoolExecutor(asgi.THREADS, thread_name_prefix="function")
+        self._has_siblings = os.environ.get("WORKERS", "1") != "1"  # functions-framework's own variable
+        self._answers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Who connects is the platform's own proxy: neither its address nor what it says of TLS tells who asks, and how.
@@ -52,7 +59,8 @@ class _Answer:
             reply = await self._reply(asked)
         except Exception as error:  # noqa: BLE001 - a broker may take the framework's own 500 for leave to go on
             reply = refuse(asked, error, function=self._function)
-        await asgi.answer(reply, send)
+        close = self._has_siblings and next(self._answers) % SPREAD == 0
+        await asgi.answer(reply, send, close=close)
 
     async def _reply(self, asked: Asked) -> Reply:
         loop = asyncio.get_running_loop()

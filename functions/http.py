@@ -8,7 +8,6 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -31,8 +30,7 @@ ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")  # every id here is
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, dict=True):
     """One HTTP request.
 
     Args:
@@ -48,14 +46,18 @@ class Request:
 
     method: str
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = field(default=b"", repr=False)
-    params: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    body: bytes = b""
+    params: Mapping[str, str] = msgspec.field(default_factory=dict)
     scheme: str = "http"
     peer: str = ""
     too_large: bool = False
-    arrived: float = field(default_factory=time.monotonic)
+    arrived: float = msgspec.field(default_factory=time.monotonic)
+
+    def __repr__(self) -> str:
+        """Without headers and body: they hold tokens and keys."""
+        return f"Request({self.method} {self.path})"
 
     @property
     def is_private(self) -> bool:
@@ -232,12 +234,15 @@ def file_bytes(value: str, name: str) -> bytes:
 # -------------------------------------------------------------------------------------------------- replies
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     status: int
-    body: bytes = field(default=b"", repr=False)
+    body: bytes = b""
     content_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Without the body: an edge's holds private keys."""
+        return f"Reply({self.status}, {self.content_type})"
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -7,10 +7,11 @@ not imported, so that a function loads only its own module.
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
+
+import msgspec
 
 from shared import errors
 from shared.records import Role
@@ -28,8 +29,7 @@ ASKER: Final = frozenset((Role.BROKER, Role.VIEWER, Role.OPERATOR))
 ANYBODY: Final[frozenset[Role]] = frozenset()
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, dict=True):
     """One line of the table.
 
     Args:
@@ -171,8 +171,7 @@ CONSOLE: Final = "console"
 PAGES: Final = tuple((method, path) for path in ("/", "/console/", "/console/{*file}") for method in ("GET", "HEAD"))
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """A function that the platform itself calls; never on the public router.
 
     Args:

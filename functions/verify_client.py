@@ -1,7 +1,8 @@
 """verifyClient: may this client connect? The native form; every broker's own form is a dialect."""
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from functions import http
 from functions.dialects.dialect import Telling, denied

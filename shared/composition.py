@@ -1,9 +1,10 @@
 """The only place that names concrete adapters: settings in, a working set of tools out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from shared.config import (
     AwsKms,
@@ -36,8 +37,7 @@ from shared.usecases.tools import SignIn, Tools
 from shared.validation.topics import TopicPrefix
 
 
-@dataclass(frozen=True)
-class App:
+class App(msgspec.Struct, frozen=True):
     """Tools, and how to give back what they hold."""
 
     tools: Tools

@@ -10,7 +10,6 @@ between the two steps a reader could see 8, go on from there, and never see the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -39,8 +38,7 @@ class NotInFeed(Exception):
     anew: `end` first, then the whole state, then `since` that end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[C]):
+class Change(msgspec.Struct, Generic[C], frozen=True):
     number: int
     what: C
 

@@ -1,7 +1,6 @@
 """What the use cases ask of the outside, in their own words. Adapters implement these; composition chooses them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -134,8 +133,7 @@ class SightingQueue(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class UploadedObject:
+class UploadedObject(msgspec.Struct, frozen=True):
     """What an event says was put into an object store: a claim, until `ObjectReader.find` has looked.
 
     Args:
@@ -149,8 +147,7 @@ class UploadedObject:
     etag: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FoundObject:
+class FoundObject(msgspec.Struct, frozen=True):
     """One version of an object, as its store describes it."""
 
     bucket: str
@@ -191,8 +188,7 @@ class WebhookFailed(Exception):
     """What was told did not arrive. Says why, without the secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenClaims:
+class TokenClaims(msgspec.Struct, frozen=True):
     """What a sign-in token says, once it is believed. Org and role are None where it names not exactly one."""
 
     subject: str

@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import jwt
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from shared.errors import IssuerUnavailable, TokenRefused
@@ -43,8 +44,7 @@ _ALGORITHMS: Final[Mapping[str, Sequence[str]]] = {
 _CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
-@dataclass(frozen=True)
-class _Key:
+class _Key(msgspec.Struct, frozen=True):
     """A public key of the issuer, and the algorithms that may be used with it."""
 
     key: Any

@@ -7,8 +7,9 @@ a write may have happened.
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+import msgspec
 
 from shared.errors import StoreUnavailable
 
@@ -18,8 +19,7 @@ _FIRST_PAUSE: Final = 0.025  # seconds; doubled at each try, up to the longest
 _LONGEST_PAUSE: Final = 0.4
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """Bounds one question to a store, all its tries together.
 
     Args:

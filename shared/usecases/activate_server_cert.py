@@ -1,7 +1,6 @@
 """activateServerCert: choose the server certificate that devices are shown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -20,8 +19,7 @@ from shared.validation.server_cert import is_chain_complete, root_of
 from shared.validation.validity import check_validity, shown_time
 
 
-@dataclass(frozen=True)
-class Activated:
+class Activated(msgspec.Struct, frozen=True):
     """What is active (or, after a preflight, what would be), and what to know of it."""
 
     activation: Activation

@@ -4,9 +4,10 @@ import hashlib
 import hmac
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
+
+import msgspec
 
 from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGranted
 from shared.records import ApiKey, Org, Proof, Role
@@ -20,12 +21,15 @@ _PLATFORM_KEY: Final = re.compile(r"p-[A-Za-z0-9]{10}")
 _SIGN_IN_ROLES: Final = (Role.VIEWER.value, Role.OPERATOR.value)  # brokers and edges are machines: they have keys
 
 
-@dataclass(frozen=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True, dict=True):
     """What a caller sent with HTTP Basic (RFC 7617): an API key and its token."""
 
     key: str
-    token: str = field(repr=False)
+    token: str
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"Credentials({self.key})"
 
     @cached_property
     def org_id(self) -> str | None:
@@ -46,15 +50,17 @@ class Credentials:
         return api_key_place(self.org_id, self.key)
 
 
-@dataclass(frozen=True)
-class BearerToken:
+class BearerToken(msgspec.Struct, frozen=True):
     """What a caller sent with the Bearer scheme (RFC 6750): a token of the OIDC issuer, not believed yet."""
 
-    token: str = field(repr=False)
+    token: str
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return "BearerToken()"
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, dict=True):
     """A caller that is known, and what it may do."""
 
     who: str
@@ -79,8 +85,7 @@ class Caller:
             raise Forbidden(role=self.role.value, needed=" or ".join(sorted(role.value for role in roles)))
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """A caller with the organization it belongs to, as read in the same batch as its key."""
 
     caller: Caller

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -41,8 +40,7 @@ def put_policy(tools: Tools, member: Member, policy: Policy, *, seen: str | None
     return _present(tools.repository.change(org_place(member.org_id), alter, org_id=member.org_id))
 
 
-@dataclass(frozen=True)
-class DryRun:
+class DryRun(msgspec.Struct, frozen=True):
     """What a policy would change.
 
     Args:

@@ -71,8 +71,7 @@ def edge_caller(tools: Tools, credentials: Credentials, *also: Place[Any]) -> tu
 # ----------------------------------------------------------------------------------------------- what is served
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """A host at its version. *certificate_id* is `default` where the platform's certificate serves it."""
 
     server_name: str
@@ -82,8 +81,7 @@ class Host:
     removed: bool = False
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """What changed, or a part of everything.
 
     Args:
@@ -342,8 +340,7 @@ def _note(tools: Tools, caller: Caller, host: str, org_id: str, certificate_id: 
 # -------------------------------------------------------------------------------------------- what an edge serves
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """*taken*: hosts whose version is the one that stands; *stale*: the others, which the edge should ask for again."""
 
     taken: int

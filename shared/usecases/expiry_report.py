@@ -18,10 +18,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import msgspec
 from cryptography import x509
 
 from shared.ports import Webhook, WebhookFailed
@@ -53,8 +53,7 @@ _OUTBOX_AGE: Final = timedelta(days=8)  # what is older was looked at by a run b
 _KEEP_TOLD: Final = timedelta(days=3)
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """A certificate that ends soon, or has ended."""
 
     org_id: str
@@ -74,8 +73,7 @@ class Ending:
         }
 
 
-@dataclass
-class Report:
+class Report(msgspec.Struct):
     """What a run did."""
 
     orgs: int = 0
@@ -83,7 +81,7 @@ class Report:
     copied: int = 0  # activity entries that a crash had left in their documents
     swept: int = 0  # what was left behind, and removed or mended (shared.usecases.sweep)
     finished: bool = False
-    failed: list[str] = field(default_factory=list)  # why a webhook's message did not arrive
+    failed: list[str] = msgspec.field(default_factory=list)  # why a webhook's message did not arrive
 
 
 class Unfinished(Exception):

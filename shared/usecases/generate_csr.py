@@ -1,8 +1,8 @@
 """generateCSR: make a key pair here, and a request that a CA can sign; or renew: a new request on the same key."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key
 
@@ -26,8 +26,7 @@ from shared.validation.key_files import PrivateKey
 from shared.validation.verdict import public_key_hash
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """Whom a request is for. *common_name* None is the org's messaging host."""
 
     common_name: str | None = None

@@ -1,7 +1,6 @@
 """manageCertificates: look at what is registered, describe it, deactivate it, delete it; preview what is not yet."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 from cryptography import x509
@@ -236,16 +235,14 @@ def _must_be_own(org: Org, certificate_id: str) -> None:
 # ---------------------------------------------------------------------------------------------------- preview
 
 
-@dataclass(frozen=True)
-class Acceptance:
+class Acceptance(msgspec.Struct, frozen=True):
     """Whether a certificate would be accepted; *refusal* says why not."""
 
     refusal: Rejected | None = None
-    warnings: Sequence[Notice] = field(default_factory=list)
+    warnings: Sequence[Notice] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Preview:
+class Preview(msgspec.Struct, frozen=True):
     cert: x509.Certificate
     ca: Acceptance
     server: Acceptance

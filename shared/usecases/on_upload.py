@@ -18,9 +18,10 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from shared.errors import (
     Misplaced,
@@ -61,8 +62,7 @@ class End(StrEnum):
     IGNORED = "ignored"  # not an upload of an org that is here, or gone; no receipt
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     end: End
     why: str = ""
     code: str | None = None

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -33,8 +32,7 @@ from shared.validation.server_cert import check_server_certificate, hosts_covere
 SERVERS_MAX = 50  # server certificates and requests of an org
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True):
     """A server certificate, a request, or the platform's default, parsed; never its key."""
 
     id: str

@@ -1,7 +1,6 @@
 """What every use case works with: the ports, and the few settings that rules need. Made once, in composition."""
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
@@ -15,8 +14,7 @@ from shared.repository import Repository, activity_id, new_version
 from shared.validation.topics import TopicPrefix
 
 
-@dataclass(frozen=True)
-class SignIn:
+class SignIn(msgspec.Struct, frozen=True):
     """Where people sign in, and as which client of it the console does."""
 
     issuer: str
@@ -24,8 +22,7 @@ class SignIn:
     audience: str
 
 
-@dataclass(frozen=True)
-class Tools:
+class Tools(msgspec.Struct, frozen=True, dict=True):
     repository: Repository
     sealer: KeySealer
     sightings: SightingQueue
@@ -38,8 +35,8 @@ class Tools:
     decided: Callable[[str | None, str, str], None] = lambda org_id, code, decision: None  # counts decisions
     tokens: TokenVerifier | None = None  # None: API keys only
     sign_in: SignIn | None = None
-    announcer: Announcer = field(default_factory=NoAnnouncer)
-    topic_prefix: TopicPrefix = field(default_factory=TopicPrefix)  # under which a device has its topics
+    announcer: Announcer = msgspec.field(default_factory=NoAnnouncer)
+    topic_prefix: TopicPrefix = msgspec.field(default_factory=TopicPrefix)  # under which a device has its topics
 
     @cached_property
     def host_changes(self) -> Feed[HostsChanged]:

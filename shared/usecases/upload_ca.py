@@ -1,6 +1,5 @@
 """uploadCA: register a CA certificate whose devices are trusted."""
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -23,12 +22,11 @@ CAS_MAX: Final = 1_000  # of an org
 CAS_OF_ONE_NAME_MAX: Final = 10
 
 
-@dataclass(frozen=True)
-class Uploaded:
+class Uploaded(msgspec.Struct, frozen=True):
     id: str
     ca: CA
     created: bool
-    warnings: list[Notice] = field(default_factory=list)
+    warnings: list[Notice] = msgspec.field(default_factory=list)
 
 
 def upload_ca(tools: Tools, member: Member, data: bytes, *, comments: str = "") -> Uploaded:
@@ -48,8 +46,7 @@ def upload_ca(tools: Tools, member: Member, data: bytes, *, comments: str = "") 
     return Uploaded(upload.id, ca, created, warnings)
 
 
-@dataclass(frozen=True)
-class _Upload:
+class _Upload(msgspec.Struct, frozen=True):
     """One upload's steps. Each may have been done before by an upload that was cut short, or runs beside this one."""
 
     tools: Tools

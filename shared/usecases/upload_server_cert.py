@@ -1,7 +1,6 @@
 """uploadServerCert: keep a messaging server certificate with its private key."""
 
-from dataclasses import dataclass
-
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -24,8 +23,7 @@ from shared.validation.server_cert import has_private_key, read_leaf, read_serve
 from shared.validation.verdict import key_hash
 
 
-@dataclass(frozen=True)
-class Uploaded:
+class Uploaded(msgspec.Struct, frozen=True):
     shown: Shown
     created: bool
     warnings: list[Notice]

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -134,8 +133,7 @@ def _see(clients: dict[str, Seen], identity: str, seen: Seen) -> None:
         clients[identity] = seen
 
 
-@dataclass(frozen=True)
-class Lately:
+class Lately(msgspec.Struct, frozen=True):
     """An org's last 30 days."""
 
     days: Sequence[Usage]

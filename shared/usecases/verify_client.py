@@ -1,9 +1,11 @@
 """verifyClient: one batched read, then the ten steps. Writes nothing on the way to the answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
 
 from shared.errors import UseRefused
 from shared.records import CA, CAsOfOneName, CAStatus, Denials, Org, Proof, Role, Sighting
@@ -138,8 +140,7 @@ def _judged(
     return judge(presented, asker, facts, platform_domain=domain, at=at, weak=weak, explain=explain)
 
 
-@dataclass(frozen=True)
-class _Wanted:
+class _Wanted(msgspec.Struct, frozen=True):
     """Where the answers to a decision's questions lie."""
 
     org_id: str | None

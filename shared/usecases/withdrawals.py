@@ -8,7 +8,6 @@ told it (docs/decisions/0072).
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -55,8 +54,7 @@ def _message(number: int, one: Withdrawal) -> bytes:
     )
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """*missed*: more was withdrawn than is kept, so the edge must end every session it has."""
 
     head: str

@@ -20,9 +20,9 @@ Nothing raised here carries key, passphrase, or a word of the library's about th
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -248,8 +248,7 @@ def _checked(key: object, field: str) -> PrivateKey:
 # ------------------------------------------------------------------------------------------------------- costs
 
 
-@dataclass(frozen=True, slots=True)
-class _Cost:
+class _Cost(msgspec.Struct, frozen=True):
     """What opening something takes: *rounds* of a hash, *memory* of scrypt in bytes."""
 
     rounds: int = 0

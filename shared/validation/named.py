@@ -5,8 +5,9 @@ so (`--proof broker`), meant for a listener whose CA list is that org's alone; t
 are in force all the same. Otherwise the client is as one without a certificate.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from shared import errors
 from shared.validation.names import ClientId, DeviceName
@@ -17,8 +18,7 @@ from shared.validation.verdict import OrgFacts, Verdict, identity_id
 CHAIN, BROKER = "chain", "broker"  # what a verdict rests on
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(msgspec.Struct, frozen=True, dict=True):
     """What a broker says of a client.
 
     *typed*: the client typed the name; it was not read from a certificate."""

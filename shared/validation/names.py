@@ -4,10 +4,11 @@ Every pattern is matched with `fullmatch`: a trailing newline is not part of a n
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from shared.errors import ClientIdInvalid
 
@@ -47,8 +48,7 @@ def is_domain(text: str) -> bool:
     return len(text) <= 253 and len(labels) > 1 and all(_LABEL.fullmatch(label) for label in labels)
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceName:
+class DeviceName(msgspec.Struct, frozen=True):
     """A device's or gateway's identity, as a certificate carries it: `d:typeId:deviceId`.
 
     An empty *device_id* is a type certificate's: it stands for every device of the type.
@@ -83,8 +83,7 @@ class DeviceName:
         return f"{self.client_class}:{self.type_id}:{self.device_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class ClientId:
+class ClientId(msgspec.Struct, frozen=True):
     """An MQTT client ID of this service, taken apart.
 
     *device* is set for devices and gateways, and None for applications.
@@ -121,8 +120,7 @@ def messaging_host(org_id: str, domain: str) -> str:
     return f"{org_id}.messaging.{domain}"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerName:
+class ServerName(msgspec.Struct, frozen=True):
     """A server name from SNI (RFC 6066, section 3) taken apart: `orgId.messaging.domain`."""
 
     org_id: str

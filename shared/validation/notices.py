@@ -1,10 +1,9 @@
 """Warnings: what is accepted, and yet worth saying."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """A warning in an answer. *code* is stable."""
 
     code: str

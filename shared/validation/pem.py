@@ -11,11 +11,11 @@ import binascii
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import pairwise
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
@@ -53,8 +53,7 @@ _WHITESPACE: Final = b" \t\r\n\v\f\0"
 # ---------------------------------------------------------------------------------------------- PEM (RFC 7468)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """One PEM block. *der* is empty where its base64 cannot be read.
 
     *headers* are those of RFC 1421 (4.6), which traditional encrypted keys have: `Proc-Type`, `DEK-Info`.
@@ -113,8 +112,7 @@ _OID_SIGNED_DATA: Final = bytes.fromhex("2a864886f70d010702")  # pkcs7-signedDat
 _OID_DATA: Final = bytes.fromhex("2a864886f70d010701")  # pkcs7-data, RFC 5652 section 4
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(msgspec.Struct, frozen=True):
     """One DER element: its *tag* byte, its *content*, and both with the length between them (*whole*)."""
 
     tag: int

@@ -5,9 +5,10 @@ character, so that no wildcard stands where a name should: `mtxpd0/thermo/+/x` b
 """
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
+
+import msgspec
 
 from shared.validation.names import DeviceName
 
@@ -30,8 +31,7 @@ def is_prefix(template: str) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class TopicPrefix:
+class TopicPrefix(msgspec.Struct, frozen=True, dict=True):
     """TRUST_TOPIC_PREFIX."""
 
     template: str = DEFAULT_PREFIX

@@ -5,11 +5,11 @@ for all of it in one read); `judge` runs the steps in order, and the first failu
 """
 
 from collections.abc import Collection, Container, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
@@ -71,8 +71,7 @@ def watson_reason(code: str) -> int | None:
 # ------------------------------------------------------------------------------------------ what a client shows
 
 
-@dataclass(frozen=True)
-class Presented:
+class Presented(msgspec.Struct, frozen=True, dict=True):
     """What a client showed, read as far as it can be read.
 
     *client_id* and *chain* hold the refusal where they cannot be read: it is the answer of a later step.
@@ -156,8 +155,7 @@ def _split(data: bytes) -> list[bytes]:
 # ------------------------------------------------------------------------------------------------ what is known
 
 
-@dataclass(frozen=True)
-class Asker:
+class Asker(msgspec.Struct, frozen=True):
     """Who asks: the caller's key, as far as it matters to the answer.
 
     *org_id* is None for a platform key; *orgs* empty then means every org."""
@@ -170,8 +168,7 @@ class Asker:
         return org_id == self.org_id if self.org_id is not None else not self.orgs or org_id in self.orgs
 
 
-@dataclass(frozen=True)
-class Anchor:
+class Anchor(msgspec.Struct, frozen=True):
     """A registered CA."""
 
     id: str
@@ -185,16 +182,14 @@ class Anchor:
         return self.certificate.cert
 
 
-@dataclass(frozen=True)
-class Denied:
+class Denied(msgspec.Struct, frozen=True):
     """A deny-list entry that was found. *issuer_key_hash* is set for a serial's."""
 
     since: datetime
     issuer_key_hash: str | None = None
 
 
-@dataclass(frozen=True)
-class OrgFacts:
+class OrgFacts(msgspec.Struct, frozen=True):
     """What must be known of an org to judge one of its clients.
 
     Args:
@@ -209,7 +204,7 @@ class OrgFacts:
     type_certificates: bool
     policy: Policy
     anchors: Sequence[Anchor] = ()
-    denied: Mapping[str, Sequence[Denied]] = field(default_factory=dict)
+    denied: Mapping[str, Sequence[Denied]] = msgspec.field(default_factory=dict)
     has_active_ca: bool | None = None
 
 
@@ -226,8 +221,7 @@ def _sni_counts(presented: Presented, asker: Asker) -> bool:
     return presented.tls and not asker.no_sni
 
 
-@dataclass(frozen=True)
-class Questions:
+class Questions(msgspec.Struct, frozen=True):
     """What must be looked up to judge a client: CAs by subject name, deny-list entries by look-up id."""
 
     issuer_names: tuple[str, ...]
@@ -290,8 +284,7 @@ def identity_id(device: DeviceName) -> str:
 # -------------------------------------------------------------------------------------------------- the judgement
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One of the ten, as `explain` shows it. *status*: "passed", "failed" or "not reached"."""
 
     number: int
@@ -301,8 +294,7 @@ class Step:
     expected: str | None = None
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The answer, and why."""
 
     decision: Decision

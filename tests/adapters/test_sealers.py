@@ -1,13 +1,14 @@
 """Private keys under a master key: in a local folder, in AWS KMS, in Google Cloud KMS. One suite for the three."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec.structs import replace
 
 from shared.adapters.aws_kms_sealer import AwsKmsSealer
 from shared.adapters.envelope import EnvelopeSealer, Place

@@ -7,6 +7,7 @@ from typing import Any
 
 import functions_framework
 import pytest
+from msgspec import structs
 
 from functions import gcp, process
 from shared.errors import StoreUnavailable
@@ -47,7 +48,7 @@ def test_private_keys_are_handed_out_where_the_operator_says_that_tls_ends_befor
 ) -> None:
     """Neither a header of the client's own nor the address of a sidecar says so."""
     settings = dataclasses.replace(service.app.settings, behind_tls=behind_tls)
-    monkeypatch.setattr(process, "_app", dataclasses.replace(service.app, settings=settings))
+    monkeypatch.setattr(process, "_app", structs.replace(service.app, settings=settings))
     edge = service.client("edge")
     lies = {"x-forwarded-proto": "https", "x-forwarded-for": "127.0.0.1"}
     status, body = ask("edgeFeed", "GET", f"/edge/v1/hosts/{service.host()}", edge, **lies)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 import shared.composition
 from functions import aws_events, event_app, process
@@ -143,7 +144,7 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
     monkeypatch.setattr(process, "_app", None)  # the process's App is made anew, and undone with the test
     aws_events._objects.cache_clear()
     app = event_app.app()
-    object.__setattr__(app.tools, "clock", lambda: certs.NOON)
+    structs.force_setattr(app.tools, "clock", lambda: certs.NOON)
     ensure_default(app.tools)
     create_org(app.tools, "mtxpd0")
     key, token = create_key(app.tools, org_id="mtxpd0", role=Role.OPERATOR)

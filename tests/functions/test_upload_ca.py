@@ -1,7 +1,6 @@
 """uploadCA over HTTP: whose devices are trusted."""
 
 import base64
-import dataclasses
 import json
 from datetime import timedelta
 from functools import cache
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from msgspec import structs
 
 from functions.routes import PREFIX
 from shared.records import CAIndex
@@ -165,8 +165,8 @@ def test_a_thousand_cas_of_an_org(service: Service, operator: Client) -> None:
 def test_the_rate_limit_of_cas(tmp_path: Path) -> None:
     """429 with Retry-After; the same CA again is not counted; the next minute begins anew."""
     service = make_service(tmp_path / "paced")
-    tools = dataclasses.replace(service.app.tools, ca_rate_per_minute=2)
-    service.app = dataclasses.replace(service.app, tools=tools)
+    tools = structs.replace(service.app.tools, ca_rate_per_minute=2)
+    service.app = structs.replace(service.app, tools=tools)
     service.clock.now = NOON + timedelta(seconds=15)
     operator = service.client("operator")
     for number in range(2):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
+from msgspec import structs
 
 from shared.errors import StoreUnavailable
 from shared.usecases import withdrawals
@@ -199,7 +200,7 @@ def _unavailable(_: object) -> int:
 def test_the_operators_broker_is_told_too(service: Service, operator: Client, ca: str) -> None:
     """One message each, with an id of its own: what a webhook signs and delivers."""
     announced = Announced()
-    object.__setattr__(service.app.tools, "announcer", announced)
+    structs.force_setattr(service.app.tools, "announcer", announced)
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
     operator.post(DENY, {"kind": "identity", "value": "d:thermo:42"}).ok(201)
     assert [body for _, body in announced.messages] == [

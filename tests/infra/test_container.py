@@ -136,6 +136,32 @@ def test_the_whole_service_works_behind_one_address(service: Container) -> None:
     assert headers["content-type"] is None
 
 
+@pytest.fixture
+def two_processes(tmp_path: Path) -> Iterator[Container]:
+    yield from started(tmp_path, WORKERS="2")
+
+
+def closings(container: Container, requests: int) -> int:
+    """How often an answer says that it is the last on its connection, on one that is kept as long as possible."""
+    connection, found = http.client.HTTPConnection("127.0.0.1", container.port, timeout=60), 0
+    for _ in range(requests):
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
+        found += answer.headers.get("connection") == "close"
+    connection.close()
+    return found
+
+
+def test_no_connection_stays_with_one_of_several_processes_for_ever(two_processes: Container) -> None:
+    """Else all that a broker keeps open may lie with one of them, and the other processor idles."""
+    assert 1 <= closings(two_processes, 250) <= 2
+
+
+def test_a_connection_to_one_process_is_kept(service: Container) -> None:
+    assert closings(service, 250) == 0
+
+
 def test_an_encoded_slash_never_splits_a_path(service: Container) -> None:
     """The framework decodes paths; the functions see what was sent: this is one name, not `…/pem` of another."""
     authorization = {"Authorization": key(service, Role.OPERATOR)}

@@ -1,7 +1,7 @@
 """onUpload: what an object in the bucket becomes, and what an event can never do."""
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, NoEncryption, pkcs12
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from shared.errors import RateLimited, StoreUnavailable
 from shared.ports import FoundObject, UploadedObject
@@ -246,7 +247,7 @@ def test_an_event_of_another_bucket_is_refused_before_anything_is_read(bucket: B
     uploaded = bucket.objects.put("mtxpd0/ca/x.pem", ROOT.pem)
     reads = bucket.service.store.calls.total()
     with pytest.raises(ForeignBucket):
-        bucket.event(replace(uploaded, bucket="evil"))
+        bucket.event(structs.replace(uploaded, bucket="evil"))
     assert bucket.objects.asked == []
     assert bucket.service.store.calls.total() == reads
 
@@ -404,7 +405,7 @@ def test_a_store_that_does_not_answer_raises_and_the_next_delivery_finishes(
 
 def test_too_many_at_once_are_taken_later(bucket: Bucket) -> None:
     """A rate limit is no judgement on the file: it raises, and the platform's next delivery succeeds."""
-    tools = replace(bucket.service.app.tools, ca_rate_per_minute=1)
+    tools = structs.replace(bucket.service.app.tools, ca_rate_per_minute=1)
     bucket.put("mtxpd0/ca/x.pem", ROOT.pem)
     uploaded = bucket.objects.put("mtxpd0/ca/y.pem", certs.ca("Other").pem)
     with pytest.raises(RateLimited):
