@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from functions.http import Reply, Request
 
@@ -19,11 +20,10 @@ _TYPES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(msgspec.Struct, frozen=True):
     content_type: str
     etag: str
-    body: bytes = field(repr=False)
+    body: bytes
 
 
 class Console:

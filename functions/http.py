@@ -183,9 +183,9 @@ def _name(raw: bytes | None) -> str:
     return (raw or b"").decode("utf-8", "replace")
 
 
-_AT: Final = re.compile(r" - at `\$\.?(.*?)`$")
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*?)`", re.DOTALL)
-_MISSING: Final = re.compile(r"Object missing required field `(.*?)`")
+_AT: Final = r" - at `\$\.?(.*?)`$"
+_UNKNOWN: Final = r"(?s)Object contains unknown field `(.*?)`"
+_MISSING: Final = r"Object missing required field `(.*?)`"
 
 
 def typed(raw: object, kind: type[T], *, from_text: bool = False) -> T:
@@ -199,19 +199,19 @@ def typed(raw: object, kind: type[T], *, from_text: bool = False) -> T:
 
 
 def _validation(message: str, kind: type) -> errors.BadRequest:
-    where = found[1] if (found := _AT.search(message)) else ""
-    said = _AT.sub("", message)
+    where = found[1] if (found := re.search(_AT, message)) else ""
+    said = re.sub(_AT, "", message)
     prefix = f"{where}." if where else ""
-    if unknown := _UNKNOWN.search(said):
+    if unknown := re.search(_UNKNOWN, said):
         name = unknown[1][:64]
         known = ", ".join(one.encode_name for one in msgspec.structs.fields(kind)) if not where else "others"
         return errors.UnknownField(field=prefix + name, name=prefix + name, known=known)
-    if missing := _MISSING.search(said):
+    if missing := re.search(_MISSING, said):
         return errors.MissingField(field=prefix + missing[1], name=prefix + missing[1])
     return errors.WrongValue(field=where or None, found=f"{where or 'The body'}: {said[:300]}")
 
 
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_BASE64: Final = r"[A-Za-z0-9+/]*={0,2}"
 
 
 def file_bytes(value: str, name: str) -> bytes:
@@ -223,7 +223,7 @@ def file_bytes(value: str, name: str) -> bytes:
     if "-----BEGIN" in value:
         return value.encode()
     packed = "".join(value.split())
-    if not _BASE64.fullmatch(packed):
+    if not re.fullmatch(_BASE64, packed):
         return value.encode("utf-8", "replace")
     try:
         return base64.b64decode(packed, validate=True)

@@ -5,22 +5,21 @@ import binascii
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from shared.validation.names import is_domain
 from shared.validation.topics import DEFAULT_PREFIX, is_prefix
 
-_WEAK_ID: Final = re.compile(r"[0-9a-f]{20}|[0-9a-f]{64}")
+_WEAK_ID: Final = r"[0-9a-f]{20}|[0-9a-f]{64}"
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _METRICS: Final = ("each", "second", "off")
-_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_BUCKET: Final = r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-_PLAIN: Final = re.compile(r"[!-~]+")  # ASCII without spaces and control characters
+_PLAIN: Final = r"[!-~]+"  # ASCII without spaces and control characters
 _SECRET_MIN: Final = 16  # bytes
 
 
@@ -88,12 +87,15 @@ class PubSub(Struct, frozen=True):
     topic: str
 
 
-@dataclass(frozen=True)
-class Webhook:
+class Webhook(Struct, frozen=True):
     """TRUST_WEBHOOK=https://… and TRUST_WEBHOOK_SECRET"""
 
     url: str
-    secret: bytes = field(repr=False)
+    secret: bytes
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"Webhook({self.url})"
 
 
 class Oidc(Struct, frozen=True):
@@ -112,8 +114,7 @@ class Oidc(Struct, frozen=True):
     role_claim: str = "role"
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What an operator can set. The README has the table.
 
     Args:
@@ -140,7 +141,7 @@ class Settings:
     keys: LocalKeys | AwsKms | GcpKms = field(default_factory=LocalKeys)
     queue: InProcess | Sqs | PubSub = field(default_factory=InProcess)
     domain: str = "internetofthings.ibmcloud.com"
-    weak_keys: frozenset[str] = field(default_factory=frozenset, repr=False)
+    weak_keys: frozenset[str] = frozenset()
     rate_per_minute: int = 10
     topic_prefix: str = DEFAULT_PREFIX
     behind_tls: bool = False
@@ -296,7 +297,7 @@ def _metrics(env: Mapping[str, str]) -> str:
 
 def _bucket(env: Mapping[str, str]) -> str | None:
     bucket = env.get("TRUST_UPLOAD_BUCKET") or None
-    if bucket is not None and not _BUCKET.fullmatch(bucket):
+    if bucket is not None and not re.fullmatch(_BUCKET, bucket):
         raise WrongSetting(
             f"TRUST_UPLOAD_BUCKET is {bucket!r}; it takes the bucket's bare name, without s3:// or gs://."
         )
@@ -313,7 +314,7 @@ def _webhook(env: Mapping[str, str]) -> Webhook | None:
     except ValueError:
         named, parts = False, urlsplit("")
     safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    if not named or not safe or "@" in parts.netloc or parts.fragment or not _PLAIN.fullmatch(url):
+    if not named or not safe or "@" in parts.netloc or parts.fragment or not re.fullmatch(_PLAIN, url):
         raise WrongSetting(
             "TRUST_WEBHOOK takes an https:// address without user name (http:// only on this machine itself)."
         )
@@ -346,6 +347,6 @@ def _weak_keys(env: Mapping[str, str]) -> frozenset[str]:
         raise WrongSetting(f"TRUST_WEAK_KEYS names {name!r}, which cannot be read: {type(error).__name__}.") from error
     ids = [line.strip().lower() for line in lines if line.strip() and not line.startswith("#")]
     for number, one in enumerate(ids, start=1):
-        if not _WEAK_ID.fullmatch(one):
+        if not re.fullmatch(_WEAK_ID, one):
             raise WrongSetting(f"TRUST_WEAK_KEYS: entry {number} of {name!r} is neither 20 nor 64 hex digits.")
     return frozenset(ids)

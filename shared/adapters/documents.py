@@ -13,7 +13,7 @@ import msgspec
 from shared.errors import DocumentTooLarge
 from shared.ports import MAX_BODY_BYTES, MAX_KEY_BYTES, Key
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = r"[\x00-\x1f\x7f]"
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
@@ -47,7 +47,7 @@ def position(after: str) -> str:
 
 
 def _is_name(text: str) -> bool:
-    if _CONTROL.search(text):
+    if re.search(_CONTROL, text):
         return False
     try:
         return 0 < len(text.encode()) <= MAX_KEY_BYTES

@@ -13,7 +13,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -42,13 +41,16 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.org_id}/{self.certificate_id}".encode()
 
 
-@dataclass(frozen=True, slots=True)
-class DataKey:
+class DataKey(msgspec.Struct, frozen=True):
     """A fresh data key, in the clear and wrapped, and the name of the master key that wrapped it."""
 
     master: str
     wrapped: bytes
-    plain: bytes = field(repr=False)
+    plain: bytes
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"DataKey({self.master})"
 
 
 class EnvelopeSealer(ABC):

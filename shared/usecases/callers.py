@@ -17,7 +17,7 @@ from shared.validation.names import is_org_id
 from shared.validation.verdict import Asker
 
 _ORG_KEY: Final = re.compile(r"a-([a-z0-9]{6})-[A-Za-z0-9]{10}")
-_PLATFORM_KEY: Final = re.compile(r"p-[A-Za-z0-9]{10}")
+_PLATFORM_KEY: Final = r"p-[A-Za-z0-9]{10}"
 _SIGN_IN_ROLES: Final = (Role.VIEWER.value, Role.OPERATOR.value)  # brokers and edges are machines: they have keys
 
 
@@ -45,7 +45,7 @@ class Credentials(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def place(self) -> Place[ApiKey]:
         """Where the key's record lies. Raises: NotAuthenticated, where it is not of a key's form."""
-        if self.org_id is None and not _PLATFORM_KEY.fullmatch(self.key):
+        if self.org_id is None and not re.fullmatch(_PLATFORM_KEY, self.key):
             raise NotAuthenticated
         return api_key_place(self.org_id, self.key)
 

@@ -31,8 +31,8 @@ from shared.validation.verdict import (
     serial_id,
 )
 
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
-_SERIAL: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{32}):([0-9a-f]{1,42})")
+_FINGERPRINT: Final = r"[0-9a-f]{64}"
+_SERIAL: Final = r"([0-9a-f]{16}-[0-9a-f]{32}):([0-9a-f]{1,42})"
 
 
 def deny(
@@ -158,7 +158,7 @@ def _by_certificate(data: bytes, kind: DenialKind | None, value: str | None) -> 
 
 def _by_fingerprint(value: str) -> _Wanted:
     plain = value.replace(":", "").replace(" ", "").lower()
-    if not _FINGERPRINT.fullmatch(plain):
+    if not re.fullmatch(_FINGERPRINT, plain):
         raise InvalidDenial(
             field="value", found="This is not a SHA-256 fingerprint", hint="It has 64 hex digits; colons do not matter."
         )
@@ -175,7 +175,7 @@ def _by_identity(value: str) -> _Wanted:
 
 
 def _by_serial(tools: Tools, org_id: str, value: str) -> _Wanted:
-    found = _SERIAL.fullmatch(value.lower())
+    found = re.fullmatch(_SERIAL, value.lower())
     if found is None:
         raise InvalidDenial(
             field="value",

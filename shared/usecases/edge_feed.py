@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
@@ -52,7 +51,7 @@ log = logging.getLogger(__name__)
 HOSTS_MAX: Final = 500  # about so many in one page (an org's hosts stay together)
 SERVED_MAX: Final = 500  # hosts in one report
 EVERY_HOST_MAX: Final = 500  # in a list that is told whole
-_SINCE: Final = re.compile(r"(?P<number>[0-9]{1,16})\.(?P<default>[0-9a-f]{16}|-)(\.(?P<after>[a-z0-9]{6}))?")
+_SINCE: Final = r"(?P<number>[0-9]{1,16})\.(?P<default>[0-9a-f]{16}|-)(\.(?P<after>[a-z0-9]{6}))?"
 _TOLD_EVERY: Final = 3600  # seconds between two activity entries of the same edge, host and version
 
 
@@ -109,7 +108,7 @@ def changed_hosts(tools: Tools, credentials: Credentials, since: str) -> Page:
     reading = _Reading(tools, caller, found.get(default_place()))
     if since in ("", "0"):
         return reading.everything()
-    match = _SINCE.fullmatch(since)
+    match = re.fullmatch(_SINCE, since)
     if match is None:
         raise WrongValue(field="since", found="since takes the head of an earlier answer, or nothing")
     if match["default"] != reading.default_mark:
@@ -232,16 +231,19 @@ class _Reading:
 # --------------------------------------------------------------------------------------------- one host, with key
 
 
-@dataclass(frozen=True)
-class HandedOut:
+class HandedOut(msgspec.Struct, frozen=True):
     """A host's certificate chain and private key, as PEM. The key is in no repr."""
 
     server_name: str
     org_id: str
     version: str
     certificate_id: str
-    certificate: str = field(repr=False)
-    private_key: str = field(repr=False)
+    certificate: str
+    private_key: str
+
+    def __repr__(self) -> str:
+        """Without the private key."""
+        return f"HandedOut({self.server_name}, {self.version})"
 
 
 def hand_out(tools: Tools, credentials: Credentials, server_name: str) -> HandedOut:

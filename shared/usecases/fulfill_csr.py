@@ -2,7 +2,7 @@
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import AlreadyFulfilled, NotFound
 from shared.records import ServerCertificate
@@ -11,6 +11,7 @@ from shared.usecases.callers import Member
 from shared.usecases.server_certificates import Shown, checked, shown
 from shared.usecases.tools import Tools, entry, touched
 from shared.validation.csr import read_signed
+from shared.validation.encoding import public_key_info
 from shared.validation.notices import Notice
 
 
@@ -52,5 +53,4 @@ def fulfill_csr(tools: Tools, member: Member, certificate_id: str, data: bytes) 
 
 def _requested_key(csr: bytes) -> bytes:
     """The SubjectPublicKeyInfo that was sent to be certified."""
-    key = x509.load_der_x509_csr(csr).public_key()
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return public_key_info(x509.load_der_x509_csr(csr).public_key())

@@ -50,7 +50,7 @@ WHO: Final = "upload"
 OBJECT_MAX: Final = FILES_MAX  # bytes; the rules of each kind may take less
 _SHOWN: Final = 200  # characters of an object's name in a receipt
 _REASON: Final = 400  # characters of a refusal's sentences in a receipt
-_SUFFIX: Final = re.compile(r"\.(pem|crt|cer|der|p7b|p7c)$", re.IGNORECASE)
+_SUFFIX: Final = r"(?i)\.(pem|crt|cer|der|p7b|p7c)$"
 _LATER: Final = (StoreUnavailable, RateLimited, TooBusy)  # not the upload's fault, and mended by time
 
 
@@ -172,7 +172,7 @@ def _server(tools: Tools, member: Member, name: str, data: bytes) -> dict[str, s
 
 
 def _csr(tools: Tools, member: Member, name: str, data: bytes) -> dict[str, str]:
-    request_id = _SUFFIX.sub("", name)
+    request_id = re.sub(_SUFFIX, "", name)
     if "/" in request_id:
         raise NotFound(what="certificate request of that id")
     shown, warnings = fulfill_csr(tools, member, request_id, data)

@@ -22,7 +22,7 @@ from shared.usecases.tools import Tools
 
 PAGE: Final = 500
 _KEEP: Final = 50_000  # lines of the feed; an edge further behind ends every session
-_NUMBER: Final = re.compile(r"[0-9]{1,16}")
+_NUMBER: Final = r"[0-9]{1,16}"
 
 
 class WithdrawalKind(StrEnum):
@@ -72,7 +72,7 @@ def withdrawn_since(tools: Tools, credentials: Credentials, since: str) -> Page:
     feed = tools.withdrawals
     if since == "":
         return Page(str(feed.end()), (), more=False, missed=False)
-    if not _NUMBER.fullmatch(since):
+    if not re.fullmatch(_NUMBER, since):
         raise WrongValue(field="since", found="since takes the head of an earlier answer, or nothing")
     try:
         changes = feed.since(int(since), limit=PAGE)

@@ -20,13 +20,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
 from shared.errors import CertificateMalformed
-from shared.validation import fingerprints, strength
+from shared.validation import encoding, fingerprints, strength
 from shared.validation.distinguished_name import canonical
 
 REGISTERED_MAX: Final = 1024  # CAs of orgs kept parsed by this process
@@ -129,7 +128,7 @@ class Certificate:
     def public_key_info(self) -> bytes:
         """SubjectPublicKeyInfo in one encoding, whatever encoding the certificate uses."""
         assert isinstance(self.key, strength.PublicKey), "weak_key comes first"  # noqa: S101
-        return self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return encoding.public_key_info(self.key)
 
     # ----------------------------------------------------------------------------------------------- OpenSSL's own
 
@@ -179,7 +178,10 @@ class Certificate:
         """Whether *ca*'s key made the signature on this one; both are plain.
 
         That follows from the bytes of this one and of the key, so it is looked at once for as long as this is kept."""
-        key_info = ca.public_key_info
+        parts = ca._parts
+        if parts is None:
+            return False
+        key_info = parts.key_info
         if key_info in self._signers:
             return True
         if not self._verifies(ca):
@@ -244,7 +246,7 @@ _NAMED_CURVES: Final = (
 def read(cert: x509.Certificate, der: bytes | None = None) -> Certificate:
     """*cert*, whose bytes are *der*, with every field read. Raises: CertificateMalformed."""
     try:
-        return Certificate(cert, cert.public_bytes(Encoding.DER) if der is None else der)
+        return Certificate(cert, encoding.certificate_der(cert) if der is None else der)
     except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
         raise CertificateMalformed(found=said(error), cert=cert) from error
 

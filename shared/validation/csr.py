@@ -16,8 +16,8 @@ from shared.validation.key_files import PrivateKey
 KEY_ALGORITHMS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "P-256", "P-384")
 COMMON_NAME_MAX: Final = 64  # characters: ub-common-name, RFC 5280 appendix A.1
 
-_E_MAIL = re.compile(r"[!-?A-~]+@[!-?A-~]+")  # printable ASCII around one @
-_COUNTRY = re.compile(r"[A-Za-z]{2}")
+_E_MAIL: Final = r"[!-?A-~]+@[!-?A-~]+"  # printable ASCII around one @
+_COUNTRY: Final = r"[A-Za-z]{2}"
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ def _text(value: str | None, field: _Field) -> str:
 
 def _country(value: str | None) -> str:
     text = (value or "").strip()
-    if text and not _COUNTRY.fullmatch(text):
+    if text and not re.fullmatch(_COUNTRY, text):
         raise InvalidSubject(
             field="country", found="country is not a code of two letters", hint="Write it as in DE, IN or US."
         )
@@ -131,7 +131,7 @@ def _country(value: str | None) -> str:
 
 def _e_mail(value: str | None) -> str:
     text = _text(value, _E_MAIL_FIELD)
-    if text and not _E_MAIL.fullmatch(text):
+    if text and not re.fullmatch(_E_MAIL, text):
         raise InvalidSubject(
             field="emailAddress", found="emailAddress is not an e-mail address in ASCII", hint="Write name@example.com."
         )

@@ -30,7 +30,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_der_private_key,
     load_pem_private_key,
     pkcs12,
@@ -48,6 +47,7 @@ from shared.errors import (
     PassphraseWrong,
 )
 from shared.validation import pem
+from shared.validation.encoding import public_key_info
 from shared.validation.pem import OCTET_STRING, OID, SEQUENCE, Block, Content, Element, elements
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -125,7 +125,7 @@ def load_pkcs12(
 
 def public_bytes(of: PrivateKey | x509.Certificate) -> bytes:
     """The SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) of a private key or certificate: equal where the key is the same."""
-    return of.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return public_key_info(of.public_key())
 
 
 # ----------------------------------------------------------------------------------------------- keys in PEM, DER

@@ -16,7 +16,7 @@ CLIENT_ID_MAX: Final = 256  # characters
 
 _ORG = re.compile(r"[a-z0-9]{6}")
 _NAME = re.compile(r"[A-Za-z0-9\-_.]{1,36}")
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
 class ClientClass(StrEnum):
@@ -45,7 +45,7 @@ def is_name(text: str) -> bool:
 def is_domain(text: str) -> bool:
     """Whether *text* is a DNS name of two labels or more in lower-case A-labels (RFC 1123 2.1, RFC 5890)."""
     labels = text.split(".")
-    return len(text) <= 253 and len(labels) > 1 and all(_LABEL.fullmatch(label) for label in labels)
+    return len(text) <= 253 and len(labels) > 1 and all(re.fullmatch(_LABEL, label) for label in labels)
 
 
 class DeviceName(msgspec.Struct, frozen=True):

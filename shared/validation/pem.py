@@ -45,8 +45,8 @@ _CERTIFICATE_LABELS: Final = {
     "CMS",
 }
 _REQUEST_LABELS: Final = {"CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"}
-_MARK: Final = re.compile(rb"-----(BEGIN|END) ([A-Z0-9][A-Z0-9 #.]{0,60})-----")
-_HEADER: Final = re.compile(rb"[ \t\r\n]*([A-Za-z-]{1,40}):[ \t]*([^\r\n]{0,200})(?:\r\n|\r|\n)")
+_MARK: Final = rb"-----(BEGIN|END) ([A-Z0-9][A-Z0-9 #.]{0,60})-----"
+_HEADER: Final = rb"[ \t\r\n]*([A-Za-z-]{1,40}):[ \t]*([^\r\n]{0,200})(?:\r\n|\r|\n)"
 _WHITESPACE: Final = b" \t\r\n\v\f\0"
 
 
@@ -77,7 +77,7 @@ def as_text(data: bytes) -> bytes:
 
 def is_pem(data: bytes) -> bool:
     """Whether there is any PEM boundary in *data* (RFC 7468, section 3), be its block complete or not."""
-    return _MARK.search(as_text(data)) is not None
+    return re.search(_MARK, as_text(data)) is not None
 
 
 def blocks(data: bytes) -> Iterator[Block]:
@@ -85,10 +85,10 @@ def blocks(data: bytes) -> Iterator[Block]:
 
     Lax as in RFC 7468 section 3, figure 2: any line ends, white space anywhere in the base64."""
     text = as_text(data)
-    for begin, end in pairwise(_MARK.finditer(text)):
+    for begin, end in pairwise(re.finditer(_MARK, text)):
         if (begin[1], end[1]) == (b"BEGIN", b"END") and begin[2] == end[2]:
             at, headers = begin.end(), {}
-            while header := _HEADER.match(text, at, end.start()):
+            while header := re.compile(_HEADER).match(text, at, end.start()):
                 headers[header[1].decode()] = header[2].decode("latin-1").strip()
                 at = header.end()
             try:

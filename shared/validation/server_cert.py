@@ -5,10 +5,10 @@ Checking (rules 2 to 5): that leaf and chain may be shown to this organization's
 """
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
@@ -48,13 +48,16 @@ _PURPOSES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ServerCertificate:
+class ServerCertificate(msgspec.Struct, frozen=True):
     """A server's certificate with what is sent after it, in that order, and its private key."""
 
     leaf: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    private_key: PrivateKey = field(repr=False)
+    private_key: PrivateKey
+
+    def __repr__(self) -> str:
+        """Without the private key."""
+        return f"ServerCertificate({self.leaf!r}, {len(self.chain)} above it)"
 
 
 # ----------------------------------------------------------------------------------------------------- reading

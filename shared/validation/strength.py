@@ -13,10 +13,10 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from shared.errors import WeakKey, WeakSignature
+from shared.validation.encoding import public_key_info
 
 RSA_BITS_MIN: Final = 2048
 RSA_BITS_MAX: Final = 8192
@@ -102,7 +102,7 @@ def key_ids(key: object) -> tuple[str, ...]:
     Debian's openssl-blacklist (CVE-2008-0166)."""
     if not isinstance(key, PublicKey):
         return ()
-    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    info = public_key_info(key)
     ids: tuple[str, ...] = (hashlib.sha256(info).hexdigest(),)
     if isinstance(key, rsa.RSAPublicKey):
         line = f"Modulus={key.public_numbers().n:X}\n".encode()

@@ -4,6 +4,7 @@
 for all of it in one read); `judge` runs the steps in order, and the first failure is the answer.
 """
 
+import hashlib
 from collections.abc import Collection, Container, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -11,11 +12,12 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 
 from shared import errors
 from shared.validation import distinguished_name, identity, pem, trust
 from shared.validation.certificate import Certificate
+from shared.validation.encoding import public_key_info
 from shared.validation.names import ClientId, DeviceName, ServerName, messaging_host
 from shared.validation.policy import Decision, Level, Policy, Shown, needs_tls, outcome
 from shared.validation.validity import shown_time
@@ -253,13 +255,7 @@ def key_hash(cert: x509.Certificate) -> str:
 
 def public_key_hash(key: object) -> str:
     """SHA-256 of a public key's SubjectPublicKeyInfo, hex."""
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(
-        key.public_bytes(  # type: ignore[attr-defined]
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return digest.finalize().hex()
+    return hashlib.sha256(public_key_info(key)).hexdigest()
 
 
 def fingerprint_id(sha256: str) -> str:

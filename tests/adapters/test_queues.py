@@ -3,13 +3,13 @@
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from functions.record_sightings import Recorder, pubsub_body, sqs_bodies
 from shared.adapters.held_queue import HeldQueue

@@ -1,7 +1,6 @@
 """functions-framework's requests to ours (functions/gcp.py); the container's tests run the framework itself."""
 
 import asyncio
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def test_private_keys_are_handed_out_where_the_operator_says_that_tls_ends_befor
     service: Service, monkeypatch: pytest.MonkeyPatch, behind_tls: bool
 ) -> None:
     """Neither a header of the client's own nor the address of a sidecar says so."""
-    settings = dataclasses.replace(service.app.settings, behind_tls=behind_tls)
+    settings = structs.replace(service.app.settings, behind_tls=behind_tls)
     monkeypatch.setattr(process, "_app", structs.replace(service.app, settings=settings))
     edge = service.client("edge")
     lies = {"x-forwarded-proto": "https", "x-forwarded-for": "127.0.0.1"}

@@ -164,7 +164,7 @@ def bucket(aws: Aws, deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> str
     name = aws.bucket()
     monkeypatch.setenv("TRUST_UPLOAD_BUCKET", name)
     app = event_app.app()
-    object.__setattr__(app.settings, "upload_bucket", name)
+    structs.force_setattr(app.settings, "upload_bucket", name)
     return name
 
 
@@ -279,7 +279,7 @@ def test_without_its_bucket_configured_no_event_is_believed(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The function says which setting it needs."""
-    object.__setattr__(event_app.app().settings, "upload_bucket", None)
+    structs.force_setattr(event_app.app().settings, "upload_bucket", None)
     with pytest.raises(Exception, match="TRUST_UPLOAD_BUCKET"):
         aws_events.on_upload(recorded("s3_put"), Context())
 
