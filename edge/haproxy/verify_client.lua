@@ -50,10 +50,12 @@ end
 local function fingerprints(told, from, to)
   local found = {}
   for i = from, to do
-    for j = 0, 1 do
-      local sha256 = told('$.fingerprintsSha256[' .. i .. '][' .. j .. ']')
-      if sha256 then found[#found + 1] = sha256:sub(1, 16) end
-    end
+    local of = '$.fingerprintsSha256[' .. i .. ']'
+    local own = told(of .. '[0]')
+    if not own then break end
+    found[#found + 1] = own:sub(1, 16)
+    local other = told(of .. '[1]')
+    if other then found[#found + 1] = other:sub(1, 16) end
   end
   return table.concat(found, ',')
 end
