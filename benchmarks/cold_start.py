@@ -292,7 +292,7 @@ def rows(quick: bool) -> list[Row]:
             others: dict[str, Pairs] = {}
             for call in calls():
                 main = call.function in MAIN
-                count = (1 if quick else 7) if main else (0 if quick or store.name == "Firestore" else 2)
+                count = (1 if quick else 7) if main else (0 if quick or store.name == "Firestore" else 5)
                 if not count:
                     continue
                 pairs = _pairs(store, call, count)

@@ -3,11 +3,15 @@
 A package holds the function's own modules (what its handler and its routes import, found by reading the imports) and
 the pinned wheels they need, built for Lambda's Linux. The same sources give the same bytes, so that a deployment tool
 sees what has changed and what has not.
+
+Where a Python of Lambda's version is at hand, byte code lies beside the sources: Lambda cannot write any, and compiling
+is most of a cold start otherwise (docs/decisions/0094). Another Python passes it over.
 """
 
 import ast
 import fnmatch
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -16,6 +20,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -230,22 +235,66 @@ def build(function: Function, folder: Path, *, python: str, arch: str) -> Path:
     paths = [path for name in modules if (path := _path(name))] + [file for name in modules for file in _files(name)]
     own = {path.relative_to(ROOT).as_posix(): path for path in paths}
     if wheels := wheels_of(modules):
-        shutil.copyfile(_zipped(_unpacked(wheels, python, arch)), target)
-    with zipfile.ZipFile(target, "a" if wheels else "w") as archive:
-        _add(archive, own)
+        shutil.copyfile(_zipped(_unpacked(wheels, python, arch), python), target)
+    with zipfile.ZipFile(target, "a" if wheels else "w") as archive, _with_byte_code(own, python) as whole:
+        _add(archive, whole)
     return target
 
 
-def _zipped(unpacked: Path) -> Path:
+def _zipped(unpacked: Path, python: str) -> Path:
     """The wheels' part of a package: the same for most functions, and most of the work."""
-    target = unpacked.with_suffix(".zip")
+    target = unpacked.with_suffix(".compiled.zip" if interpreter(python) else ".zip")
     if not target.exists():
         files = {path.relative_to(unpacked).as_posix(): path for path in unpacked.rglob("*") if path.is_file()}
         kept = {name: path for name, path in files.items() if not any(fnmatch.fnmatch(name, one) for one in DROP)}
-        with tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as file, zipfile.ZipFile(file, "w") as archive:
-            _add(archive, kept)
+        with (
+            tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as file,
+            zipfile.ZipFile(file, "w") as archive,
+            _with_byte_code(kept, python) as whole,
+        ):
+            _add(archive, whole)
         os.replace(file.name, target)
     return target
+
+
+@cache
+def interpreter(python: str) -> str | None:
+    """A Python of that version on this machine, or None."""
+    if python == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return sys.executable
+    found = shutil.which(f"python{python}")
+    if found is None:
+        return None
+    says = subprocess.run([found, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True)  # noqa: S603
+    return found if says.stdout.decode().strip() == python else None
+
+
+# Told by a hash that nobody looks at: what is in a zip has no times, and its sources do not change.
+_COMPILE: Final = """
+import json, py_compile, sys
+mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+for source, target, shown in json.load(sys.stdin):
+    py_compile.compile(source, target, shown, doraise=True, invalidation_mode=mode)
+"""
+
+
+@contextmanager
+def _with_byte_code(files: Mapping[str, Path], python: str) -> Iterator[Mapping[str, Path]]:
+    """*files*, and the byte code of those that are Python, where it can be made. Gone afterwards."""
+    found = interpreter(python)
+    if found is None:
+        yield files
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        compiled, jobs = {}, []
+        for number, (name, path) in enumerate(sorted(files.items())):
+            if name.endswith(".py"):
+                parent, _, file = name.rpartition("/")
+                cached = f"{parent}/__pycache__/{file[:-3]}.cpython-{python.replace('.', '')}.pyc".lstrip("/")
+                compiled[cached] = Path(folder, str(number))
+                jobs.append((str(path), str(compiled[cached]), name))
+        subprocess.run([found, "-I", "-c", _COMPILE], input=json.dumps(jobs).encode(), check=True)  # noqa: S603
+        yield {**files, **compiled}
 
 
 def _add(archive: zipfile.ZipFile, files: Mapping[str, Path]) -> None:
@@ -266,6 +315,8 @@ def _add(archive: zipfile.ZipFile, files: Mapping[str, Path]) -> None:
 def main(names: tuple[str, ...], python: str, arch: str, out: Path, clean: bool) -> None:
     if clean:
         shutil.rmtree(CACHE, ignore_errors=True)
+    if interpreter(python) is None:
+        click.echo(f"No python{python} here: the packages are made without byte code, and start more slowly.", err=True)
     try:
         for function in [BY_NAME[name] for name in names] or FUNCTIONS:
             path = build(function, out, python=python, arch=arch)

@@ -154,7 +154,11 @@ _PRIMORIAL: Final = math.prod(_PRIMES)
 
 
 def _powers_of_65537(prime: int) -> frozenset[int]:
-    return frozenset(pow(65537, exponent, prime) for exponent in range(prime - 1))
+    found, power = set(), 1
+    while power not in found:  # from 1 they come round to 1 again
+        found.add(power)
+        power = power * 65537 % prime
+    return frozenset(found)
 
 
 # For each prime where it says something: the residues that a ROCA modulus can have
@@ -173,8 +177,12 @@ def _is_roca(residue: int) -> bool:
 def _sieve(modulus: int) -> list[int]:
     """Per residue r of n: the bits k, to rounds + modulus at least, where k*k - n can be a square modulo *modulus*."""
     squares = {k * k % modulus for k in range(modulus)}
+    first = [0] * modulus
+    for k in range(modulus):
+        for square in squares:
+            first[(k * k - square) % modulus] |= 1 << k
     again = sum(1 << shift for shift in range(0, FERMAT_ROUNDS + modulus, modulus))  # the pattern repeats
-    return [again * sum(1 << k for k in range(modulus) if (k * k - r) % modulus in squares) for r in range(modulus)]
+    return [again * bits for bits in first]
 
 
 _SIEVES: Final = [(modulus, _sieve(modulus)) for modulus in (64, 9, 25, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)]

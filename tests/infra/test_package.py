@@ -1,5 +1,8 @@
 """Packages for Lambda: only what a function imports, the same bytes each time, and it runs (test_aws_terraform.py)."""
 
+import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -51,6 +54,36 @@ def test_a_second_build_gives_the_same_bytes(packages: Path, tmp_path: Path) -> 
     """So that a deployment tool sees a change where there is one, and nowhere else."""
     again = package.build(VERIFY, tmp_path, python=machine.PYTHON, arch=machine.arch())
     assert again.read_bytes() == (packages / "verifyClient.zip").read_bytes()
+
+
+def test_nothing_is_compiled_at_a_cold_start(packages: Path, tmp_path: Path) -> None:
+    """Lambda's folder cannot be written, so a package without byte code is compiled at each start: most of it."""
+    task = lambdas.unpack(packages / "verifyClient.zip", tmp_path / "task")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-B",
+            "-v",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(task)!r}); import functions.aws, functions.verify_client",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = re.findall(rf"# code object from '?({re.escape(str(task))}/[^']*?)'?$", done.stderr, re.M)
+    assert len(loaded) > 50, "what this looks for is what the interpreter says"
+    assert [one for one in loaded if not one.endswith(".pyc")] == []
+
+
+def test_without_that_python_a_package_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts more slowly, and says so."""
+    monkeypatch.setattr(package, "interpreter", lambda python: None)
+    built = package.build(VERIFY, tmp_path, python=machine.PYTHON, arch=machine.arch())
+    assert {"functions/aws.py", "cryptography/x509/__init__.py"} <= names(built)
+    assert not any(one.endswith(".pyc") for one in names(built))
 
 
 def test_modules_that_the_routes_name_are_found() -> None:
