@@ -196,7 +196,7 @@ def _decide(questions: Questions, seconds: float, tell: Callable[[float], None])
 
 
 def rows(quick: bool) -> list[Row]:
-    rounds, seconds = (1, 1.0) if quick else (4, 2.0)
+    rounds, seconds = (1, 1.0) if quick else (4, 4.0)
     found: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-http-") as name, ExitStack() as stack:
         folder = Path(name)

@@ -1,5 +1,6 @@
 """Every function in one process, with the embedded store: what `make run` starts."""
 
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -73,6 +74,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started:
+            gc.freeze()  # as in functions/process.py
             port = self.servers[0].sockets[0].getsockname()[1]
             print(_banner(self._app.settings, port, self._keys), flush=True)
 

@@ -1,5 +1,6 @@
 """The App of a process that a cloud started: built once, at the first call, and kept for the life of the process."""
 
+import gc
 import threading
 
 from shared import log
@@ -23,6 +24,7 @@ def app() -> App:
                 settings = Settings.from_env()
                 log.configure(settings.log)
                 _app = build(settings)
+                gc.freeze()  # what is loaded stays: else each full collection walks through all of it (0093)
     return _app
 
 
