@@ -9,15 +9,16 @@
 
 from collections.abc import Container
 from datetime import datetime
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtensionOID
 
-from shared.errors import NotACA, SelfSignatureInvalid
+from shared.errors import NotACA, SelfSignatureInvalid, WeakKey
 from shared.validation import distinguished_name, pem
-from shared.validation.strength import check_key, check_signature, signature_weakness
+from shared.validation.strength import check_key, check_signature, describe_key, signature_weakness
 from shared.validation.validity import check_validity
 
 
@@ -41,6 +42,7 @@ def check_ca(cert: x509.Certificate, *, at: datetime, weak: Container[str] = fro
     check_validity(cert, at=at)
     _check_may_sign(cert)
     check_key(cert.public_key(), weak=weak, cert=cert)
+    _check_curve_is_named(cert)
     if not has_harmless_signature(cert):
         check_signature(cert)
     if is_self_issued(cert) and not is_signed_by(cert, cert):
@@ -86,6 +88,25 @@ def is_signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     except Exception:  # noqa: BLE001 - InvalidSignature, or parameters that do not fit the key: not signed by it
         return False
     return True
+
+
+_VERSION: Final = 0xA0  # [0] EXPLICIT
+_KEY_INFO: Final = 5  # of tbsCertificate's fields from serialNumber on (RFC 5280, 4.1)
+
+
+def _check_curve_is_named(cert: x509.Certificate) -> None:
+    """Its curve is named, not written out (RFC 5480, 2.1.1): OpenSSL lets nothing connect that such a key has signed.
+
+    Raises: WeakKey."""
+    key = cert.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return
+    [signed] = pem.elements(cert.tbs_certificate_bytes)
+    fields = [one for one in signed.children if one.tag != _VERSION]
+    algorithm, _ = fields[_KEY_INFO].children
+    _, parameters = algorithm.children
+    if parameters.tag != pem.OID:
+        raise WeakKey(found=f"{describe_key(key)} with its curve written out in place of its name", cert=cert)
 
 
 def _check_may_sign(cert: x509.Certificate) -> None:
