@@ -66,6 +66,16 @@ def listens(port: int) -> bool:
     return False
 
 
+def answers(path: Path) -> bool:
+    """Whether somebody listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
 class Process:
     """A program that runs in the background; its output goes to the file *log*."""
 
@@ -107,6 +117,10 @@ class Process:
 
     def wait_for_port(self, port: int, seconds: float = 20) -> None:
         self.wait_for(f"{self.name} to listen on port {port}", lambda: listens(port), seconds)
+
+    def wait_for_socket(self, path: Path, seconds: float = 20) -> None:
+        """A Unix socket at *path*: HAProxy gives its own its name after it listens on its ports."""
+        self.wait_for(f"{self.name} to listen at {path}", lambda: answers(path), seconds)
 
     def tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:]

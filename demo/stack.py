@@ -290,6 +290,7 @@ class HAProxyEdge:
         command = [program("haproxy", "haproxy"), "-db", "-f", str(EDGE / "haproxy" / "haproxy.cfg")]
         self.haproxy = Process("haproxy", command, self.folder / "haproxy.log", env=self.env)
         self.haproxy.wait_for_port(self.port, seconds)
+        self.haproxy.wait_for_socket(self.socket, seconds)
 
     def start_agent(self) -> None:
         command = [sys.executable, "-m", "edge.haproxy_sync"]

@@ -78,6 +78,7 @@ class Edge:
         command = [program("haproxy", "haproxy"), "-db", "-f", str(EDGE / "haproxy" / "haproxy.cfg")]
         self.haproxy = Process("haproxy", command, self.folder / "haproxy.log", env=environment)
         self.haproxy.wait_for_port(self.port)
+        self.haproxy.wait_for_socket(self.socket)
 
     def start_haproxy_first(self) -> None:
         """Before anything was fetched."""
