@@ -74,7 +74,7 @@ class Session:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, text.split(",")))
+    return tuple(one[:_DIGITS] for one in text.split(",") if one)  # more, where an earlier callout wrote them
 
 
 def _number(hexadecimal: str) -> int:

@@ -126,8 +126,11 @@ class Workers:
         """One thread more, where it is of use."""
         free = self._threads - len(self._begun)
         if free < self._waiting.qsize() and self._threads < self._useful():
+            try:
+                threading.Thread(target=self._run, name="verdict", daemon=True).start()
+            except RuntimeError:  # the system gives no more: the next request tries again
+                return
             self._threads += 1
-            threading.Thread(target=self._run, name="verdict", daemon=True).start()
 
     def _useful(self) -> int:
         """How many threads there may be now."""

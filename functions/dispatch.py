@@ -50,7 +50,7 @@ def _dispatch(tools: Tools, request: Request, function: str | None) -> Reply:
         return _told(work(), request, began)
     try:
         left = _left(request)
-        answered = deadline.WORKERS.submit(work, enough=_enough(tools)).result(left)
+        answered = deadline.WORKERS.submit(work, enough=_enough(tools, request)).result(left)
     except (TimeoutError, deadline.Busy):
         answered = _refused(tools, dialect, request, Late()), "verifyClient"
     return _told(answered, request, began)
@@ -69,7 +69,7 @@ async def dispatch_async(
         if dialect is None:
             return _told(await asyncio.get_running_loop().run_in_executor(pool, work), request, began)
         try:
-            answered = await deadline.WORKERS.answer(work, _left(request), enough=_enough(tools))
+            answered = await deadline.WORKERS.answer(work, _left(request), enough=_enough(tools, request))
         except (TimeoutError, deadline.Busy):
             answered = _refused(tools, dialect, request, Late()), "verifyClient"
         return _told(answered, request, began)
@@ -86,9 +86,11 @@ def _work(tools: Tools, request: Request, function: str | None, dialect: Dialect
     return lambda: context.run(_answered, tools, request, function, dialect)
 
 
-def _enough(tools: Tools) -> int | None:
-    """How many threads do as much as many."""
-    return deadline.FEW if tools.embedded else None
+def _enough(tools: Tools, request: Request) -> int | None:
+    """How many threads do as much as many; None where a verdict may wait for a network: that of the store, or that of
+    the OIDC issuer, whose keys are fetched to judge a sign-in token, anybody's."""
+    waits = not tools.embedded or request.headers.get("authorization", "")[:7].lower() == "bearer "
+    return None if waits else deadline.FEW
 
 
 def _left(request: Request) -> float:

@@ -5,7 +5,8 @@ send takes Python's lock from it and gives it back: some 16 changes between thre
 (docs/decisions/0093). So where verdicts compute and wait for no network, a loop goes in turns: it takes in what has
 come, leaves it to the thread and sleeps until all of it is done, PAUSE at most; then it answers, and looks again.
 
-It does not sleep beside a verdict that hangs: that one's result comes as from any other thread.
+It does not sleep beside a verdict that hangs: that one's result comes as from any other thread. Then it looks now and
+then whether what waits behind that one has a thread.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 PAUSE: Final = 0.002  # seconds; a verdict takes 0.3 ms
+LOOK_AGAIN: Final = 0.05  # seconds, while something hangs
 
 
 class Crew(Protocol):
@@ -38,12 +40,12 @@ class Turns:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_coming = False  # whether a turn is: it will look at what was told
         self._is_asleep = False
+        self._will_look = False  # whether `_look` is due
 
     def expect(self, future: "asyncio.Future[Any]") -> None:
         """Work that only computes was given to a thread: go in turns with it, until it is told or forgotten."""
         self._expected.add(future)
-        if not self._is_coming and not self._crew.relieve():
-            self._next()
+        self._go_on()
 
     def forget(self, future: "asyncio.Future[Any]") -> None:
         """Nobody waits for it any more."""
@@ -62,9 +64,19 @@ class Turns:
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 self.loop.call_soon_threadsafe(self._settle)
 
-    def _next(self) -> None:
-        self._is_coming = True
-        self.loop.call_soon(self._turn)
+    def _go_on(self) -> None:
+        if self._is_coming or not self._expected:
+            return
+        if not self._crew.relieve():
+            self._is_coming = True
+            self.loop.call_soon(self._turn)
+        elif not self._will_look:
+            self._will_look = True
+            self.loop.call_later(LOOK_AGAIN, self._look)
+
+    def _look(self) -> None:
+        self._will_look = False
+        self._go_on()
 
     def _turn(self) -> None:
         self._is_asleep = True
@@ -74,8 +86,7 @@ class Turns:
                 self._bell.get(timeout=PAUSE)
         self._is_asleep = False
         self._settle()
-        if self._expected and not self._crew.relieve():
-            self._next()
+        self._go_on()
 
     def _settle(self) -> None:
         while self._told:

@@ -293,7 +293,9 @@ def _with_byte_code(files: Mapping[str, Path], python: str) -> Iterator[Mapping[
                 cached = f"{parent}/__pycache__/{file[:-3]}.cpython-{python.replace('.', '')}.pyc".lstrip("/")
                 compiled[cached] = Path(folder, str(number))
                 jobs.append((str(path), str(compiled[cached]), name))
-        subprocess.run([found, "-I", "-c", _COMPILE], input=json.dumps(jobs).encode(), check=True)  # noqa: S603
+        done = subprocess.run([found, "-I", "-c", _COMPILE], input=json.dumps(jobs).encode(), capture_output=True)  # noqa: S603
+        if done.returncode:
+            raise CannotPackage(f"{found} cannot compile the sources: {done.stderr.decode()[-1000:]}")
         yield {**files, **compiled}
 
 

@@ -87,8 +87,13 @@ def deny(
 
     after = tools.repository.change(denials_place(member.org_id, look_up), alter, org_id=member.org_id)
     assert after is not None  # noqa: S101 - alter never removes
-    refresh_marks(tools, member.org_id, _registered(tools, member.org_id, after.entries[denial_id]))
+    meant = _registered(tools, member.org_id, after.entries[denial_id])
+    refresh_marks(tools, member.org_id, meant)
     withdraw(tools, member.org_id, WithdrawalKind(kind.value), value)  # again with a repeated call: harmless
+    if kind is DenialKind.FINGERPRINT:  # a CA that is registered in its other form: sessions rest on its own id
+        for ca_id in meant:
+            if not ca_id.endswith(value[:32]):
+                withdraw(tools, member.org_id, WithdrawalKind.CA, ca_id)
     return after.entries[denial_id], new
 
 

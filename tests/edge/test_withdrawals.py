@@ -58,6 +58,14 @@ def test_other_sessions_stay(kind: str, value: str) -> None:
     assert not falls(kind, value)
 
 
+def test_a_line_of_an_earlier_callout_is_understood() -> None:
+    """It wrote a whole fingerprint of the leaf, and half of each certificate's that was sent after it."""
+    key = KEY.replace(f"{'f' * 16},{'9' * 16}", "f" * 64).replace("a" * 16, "a" * 32).replace("b" * 16, "b" * 32)
+    assert all(falls("fingerprint", one * 64, key=key) for one in "fab")
+    assert falls("ca", "fedcba9876543210-" + "b" * 32, key=key)
+    assert not falls("fingerprint", "e" * 64, key=key)
+
+
 def test_another_serial_number_of_the_same_ca_stays() -> None:
     """Where no intermediate was sent, whose number could be meant."""
     key = KEY.rpartition("|")[0] + "|"

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from functions.deadline import FEW, Workers
-from functions.turns import PAUSE
+from functions.turns import LOOK_AGAIN, PAUSE
 
 LONG = 60.0
 
@@ -60,13 +60,29 @@ def test_others_are_served_while_one_hangs() -> None:
         assert await behind == "behind", "nothing else asks for a thread for it"
         for _ in range(20):
             assert await workers.answer(lambda: 42, LONG, enough=FEW) == 42
-        looked = workers.looked
-        await asyncio.sleep(PAUSE * 20)
-        assert workers.looked == looked, "no turn is taken beside it"
+        looked, began = workers.looked, time.monotonic()
+        await asyncio.sleep(LOOK_AGAIN * 3)
+        looks = (time.monotonic() - began) / LOOK_AGAIN + 1
+        assert workers.looked - looked <= looks, "no turn is taken beside it"
         assert not hanging.done()
         go.set()
         assert await hanging is True
         assert await workers.answer(lambda: "afterwards", LONG, enough=FEW) == "afterwards"
+
+    asyncio.run(run())
+
+
+def test_what_waits_behind_several_that_hang_gets_a_thread_too() -> None:
+    """Each of them takes the thread that was made because of the one before; nothing new comes in between."""
+    workers = Workers()
+    go = threading.Event()
+
+    async def run() -> None:
+        hanging = [asyncio.ensure_future(workers.answer(lambda: go.wait(LONG), LONG, enough=FEW)) for _ in range(3)]
+        await asyncio.sleep(0)  # they are first
+        assert await workers.answer(lambda: "behind", LONG, enough=FEW) == "behind"
+        go.set()
+        assert await asyncio.gather(*hanging) == [True] * 3
 
     asyncio.run(run())
 

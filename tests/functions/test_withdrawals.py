@@ -12,6 +12,7 @@ from shared.usecases import withdrawals
 from shared.usecases.orgs import create_org, delete_org, set_suspended
 from tests import certs
 from tests.harness import Client, Service
+from tests.malleable import twin
 
 PATH = "//edge/v1/withdrawals"
 CAS = "/authentication/cacertificates"
@@ -87,6 +88,12 @@ def test_denying_is_told_in_the_deny_lists_own_words(
 ) -> None:
     operator.post(DENY, body).ok(201)
     assert edge.follow() == [("mtxpd0", kind, value)]
+
+
+def test_denying_a_registered_ca_by_its_other_fingerprint_names_it_too(operator: Client, edge: Edge, ca: str) -> None:
+    """Its devices do not send it: their sessions rest on its id."""
+    operator.post(DENY, {"certificate": twin(ROOT).pem}).ok(201)
+    assert edge.follow() == [("mtxpd0", "fingerprint", twin(ROOT).fingerprint), ("mtxpd0", "ca", ca)]
 
 
 def test_denying_a_serial_names_the_ca(operator: Client, edge: Edge, ca: str) -> None:

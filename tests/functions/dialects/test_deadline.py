@@ -8,11 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from functions import deadline
 from functions.asgi import Application
 from functions.deadline import Busy, Workers
 from functions.dialects.aws_iot import authorize
+from shared.errors import NotAuthenticated
 from tests import certs
 from tests.functions.dialects.recorded import FOLDER, Recorded
 from tests.harness import Client, Service, basic
@@ -240,6 +242,53 @@ def test_few_threads_do_where_few_are_enough_and_those_that_hang_are_made_up_for
     while workers.threads > 2:
         workers.submit(lambda: None, enough=2).result(60)
         assert time.monotonic() < end
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process at its limit of threads refuses what it cannot do, and recovers."""
+    workers = Workers()
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    first = workers.submit(lambda: 1, enough=1)
+    with pytest.raises(TimeoutError):
+        first.result(0.05)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert workers.submit(lambda: 2, enough=1).result(60) == 2
+    assert first.result(60) == 1
+
+
+@pytest.mark.in_time
+def test_a_strangers_sign_in_token_holds_up_no_broker(service: Service, broker: Client) -> None:
+    """The issuer does not answer, and anybody can make us ask it: a key id that nobody knows is enough."""
+    go = threading.Event()
+
+    class Silent:
+        def verify(self, token: str) -> Any:
+            go.wait(60)
+            raise NotAuthenticated
+
+        def origins(self) -> tuple[str, ...]:
+            return ()
+
+    structs.force_setattr(service.app.tools, "tokens", Silent())
+    application = Application(service.app)
+    stranger = {"content-type": "application/json", "authorization": "Bearer a.b.c"}
+    headers = {"content-type": "application/json", "authorization": basic(broker.key, broker.token)}
+    body = b'{"clientid": "d:mtxpd0:thermo:42"}'
+
+    async def run() -> bytes:
+        strangers = [asyncio.ensure_future(call(application, "/verifyClient", b"{}", stranger)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        _, answer = await call(application, "/verifyClient", body, headers)
+        go.set()
+        await asyncio.gather(*strangers)
+        return bytes(answer)
+
+    assert b"unavailable" not in asyncio.run(run())
 
 
 def test_an_event_loop_waits_so_long_only() -> None:
