@@ -15,6 +15,7 @@ _VERDICT = {
     "bound": True,
     "ca": {"id": "0"},
     "expiresAt": "2030-01-01T00:00:00Z",
+    "fingerprintsSha256": [["0" * 64, "1" * 64]],  # without any the callout lets nobody in
 }
 _BODY = msgspec.json.encode(_VERDICT)
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(_BODY)).encode())]

@@ -284,6 +284,7 @@ def test_a_strangers_sign_in_token_holds_up_no_broker(service: Service, broker: 
         strangers = [asyncio.ensure_future(call(application, "/verifyClient", b"{}", stranger)) for _ in range(20)]
         await asyncio.sleep(0.01)
         _, answer = await call(application, "/verifyClient", body, headers)
+        assert not any(one.done() for one in strangers), "they are still waiting"
         go.set()
         await asyncio.gather(*strangers)
         return bytes(answer)

@@ -1,0 +1,70 @@
+"""The callout before functions that do not tell fingerprints: it cannot enter a session so that a denial ends it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.device import Device, context
+from demo.stack import HAProxyEdge, Stack
+from tests.e2e.conftest import Tenant
+
+
+@contextmanager
+def functions(verdict: dict[str, Any]) -> Iterator[str]:
+    """The URL of functions whose every verdict is *verdict*. A stand-in: earlier ones are not here to be run."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            body = json.dumps(verdict, separators=(",", ":")).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_cannot_be_entered_by_fingerprint_is_not_let_in(
+    stack: Stack, alpha: Tenant, tmp_path: Path, told: bool
+) -> None:
+    """The same verdict with fingerprints lets in."""
+    verdict = {
+        "decision": "allow",
+        "code": "allowed",
+        "orgId": alpha.org.id,
+        "identity": {"class": "d", "typeId": "thermo", "deviceId": "1"},
+        "bound": True,
+        "ca": {"id": alpha.root_id},
+        "expiresAt": "2030-01-01T00:00:00Z",
+        **({"fingerprintsSha256": [["a" * 64, "b" * 64], ["c" * 64]]} if told else {}),
+    }
+    keys = stack.edge.edge_key, stack.edge.broker_key
+    edge = HAProxyEdge(tmp_path, stack.functions.url, *keys, stack.broker.trusting, stack.broker.asking)
+    edge.sync_once()
+    with functions(verdict) as edge.url:
+        edge.start_haproxy()
+        try:
+            client_id = alpha.client_id("1")
+            device = Device(edge.port, client_id, context(alpha.org.host, alpha.pki.leaf("d:thermo:1")[1]))
+            assert device.connect() is told
+            register = edge.command("show table sessions")
+            assert (f"|{'a' * 16},{'b' * 16}|" in register) is told
+            assert (f"|{'c' * 16}" in register) is told
+            device.close()
+        finally:
+            edge.stop()
