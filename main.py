@@ -20,7 +20,7 @@ def __getattr__(name: str) -> FunctionType:
             module, _, target = event.gcp.partition(":")
             found: FunctionType = getattr(importlib.import_module(module), target)
             return found
-    from functions import gcp
+    from functions.hosts import gcp
 
     if name not in gcp.TARGETS:
         raise AttributeError(name)

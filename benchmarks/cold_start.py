@@ -5,7 +5,7 @@ store's client), makes the client and reads one document. What is above 1 is thi
 the request and its answer.
 
     SQLite                  as `make run` answers: the ASGI application, uvicorn, uvloop, httptools
-    DynamoDB (moto)         as AWS Lambda does: functions/aws.py's handler; of a framework there is what Lambda's own
+    DynamoDB (moto)         as AWS Lambda does: hosts/aws.py's handler; of a framework there is what Lambda's own
                             runtime client (awslambdaric) imports
     Firestore (emulator)    as Cloud Run does: functions-framework's ASGI application, with what serves it
 
@@ -31,8 +31,8 @@ from benchmarks.table import Figure, Row, Spread, Target
 from shared.composition import build
 from shared.config import Settings, SQLite
 from shared.records import Role
-from shared.usecases.default_certificate import ensure_default
-from shared.usecases.orgs import create_key
+from shared.usecases.orgs.default_certificate import ensure_default
+from shared.usecases.orgs.organizations import create_key
 from tests import certs
 from tests.emulators import Emulators, Missing
 from tests.harness import basic
@@ -62,11 +62,11 @@ import uvicorn.lifespan.off, uvicorn.loops.uvloop, uvicorn.protocols.http.httpto
 }
 _LAMBDA: Final = """
 class Context: aws_request_id = "1"
-answer = getattr(importlib.import_module("functions.aws"), stem)(event, Context())
+answer = getattr(importlib.import_module("functions.hosts.aws"), stem)(event, Context())
 assert answer["statusCode"] == status, answer
 """
 _LOCAL: Final = """
-from functions.asgi import Application
+from functions.hosts.asgi import Application
 from shared import log
 from shared.composition import build
 from shared.config import Settings, SQLite
@@ -272,9 +272,9 @@ def _store(name: str, place: str, setting: str, env: Mapping[str, str], folder: 
         chosen = msgspec.structs.replace(chosen, store=msgspec.structs.replace(chosen.store, patience=60.0))
     app = build(chosen)
     try:
-        ensure_default(app.tools)
+        ensure_default(app.context, app.sealer)
         broker = deployed(app, devices.root)
-        operator, token = create_key(app.tools, org_id=ORG, role=Role.OPERATOR)
+        operator, token = create_key(app.context, org_id=ORG, role=Role.OPERATOR)
     finally:
         app.close()
     keys = {Role.BROKER: broker.authorization, Role.OPERATOR: basic(operator.key, token)}

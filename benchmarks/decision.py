@@ -27,7 +27,7 @@ from pyhanko_certvalidator import CertificateValidator, ValidationContext
 
 from benchmarks.fleet import KINDS, Fleet, deployment, fleet
 from benchmarks.table import STATED, Row, Subject, Target, interleaved, microseconds, ratio
-from shared.validation import certificate
+from shared.x509 import certificate
 
 _LIMITS: Final = {"RSA-2048": 3.5, "P-256": 2.2}  # times the signatures alone
 _DECISION: Final = "decision"

@@ -203,10 +203,10 @@ def rows(quick: bool) -> list[Row]:
             full = _rounds(ports, rounds, lambda port: load(port, host, devices, files, seconds, 0))
             half = statistics.median(one.rate for one in full[EMPTY]) / 2
             there = {one: ports[one] for one in (CALLOUT, EMPTY)}
-            paced = _rounds(there, rounds, lambda port: load(port, host, devices, files, seconds, half))
+            count_in_window = _rounds(there, rounds, lambda port: load(port, host, devices, files, seconds, half))
     rates = {name: [one.rate for one in loads] for name, loads in full.items()}
     figures = {name: Figure.of(found, "connections/s") for name, found in rates.items()}
-    medians = {name: [statistics.median(one.took) for one in loads] for name, loads in paced.items()}
+    medians = {name: [statistics.median(one.took) for one in loads] for name, loads in count_in_window.items()}
     added = [mine - other for mine, other in zip(medians[CALLOUT], medians[EMPTY], strict=True)]
     what = "device connections through HAProxy"
     return [

@@ -21,7 +21,7 @@ from demo.stack import DOMAIN, Functions, HAProxyEdge, Org
 from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
-from shared.usecases import orgs
+from shared.usecases.orgs import organizations as orgs
 from tests import certs
 
 PATIENCE = 900.0
@@ -121,9 +121,9 @@ def make_orgs(functions: Functions, names: list[str], own: int) -> list[str]:
     app = build(Settings.from_env(functions.env))
     keys = []
     for number, name in enumerate(names):
-        orgs.create_org(app.tools, name)
+        orgs.create_org(app.context, name)
         if number < own:
-            key, token = orgs.create_key(app.tools, org_id=name, role=Role.OPERATOR)
+            key, token = orgs.create_key(app.context, org_id=name, role=Role.OPERATOR)
             keys.append(f"{key.key}:{token}")
     app.close()
     return keys

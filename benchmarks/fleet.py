@@ -16,9 +16,9 @@ from shared.composition import App, build
 from shared.config import Settings, SQLite
 from shared.records import Role
 from shared.usecases.callers import Caller, Credentials, Member
-from shared.usecases.orgs import create_key, create_org
-from shared.usecases.upload_ca import upload_ca
-from shared.usecases.verify_client import verify_client
+from shared.usecases.cas.upload import upload_ca
+from shared.usecases.devices.verify import verify_client
+from shared.usecases.orgs.organizations import create_key, create_org
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
 from tests import certs
@@ -110,7 +110,7 @@ class Deployment:
         """One decision as the function takes it: from the bytes that the broker passed to the verdict."""
         host, client_id = f"{org_id}.messaging.{DOMAIN}", f"d:{org_id}:thermo:{number:06}"
         presented = Presented.of(server_name=host, client_id=client_id, certificate=sent)
-        return verify_client(self.app.tools, self.broker, presented)
+        return verify_client(self.app.verifier, self.broker, presented)
 
     def asked(self, of: Fleet) -> list[bytes]:
         """The bodies with which a broker asks verifyClient about each device, as JSON."""
@@ -163,8 +163,8 @@ def deployed(app: App, *trusted: certs.Issued, platform: bool = False) -> Deploy
 
     Args:
         platform: the broker speaks for every org."""
-    org = create_org(app.tools, ORG)
-    key, token = create_key(app.tools, org_id=None if platform else ORG, role=Role.BROKER)
+    org = create_org(app.context, ORG)
+    key, token = create_key(app.context, org_id=None if platform else ORG, role=Role.BROKER)
     for ca in trusted:
-        upload_ca(app.tools, Member(Caller("benchmark", Role.OPERATOR, ORG), org), ca.pem.encode())
+        upload_ca(app.context, Member(Caller("benchmark", Role.OPERATOR, ORG), org), ca.pem.encode())
     return Deployment(app, Credentials(key.key, token))

@@ -23,8 +23,8 @@ from shared.adapters.sqlite_store import SQLiteStore
 from shared.composition import build
 from shared.ports import DocumentStore, Key
 from shared.records import CA, CAIndex, CAsOfOneName, Record, stored
-from shared.repository import api_key_place, ca_index_place, cas_place, org_place
-from shared.usecases.tools import made
+from shared.repository import api_key_ref, ca_index_ref, cas_ref, org_ref
+from shared.usecases.context import made
 from shared.validation.ca import ca_id
 from tests import certs
 from tests.adapters.faults import disturbed
@@ -106,35 +106,35 @@ def _with_cas(one: Deployment, size: int, devices: Fleet) -> Subject:
 
 def _with_orgs(one: Deployment, size: int, devices: Fleet) -> Subject:
     """*size* orgs with a key and a CA each; asked about are any of them in turn."""
-    tools, root = one.app.tools, devices.root
-    org = tools.repository.get(org_place(ORG))
-    cas_of_org = cas_place(ORG, ca_id(root.cert)[:16])
-    cas = tools.repository.get(cas_of_org)
-    key = tools.repository.get(api_key_place(None, one.broker.key))
+    context, root = one.app.context, devices.root
+    org = context.repository.get(org_ref(ORG))
+    cas_of_org = cas_ref(ORG, ca_id(root.cert)[:16])
+    cas = context.repository.get(cas_of_org)
+    key = context.repository.get(api_key_ref(None, one.broker.key))
     assert org is not None
     assert cas is not None
     assert key is not None
     names = [f"o{number:05}" for number in range(size - 1)]
     with _filling(one.app.store) as put:
         for name in names:
-            put(org_place(name).key, msgspec.structs.replace(org, org_id=name))
-            put(cas_place(name, cas_of_org.key.id).key, cas)
-            put(api_key_place(name, f"a-{name}-0000000000").key, key)
+            put(org_ref(name).key, msgspec.structs.replace(org, org_id=name))
+            put(cas_ref(name, cas_of_org.key.id).key, cas)
+            put(api_key_ref(name, f"a-{name}-0000000000").key, key)
     asked = random.Random(6).sample([ORG, *names], min(size, _ASKED_MAX))
     return one.decisions(devices, asked)
 
 
 def _add_cas(one: Deployment, number: int, put: Callable[[Key, Record], None]) -> None:
     """*number* CAs more, each of a name of its own, active."""
-    tools = one.app.tools
-    stamp = made(tools.clock(), "benchmark")
+    context = one.app.context
+    stamp = made(context.clock(), "benchmark")
     others = [certs.ca(f"Other {index}", private=certs.key("P-256", 1)) for index in range(number)]
     for other in others:
         own = ca_id(other.cert)
-        put(cas_place(ORG, own[:16]).key, CAsOfOneName(cas={own: CA(der=other.der, changed=stamp)}))
+        put(cas_ref(ORG, own[:16]).key, CAsOfOneName(cas={own: CA(der=other.der, changed=stamp)}))
     ids = {ca_id(other.cert): True for other in others}
-    tools.repository.change(
-        ca_index_place(ORG), lambda index: CAIndex({**(index.cas if index else {}), **ids}) if ids else index
+    context.repository.change(
+        ca_index_ref(ORG), lambda index: CAIndex({**(index.cas if index else {}), **ids}) if ids else index
     )
 
 

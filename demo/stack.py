@@ -20,8 +20,8 @@ from demo.processes import Failed, Process, free_port, program, socket_folder, u
 from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
-from shared.usecases import orgs
-from shared.usecases.tools import Tools
+from shared.usecases.context import Context
+from shared.usecases.orgs import organizations as orgs
 
 ROOT = Path(__file__).parent.parent
 EDGE = ROOT / "edge"
@@ -65,33 +65,33 @@ class Functions:
             self.process.stop()
 
     @contextmanager
-    def _tools(self) -> Iterator[Tools]:
+    def _tools(self) -> Iterator[Context]:
         """What `functions.admin` works with, on the same store; a process for each of its commands takes seconds."""
         app = build(Settings.from_env(self.env))
         try:
-            yield app.tools
+            yield app.context
         finally:
             app.close()
 
     def create_org(self, org_id: str) -> str:
         """A new organization. Returns the key:token of its operator."""
-        with self._tools() as tools:
-            orgs.create_org(tools, org_id)
-            key, token = orgs.create_key(tools, org_id=org_id, role=Role.OPERATOR)
+        with self._tools() as context:
+            orgs.create_org(context, org_id)
+            key, token = orgs.create_key(context, org_id=org_id, role=Role.OPERATOR)
             return f"{key.key}:{token}"
 
     def delete_org(self, org_id: str) -> None:
-        with self._tools() as tools:
-            orgs.delete_org(tools, org_id)
+        with self._tools() as context:
+            orgs.delete_org(context, org_id)
 
     def suspend_org(self, org_id: str, suspended: bool = True) -> None:
-        with self._tools() as tools:
-            orgs.set_suspended(tools, org_id, suspended)
+        with self._tools() as context:
+            orgs.set_suspended(context, org_id, suspended)
 
     def key(self, role: Role, org_id: str | None = None, **more: Any) -> str:
         """The key:token of a new API key, of the platform where no org is given."""
-        with self._tools() as tools:
-            key, token = orgs.create_key(tools, org_id=org_id, role=role, **more)
+        with self._tools() as context:
+            key, token = orgs.create_key(context, org_id=org_id, role=role, **more)
             return f"{key.key}:{token}"
 
     def key_file(self, role: Role) -> Path:

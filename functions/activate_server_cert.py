@@ -1,11 +1,11 @@
 """activateServerCert: choose the server certificate that devices are shown, and see which one it is."""
 
 from functions import bodies
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, if_match, reply
 from functions.views import ActivationView, ActiveView, warned
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, if_match, reply
 from shared import errors
-from shared.usecases import activate_server_cert as usecase
+from shared.usecases.servers import activate as usecase
 
 
 @endpoint(
@@ -19,7 +19,7 @@ from shared.usecases import activate_server_cert as usecase
 def activate_server_cert(call: Call) -> Reply:
     body = call.request.fields(bodies.ActivateServerCert)
     done = usecase.activate_server_cert(
-        call.tools,
+        call.context,
         call.member,
         body.id,
         seen=if_match(call.request, required=False),

@@ -1,11 +1,11 @@
 """activityLog: what happened; and who is signed in."""
 
 from functions import views
-from functions.endpoint import PAGING, Call, endpoint
-from functions.http import Reply, page, reply
+from functions.web.contract import PAGING, Call, endpoint
+from functions.web.http import Reply, page, reply
 from shared import errors
 from shared.records import ActivityKind
-from shared.usecases.activity_log import list_activity as usecase
+from shared.usecases.activity import list_activity as usecase
 from shared.validation.names import messaging_host
 
 _KINDS = ", ".join(kind.value for kind in ActivityKind)
@@ -18,7 +18,7 @@ _KINDS = ", ".join(kind.value for kind in ActivityKind)
 )
 def list_activity(call: Call) -> Reply:
     limit, after = page(call.request)
-    repository = call.tools.repository
+    repository = call.context.repository
     found = usecase(repository, call.member.org_id, _kinds(call), after=after, limit=limit + 1)
     results = tuple(map(views.activity_view, found[:limit]))
     return reply(views.ActivityList(results=results, bookmark=results[-1].id if len(found) > limit else None))
@@ -38,7 +38,7 @@ def session(call: Call) -> Reply:
     view = views.SessionView(
         org=member.org_id,
         role=member.caller.role.value,
-        messaging_host=messaging_host(member.org_id, call.tools.platform_domain),
+        messaging_host=messaging_host(member.org_id, call.context.platform_domain),
         key=member.who,
     )
     return reply(view)
@@ -46,7 +46,7 @@ def session(call: Call) -> Reply:
 
 @endpoint("Where to sign in, if an OIDC issuer is configured", {200: views.SignInView})
 def sign_in(call: Call) -> Reply:
-    where = call.tools.sign_in
-    if where is None:
+    where = call.app.settings.oidc
+    if where is None or where.client_id is None:
         return reply(views.SignInView())
     return reply(views.SignInView(issuer=where.issuer, client_id=where.client_id, audience=where.audience))

@@ -21,12 +21,12 @@ from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
 from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
-from shared.usecases import orgs
-from shared.usecases.default_certificate import ensure_default, set_default
-from shared.usecases.host_feed import sweep_hosts
-from shared.usecases.reseal import reseal as reseal_usecase
-from shared.usecases.sweep import sweep_org
-from shared.usecases.withdrawals import sweep_withdrawals
+from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.withdrawals import sweep_withdrawals
+from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.jobs.reseal import reseal as reseal_usecase
+from shared.usecases.orgs import organizations as orgs
+from shared.usecases.orgs.default_certificate import ensure_default, set_default
 from shared.validation.names import messaging_host
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object or list.")
@@ -47,7 +47,7 @@ def _app() -> Iterator[App]:
     log.configure("WARNING")
     app = build(settings)
     try:
-        ensure_default(app.tools)
+        ensure_default(app.context, app.sealer)
         yield app
     except (TrustError, SealBroken) as error:
         _fail(error)
@@ -77,14 +77,14 @@ def org() -> None:
 @as_json
 def org_create(org_id: str, as_json: bool) -> None:
     with _app() as app:
-        _show(app, orgs.create_org(app.tools, org_id), as_json)
+        _show(app, orgs.create_org(app.context, org_id), as_json)
 
 
 @org.command("list", help="Every organization.")
 @as_json
 def org_list(as_json: bool) -> None:
     with _app() as app:
-        found = [_org(app, one) for one in orgs.list_orgs(app.tools)]
+        found = [_org(app, one) for one in orgs.list_orgs(app.context)]
         _tell(as_json, found, "\n".join(_line(one) for one in found) or "No organization yet.")
 
 
@@ -93,7 +93,7 @@ def org_list(as_json: bool) -> None:
 @as_json
 def org_suspend(org_id: str, as_json: bool) -> None:
     with _app() as app:
-        _show(app, orgs.set_suspended(app.tools, org_id, True), as_json)
+        _show(app, orgs.set_suspended(app.context, org_id, True), as_json)
 
 
 @org.command("resume", help="Let a suspended organization go on.")
@@ -101,7 +101,7 @@ def org_suspend(org_id: str, as_json: bool) -> None:
 @as_json
 def org_resume(org_id: str, as_json: bool) -> None:
     with _app() as app:
-        _show(app, orgs.set_suspended(app.tools, org_id, False), as_json)
+        _show(app, orgs.set_suspended(app.context, org_id, False), as_json)
 
 
 @org.command("delete", help="Remove an organization and everything of its own.")
@@ -109,12 +109,12 @@ def org_resume(org_id: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def org_delete(org_id: str, yes: bool) -> None:
     with _app() as app:
-        orgs.get_org(app.tools, org_id)
+        orgs.get_org(app.context, org_id)
         if not yes:
             click.confirm(
                 f"Remove {org_id} with its certificates, keys and activity? This cannot be undone", abort=True
             )
-        orgs.delete_org(app.tools, org_id)
+        orgs.delete_org(app.context, org_id)
         click.echo(f"{org_id} is gone.")
 
 
@@ -159,7 +159,7 @@ def key_create(
         raise click.UsageError("Say either --org ORG_ID or --platform.")
     with _app() as app:
         made, token = orgs.create_key(
-            app.tools,
+            app.context,
             org_id=org_id,
             role=Role(role),
             orgs=[one for one in (some or "").split(",") if one],
@@ -174,7 +174,7 @@ def key_create(
 @as_json
 def key_list(org_id: str | None, as_json: bool) -> None:
     with _app() as app:
-        found = [_key(one) for one in orgs.list_keys(app.tools, org_id)]
+        found = [_key(one) for one in orgs.list_keys(app.context, org_id)]
         lines = [f"{one['key']}  {one['role']}{'  revoked' if one['revokedAt'] else ''}" for one in found]
         _tell(as_json, found, "\n".join(lines) or "No key yet.")
 
@@ -184,7 +184,7 @@ def key_list(org_id: str | None, as_json: bool) -> None:
 @as_json
 def key_revoke(name: str, as_json: bool) -> None:
     with _app() as app:
-        one = _key(orgs.revoke_key(app.tools, name))
+        one = _key(orgs.revoke_key(app.context, name))
         _tell(as_json, one, f"{one['key']} is revoked.")
 
 
@@ -222,7 +222,8 @@ def default_cert_set(
 ) -> None:
     with _app() as app:
         record, warnings = set_default(
-            app.tools,
+            app.context,
+            app.sealer,
             certificate.read_bytes(),
             chain=chain.read_bytes() if chain else None,
             private_key=key_file.read_bytes() if key_file else None,
@@ -240,7 +241,7 @@ def default_cert_set(
 @click.option("--org", "org_id", help="Of this organization only.")
 def export(org_id: str | None) -> None:
     with _app() as app:
-        for line in orgs.export_lines(app.tools, org_id):
+        for line in orgs.export_lines(app.context, org_id):
             click.echo(json.dumps(line))
 
 
@@ -250,7 +251,7 @@ def export(org_id: str | None) -> None:
 def import_(file: Iterator[str], as_json: bool) -> None:
     with _app() as app:
         try:
-            written, kept = orgs.import_lines(app.tools, map(json.loads, file))
+            written, kept = orgs.import_lines(app.context, map(json.loads, file))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             _fail(click.ClickException(f"This is no file that export wrote ({type(error).__name__})."))
         _tell(as_json, {"written": written, "kept": kept}, f"{written} written, {kept} were there already.")
@@ -263,7 +264,7 @@ def reseal(rotate: bool, as_json: bool) -> None:
     with _app() as app:
         if rotate:
             app.sealer.rotate()
-        moved, current = reseal_usecase(app.tools)
+        moved, current = reseal_usecase(app.context, app.sealer)
         _tell(as_json, {"moved": moved, "current": current}, f"{moved} sealed anew, {current} were current already.")
 
 
@@ -274,9 +275,9 @@ def reseal(rotate: bool, as_json: bool) -> None:
 @as_json
 def sweep(as_json: bool) -> None:
     with _app() as app:
-        mended = sum(sweep_org(app.tools, org.org_id, at=app.tools.clock()) for org in orgs.list_orgs(app.tools))
-        late = sweep_hosts(app.tools)
-        sweep_withdrawals(app.tools)
+        mended = sum(sweep_org(app.context, org.org_id, at=app.context.clock()) for org in orgs.list_orgs(app.context))
+        late = sweep_hosts(app.context)
+        sweep_withdrawals(app.context)
         done = f"{mended} leftovers were mended, {late} organizations were told of late."
         _tell(as_json, {"mended": mended, "told": late}, done if mended or late else "Nothing was left out.")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from functions.endpoint import Body
+from functions.web.contract import Body
 from shared.records import CAStatus, DenialKind
 from shared.validation.csr import KEY_ALGORITHMS
 from shared.validation.policy import Level

@@ -11,11 +11,11 @@ import click
 
 from shared.errors import Rejected
 from shared.validation.ca import ca_id, check_ca
-from shared.validation.certificate import read
 from shared.validation.names import messaging_host
-from shared.validation.pem import read_certificates
 from shared.validation.policy import Decision, Policy
-from shared.validation.verdict import Anchor, Asker, OrgFacts, Presented, Verdict, judge
+from shared.validation.verdict import Anchor, OrgFacts, Presented, Scope, Verdict, judge
+from shared.x509.certificate import read
+from shared.x509.pem import read_certificates
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MARKS = {"passed": "✓", "failed": "✕", "not reached": "–"}
@@ -60,7 +60,7 @@ def main(
         policy=Policy(),
         anchors=anchors,
     )
-    verdict = judge(presented, Asker(org_id), facts, platform_domain=domain, at=now)
+    verdict = judge(presented, Scope(org_id), facts, platform_domain=domain, at=now)
     _tell(verdict)
     sys.exit(0 if verdict.decision is Decision.ALLOW else 1)
 

@@ -1,12 +1,12 @@
 """connectionPolicy: what a client must present, the org's settings, and its deny list."""
 
 from functions import bodies, views
-from functions.endpoint import PAGING, Call, endpoint
-from functions.http import NO_CONTENT, Reply, file_bytes, if_match, page, reply
+from functions.web.contract import PAGING, Call, endpoint
+from functions.web.http import NO_CONTENT, Reply, file_bytes, if_match, page, reply
 from shared import errors
 from shared.records import CustomDomains, Org
-from shared.usecases import connection_policy as usecase
-from shared.usecases import denials
+from shared.usecases.devices import deny_list as denials
+from shared.usecases.devices import policy as usecase
 from shared.validation.policy import Policy, Rule
 
 
@@ -24,7 +24,7 @@ def get_policy(call: Call) -> Reply:
 )
 def put_policy(call: Call) -> Reply:
     policy = _read(call.request.fields(bodies.PutPolicy))
-    return _policy(usecase.put_policy(call.tools, call.member, policy, seen=if_match(call.request)))
+    return _policy(usecase.put_policy(call.context, call.member, policy, seen=if_match(call.request)))
 
 
 @endpoint(
@@ -34,7 +34,7 @@ def put_policy(call: Call) -> Reply:
     refusals=(errors.InvalidPolicy,),
 )
 def dry_run_policy(call: Call) -> Reply:
-    found = usecase.dry_run(call.tools, call.member, _read(call.request.fields(bodies.PutPolicy)))
+    found = usecase.dry_run(call.context, call.member, _read(call.request.fields(bodies.PutPolicy)))
     view = views.DryRunView(
         changed=tuple(
             views.LevelChange(device_type=name, from_=old.value, to=new.value) for name, old, new in found.changed
@@ -78,7 +78,7 @@ def put_settings(call: Call) -> Reply:
     body = call.request.fields(bodies.PutSettings)
     domains = body.custom_domains
     org = usecase.put_settings(
-        call.tools,
+        call.context,
         call.member,
         custom_domains=CustomDomains(domains.enabled, domains.domains) if domains is not None else None,
         type_certificates=body.type_certificates,
@@ -104,7 +104,7 @@ def _settings(org: Org) -> Reply:
 @endpoint("The deny list", {200: views.DenialList}, query=PAGING)
 def list_denials(call: Call) -> Reply:
     limit, after = page(call.request)
-    found = denials.listed(call.tools, call.member.org_id, after=after, limit=limit + 1)
+    found = denials.listed(call.context, call.member.org_id, after=after, limit=limit + 1)
     results = tuple(views.denial_view(one) for one in found[:limit])
     return reply(views.DenialList(results=results, bookmark=results[-1].id if len(found) > limit else None))
 
@@ -118,7 +118,7 @@ def list_denials(call: Call) -> Reply:
 def deny(call: Call) -> Reply:
     body = call.request.fields(bodies.Deny)
     denial, new = denials.deny(
-        call.tools,
+        call.context,
         call.member,
         kind=body.kind,
         value=body.value,
@@ -130,5 +130,5 @@ def deny(call: Call) -> Reply:
 
 @endpoint("Take an entry off the deny list", {204: None}, refusals=(errors.NotFound,))
 def lift(call: Call) -> Reply:
-    denials.lift(call.tools, call.member, call.id)
+    denials.lift(call.context, call.member, call.id)
     return NO_CONTENT

@@ -1,7 +1,7 @@
 """From a request to its reply: route, caller, handler, and any error as a problem document or in a broker's dialect.
 
-A verdict comes in time (functions/deadline.py), whichever way the request came in: this is the one place that sees to
-it.
+A verdict comes in time (functions/web/deadline.py), whichever way the request came in: this is the one place that
+sees to it.
 """
 
 import time
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from functions import deadline, dialects, http, routes
+from functions import dialects, routes
 from functions.dialects.dialect import Dialect, Late
-from functions.endpoint import Call
-from functions.http import Reply, Request
+from functions.web import deadline, http
+from functions.web.contract import Call
+from functions.web.http import Reply, Request
 from shared import errors, log
+from shared.composition import App
 from shared.usecases.callers import admit
-from shared.usecases.tools import Tools
 from shared.validation.verdict import unavailable
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 _Answered = tuple[Reply, str]  # the reply, and the function that gave it
 
 
-def dispatch(tools: Tools, request: Request, *, function: str | None = None) -> Reply:
+def dispatch(app: App, request: Request, *, function: str | None = None) -> Reply:
     """Answer *request*. Never raises.
 
     Args:
         function: answer only for this function's routes (one deployed by itself); None: for all of them."""
     with log.request(log.request_id_of(request.headers)):
-        return _dispatch(tools, request, function)
+        return _dispatch(app, request, function)
 
 
 def refuse(request: Request, error: Exception, *, function: str | None = None) -> Reply:
@@ -42,22 +43,22 @@ def refuse(request: Request, error: Exception, *, function: str | None = None) -
         return http.problem(request, error) if dialect is None else dialect.refuse(request, error)
 
 
-def _dispatch(tools: Tools, request: Request, function: str | None) -> Reply:
+def _dispatch(app: App, request: Request, function: str | None) -> Reply:
     began = time.monotonic()
     dialect = _dialect(request, function)
-    work = _work(tools, request, function, dialect)
+    work = _work(app, request, function, dialect)
     if dialect is None:
         return _told(work(), request, began)
     try:
         left = _left(request)
-        answered = deadline.WORKERS.submit(work, enough=_enough(tools, request)).result(left)
+        answered = deadline.WORKERS.submit(work, enough=_enough(app, request)).result(left)
     except (TimeoutError, deadline.Busy):
-        answered = _refused(tools, dialect, request, Late()), "verifyClient"
+        answered = _refused(app, dialect, request, Late()), "verifyClient"
     return _told(answered, request, began)
 
 
 async def dispatch_async(
-    tools: Tools, request: Request, pool: "ThreadPoolExecutor", *, function: str | None = None
+    app: App, request: Request, pool: "ThreadPoolExecutor", *, function: str | None = None
 ) -> Reply:
     """The same from an event loop: work runs in *pool*, but for verdicts, which wait for nobody there."""
     import asyncio  # on AWS Lambda there is no loop, and a new process does not load one
@@ -65,13 +66,13 @@ async def dispatch_async(
     with log.request(log.request_id_of(request.headers)):
         began = time.monotonic()
         dialect = _dialect(request, function)
-        work = _work(tools, request, function, dialect)
+        work = _work(app, request, function, dialect)
         if dialect is None:
             return _told(await asyncio.get_running_loop().run_in_executor(pool, work), request, began)
         try:
-            answered = await deadline.WORKERS.answer(work, _left(request), enough=_enough(tools, request))
+            answered = await deadline.WORKERS.answer(work, _left(request), enough=_enough(app, request))
         except (TimeoutError, deadline.Busy):
-            answered = _refused(tools, dialect, request, Late()), "verifyClient"
+            answered = _refused(app, dialect, request, Late()), "verifyClient"
         return _told(answered, request, began)
 
 
@@ -80,16 +81,16 @@ def _dialect(request: Request, function: str | None) -> Dialect | None:
     return dialects.spoken_at(request.path) if function in (None, "verifyClient") else None
 
 
-def _work(tools: Tools, request: Request, function: str | None, dialect: Dialect | None) -> Callable[[], _Answered]:
+def _work(app: App, request: Request, function: str | None, dialect: Dialect | None) -> Callable[[], _Answered]:
     """`_answered`, for another thread to call: what the log knows of the request goes with it."""
-    context = copy_context()
-    return lambda: context.run(_answered, tools, request, function, dialect)
+    variables = copy_context()
+    return lambda: variables.run(_answered, app, request, function, dialect)
 
 
-def _enough(tools: Tools, request: Request) -> int | None:
+def _enough(app: App, request: Request) -> int | None:
     """How many threads do as much as many; None where a verdict may wait for a network: that of the store, or that of
     the OIDC issuer, whose keys are fetched to judge a sign-in token, anybody's."""
-    waits = not tools.embedded or request.headers.get("authorization", "")[:7].lower() == "bearer "
+    waits = not app.is_embedded or request.headers.get("authorization", "")[:7].lower() == "bearer "
     return None if waits else deadline.FEW
 
 
@@ -101,16 +102,16 @@ def _left(request: Request) -> float:
     return left
 
 
-def _refused(tools: Tools, dialect: Dialect, request: Request, error: Exception) -> Reply:
+def _refused(app: App, dialect: Dialect, request: Request, error: Exception) -> Reply:
     """*error* in the broker's words. A failure of ours counts as a decision; whether the org is here is unknown."""
     reply = dialect.refuse(request, error)
     if not isinstance(error, errors.TrustError) or isinstance(error, errors.StoreUnavailable):
         failed = unavailable()
-        tools.decided(None, failed.code, failed.decision.value)
+        app.decisions(None, failed.code, failed.decision.value)
     return reply
 
 
-def _answered(tools: Tools, request: Request, function: str | None, dialect: Dialect | None) -> _Answered:
+def _answered(app: App, request: Request, function: str | None, dialect: Dialect | None) -> _Answered:
     name = "-"
     try:
         route, params = routes.find(request.method, request.path)
@@ -121,10 +122,10 @@ def _answered(tools: Tools, request: Request, function: str | None, dialect: Dia
             raise http.body_too_large()
         if params:
             request = replace(request, params=params)
-        admitted = admit(tools, request.authorization, route.roles) if route.admits else None
-        reply = route.load(Call(request, tools, admitted))
+        admitted = admit(app.context, app.tokens, request.authorization, route.roles) if route.admits else None
+        reply = route.load(Call(request, app, admitted))
     except Exception as error:  # noqa: BLE001 - the one place where errors become answers
-        reply = http.problem(request, error) if dialect is None else _refused(tools, dialect, request, error)
+        reply = http.problem(request, error) if dialect is None else _refused(app, dialect, request, error)
     return reply, name
 
 

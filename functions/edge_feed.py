@@ -4,13 +4,13 @@ Every answer may lead to a private key, so all of them are given over TLS or to 
 """
 
 from functions import bodies, views
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, reply
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, reply
 from shared import errors
-from shared.usecases import edge_feed as usecase
 from shared.usecases.callers import Credentials
-from shared.usecases.edge_feed import Host
-from shared.usecases.withdrawals import withdrawn_since
+from shared.usecases.edges import serve as usecase
+from shared.usecases.edges.serve import Host
+from shared.usecases.edges.withdrawals import withdrawn_since
 
 CLIENT_CERTIFICATE = "requested"  # of every client, required of none: verifyClient decides, applications have none
 
@@ -30,7 +30,7 @@ def edge_credentials(call: Call) -> Credentials:
 )
 def list_hosts(call: Call) -> Reply:
     credentials = edge_credentials(call)
-    page = usecase.changed_hosts(call.tools, credentials, call.request.query.get("since", ""))
+    page = usecase.changed_hosts(call.context, credentials, call.request.query.get("since", ""))
     view = views.HostsView(
         head=page.head,
         hosts=tuple(map(_host, page.hosts)),
@@ -60,7 +60,7 @@ def _host(one: Host) -> views.HostView:
 )
 def get_host(call: Call) -> Reply:
     credentials = edge_credentials(call)
-    one = usecase.hand_out(call.tools, credentials, call.request.params["serverName"])
+    one = usecase.export_key(call.context, call.app.sealer, credentials, call.request.params["serverName"])
     view = views.HostKeyView(
         server_name=one.server_name,
         org=one.org_id,
@@ -83,7 +83,7 @@ def served(call: Call) -> Reply:
     credentials = edge_credentials(call)
     body = call.request.fields(bodies.Served)
     hosts = [(one.server_name, one.version) for one in body.hosts]
-    report = usecase.report_served(call.tools, credentials, body.edge, hosts)
+    report = usecase.report_served(call.context, credentials, body.edge, hosts)
     return reply(views.ServedView(taken=report.taken, stale=tuple(report.stale)))
 
 
@@ -95,7 +95,7 @@ def served(call: Call) -> Reply:
 )
 def list_withdrawals(call: Call) -> Reply:
     credentials = edge_credentials(call)
-    page = withdrawn_since(call.tools, credentials, call.request.query.get("since", ""))
+    page = withdrawn_since(call.context, credentials, call.request.query.get("since", ""))
     view = views.WithdrawalsView(
         head=page.head,
         withdrawals=tuple(

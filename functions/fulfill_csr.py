@@ -1,12 +1,12 @@
 """fulfillCSR: put the signed certificate in the place of its request."""
 
 from functions import bodies
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, file_bytes, reply
 from functions.views import ServerView, server_view
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, file_bytes, reply
 from shared import errors
-from shared.usecases.fulfill_csr import fulfill_csr as usecase
-from shared.usecases.server_certificates import served_hosts
+from shared.usecases.servers.documents import served_hosts
+from shared.usecases.servers.fulfill import fulfill_csr as usecase
 
 
 @endpoint(
@@ -23,6 +23,6 @@ def fulfill_csr(call: Call) -> Reply:
     if body.id not in (None, certificate_id):
         raise errors.WrongValue(field="id", found="The id in the body is not the one in the path")
     data = file_bytes(body.certificate, "certificate")
-    shown, warnings = usecase(call.tools, call.member, certificate_id, data)
-    hosts = served_hosts(call.tools, call.member.org, shown.leaf)
+    shown, warnings = usecase(call.context, call.member, certificate_id, data)
+    hosts = served_hosts(call.context, call.member.org, shown.leaf)
     return reply(server_view(shown, call.member.org, hosts, warnings), version=shown.changed.version)

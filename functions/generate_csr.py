@@ -1,12 +1,12 @@
 """generateCSR: make a key pair here and a request that a CA can sign."""
 
 from functions import bodies
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, reply
 from functions.views import ServerView, server_view
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, reply
 from shared import errors
-from shared.usecases.generate_csr import Subject
-from shared.usecases.generate_csr import generate_csr as usecase
+from shared.usecases.servers.requests import Subject
+from shared.usecases.servers.requests import generate_csr as usecase
 
 
 @endpoint(
@@ -26,5 +26,7 @@ def generate_csr(call: Call) -> Reply:
         country=body.country,
         email_address=body.email_address,
     )
-    made = usecase(call.tools, call.member, subject, algorithm=body.key_algorithm, comments=body.comments)
+    made = usecase(
+        call.context, call.app.sealer, call.member, subject, algorithm=body.key_algorithm, comments=body.comments
+    )
     return reply(server_view(made, call.member.org, ()), status=201, version=made.changed.version)

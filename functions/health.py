@@ -1,8 +1,8 @@
 """health: whether this process answers."""
 
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, reply
 from functions.views import HealthView
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, reply
 
 
 @endpoint("Whether the service answers", {200: HealthView})

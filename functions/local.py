@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from functions.asgi import Application
-from functions.first_start import DEMO_ORG, Key, first_start
-from functions.watch_uploads import FOLDER, UploadWatcher
+from functions.events.folder import FOLDER, UploadWatcher
+from functions.hosts.asgi import Application
 from shared import log
 from shared.composition import App, build
 from shared.config import Settings, WrongSetting
-from shared.usecases.host_feed import sweep_hosts
-from shared.usecases.withdrawals import sweep_withdrawals
+from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.withdrawals import sweep_withdrawals
+from shared.usecases.orgs.first_start import DEMO_ORG, Key, first_start
 from shared.validation.names import messaging_host
 
 HOST = "127.0.0.1"
@@ -32,9 +32,9 @@ def main() -> int:
     app = build(settings)
     uploads = UploadWatcher(app)
     try:
-        keys = first_start(app.tools)
-        sweep_hosts(app.tools)  # what a kill left untold
-        sweep_withdrawals(app.tools)
+        keys = first_start(app.context, app.sealer)
+        sweep_hosts(app.context)  # what a kill left untold
+        sweep_withdrawals(app.context)
         uploads.start()
         server = _Server(_config(app, settings.port), app, keys)
         server.run()
@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started:
-            gc.freeze()  # as in functions/process.py
+            gc.freeze()  # as in functions/hosts/process.py
             port = self.servers[0].sockets[0].getsockname()[1]
             print(_banner(self._app.settings, port, self._keys), flush=True)
 

@@ -1,13 +1,15 @@
 """manageCertificates: look at what is registered, describe it, deactivate it, delete it, renew it; preview the rest."""
 
 from functions import bodies, views
-from functions.endpoint import PAGING, PEM_TEXT, Call, endpoint
-from functions.http import NO_CONTENT, Reply, file_bytes, if_match, page, pem_reply, reply
+from functions.web.contract import PAGING, PEM_TEXT, Call, endpoint
+from functions.web.http import NO_CONTENT, Reply, file_bytes, if_match, page, pem_reply, reply
 from shared import errors
-from shared.usecases import manage_certificates as usecase
-from shared.usecases.generate_csr import renew as renew_usecase
-from shared.usecases.server_certificates import Shown, get_server, served_hosts
-from shared.usecases.usage import Lately, lately
+from shared.usecases.cas import manage as cas
+from shared.usecases.devices.usage import RecentUsage, lately
+from shared.usecases.servers import manage as servers
+from shared.usecases.servers import preview as previews
+from shared.usecases.servers.documents import ParsedServerCertificate, get_server, served_hosts
+from shared.usecases.servers.requests import renew as renew_usecase
 from shared.validation.ca import is_self_signed
 from shared.validation.server_cert import names_of
 
@@ -17,7 +19,7 @@ from shared.validation.server_cert import names_of
 @endpoint("The org's CA certificates", {200: views.CAList}, query=PAGING)
 def list_cas(call: Call) -> Reply:
     limit, after = page(call.request)
-    found = usecase.list_cas(call.tools, call.member.org_id, after=after, limit=limit + 1)
+    found = cas.list_cas(call.context, call.member.org_id, after=after, limit=limit + 1)
     seen = _lately(call)
     results = tuple(views.ca_view(ca_id, ca, seen) for ca_id, ca in found[:limit])
     return reply(views.CAList(results=results, bookmark=results[-1].id if len(found) > limit else None))
@@ -25,13 +27,13 @@ def list_cas(call: Call) -> Reply:
 
 @endpoint("One CA certificate", {200: views.CAView}, refusals=(errors.NotFound,))
 def get_ca(call: Call) -> Reply:
-    ca = usecase.get_ca(call.tools, call.member.org_id, call.id)
+    ca = cas.get_ca(call.context, call.member.org_id, call.id)
     return reply(views.ca_view(call.id, ca, _lately(call)), version=ca.changed.version)
 
 
 @endpoint("A CA certificate as PEM", {200: PEM_TEXT}, refusals=(errors.NotFound,))
 def ca_pem(call: Call) -> Reply:
-    ca = usecase.get_ca(call.tools, call.member.org_id, call.id)
+    ca = cas.get_ca(call.context, call.member.org_id, call.id)
     return pem_reply(views.pem(ca.der), f"{call.id}.pem")
 
 
@@ -47,8 +49,8 @@ def change_ca(call: Call) -> Reply:
     body = call.request.fields(bodies.ChangeCA)
     if call.request.flag("dryrun"):
         return _effect(call)
-    ca = usecase.change_ca(
-        call.tools, call.member, call.id, status=body.status, comments=body.comments, seen=if_match(call.request)
+    ca = cas.change_ca(
+        call.context, call.member, call.id, status=body.status, comments=body.comments, seen=if_match(call.request)
     )
     return reply(views.ca_view(call.id, ca, _lately(call)), version=ca.changed.version)
 
@@ -63,12 +65,12 @@ def change_ca(call: Call) -> Reply:
 def delete_ca(call: Call) -> Reply:
     if call.request.flag("dryrun"):
         return _effect(call)
-    usecase.delete_ca(call.tools, call.member, call.id, seen=if_match(call.request, required=False))
+    cas.delete_ca(call.context, call.member, call.id, seen=if_match(call.request, required=False))
     return NO_CONTENT
 
 
 def _effect(call: Call) -> Reply:
-    others = usecase.also_vouched_by(call.tools, call.member.org_id, call.id)
+    others = cas.also_vouched_by(call.context, call.member.org_id, call.id)
     use = _lately(call).of_ca(call.id)
     view = views.CAEffect(
         connections_30d=use.count if use else 0, last_used=use.last if use else None, also_vouched_by=tuple(others)
@@ -76,8 +78,8 @@ def _effect(call: Call) -> Reply:
     return reply(view)
 
 
-def _lately(call: Call) -> Lately:
-    return lately(call.tools.repository, call.member.org_id, call.tools.clock())
+def _lately(call: Call) -> RecentUsage:
+    return lately(call.context.repository, call.member.org_id, call.context.clock())
 
 
 # ---------------------------------------------------------------------------------------- server certificates
@@ -86,20 +88,20 @@ def _lately(call: Call) -> Lately:
 @endpoint("The org's server certificates and requests, the default first", {200: views.ServerList}, query=PAGING)
 def list_servers(call: Call) -> Reply:
     limit, after = page(call.request)
-    found = usecase.list_servers(call.tools, call.member.org, after=after, limit=limit + 1)
+    found = servers.list_servers(call.context, call.member.org, after=after, limit=limit + 1)
     results = tuple(_view(call, one) for one in found[:limit])
     return reply(views.ServerList(results=results, bookmark=results[-1].id if len(found) > limit else None))
 
 
 @endpoint("One server certificate or request", {200: views.ServerView}, refusals=(errors.NotFound,))
 def get_server_cert(call: Call) -> Reply:
-    one = get_server(call.tools.repository, call.member.org, call.id)
+    one = get_server(call.context.repository, call.member.org, call.id)
     return reply(_view(call, one), version=one.changed.version)
 
 
 @endpoint("A server certificate with its chain, as PEM", {200: PEM_TEXT}, refusals=(errors.NotFound,))
 def server_pem(call: Call) -> Reply:
-    one = get_server(call.tools.repository, call.member.org, call.id)
+    one = get_server(call.context.repository, call.member.org, call.id)
     if one.leaf is None:
         raise errors.NotFound(what="certificate yet: it is a request")
     return pem_reply(views.as_pem(one.leaf, *one.chain), f"{call.id}.pem")
@@ -107,7 +109,7 @@ def server_pem(call: Call) -> Reply:
 
 @endpoint("A certificate request as PEM", {200: PEM_TEXT}, refusals=(errors.NotFound,))
 def server_csr(call: Call) -> Reply:
-    text = get_server(call.tools.repository, call.member.org, call.id).csr_pem
+    text = get_server(call.context.repository, call.member.org, call.id).csr_pem
     if text is None:
         raise errors.NotFound(what="request: this certificate was uploaded with its key")
     return pem_reply(text, f"{call.id}.csr.pem")
@@ -123,7 +125,7 @@ def server_csr(call: Call) -> Reply:
 def change_server(call: Call) -> Reply:
     body = call.request.fields(bodies.ChangeServer)
     seen = if_match(call.request)
-    one = usecase.change_server(call.tools, call.member, call.id, comments=body.comments, seen=seen)
+    one = servers.change_server(call.context, call.member, call.id, comments=body.comments, seen=seen)
     return reply(_view(call, one), version=one.changed.version)
 
 
@@ -134,7 +136,7 @@ def change_server(call: Call) -> Reply:
     refusals=(errors.NotFound, errors.ActiveCertificate, errors.Stale),
 )
 def delete_server(call: Call) -> Reply:
-    usecase.delete_server(call.tools, call.member, call.id, seen=if_match(call.request, required=False))
+    servers.delete_server(call.context, call.member, call.id, seen=if_match(call.request, required=False))
     return NO_CONTENT
 
 
@@ -144,12 +146,12 @@ def delete_server(call: Call) -> Reply:
     refusals=(errors.NotFound, errors.RequestNotFulfilled, errors.TooManyServerCertificates, errors.RateLimited),
 )
 def renew(call: Call) -> Reply:
-    one = renew_usecase(call.tools, call.member, call.id)
+    one = renew_usecase(call.context, call.app.sealer, call.member, call.id)
     return reply(_view(call, one), status=201, version=one.changed.version)
 
 
-def _view(call: Call, one: Shown) -> views.ServerView:
-    return views.server_view(one, call.member.org, served_hosts(call.tools, call.member.org, one.leaf))
+def _view(call: Call, one: ParsedServerCertificate) -> views.ServerView:
+    return views.server_view(one, call.member.org, served_hosts(call.context, call.member.org, one.leaf))
 
 
 # ---------------------------------------------------------------------------------------------------- preview
@@ -163,7 +165,7 @@ def _view(call: Call, one: Shown) -> views.ServerView:
 )
 def preview(call: Call) -> Reply:
     body = call.request.fields(bodies.Preview)
-    found = usecase.preview(call.tools, call.member, file_bytes(body.certificate, "certificate"))
+    found = previews.preview(call.context, call.member, file_bytes(body.certificate, "certificate"))
     fields = views.certificate_view(found.cert)
     view = views.PreviewView(
         **{name: getattr(fields, name) for name in fields.__struct_fields__},
@@ -175,7 +177,7 @@ def preview(call: Call) -> Reply:
     return reply(view)
 
 
-def _acceptance(one: usecase.Acceptance) -> views.AcceptanceView:
+def _acceptance(one: previews.Acceptance) -> views.AcceptanceView:
     if one.refusal is None:
         return views.AcceptanceView(accepted=True, warnings=views.warned(one.warnings))
     return views.AcceptanceView(accepted=False, code=one.refusal.code, message=str(one.refusal))

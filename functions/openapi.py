@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from functions.endpoint import CONTRACTS, PEM_TEXT, Answer, Call, Contract, endpoint
-from functions.http import JSON, PEM, PROBLEM, Problem, Reply, status_of
 from functions.routes import ANYBODY, ROUTES, Route
+from functions.web.contract import CONTRACTS, PEM_TEXT, Answer, Call, Contract, endpoint
+from functions.web.http import JSON, PEM, PROBLEM, Problem, Reply, status_of
 from shared import errors
 from shared.records import Role
 

@@ -17,7 +17,7 @@ from shared import errors
 from shared.records import Role
 
 if TYPE_CHECKING:
-    from functions.endpoint import Handler
+    from functions.web.contract import Handler
 
 PREFIX: Final = "/api/v0002"
 
@@ -186,9 +186,19 @@ class Event(msgspec.Struct, frozen=True):
 
 
 EVENTS: Final[tuple[Event, ...]] = (
-    Event("onUpload", "object", "functions.aws_events:on_upload", "functions.gcp_events:on_upload"),
-    Event("recordSightings", "queue", "functions.aws_events:record_sightings", "functions.gcp_events:record_sightings"),
-    Event("expiryReport", "schedule", "functions.aws_events:expiry_report", "functions.gcp_events:expiry_report"),
+    Event("onUpload", "object", "functions.hosts.aws_events:on_upload", "functions.hosts.gcp_events:on_upload"),
+    Event(
+        "recordSightings",
+        "queue",
+        "functions.hosts.aws_events:record_sightings",
+        "functions.hosts.gcp_events:record_sightings",
+    ),
+    Event(
+        "expiryReport",
+        "schedule",
+        "functions.hosts.aws_events:expiry_report",
+        "functions.hosts.gcp_events:expiry_report",
+    ),
 )
 
 

@@ -1,12 +1,12 @@
 """uploadCA: register a CA certificate."""
 
 from functions import bodies
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, file_bytes, reply
 from functions.views import CAView, ca_view
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, file_bytes, reply
 from shared import errors
-from shared.usecases import upload_ca as usecase
-from shared.usecases.usage import lately
+from shared.usecases.cas import upload as usecase
+from shared.usecases.devices.usage import lately
 
 
 @endpoint(
@@ -18,7 +18,7 @@ from shared.usecases.usage import lately
 def upload_ca(call: Call) -> Reply:
     body = call.request.fields(bodies.UploadCA)
     data = file_bytes(body.certificate, "certificate")
-    done = usecase.upload_ca(call.tools, call.member, data, comments=body.comments)
-    seen = lately(call.tools.repository, call.member.org_id, call.tools.clock())
+    done = usecase.upload_ca(call.context, call.member, data, comments=body.comments)
+    seen = lately(call.context.repository, call.member.org_id, call.context.clock())
     view = ca_view(done.id, done.ca, seen, done.warnings)
     return reply(view, status=201 if done.created else 200, version=done.ca.changed.version)

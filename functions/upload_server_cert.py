@@ -1,12 +1,12 @@
 """uploadServerCert: keep a messaging server certificate with its private key."""
 
 from functions import bodies
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, file_bytes, reply
 from functions.views import ServerView, server_view
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, file_bytes, reply
 from shared import errors
-from shared.usecases.server_certificates import served_hosts
-from shared.usecases.upload_server_cert import upload_server_cert as usecase
+from shared.usecases.servers.documents import served_hosts
+from shared.usecases.servers.upload import upload_server_cert as usecase
 
 
 @endpoint(
@@ -18,7 +18,8 @@ from shared.usecases.upload_server_cert import upload_server_cert as usecase
 def upload_server_cert(call: Call) -> Reply:
     body = call.request.fields(bodies.UploadServerCert)
     done = usecase(
-        call.tools,
+        call.context,
+        call.app.sealer,
         call.member,
         file_bytes(body.certificate, "certificate"),
         chain=file_bytes(body.chain, "chain") if body.chain else None,
@@ -26,6 +27,6 @@ def upload_server_cert(call: Call) -> Reply:
         passphrase=body.passphrase,
         comments=body.comments,
     )
-    hosts = served_hosts(call.tools, call.member.org, done.shown.leaf)
+    hosts = served_hosts(call.context, call.member.org, done.shown.leaf)
     view = server_view(done.shown, call.member.org, hosts, done.warnings)
     return reply(view, status=201 if done.created else 200, version=done.shown.changed.version)

@@ -5,9 +5,9 @@ from datetime import datetime
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from functions.endpoint import Body, View
-from shared.validation.distinguished_name import shown, shown_subject
+from functions.web.contract import Body, View
 from shared.validation.verdict import Verdict, fingerprint
+from shared.x509.distinguished_name import shown, shown_subject
 
 
 class VerifyClient(Body, frozen=True, kw_only=True):

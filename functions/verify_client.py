@@ -4,17 +4,17 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from functions import http
-from functions.dialects.dialect import Telling, denied
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, Request, file_bytes, reply
+from functions.dialects.dialect import EncodingDialect, denied
 from functions.verdict_wire import VerdictView, VerifyClient, verdict_view
+from functions.web import http
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, Request, file_bytes, reply
 from shared import errors
-from shared.usecases.verify_client import verify_client as usecase
+from shared.usecases.devices.verify import verify_client as usecase
 from shared.validation.verdict import Presented, Verdict
 
 
-class _Native(Telling):
+class _Native(EncodingDialect):
     """A caller's own mistakes are problem documents; all that a device controls is a verdict, and so is a failure."""
 
     def tell(self, request: Request, verdict: Verdict) -> Reply:
@@ -38,7 +38,7 @@ NATIVE: Final = _Native()
 def verify_client(call: Call) -> Reply:
     sent = call.request.authorization  # who sends none is told so, whatever the body
     body = call.request.fields(VerifyClient)
-    verdict = usecase(call.tools, sent, _presented(body), explain=body.explain)
+    verdict = usecase(call.app.verifier, sent, _presented(body), explain=body.explain)
     return reply(verdict_view(verdict, explain=body.explain))
 
 

@@ -12,17 +12,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import UNSET, UnsetType
 
-from functions.endpoint import View
 from functions.verdict_wire import Failing
-from shared.records import CA, DEFAULT, Activity, Changed, Denial, Org
-from shared.usecases.edge_feed import is_served_since
-from shared.usecases.server_certificates import Shown as ShownCertificate
-from shared.usecases.usage import Lately
-from shared.validation.distinguished_name import shown
+from functions.web.contract import View
+from shared.records import CA, DEFAULT, Activity, Denial, Org, Revision
+from shared.usecases.devices.usage import RecentUsage
+from shared.usecases.edges.serve import is_served_since
+from shared.usecases.servers.documents import ParsedServerCertificate
 from shared.validation.notices import Notice
 from shared.validation.server_cert import names_of
-from shared.validation.strength import describe_key
 from shared.validation.verdict import fingerprint
+from shared.x509.distinguished_name import shown
+from shared.x509.strength import describe_key
 
 
 class Warned(View, frozen=True, kw_only=True):
@@ -88,7 +88,7 @@ class _Stamped(View, frozen=True, kw_only=True):
     version: str
 
 
-def _stamp(changed: Changed) -> dict[str, object]:
+def _stamp(changed: Revision) -> dict[str, object]:
     return {
         "created_at": changed.created_at,
         "created_by": changed.created_by,
@@ -120,7 +120,7 @@ class CAView(_Stamped, frozen=True, kw_only=True):
     warnings: tuple[Warned, ...] | UnsetType = UNSET
 
 
-def ca_view(ca_id: str, ca: CA, lately: Lately, warnings: Sequence[Notice] | None = None) -> CAView:
+def ca_view(ca_id: str, ca: CA, lately: RecentUsage, warnings: Sequence[Notice] | None = None) -> CAView:
     use = lately.of_ca(ca_id)
     return CAView(
         id=ca_id,
@@ -175,7 +175,7 @@ class ServerView(_Stamped, frozen=True, kw_only=True):
 
 
 def server_view(
-    one: ShownCertificate, org: Org, hosts: Sequence[str], warnings: Sequence[Notice] | None = None
+    one: ParsedServerCertificate, org: Org, hosts: Sequence[str], warnings: Sequence[Notice] | None = None
 ) -> ServerView:
     return ServerView(
         id=one.id,
@@ -200,7 +200,7 @@ def server_view(
     )
 
 
-def _served_since(one: ShownCertificate, org: Org) -> datetime | None:
+def _served_since(one: ParsedServerCertificate, org: Org) -> datetime | None:
     """Since when an edge shows it to devices; None while none does. The default serves hosts beside the active one."""
     if one.id == DEFAULT:
         return one.served_since

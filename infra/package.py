@@ -52,7 +52,7 @@ DROP: Final = (
     "*.dist-info/REQUESTED",
     "*.dist-info/direct_url.json",
 )
-_FILES: Final = {"functions.console": ("console",)}  # what a module reads beside it, at the top of the checkout
+_FILES: Final = {"functions.hosts.static": ("console",)}  # what a module reads beside it, at the top of the checkout
 _LINUX: Final = {  # Lambda's Python 3.12 and later stand on glibc 2.34, earlier ones on 2.26
     True: ("manylinux_2_34", "manylinux_2_28", "manylinux2014", "manylinux_2_17"),
     False: ("manylinux2014", "manylinux_2_17"),
@@ -269,7 +269,7 @@ def interpreter(python: str) -> str | None:
     return found if says.stdout.decode().strip() == python else None
 
 
-# Told by a hash that nobody looks at: what is in a zip has no times, and its sources do not change.
+# Compared by a hash that nobody looks at: what is in a zip has no times, and its sources do not change.
 _COMPILE: Final = """
 import json, py_compile, sys
 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH

@@ -64,8 +64,8 @@ class Function:
     @property
     def lambda_handler(self) -> str:
         """As Lambda wants it: `functions/aws.verify_client`."""
-        own = {CONSOLE: "functions.aws_console:console", **{event.function: event.aws for event in EVENTS}}
-        entry = own.get(self.name, f"functions.aws:{self.stem}")
+        own = {CONSOLE: "functions.hosts.aws_console:console", **{event.function: event.aws for event in EVENTS}}
+        entry = own.get(self.name, f"functions.hosts.aws:{self.stem}")
         return entry.replace(".", "/").replace(":", ".")
 
     @property

@@ -1,4 +1,4 @@
-"""The only place that names concrete adapters: settings in, a working set of tools out."""
+"""The only place that names concrete adapters: settings in, an App out."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,37 +21,45 @@ from shared.config import (
 )
 from shared.log import Decisions
 from shared.ports import (
-    Announcer,
     Clock,
+    ConnectionEventQueue,
     DocumentStore,
     KeySealer,
-    NoAnnouncer,
+    NoNotifier,
+    Notifier,
     ObjectReader,
-    SightingQueue,
     TokenVerifier,
     Webhook,
 )
 from shared.repository import Repository
-from shared.usecases import usage
-from shared.usecases.tools import SignIn, Tools
+from shared.usecases.context import Context
+from shared.usecases.devices import usage
+from shared.usecases.devices.verify import Verifier
 from shared.validation.topics import TopicPrefix
 
 
 class App(msgspec.Struct, frozen=True):
-    """Tools, and how to give back what they hold."""
+    """The context, and how to give back what they hold."""
 
-    tools: Tools
+    context: Context
+    verifier: Verifier
+    sealer: KeySealer
+    tokens: TokenVerifier | None
     settings: Settings
     store: DocumentStore
-    sealer: KeySealer
-    queue: SightingQueue
+    queue: ConnectionEventQueue
     decisions: Decisions
-    announcer: Announcer
+    notifier: Notifier
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the store is in this process, so that no call waits for a network."""
+        return isinstance(self.settings.store, SQLite)
 
     def close(self) -> None:
         """Write what is held, and close the store. Safe to call twice."""
         self.queue.close()
-        self.announcer.close()
+        self.notifier.close()
         self.decisions.flush()
         self.store.close()
 
@@ -80,23 +88,18 @@ def build(
     sealer = _sealer(settings)
     queue = _queue(settings, repository, queue_pause)
     decisions = Decisions(settings.metrics)
-    announcer = _announcer(settings)
-    tools = Tools(
+    notifier = _notifier(settings)
+    context = Context(
         repository,
-        sealer,
-        queue,
         clock,
         platform_domain=settings.domain,
-        embedded=isinstance(settings.store, SQLite),
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
-        decided=decisions,
-        tokens=token_verifier(settings.oidc, clock),
-        sign_in=_sign_in(settings.oidc),
-        announcer=announcer,
-        topic_prefix=TopicPrefix(settings.topic_prefix),
+        notifier=notifier,
     )
-    return App(tools, settings, store, sealer, queue, decisions, announcer)
+    tokens = token_verifier(settings.oidc, clock)
+    verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))
+    return App(context, verifier, sealer, tokens, settings, store, queue, decisions, notifier)
 
 
 # An adapter is imported only where it is chosen: a function loads no client that it does not use.
@@ -110,14 +113,14 @@ def _store(settings: Settings) -> DocumentStore:
             return SQLiteStore(path)
         case Firestore(project, database, patience):
             from shared.adapters.firestore_store import FirestoreStore
-            from shared.adapters.patience import Patience
+            from shared.adapters.patience import RetryBudget
 
-            return FirestoreStore(project, database, patience=Patience(patience))
+            return FirestoreStore(project, database, patience=RetryBudget(patience))
         case DynamoDB(table, region, patience):
             from shared.adapters.dynamodb_store import DynamoDBStore
-            from shared.adapters.patience import Patience
+            from shared.adapters.patience import RetryBudget
 
-            return DynamoDBStore(table, region, patience=Patience(patience))
+            return DynamoDBStore(table, region, patience=RetryBudget(patience))
 
 
 def _sealer(settings: Settings) -> KeySealer:
@@ -136,7 +139,7 @@ def _sealer(settings: Settings) -> KeySealer:
             return GcpKmsSealer(key)
 
 
-def _queue(settings: Settings, repository: Repository, pause: float) -> SightingQueue:
+def _queue(settings: Settings, repository: Repository, pause: float) -> ConnectionEventQueue:
     match settings.queue:
         case InProcess():
             from shared.adapters.local_queue import LocalQueue
@@ -152,20 +155,20 @@ def _queue(settings: Settings, repository: Repository, pause: float) -> Sighting
             return PubSubQueue(topic, usage.summed, pause=pause)
 
 
-def _announcer(settings: Settings) -> Announcer:
+def _notifier(settings: Settings) -> Notifier:
     if settings.webhook is None:
-        return NoAnnouncer()
+        return NoNotifier()
     from shared.adapters.webhook import SignedWebhook
 
     url, secret = settings.webhook.url, settings.webhook.secret
     if isinstance(settings.queue, InProcess):
-        from shared.adapters.background_announcer import BackgroundAnnouncer
+        from shared.adapters.background_announcer import BackgroundNotifier
 
-        return BackgroundAnnouncer(SignedWebhook(url, secret).tell)
+        return BackgroundNotifier(SignedWebhook(url, secret).tell)
     # A cloud stops a function's threads with its answer: what is to be told is told before, within a few seconds.
-    from shared.adapters.prompt_announcer import PromptAnnouncer
+    from shared.adapters.prompt_announcer import PromptNotifier
 
-    return PromptAnnouncer(SignedWebhook(url, secret, seconds=2.0, waits=(0.2,)))
+    return PromptNotifier(SignedWebhook(url, secret, seconds=2.0, waits=(0.2,)))
 
 
 # --------------------------------------------------------------------------- what only the event functions work with
@@ -214,9 +217,3 @@ def token_verifier(oidc: Oidc | None, clock: Clock = system_clock) -> TokenVerif
         role_claim=oidc.role_claim,
         clock=clock,
     )
-
-
-def _sign_in(oidc: Oidc | None) -> SignIn | None:
-    if oidc is None or oidc.client_id is None:
-        return None
-    return SignIn(oidc.issuer, oidc.client_id, oidc.audience)

@@ -21,7 +21,7 @@ What is wrong is `says`, what to do about it is `mend`; both are templates, fill
 error is raised. Facts are shown to users: a key, passphrase or token is never a fact. The sentences are the ones the
 console shows, so they are written once, here.
 
-functions/http.py maps the first level to HTTP statuses in one table.
+functions/web/http.py maps the first level to HTTP statuses in one table.
 """
 
 from collections.abc import Iterator

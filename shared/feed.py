@@ -17,7 +17,7 @@ import msgspec
 from shared.errors import TooBusy
 from shared.ports import Key
 from shared.records import Record
-from shared.repository import Place, Repository
+from shared.repository import Ref, Repository
 
 C = TypeVar("C", bound=Record)
 
@@ -33,7 +33,7 @@ class FeedHead(Record, frozen=True):
     floor: int = 0
 
 
-class NotInFeed(Exception):
+class CursorExpired(Exception):
     """The feed does not go on from the reader's number: it was cut off there, or never was. The reader has to begin
     anew: `end` first, then the whole state, then `since` that end."""
 
@@ -51,7 +51,7 @@ class Feed(Generic[C]):
         self._repository = repository
         self._partition = f"feed/{name}"
         self._kind = kind
-        self._head = Place(Key(f"feedhead/{name}", "head"), FeedHead)
+        self._head = Ref(Key(f"feedhead/{name}", "head"), FeedHead)
         self._known = 0  # the number of a change that was there when this process looked last; 0: did not look yet
 
     def append(self, change: C) -> int:
@@ -74,7 +74,7 @@ class Feed(Generic[C]):
     def since(self, number: int, *, limit: int = 500) -> Sequence[Change[C]]:
         """At most *limit* changes after *number*, in order, none left out; 0 is the beginning.
 
-        Raises: NotInFeed, StoreUnavailable."""
+        Raises: CursorExpired, StoreUnavailable."""
         first = max(number, 1)  # the reader's own comes too: that it is there shows that the reader is on this feed
         found: list[Change[C]] = []
         while len(found) <= limit:
@@ -83,14 +83,14 @@ class Feed(Generic[C]):
                 expected = first + len(found)
                 if int(name) != expected:
                     if self._repository.get(self._place(expected)) is None:
-                        raise NotInFeed(number)
+                        raise CursorExpired(number)
                     # A list is no snapshot: that one was appended while it was read. The next call shows both.
                     return _behind(number, found)[:limit]
                 found.append(Change(expected, what))
             if len(page) < _PAGE:
                 break
         if number and not found:
-            raise NotInFeed(number)
+            raise CursorExpired(number)
         return _behind(number, found)[:limit]
 
     def end(self) -> int:
@@ -134,8 +134,8 @@ class Feed(Generic[C]):
             if len(page) < _PAGE:
                 return last
 
-    def _place(self, number: int) -> Place[C]:
-        return Place(Key(self._partition, _id(number)), self._kind)
+    def _place(self, number: int) -> Ref[C]:
+        return Ref(Key(self._partition, _id(number)), self._kind)
 
     def _note(self, *, at_least: int = 0, floor: int = 0) -> None:
         """Move the head forward, never back."""

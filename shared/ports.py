@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from shared.records import Sealed, Sighting
+    from shared.records import ConnectionEvent, Sealed
 
 Version = str
 """Opaque and new at each write: a document deleted and made again never has a version it had before."""
@@ -117,10 +117,10 @@ class SealBroken(Exception):
     """A sealed key does not open. Says nothing of its content."""
 
 
-class SightingQueue(Protocol):
+class ConnectionEventQueue(Protocol):
     """What is told behind the answer. Losing one is fine, waiting for one is not."""
 
-    def offer(self, sighting: "Sighting") -> None:
+    def offer(self, sighting: "ConnectionEvent") -> None:
         """Take *sighting*, or drop it where the queue is full. Never raises, never waits."""
         ...
 
@@ -208,7 +208,7 @@ class TokenVerifier(Protocol):
         ...
 
 
-class Announcer(Protocol):
+class Notifier(Protocol):
     """Tells the platform's operator what cannot wait."""
 
     def announce(self, message_id: str, body: bytes) -> None:
@@ -221,7 +221,7 @@ class Announcer(Protocol):
         ...
 
 
-class NoAnnouncer:
+class NoNotifier:
     """Where nobody is to be told."""
 
     def announce(self, message_id: str, body: bytes) -> None:

@@ -13,7 +13,7 @@
     Activity            activity/{orgId}/{kind} what happened, newest first
     Usage               usage/{orgId}/{day}     who connected: per CA, and a sample of identities
     ReportRun           platform/expiry-report  how far the day's expiry report has come
-    Told                told/{day}/{message}    which webhook messages of the day have arrived
+    DeliveredMessage                told/{day}/{message}    which webhook messages of the day have arrived
     OrgHosts            hosts/{orgId}           what the TLS edges serve for an org, made from the documents above
 
 `stored` and `loaded` translate; bytes travel as base64, times as RFC 3339, names as they stand here.
@@ -27,7 +27,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from shared.validation.policy import Policy, Shown
+from shared.validation.policy import Policy, Presence
 
 DEFAULT: Final = "default"  # the id of the platform's default certificate, in every org
 PLATFORM: Final = "platform"  # stands where an orgId stands, for what belongs to the platform
@@ -104,7 +104,7 @@ class Sealed(Record, frozen=True):
         return f"Sealed(master={self.master!r})"
 
 
-class Changed(Record, frozen=True):
+class Revision(Record, frozen=True):
     """Who changed a thing last, and the version a change must name."""
 
     version: str
@@ -154,7 +154,7 @@ class Activation(Record, frozen=True):
     activated_at: dt.datetime | None = None
 
 
-class Pace(Record, frozen=True):
+class RateWindow(Record, frozen=True):
     """How many new things were made in the current minute (minutes since 1970)."""
 
     minute: int = 0
@@ -166,14 +166,14 @@ class Org(Outboxed, frozen=True, kw_only=True):
     created_at: dt.datetime
     suspended: bool = False
     settings: Settings = Settings()
-    settings_changed: Changed
+    settings_changed: Revision
     policy: Policy = Policy()
-    policy_changed: Changed
+    policy_changed: Revision
     activation: Activation = Activation()
-    activation_changed: Changed
+    activation_changed: Revision
     servers: dict[str, Listed] = {}
     has_ca: bool = False  # a CA was registered and not all are deleted: devices must then send SNI
-    pace: Pace = Pace()
+    pace: RateWindow = RateWindow()
 
     @property
     def requires_sni(self) -> bool:
@@ -196,7 +196,7 @@ class CA(Record, frozen=True, kw_only=True):
     status: CAStatus = CAStatus.ACTIVE
     comments: str = ""
     denied_at: dt.datetime | None = None  # on the deny list since then
-    changed: Changed
+    changed: Revision
 
 
 class CAsOfOneName(Outboxed, frozen=True):
@@ -209,7 +209,7 @@ class CAIndex(Record, frozen=True):
     """Every CA of an org: id -> whether it is active. May name one whose upload was cut short; never misses one."""
 
     cas: dict[str, bool] = {}
-    pace: Pace = Pace()
+    pace: RateWindow = RateWindow()
 
 
 class Source(StrEnum):
@@ -229,7 +229,7 @@ class ServerCertificate(Outboxed, frozen=True, kw_only=True):
     csr: bytes | None = None
     comments: str = ""
     served_since: dt.datetime | None = None
-    changed: Changed
+    changed: Revision
 
 
 class DefaultCertificate(Record, frozen=True, kw_only=True):
@@ -239,7 +239,7 @@ class DefaultCertificate(Record, frozen=True, kw_only=True):
     leaf: bytes
     chain: tuple[bytes, ...] = ()
     served_since: dt.datetime | None = None  # by an edge's own word
-    changed: Changed
+    changed: Revision
 
 
 # ---------------------------------------------------------------------------------------------------- TLS edges
@@ -258,7 +258,7 @@ class OrgHosts(Record, frozen=True, kw_only=True):
         certificate_id: the active server certificate.
         hosts: each host -> the version of the active certificate, or "" where the platform's default is to serve it.
         gone: hosts that were here once.
-        basis: what it was made from (`shared.usecases.host_feed`), so that a sweep finds a difference without reading
+        basis: what it was made from (`shared.usecases.edges.hosts`), so that a sweep finds a difference without reading
             certificates.
         told: whether the feed has it.
     """
@@ -273,7 +273,7 @@ class OrgHosts(Record, frozen=True, kw_only=True):
 
 
 class Withdrawal(Record, frozen=True, kw_only=True):
-    """A line of the feed `withdrawals`: whose live sessions must end (`shared.usecases.withdrawals`)."""
+    """A line of the feed `withdrawals`: whose live sessions must end (`shared.usecases.edges.withdrawals`)."""
 
     org_id: str
     kind: str
@@ -343,7 +343,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------------------------------------- usage
 
 
-class Sighting(Record, frozen=True, kw_only=True):
+class ConnectionEvent(Record, frozen=True, kw_only=True):
     """What a verdict leaves behind it."""
 
     org_id: str
@@ -351,7 +351,7 @@ class Sighting(Record, frozen=True, kw_only=True):
     decision: str
     code: str
     tls: bool
-    shown: Shown
+    shown: Presence
     client_id: str | None = None
     server_name: str | None = None
     identity: str | None = None
@@ -369,7 +369,7 @@ class Seen(Record, frozen=True):
     """How a client showed itself last."""
 
     tls: bool
-    shown: Shown
+    shown: Presence
     at: dt.datetime
 
 
@@ -381,7 +381,7 @@ class Usage(Record, frozen=True):
     batches: tuple[str, ...] = ()  # ids of the latest that were added: a queue may deliver one twice
 
 
-class SightingBatch(Record, frozen=True, kw_only=True):
+class ConnectionEventBatch(Record, frozen=True, kw_only=True):
     """What one process saw of one org in a moment, added up: what travels through a queue. Of bounded size."""
 
     id: str
@@ -389,14 +389,14 @@ class SightingBatch(Record, frozen=True, kw_only=True):
     at: dt.datetime  # of the newest
     cas: dict[str, CAUse] = {}
     clients: dict[str, Seen] = {}
-    refusals: tuple[Sighting, ...] = ()  # newest first
+    refusals: tuple[ConnectionEvent, ...] = ()  # newest first
 
     def encoded(self) -> bytes:
         """As a message's body."""
         return msgspec.json.encode(self)
 
     @classmethod
-    def decoded(cls, data: bytes | str) -> "SightingBatch":
+    def decoded(cls, data: bytes | str) -> "ConnectionEventBatch":
         """Raises: ValueError, where it is none."""
         try:
             return msgspec.json.decode(data, type=cls)
@@ -415,7 +415,7 @@ class ReportRun(Record, frozen=True, kw_only=True):
     done: bool = False
 
 
-class Told(Record, frozen=True):
+class DeliveredMessage(Record, frozen=True):
     """A webhook message that has arrived."""
 
     at: dt.datetime

@@ -27,6 +27,7 @@ from shared.records import (
     CAIndex,
     CAsOfOneName,
     DefaultCertificate,
+    DeliveredMessage,
     Denials,
     Org,
     OrgHosts,
@@ -34,7 +35,6 @@ from shared.records import (
     Record,
     ReportRun,
     ServerCertificate,
-    Told,
     Usage,
     loaded,
     read,
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
 
 _ATTEMPTS: Final = 300  # of one change, against others of the same document
-_PATIENCE: Final = 20.0  # seconds a change keeps trying
+_CHANGE_SECONDS: Final = 20.0  # how long a change is tried again
 _OUTBOX_MAX: Final = 100  # entries
 _OUTBOX_BYTES: Final = 32 * 1024
 KEEP_USAGE: Final = timedelta(days=35)
@@ -57,56 +57,56 @@ _REMEMBERED: Final = 4096
 ORG_HOSTS: Final = "hosts"  # the partition
 
 
-class Place(NamedTuple, Generic[R]):
+class Ref(NamedTuple, Generic[R]):
     """Where a record of one kind lies."""
 
     key: Key
     kind: type[R]
 
 
-def org_place(org_id: str) -> Place[Org]:
-    return Place(Key("org", org_id), Org)
+def org_ref(org_id: str) -> Ref[Org]:
+    return Ref(Key("org", org_id), Org)
 
 
-def cas_place(org_id: str, name: str) -> Place[CAsOfOneName]:
+def cas_ref(org_id: str, name: str) -> Ref[CAsOfOneName]:
     """*name*: the 16 hex digits a CA's id begins with."""
-    return Place(Key(f"ca/{org_id}", name), CAsOfOneName)
+    return Ref(Key(f"ca/{org_id}", name), CAsOfOneName)
 
 
-def ca_index_place(org_id: str) -> Place[CAIndex]:
-    return Place(Key("caindex", org_id), CAIndex)
+def ca_index_ref(org_id: str) -> Ref[CAIndex]:
+    return Ref(Key("caindex", org_id), CAIndex)
 
 
-def server_place(org_id: str, certificate_id: str) -> Place[ServerCertificate]:
-    return Place(Key(f"server/{org_id}", certificate_id), ServerCertificate)
+def server_ref(org_id: str, certificate_id: str) -> Ref[ServerCertificate]:
+    return Ref(Key(f"server/{org_id}", certificate_id), ServerCertificate)
 
 
-def default_place() -> Place[DefaultCertificate]:
-    return Place(Key(PLATFORM, "default"), DefaultCertificate)
+def default_ref() -> Ref[DefaultCertificate]:
+    return Ref(Key(PLATFORM, "default"), DefaultCertificate)
 
 
-def denials_place(org_id: str, what: str) -> Place[Denials]:
-    return Place(Key(f"deny/{org_id}", what), Denials)
+def denials_ref(org_id: str, what: str) -> Ref[Denials]:
+    return Ref(Key(f"deny/{org_id}", what), Denials)
 
 
-def api_key_place(org_id: str | None, key: str) -> Place[ApiKey]:
-    return Place(Key(f"key/{org_id or PLATFORM}", key), ApiKey)
+def api_key_ref(org_id: str | None, key: str) -> Ref[ApiKey]:
+    return Ref(Key(f"key/{org_id or PLATFORM}", key), ApiKey)
 
 
-def usage_place(org_id: str, day: str) -> Place[Usage]:
-    return Place(Key(f"usage/{org_id}", day), Usage)
+def usage_ref(org_id: str, day: str) -> Ref[Usage]:
+    return Ref(Key(f"usage/{org_id}", day), Usage)
 
 
-def report_run_place() -> Place[ReportRun]:
-    return Place(Key(PLATFORM, "expiry-report"), ReportRun)
+def report_run_ref() -> Ref[ReportRun]:
+    return Ref(Key(PLATFORM, "expiry-report"), ReportRun)
 
 
-def told_place(day: str, message_id: str) -> Place[Told]:
-    return Place(Key(f"told/{day}", message_id), Told)
+def delivered_ref(day: str, message_id: str) -> Ref[DeliveredMessage]:
+    return Ref(Key(f"told/{day}", message_id), DeliveredMessage)
 
 
-def org_hosts_place(org_id: str) -> Place[OrgHosts]:
-    return Place(Key(ORG_HOSTS, org_id), OrgHosts)
+def org_hosts_ref(org_id: str) -> Ref[OrgHosts]:
+    return Ref(Key(ORG_HOSTS, org_id), OrgHosts)
 
 
 def activity_partition(org_id: str, kind: ActivityKind) -> str:
@@ -128,13 +128,13 @@ def new_version() -> str:
     return secrets.token_hex(6)
 
 
-class Found:
+class Batch:
     """The documents of one batched read, as records."""
 
     def __init__(self, documents: Mapping[Key, Document]) -> None:
         self._documents = documents
 
-    def get(self, place: Place[R]) -> R | None:
+    def get(self, place: Ref[R]) -> R | None:
         """The record at *place*, which was among those asked for; None where there is none."""
         document = self._documents.get(place.key)
         return None if document is None else read(place.kind, document.text)
@@ -149,11 +149,11 @@ class Repository:
 
     # ------------------------------------------------------------------------------------------------- reading
 
-    def find(self, places: Sequence[Place[Any]]) -> Found:
+    def find(self, places: Sequence[Ref[Any]]) -> Batch:
         """The records at *places*, in one round trip."""
-        return Found(self._store.get_many({place.key for place in places}))
+        return Batch(self._store.get_many({place.key for place in places}))
 
-    def get(self, place: Place[R]) -> R | None:
+    def get(self, place: Ref[R]) -> R | None:
         return self.find([place]).get(place)
 
     def list(self, partition: str, kind: type[R], *, after: str = "", limit: int = 100) -> list[tuple[str, R]]:
@@ -169,9 +169,41 @@ class Repository:
 
     # ------------------------------------------------------------------------------------------------ changing
 
+    def changing(
+        self, ref: Ref[R], *, activity_of: str | None = None, expires: datetime | None = None
+    ) -> Iterator["Attempt[R]"]:
+        """Change the record at *ref* by compare-and-set: read, decide, write, and again while another writer was first.
+
+            for attempt in repository.changing(org_ref(org_id), activity_of=org_id):
+                with attempt as org:
+                    ...
+                    attempt.write(replace(org, suspended=True), activity=entry(...))
+
+        The block receives the stored record with an empty outbox, or None. A block that calls neither `write` nor
+        `delete` changes nothing. A block that raises refuses the change. A block may run many times, also after an
+        attempt that was written although the answer of the store was lost. So a block reads and decides; it must not
+        return, and it must not do anything that may not happen twice.
+
+        Args:
+            activity_of: the organization whose activity list takes the entries of the outbox. None leaves them in the
+                document.
+            expires: when the document may be removed.
+
+        Raises: TooBusy, StoreUnavailable, and whatever the block raises."""
+        deadline = time.monotonic() + _CHANGE_SECONDS
+        for number in range(_ATTEMPTS):
+            attempt = Attempt(self, self._store, ref, activity_of, expires)
+            yield attempt
+            if attempt.is_done:
+                return
+            if time.monotonic() > deadline:
+                break
+            time.sleep(random.uniform(0, min(0.002 * (number + 1), 0.1)))  # noqa: S311 - spreads writers apart
+        raise TooBusy
+
     def change(
         self,
-        place: Place[R],
+        place: Ref[R],
         alter: Callable[[R | None], R | None],
         *,
         org_id: str | None = None,
@@ -185,7 +217,7 @@ class Repository:
         what it returns are copied to the list of *org_id*; a document is not removed before all it holds are.
 
         Returns what now stands. Raises: TooBusy, StoreUnavailable, and what *alter* raises."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _CHANGE_SECONDS
         for attempt in range(_ATTEMPTS):
             document = self._store.get_many([place.key]).get(place.key)
             before, waiting = _emptied(None if document is None else read(place.kind, document.text))
@@ -217,7 +249,7 @@ class Repository:
         elif document is not None:
             self._store.delete(key, expected=document.version)
 
-    def create(self, place: Place[R], record: R) -> bool:
+    def create(self, place: Ref[R], record: R) -> bool:
         """Write a record where none is. Returns False, and changes nothing, where one is already."""
         try:
             self._store.put(place.key, stored(record), expected=None)
@@ -225,7 +257,7 @@ class Repository:
             return False
         return True
 
-    def discard(self, place: Place[Any], *, org_id: str | None = None) -> None:
+    def discard(self, place: Ref[Any], *, org_id: str | None = None) -> None:
         """Remove what is at *place*, whatever it is, once its activity entries are in the list of *org_id*. Nothing
         there is fine."""
         self.change(place, lambda _: None, org_id=org_id)
@@ -275,7 +307,7 @@ class Repository:
 
     def told(self, org_id: str, entry_id: str, kind: ActivityKind) -> Activity | None:
         """The entry that `append_once` wrote under that id, if it did."""
-        page = self.get(Place(Key(activity_partition(org_id, kind), entry_id), ActivityPage))
+        page = self.get(Ref(Key(activity_partition(org_id, kind), entry_id), ActivityPage))
         return page.entries[0] if page else None
 
     def append_once(self, org_id: str, entry: Activity) -> bool:
@@ -308,6 +340,78 @@ class Repository:
         while len(self._copied) > _REMEMBERED:
             self._copied.popitem(last=False)
         return True
+
+
+class Attempt(Generic[R]):
+    """One attempt at a change: a block that reads a record and may replace or delete the record. See `changing`."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        store: DocumentStore,
+        ref: Ref[R],
+        activity_of: str | None,
+        expires: datetime | None,
+    ) -> None:
+        self._repository = repository
+        self._store = store
+        self._ref = ref
+        self._activity_of = activity_of
+        self._expires = expires
+        self._document: Document | None = None
+        self._waiting: list[Activity] = []  # entries of earlier changes that the activity list may lack
+        self._written: R | None = None
+        self._is_deleted = False
+        self.is_done = False
+
+    def __enter__(self) -> R | None:
+        self._document = self._store.get_many([self._ref.key]).get(self._ref.key)
+        record = None if self._document is None else read(self._ref.kind, self._document.text)
+        record, self._waiting = _emptied(record)
+        return record
+
+    def write(self, record: R, *, activity: Activity | None = None) -> None:
+        """Store *record* at the end of the block; *activity* goes into its outbox."""
+        if activity is not None:
+            record = msgspec.structs.replace(record, outbox=(activity,))
+        self._written = record
+
+    def delete(self) -> None:
+        """Delete the record at the end of the block. A missing record is not an error."""
+        self._is_deleted = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is not None:
+            return
+        try:
+            self._commit()
+        except WriteConflict:
+            return  # `changing` tries again
+        self.is_done = True
+
+    def _commit(self) -> None:
+        """Raises: WriteConflict, StoreUnavailable."""
+        if self._written is None and not self._is_deleted:
+            return
+        missing = [entry for entry in self._waiting if not self._is_copied(entry)]
+        if self._written is None:
+            if missing and self._activity_of is not None:
+                raise StoreUnavailable  # the document is the only place that has these entries
+            if self._document is not None:
+                self._store.delete(self._ref.key, expected=self._document.version)
+            return
+        new: tuple[Activity, ...] = ()
+        record = self._written
+        if isinstance(record, Outboxed):
+            new = record.outbox
+            record = msgspec.structs.replace(record, outbox=_trimmed((*missing, *new)))
+        version = self._document.version if self._document is not None else None
+        self._store.put(self._ref.key, stored(record), expected=version, expires=self._expires)
+        for entry in new:
+            self._is_copied(entry)
+
+    def _is_copied(self, entry: Activity) -> bool:
+        return self._activity_of is not None and self._repository.note_once(self._activity_of, entry)
 
 
 def _until(entry: Activity) -> datetime:

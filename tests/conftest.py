@@ -7,8 +7,8 @@ import pytest
 from OpenSSL import crypto
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from functions import deadline
-from shared.validation import trust
+from functions.web import deadline
+from shared.x509 import path as trust
 from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.emulators import Emulators, Missing
 from tests.harness import Client, Service, make_service

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from functions.dispatch import dispatch
-from functions.http import Reply, Request
 from functions.routes import PREFIX
+from functions.web.http import Reply, Request
 from shared.composition import App, build
 from shared.config import Settings, SQLite
 from shared.ports import Document, DocumentStore, Key, Version
 from shared.records import Role
-from shared.usecases.default_certificate import ensure_default
-from shared.usecases.orgs import create_key, create_org
+from shared.usecases.orgs.default_certificate import ensure_default
+from shared.usecases.orgs.organizations import create_key, create_org
 from tests.certs import NOON
 
 DOMAIN = "example.com"
@@ -139,7 +139,7 @@ class Client:
         whole, _, inline = whole.partition("?")
         pairs = dict(pair.split("=", 1) for pair in inline.split("&") if pair)
         request = Request(method, whole, {**pairs, **(query or {})}, sent, body, scheme=self.scheme, peer=self.peer)
-        return Answer(dispatch(self.app.tools, request))
+        return Answer(dispatch(self.app, request))
 
     def get(self, path: str, **more: Any) -> Answer:
         return self.send("GET", path, **more)
@@ -188,15 +188,15 @@ class Service:
 
     def client(self, role: Role | str, org_id: str | None = None, **more: Any) -> Client:
         """A new key of *role*: of the service's org, or of another one."""
-        key, token = create_key(self.app.tools, org_id=org_id or self.org_id, role=Role(role), **more)
+        key, token = create_key(self.app.context, org_id=org_id or self.org_id, role=Role(role), **more)
         return Client(self.app, key.key, token)
 
     def platform(self, role: Role | str = Role.BROKER, **more: Any) -> Client:
-        key, token = create_key(self.app.tools, org_id=None, role=Role(role), **more)
+        key, token = create_key(self.app.context, org_id=None, role=Role(role), **more)
         return Client(self.app, key.key, token)
 
     def other_org(self, org_id: str = "other1") -> str:
-        create_org(self.app.tools, org_id)
+        create_org(self.app.context, org_id)
         return org_id
 
     @property
@@ -225,8 +225,8 @@ def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Servi
     chosen = Settings(data=folder, **{**defaults, **settings})
     app = build(chosen, clock=clock, wrap=wrap, queue_pause=3600)  # what waits is written when a test says flush
     service = Service(app, clock, counting[0])
-    ensure_default(app.tools)
-    create_org(app.tools, service.org_id)
+    ensure_default(app.context, app.sealer)
+    create_org(app.context, service.org_id)
     return service
 
 

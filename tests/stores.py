@@ -7,7 +7,7 @@ import pytest
 
 from shared.adapters.dynamodb_store import DynamoDBStore, session
 from shared.adapters.firestore_store import FirestoreStore
-from shared.adapters.patience import Patience
+from shared.adapters.patience import RetryBudget
 from shared.adapters.sqlite_store import SQLiteStore
 from shared.config import DynamoDB, Firestore, SQLite
 from shared.ports import DocumentStore
@@ -48,9 +48,9 @@ def open_store(place: Place) -> DocumentStore:
         case SQLite(path):
             return SQLiteStore(path)
         case Firestore(project, database, patience):
-            return FirestoreStore(project, database, patience=Patience(patience))
+            return FirestoreStore(project, database, patience=RetryBudget(patience))
         case DynamoDB(table, region, patience):
-            return DynamoDBStore(table, region, patience=Patience(patience))
+            return DynamoDBStore(table, region, patience=RetryBudget(patience))
 
 
 def create_table(name: str) -> None:

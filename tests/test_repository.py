@@ -12,8 +12,8 @@ from shared.adapters.sqlite_store import SQLiteStore
 from shared.errors import StoreUnavailable, TooBusy
 from shared.ports import Key, Version, WriteConflict
 from shared.records import Activity, ActivityKind, ActivityPage, Org
-from shared.repository import Repository, activity_partition, org_place
-from shared.usecases.tools import entry, made
+from shared.repository import Repository, activity_partition, org_ref
+from shared.usecases.context import entry, made
 from tests.certs import NOON
 
 
@@ -58,7 +58,7 @@ def change(repository: Repository, what: str) -> None:
     def alter(before: Org | None) -> Org:
         return msgspec.structs.replace(before or org(), outbox=(entry(NOON, "test", what),))
 
-    repository.change(org_place("mtxpd0"), alter, org_id="mtxpd0")
+    repository.change(org_ref("mtxpd0"), alter, org_id="mtxpd0")
 
 
 def test_a_change_and_its_activity_entry_arrive_together(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_an_outbox_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
     repository = Repository(store)
     for number in range(130):
         change(repository, f"{number:03}")
-    kept = repository.get(org_place("mtxpd0"))
+    kept = repository.get(org_ref("mtxpd0"))
     assert kept is not None
     assert [one.what for one in kept.outbox] == [f"{number:03}" for number in range(30, 130)]
     assert len(msgspec.json.encode(kept.outbox)) <= 32 * 1024
@@ -96,7 +96,7 @@ def test_an_outbox_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
 def test_a_change_that_always_loses_is_refused_and_did_not_happen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.repository._PATIENCE", 0.0)
+    monkeypatch.setattr("shared.repository._CHANGE_SECONDS", 0.0)
     with pytest.raises(TooBusy):
         change(Repository(Contended(tmp_path / "db")), "never")
 
@@ -109,5 +109,5 @@ def test_an_alteration_that_raises_changes_nothing(tmp_path: Path) -> None:
         raise ValueError("refused")
 
     with pytest.raises(ValueError, match="refused"):
-        repository.change(org_place("mtxpd0"), alter)
+        repository.change(org_ref("mtxpd0"), alter)
     assert noted(repository) == ["first"]

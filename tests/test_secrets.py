@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from functions.bodies import UploadServerCert
-from functions.http import Request
 from functions.views import ServerView
+from functions.web.http import Request
 from shared import log
 from shared.records import stored
-from shared.repository import default_place, org_place, server_place
-from shared.usecases.generate_csr import opened_key
+from shared.repository import default_ref, org_ref, server_ref
+from shared.usecases.servers.requests import opened_key
 from shared.validation.server_cert import read_server_certificate
 from tests import certs
 from tests.harness import Answer, Client, Service, basic
@@ -106,19 +106,19 @@ def test_a_run_with_known_secrets_shows_none_of_them(service: Service, record: R
     saw(operator.get("/activity?limit=200")).ok()
     _break_inside(service, operator, record, upload)
 
-    repository = service.app.tools.repository
+    repository = service.app.context.repository
     server = read_server_certificate(own.pem.encode(), private_key=encrypted.encode(), passphrase=PASSPHRASE)
-    stored_record = repository.get(server_place(service.org_id, uploaded))
+    stored_record = repository.get(server_ref(service.org_id, uploaded))
     assert stored_record is not None
-    made_here = opened_key(service.app.tools, service.org_id, requested)
+    made_here = opened_key(service.app.context, service.app.sealer, service.org_id, requested)
     record.texts += [
         repr(one)
         for one in (
             server,
             stored_record,
             stored_record.key,
-            repository.get(default_place()),
-            repository.get(org_place(service.org_id)),
+            repository.get(default_ref()),
+            repository.get(org_ref(service.org_id)),
             service,
             service.app,
             operator,
@@ -177,7 +177,7 @@ def test_the_store_on_disk_holds_no_secret_in_the_clear(service: Service, tmp_pa
 
 def test_an_error_carries_no_text_of_its_cause() -> None:
     """What a traceback of ours prints: kinds and places, for an error that is not a refusal."""
-    from functions.http import problem
+    from functions.web.http import problem
 
     try:
         raise ValueError(PASSPHRASE)

@@ -10,16 +10,15 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from functions import deadline
 from functions.dialects import dialect
-from functions.dialects.dialect import Late, Telling, json_reply
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, Request
+from functions.dialects.dialect import EncodingDialect, Late, json_reply
+from functions.web import deadline
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, Request
 from shared import errors
 from shared.records import Role
 from shared.usecases.callers import Caller, Credentials
-from shared.usecases.tools import Tools
-from shared.usecases.verify_client import verify_client
+from shared.usecases.devices.verify import Verifier, verify_client
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
 
@@ -38,7 +37,7 @@ _REFUSED: Final[Answer] = {
 }
 
 
-class _AwsIot(Telling):
+class _AwsIot(EncodingDialect):
     def tell(self, request: Request, verdict: Verdict) -> Reply:
         """A refusal; an allow has more to it (`_allowed`)."""
         return json_reply(_REFUSED)
@@ -50,18 +49,18 @@ AWS_IOT: Final = _AwsIot()
 @endpoint("AWS IoT: a custom authorizer's event", {200: None}, dialect=True)
 def ask(call: Call) -> Reply:
     event = dialect.fields(call.request)
-    return json_reply(_answer(call.tools, call.request.credentials, event, _ANYWHERE))
+    return json_reply(_answer(call.app.verifier, call.request.credentials, event, _ANYWHERE))
 
 
-def authorize(tools: Callable[[], Tools], event: Mapping[str, Any], function_arn: str) -> Answer:
+def authorize(verifier: Callable[[], Verifier], event: Mapping[str, Any], function_arn: str) -> Answer:
     """The answer to an event that AWS IoT invoked this function with. Never raises, and comes in time.
 
     Args:
-        tools: makes them, where this is the first call."""
+        verifier: makes the verifier, where this is the first call."""
     parts = function_arn.split(":")
     place = (parts[1], parts[3], parts[4]) if len(parts) > 5 else _ANYWHERE
     try:
-        future = deadline.WORKERS.submit(lambda: _answer(tools(), _BY_INVOCATION, event, place))
+        future = deadline.WORKERS.submit(lambda: _answer(verifier(), _BY_INVOCATION, event, place))
         return future.result(deadline.SECONDS)
     except TimeoutError:
         dialect.denied(Late())
@@ -70,7 +69,9 @@ def authorize(tools: Callable[[], Tools], event: Mapping[str, Any], function_arn
     return _REFUSED
 
 
-def _answer(tools: Tools, who: Credentials | Caller, event: Mapping[str, Any], place: tuple[str, str, str]) -> Answer:
+def _answer(
+    verifier: Verifier, who: Credentials | Caller, event: Mapping[str, Any], place: tuple[str, str, str]
+) -> Answer:
     """Raises: BadRequest's, and what `verify_client` raises."""
     data = _part(event, "protocolData")
     tls, mqtt = _part(data, "tls"), _part(data, "mqtt")
@@ -79,10 +80,10 @@ def _answer(tools: Tools, who: Credentials | Caller, event: Mapping[str, Any], p
         client_id=dialect.text(mqtt, "clientId"),
         certificate=dialect.certificate(dialect.text(tls, "x509CertificatePem"), "x509CertificatePem"),
     )
-    verdict = verify_client(tools, who, presented)
+    verdict = verify_client(verifier, who, presented)
     if verdict.decision is not Decision.ALLOW or verdict.identity is None or verdict.org_id is None:
         return _REFUSED
-    return _allowed(tools, verdict, place)
+    return _allowed(verifier, verdict, place)
 
 
 def _part(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -92,12 +93,12 @@ def _part(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part
 
 
-def _allowed(tools: Tools, verdict: Verdict, place: tuple[str, str, str]) -> Answer:
+def _allowed(verifier: Verifier, verdict: Verdict, place: tuple[str, str, str]) -> Answer:
     device, org_id = verdict.identity, verdict.org_id
     assert device is not None and org_id is not None  # noqa: S101, PT018 - asked before
     partition, region, account = place
     arn = f"arn:{partition}:iot:{region}:{account}:"
-    prefix = tools.topic_prefix.of(org_id, device)
+    prefix = verifier.topic_prefix.of(org_id, device)
     statements = [
         (["iot:Connect"], f"client/{device.client_class}:{org_id}:{device.type_id}:{device.device_id}"),
         (["iot:Publish", "iot:Receive"], f"topic/{prefix}*"),
@@ -110,7 +111,7 @@ def _allowed(tools: Tools, verdict: Verdict, place: tuple[str, str, str]) -> Ans
     return {
         "isAuthenticated": True,
         "principalId": sha256(f"{org_id}:{device}".encode()).hexdigest(),
-        "disconnectAfterInSeconds": _seconds_until(verdict.expires_at, tools.clock()),
+        "disconnectAfterInSeconds": _seconds_until(verdict.expires_at, verifier.context.clock()),
         "refreshAfterInSeconds": _REFRESH,
         "policyDocuments": [policy],
     }

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from functions.http import BODY_MAX, JSON, Reply, Request, body_too_large, file_bytes, without_text
+from functions.web.http import BODY_MAX, JSON, Reply, Request, body_too_large, file_bytes, without_text
 from shared import errors
 from shared.validation.policy import Decision
 from shared.validation.verdict import Verdict, unavailable
@@ -37,7 +37,7 @@ class Dialect(Protocol):
         ...
 
 
-class Telling:
+class EncodingDialect:
     """Base of the dialects: an error is told as a verdict."""
 
     def tell(self, request: Request, verdict: Verdict) -> Reply:

@@ -6,18 +6,18 @@ EMQX takes 4xx and 5xx for `ignore`, so that a later authenticator decides: ever
 from typing import Any, Final
 
 from functions.dialects import dialect
-from functions.dialects.dialect import Telling, json_reply
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, Request
-from shared.usecases.verify_client import verify_client, verify_names
-from shared.validation.named import Named
+from functions.dialects.dialect import EncodingDialect, json_reply
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, Request
+from shared.usecases.devices.verify import verify_client, verify_names
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
+from shared.validation.verdict_by_name import Named
 
 _RESULT: Final = {Decision.ALLOW: "allow", Decision.DENY: "deny", Decision.CONTINUE: "ignore"}
 
 
-class _EMQX(Telling):
+class _EMQX(EncodingDialect):
     def tell(self, request: Request, verdict: Verdict) -> Reply:
         answer: dict[str, Any] = {"result": _RESULT[verdict.decision]}
         if verdict.decision is Decision.ALLOW:
@@ -40,14 +40,14 @@ def ask(call: Call) -> Reply:
     credentials = call.request.credentials
     if shown is None and common_name is not None:
         named = Named(common_name, client_id)
-        return _with_topics(call, verify_names(call.tools, credentials, named))
+        return _with_topics(call, verify_names(call.app.verifier, credentials, named))
     presented = Presented.of(
         server_name=dialect.text(found, "serverName"),
         client_id=client_id,
         certificate=shown,
         tls=found.get("tls") not in (False, "false"),
     )
-    return _with_topics(call, verify_client(call.tools, credentials, presented))
+    return _with_topics(call, verify_client(call.app.verifier, credentials, presented))
 
 
 def _with_topics(call: Call, verdict: Verdict) -> Reply:
@@ -55,7 +55,7 @@ def _with_topics(call: Call, verdict: Verdict) -> Reply:
     reply = EMQX.tell(call.request, verdict)
     if verdict.decision is not Decision.ALLOW or verdict.identity is None or verdict.org_id is None:
         return reply
-    prefix = call.tools.topic_prefix.of(verdict.org_id, verdict.identity)
+    prefix = call.app.verifier.topic_prefix.of(verdict.org_id, verdict.identity)
     answer = dict(dialect.json_object(reply.body))
     answer["acl"] = [
         {"permission": "allow", "action": "all", "topic": f"{prefix}#"},

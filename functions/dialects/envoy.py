@@ -10,18 +10,18 @@ from typing import Final
 from urllib.parse import unquote
 
 from functions.dialects import dialect
-from functions.dialects.dialect import Telling, json_reply
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, Request
+from functions.dialects.dialect import EncodingDialect, json_reply
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, Request
 from shared.errors import WrongValue
-from shared.usecases.verify_client import verify_client
+from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
 
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,]*)(;|,|$)')
 
 
-class _Envoy(Telling):
+class _Envoy(EncodingDialect):
     def tell(self, request: Request, verdict: Verdict) -> Reply:
         if verdict.decision is not Decision.ALLOW:
             return json_reply({"code": verdict.code, "reason": verdict.reason}, 403)
@@ -46,7 +46,7 @@ def ask(call: Call) -> Reply:
         more = _without(more, shown)
     server_name = headers.get("x-sni") or headers.get("x-envoy-original-host") or _host(headers.get("host", ""))
     presented = Presented.of(server_name=server_name, certificate=shown, chain=more or b"")
-    return ENVOY.tell(call.request, verify_client(call.tools, call.request.credentials, presented))
+    return ENVOY.tell(call.request, verify_client(call.app.verifier, call.request.credentials, presented))
 
 
 def _parts(header: str) -> Iterator[tuple[str, str]]:

@@ -9,20 +9,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from functions.dialects import dialect
-from functions.dialects.dialect import Telling, json_reply
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, Request
+from functions.dialects.dialect import EncodingDialect, json_reply
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, Request
 from shared import errors
-from shared.usecases.verify_client import verify_names, verify_use
-from shared.validation.named import Named
+from shared.usecases.devices.verify import verify_names, verify_use
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
+from shared.validation.verdict_by_name import Named
 
 _READ, _WRITE, _READWRITE, _SUBSCRIBE = "1", "2", "3", "4"  # MOSQ_ACL_* (mosquitto_broker.h)
 
 
-class _Mosquitto(Telling):
+class _Mosquitto(EncodingDialect):
     def tell(self, request: Request, verdict: Verdict) -> Reply:
         if verdict.decision is Decision.ALLOW:
             return json_reply({"ok": True, "error": ""})
@@ -36,7 +36,7 @@ MOSQUITTO: Final = _Mosquitto()
 def getuser(call: Call) -> Reply:
     found = dialect.fields(call.request)
     named = Named(dialect.text(found, "username"), dialect.text(found, "clientid"), typed=True)
-    return MOSQUITTO.tell(call.request, verify_names(call.tools, call.request.credentials, named))
+    return MOSQUITTO.tell(call.request, verify_names(call.app.verifier, call.request.credentials, named))
 
 
 @endpoint("mosquitto-go-auth: is this user above all rules? Never", {403: None}, dialect=True)
@@ -52,7 +52,7 @@ def aclcheck(call: Call) -> Reply:
     check = may_use_filter if access == _SUBSCRIBE else may_use_topic
     named = Named(dialect.text(found, "username"), dialect.text(found, "clientid"))
     verdict = verify_use(
-        call.tools, call.request.credentials, named, lambda org_id, device, prefix: check(prefix, topic)
+        call.app.verifier, call.request.credentials, named, lambda org_id, device, prefix: check(prefix, topic)
     )
     return MOSQUITTO.tell(call.request, verdict)
 

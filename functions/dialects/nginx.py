@@ -8,15 +8,15 @@ from typing import Final
 from urllib.parse import unquote
 
 from functions.dialects import dialect
-from functions.dialects.dialect import NO_STORE, Telling
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, Request
-from shared.usecases.verify_client import verify_client
+from functions.dialects.dialect import NO_STORE, EncodingDialect
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, Request
+from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
 
 
-class _Nginx(Telling):
+class _Nginx(EncodingDialect):
     def tell(self, request: Request, verdict: Verdict) -> Reply:
         if verdict.decision is not Decision.ALLOW:
             return Reply(403, headers={**NO_STORE, "X-Refusal": verdict.code})
@@ -36,4 +36,4 @@ def ask(call: Call) -> Reply:
         client_id=headers.get("x-client-id") or None,
         certificate=dialect.certificate(unquote(shown) if shown else None, "X-Client-Cert"),
     )
-    return NGINX.tell(call.request, verify_client(call.tools, call.request.credentials, presented))
+    return NGINX.tell(call.request, verify_client(call.app.verifier, call.request.credentials, presented))

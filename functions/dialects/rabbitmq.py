@@ -10,22 +10,22 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from functions.dialects import dialect
-from functions.dialects.dialect import NO_STORE, TEXT, Telling
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, Request
+from functions.dialects.dialect import NO_STORE, TEXT, EncodingDialect
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, Request
 from shared import errors
-from shared.usecases.verify_client import Use, verify_names, verify_use
-from shared.validation.named import Named
+from shared.usecases.devices.verify import Use, verify_names, verify_use
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
+from shared.validation.verdict_by_name import Named
 
 _EXCHANGE: Final = "amq.topic"  # of the MQTT plugin (mqtt.exchange)
 _QUEUE: Final = re.compile(r"mqtt-subscription-(?P<client>.+)qos[01]|mqtt-will-(?P<will>.+)")
 
 
-class _RabbitMQ(Telling):
+class _RabbitMQ(EncodingDialect):
     def tell(self, request: Request, verdict: Verdict) -> Reply:
         allowed = verdict.decision is Decision.ALLOW  # `continue` has no word here: another back end must come before
         return Reply(200, b"allow" if allowed else b"deny", TEXT, NO_STORE)
@@ -38,7 +38,7 @@ RABBITMQ: Final = _RabbitMQ()
 def user(call: Call) -> Reply:
     found = dialect.fields(call.request)
     named = Named(dialect.text(found, "username"), dialect.text(found, "client_id"), typed="password" in found)
-    return RABBITMQ.tell(call.request, verify_names(call.tools, call.request.credentials, named))
+    return RABBITMQ.tell(call.request, verify_names(call.app.verifier, call.request.credentials, named))
 
 
 @endpoint("RabbitMQ: may this user use the virtual host?", {200: None}, dialect=True)
@@ -95,4 +95,4 @@ def _permission(found: Mapping[str, Any]) -> str:
 def _use(call: Call, found: Mapping[str, Any], may: Use) -> Reply:
     client_id = dialect.text(found, "variable_map.client_id") or dialect.text(found, "client_id")
     named = Named(dialect.text(found, "username"), client_id)
-    return RABBITMQ.tell(call.request, verify_use(call.tools, call.request.credentials, named, may))
+    return RABBITMQ.tell(call.request, verify_use(call.app.verifier, call.request.credentials, named, may))

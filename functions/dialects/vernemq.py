@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from functions.dialects import dialect
-from functions.dialects.dialect import Telling, json_reply
-from functions.endpoint import Call, endpoint
-from functions.http import Reply, Request
+from functions.dialects.dialect import EncodingDialect, json_reply
+from functions.web.contract import Call, endpoint
+from functions.web.http import Reply, Request
 from shared import errors
-from shared.usecases.verify_client import verify_names, verify_use
-from shared.validation.named import Named
+from shared.usecases.devices.verify import verify_names, verify_use
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
+from shared.validation.verdict_by_name import Named
 
 _RESULT: Final[Mapping[Decision, object]] = {
     Decision.ALLOW: "ok",
@@ -26,7 +26,7 @@ _RESULT: Final[Mapping[Decision, object]] = {
 _TOPICS_MAX: Final = 1000
 
 
-class _VerneMQ(Telling):
+class _VerneMQ(EncodingDialect):
     def tell(self, request: Request, verdict: Verdict) -> Reply:
         return json_reply({"result": _RESULT[verdict.decision]})
 
@@ -45,11 +45,11 @@ def ask(call: Call) -> Reply:
     match hook.removesuffix("_m5"):
         case "auth_on_register":
             named = Named(username, client_id, typed=found.get("password") is not None)
-            verdict = verify_names(call.tools, credentials, named)
+            verdict = verify_names(call.app.verifier, credentials, named)
         case "auth_on_publish":
             topic = dialect.required(found, "topic")
             verdict = verify_use(
-                call.tools,
+                call.app.verifier,
                 credentials,
                 Named(username, client_id),
                 lambda org, device, prefix: may_use_topic(prefix, topic),
@@ -57,7 +57,7 @@ def ask(call: Call) -> Reply:
         case "auth_on_subscribe":
             filters = _filters(found.get("topics"))
             verdict = verify_use(
-                call.tools,
+                call.app.verifier,
                 credentials,
                 Named(username, client_id),
                 lambda org, device, prefix: all(may_use_filter(prefix, one) for one in filters),

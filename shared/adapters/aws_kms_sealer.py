@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from shared.adapters.envelope import DataKey, KeyServiceSealer, Place, Trouble
+from shared.adapters.envelope import DataKey, KeyLocation, KeyServiceSealer, Trouble
 from shared.errors import RotationRefused
 from shared.ports import SealBroken
 
@@ -75,14 +75,14 @@ class AwsKmsSealer(KeyServiceSealer):
         self._remembered.forget()
         return self._current()
 
-    def _new_data_key(self, place: Place) -> DataKey:
+    def _new_data_key(self, place: KeyLocation) -> DataKey:
         with self._asking("seal"):
             made = self._kms().generate_data_key(KeyId=self._key, KeySpec="AES_256", EncryptionContext=_context(place))
         master = _name(made["KeyId"], made.get("KeyMaterialId"))
         self._remembered.set(master)
         return DataKey(master, made["CiphertextBlob"], made["Plaintext"])
 
-    def _unwrap(self, master: str, wrapped: bytes, place: Place) -> bytes:
+    def _unwrap(self, master: str, wrapped: bytes, place: KeyLocation) -> bytes:
         arn, _, _ = master.removeprefix(_SCHEME).partition(_MATERIAL)
         if not master.startswith(_SCHEME) or not arn:
             raise SealBroken(f"the master key {master!r} is not here")
@@ -128,7 +128,7 @@ _UNROTATABLE: Final = {
 }
 
 
-def _context(place: Place) -> dict[str, str]:
+def _context(place: KeyLocation) -> dict[str, str]:
     return {"org": place.org_id, "certificate": place.certificate_id}
 
 

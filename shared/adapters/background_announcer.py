@@ -1,4 +1,4 @@
-"""Announcer in this process: a bounded queue, and one thread that tells what it holds."""
+"""Notifier in this process: a bounded queue, and one thread that tells what it holds."""
 
 import logging
 import queue
@@ -14,8 +14,8 @@ _LAST_SECONDS: Final = 5.0  # that a stop waits for what is held
 Tell = Callable[[str, bytes], None]
 
 
-class BackgroundAnnouncer:
-    """See `shared.ports.Announcer`.
+class BackgroundNotifier:
+    """See `shared.ports.Notifier`.
 
     Args:
         tell: delivers a message (id, body), with tries of its own; may take long, and raise where it gives up.

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from shared.adapters.documents import can_exist, check_key, encoded, position
-from shared.adapters.patience import Patience
+from shared.adapters.patience import RetryBudget
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
 
@@ -57,7 +57,7 @@ class Client(Protocol):
     def close(self) -> None: ...
 
 
-def connect(region: str | None, patience: Patience) -> Client:
+def connect(region: str | None, patience: RetryBudget) -> Client:
     """boto3's client: credentials from where it looks for them, one try for each call, within *patience*."""
     config = Config(
         retries={"total_max_attempts": 1},
@@ -92,13 +92,13 @@ class DynamoDBStore:
         table: str,
         region: str | None = None,
         *,
-        patience: Patience | None = None,
-        connect: Callable[[str | None, Patience], Client] = connect,
+        patience: RetryBudget | None = None,
+        connect: Callable[[str | None, RetryBudget], Client] = connect,
     ) -> None:
         """Asks nothing yet: the client is made at the first call, and kept."""
         self._table = table
         self._region = region
-        self._patience = patience or Patience()
+        self._patience = patience or RetryBudget()
         self._connect = connect
         self._client: Client | None = None
         self._lock = threading.Lock()

@@ -29,7 +29,7 @@ DATA_KEY_BYTES: Final = 32  # AES-256
 NONCE_BYTES: Final = 12  # of GCM (NIST SP 800-38D, 8.2); a data key seals once, so a random one cannot repeat
 
 
-class Place(msgspec.Struct, frozen=True):
+class KeyLocation(msgspec.Struct, frozen=True):
     """What a secret is sealed for."""
 
     org_id: str
@@ -57,11 +57,11 @@ class EnvelopeSealer(ABC):
     """See `shared.ports.KeySealer`. A subclass says where the master keys live."""
 
     @abstractmethod
-    def _new_data_key(self, place: Place) -> DataKey:
+    def _new_data_key(self, place: KeyLocation) -> DataKey:
         """A fresh data key, wrapped for *place* by the master key that seals now. Raises: KeysUnavailable."""
 
     @abstractmethod
-    def _unwrap(self, master: str, wrapped: bytes, place: Place) -> bytes:
+    def _unwrap(self, master: str, wrapped: bytes, place: KeyLocation) -> bytes:
         """The data key that *master* wrapped for *place*. Raises: SealBroken, KeysUnavailable."""
 
     @abstractmethod
@@ -73,13 +73,13 @@ class EnvelopeSealer(ABC):
         """Make a new master key (or a new version of it), which seals from now on. Returns its name."""
 
     def seal(self, secret: bytes, *, org_id: str, certificate_id: str) -> Sealed:
-        place = Place(org_id, certificate_id)
+        place = KeyLocation(org_id, certificate_id)
         key = self._new_data_key(place)
         nonce = secrets.token_bytes(NONCE_BYTES)
         return Sealed(key.master, key.wrapped, nonce, AESGCM(key.plain).encrypt(nonce, secret, place.associated))
 
     def open(self, sealed: Sealed, *, org_id: str, certificate_id: str) -> bytes:
-        place = Place(org_id, certificate_id)
+        place = KeyLocation(org_id, certificate_id)
         plain = self._unwrap(sealed.master, sealed.wrapped, place)
         try:
             return AESGCM(plain).decrypt(sealed.nonce, sealed.ciphertext, place.associated)

@@ -28,7 +28,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from proto.datetime_helpers import DatetimeWithNanoseconds
 
 from shared.adapters.documents import can_exist, check_key, encoded, position
-from shared.adapters.patience import Patience
+from shared.adapters.patience import RetryBudget
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
 
@@ -91,13 +91,13 @@ class FirestoreStore:
         project: str,
         database: str = "(default)",
         *,
-        patience: Patience | None = None,
+        patience: RetryBudget | None = None,
         connect: Callable[[str, str], firestore.Client] = connect,
     ) -> None:
         """Asks nothing yet: the client is made at the first call, and kept while it gets answers."""
         self._project = project
         self._database = database
-        self._patience = patience or Patience()
+        self._patience = patience or RetryBudget()
         self._connect = connect
         self._client: firestore.Client | None = None
         self._answered = False  # the client, since it was made

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.adapters.envelope import DATA_KEY_BYTES, DataKey, KeyServiceSealer, Place, Trouble
+from shared.adapters.envelope import DATA_KEY_BYTES, DataKey, KeyLocation, KeyServiceSealer, Trouble
 from shared.errors import KeysUnavailable, RotationRefused
 from shared.ports import SealBroken
 
@@ -67,7 +67,7 @@ class GcpKmsSealer(KeyServiceSealer):
         self._remembered.set(_SCHEME + self._rotated_to)
         return _SCHEME + self._rotated_to
 
-    def _new_data_key(self, place: Place) -> DataKey:
+    def _new_data_key(self, place: KeyLocation) -> DataKey:
         plain = AESGCM.generate_key(DATA_KEY_BYTES * 8)
         for _ in range(_TRIES):
             with self._asking("seal"):
@@ -93,7 +93,7 @@ class GcpKmsSealer(KeyServiceSealer):
             log.error("a wrapped key was damaged on its way from the key service")
         raise KeysUnavailable
 
-    def _unwrap(self, master: str, wrapped: bytes, place: Place) -> bytes:
+    def _unwrap(self, master: str, wrapped: bytes, place: KeyLocation) -> bytes:
         key, versions, _ = master.removeprefix(_SCHEME).partition(_VERSIONS)
         if not master.startswith(_SCHEME) or not versions:
             raise SealBroken(f"the master key {master!r} is not here")

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from shared.records import Sighting
+from shared.records import ConnectionEvent
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,8 @@ _ROOM: Final = 10_000  # sightings
 _PAUSE: Final = 1.0  # seconds between two hand-overs
 
 
-class HeldQueue(ABC):
-    """See `shared.ports.SightingQueue`.
+class BufferedQueue(ABC):
+    """See `shared.ports.ConnectionEventQueue`.
 
     Args:
         pause: seconds between two hand-overs.
@@ -31,7 +31,7 @@ class HeldQueue(ABC):
 
     def __init__(self, *, pause: float = _PAUSE, room: int = _ROOM) -> None:
         self._pause = pause
-        self._waiting: queue.Queue[Sighting] = queue.Queue(room)
+        self._waiting: queue.Queue[ConnectionEvent] = queue.Queue(room)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -39,10 +39,10 @@ class HeldQueue(ABC):
         self.dropped = 0  # sightings that found the queue full
 
     @abstractmethod
-    def _hand_on(self, held: Mapping[str, Sequence[Sighting]]) -> None:
+    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
         """Pass on what was held, by org. In the queue's own thread; what raises is lost."""
 
-    def offer(self, sighting: Sighting) -> None:
+    def offer(self, sighting: ConnectionEvent) -> None:
         try:
             self._waiting.put_nowait(sighting)
         except queue.Full:
@@ -66,7 +66,7 @@ class HeldQueue(ABC):
             self._flush()
 
     def _flush(self) -> None:
-        held: dict[str, list[Sighting]] = defaultdict(list)
+        held: dict[str, list[ConnectionEvent]] = defaultdict(list)
         while True:
             try:
                 one = self._waiting.get_nowait()

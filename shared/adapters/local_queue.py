@@ -1,15 +1,15 @@
-"""SightingQueue in this process: what it holds is written to the store from here."""
+"""ConnectionEventQueue in this process: what it holds is written to the store from here."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-from shared.adapters.held_queue import HeldQueue
-from shared.records import Sighting
+from shared.adapters.held_queue import BufferedQueue
+from shared.records import ConnectionEvent
 
-Write = Callable[[str, Sequence[Sighting]], None]
+Write = Callable[[str, Sequence[ConnectionEvent]], None]
 
 
-class LocalQueue(HeldQueue):
-    """See `shared.ports.SightingQueue`.
+class LocalQueue(BufferedQueue):
+    """See `shared.ports.ConnectionEventQueue`.
 
     Args:
         write: called in the queue's own thread with an org and its sightings.
@@ -19,7 +19,7 @@ class LocalQueue(HeldQueue):
         super().__init__(pause=pause, room=room)
         self._write = write
 
-    def _hand_on(self, held: Mapping[str, Sequence[Sighting]]) -> None:
+    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
         for org_id, sightings in held.items():
             try:
                 self._write(org_id, sightings)

@@ -12,7 +12,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.adapters.envelope import DATA_KEY_BYTES, NONCE_BYTES, DataKey, EnvelopeSealer, Place
+from shared.adapters.envelope import DATA_KEY_BYTES, NONCE_BYTES, DataKey, EnvelopeSealer, KeyLocation
 from shared.ports import SealBroken
 
 _SCHEME: Final = "local:"
@@ -41,13 +41,13 @@ class LocalSealer(EnvelopeSealer):
             partial.rename(path)
             return name
 
-    def _new_data_key(self, place: Place) -> DataKey:
+    def _new_data_key(self, place: KeyLocation) -> DataKey:
         name = self._names()[-1]
         plain, nonce = AESGCM.generate_key(DATA_KEY_BYTES * 8), secrets.token_bytes(NONCE_BYTES)
         wrapped = AESGCM(self._master(name)).encrypt(nonce, plain, place.associated)
         return DataKey(_SCHEME + name, nonce + wrapped, plain)
 
-    def _unwrap(self, master: str, wrapped: bytes, place: Place) -> bytes:
+    def _unwrap(self, master: str, wrapped: bytes, place: KeyLocation) -> bytes:
         name = master.removeprefix(_SCHEME)
         if not master.startswith(_SCHEME) or name not in self._names():
             raise SealBroken(f"the master key {master!r} is not here")

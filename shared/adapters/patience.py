@@ -19,7 +19,7 @@ _FIRST_PAUSE: Final = 0.025  # seconds; doubled at each try, up to the longest
 _LONGEST_PAUSE: Final = 0.4
 
 
-class Patience(msgspec.Struct, frozen=True):
+class RetryBudget(msgspec.Struct, frozen=True):
     """Bounds one question to a store, all its tries together.
 
     Args:

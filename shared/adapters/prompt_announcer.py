@@ -1,4 +1,4 @@
-"""Announcer where no thread outlives an answer: a message is delivered before `announce` returns."""
+"""Notifier where no thread outlives an answer: a message is delivered before `announce` returns."""
 
 import logging
 from typing import Final
@@ -8,8 +8,8 @@ from shared.ports import Webhook, WebhookFailed
 log: Final = logging.getLogger(__name__)
 
 
-class PromptAnnouncer:
-    """See `shared.ports.Announcer`; the caller waits as long as *webhook* tries, which is to be a few seconds."""
+class PromptNotifier:
+    """See `shared.ports.Notifier`; the caller waits as long as *webhook* tries, which is to be a few seconds."""
 
     def __init__(self, webhook: Webhook) -> None:
         self._webhook = webhook

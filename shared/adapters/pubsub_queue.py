@@ -1,4 +1,4 @@
-"""SightingQueue on Google Pub/Sub (TRUST_QUEUE=pubsub:projects/…/topics/…): one message for an org and a second.
+"""ConnectionEventQueue on Google Pub/Sub (TRUST_QUEUE=pubsub:projects/…/topics/…): one message for an org and a second.
 
 recordSightings takes them from there. Pub/Sub may deliver a message twice; its batch's id tells.
 """
@@ -6,8 +6,8 @@ recordSightings takes them from there. Pub/Sub may deliver a message twice; its 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from shared.adapters.held_queue import HeldQueue
-from shared.records import Sighting, SightingBatch
+from shared.adapters.held_queue import BufferedQueue
+from shared.records import ConnectionEvent, ConnectionEventBatch
 
 _SECONDS: Final = 10.0  # for what was handed over to be acknowledged
 
@@ -19,13 +19,13 @@ def _connect() -> Any:
     return pubsub_v1.PublisherClient(batch_settings=pubsub_v1.types.BatchSettings(max_latency=0.01))
 
 
-class PubSubQueue(HeldQueue):
+class PubSubQueue(BufferedQueue):
     """The client is made at the first hand-over, in the queue's own thread."""
 
     def __init__(
         self,
         topic: str,
-        pack: Callable[[str, Sequence[Sighting]], SightingBatch],
+        pack: Callable[[str, Sequence[ConnectionEvent]], ConnectionEventBatch],
         *,
         connect: Callable[[], Any] = _connect,
         pause: float = 1.0,
@@ -43,7 +43,7 @@ class PubSubQueue(HeldQueue):
             client.stop()
             client.transport.close()
 
-    def _hand_on(self, held: Mapping[str, Sequence[Sighting]]) -> None:
+    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
         if self._client is None:
             self._client = self._connect()
         sent = [

@@ -1,4 +1,4 @@
-"""SightingQueue on Amazon SQS (TRUST_QUEUE=sqs:<queue URL>): one message for an org and a second, added up.
+"""ConnectionEventQueue on Amazon SQS (TRUST_QUEUE=sqs:<queue URL>): one message for an org and a second, added up.
 
 recordSightings takes them from there. A standard queue may deliver a message twice; its batch's id tells.
 """
@@ -6,8 +6,8 @@ recordSightings takes them from there. A standard queue may deliver a message tw
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from shared.adapters.held_queue import HeldQueue
-from shared.records import Sighting, SightingBatch
+from shared.adapters.held_queue import BufferedQueue
+from shared.records import ConnectionEvent, ConnectionEventBatch
 
 _MESSAGES_MAX: Final = 10  # in one request (SendMessageBatch)
 _BYTES_MAX: Final = 256 * 1024  # of all of them together: what every region and every older queue takes
@@ -22,13 +22,13 @@ def _connect() -> Any:
     )
 
 
-class SqsQueue(HeldQueue):
+class SqsQueue(BufferedQueue):
     """The client is made at the first hand-over, in the queue's own thread."""
 
     def __init__(
         self,
         url: str,
-        pack: Callable[[str, Sequence[Sighting]], SightingBatch],
+        pack: Callable[[str, Sequence[ConnectionEvent]], ConnectionEventBatch],
         *,
         connect: Callable[[], Any] = _connect,
         pause: float = 1.0,
@@ -39,7 +39,7 @@ class SqsQueue(HeldQueue):
         self._connect = connect
         self._client: Any = None
 
-    def _hand_on(self, held: Mapping[str, Sequence[Sighting]]) -> None:
+    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
         if self._client is None:
             self._client = self._connect()
         packed = [

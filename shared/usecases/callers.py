@@ -10,11 +10,12 @@ from typing import Any, Final
 import msgspec
 
 from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGranted
+from shared.ports import TokenVerifier
 from shared.records import ApiKey, Org, Proof, Role
-from shared.repository import Found, Place, api_key_place, org_place
-from shared.usecases.tools import Tools
+from shared.repository import Batch, Ref, api_key_ref, org_ref
+from shared.usecases.context import Context
 from shared.validation.names import is_org_id
-from shared.validation.verdict import Asker
+from shared.validation.verdict import Scope
 
 _ORG_KEY: Final = re.compile(r"a-([a-z0-9]{6})-[A-Za-z0-9]{10}")
 _PLATFORM_KEY: Final = r"p-[A-Za-z0-9]{10}"
@@ -38,16 +39,16 @@ class Credentials(msgspec.Struct, frozen=True, dict=True):
         return found[1] if found else None
 
     @property
-    def places(self) -> list[Place[Any]]:
+    def places(self) -> list[Ref[Any]]:
         """What is to be read to prove them. Raises: NotAuthenticated."""
         return [self.place]
 
     @cached_property
-    def place(self) -> Place[ApiKey]:
+    def place(self) -> Ref[ApiKey]:
         """Where the key's record lies. Raises: NotAuthenticated, where it is not of a key's form."""
         if self.org_id is None and not re.fullmatch(_PLATFORM_KEY, self.key):
             raise NotAuthenticated
-        return api_key_place(self.org_id, self.key)
+        return api_key_ref(self.org_id, self.key)
 
 
 class BearerToken(msgspec.Struct, frozen=True):
@@ -71,13 +72,13 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
     proof: Proof = Proof.CHAIN
 
     @property
-    def places(self) -> list[Place[Any]]:
+    def places(self) -> list[Ref[Any]]:
         """Nothing more is to be read to prove it."""
         return []
 
     @cached_property
-    def asker(self) -> Asker:
-        return Asker(self.org_id, self.orgs, self.no_sni)
+    def asker(self) -> Scope:
+        return Scope(self.org_id, self.orgs, self.no_sni)
 
     def must_be(self, roles: Collection[Role]) -> None:
         """Raises: Forbidden."""
@@ -114,16 +115,16 @@ def identified(credentials: Credentials, key: ApiKey | None) -> Caller:
     return Caller(key.key, key.role, key.org_id, key.orgs, key.no_sni, key.proof)
 
 
-def claimed(tools: Tools, sent: Credentials | BearerToken) -> Credentials | Caller:
+def claimed(tokens: TokenVerifier | None, sent: Credentials | BearerToken) -> Credentials | Caller:
     """Who *sent* claims to be, with the org to read: a token is believed by its signature here and now, an API key by
     its record, which `proven` looks at.
 
     Raises: NotAuthenticated, RoleNotGranted, IssuerUnavailable."""
     if isinstance(sent, Credentials):
         return sent
-    if tools.tokens is None:
+    if tokens is None:
         raise NotAuthenticated
-    claims = tools.tokens.verify(sent.token)
+    claims = tokens.verify(sent.token)
     if claims.org_id is None or not is_org_id(claims.org_id):
         raise RoleNotGranted(found="no organization, or several")
     if claims.role not in _SIGN_IN_ROLES:
@@ -135,22 +136,24 @@ def _short(text: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in text[:32])
 
 
-def proven(claim: Credentials | Caller, found: Found) -> Caller:
+def proven(claim: Credentials | Caller, found: Batch) -> Caller:
     """The caller that *claim* is, by what its `places` held. Raises: NotAuthenticated."""
     return claim if isinstance(claim, Caller) else identified(claim, found.get(claim.place))
 
 
-def admit(tools: Tools, sent: Credentials | BearerToken, roles: Collection[Role]) -> Member:
+def admit(
+    context: Context, tokens: TokenVerifier | None, sent: Credentials | BearerToken, roles: Collection[Role]
+) -> Member:
     """The member of an org that *sent* proves, in one read. Platform keys belong to none.
 
     Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable, IssuerUnavailable."""
-    claim = claimed(tools, sent)
+    claim = claimed(tokens, sent)
     org_id = claim.org_id
-    places: list[Place[Any]] = [*claim.places, org_place(org_id)] if org_id else claim.places
-    found = tools.repository.find(places)
+    places: list[Ref[Any]] = [*claim.places, org_ref(org_id)] if org_id else claim.places
+    found = context.repository.find(places)
     caller = proven(claim, found)
     caller.must_be(roles)
-    org = found.get(org_place(org_id)) if org_id else None
+    org = found.get(org_ref(org_id)) if org_id else None
     if org is None and isinstance(sent, BearerToken):
         raise RoleNotGranted(found="an organization that is not here")
     if org is None:

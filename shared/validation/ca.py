@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtensionOID
 
 from shared.errors import NotACA, SelfSignatureInvalid, WeakKey
-from shared.validation import distinguished_name, pem
-from shared.validation.strength import check_key, check_signature, describe_key, signature_weakness
-from shared.validation.validity import check_validity
+from shared.x509 import distinguished_name, pem
+from shared.x509.strength import check_key, check_signature, describe_key, signature_weakness
+from shared.x509.validity import check_validity
 
 
 def read_ca(data: bytes, *, at: datetime, weak: Container[str] = frozenset()) -> x509.Certificate:

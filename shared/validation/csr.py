@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 from shared.errors import InvalidSubject, WrongValue
 from shared.validation import server_cert
-from shared.validation.key_files import PrivateKey
+from shared.x509.private_keys import PrivateKey
 
 KEY_ALGORITHMS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "P-256", "P-384")
 COMMON_NAME_MAX: Final = 64  # characters: ub-common-name, RFC 5280 appendix A.1

@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from shared.errors import IdentityMismatch, IdentityMissing, TypeCertificateRefused
-from shared.validation.certificate import Certificate
 from shared.validation.names import DeviceName
+from shared.x509.certificate import Certificate
 
 _SHOWN_MAX: Final = 3  # names told in a refusal
 

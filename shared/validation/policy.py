@@ -33,7 +33,7 @@ class Decision(StrEnum):
     CONTINUE = "continue"
 
 
-class Shown(StrEnum):
+class Presence(StrEnum):
     """What a client showed of a certificate."""
 
     VALID = "valid"
@@ -104,13 +104,13 @@ def needs_tls(level: Level) -> bool:
     return level is not Level.TLS_OPTIONAL
 
 
-def outcome(level: Level, *, tls: bool, shown: Shown) -> Decision:
+def outcome(level: Level, *, tls: bool, shown: Presence) -> Decision:
     """The table of docs/rules.md: level x (valid, invalid, no certificate). A certificate counts within TLS only."""
     if not tls and needs_tls(level):
         return Decision.DENY
-    if not tls or shown is Shown.NONE:
+    if not tls or shown is Presence.NONE:
         return _WITH_NONE[level]
-    return _WITH_VALID[level] if shown is Shown.VALID else Decision.DENY
+    return _WITH_VALID[level] if shown is Presence.VALID else Decision.DENY
 
 
 def changed_types(before: Policy, after: Policy, also: Sequence[str] = ()) -> list[tuple[str, Level, Level]]:

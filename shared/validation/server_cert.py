@@ -23,14 +23,15 @@ from shared.errors import (
     SelfSignatureInvalid,
     WrongKeyUsage,
 )
-from shared.validation import key_files, pem
 from shared.validation.ca import has_harmless_signature, is_self_issued, is_self_signed, is_signed_by
-from shared.validation.distinguished_name import canonical, digest, shown
-from shared.validation.key_files import PrivateKey, public_bytes
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice
-from shared.validation.strength import check_key, check_signature, describe_key
-from shared.validation.validity import check_validity
+from shared.x509 import pem
+from shared.x509 import private_keys as key_files
+from shared.x509.distinguished_name import canonical, digest, shown
+from shared.x509.private_keys import PrivateKey, public_bytes
+from shared.x509.strength import check_key, check_signature, describe_key
+from shared.x509.validity import check_validity
 
 CHAIN_MAX: Final = 10  # certificates after the leaf
 FILES_MAX: Final = 256 * 1024  # bytes of one file: a whole request's worth

@@ -15,12 +15,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from shared import errors
-from shared.validation import distinguished_name, identity, pem, trust
-from shared.validation.certificate import Certificate
-from shared.validation.encoding import public_key_info
+from shared.validation import identity
 from shared.validation.names import ClientId, DeviceName, ServerName, messaging_host
-from shared.validation.policy import Decision, Level, Policy, Shown, needs_tls, outcome
-from shared.validation.validity import shown_time
+from shared.validation.policy import Decision, Level, Policy, Presence, needs_tls, outcome
+from shared.x509 import distinguished_name, pem
+from shared.x509 import path as trust
+from shared.x509.certificate import Certificate
+from shared.x509.encoding import public_key_info
+from shared.x509.validity import shown_time
 
 CERTIFICATES_MAX: Final = 10
 CERTIFICATES_BYTES: Final = 64 * 1024  # as PEM or DER, together
@@ -157,7 +159,7 @@ def _split(data: bytes) -> list[bytes]:
 # ------------------------------------------------------------------------------------------------ what is known
 
 
-class Asker(msgspec.Struct, frozen=True):
+class Scope(msgspec.Struct, frozen=True):
     """Who asks: the caller's key, as far as it matters to the answer.
 
     *org_id* is None for a platform key; *orgs* empty then means every org."""
@@ -210,7 +212,7 @@ class OrgFacts(msgspec.Struct, frozen=True):
     has_active_ca: bool | None = None
 
 
-def asked_org(presented: Presented, asker: Asker) -> str | None:
+def asked_org(presented: Presented, asker: Scope) -> str | None:
     """The org a question is about: the server name's, else the client ID's, else the caller's key's (step 1)."""
     if _sni_counts(presented, asker) and presented.server_name is not None:
         return None if presented.server is None else presented.server.org_id
@@ -219,7 +221,7 @@ def asked_org(presented: Presented, asker: Asker) -> str | None:
     return asker.org_id
 
 
-def _sni_counts(presented: Presented, asker: Asker) -> bool:
+def _sni_counts(presented: Presented, asker: Scope) -> bool:
     return presented.tls and not asker.no_sni
 
 
@@ -304,7 +306,7 @@ class Verdict(msgspec.Struct, frozen=True):
     failing: x509.Certificate | None = None
     expires_at: datetime | None = None
     steps: tuple[Step, ...] = ()
-    shown: Shown = Shown.NONE
+    shown: Presence = Presence.NONE
     fingerprints: tuple[tuple[str, ...], ...] = ()  # of each certificate shown, leaf first (`fingerprints.of`)
     proof: str = "chain"  # what it rests on: the chain judged here, or a "broker" that judged it and passes names
 
@@ -322,7 +324,7 @@ def unavailable(org_id: str | None = None) -> Verdict:
 
 def judge(
     presented: Presented,
-    asker: Asker,
+    asker: Scope,
     facts: OrgFacts | None,
     *,
     platform_domain: str,
@@ -335,7 +337,7 @@ def judge(
     Args:
         facts: of the org that `asked_org` names; None where it does not exist.
         at: now, aware.
-        weak: ids of keys known to be weak (`shared.validation.strength`).
+        weak: ids of keys known to be weak (`shared.x509.strength`).
         explain: whether the verdict tells its steps, which take as long to put into words as to run."""
     return _Judgement(presented, asker, facts, platform_domain, at, weak, explain).verdict()
 
@@ -346,7 +348,7 @@ class _Judgement:
     def __init__(
         self,
         presented: Presented,
-        asker: Asker,
+        asker: Scope,
         facts: OrgFacts | None,
         platform_domain: str,
         at: datetime,
@@ -364,7 +366,7 @@ class _Judgement:
         self._level = Level.CERTIFICATE
         self._path: trust.Path = ()
         self._identity: DeviceName | None = None
-        self._shown = Shown.NONE
+        self._shown = Presence.NONE
 
     def verdict(self) -> Verdict:
         try:
@@ -372,14 +374,14 @@ class _Judgement:
             self._client_id()
             if not self._level_needs_certificate():
                 return self._satisfied()
-            self._shown = Shown.INVALID
+            self._shown = Presence.INVALID
             self._readable()
             self._a_ca()
             self._chain_dates_use()
             self._identity_matches()
         except errors.TrustError as refusal:
             return self._refused(refusal)
-        self._shown = Shown.VALID
+        self._shown = Presence.VALID
         return self._satisfied()
 
     # Each step raises its refusal, or records what it found.
@@ -435,7 +437,7 @@ class _Judgement:
         if not presented.tls and needs_tls(self._level):
             raise errors.TLSRequired(level=self._level.value)
         if presented.chain == ():
-            if outcome(self._level, tls=presented.tls, shown=Shown.NONE) is Decision.DENY:
+            if outcome(self._level, tls=presented.tls, shown=Presence.NONE) is Decision.DENY:
                 raise errors.CertificateMissing(level=self._level.value)
             if device is not None:
                 self._check_denied(identity_id(device), None)

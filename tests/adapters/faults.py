@@ -14,7 +14,7 @@ from google.cloud import firestore
 from shared.adapters import dynamodb_store, firestore_store
 from shared.adapters.dynamodb_store import DynamoDBStore
 from shared.adapters.firestore_store import FirestoreStore
-from shared.adapters.patience import Patience
+from shared.adapters.patience import RetryBudget
 from shared.config import DynamoDB, Firestore
 from shared.ports import DocumentStore
 from tests.stores import Place
@@ -44,7 +44,7 @@ class Faults:
     """What happens to the next calls, in order, and to all those after them; every call is counted by its name."""
 
     time: Time
-    patience: Patience
+    patience: RetryBudget
     timeout: Exception
     passing: Exception
     refused: Exception
@@ -143,7 +143,7 @@ class DisturbedFirestore(firestore_store.Client):
 def disturbed(place: Place) -> tuple[DocumentStore, Faults]:
     """An adapter on *place* that has the usual patience, and what stands between it and the store."""
     time = Time()
-    patience = Patience(clock=time, sleep=time.sleep)
+    patience = RetryBudget(clock=time, sleep=time.sleep)
     match place:
         case DynamoDB(table, region):
             faults = Faults(
@@ -154,9 +154,9 @@ def disturbed(place: Place) -> tuple[DocumentStore, Faults]:
                 refused=ClientError({"Error": {"Code": "AccessDeniedException"}}, "any"),
             )
 
-            def connect(region: str | None, _: Patience) -> Any:
+            def connect(region: str | None, _: RetryBudget) -> Any:
                 faults.clients += 1
-                return Disturbed(dynamodb_store.connect(region, Patience(60)), faults)
+                return Disturbed(dynamodb_store.connect(region, RetryBudget(60)), faults)
 
             return DynamoDBStore(table, region, patience=patience, connect=connect), faults
         case Firestore(project, database):

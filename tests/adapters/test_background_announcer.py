@@ -4,12 +4,12 @@ import threading
 
 import pytest
 
-from shared.adapters.background_announcer import BackgroundAnnouncer
+from shared.adapters.background_announcer import BackgroundNotifier
 
 
 def test_messages_are_told_in_order_and_a_stop_tells_what_is_held() -> None:
     told: list[tuple[str, bytes]] = []
-    announcer = BackgroundAnnouncer(lambda name, body: told.append((name, body)))
+    announcer = BackgroundNotifier(lambda name, body: told.append((name, body)))
     for number in range(3):
         announcer.announce(str(number), b"{}")
     announcer.close()
@@ -26,7 +26,7 @@ def test_a_delivery_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -
             raise OSError("to https://secret.example.com")
         told.append(name)
 
-    announcer = BackgroundAnnouncer(tell)
+    announcer = BackgroundNotifier(tell)
     announcer.announce("bad", b"{}")
     announcer.announce("good", b"{}")
     announcer.close()
@@ -43,7 +43,7 @@ def test_announcing_never_waits_for_a_slow_receiver(caplog: pytest.LogCaptureFix
         begun.set()
         go.wait(30)
 
-    announcer = BackgroundAnnouncer(tell, room=2)
+    announcer = BackgroundNotifier(tell, room=2)
     announcer.announce("0", b"{}")
     begun.wait(30)
     for number in range(1, 5):

@@ -10,7 +10,7 @@ import pytest
 
 from shared.adapters.dynamodb_store import DynamoDBStore
 from shared.adapters.firestore_store import FirestoreStore
-from shared.adapters.patience import Patience
+from shared.adapters.patience import RetryBudget
 from shared.config import DynamoDB, Firestore
 from shared.errors import StoreUnavailable
 from shared.ports import DocumentStore, Key, WriteConflict
@@ -264,10 +264,10 @@ def open_at(place: Place, address: str, patch: pytest.MonkeyPatch, *, seconds: f
     """An adapter with the vendor's own client, pointed at *address*, that gives up after so many seconds."""
     if isinstance(place, DynamoDB):
         patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://{address}")
-        return DynamoDBStore(place.table, "eu-central-1", patience=Patience(seconds))
+        return DynamoDBStore(place.table, "eu-central-1", patience=RetryBudget(seconds))
     assert isinstance(place, Firestore)
     patch.setenv("FIRESTORE_EMULATOR_HOST", address)
-    return FirestoreStore(place.project, patience=Patience(seconds))
+    return FirestoreStore(place.project, patience=RetryBudget(seconds))
 
 
 def test_where_nobody_listens_the_store_is_unavailable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

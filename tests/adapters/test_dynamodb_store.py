@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from shared.adapters.dynamodb_store import Client, DynamoDBStore, session
-from shared.adapters.patience import Patience
+from shared.adapters.patience import RetryBudget
 from shared.config import DynamoDB
 from shared.errors import StoreUnavailable
 from shared.ports import Key
@@ -54,7 +54,7 @@ def item(key: Mapping[str, Any]) -> dict[str, Any]:
 def store_of(client: Client) -> tuple[DynamoDBStore, Time]:
     time = Time()
     return DynamoDBStore(
-        "table", patience=Patience(clock=time, sleep=time.sleep), connect=lambda region, patience: client
+        "table", patience=RetryBudget(clock=time, sleep=time.sleep), connect=lambda region, patience: client
     ), time
 
 
@@ -159,7 +159,7 @@ def test_expiry_is_seconds_in_the_attribute_that_time_to_live_reads(place: Place
 @pytest.mark.stores("dynamodb", "dynalite")
 def test_a_table_that_is_not_there_is_an_unavailable_store(place: Place) -> None:
     assert isinstance(place, DynamoDB)
-    store = DynamoDBStore("no-such-table", place.region, patience=Patience(60))
+    store = DynamoDBStore("no-such-table", place.region, patience=RetryBudget(60))
     with pytest.raises(StoreUnavailable):
         store.get_many([Key("org", "mtxpd0")])
     with pytest.raises(StoreUnavailable):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.adapters.firestore_store import FirestoreStore, _segment, _text
-from shared.adapters.patience import Patience
+from shared.adapters.patience import RetryBudget
 from shared.config import Firestore
 from shared.errors import StoreUnavailable
 from shared.ports import MAX_KEY_BYTES, Key
@@ -79,7 +79,7 @@ def test_without_credentials_the_store_is_unavailable() -> None:
         raise DefaultCredentialsError
 
     time = Time()
-    store = FirestoreStore("project", patience=Patience(clock=time, sleep=time.sleep), connect=connect)
+    store = FirestoreStore("project", patience=RetryBudget(clock=time, sleep=time.sleep), connect=connect)
     with pytest.raises(StoreUnavailable):
         store.get_many([Key("org", "mtxpd0")])
     store.close()

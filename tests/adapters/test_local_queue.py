@@ -4,13 +4,13 @@ import threading
 from collections.abc import Sequence
 
 from shared.adapters.local_queue import LocalQueue
-from shared.records import Sighting
-from shared.validation.policy import Shown
+from shared.records import ConnectionEvent
+from shared.validation.policy import Presence
 from tests.certs import NOON
 
 
-def sighting(org_id: str = "orga01") -> Sighting:
-    return Sighting(org_id=org_id, at=NOON, decision="allow", code="allowed", tls=True, shown=Shown.VALID)
+def sighting(org_id: str = "orga01") -> ConnectionEvent:
+    return ConnectionEvent(org_id=org_id, at=NOON, decision="allow", code="allowed", tls=True, shown=Presence.VALID)
 
 
 def test_what_came_in_between_is_written_at_once_per_org() -> None:
@@ -35,7 +35,7 @@ def test_the_thread_writes_by_itself_and_survives_a_store_that_fails() -> None:
     arrived = threading.Event()
     attempts = []
 
-    def write(org_id: str, held: Sequence[Sighting]) -> None:
+    def write(org_id: str, held: Sequence[ConnectionEvent]) -> None:
         attempts.append(len(held))
         if len(attempts) == 1:
             raise RuntimeError("the store is away")

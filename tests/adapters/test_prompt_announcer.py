@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.adapters.prompt_announcer import PromptAnnouncer
+from shared.adapters.prompt_announcer import PromptNotifier
 from shared.ports import WebhookFailed
 
 
@@ -19,13 +19,13 @@ class Hook:
 
 def test_a_message_is_delivered_before_the_answer() -> None:
     hook = Hook()
-    PromptAnnouncer(hook).announce("1", b"{}")
+    PromptNotifier(hook).announce("1", b"{}")
     assert hook.told == [("1", b"{}")]
 
 
 def test_a_delivery_that_fails_is_no_reason_to_fail(caplog: pytest.LogCaptureFixture) -> None:
     """What was withdrawn is withdrawn; the log names what was not told."""
-    announcer = PromptAnnouncer(Hook(fails=True))
+    announcer = PromptNotifier(Hook(fails=True))
     announcer.announce("withdrawal-1", b"{}")
     announcer.close()
     assert [record.__dict__["announced"] for record in caplog.records] == ["withdrawal-1"]

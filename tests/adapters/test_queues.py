@@ -11,17 +11,17 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from functions.record_sightings import Recorder, pubsub_body, sqs_bodies
-from shared.adapters.held_queue import HeldQueue
+from functions.events.sightings import Recorder, pubsub_body, sqs_bodies
+from shared.adapters.held_queue import BufferedQueue
 from shared.adapters.pubsub_queue import PubSubQueue
 from shared.adapters.sqs_queue import SqsQueue, _requests
 from shared.composition import build
 from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
-from shared.records import Sighting, SightingBatch
-from shared.usecases.usage import lately, record, summed
-from shared.validation.policy import Shown
+from shared.records import ConnectionEvent, ConnectionEventBatch
+from shared.usecases.devices.usage import lately, record, summed
+from shared.validation.policy import Presence
 from tests import certs
 from tests.certs import NOON
 from tests.clouds import Aws, PubSub, aws_environment
@@ -30,33 +30,33 @@ from tests.events import recorded
 from tests.harness import Service
 
 
-def sighting(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> Sighting:
+def sighting(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> ConnectionEvent:
     known: dict[str, Any] = {
         "org_id": org_id,
         "at": NOON + timedelta(milliseconds=number),
         "decision": "allow",
         "code": "allowed",
         "tls": True,
-        "shown": Shown.VALID,
+        "shown": Presence.VALID,
         "identity": f"d:thermo:{number}",
         "ca_id": "ca",
     }
-    return Sighting(**{**known, **more})
+    return ConnectionEvent(**{**known, **more})
 
 
-def refusal(number: int, certificate: bytes = b"") -> Sighting:
+def refusal(number: int, certificate: bytes = b"") -> ConnectionEvent:
     return sighting(
         number, decision="deny", code="untrusted_issuer", ca_id=None, certificate=certificate, client_id=f"d:{number}"
     )
 
 
-class Collecting(HeldQueue):
+class Collecting(BufferedQueue):
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
         self.handed: list[dict[str, int]] = []
         self.came = threading.Event()
 
-    def _hand_on(self, held: Mapping[str, Sequence[Sighting]]) -> None:
+    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
         self.handed.append({org: len(some) for org, some in held.items()})
         self.came.set()
 
@@ -97,7 +97,7 @@ def test_a_handover_that_fails_loses_a_sample_and_nothing_else(caplog: pytest.Lo
     """It is told in the log, and the queue goes on."""
 
     class Failing(Collecting):
-        def _hand_on(self, held: Mapping[str, Sequence[Sighting]]) -> None:
+        def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
             super()._hand_on(held)
             if len(self.handed) == 1:
                 raise OSError("secret detail")
@@ -133,7 +133,7 @@ def test_a_batch_is_bounded_however_much_was_seen() -> None:
 def test_a_day_of_ever_new_cas_stays_of_bounded_size(service: Service) -> None:
     """A document holds 384 KiB; beyond, nothing of the day would be written any more. Who is counted already goes on
     being counted."""
-    repository = service.app.tools.repository
+    repository = service.app.context.repository
     for first in range(0, 4000, 200):
         many = [sighting(n, ca_id=f"{n:016x}-{n:032x}") for n in range(first, first + 200)]
         record(repository, "mtxpd0", [sighting(0, ca_id=f"{0:016x}-{0:032x}"), *many])
@@ -145,7 +145,7 @@ def test_a_day_of_ever_new_cas_stays_of_bounded_size(service: Service) -> None:
 def test_a_batch_survives_its_journey() -> None:
     """What was sent is what arrives."""
     batch = summed("mtxpd0", [sighting(1), refusal(2, b"\x00\xff")])
-    assert SightingBatch.decoded(batch.encoded()) == batch
+    assert ConnectionEventBatch.decoded(batch.encoded()) == batch
 
 
 def test_requests_stay_within_what_sqs_takes() -> None:
@@ -161,7 +161,7 @@ def test_requests_stay_within_what_sqs_takes() -> None:
 
 def counted(service: Service) -> tuple[int, int, int]:
     """Connections of the CA, clients in the sample, refusals in the list."""
-    seen = lately(service.app.tools.repository, "mtxpd0", service.clock())
+    seen = lately(service.app.context.repository, "mtxpd0", service.clock())
     use = seen.of_ca("ca")
     refusals = service.client("viewer").get("/activity?kind=refusal").ok()["results"]
     return use.count if use else 0, len(seen.clients()), len(refusals)
@@ -181,8 +181,8 @@ def test_sqs_carries_sightings_to_the_store(aws: Aws, service: Service) -> None:
     template = recorded("s3_by_sqs")["Records"][0]
     event = {"Records": [{**template, "body": body} for body in bodies]}
     record = Recorder(sleep=lambda _: None)
-    assert record(service.app.tools, sqs_bodies(event)) == 2
-    assert record(service.app.tools, sqs_bodies(event)) == 2
+    assert record(service.app.context, sqs_bodies(event)) == 2
+    assert record(service.app.context, sqs_bodies(event)) == 2
     assert counted(service) == (30, 31, 1)
 
 
@@ -197,7 +197,7 @@ def test_pubsub_carries_sightings_to_the_store(pubsub: PubSub, service: Service)
     event["data"]["message"]["data"] = msgspec.to_builtins(data)  # base64
     record = Recorder(sleep=lambda _: None)
     for _ in range(2):
-        record(service.app.tools, pubsub_body(event["type"], event["data"]))
+        record(service.app.context, pubsub_body(event["type"], event["data"]))
     assert counted(service) == (30, 30, 0)
 
 
@@ -220,7 +220,7 @@ def test_sqs_that_does_not_answer_costs_a_sample(
     ],
 )
 def test_the_setting_chooses_the_queue_and_nothing_is_asked_before_the_first_sighting(
-    setting: Any, kind: type[HeldQueue], tmp_path: Path
+    setting: Any, kind: type[BufferedQueue], tmp_path: Path
 ) -> None:
     """A function that never decides loads no queue's client."""
     settings = Settings.from_env({"TRUST_DATA": str(tmp_path)})
@@ -240,7 +240,7 @@ def test_a_message_that_holds_no_sightings_is_dropped(service: Service, caplog: 
     stray = summed("mtxpd0", [msgspec.structs.replace(refusal(1), org_id="other1")]).encoded()
     hostile = summed("../x", [sighting(org_id="../x")]).encoded()
     bodies: list[bytes | str] = [b"", "{", "[]", '{"id": 1}', b"\xff", stray, hostile, "[" * 100_000, good]
-    assert Recorder(sleep=lambda _: None)(service.app.tools, bodies) == 1
+    assert Recorder(sleep=lambda _: None)(service.app.context, bodies) == 1
     assert counted(service)[0] == 1
     assert caplog.text.count("a message was dropped") == 8
 
@@ -255,7 +255,7 @@ def test_what_is_no_sqs_event_holds_no_messages(event: Any) -> None:
 def test_what_is_no_pubsub_message_is_dropped(data: Any, service: Service) -> None:
     """And is no error."""
     event = recorded("pubsub_message")
-    assert Recorder()(service.app.tools, pubsub_body(event["type"], data)) == 0
+    assert Recorder()(service.app.context, pubsub_body(event["type"], data)) == 0
 
 
 def test_an_org_is_written_at_most_once_a_second_by_a_process(service: Service) -> None:
@@ -267,20 +267,20 @@ def test_an_org_is_written_at_most_once_a_second_by_a_process(service: Service) 
         now[0] += seconds
 
     record = Recorder(now=lambda: now[0], sleep=sleep)
-    record(service.app.tools, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
+    record(service.app.context, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
     before = service.store.calls["put"]
     now[0] += 0.25
-    record(service.app.tools, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
+    record(service.app.context, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
     assert service.store.calls["put"] == before + 1
     assert slept == [0.75]
     now[0] += 5
-    record(service.app.tools, [summed("mtxpd0", [sighting()]).encoded()])
+    record(service.app.context, [summed("mtxpd0", [sighting()]).encoded()])
     assert slept == [0.75]
 
 
 def test_lambda_records_what_the_queue_carries(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deployed entry point."""
-    from functions import aws_events
+    from functions.hosts import aws_events
 
     monkeypatch.setattr(aws_events, "app", lambda: service.app)
     template = recorded("s3_by_sqs")["Records"][0]

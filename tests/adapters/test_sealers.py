@@ -8,24 +8,23 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from msgspec.structs import replace
 
 from shared.adapters.aws_kms_sealer import AwsKmsSealer
-from shared.adapters.envelope import EnvelopeSealer, Place
+from shared.adapters.envelope import EnvelopeSealer, KeyLocation
 from shared.adapters.gcp_kms_sealer import GcpKmsSealer
 from shared.adapters.local_sealer import LocalSealer
 from shared.composition import build
 from shared.config import Settings
 from shared.errors import KeysUnavailable, RotationRefused, StoreUnavailable
-from shared.ports import SealBroken
+from shared.ports import KeySealer, SealBroken
 from shared.records import Role, Sealed
-from shared.repository import default_place
+from shared.repository import default_ref
 from shared.usecases.callers import Caller, Member
-from shared.usecases.default_certificate import ensure_default
-from shared.usecases.orgs import get_org
-from shared.usecases.reseal import reseal
-from shared.usecases.tools import Tools
-from shared.usecases.upload_server_cert import upload_server_cert
+from shared.usecases.context import Context
+from shared.usecases.jobs.reseal import reseal
+from shared.usecases.orgs.default_certificate import ensure_default
+from shared.usecases.orgs.organizations import get_org
+from shared.usecases.servers.upload import upload_server_cert
 from tests import certs
 from tests.clouds import Aws, aws_environment
 from tests.emulators import free_port
@@ -147,14 +146,14 @@ def test_the_master_key_itself_is_bound_to_the_place(home: Home) -> None:
     sealer = home.sealer
     sealed = sealed_by(sealer)
     with pytest.raises(SealBroken):
-        sealer._unwrap(sealed.master, sealed.wrapped, Place("other1", "42"))
-    assert len(sealer._unwrap(sealed.master, sealed.wrapped, Place("mtxpd0", "42"))) == 32
+        sealer._unwrap(sealed.master, sealed.wrapped, KeyLocation("other1", "42"))
+    assert len(sealer._unwrap(sealed.master, sealed.wrapped, KeyLocation("mtxpd0", "42"))) == 32
 
 
 def test_the_secret_itself_is_bound_to_the_place(home: Home) -> None:
     """And where the data key is known for another where, the secret still does not open there."""
     sealer = home.sealer
-    key = sealer._new_data_key(Place("other1", "42"))
+    key = sealer._new_data_key(KeyLocation("other1", "42"))
     nonce = b"n" * 12
     moved = Sealed(key.master, key.wrapped, nonce, AESGCM(key.plain).encrypt(nonce, SECRET, b"mtxpd0/42"))
     with pytest.raises(SealBroken):
@@ -164,28 +163,27 @@ def test_the_secret_itself_is_bound_to_the_place(home: Home) -> None:
 def test_reseal_moves_every_key_to_the_new_master_key(home: Home, tmp_path: Path) -> None:
     """`python -m functions.admin reseal`: afterwards nothing is left under the old master key; twice is harmless."""
     service = make_service(tmp_path / "data")
-    tools = replace(service.app.tools, sealer=home.again())
+    context, sealer = service.app.context, home.again()
     with pytest.raises(SealBroken, match="platform/default"):
-        reseal(tools)  # the service's own key lies in a folder: what does not open is named, and stays
-    ensure_new_default(tools)
-    upload_server_cert(
-        tools, member(service), (host := certs.server(service.host())).pem.encode(), private_key=host.key_pem.encode()
-    )
-    assert reseal(tools) == (0, 2)
+        reseal(context, sealer)  # the service's own key lies in a folder: what does not open is named, and stays
+    ensure_new_default(context, sealer)
+    host = certs.server(service.host())
+    upload_server_cert(context, sealer, member(service), host.pem.encode(), private_key=host.key_pem.encode())
+    assert reseal(context, sealer) == (0, 2)
     home.rotate()
-    later = replace(tools, sealer=home.again())
-    assert reseal(later) == (2, 0)
-    assert reseal(later) == (0, 2)
+    later = home.again()
+    assert reseal(context, later) == (2, 0)
+    assert reseal(context, later) == (0, 2)
     service.app.close()
 
 
-def ensure_new_default(tools: Tools) -> None:
-    tools.repository.discard(default_place())
-    assert ensure_default(tools)
+def ensure_new_default(context: Context, sealer: KeySealer) -> None:
+    context.repository.discard(default_ref())
+    assert ensure_default(context, sealer)
 
 
 def member(service: Service) -> Member:
-    return Member(Caller("test", Role.OPERATOR, service.org_id), get_org(service.app.tools, service.org_id))
+    return Member(Caller("test", Role.OPERATOR, service.org_id), get_org(service.app.context, service.org_id))
 
 
 def test_a_new_master_key_seals_and_the_old_one_still_opens(home: Home) -> None:

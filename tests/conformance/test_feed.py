@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.errors import StoreUnavailable
-from shared.feed import Feed, NotInFeed
+from shared.feed import CursorExpired, Feed
 from shared.ports import Document, DocumentStore, Key, Version
 from shared.records import Record
 from shared.repository import Repository
@@ -130,7 +130,7 @@ def test_old_changes_can_be_cut_off(store: DocumentStore) -> None:
     assert feed.trim(4) == 3
     assert hosts(feed, 4) == [(5, "e"), (6, "f")]
     for gone in (0, 1, 3):
-        with pytest.raises(NotInFeed):
+        with pytest.raises(CursorExpired):
             feed.since(gone)
     assert feed_on(store).append(Moved("g")) == 7
 
@@ -154,7 +154,7 @@ def test_a_writer_that_slept_while_its_place_was_cut_off_goes_to_the_end(store: 
     other.trim(6)
     assert sleeper.append(Moved("g")) == 7
     assert hosts(other, 6) == [(7, "g")]
-    with pytest.raises(NotInFeed):
+    with pytest.raises(CursorExpired):
         other.since(2)
 
 
@@ -162,7 +162,7 @@ def test_a_number_that_never_was_is_not_taken_for_up_to_date(store: DocumentStor
     """An edge that was told 9 by a store that has since been set back to a backup must begin anew."""
     feed = feed_on(store)
     feed.append(Moved("a"))
-    with pytest.raises(NotInFeed):
+    with pytest.raises(CursorExpired):
         feed.since(9)
 
 
@@ -184,7 +184,7 @@ def test_a_hole_that_stays_is_told_to_the_reader(store: DocumentStore) -> None:
         feed.append(Moved(host))
     lost = Key("feed/hosts", "0000000000000003")
     store.delete(lost, expected=store.get_many([lost])[lost].version)
-    with pytest.raises(NotInFeed):
+    with pytest.raises(CursorExpired):
         feed.since(1)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from cryptography import x509
 
-from functions.asgi import Application
+from functions.hosts.asgi import Application
 from tests.certs import DAY, YEAR, Issued, ca, key, leaf, server
 from tests.harness import Client, Service, now_service
 

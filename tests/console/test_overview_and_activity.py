@@ -7,8 +7,8 @@ from pathlib import Path
 
 from playwright.sync_api import FloatRect, Locator, Page, expect
 
-from functions.expiry_report import expiry_report
-from functions.watch_uploads import FOLDER, UploadWatcher
+from functions.events.expiry import expiry_report
+from functions.events.folder import FOLDER, UploadWatcher
 from tests.console.live import Live, root, server_cert
 
 At = Callable[[str], Page]

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from shared.config import Oidc
-from shared.usecases.orgs import revoke_key
+from shared.usecases.orgs.organizations import revoke_key
 from tests.console.live import Live, root, running
 from tests.issuer import AUDIENCE, CLIENT, Issuer, running_issuer
 
@@ -101,7 +101,7 @@ def test_a_session_that_ends_in_the_middle_of_a_form_comes_back_with_nothing_los
     page.get_by_label("CA certificate, pasted").fill(root().pem)
     page.get_by_label("Description").fill("typed before the session ended")
     expect(page.locator(".preview")).to_contain_text("Will be accepted")
-    revoke_key(live.service.app.tools, live.operator.key)
+    revoke_key(live.service.app.context, live.operator.key)
     page.get_by_role("button", name="Save").click()
     again = page.get_by_role("dialog", name="Sign in")
     expect(again).to_contain_text("Your session has ended. Sign in to go on; nothing typed is lost.")
@@ -125,7 +125,7 @@ def test_another_orgs_key_begins_anew(at: At, live: Live) -> None:
     page.get_by_role("button", name="Add certificate").first.click()
     page.get_by_label("CA certificate, pasted").fill(root().pem)
     expect(page.locator(".preview")).to_contain_text("Will be accepted")
-    revoke_key(live.service.app.tools, live.operator.key)
+    revoke_key(live.service.app.context, live.operator.key)
     page.get_by_role("button", name="Save").click()
     with page.expect_navigation():
         sign_in(page, other.key, other.token)

@@ -180,7 +180,7 @@ def test_while_haproxy_does_not_answer_nothing_is_forgotten(scene: Scene) -> Non
 
 
 def test_an_edge_that_missed_something_ends_every_session(scene: Scene, tmp_path: Path) -> None:
-    """Told so by edgeFeed, or because nobody knows what it heard last."""
+    """Reported so by edgeFeed, or because nobody knows what it heard last."""
     scene.register.enter("10.0.0.1:1", "d:thermo:1")
     scene.feed.missed = True
     assert scene.withdrawer.step() == 1

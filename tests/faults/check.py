@@ -23,10 +23,10 @@ from shared.records import (
 from shared.repository import (
     Repository,
     activity_partition,
-    ca_index_place,
-    default_place,
-    org_hosts_place,
-    org_place,
+    ca_index_ref,
+    default_ref,
+    org_hosts_ref,
+    org_ref,
 )
 from tests.faults.load import ABSENT, Change, History, Thing
 
@@ -53,14 +53,14 @@ def check(repository: Repository, sealer: KeySealer, org_id: str, history: Histo
     """Whether all that *history* was told stands, and nothing stands by half. Of what *history* does not tell nothing
     is expected but that it is whole."""
     found = Findings()
-    org = repository.get(org_place(org_id))
+    org = repository.get(org_ref(org_id))
     if org is None:
         found.lost.append("the organization")
         return found
     servers = dict(repository.every(f"server/{org_id}", ServerCertificate))
     names = dict(repository.every(f"ca/{org_id}", CAsOfOneName))
     denials = dict(repository.every(f"deny/{org_id}", Denials))
-    index = repository.get(ca_index_place(org_id)) or CAIndex()
+    index = repository.get(ca_index_ref(org_id)) or CAIndex()
     cas = {ca_id: ca.status.value for one in names.values() for ca_id, ca in one.cas.items()}
 
     _servers_whole(found, repository, sealer, org, servers)
@@ -96,7 +96,7 @@ def _servers_whole(
     found.leftovers += [f"server certificate {one}" for one in servers if one not in org.servers]
     active = org.activation.active
     if active == DEFAULT:
-        whole = repository.get(default_place()) is not None
+        whole = repository.get(default_ref()) is not None
     else:
         whole = active in org.servers and active in servers and servers[active].leaf is not None
     if not whole:
@@ -180,7 +180,7 @@ def _edges(found: Findings, repository: Repository, org: Org, history: History) 
     found.lost += [
         f"the edges were not told to end the sessions of {one}" for one in history.withdrawn if one not in told
     ]
-    hosts = repository.get(org_hosts_place(org.org_id))
+    hosts = repository.get(org_hosts_ref(org.org_id))
     if hosts is None or not hosts.told or hosts.certificate_id != org.activation.active:
         sure = history.activations and all(one.acknowledged for one in history.activations)
         (found.lost if sure else found.leftovers).append("the edges were not told of what is active")

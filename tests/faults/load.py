@@ -52,7 +52,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Told:
+class DeliveredMessage:
     """What a caller was told. *status* 0: nothing, the connection ended."""
 
     status: int
@@ -86,7 +86,7 @@ class Caller:
         }
         self._connection: http.client.HTTPConnection | None = None
 
-    def __call__(self, method: str, path: str, body: Any = None) -> Told:
+    def __call__(self, method: str, path: str, body: Any = None) -> DeliveredMessage:
         data = None if body is None else json.dumps(body).encode()
         began = time.monotonic()
         try:
@@ -95,10 +95,10 @@ class Caller:
             self._connection.request(method, path, data, self._headers)
             with self._connection.getresponse() as answer:
                 text = answer.read()
-                return Told(answer.status, _json(text), began, time.monotonic())
+                return DeliveredMessage(answer.status, _json(text), began, time.monotonic())
         except (OSError, http.client.HTTPException):
             self.close()
-            return Told(0, None, began, time.monotonic())
+            return DeliveredMessage(0, None, began, time.monotonic())
 
     def close(self) -> None:
         if self._connection is not None:
@@ -139,7 +139,7 @@ class Thing:
     leaf: bytes | None = None
     activated: bool = False
 
-    def was(self, told: Told, becomes: str) -> None:
+    def was(self, told: DeliveredMessage, becomes: str) -> None:
         """Note what a change made of it, or may have made."""
         if told.done:
             self.may_be = {becomes}
@@ -164,7 +164,7 @@ class History:
     late: int = 0  # verdicts beyond what is promised
     wrong: list[str] = field(default_factory=list)  # answers that must not be
 
-    def note(self, told: Told, what: str) -> None:
+    def note(self, told: DeliveredMessage, what: str) -> None:
         with self.lock:
             if told.done:
                 self.operations["done"] += 1
@@ -267,7 +267,7 @@ class Load:
             assert not one.is_alive(), "a call was never answered"
 
 
-def _must(told: Told, status: int) -> Any:
+def _must(told: DeliveredMessage, status: int) -> Any:
     assert told.status == status, told
     return told.body
 
@@ -300,7 +300,9 @@ class Verdicts:
         self._load = load
         self._call = Caller(lambda: load.address, load.access.broker)
 
-    def __call__(self, issued: certs.Issued, number: str, *, may_enter: bool, must_enter: bool, about: str) -> Told:
+    def __call__(
+        self, issued: certs.Issued, number: str, *, may_enter: bool, must_enter: bool, about: str
+    ) -> DeliveredMessage:
         """*must_enter* False and *may_enter* True: a change whose answer was lost leaves it open."""
         access, history = self._load.access, self._load.history
         question = {
@@ -392,7 +394,7 @@ class _Changer:
         self._operator.close()
         self._ask.close()
 
-    def _call(self, method: str, path: str, body: Any = None) -> Told:
+    def _call(self, method: str, path: str, body: Any = None) -> DeliveredMessage:
         told = self._operator(method, path, body)
         self._history.note(told, f"{method} {path.removeprefix(API)}")
         if told.status == 0:
@@ -404,13 +406,13 @@ class _Changer:
             self._history.things.append(thing)
         return thing
 
-    def _must_withdraw(self, told: Told, kind: str, value: str | None) -> None:
+    def _must_withdraw(self, told: DeliveredMessage, kind: str, value: str | None) -> None:
         """The edges must be told to end sessions."""
         if told.done and value is not None:
             with self._history.lock:
                 self._history.withdrawn.append((kind, value))
 
-    def _must_tell(self, told: Told, what: str, about: str | None) -> None:
+    def _must_tell(self, told: DeliveredMessage, what: str, about: str | None) -> None:
         """The activity list must tell an acknowledged change."""
         if told.done and about is not None:
             with self._history.lock:
@@ -472,7 +474,7 @@ class _Changer:
         about = f"a device of a CA that is {' or '.join(sorted(thing.may_be))}"
         self._ask(device, "7", may_enter=may_enter, must_enter=must_enter, about=about)
 
-    def _settle(self, thing: Thing, told: Told, becomes: str) -> None:
+    def _settle(self, thing: Thing, told: DeliveredMessage, becomes: str) -> None:
         if told.status == 404:
             if ABSENT not in thing.may_be:
                 self._history.wrongly(f"{thing.kind} {thing.id} was acknowledged as {thing.may_be}, and is not there")
@@ -575,7 +577,7 @@ class _Changer:
         body = {"default": "TLS with Client Certificate Authentication", "rules": rules}
         self._changed(self._history.policies, value, self._call("PUT", POLICY, body))
 
-    def _changed(self, history: list[Change], value: str, told: Told) -> None:
+    def _changed(self, history: list[Change], value: str, told: DeliveredMessage) -> None:
         if told.done or told.unknown:
             with self._history.lock:
                 history.append(Change(value, told.began, told.ended, acknowledged=told.done))

@@ -24,10 +24,10 @@ import pytest
 from shared.composition import App, build
 from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
-from shared.usecases.default_certificate import ensure_default
-from shared.usecases.host_feed import sweep_hosts
-from shared.usecases.orgs import create_key, create_org
-from shared.usecases.sweep import sweep_org
+from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.orgs.default_certificate import ensure_default
+from shared.usecases.orgs.organizations import create_key, create_org
 from tests import server
 from tests.emulators import Emulators
 from tests.faults import calls, wire
@@ -106,7 +106,7 @@ class Rig:
         if back is None:  # not the next fault's fault
             self.running.stop(signal.SIGKILL)
             self.running = self.start()
-        repository, sealer, history = self.app.tools.repository, self.app.sealer, load.history
+        repository, sealer, history = self.app.context.repository, self.app.sealer, load.history
         self.app.queue.flush()
         before = check(repository, sealer, access.org_id, history)
         self._sweep(access.org_id)
@@ -128,17 +128,17 @@ class Rig:
         )
 
     def _organization(self) -> Access:
-        tools = self.app.tools
+        context = self.app.context
         org_id = "f" + secrets.token_hex(3)[:5]
-        create_org(tools, org_id)
-        keys = [create_key(tools, org_id=org_id, role=role) for role in (Role.OPERATOR, Role.BROKER)]
+        create_org(context, org_id)
+        keys = [create_key(context, org_id=org_id, role=role) for role in (Role.OPERATOR, Role.BROKER)]
         operator, broker = (f"{key.key}:{token}" for key, token in keys)
         return Access(org_id, operator, broker, f"{org_id}.messaging.{DOMAIN}")
 
     def _sweep(self, org_id: str) -> None:
         """What the daily report does, some hours later."""
-        sweep_org(self.app.tools, org_id, at=datetime.now(UTC) + timedelta(hours=3))
-        sweep_hosts(self.app.tools)
+        sweep_org(self.app.context, org_id, at=datetime.now(UTC) + timedelta(hours=3))
+        sweep_hosts(self.app.context)
 
     def _unforeseen(self) -> list[str]:
         """Errors in the server's log since the last look that are no refusals: mistakes of ours."""
@@ -175,7 +175,7 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
         place = new_place(EMULATORS.get(store, store), folder, emulators, patch)
         app = build(Settings(data=folder, domain=DOMAIN, store=place, metrics="off"))
         stack.callback(app.close)
-        ensure_default(app.tools)
+        ensure_default(app.context, app.sealer)
         orders = folder / "orders"
         Orders().write(orders)
         environment = {

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from shared.records import CAIndex, CAsOfOneName, Org, ServerCertificate
-from shared.repository import Place, ca_index_place, cas_place, org_place, server_place
+from shared.repository import Ref, ca_index_ref, cas_ref, org_ref, server_ref
 from tests import certs
 from tests.faults.check import Findings, check
 from tests.faults.load import ABSENT, Change, History, Thing
@@ -21,11 +21,11 @@ SERVERS = "/authentication/servercertificates"
 
 
 def look(service: Service, history: History | None = None) -> Findings:
-    return check(service.app.tools.repository, service.app.sealer, service.org_id, history or History())
+    return check(service.app.context.repository, service.app.sealer, service.org_id, history or History())
 
 
-def alter(service: Service, place: Place[Any], change: Callable[[Any], Any]) -> None:
-    service.app.tools.repository.change(place, change)
+def alter(service: Service, place: Ref[Any], change: Callable[[Any], Any]) -> None:
+    service.app.context.repository.change(place, change)
 
 
 @pytest.fixture
@@ -52,19 +52,19 @@ def test_what_is_whole_is_found_whole(service: Service, ca: str, server: str) ->
 
 
 def test_an_index_without_body_is_half(service: Service, server: str) -> None:
-    service.app.tools.repository.discard(server_place(service.org_id, server))
+    service.app.context.repository.discard(server_ref(service.org_id, server))
     assert len(look(service).halves) == 2, "the body, and what is active"
 
 
 def test_a_key_of_another_certificate_is_half(service: Service, operator: Client, server: str) -> None:
     request = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)["id"]
-    other = service.app.tools.repository.get(server_place(service.org_id, request))
+    other = service.app.context.repository.get(server_ref(service.org_id, request))
     assert other is not None
 
     def swap(record: ServerCertificate) -> ServerCertificate:
         return msgspec.structs.replace(record, key=other.key)
 
-    alter(service, server_place(service.org_id, server), swap)
+    alter(service, server_ref(service.org_id, server), swap)
     assert ["key" in one for one in look(service).halves] == [True]
 
 
@@ -72,20 +72,20 @@ def test_a_body_without_index_and_a_place_without_ca_are_leftovers(service: Serv
     def forget(org: Org) -> Org:
         return msgspec.structs.replace(org, servers={}, activation=type(org.activation)())
 
-    alter(service, org_place(service.org_id), forget)
-    alter(service, cas_place(service.org_id, ca[:16]), lambda _: None)
+    alter(service, org_ref(service.org_id), forget)
+    alter(service, cas_ref(service.org_id, ca[:16]), lambda _: None)
     found = look(service)
     assert (len(found.leftovers), found.halves) == (4, []), "body, place, the need for SNI, and what the edges know"
 
 
 def test_a_ca_that_the_index_misses_is_half(service: Service, ca: str) -> None:
-    alter(service, ca_index_place(service.org_id), lambda index: CAIndex())
+    alter(service, ca_index_ref(service.org_id), lambda index: CAIndex())
     assert len(look(service).halves) == 1
 
 
 def test_an_acknowledged_thing_that_is_not_there_or_another_is_lost(service: Service, ca: str) -> None:
     assert look(service, History(things=[Thing("ca", ca, {ABSENT, "inactive"})])).lost != []
-    alter(service, cas_place(service.org_id, ca[:16]), lambda named: CAsOfOneName())
+    alter(service, cas_ref(service.org_id, ca[:16]), lambda named: CAsOfOneName())
     assert look(service, History(things=[Thing("ca", ca, {"active"})])).lost != []
     assert look(service, History(entries=[("deleteCA", ca)])).lost != []
 

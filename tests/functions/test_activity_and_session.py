@@ -8,12 +8,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from functions.endpoint import CONTRACTS
 from functions.routes import ANYBODY, PREFIX, ROUTES, Route
+from functions.web.contract import CONTRACTS
 from shared.errors import StoreUnavailable
 from shared.records import Activity, ActivityKind, Role
 from shared.repository import activity_id
-from shared.usecases.orgs import revoke_key, set_suspended
+from shared.usecases.orgs.organizations import revoke_key, set_suspended
 from tests import certs
 from tests.certs import DAY, NOON
 from tests.harness import Client, Service, basic
@@ -141,7 +141,7 @@ def test_refusals_of_several_writers_are_told_in_order(service: Service, viewer:
             for second in group
             for at in (NOON + timedelta(seconds=second),)
         ]
-        service.app.tools.repository.append(service.org_id, ActivityKind.REFUSAL, entries)
+        service.app.context.repository.append(service.org_id, ActivityKind.REFUSAL, entries)
     for limit in (1, 2, 3, 100):
         told, bookmark = [], ""
         while bookmark is not None:
@@ -262,7 +262,7 @@ def send(client: Client, route: Route) -> tuple[int, str | None]:
 def test_every_route_by_every_caller(service: Service) -> None:
     """401 without a known key and its token, 403 outside the role, 403 while the org is suspended; else neither."""
     revoked = service.client("operator")
-    revoke_key(service.app.tools, revoked.key)
+    revoke_key(service.app.context, revoked.key)
     operator = service.client("operator")
     strangers = [
         service.anybody,
@@ -291,7 +291,7 @@ def test_every_route_by_every_caller(service: Service) -> None:
             if (found == (403, "forbidden")) is (role in route.roles):
                 wrong.append((route, client.key, found))
     assert wrong == []
-    set_suspended(service.app.tools, service.org_id, True)
+    set_suspended(service.app.context, service.org_id, True)
     for route in ASKED_IN_HTTP:
         # verifyClient answers with a verdict, and an edge has to hear that the org's hosts are gone.
         if route.roles != ANYBODY and route.function not in ("verifyClient", "edgeFeed"):

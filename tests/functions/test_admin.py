@@ -132,7 +132,7 @@ def test_reseal_moves_every_key_to_a_new_master_key(settings: Settings) -> None:
 def test_the_default_certificate_is_replaced_for_all(settings: Settings, tmp_path: Path) -> None:
     """It must name every org's host: *.messaging. and the platform domain."""
     run("org", "create", "mtxpd0")
-    now = build(settings).tools.clock()
+    now = build(settings).context.clock()
     good = certs.server("*.messaging.example.com", not_before=now - certs.DAY, not_after=now + certs.YEAR)
     wrong = certs.server("*.example.org", not_before=now - certs.DAY, not_after=now + certs.YEAR)
     for name, text in (("good", good.pem), ("wrong", wrong.pem), ("key", good.key_pem)):
@@ -160,7 +160,7 @@ def _ca_now() -> str:
 def test_a_sweep_tells_the_edges_what_was_left_untold(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a crash left out; a second sweep finds nothing."""
     with monkeypatch.context() as crashing:
-        crashing.setattr("shared.usecases.orgs.publish_hosts", lambda *_: None)
+        crashing.setattr("shared.usecases.orgs.organizations.publish_hosts", lambda *_: None)
         run("org", "create", "mtxpd0")
     assert as_json("sweep") == {"mended": 0, "told": 1}
     assert "Nothing was left out" in run("sweep").stdout

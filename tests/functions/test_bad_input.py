@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from functions.endpoint import CONTRACTS, Body
 from functions.openapi import document
 from functions.routes import ROUTES, Route
+from functions.web.contract import CONTRACTS, Body
 from tests import certs
 from tests.harness import Answer, Client, Service, multipart
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from functions.asgi import Application
-from functions.console import FOLDER, Console
-from functions.http import Reply, Request
+from functions.hosts.asgi import Application
+from functions.hosts.static import FOLDER, Console
+from functions.web.http import Reply, Request
 from tests.harness import Service
 
 

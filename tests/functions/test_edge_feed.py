@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.errors import StoreUnavailable
-from shared.repository import org_hosts_place, org_place
-from shared.usecases import edge_feed
-from shared.usecases.default_certificate import set_default
-from shared.usecases.host_feed import publish_hosts, sweep_hosts
-from shared.usecases.orgs import create_org, delete_org, export_lines, import_lines, set_suspended
+from shared.repository import org_hosts_ref, org_ref
+from shared.usecases.edges import serve as edge_feed
+from shared.usecases.edges.hosts import publish_hosts, sweep_hosts
+from shared.usecases.orgs.default_certificate import set_default
+from shared.usecases.orgs.organizations import create_org, delete_org, export_lines, import_lines, set_suspended
 from tests import certs
 from tests.certs import NOON, YEAR
 from tests.harness import Answer, Client, Service, make_service
@@ -127,13 +127,13 @@ def test_a_change_is_told_before_its_call_is_answered(service: Service, operator
 
     service.other_org()
     assert edge.follow() == [service.host("other1")]
-    set_suspended(service.app.tools, "other1", True)
+    set_suspended(service.app.context, "other1", True)
     edge.follow()
     assert list(edge.serves) == [HOST]
-    set_suspended(service.app.tools, "other1", False)
+    set_suspended(service.app.context, "other1", False)
     edge.follow()
     assert sorted(edge.serves) == [HOST, service.host("other1")]
-    delete_org(service.app.tools, "other1")
+    delete_org(service.app.context, "other1")
     assert edge.follow() == [service.host("other1")]
     assert list(edge.serves) == [HOST]
 
@@ -173,7 +173,12 @@ def test_a_default_that_covers_a_custom_host_serves_it(service: Service, operato
     edge.follow()
     issued = certs.server("*.messaging.example.com", ROOT, dns=["*.messaging.example.com", "*.messaging.iot.acme.org"])
     set_default(
-        service.app.tools, issued.pem.encode(), chain=None, private_key=issued.key_pem.encode(), passphrase=None
+        service.app.context,
+        service.app.sealer,
+        issued.pem.encode(),
+        chain=None,
+        private_key=issued.key_pem.encode(),
+        passphrase=None,
     )
     edge.follow()
     assert edge.serves[CUSTOM]["certificateId"] == "default"
@@ -191,7 +196,12 @@ def test_a_new_default_certificate_is_one_write_and_reaches_every_host_that_uses
     writes = service.store.calls["put"]
     issued = certs.server("*.messaging.example.com", ROOT)
     set_default(
-        service.app.tools, issued.pem.encode(), chain=None, private_key=issued.key_pem.encode(), passphrase=None
+        service.app.context,
+        service.app.sealer,
+        issued.pem.encode(),
+        chain=None,
+        private_key=issued.key_pem.encode(),
+        passphrase=None,
     )
     assert service.store.calls["put"] == writes + 1
     edge.follow()
@@ -214,12 +224,12 @@ def test_many_hosts_come_in_pages_and_a_change_meanwhile_is_not_lost(
     """An org that changes while the pages are read is told with the next question."""
     monkeypatch.setattr(edge_feed, "HOSTS_MAX", 20)
     for number in range(48):
-        create_org(service.app.tools, f"o{number:05}")
+        create_org(service.app.context, f"o{number:05}")
     first = edge.client.get(HOSTS).ok()
     assert (len(first["hosts"]), first["more"], first["first"]) == (20, True, True)
     second = edge.client.get(HOSTS, query={"since": first["head"]}).ok()
     assert (len(second["hosts"]), second["more"], second["full"], second["first"]) == (20, True, True, False)
-    set_suspended(service.app.tools, "o00003", True)  # it was on the first page
+    set_suspended(service.app.context, "o00003", True)  # it was on the first page
     third = edge.client.get(HOSTS, query={"since": second["head"]}).ok()
     assert (len(third["hosts"]), third["more"]) == (9, False)
     edge.head = third["head"]
@@ -232,7 +242,7 @@ def test_many_changes_come_in_pages(service: Service, edge: Edge, monkeypatch: p
     monkeypatch.setattr(edge_feed, "HOSTS_MAX", 5)
     names = [f"o{number:05}" for number in range(17)]
     for name in names:
-        create_org(service.app.tools, name)
+        create_org(service.app.context, name)
     edge.pages = 0
     assert edge.follow() == [service.host(name) for name in names]
     assert edge.pages == 4
@@ -244,11 +254,16 @@ def test_a_new_default_while_pages_are_read_begins_anew(
     """No edge ends with hosts of two defaults."""
     monkeypatch.setattr(edge_feed, "HOSTS_MAX", 5)
     for number in range(7):
-        create_org(service.app.tools, f"o{number:05}")
+        create_org(service.app.context, f"o{number:05}")
     first = edge.client.get(HOSTS).ok()
     issued = certs.server("*.messaging.example.com", ROOT)
     set_default(
-        service.app.tools, issued.pem.encode(), chain=None, private_key=issued.key_pem.encode(), passphrase=None
+        service.app.context,
+        service.app.sealer,
+        issued.pem.encode(),
+        chain=None,
+        private_key=issued.key_pem.encode(),
+        passphrase=None,
     )
     again = edge.client.get(HOSTS, query={"since": first["head"]}).ok()
     assert (again["first"], len(again["hosts"])) == (True, 5)
@@ -258,12 +273,12 @@ def test_a_new_default_while_pages_are_read_begins_anew(
 def test_one_change_among_many_hosts_costs_an_edge_a_few_reads(service: Service, edge: Edge) -> None:
     """And a poll without one costs two: the caller's key with the default's version, and the feed."""
     for number in range(30):
-        create_org(service.app.tools, f"o{number:05}")
+        create_org(service.app.context, f"o{number:05}")
     edge.follow()
     calls = service.store.calls.copy()
     edge.follow()
     assert service.store.calls - calls == {"get_many": 1, "list": 1}
-    set_suspended(service.app.tools, "o00003", True)
+    set_suspended(service.app.context, "o00003", True)
     calls = service.store.calls.copy()
     edge.follow()
     assert (service.store.calls - calls).total() <= 4
@@ -273,11 +288,11 @@ def test_an_edge_too_far_behind_is_told_everything(service: Service, edge: Edge)
     """The feed was cut off, or the store is another one: nothing is missed, what is gone goes."""
     service.other_org("gone01")
     edge.follow()
-    delete_org(service.app.tools, "gone01")
+    delete_org(service.app.context, "gone01")
     for _ in range(3):
-        set_suspended(service.app.tools, service.org_id, True)
-        set_suspended(service.app.tools, service.org_id, False)
-    feed = service.app.tools.host_changes
+        set_suspended(service.app.context, service.org_id, True)
+        set_suspended(service.app.context, service.org_id, False)
+    feed = service.app.context.host_changes
     feed.trim(feed.end())
     edge.follow()
     assert list(edge.serves) == [HOST]
@@ -301,7 +316,7 @@ def test_a_change_whose_publication_failed_is_published_when_it_is_repeated(
     edge.follow()
     certificate_id = operator.post(SERVERS, {"certificate": own().pem, "privateKey": own().key_pem}).ok(201)["id"]
     with monkeypatch.context() as broken:
-        broken.setattr(service.app.tools.host_changes, "append", _unavailable)
+        broken.setattr(service.app.context.host_changes, "append", _unavailable)
         assert operator.put(f"{SERVERS}/active", {"id": certificate_id}).status == 503
     assert edge.follow() == []
     operator.put(f"{SERVERS}/active", {"id": certificate_id}).ok()
@@ -316,29 +331,29 @@ def test_a_sweep_finds_what_a_crash_left_out(
     service: Service, operator: Client, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the org's document and the feed: a new org, a changed one, a removed one; once only."""
-    tools = service.app.tools
+    context = service.app.context
     service.other_org("gone01")
     edge.follow()
     with monkeypatch.context() as crashing:
-        for module in ("orgs", "activate_server_cert"):
+        for module in ("orgs.organizations", "servers.activate"):
             crashing.setattr(f"shared.usecases.{module}.publish_hosts", lambda *_: None)
-        create_org(tools, "newone")
-        delete_org(tools, "gone01")
+        create_org(context, "newone")
+        delete_org(context, "gone01")
         certificate_id = activate(operator, own())
     assert edge.follow() == []
-    assert sweep_hosts(tools) == 3
+    assert sweep_hosts(context) == 3
     assert sorted(edge.follow()) == sorted([HOST, service.host("gone01"), service.host("newone")])
     assert sorted(edge.serves) == [HOST, service.host("newone")]
     assert edge.serves[HOST]["certificateId"] == certificate_id
-    assert sweep_hosts(tools) == 0
+    assert sweep_hosts(context) == 0
 
 
 def test_a_sweep_publishes_what_was_written_and_not_told(service: Service, edge: Edge) -> None:
     """A crash between the two writes of a publication."""
     edge.follow()
-    tools, place = service.app.tools, org_hosts_place(service.org_id)
-    tools.repository.change(place, lambda now: None if now is None else _untold(now))
-    assert sweep_hosts(tools) == 1
+    context, place = service.app.context, org_hosts_ref(service.org_id)
+    context.repository.change(place, lambda now: None if now is None else _untold(now))
+    assert sweep_hosts(context) == 1
     assert edge.follow() == [HOST]
 
 
@@ -350,14 +365,14 @@ def _untold(now: Any) -> Any:
 
 def test_an_org_that_went_long_ago_is_forgotten(service: Service, edge: Edge) -> None:
     """What is kept of it goes after 30 days; an edge that slept longer is told everything."""
-    tools = service.app.tools
+    context = service.app.context
     service.other_org("gone01")
-    delete_org(tools, "gone01")
-    sweep_hosts(tools)
-    assert tools.repository.get(org_hosts_place("gone01")) is not None
+    delete_org(context, "gone01")
+    sweep_hosts(context)
+    assert context.repository.get(org_hosts_ref("gone01")) is not None
     service.clock.now += timedelta(days=31)
-    sweep_hosts(tools)
-    assert tools.repository.get(org_hosts_place("gone01")) is None
+    sweep_hosts(context)
+    assert context.repository.get(org_hosts_ref("gone01")) is None
 
 
 def test_concurrent_changes_all_arrive_and_the_last_one_stands(service: Service, operator: Client, edge: Edge) -> None:
@@ -369,7 +384,7 @@ def test_concurrent_changes_all_arrive_and_the_last_one_stands(service: Service,
     edge.follow()
     with ThreadPoolExecutor(16) as pool:
         jobs = [pool.submit(operator.put, f"{SERVERS}/active", {"id": one}) for one in ids * 10]
-        jobs += [pool.submit(create_org, service.app.tools, f"n{number:05}") for number in range(20)]  # type: ignore[arg-type]
+        jobs += [pool.submit(create_org, service.app.context, f"n{number:05}") for number in range(20)]  # type: ignore[arg-type]
         while not all(job.done() for job in jobs):
             edge.follow()
     assert [job.exception() for job in jobs] == [None] * 60
@@ -377,18 +392,18 @@ def test_concurrent_changes_all_arrive_and_the_last_one_stands(service: Service,
     active = operator.get(f"{SERVERS}/active").ok()["active"]
     assert edge.serves[HOST]["certificateId"] == active
     assert len(edge.serves) == 21
-    assert sweep_hosts(service.app.tools) == 0, "nothing was left out"
+    assert sweep_hosts(service.app.context) == 0, "nothing was left out"
 
 
 def test_imported_orgs_are_told(service: Service, edge: Edge, tmp_path: Any) -> None:
     """An import writes documents, and the edges hear of them."""
-    lines = [line for line in export_lines(service.app.tools, service.org_id) if line["partition"] != "hosts"]
+    lines = [line for line in export_lines(service.app.context, service.org_id) if line["partition"] != "hosts"]
     other = make_service(tmp_path / "other")
-    delete_org(other.app.tools, other.org_id)
+    delete_org(other.app.context, other.org_id)
     follower = Edge(other.platform("edge"))
     follower.follow()
     assert follower.serves == {}
-    import_lines(other.app.tools, iter(lines))
+    import_lines(other.app.context, iter(lines))
     assert follower.follow() == [HOST]
     other.app.close()
 
@@ -402,7 +417,7 @@ def test_an_orgs_edge_sees_its_own_hosts_only(service: Service) -> None:
     edge.follow()
     assert list(edge.serves) == [HOST]
     assert edge.client.get(f"{HOSTS}/{service.host('other1')}").status == 404
-    set_suspended(service.app.tools, "other1", True)
+    set_suspended(service.app.context, "other1", True)
     assert edge.follow() == []
 
 
@@ -413,8 +428,8 @@ def test_a_platform_edge_may_be_for_some_orgs(service: Service) -> None:
     edge.follow()
     assert sorted(edge.serves) == [service.host("other1"), service.host("other3")]
     assert edge.client.get(f"{HOSTS}/{service.host('other2')}").status == 404
-    set_suspended(service.app.tools, "other2", True)
-    set_suspended(service.app.tools, "other3", True)
+    set_suspended(service.app.context, "other2", True)
+    set_suspended(service.app.context, "other3", True)
     assert edge.follow() == [service.host("other3")]
     assert edge.client.get(f"{HOSTS}/{HOST}").status == 404
 
@@ -422,7 +437,7 @@ def test_a_platform_edge_may_be_for_some_orgs(service: Service) -> None:
 def test_the_edge_of_a_suspended_org_hears_that_its_host_is_gone(service: Service) -> None:
     edge = Edge(service.client("edge"))
     edge.follow()
-    set_suspended(service.app.tools, service.org_id, True)
+    set_suspended(service.app.context, service.org_id, True)
     assert edge.follow() == [HOST]
     assert edge.serves == {}
     assert edge.client.get(f"{HOSTS}/{HOST}").status == 404
@@ -600,12 +615,12 @@ def test_an_edge_gives_itself_a_plain_name(edge: Edge, edge_name: str) -> None:
 def _no_leftovers(service: Service) -> Iterator[None]:
     """Whatever a test did: the org's document and what the edges are told agree in the end."""
     yield
-    tools = service.app.tools
-    if tools.repository.get(org_place(service.org_id)) is not None:
-        before = tools.host_changes.end()
-        publish_hosts(tools, service.org_id)
-        assert tools.host_changes.end() == before
-    assert sweep_hosts(tools) == 0
+    context = service.app.context
+    if context.repository.get(org_ref(service.org_id)) is not None:
+        before = context.host_changes.end()
+        publish_hosts(context, service.org_id)
+        assert context.host_changes.end() == before
+    assert sweep_hosts(context) == 0
 
 
 def test_the_feed_names_no_certificate_but_of_the_host(service: Service, operator: Client, edge: Edge) -> None:

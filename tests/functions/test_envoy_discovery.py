@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from shared.usecases import edge_feed
-from shared.usecases.orgs import set_suspended
+from shared.usecases.edges import serve as edge_feed
+from shared.usecases.orgs.organizations import set_suspended
 from tests import certs
 from tests.harness import Answer, Client, Service
 
@@ -94,7 +94,7 @@ def test_an_org_edge_sees_its_own_only(service: Service) -> None:
     edge = service.client("edge", "other1")
     assert chains(edge.post(LDS, {}).ok()) == [[service.host("other1")]]
     assert secret(edge, f"server/{HOST}").ok()["resources"] == []
-    set_suspended(service.app.tools, "other1", True)
+    set_suspended(service.app.context, "other1", True)
     assert chains(edge.post(LDS, {}).ok()) == []
 
 

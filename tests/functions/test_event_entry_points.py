@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from functions import aws_events, expiry_report
+from functions.events import expiry as expiry_report
+from functions.hosts import aws_events
 from functions.routes import EVENTS
-from shared.usecases.expiry_report import Unfinished
-from shared.usecases.usage import lately, summed
+from shared.usecases.devices.usage import lately, summed
+from shared.usecases.jobs.expiry_report import Unfinished
 from tests import certs
 from tests.adapters.test_queues import sighting
 from tests.events import recorded
@@ -57,7 +58,7 @@ def test_gcp_sightings_are_recorded(deployed: Deployed) -> None:  # noqa: F811
     """A Pub/Sub message through the framework's own CloudEvent path."""
     event = published(summed("mtxpd0", [sighting()]).encoded())
     assert binary(framework("record_sightings"), event).status_code == 200
-    use = lately(deployed.operator.app.tools.repository, "mtxpd0", certs.NOON).of_ca("ca")
+    use = lately(deployed.operator.app.context.repository, "mtxpd0", certs.NOON).of_ca("ca")
     assert use is not None
     assert use.count == 1
 
@@ -86,7 +87,7 @@ def test_the_report_can_be_asked_for_by_hand(
     deployed: Deployed,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """python -m functions.expiry_report, on the configured store."""
+    """python -m functions.events.expiry, on the configured store."""
     assert expiry_report.main() == 0
     assert json.loads(capsys.readouterr().out)["orgs"] == 1
 

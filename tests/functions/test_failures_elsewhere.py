@@ -17,14 +17,14 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, SubjectInformationAccessOID
 
-from functions.on_upload import s3_uploads, take
+from functions.events.folder import UploadWatcher
+from functions.events.uploads import s3_uploads, take
 from functions.routes import ROUTES
-from functions.watch_uploads import UploadWatcher
 from shared.adapters.folder_reader import FolderReader
 from shared.errors import TrustError
 from shared.ports import UploadedObject
-from shared.usecases.on_upload import End, on_upload
-from shared.usecases.orgs import create_org
+from shared.usecases.jobs.uploads import End, on_upload
+from shared.usecases.orgs.organizations import create_org
 from tests import certs
 from tests.harness import Answer, Client, Service
 
@@ -73,7 +73,7 @@ def test_an_org_cannot_be_a_way_to_another(service: Service, name: str) -> None:
     letters and digits, wherever it comes in: at its making, in a key, in a host, in a client ID, in a path."""
     service.other_org()
     with pytest.raises(TrustError):
-        create_org(service.app.tools, name)
+        create_org(service.app.context, name)
     operator, broker, edge = (service.client(role) for role in ("operator", "broker", "edge"))
     forged = Client(service.app, operator.key.replace("mtxpd0", name), operator.token)
     assert forged.get("/session").status == 401
@@ -105,7 +105,9 @@ def test_a_file_in_one_orgs_folder_stays_there(service: Service, tmp_path: Path,
     (uploads / "mtxpd0" / "linked").symlink_to(uploads / "other1")
     reader = FolderReader(uploads)
     for key in (f"mtxpd0/{name}/other1/ca/x", f"{name}/other1/ca/x", f"mtxpd0/ca/{name}", "mtxpd0/linked/ca/x"):
-        outcome = on_upload(service.app.tools, reader, UploadedObject("folder", key), bucket="folder")
+        outcome = on_upload(
+            service.app.context, service.app.sealer, reader, UploadedObject("folder", key), bucket="folder"
+        )
         assert outcome.end is not End.DONE
     watcher = UploadWatcher(service.app)
     watcher.look()
@@ -128,10 +130,16 @@ def test_an_upload_under_an_org_that_does_not_exist_leaves_nothing(service: Serv
     before = keys_in(service)
     reader = FolderReader(uploads)
     for org in sorted(path.name for path in uploads.iterdir()):
-        outcome = on_upload(service.app.tools, reader, UploadedObject("folder", f"{org}/ca/root.pem"), bucket="folder")
+        outcome = on_upload(
+            service.app.context,
+            service.app.sealer,
+            reader,
+            UploadedObject("folder", f"{org}/ca/root.pem"),
+            bucket="folder",
+        )
         assert outcome.end is End.IGNORED
     assert keys_in(service) == before
-    create_org(service.app.tools, "nobody")
+    create_org(service.app.context, "nobody")
     later = service.client("operator", "nobody")
     assert ids(later, CAS) == []
     assert later.get("/activity?kind=upload").ok()["results"] == []
@@ -292,7 +300,7 @@ def test_an_address_inside_a_certificate_is_never_visited(
         (uploads / "mtxpd0" / "ca" / "between.pem").write_text(between.pem)
         event = {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {
             "bucket": {"name": "folder"}, "object": {"key": "mtxpd0/ca/between.pem"}}}]}  # fmt: skip
-        take(service.app.tools, FolderReader(uploads), s3_uploads(event), bucket="folder")
+        take(service.app, FolderReader(uploads), s3_uploads(event), bucket="folder")
         service.flush()
     assert seen == []
     assert listener.visits == 0

@@ -1,4 +1,4 @@
-"""functions-framework's requests to ours (functions/gcp.py); the container's tests run the framework itself."""
+"""functions-framework's requests to ours (functions/hosts/gcp.py); the container's tests run the framework itself."""
 
 import asyncio
 from pathlib import Path
@@ -8,11 +8,11 @@ import functions_framework
 import pytest
 from msgspec import structs
 
-from functions import gcp, process
+from functions.hosts import gcp, process
 from shared.errors import StoreUnavailable
 from tests.harness import Client, Service, basic
 
-MAIN = Path(gcp.__file__).parents[1] / "main.py"
+MAIN = Path(gcp.__file__).parents[2] / "main.py"
 
 
 def ask(target: str, method: str, path: str, client: Client, **headers: str) -> tuple[int, bytes]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from functions.endpoint import CONTRACTS
 from functions.routes import ANYBODY, ROUTES, Route
+from functions.web.contract import CONTRACTS
 from shared.records import Proof, Role
-from shared.usecases.orgs import export_lines
+from shared.usecases.orgs.organizations import export_lines
 from tests import certs
 from tests.functions.dialects.recorded import FOLDER
-from tests.functions.dialects.test_table import TABLE, Dialect, Told
+from tests.functions.dialects.test_table import TABLE, DeliveredMessage, Dialect
 from tests.harness import Answer, Client, Service
 
 CAS = "/authentication/cacertificates"
@@ -68,7 +68,7 @@ class Theirs:
     def dump(self) -> list[dict[str, Any]]:
         """Every document of the org, as it is stored."""
         self._service.flush()
-        lines = export_lines(self._service.app.tools, self.org_id)
+        lines = export_lines(self._service.app.context, self.org_id)
         return sorted(lines, key=lambda line: (str(line["partition"]), str(line["id"])))
 
 
@@ -234,7 +234,7 @@ def test_every_route_with_every_id_of_another_org(service: Service, theirs: Thei
     assert theirs.dump() == before
 
 
-def says(told: Told, answer: Answer) -> bool:
+def says(told: DeliveredMessage, answer: Answer) -> bool:
     """Whether *answer* is that; one of another form is not."""
     try:
         return told(answer)

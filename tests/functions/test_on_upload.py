@@ -12,14 +12,14 @@ import pytest
 from msgspec import structs
 
 import shared.composition
-from functions import aws_events, event_app, process
-from functions.on_upload import gcs_uploads, s3_uploads
+from functions.events.uploads import gcs_uploads, s3_uploads
+from functions.hosts import aws_events, event_app, process
 from functions.routes import EVENTS, ROUTES
 from shared.errors import StoreUnavailable
 from shared.ports import UploadedObject
 from shared.records import Role
-from shared.usecases.default_certificate import ensure_default
-from shared.usecases.orgs import create_key, create_org
+from shared.usecases.orgs.default_certificate import ensure_default
+from shared.usecases.orgs.organizations import create_key, create_org
 from tests import certs, gcs_server
 from tests.clouds import Aws
 from tests.events import recorded
@@ -144,10 +144,10 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
     monkeypatch.setattr(process, "_app", None)  # the process's App is made anew, and undone with the test
     aws_events._objects.cache_clear()
     app = event_app.app()
-    structs.force_setattr(app.tools, "clock", lambda: certs.NOON)
-    ensure_default(app.tools)
-    create_org(app.tools, "mtxpd0")
-    key, token = create_key(app.tools, org_id="mtxpd0", role=Role.OPERATOR)
+    structs.force_setattr(app.context, "clock", lambda: certs.NOON)
+    ensure_default(app.context, app.sealer)
+    create_org(app.context, "mtxpd0")
+    key, token = create_key(app.context, org_id="mtxpd0", role=Role.OPERATOR)
     yield Deployed(Client(app, key.key, token))
     app.close()
     aws_events._objects.cache_clear()

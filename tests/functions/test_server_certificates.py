@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
-from shared.usecases import generate_csr as usecase
-from shared.usecases.server_certificates import SERVERS_MAX
+from shared.usecases.servers import requests as usecase
+from shared.usecases.servers.documents import SERVERS_MAX
 from tests import certs
 from tests.certs import DAY, NOON, YEAR
 from tests.harness import Answer, Client, Service, make_service
@@ -691,7 +691,7 @@ def test_fifty_certificates_and_requests(operator: Client) -> None:
 
 def test_the_rate_limit(tmp_path: Path) -> None:
     """429 with Retry-After for what is new, of either kind; the same again is not counted."""
-    service = make_service(tmp_path / "paced", rate_per_minute=2)
+    service = make_service(tmp_path / "count_in_window", rate_per_minute=2)
     operator = service.client("operator")
     one = numbered(1)
     fields = {"certificate": one.pem, "privateKey": one.key_pem}

@@ -248,9 +248,9 @@ def test_a_person_of_one_org_sees_nothing_of_another(service: Service, issuer: I
 
 
 def test_a_suspended_org_lets_nobody_sign_in(service: Service, issuer: Issuer) -> None:
-    from shared.usecases.orgs import set_suspended
+    from shared.usecases.orgs.organizations import set_suspended
 
-    set_suspended(service.app.tools, service.org_id, True)
+    set_suspended(service.app.context, service.org_id, True)
     assert session(service, issuer.token()).code == "org_suspended"
 
 

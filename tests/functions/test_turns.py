@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from functions.deadline import FEW, Workers
 from functions.turns import LOOK_AGAIN, PAUSE
+from functions.web.deadline import FEW, Workers
 
 LONG = 60.0
 

@@ -12,8 +12,8 @@ from msgspec import structs
 
 from functions.routes import PREFIX
 from shared.records import CAIndex
-from shared.repository import ca_index_place
-from shared.usecases.upload_ca import CAS_MAX, CAS_OF_ONE_NAME_MAX
+from shared.repository import ca_index_ref
+from shared.usecases.cas.upload import CAS_MAX, CAS_OF_ONE_NAME_MAX
 from tests import certs
 from tests.certs import DAY, NOON, YEAR
 from tests.harness import Client, Service, make_service
@@ -155,7 +155,7 @@ def test_a_thousand_cas_of_an_org(service: Service, operator: Client) -> None:
     """The next is a conflict; what is there already may come again."""
     there = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
     filled = CAIndex({there: True, **{f"{n:016x}-{n:032x}": True for n in range(CAS_MAX - 1)}})
-    service.app.tools.repository.change(ca_index_place(service.org_id), lambda _: filled)
+    service.app.context.repository.change(ca_index_ref(service.org_id), lambda _: filled)
     refused = operator.post(CAS, {"certificate": certs.ca("One more").pem})
     assert (refused.status, refused.code) == (409, "too_many_cas")
     assert refused.json["detail"].startswith("This organization has 1000 CA certificates already.")
@@ -164,9 +164,9 @@ def test_a_thousand_cas_of_an_org(service: Service, operator: Client) -> None:
 
 def test_the_rate_limit_of_cas(tmp_path: Path) -> None:
     """429 with Retry-After; the same CA again is not counted; the next minute begins anew."""
-    service = make_service(tmp_path / "paced")
-    tools = structs.replace(service.app.tools, ca_rate_per_minute=2)
-    service.app = structs.replace(service.app, tools=tools)
+    service = make_service(tmp_path / "count_in_window")
+    context = structs.replace(service.app.context, ca_rate_per_minute=2)
+    service.app = structs.replace(service.app, context=context)
     service.clock.now = NOON + timedelta(seconds=15)
     operator = service.client("operator")
     for number in range(2):

@@ -12,11 +12,11 @@ import pytest
 from cryptography import x509
 
 from shared.errors import StoreUnavailable
-from shared.records import CA, CAIndex, CAsOfOneName, Changed, Org
-from shared.repository import ca_index_place, cas_place, org_place
-from shared.usecases.orgs import set_suspended
-from shared.validation import certificate
+from shared.records import CA, CAIndex, CAsOfOneName, Org, Revision
+from shared.repository import ca_index_ref, cas_ref, org_ref
+from shared.usecases.orgs.organizations import set_suspended
 from shared.validation.ca import ca_id
+from shared.x509 import certificate
 from tests import certs
 from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
 from tests.harness import Client, Service, make_service
@@ -565,14 +565,14 @@ def test_platform_keys(service: Service, broker: Client, ca: str) -> None:
 
 def test_a_suspended_org(service: Service, broker: Client, ca: str) -> None:
     """Its devices are refused from now on, and let in again when it is resumed."""
-    set_suspended(service.app.tools, service.org_id, True)
+    set_suspended(service.app.context, service.org_id, True)
     refused = ask(broker)
     assert (refused["code"], refused["watsonReason"], refused["mend"]) == (
         "org_suspended",
         163,
         "Ask the platform's operator.",
     )
-    set_suspended(service.app.tools, service.org_id, False)
+    set_suspended(service.app.context, service.org_id, False)
     assert ask(broker)["decision"] == "allow"
 
 
@@ -700,16 +700,16 @@ class TestScale:
         service = make_service(tmp_path / "many")
         operator, broker = service.client("operator"), service.client("broker")
         add(operator, ROOT)
-        repository = service.app.tools.repository
-        stamp = Changed("1", NOON, "test", NOON, "test")
+        repository = service.app.context.repository
+        stamp = Revision("1", NOON, "test", NOON, "test")
         names = [f"{number:016x}" for number in range(999)]
         for name in names:
             ca_id = f"{name}-{0:032x}"
             repository.create(
-                cas_place(service.org_id, name), CAsOfOneName(cas={ca_id: CA(der=OTHER_ROOT.der, changed=stamp)})
+                cas_ref(service.org_id, name), CAsOfOneName(cas={ca_id: CA(der=OTHER_ROOT.der, changed=stamp)})
             )
         repository.change(
-            ca_index_place(service.org_id),
+            ca_index_ref(service.org_id),
             lambda index: CAIndex({**(index.cas if index else {}), **{f"{name}-{0:032x}": True for name in names}}),
         )
         assert len(operator.get(f"{CAS}?limit=200").ok()["results"]) == 200
@@ -719,14 +719,14 @@ class TestScale:
     def test_ten_thousand_orgs(self, tmp_path: Path) -> None:
         service = make_service(tmp_path / "many")
         add(service.client("operator"), ROOT)
-        repository = service.app.tools.repository
-        stamp = Changed("1", NOON, "test", NOON, "test")
+        repository = service.app.context.repository
+        stamp = Revision("1", NOON, "test", NOON, "test")
         for number in range(10_000):
             org_id = f"o{number:05d}"
             org = Org(
                 org_id=org_id, created_at=NOON, settings_changed=stamp, policy_changed=stamp, activation_changed=stamp
             )
-            repository.create(org_place(org_id), org)
+            repository.create(org_ref(org_id), org)
         self.check(service, service.client("broker"))
         self.check(service, service.platform("broker"))
         service.app.close()

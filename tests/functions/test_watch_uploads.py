@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from functions.watch_uploads import UploadWatcher
+from functions.events.folder import UploadWatcher
 from shared.errors import StoreUnavailable
 from tests import certs
 from tests.harness import Service

@@ -8,8 +8,8 @@ import pytest
 from msgspec import structs
 
 from shared.errors import StoreUnavailable
-from shared.usecases import withdrawals
-from shared.usecases.orgs import create_org, delete_org, set_suspended
+from shared.usecases.edges import withdrawals
+from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
 from tests import certs
 from tests.harness import Client, Service
 from tests.malleable import twin
@@ -22,7 +22,7 @@ ROOT = certs.ca("Root")
 
 @dataclass
 class Announced:
-    """Announcer that remembers."""
+    """Notifier that remembers."""
 
     messages: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
@@ -109,11 +109,11 @@ def test_lifting_a_denial_is_nothing_to_end(operator: Client, edge: Edge) -> Non
 
 
 def test_suspending_and_deleting_an_org_are_told(service: Service, edge: Edge) -> None:
-    set_suspended(service.app.tools, "mtxpd0", True)
+    set_suspended(service.app.context, "mtxpd0", True)
     assert edge.follow() == [("mtxpd0", "org", "mtxpd0")]
-    set_suspended(service.app.tools, "mtxpd0", False)
+    set_suspended(service.app.context, "mtxpd0", False)
     assert edge.follow() == []
-    delete_org(service.app.tools, "mtxpd0")
+    delete_org(service.app.context, "mtxpd0")
     assert edge.follow() == [("mtxpd0", "org", "mtxpd0")]
 
 
@@ -121,7 +121,7 @@ def test_the_suspended_orgs_own_edge_still_hears_of_it(service: Service) -> None
     """Its key is refused everywhere else; here it must learn that its sessions end."""
     edge = Edge(service.client("edge"))
     edge.follow()
-    set_suspended(service.app.tools, "mtxpd0", True)
+    set_suspended(service.app.context, "mtxpd0", True)
     assert edge.follow() == [("mtxpd0", "org", "mtxpd0")]
 
 
@@ -131,7 +131,7 @@ def test_an_edge_hears_of_its_own_orgs_only(service: Service) -> None:
     own, some = Edge(service.client("edge")), Edge(service.platform("edge", orgs=["mtxpd0", "other2"]))
     own.follow(), some.follow()
     for org_id in ("other1", "other2", "mtxpd0"):
-        set_suspended(service.app.tools, org_id, True)
+        set_suspended(service.app.context, org_id, True)
     assert [org for org, _, _ in own.follow()] == ["mtxpd0"]
     assert [org for org, _, _ in some.follow()] == ["other2", "mtxpd0"]
 
@@ -140,8 +140,8 @@ def test_many_withdrawals_come_in_pages(service: Service, edge: Edge, monkeypatc
     monkeypatch.setattr(withdrawals, "PAGE", 3)
     names = [f"o{number:05}" for number in range(8)]
     for name in names:
-        create_org(service.app.tools, name)
-        set_suspended(service.app.tools, name, True)
+        create_org(service.app.context, name)
+        set_suspended(service.app.context, name, True)
     first = edge.client.get(PATH, query={"since": edge.head}).ok()
     assert (len(first["withdrawals"]), first["more"]) == (3, True)
     assert [org for org, _, _ in edge.follow()] == names
@@ -150,11 +150,11 @@ def test_many_withdrawals_come_in_pages(service: Service, edge: Edge, monkeypatc
 def test_an_edge_too_far_behind_is_told_to_end_every_session(service: Service, edge: Edge) -> None:
     """Rather one reconnection too many than a session that should have ended."""
     for _ in range(3):
-        set_suspended(service.app.tools, "mtxpd0", True)
-        set_suspended(service.app.tools, "mtxpd0", False)
+        set_suspended(service.app.context, "mtxpd0", True)
+        set_suspended(service.app.context, "mtxpd0", False)
     old = edge.head
     edge.follow()
-    service.app.tools.withdrawals.trim(int(edge.head))
+    service.app.context.withdrawals.trim(int(edge.head))
     assert edge.follow() == [], "one that followed has missed nothing"
     page = edge.client.get(PATH, query={"since": "1"}).ok()
     assert (page["missed"], page["withdrawals"], page["head"]) == (True, [], edge.head)
@@ -181,7 +181,7 @@ def test_a_withdrawal_that_could_not_be_told_is_told_when_the_call_is_repeated(
 ) -> None:
     """503 says that it is safe to repeat."""
     with monkeypatch.context() as broken:
-        broken.setattr(service.app.tools.withdrawals, "append", _unavailable)
+        broken.setattr(service.app.context.withdrawals, "append", _unavailable)
         assert cut_short(operator, service, ca) == 503
     assert edge.follow() == []
     assert cut_short(operator, service, ca) in (200, 201, 204)
@@ -193,10 +193,10 @@ def test_an_orgs_deletion_that_was_cut_short_can_be_repeated(
 ) -> None:
     """And nobody is let in meanwhile."""
     with monkeypatch.context() as broken:
-        broken.setattr(service.app.tools.withdrawals, "append", _unavailable)
+        broken.setattr(service.app.context.withdrawals, "append", _unavailable)
         with pytest.raises(StoreUnavailable):
-            delete_org(service.app.tools, "mtxpd0")
-    delete_org(service.app.tools, "mtxpd0")
+            delete_org(service.app.context, "mtxpd0")
+    delete_org(service.app.context, "mtxpd0")
     assert edge.follow() == [("mtxpd0", "org", "mtxpd0")]
 
 
@@ -207,7 +207,7 @@ def _unavailable(_: object) -> int:
 def test_the_operators_broker_is_told_too(service: Service, operator: Client, ca: str) -> None:
     """One message each, with an id of its own: what a webhook signs and delivers."""
     announced = Announced()
-    structs.force_setattr(service.app.tools, "announcer", announced)
+    structs.force_setattr(service.app.context, "notifier", announced)
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
     operator.post(DENY, {"kind": "identity", "value": "d:thermo:42"}).ok(201)
     assert [body for _, body in announced.messages] == [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.fuzz import seeds
-from tests.fuzz.replay import Found, replayed
+from tests.fuzz.replay import Batch, replayed
 from tests.fuzz.targets import BY_NAME, TARGETS, Target
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -29,7 +29,7 @@ class Outcome:
     target: Target
     inputs: int
     coverage: int
-    found: list[Found]
+    found: list[Batch]
     failure: str | None  # the fuzzer did not run to its end, for a reason that is not seen again without it
 
 
@@ -66,7 +66,7 @@ def fuzz(target: Target, seconds: int, *, folder: Path = GROWN, seed: int = 0) -
     return Outcome(target, int(inputs[-1]) if inputs else 0, int(coverage[-1]) if coverage else 0, found, failure)
 
 
-def _again(target: Target, paths: Sequence[Path]) -> list[Found]:
+def _again(target: Target, paths: Sequence[Path]) -> list[Batch]:
     """What *paths* do without instrumentation, each in a process of its own, because one may hang."""
     found = []
     for path in paths:
@@ -74,9 +74,9 @@ def _again(target: Target, paths: Sequence[Path]) -> list[Found]:
         try:
             said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * _HANGS, check=False)
         except subprocess.TimeoutExpired:
-            found.append(Found(path, None, "hangs"))
+            found.append(Batch(path, None, "hangs"))
         else:
-            found.append(Found(path, None, said.stdout + said.stderr if said.returncode else None))
+            found.append(Batch(path, None, said.stdout + said.stderr if said.returncode else None))
     return found
 
 

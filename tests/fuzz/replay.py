@@ -12,7 +12,7 @@ from tests.fuzz.targets import Run, Target
 
 
 @dataclass(frozen=True)
-class Found:
+class Batch:
     """What one input did. *problem* is None where all held."""
 
     path: Path
@@ -20,7 +20,7 @@ class Found:
     problem: str | None
 
 
-def replayed(target: Target, paths: Iterable[Path]) -> list[Found]:
+def replayed(target: Target, paths: Iterable[Path]) -> list[Batch]:
     """What each of *paths* does to *target*, in this process."""
     with warnings.catch_warnings(), target.ready() as run:
         warnings.simplefilter("ignore")  # of odd serial numbers and lengths, which is the point here
@@ -28,10 +28,10 @@ def replayed(target: Target, paths: Iterable[Path]) -> list[Found]:
         return [_one(target, run, path) for path in paths]
 
 
-def _one(target: Target, run: Run, path: Path) -> Found:
+def _one(target: Target, run: Run, path: Path) -> Batch:
     work = functools.partial(run, path.read_bytes())
     try:
         cost = bounds.cost_of(work, seconds=target.seconds)
     except Exception:  # noqa: BLE001 - whatever it is, it is what was looked for
-        return Found(path, None, traceback.format_exc(limit=-6))
-    return Found(path, cost, f"costs {cost}" if cost.exceeds(target.seconds) else None)
+        return Batch(path, None, traceback.format_exc(limit=-6))
+    return Batch(path, cost, f"costs {cost}" if cost.exceeds(target.seconds) else None)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from functions import wire
-from functions.console import Console
 from functions.dispatch import dispatch
-from functions.http import Reply
+from functions.hosts import wire
+from functions.hosts.static import Console
 from functions.routes import PREFIX
+from functions.web.http import Reply
 from shared.records import Proof, Role
-from shared.usecases import generate_csr
+from shared.usecases.servers import requests as generate_csr
 from shared.validation.csr import KEY_ALGORITHMS, make_key
 from tests.fuzz import world
 from tests.harness import Client, Service, basic, make_service
@@ -100,7 +100,7 @@ class Arena:
         request = wire.request(method[:20] or "GET", path or "/", query, headers, body, scheme="https")
         if self._console.answers(request.path):
             return self._console.reply(request)
-        return dispatch(self.service.app.tools, request)
+        return dispatch(self.service.app, request)
 
     def _asking(self, path: str) -> Client:
         path = path.removeprefix(PREFIX)

@@ -18,19 +18,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from jwt import PyJWS, PyJWTError
 
-from functions.http import Reply
-from functions.on_upload import gcs_uploads, s3_uploads, take
-from functions.record_sightings import Recorder, pubsub_body, sqs_bodies
-from functions.wire import headers as wire_headers
+from functions.events.sightings import Recorder, pubsub_body, sqs_bodies
+from functions.events.uploads import gcs_uploads, s3_uploads, take
+from functions.hosts.wire import headers as wire_headers
+from functions.web.http import Reply
 from shared.adapters.folder_reader import FolderReader
 from shared.adapters.oidc_tokens import OidcTokens
 from shared.errors import PassphraseRequired, TrustError, every_error
 from shared.ports import FoundObject, UploadedObject
-from shared.usecases.on_upload import ForeignBucket, on_upload
-from shared.validation import ca, certificate, csr, distinguished_name, key_files, pem, server_cert, trust, verdict
-from shared.validation.certificate import registered
+from shared.usecases.jobs.uploads import ForeignBucket, on_upload
+from shared.validation import ca, csr, server_cert, verdict
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
+from shared.x509 import certificate, distinguished_name, pem
+from shared.x509 import path as trust
+from shared.x509 import private_keys as key_files
+from shared.x509.certificate import registered
 from tests import bounds
 from tests.certs import NOON
 from tests.fuzz import world
@@ -191,7 +194,7 @@ def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
 def _judged(leaf: bytes, facts: verdict.OrgFacts) -> None:
     presented = verdict.Presented.of(server_name=world.HOST, client_id=world.CLIENT_ID, certificate=leaf)
     verdict.questions(presented)
-    found = verdict.judge(presented, verdict.Asker(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
+    found = verdict.judge(presented, verdict.Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
     assert found.code in CODES
     f"{found.reason} {found.mend}".encode()
     if found.decision is not Decision.DENY:
@@ -314,8 +317,8 @@ def _aws_event() -> Iterator[Run]:
 
         def run(data: bytes) -> None:
             event = _as_json(data)
-            arena.run(lambda: take(arena.service.app.tools, objects, s3_uploads(event), bucket=world.BUCKET))
-            arena.run(lambda: recorder(arena.service.app.tools, sqs_bodies(event)))
+            arena.run(lambda: take(arena.service.app, objects, s3_uploads(event), bucket=world.BUCKET))
+            arena.run(lambda: recorder(arena.service.app.context, sqs_bodies(event)))
 
         yield run
 
@@ -335,8 +338,8 @@ def _cloud_event() -> Iterator[Run]:
             except (cloud_exceptions.GenericException, ValueError, RecursionError, TypeError, AttributeError):
                 return  # the framework's, which answers 400
             uploads = gcs_uploads(event["type"], event["source"], event.data)
-            arena.run(lambda: take(arena.service.app.tools, objects, uploads, bucket=world.BUCKET))
-            arena.run(lambda: recorder(arena.service.app.tools, pubsub_body(event["type"], event.data)))
+            arena.run(lambda: take(arena.service.app, objects, uploads, bucket=world.BUCKET))
+            arena.run(lambda: recorder(arena.service.app.context, pubsub_body(event["type"], event.data)))
 
         yield run
 
@@ -362,7 +365,13 @@ def _imported(arena: Arena, objects: _Everything, key: str) -> None:
         if name.startswith(f"{world.OTHER}/"):
             continue  # it is that org's: who may put an object below its prefix is the bucket's policy to say
         try:
-            on_upload(arena.service.app.tools, objects, UploadedObject(world.BUCKET, name), bucket=world.BUCKET)
+            on_upload(
+                arena.service.app.context,
+                arena.service.app.sealer,
+                objects,
+                UploadedObject(world.BUCKET, name),
+                bucket=world.BUCKET,
+            )
         except ForeignBucket as error:
             raise AssertionError("the bucket is ours") from error
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from functions import wire
-from functions.console import FOLDER, Console
-from functions.http import Request
+from functions.hosts import wire
+from functions.hosts.static import FOLDER, Console
+from functions.web.http import Request
 
 FILES: Final = tuple(sorted(f"/console/{one.relative_to(FOLDER).as_posix()}" for one in FOLDER.rglob("*.*")))
 ADDRESSES: Final = ("/", "/console", "/console/", *FILES, "/console/nowhere.js", "/console/../main.py")

@@ -1,4 +1,4 @@
-"""Lambda's events to requests, and replies to what the gateway takes (functions/aws.py)."""
+"""Lambda's events to requests, and replies to what the gateway takes (functions/hosts/aws.py)."""
 
 import base64
 import json
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from functions import aws, process
-from functions.http import BODY_MAX
+from functions.hosts import aws, process
+from functions.web.http import BODY_MAX
 from shared.errors import StoreUnavailable
 from tests import certs
 from tests.harness import Client, Service
@@ -66,7 +66,7 @@ def test_text_is_answered_as_text_and_never_in_base64(operator: Client) -> None:
 
 def test_what_is_not_text_is_answered_in_base64() -> None:
     """A reply of bytes would not survive as a JSON string."""
-    from functions.http import Reply
+    from functions.web.http import Reply
 
     answer = aws.answer(Reply(200, b"\xff\x00", "application/octet-stream"))
     assert answer["isBase64Encoded"] is True

@@ -95,4 +95,4 @@ def test_its_package_holds_the_page_and_no_other_functions_code(packages: Path) 
     assert {path.removeprefix("/") for path in hosted.FILES} == {name for name in mine if name.startswith("console/")}
     assert mine.isdisjoint({f"functions/{one}.py" for one in ("upload_ca", "verify_client", "openapi", "asgi", "gcp")})
     assert not any(name.startswith("console/") for name in others)
-    assert "functions/console.py" not in others
+    assert "functions/hosts/static.py" not in others

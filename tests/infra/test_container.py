@@ -16,8 +16,8 @@ import pytest
 from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
-from shared.usecases.default_certificate import ensure_default
-from shared.usecases.orgs import create_key, create_org, list_orgs
+from shared.usecases.orgs.default_certificate import ensure_default
+from shared.usecases.orgs.organizations import create_key, create_org, list_orgs
 from tests import certs
 from tests.harness import basic
 from tests.infra import hosted, machine
@@ -101,10 +101,10 @@ def key(container: Container, role: Role) -> str:
     """An API key in the container's own store."""
     app = build(Settings.from_env({"TRUST_DATA": str(container.data), "TRUST_DOMAIN": "example.com"}))
     try:
-        ensure_default(app.tools)
-        if ORG not in [one.org_id for one in list_orgs(app.tools)]:
-            create_org(app.tools, ORG)
-        made, token = create_key(app.tools, org_id=ORG, role=role)
+        ensure_default(app.context, app.sealer)
+        if ORG not in [one.org_id for one in list_orgs(app.context)]:
+            create_org(app.context, ORG)
+        made, token = create_key(app.context, org_id=ORG, role=role)
     finally:
         app.close()
     return basic(made.key, token)

@@ -33,7 +33,7 @@ def names(path: Path) -> set[str]:
 def test_verify_client_carries_no_other_functions_code(packages: Path) -> None:
     """Of the handlers its own alone; no local server, no admin command, no other cloud's adapter."""
     found = names(packages / "verifyClient.zip")
-    assert {"functions/aws.py", "functions/verify_client.py"} <= found
+    assert {"functions/hosts/aws.py", "functions/verify_client.py"} <= found
     others = ("upload_ca", "generate_csr", "manage_certificates", "admin", "asgi", "local", "gcp", "openapi")
     assert found.isdisjoint({f"functions/{one}.py" for one in others})
     assert not any(
@@ -67,7 +67,7 @@ def test_nothing_is_compiled_at_a_cold_start(packages: Path, tmp_path: Path) -> 
             "-B",
             "-v",
             "-c",
-            f"import sys; sys.path.insert(0, {str(task)!r}); import functions.aws, functions.verify_client",
+            f"import sys; sys.path.insert(0, {str(task)!r}); import functions.hosts.aws, functions.verify_client",
         ],
         capture_output=True,
         text=True,
@@ -82,7 +82,7 @@ def test_without_that_python_a_package_is_made_all_the_same(tmp_path: Path, monk
     """It starts more slowly, and says so."""
     monkeypatch.setattr(package, "interpreter", lambda python: None)
     built = package.build(VERIFY, tmp_path, python=machine.PYTHON, arch=machine.arch())
-    assert {"functions/aws.py", "cryptography/x509/__init__.py"} <= names(built)
+    assert {"functions/hosts/aws.py", "cryptography/x509/__init__.py"} <= names(built)
     assert not any(one.endswith(".pyc") for one in names(built))
 
 

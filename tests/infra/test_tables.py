@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from functions import gcp
+from functions.hosts import gcp
 from functions.routes import CONSOLE, EVENTS, ROUTES
 from infra import generate
 from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes, on_api_gateway

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from shared.records import Org
-from shared.repository import org_place, server_place
+from shared.repository import org_ref, server_ref
 from tests import certs
 from tests.harness import Answer, Client, Service
 
@@ -30,7 +30,7 @@ def upload(service: Service, operator: Client, number: int) -> str:
 
 
 def org_of(service: Service) -> Org:
-    org = service.app.tools.repository.get(org_place(service.org_id))
+    org = service.app.context.repository.get(org_ref(service.org_id))
     assert org is not None
     return org
 
@@ -116,7 +116,7 @@ def test_activation_racing_deletion_leaves_no_dangling_pointer(
         assert answers[1].code == "active_certificate"
         assert org.activation.active == one
     if org.activation.active != "default":
-        assert service.app.tools.repository.get(server_place(org.org_id, org.activation.active)) is not None
+        assert service.app.context.repository.get(server_ref(org.org_id, org.activation.active)) is not None
 
 
 def test_two_changes_on_one_version_have_one_winner(service: Service, operator: Client) -> None:

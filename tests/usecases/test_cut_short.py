@@ -13,9 +13,9 @@ from cryptography import x509
 from shared.errors import StoreUnavailable
 from shared.ports import Key, WriteConflict
 from shared.records import CAIndex
-from shared.repository import ca_index_place, org_place, server_place
-from shared.usecases.host_feed import sweep_hosts
-from shared.usecases.sweep import sweep_org
+from shared.repository import ca_index_ref, org_ref, server_ref
+from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.jobs.maintenance import sweep_org
 from tests import certs
 from tests.faults.check import Findings, check
 from tests.faults.load import History
@@ -44,22 +44,22 @@ class Org:
 
     def look(self, *told: tuple[str, str]) -> Findings:
         """What is not whole; *told*: what the activity list must tell."""
-        tools = self.service.app.tools
-        return check(tools.repository, self.service.app.sealer, self.id, History(entries=[*told]))
+        context = self.service.app.context
+        return check(context.repository, self.service.app.sealer, self.id, History(entries=[*told]))
 
     def sweep(self) -> None:
-        tools = self.service.app.tools
-        sweep_org(tools, self.id, at=tools.clock() + timedelta(hours=3))
-        sweep_hosts(tools)
+        context = self.service.app.context
+        sweep_org(context, self.id, at=context.clock() + timedelta(hours=3))
+        sweep_hosts(context)
 
     def has_ca(self) -> bool:
-        org = self.service.app.tools.repository.get(org_place(self.id))
+        org = self.service.app.context.repository.get(org_ref(self.id))
         assert org is not None
         return org.has_ca
 
     def reserved(self) -> list[str]:
         """The CAs that the index names."""
-        return list((self.service.app.tools.repository.get(ca_index_place(self.id)) or CAIndex()).cas)
+        return list((self.service.app.context.repository.get(ca_index_ref(self.id)) or CAIndex()).cas)
 
     def ids(self, what: str) -> list[str]:
         return [one["id"] for one in self.operator.get(what).ok()["results"] if one["id"] != "default"]
@@ -296,7 +296,7 @@ def test_the_fiftieth_request_that_looks_like_a_conflict_keeps_its_key(service: 
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)["id"]
     service.store.between = whole
     assert len(operator.get(SERVERS).ok()["results"]) == 51
-    assert service.app.tools.repository.get(server_place(service.org_id, made)) is not None
+    assert service.app.context.repository.get(server_ref(service.org_id, made)) is not None
     assert operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).status == 409
 
 

@@ -13,9 +13,9 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.ports import Key, WebhookFailed
 from shared.records import Activity, ActivityKind, ActivityPage, Org, ServerCertificate
-from shared.repository import default_place, org_place, server_place
-from shared.usecases import expiry_report as module
-from shared.usecases.expiry_report import Report, Unfinished, expiry_report
+from shared.repository import default_ref, org_ref, server_ref
+from shared.usecases.jobs import expiry_report as module
+from shared.usecases.jobs.expiry_report import Report, Unfinished, expiry_report
 from tests import certs
 from tests.certs import DAY, NOON
 from tests.harness import Client, Service
@@ -49,7 +49,7 @@ def hook() -> Hook:
 
 
 def run(service: Service, hook: Hook | None, **more: Any) -> Report:
-    return expiry_report(service.app.tools, hook, **more)
+    return expiry_report(service.app.context, hook, **more)
 
 
 def add_ca(client: Client, name: str, ends: datetime) -> str:
@@ -181,14 +181,14 @@ def many(service: Service, count: int) -> list[str]:
     """So many orgs with one CA each, which ends soon."""
     operator, orgs = service.client("operator"), [f"org{n:03}" for n in range(count)]
     ca_id = add_ca(operator, "Root", NOON + 3 * DAY)
-    repository = service.app.tools.repository
+    repository = service.app.context.repository
     for org_id in orgs:
         service.other_org(org_id)
         line = next(
             one for one in repository.dump([Key("ca/mtxpd0", ca_id[:16])], ["ca/mtxpd0"]) if one["id"] == ca_id[:16]
         )
         repository.restore({**line, "partition": f"ca/{org_id}"})
-        repository.change(org_place(org_id), lambda org: msgspec.structs.replace(org, has_ca=True) if org else org)
+        repository.change(org_ref(org_id), lambda org: msgspec.structs.replace(org, has_ca=True) if org else org)
     return [*orgs, "mtxpd0"]
 
 
@@ -278,36 +278,36 @@ def test_a_message_holds_at_most_so_many_certificates_of_an_org(service: Service
 def test_a_body_that_no_index_names_is_removed_an_hour_later(service: Service, operator: Client) -> None:
     """An upload wrote it and crashed before it came to be. What the index names stays, and so does what is young."""
     kept = add_server(service, operator, NOON + 100 * DAY)
-    repository = service.app.tools.repository
-    body = repository.get(server_place("mtxpd0", kept))
+    repository = service.app.context.repository
+    body = repository.get(server_ref("mtxpd0", kept))
     assert body is not None
-    repository.create(server_place("mtxpd0", "orphan"), body)
+    repository.create(server_ref("mtxpd0", "orphan"), body)
     run(service, None, sweep_all=True)
     assert bodies(service) == sorted([kept, "orphan"])
     service.clock.now += DAY
     young = msgspec.structs.replace(body.changed, created_at=service.clock.now - timedelta(minutes=59))
-    repository.create(server_place("mtxpd0", "young"), msgspec.structs.replace(body, changed=young))
+    repository.create(server_ref("mtxpd0", "young"), msgspec.structs.replace(body, changed=young))
     assert run(service, None, sweep_all=True).swept == 1
     assert bodies(service) == sorted([kept, "young"])
 
 
 def bodies(service: Service) -> list[str]:
-    return sorted(one for one, _ in service.app.tools.repository.every("server/mtxpd0", ServerCertificate))
+    return sorted(one for one, _ in service.app.context.repository.every("server/mtxpd0", ServerCertificate))
 
 
 def test_every_org_is_swept_once_a_week(service: Service) -> None:
     """Looking through all bodies of all orgs each day would cost more than it mends."""
-    repository = service.app.tools.repository
+    repository = service.app.context.repository
     swept = 0
     record = ServerCertificate(
         source="upload",  # type: ignore[arg-type]
-        key=repository.get(default_place()).key,  # type: ignore[union-attr]
+        key=repository.get(default_ref()).key,  # type: ignore[union-attr]
         key_hash="00",
-        changed=repository.get(org_place("mtxpd0")).settings_changed,  # type: ignore[union-attr]
+        changed=repository.get(org_ref("mtxpd0")).settings_changed,  # type: ignore[union-attr]
     )
     for _ in range(7):
         service.clock.now += DAY
-        repository.create(server_place("mtxpd0", "orphan"), record)
+        repository.create(server_ref("mtxpd0", "orphan"), record)
         swept += run(service, None).swept
     assert swept == 1
 
@@ -346,10 +346,10 @@ def test_nothing_of_another_kind_is_touched(service: Service, operator: Client) 
     """A run over an org changes none of its documents but by adding to its list."""
     add_ca(operator, "Root", NOON + DAY)
     server = add_server(service, operator, NOON + DAY)
-    repository = service.app.tools.repository
-    before = repository.get(org_place("mtxpd0")), repository.get(server_place("mtxpd0", server))
+    repository = service.app.context.repository
+    before = repository.get(org_ref("mtxpd0")), repository.get(server_ref("mtxpd0", server))
     run(service, None, sweep_all=True)
-    assert (repository.get(org_place("mtxpd0")), repository.get(server_place("mtxpd0", server))) == before
+    assert (repository.get(org_ref("mtxpd0")), repository.get(server_ref("mtxpd0", server))) == before
     assert isinstance(before[0], Org)
     page = repository.list("activity/mtxpd0/change", ActivityPage)
     assert all(isinstance(one, Activity) and one.kind is ActivityKind.CHANGE for _, p in page for one in p.entries)

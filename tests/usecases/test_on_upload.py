@@ -14,8 +14,8 @@ from msgspec import structs
 from shared.errors import RateLimited, StoreUnavailable
 from shared.ports import FoundObject, UploadedObject
 from shared.records import ActivityPage
-from shared.usecases.on_upload import End, ForeignBucket, Outcome, on_upload
-from shared.usecases.orgs import delete_org, set_suspended
+from shared.usecases.jobs.uploads import End, ForeignBucket, Outcome, on_upload
+from shared.usecases.orgs.organizations import delete_org, set_suspended
 from tests import certs
 from tests.certs import NOON
 from tests.harness import Client, Service
@@ -73,7 +73,7 @@ class Bucket:
     objects: Objects
 
     def event(self, uploaded: UploadedObject) -> Outcome:
-        return on_upload(self.service.app.tools, self.objects, uploaded, bucket=BUCKET)
+        return on_upload(self.service.app.context, self.service.app.sealer, self.objects, uploaded, bucket=BUCKET)
 
     def put(self, key: str, data: bytes | str) -> Outcome:
         return self.event(self.objects.put(key, data))
@@ -232,10 +232,10 @@ def test_what_is_too_large_is_not_read(bucket: Bucket) -> None:
 def test_a_suspended_orgs_upload_is_refused(bucket: Bucket) -> None:
     """As its other calls are."""
     viewer = bucket.service.client("viewer")
-    set_suspended(bucket.service.app.tools, "mtxpd0", True)
+    set_suspended(bucket.service.app.context, "mtxpd0", True)
     assert bucket.put("mtxpd0/ca/x.pem", ROOT.pem).code == "org_suspended"
     assert bucket.objects.asked == ["find"]
-    set_suspended(bucket.service.app.tools, "mtxpd0", False)
+    set_suspended(bucket.service.app.context, "mtxpd0", False)
     assert [one["code"] for one in bucket.receipts(viewer)] == ["org_suspended"]
 
 
@@ -405,17 +405,17 @@ def test_a_store_that_does_not_answer_raises_and_the_next_delivery_finishes(
 
 def test_too_many_at_once_are_taken_later(bucket: Bucket) -> None:
     """A rate limit is no judgement on the file: it raises, and the platform's next delivery succeeds."""
-    tools = structs.replace(bucket.service.app.tools, ca_rate_per_minute=1)
+    context = structs.replace(bucket.service.app.context, ca_rate_per_minute=1)
     bucket.put("mtxpd0/ca/x.pem", ROOT.pem)
     uploaded = bucket.objects.put("mtxpd0/ca/y.pem", certs.ca("Other").pem)
     with pytest.raises(RateLimited):
-        on_upload(tools, bucket.objects, uploaded, bucket=BUCKET)
+        on_upload(context, bucket.service.app.sealer, bucket.objects, uploaded, bucket=BUCKET)
     bucket.service.clock.now += timedelta(minutes=1)
-    assert on_upload(tools, bucket.objects, uploaded, bucket=BUCKET).end is End.DONE
+    assert on_upload(context, bucket.service.app.sealer, bucket.objects, uploaded, bucket=BUCKET).end is End.DONE
 
 
 def test_an_org_that_was_deleted_gets_no_receipts(bucket: Bucket) -> None:
     """Nothing is written that would outlive it."""
-    delete_org(bucket.service.app.tools, "mtxpd0")
+    delete_org(bucket.service.app.context, "mtxpd0")
     assert bucket.put("mtxpd0/ca/x.pem", ROOT.pem).end is End.IGNORED
-    assert bucket.service.app.tools.repository.list("activity/mtxpd0/upload", ActivityPage, limit=1) == []
+    assert bucket.service.app.context.repository.list("activity/mtxpd0/upload", ActivityPage, limit=1) == []

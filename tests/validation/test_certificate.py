@@ -6,8 +6,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from shared import errors
-from shared.validation import certificate, trust
-from shared.validation.certificate import Certificate, read, registered, sent
+from shared.x509 import certificate
+from shared.x509 import path as trust
+from shared.x509.certificate import Certificate, read, registered, sent
 from tests import certs
 from tests.certs import CLIENT_AUTH, NOON, Issued
 from tests.openssl import OpenSSL

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared import errors
 from shared.validation import csr
-from shared.validation.key_files import PrivateKey, public_bytes
+from shared.x509.private_keys import PrivateKey, public_bytes
 from tests import certs
 from tests.openssl import OpenSSL
 

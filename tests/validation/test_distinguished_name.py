@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import crypto
 
-from shared.validation.distinguished_name import SHOWN_MAX, canonical, digest, shown
+from shared.x509.distinguished_name import SHOWN_MAX, canonical, digest, shown
 from tests import certs
 
 CN, O, OU = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME  # noqa: E741

@@ -7,8 +7,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 
 from shared.errors import SignatureInvalid
-from shared.validation import certificate, fingerprints, trust
-from shared.validation.certificate import Certificate
+from shared.x509 import certificate, fingerprints
+from shared.x509 import path as trust
+from shared.x509.certificate import Certificate
 from tests import certs
 from tests.certs import NOON, Issued
 from tests.der import der, number, seq

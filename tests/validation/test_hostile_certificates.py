@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from shared.usecases.callers import Credentials
-from shared.usecases.verify_client import verify_client
+from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
 from tests import certs
@@ -61,7 +61,7 @@ class Ask:
             presented = Presented.of(
                 server_name=self._service.host(), client_id=client_id, certificate=certificate, chain=chain
             )
-            return verify_client(self._service.app.tools, self._broker, presented)
+            return verify_client(self._service.app.verifier, self._broker, presented)
 
         return within(CERTIFICATE, callout)
 

@@ -5,9 +5,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from shared.errors import IdentityMismatch, IdentityMissing, TypeCertificateRefused
-from shared.validation.certificate import read
 from shared.validation.identity import candidates, match
 from shared.validation.names import DeviceName
+from shared.x509.certificate import read
 from tests import certs
 
 ROOT = certs.ca()

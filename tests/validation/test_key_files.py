@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import errors
-from shared.validation import key_files, pem
-from shared.validation.key_files import load_pkcs12, load_private_key, looks_like_pkcs12, public_bytes
+from shared.x509 import pem
+from shared.x509 import private_keys as key_files
+from shared.x509.private_keys import load_pkcs12, load_private_key, looks_like_pkcs12, public_bytes
 from tests import certs
 from tests.der import der, number, octets, oid, seq
 from tests.openssl import OpenSSL

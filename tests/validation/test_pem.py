@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import errors
-from shared.validation import pem
+from shared.x509 import pem
 from tests import certs
 from tests.openssl import OpenSSL
 

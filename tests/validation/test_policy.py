@@ -3,7 +3,7 @@
 import pytest
 
 from shared.errors import InvalidPolicy
-from shared.validation.policy import Decision, Level, Policy, Rule, Shown, changed_types, check_policy, outcome
+from shared.validation.policy import Decision, Level, Policy, Presence, Rule, changed_types, check_policy, outcome
 
 A, D, C = Decision.ALLOW, Decision.DENY, Decision.CONTINUE
 
@@ -20,9 +20,11 @@ A, D, C = Decision.ALLOW, Decision.DENY, Decision.CONTINUE
 )
 def test_the_table_of_levels(level: str, valid: Decision, invalid: Decision, none: Decision) -> None:
     """With TLS as the table says; without, only TLS Optional lets the token decide."""
-    found = [outcome(Level(level), tls=True, shown=shown) for shown in (Shown.VALID, Shown.INVALID, Shown.NONE)]
+    found = [
+        outcome(Level(level), tls=True, shown=shown) for shown in (Presence.VALID, Presence.INVALID, Presence.NONE)
+    ]
     assert found == [valid, invalid, none]
-    without = {outcome(Level(level), tls=False, shown=shown) for shown in Shown}
+    without = {outcome(Level(level), tls=False, shown=shown) for shown in Presence}
     assert without == ({C} if level == "TLS Optional" else {D})
 
 

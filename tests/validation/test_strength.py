@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from shared.errors import WeakKey, WeakSignature
-from shared.validation import strength
+from shared.x509 import strength
 from tests import certs
 from tests.openssl import OpenSSL
 

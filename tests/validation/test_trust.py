@@ -14,8 +14,9 @@ from OpenSSL import crypto
 
 from shared import errors
 from shared.errors import Refused
-from shared.validation import certificate, strength, trust
-from shared.validation.certificate import Certificate, read
+from shared.x509 import certificate, strength
+from shared.x509 import path as trust
+from shared.x509.certificate import Certificate, read
 from tests import certs
 from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
 

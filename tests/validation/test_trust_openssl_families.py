@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared import errors
 from shared.errors import Refused
-from shared.validation import trust
-from shared.validation.certificate import Certificate
+from shared.x509 import path as trust
+from shared.x509.certificate import Certificate
 from tests.openssl import OpenSSL
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(hours=1)  # openssl dates from now on

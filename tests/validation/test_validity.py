@@ -7,7 +7,7 @@ import locale
 import pytest
 
 from shared import errors
-from shared.validation.validity import check_validity, shown_time
+from shared.x509.validity import check_validity, shown_time
 from tests import certs
 from tests.certs import DAY, NOON
 

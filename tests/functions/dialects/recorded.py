@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from functions.dispatch import dispatch
-from functions.http import Request
+from functions.web.http import Request
 from tests import certs
 from tests.harness import Answer, Client, basic
 
@@ -41,7 +41,7 @@ class Recorded:
             headers["authorization"] = basic(client.key, client.token)
         body = self.body if self.body is not None else self._body(found["body"], headers, words)
         request = Request(found["method"], found["path"], {}, headers, body, too_large=self.too_large)
-        return Answer(dispatch(client.app.tools, request))
+        return Answer(dispatch(client.app, request))
 
     def _body(self, recorded: Any, headers: Mapping[str, str], words: Mapping[str, str]) -> bytes:
         if recorded is None:

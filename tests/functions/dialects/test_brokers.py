@@ -7,7 +7,7 @@ import pytest
 
 from functions.dialects.aws_iot import authorize
 from shared.records import Proof
-from shared.usecases.orgs import set_suspended
+from shared.usecases.orgs.organizations import set_suspended
 from tests import certs
 from tests.certs import NOON
 from tests.functions.dialects.recorded import Recorded
@@ -88,7 +88,7 @@ def test_an_application_goes_on_to_its_api_key(prover: Client) -> None:
 
 
 def test_a_suspended_org_is_refused_by_name_too(service: Service, prover: Client) -> None:
-    set_suspended(service.app.tools, "mtxpd0", True)
+    set_suspended(service.app.context, "mtxpd0", True)
     for name in ("rabbitmq_user", "rabbitmq_vhost", "rabbitmq_topic"):
         assert told(prover, name) == "deny"
 
@@ -368,9 +368,9 @@ def test_aws_invoking_the_function_itself_needs_no_key(service: Service) -> None
         }
     }
     arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:verifyClient"
-    found = authorize(lambda: service.app.tools, event, arn)
+    found = authorize(lambda: service.app.verifier, event, arn)
     assert found["isAuthenticated"] is True
     statement = found["policyDocuments"][0]["Statement"][0]
     assert statement["Resource"] == ["arn:aws-cn:iot:cn-north-1:123456789012:client/d:mtxpd0:thermo:42"]
     for broken in ({}, {"protocolData": 1}, {"protocolData": {"tls": {"x509CertificatePem": 7}}}):
-        assert authorize(lambda: service.app.tools, broken, arn)["isAuthenticated"] is False
+        assert authorize(lambda: service.app.verifier, broken, arn)["isAuthenticated"] is False

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from functions import deadline
-from functions.asgi import Application
-from functions.deadline import Busy, Workers
 from functions.dialects.aws_iot import authorize
+from functions.hosts.asgi import Application
+from functions.web import deadline
+from functions.web.deadline import Busy, Workers
 from shared.errors import NotAuthenticated
 from tests import certs
 from tests.functions.dialects.recorded import FOLDER, Recorded
@@ -122,7 +122,7 @@ def test_an_authorizer_of_aws_is_answered_within_2_seconds(service: Service, han
     """AWS waits 5 s for its Lambda; its answer is still its own."""
     event = {"protocolData": {"mqtt": {"clientId": "d:mtxpd0:thermo:42"}}}
     began = time.monotonic()
-    assert authorize(lambda: service.app.tools, event, "arn:aws:lambda:eu-central-1:123456789012:function:x") == {
+    assert authorize(lambda: service.app.verifier, event, "arn:aws:lambda:eu-central-1:123456789012:function:x") == {
         "isAuthenticated": False,
         "principalId": "refused",
         "disconnectAfterInSeconds": 300,
@@ -135,11 +135,11 @@ def test_an_authorizer_of_aws_is_answered_within_2_seconds(service: Service, han
 def test_time_spent_before_counts(service: Service, hanging: threading.Event) -> None:
     """The 2 s run from the request's arrival: one that waited long already is answered at once."""
     from functions.dispatch import dispatch
-    from functions.http import Request
+    from functions.web.http import Request
 
     late = Request("POST", "/verifyClient", arrived=time.monotonic() - 3600)
     began = time.monotonic()
-    assert dispatch(service.app.tools, late).status == 200
+    assert dispatch(service.app, late).status == 200
     assert time.monotonic() - began < 1
 
 
@@ -274,7 +274,7 @@ def test_a_strangers_sign_in_token_holds_up_no_broker(service: Service, broker: 
         def origins(self) -> tuple[str, ...]:
             return ()
 
-    structs.force_setattr(service.app.tools, "tokens", Silent())
+    structs.force_setattr(service.app.verifier, "tokens", Silent())
     application = Application(service.app)
     stranger = {"content-type": "application/json", "authorization": "Bearer a.b.c"}
     headers = {"content-type": "application/json", "authorization": basic(broker.key, broker.token)}

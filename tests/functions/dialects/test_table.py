@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from functions import deadline
+from functions.web import deadline
 from shared.errors import StoreUnavailable
 from shared.records import Proof
 from tests import certs
@@ -23,10 +23,10 @@ DEVICE = certs.leaf("d:thermo:42", ROOT)
 TOKEN_TOO = "TLS with Token and Client Certificate Authentication"
 CERTIFICATE_OR_TOKEN = "TLS with Client Certificate or Token"
 
-Told = Callable[[Answer], bool]
+DeliveredMessage = Callable[[Answer], bool]
 
 
-def is_json(status: int, **expected: Any) -> Told:
+def is_json(status: int, **expected: Any) -> DeliveredMessage:
     """Status, media type and these fields; the others do not count."""
 
     def told(answer: Answer) -> bool:
@@ -37,11 +37,11 @@ def is_json(status: int, **expected: Any) -> Told:
     return told
 
 
-def is_text(text: str) -> Told:
+def is_text(text: str) -> DeliveredMessage:
     return lambda answer: (answer.status, answer.text, answer.reply.content_type[:10]) == (200, text, "text/plain")
 
 
-def is_status(status: int) -> Told:
+def is_status(status: int) -> DeliveredMessage:
     return lambda answer: answer.status == status
 
 
@@ -50,14 +50,14 @@ class Dialect:
     """A dialect's row. *by_names*: the key is made with `--proof broker`."""
 
     request: Recorded
-    allowed: Told
-    denied: Told
-    continued: Told
+    allowed: DeliveredMessage
+    denied: DeliveredMessage
+    continued: DeliveredMessage
     by_names: bool = False
     malformed: Recorded | None = None
-    bad_key: Told | None = None  # the native one is HTTP's own
-    too_large: Told | None = None
-    bad_form: Told | None = None
+    bad_key: DeliveredMessage | None = None  # the native one is HTTP's own
+    too_large: DeliveredMessage | None = None
+    bad_form: DeliveredMessage | None = None
 
 
 _MOSQUITTO_NO = is_json(403, ok=False)

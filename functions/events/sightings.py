@@ -1,0 +1,97 @@
+"""recordSightings: takes what the queue behind the answer carries, and writes it to the store.
+
+An invocation brings many messages (SQS) or one (Pub/Sub); those of an org are put together, and an org is written at
+most once a second by a process. A message that cannot be read is dropped: it would come again and again.
+"""
+
+import base64
+import binascii
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from shared.records import ConnectionEventBatch
+from shared.usecases.context import Context
+from shared.usecases.devices import usage
+from shared.validation.names import is_org_id
+
+log = logging.getLogger(__name__)
+
+_PAUSE: Final = 1.0  # seconds between two writes of one org
+_ORGS_MAX: Final = 4096  # whose last write is remembered
+
+PUBSUB: Final = "google.cloud.pubsub.topic.v1.messagePublished"
+
+
+class Recorder:
+    """Writes batches; one for each process, which it paces."""
+
+    def __init__(
+        self, *, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._now = now
+        self._sleep = sleep
+        self._due: dict[str, float] = {}
+
+    def __call__(self, context: Context, bodies: Iterable[bytes | str]) -> int:
+        """Write what *bodies* hold. Returns how many batches were read.
+
+        Raises: StoreUnavailable, after every org was tried: what is delivered again is not counted again."""
+        by_org: dict[str, list[ConnectionEventBatch]] = {}
+        for batch in _batches(bodies):
+            by_org.setdefault(batch.org_id, []).append(batch)
+        failure: Exception | None = None
+        for org_id, batches in by_org.items():
+            self._wait(org_id)
+            try:
+                usage.add(context.repository, org_id, batches)
+            except Exception as error:  # noqa: BLE001 - raised below, when the other orgs are done
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return sum(map(len, by_org.values()))
+
+    def _wait(self, org_id: str) -> None:
+        now = self._now()
+        due = self._due.pop(org_id, now)
+        if due > now:  # nobody waits for this function's answer
+            self._sleep(due - now)
+        while len(self._due) >= _ORGS_MAX:
+            self._due.pop(next(iter(self._due)))
+        self._due[org_id] = self._now() + _PAUSE
+
+
+def _batches(bodies: Iterable[bytes | str]) -> Iterator[ConnectionEventBatch]:
+    for body in bodies:
+        try:
+            batch = ConnectionEventBatch.decoded(body)
+        except ValueError:
+            log.error("a message was dropped: it holds no sightings")
+            continue
+        if is_org_id(batch.org_id) and all(one.org_id == batch.org_id for one in batch.refusals):
+            yield batch
+        else:
+            log.error("a message was dropped: its sightings are of no single org")
+
+
+def sqs_bodies(event: object) -> Iterator[str]:
+    """The messages of an SQS event (Lambda Developer Guide, "Using Lambda with Amazon SQS")."""
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    for record in records if isinstance(records, list) else ():
+        if (
+            isinstance(record, Mapping)
+            and record.get("eventSource") == "aws:sqs"
+            and isinstance(record.get("body"), str)
+        ):
+            yield record["body"]
+
+
+def pubsub_body(kind: object, data: Any) -> Iterator[bytes]:
+    """The message of a CloudEvent (Eventarc, MessagePublishedData)."""
+    message = data.get("message") if kind == PUBSUB and isinstance(data, Mapping) else None
+    encoded = message.get("data") if isinstance(message, Mapping) else None
+    try:
+        yield base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else b""
+    except (binascii.Error, ValueError):
+        yield b""
