@@ -85,7 +85,7 @@ def conflict(page: Page) -> None:
         await api.changeServer(one.id, { comments: 'Theirs' }, one.version);
     }""")
     page.get_by_role("button", name="Save").click()
-    page.get_by_role("dialog", name="Revision meanwhile").wait_for()
+    page.get_by_role("dialog", name="Changed meanwhile").wait_for()
 
 
 def policy_preview(page: Page) -> None:

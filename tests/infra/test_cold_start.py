@@ -62,7 +62,7 @@ def test_importing_a_handler_loads_no_store_and_no_framework(function: object, t
 def test_verify_client_loads_the_client_of_its_own_store_alone(store: str, tmp_path: Path) -> None:
     """After the first call: sqlite3 where SQLite is the store, boto3 where DynamoDB is, and never the other's."""
     _, settings = STORES[store]
-    imported, called = loaded("functions/aws.verify_client", tmp_path, settings, call=True)
+    imported, called = loaded("functions/hosts/aws.verify_client", tmp_path, settings, call=True)
     assert imported.isdisjoint(NEVER | BOTO | {"sqlite3"})
     assert called.isdisjoint(NEVER)
     assert ("sqlite3" in called) == (store == "sqlite")
@@ -75,7 +75,7 @@ def test_a_handler_loads_its_own_functions_module_alone(tmp_path: Path) -> None:
     data = tmp_path / "data"
     environment = {"TRUST_DATA": str(data), "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", _BOOT, "functions/aws.verify_client", "call"],
+        [sys.executable, "-c", _BOOT, "functions/hosts/aws.verify_client", "call"],
         env=environment,
         capture_output=True,
         text=True,
