@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -37,9 +38,15 @@ from shared.usecases.devices import usage
 from shared.usecases.devices.verify import Verifier
 from shared.validation.topics import TopicPrefix
 
+VERDICT_SECONDS: Final = 1.5  # from the arrival of a request to its verdict; 2 s are promised, under load too
+
 
 class App(msgspec.Struct, frozen=True):
-    """The context, and how to give back what they hold."""
+    """The context of the use cases, with the ports that only some of them take.
+
+    Args:
+        verdict_seconds: the time limit of a verdict, from the arrival of its request.
+    """
 
     context: Context
     verifier: Verifier
@@ -50,11 +57,7 @@ class App(msgspec.Struct, frozen=True):
     queue: ConnectionEventQueue
     decisions: Decisions
     notifier: Notifier
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether the store is in this process, so that no call waits for a network."""
-        return isinstance(self.settings.store, SQLite)
+    verdict_seconds: float = VERDICT_SECONDS
 
     def close(self) -> None:
         """Write what is held, and close the store. Safe to call twice."""
@@ -75,12 +78,14 @@ def build(
     clock: Clock = system_clock,
     wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store,
     queue_pause: float = 1.0,
+    verdict_seconds: float = VERDICT_SECONDS,
 ) -> App:
     """An App on the store, keys and queue that *settings* name.
 
     Args:
         wrap: stands between the repository and the store, for a test that counts or disturbs.
-        queue_pause: seconds between two writes of the queue behind the answer.
+        queue_pause: seconds between two writes of the queue of connection events.
+        verdict_seconds: the time limit of a verdict, from the arrival of its request.
 
     Raises: WrongSetting, StoreUnavailable."""
     store = wrap(_store(settings))
@@ -99,7 +104,7 @@ def build(
     )
     tokens = token_verifier(settings.oidc, clock)
     verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))
-    return App(context, verifier, sealer, tokens, settings, store, queue, decisions, notifier)
+    return App(context, verifier, sealer, tokens, settings, store, queue, decisions, notifier, verdict_seconds)
 
 
 # An adapter is imported only where it is chosen: a function loads no client that it does not use.

@@ -21,7 +21,7 @@ What is wrong is `says`, what to do about it is `mend`; both are templates, fill
 error is raised. Facts are shown to users: a key, passphrase or token is never a fact. The sentences are the ones the
 console shows, so they are written once, here.
 
-functions/web/http.py maps the first level to HTTP statuses in one table.
+functions/web/problem.py maps the first level to HTTP statuses in one table.
 """
 
 from collections.abc import Iterator
@@ -84,34 +84,10 @@ class BadRequest(TrustError):
     """400: what was sent cannot be read as this call's fields."""
 
 
-class MalformedBody(BadRequest):
-    code = "malformed_body"
-    says = "The body cannot be read as {format}: {found}."
-    mend = "Send {format} as the documentation of this call shows."
-
-
-class MalformedBase64(BadRequest):
-    code = "malformed_base64"
-    says = "{field_name} is neither PEM text nor base64."
-    mend = "Send PEM as text, or DER in base64."
-
-
-class UnknownField(BadRequest):
-    code = "unknown_field"
-    says = "This call has no field {name}."
-    mend = "It takes {known}."
-
-
 class WrongValue(BadRequest):
     code = "wrong_value"
     says = "{found}."
     mend = ""
-
-
-class MissingField(BadRequest):
-    code = "missing_field"
-    says = "The field {name} is missing."
-    mend = "Send it."
 
 
 class NotAuthenticated(TrustError):
@@ -146,26 +122,12 @@ class RoleNotGranted(Forbidden):
     mend = "Ask whoever runs it for one organization that is here, and the role viewer or operator."
 
 
-class InsecureTransport(Forbidden):
-    code = "insecure_transport"
-    says = "Private keys are handed out over TLS only, or to this very machine."
-    mend = "Ask over https."
-
-
 class NotFound(TrustError):
     """404: there is no such thing, or it is not the caller's to know."""
 
     code = "not_found"
     says = "There is no {what} here."
     mend = "Look at the list for what is there."
-
-
-class MethodNotAllowed(TrustError):
-    """405."""
-
-    code = "method_not_allowed"
-    says = "{method} is not a method of this address."
-    mend = "It takes {allowed}."
 
 
 class Conflict(TrustError):
@@ -186,22 +148,6 @@ class TooLarge(TrustError):
     code = "file_too_large"
     says = "{size} were sent; at most {limit} are taken."
     mend = "{hint}"
-
-
-class UnsupportedMediaType(TrustError):
-    """415."""
-
-    code = "unsupported_media_type"
-    says = "The content type {found} is not taken here."
-    mend = "Send application/json or multipart/form-data."
-
-
-class PreconditionRequired(TrustError):
-    """428 (RFC 6585, section 3)."""
-
-    code = "precondition_required"
-    says = "A change needs the version it is based on."
-    mend = "Send If-Match with the version you read, or If-Match: * to override."
 
 
 class RateLimited(TrustError):

@@ -7,7 +7,6 @@ import pytest
 from OpenSSL import crypto
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from functions.web import deadline
 from shared.x509 import path as trust
 from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.emulators import Emulators, Missing
@@ -75,14 +74,6 @@ def emulators(tmp_path_factory: pytest.TempPathFactory) -> Emulators:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return Emulators(base.parent, run=os.getppid())
     return Emulators(base, run=os.getpid())
-
-
-@pytest.fixture(autouse=True)
-def unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verdicts take the time they need on a machine that does ten other things; the promise has tests of its own,
-    marked `in_time`."""
-    if request.node.get_closest_marker("in_time") is None:
-        monkeypatch.setattr(deadline, "SECONDS", 60)
 
 
 @pytest.fixture

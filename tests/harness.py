@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from functions.dispatch import dispatch
-from functions.routes import PREFIX
-from functions.web.http import Reply, Request
-from shared.composition import App, build
+from functions.dispatch import Dispatcher
+from functions.registry import PREFIX
+from functions.web.message import Reply, Request
+from shared.composition import VERDICT_SECONDS, App, build
 from shared.config import Settings, SQLite
 from shared.ports import Document, DocumentStore, Key, Version
 from shared.records import Role
@@ -139,7 +139,7 @@ class Client:
         whole, _, inline = whole.partition("?")
         pairs = dict(pair.split("=", 1) for pair in inline.split("&") if pair)
         request = Request(method, whole, {**pairs, **(query or {})}, sent, body, scheme=self.scheme, peer=self.peer)
-        return Answer(dispatch(self.app, request))
+        return Answer(answer(self.app, request))
 
     def get(self, path: str, **more: Any) -> Answer:
         return self.send("GET", path, **more)
@@ -158,6 +158,11 @@ class Client:
         """multipart/form-data; bytes are sent as a file's."""
         content_type, body = multipart(fields)
         return self.send(method, path, body, headers={"content-type": content_type})
+
+
+def answer(app: App, request: Request) -> Reply:
+    """Answer *request* as a process does that has every function."""
+    return Dispatcher(lambda: app).dispatch(request)
 
 
 def basic(key: str, token: str) -> str:
@@ -211,9 +216,12 @@ class Service:
         self.app.queue.flush()
 
 
-def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Service:
-    """A service with the org `mtxpd0` and the default certificate, on the empty store that *settings* name (else one in
-    *folder*)."""
+def make_service(folder: Path, *, at: datetime = NOON, in_time: bool = False, **settings: Any) -> Service:
+    """Make a service with the org `mtxpd0` and the default certificate, on the empty store that *settings* name (else
+    on a store in *folder*).
+
+    Args:
+        in_time: whether verdicts have their real time limit. Otherwise they may take a minute, on a busy machine."""
     clock = Clock(at)
     counting: list[CountingStore] = []
 
@@ -223,7 +231,13 @@ def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Servi
 
     defaults: dict[str, Any] = {"domain": DOMAIN, "rate_per_minute": 1_000_000, "store": SQLite(folder / "trust.db")}
     chosen = Settings(data=folder, **{**defaults, **settings})
-    app = build(chosen, clock=clock, wrap=wrap, queue_pause=3600)  # what waits is written when a test says flush
+    app = build(
+        chosen,
+        clock=clock,
+        wrap=wrap,
+        queue_pause=3600,  # connection events are written when a test flushes the queue
+        verdict_seconds=VERDICT_SECONDS if in_time else 60,
+    )
     service = Service(app, clock, counting[0])
     ensure_default(app.context, app.sealer)
     create_org(app.context, service.org_id)

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from functions.bodies import UploadServerCert
-from functions.views import ServerView
-from functions.web.http import Request
+from functions.api.server_view import ServerView
+from functions.api.servers import UploadServerCert
+from functions.call import credentials_of
+from functions.web.message import Request
 from shared import log
 from shared.records import stored
 from shared.repository import default_ref, org_ref, server_ref
@@ -124,7 +125,7 @@ def test_a_run_with_known_secrets_shows_none_of_them(service: Service, record: R
             operator,
             UploadServerCert(certificate=own.pem, private_key=encrypted, passphrase=PASSPHRASE),
             Request("POST", SERVERS, headers={}, body=encrypted.encode()),
-            Request("GET", "/", headers={"authorization": basic(operator.key, operator.token)}).credentials,
+            credentials_of(Request("GET", "/", headers={"authorization": basic(operator.key, operator.token)})),
         )
     ]
     record.texts.append(str(stored(stored_record)))
@@ -177,7 +178,7 @@ def test_the_store_on_disk_holds_no_secret_in_the_clear(service: Service, tmp_pa
 
 def test_an_error_carries_no_text_of_its_cause() -> None:
     """What a traceback of ours prints: kinds and places, for an error that is not a refusal."""
-    from functions.web.http import problem
+    from functions.web.problem import problem
 
     try:
         raise ValueError(PASSPHRASE)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from functions.events.sightings import Recorder, pubsub_body, sqs_bodies
+from functions.events.sightings import Recorder, parse_pubsub, parse_sqs
 from shared.adapters.held_queue import BufferedQueue
 from shared.adapters.pubsub_queue import PubSubQueue
 from shared.adapters.sqs_queue import SqsQueue, _requests
@@ -180,9 +180,9 @@ def test_sqs_carries_sightings_to_the_store(aws: Aws, service: Service) -> None:
     assert len(bodies) == 2, "one message for each org"
     template = recorded("s3_by_sqs")["Records"][0]
     event = {"Records": [{**template, "body": body} for body in bodies]}
-    record = Recorder(sleep=lambda _: None)
-    assert record(service.app.context, sqs_bodies(event)) == 2
-    assert record(service.app.context, sqs_bodies(event)) == 2
+    record = Recorder(sleep=lambda _: None).record
+    assert record(service.app.context, parse_sqs(event)) == 2
+    assert record(service.app.context, parse_sqs(event)) == 2
     assert counted(service) == (30, 31, 1)
 
 
@@ -195,9 +195,9 @@ def test_pubsub_carries_sightings_to_the_store(pubsub: PubSub, service: Service)
     [(_, data)] = pubsub.pull()
     event = recorded("pubsub_message")
     event["data"]["message"]["data"] = msgspec.to_builtins(data)  # base64
-    record = Recorder(sleep=lambda _: None)
+    record = Recorder(sleep=lambda _: None).record
     for _ in range(2):
-        record(service.app.context, pubsub_body(event["type"], event["data"]))
+        record(service.app.context, parse_pubsub(event["type"], event["data"]))
     assert counted(service) == (30, 30, 0)
 
 
@@ -240,7 +240,7 @@ def test_a_message_that_holds_no_sightings_is_dropped(service: Service, caplog: 
     stray = summed("mtxpd0", [msgspec.structs.replace(refusal(1), org_id="other1")]).encoded()
     hostile = summed("../x", [sighting(org_id="../x")]).encoded()
     bodies: list[bytes | str] = [b"", "{", "[]", '{"id": 1}', b"\xff", stray, hostile, "[" * 100_000, good]
-    assert Recorder(sleep=lambda _: None)(service.app.context, bodies) == 1
+    assert Recorder(sleep=lambda _: None).record(service.app.context, bodies) == 1
     assert counted(service)[0] == 1
     assert caplog.text.count("a message was dropped") == 8
 
@@ -248,14 +248,14 @@ def test_a_message_that_holds_no_sightings_is_dropped(service: Service, caplog: 
 @pytest.mark.parametrize("event", [None, {}, {"Records": [None, {"eventSource": "aws:sqs", "body": 7}]}])
 def test_what_is_no_sqs_event_holds_no_messages(event: Any) -> None:
     """And is no error."""
-    assert list(sqs_bodies(event)) == []
+    assert list(parse_sqs(event)) == []
 
 
 @pytest.mark.parametrize("data", [None, {}, {"message": {}}, {"message": {"data": "no base64!"}}])
 def test_what_is_no_pubsub_message_is_dropped(data: Any, service: Service) -> None:
     """And is no error."""
     event = recorded("pubsub_message")
-    assert Recorder()(service.app.context, pubsub_body(event["type"], data)) == 0
+    assert Recorder().record(service.app.context, parse_pubsub(event["type"], data)) == 0
 
 
 def test_an_org_is_written_at_most_once_a_second_by_a_process(service: Service) -> None:
@@ -266,7 +266,7 @@ def test_an_org_is_written_at_most_once_a_second_by_a_process(service: Service) 
         slept.append(round(seconds, 3))
         now[0] += seconds
 
-    record = Recorder(now=lambda: now[0], sleep=sleep)
+    record = Recorder(now=lambda: now[0], sleep=sleep).record
     record(service.app.context, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
     before = service.store.calls["put"]
     now[0] += 0.25
@@ -280,11 +280,11 @@ def test_an_org_is_written_at_most_once_a_second_by_a_process(service: Service) 
 
 def test_lambda_records_what_the_queue_carries(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deployed entry point."""
-    from functions.hosts import aws_events
+    from functions.hosts import aws, process
 
-    monkeypatch.setattr(aws_events, "app", lambda: service.app)
+    monkeypatch.setattr(process, "_app", service.app)
     template = recorded("s3_by_sqs")["Records"][0]
     body = summed("mtxpd0", [sighting()]).encoded().decode()
-    aws_events.record_sightings({"Records": [{**template, "body": body}]}, object())
+    aws.record_sightings({"Records": [{**template, "body": body}]}, object())
     assert counted(service)[0] == 1
     assert json.loads(body)["org_id"] == "mtxpd0"

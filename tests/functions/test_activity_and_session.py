@@ -8,14 +8,15 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from functions.routes import ANYBODY, PREFIX, ROUTES, Route
-from functions.web.contract import CONTRACTS
+from functions.registry import PREFIX
+from functions.web.contract import PUBLIC, Route
 from shared.errors import StoreUnavailable
 from shared.records import Activity, ActivityKind, Role
 from shared.repository import activity_id
 from shared.usecases.orgs.organizations import revoke_key, set_suspended
 from tests import certs
 from tests.certs import DAY, NOON
+from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.harness import Client, Service, basic
 
 CAS = "/authentication/cacertificates"
@@ -237,24 +238,23 @@ def test_where_to_sign_in_and_whether_it_answers(service: Service) -> None:
 
 
 # A broker is told everything in its own words: tests/functions/dialects has that table.
-ASKED_IN_HTTP = [route for route in ROUTES if not CONTRACTS[route.load].dialect]
+ASKED_IN_HTTP = [route for route in ROUTES if not route.endpoint.is_dialect]
 
 
 def address(route: Route) -> str:
     """A path for `Client`, with an id that is nothing's."""
-    path = route.path.replace("{id}", "0" * 32).replace("{serverName}", HOST)
-    return f"/{path}" if route.bare else path
+    return client_path(route, id="0" * 32, serverName=HOST)
 
 
 # Handlers that read the caller in the same batch as the rest look at the body before.
 BODIES = {
-    "verify_client:verify_client": b'{"explain": true}',
-    "edge_feed:served": b'{"edge": "one", "hosts": [{"serverName": "x", "version": "x"}]}',
+    "verify_client": b'{"explain": true}',
+    "served": b'{"edge": "one", "hosts": [{"serverName": "x", "version": "x"}]}',
 }
 
 
 def send(client: Client, route: Route) -> tuple[int, str | None]:
-    body = BODIES.get(route.handler, b"{}")
+    body = BODIES.get(handler_of(route), b"{}")
     answer = client.send(route.method, address(route), body, headers={"if-match": "*"})
     return answer.status, answer.json.get("code") if answer.status >= 400 else None
 
@@ -277,26 +277,26 @@ def test_every_route_by_every_caller(service: Service) -> None:
     platform = {role: service.platform(role) for role in (Role.BROKER, Role.EDGE)}
     wrong: list[object] = []
     for route in ASKED_IN_HTTP:
-        if route.roles == ANYBODY:
+        if route.endpoint.roles == PUBLIC:
             wrong += [(route, client.key) for client in [*strangers, operator] if send(client, route)[0] != 200]
             continue
         wrong += [(route, client.key) for client in strangers if send(client, route) != (401, "not_authenticated")]
         for role, member in members.items():
             found = send(member, route)
-            may = role in route.roles
+            may = role in route.endpoint.roles
             if (found == (403, "forbidden")) is may or found[0] == 401 or found[0] >= 500:
                 wrong.append((route, role, found))
         for role, client in platform.items():
             found = send(client, route)
-            if (found == (403, "forbidden")) is (role in route.roles):
+            if (found == (403, "forbidden")) is (role in route.endpoint.roles):
                 wrong.append((route, client.key, found))
     assert wrong == []
     set_suspended(service.app.context, service.org_id, True)
     for route in ASKED_IN_HTTP:
         # verifyClient answers with a verdict, and an edge has to hear that the org's hosts are gone.
-        if route.roles != ANYBODY and route.function not in ("verifyClient", "edgeFeed"):
-            for role in route.roles:
-                assert send(members[role], route) == (403, "org_suspended")
+        if route.endpoint.roles != PUBLIC and route.endpoint.function not in ("verifyClient", "edgeFeed"):
+            for name in route.endpoint.roles:
+                assert send(members[Role(name)], route) == (403, "org_suspended")
 
 
 @pytest.mark.parametrize(
@@ -378,11 +378,13 @@ def test_a_store_that_does_not_answer(service: Service, operator: Client, monkey
     edge = service.client("edge")
     monkeypatch.setattr(service.store, "get_many", down)
     for route in ASKED_IN_HTTP:
-        client = edge if route.function == "edgeFeed" else operator
-        answer = client.send(route.method, address(route), BODIES.get(route.handler, b"{}"), headers={"if-match": "*"})
-        if route.roles == ANYBODY:
+        client = edge if route.endpoint.function == "edgeFeed" else operator
+        answer = client.send(
+            route.method, address(route), BODIES.get(handler_of(route), b"{}"), headers={"if-match": "*"}
+        )
+        if route.endpoint.roles == PUBLIC:
             assert answer.status == 200
-        elif route.function != "verifyClient":
+        elif route.endpoint.function != "verifyClient":
             assert (answer.status, answer.code, answer.reply.headers["Retry-After"]) == (503, "unavailable", "2")
 
 

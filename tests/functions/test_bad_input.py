@@ -8,16 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from functions.openapi import document
-from functions.routes import ROUTES, Route
-from functions.web.contract import CONTRACTS, Body
+from functions.web.body import Body
+from functions.web.contract import Route
+from infra.openapi import document
 from tests import certs
+from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.harness import Answer, Client, Service, multipart
 
 ROOT = certs.ca("Root")
 CODES = set(document()["components"]["schemas"]["Code"]["enum"])
 # Bodies of this API's own form: a protocol of somebody else's (Envoy's, a broker's) may have more fields than we read.
-WITH_BODY = [route for route in ROUTES if issubclass(CONTRACTS[route.load].body or object, Body)]
+WITH_BODY = [route for route in ROUTES if issubclass(route.endpoint.body or object, Body)]
 WITH_ID = [route for route in ROUTES if "{id}" in route.path]
 
 
@@ -26,19 +27,18 @@ def name_of(route: Route) -> str:
 
 
 def fields_of(route: Route) -> list[str]:
-    body = CONTRACTS[route.load].body
+    body = route.endpoint.body
     assert body is not None
     return [one.encode_name for one in msgspec.structs.fields(body)]
 
 
 def send(client: Client, route: Route, body: bytes, content_type: str = "application/json", item: str = "x") -> Answer:
-    path = route.path.replace("{id}", item)
-    path = f"/{path}" if route.bare else path
+    path = client_path(route, id=item)
     return client.send(route.method, path, body, headers={"content-type": content_type, "if-match": "*"})
 
 
 def caller(service: Service, route: Route) -> Client:
-    return service.client({"verifyClient": "broker", "edgeFeed": "edge"}.get(route.function, "operator"))
+    return service.client({"verifyClient": "broker", "edgeFeed": "edge"}.get(route.endpoint.function, "operator"))
 
 
 def check_problem(answer: Answer, *statuses: int) -> None:
@@ -152,10 +152,10 @@ def test_hostile_ids(service: Service, route: Route) -> None:
     or a template."""
     client = caller(service, route)
     bodies: dict[str, dict[str, Any]] = {
-        "fulfill_csr:fulfill_csr": {"certificate": ROOT.pem},
-        "manage_certificates:change_server": {"comments": "x"},
+        "fulfill_csr": {"certificate": ROOT.pem},
+        "change_server": {"comments": "x"},
     }
-    body = json.dumps(bodies.get(route.handler, {})).encode()
+    body = json.dumps(bodies.get(handler_of(route), {})).encode()
     for item in (
         "..",
         ".",
@@ -249,9 +249,9 @@ def test_any_json_is_answered(service: Service, operator: Client, broker: Client
     clients = {"verifyClient": broker, "edgeFeed": service.client("edge")}
     for route in WITH_BODY:
         values = data.draw(st.dictionaries(st.sampled_from(fields_of(route)), LIKELY | JSON_VALUES, max_size=4))
-        if route.function == "generateCSR":
+        if route.endpoint.function == "generateCSR":
             values["keyAlgorithm"] = "P-256"  # an RSA key would take its time
-        check_fuzzed(send(clients.get(route.function, operator), route, json.dumps(values).encode()))
+        check_fuzzed(send(clients.get(route.endpoint.function, operator), route, json.dumps(values).encode()))
 
 
 @FUZZED

@@ -18,14 +18,14 @@ from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, SubjectInformationAccessOID
 
 from functions.events.folder import UploadWatcher
-from functions.events.uploads import s3_uploads, take
-from functions.routes import ROUTES
+from functions.events.uploads import import_all, parse_s3
 from shared.adapters.folder_reader import FolderReader
 from shared.errors import TrustError
 from shared.ports import UploadedObject
 from shared.usecases.jobs.uploads import End, on_upload
 from shared.usecases.orgs.organizations import create_org
 from tests import certs
+from tests.functions.addresses import ROUTES, client_path
 from tests.harness import Answer, Client, Service
 
 CAS = "/authentication/cacertificates"
@@ -110,8 +110,8 @@ def test_a_file_in_one_orgs_folder_stays_there(service: Service, tmp_path: Path,
         )
         assert outcome.end is not End.DONE
     watcher = UploadWatcher(service.app)
-    watcher.look()
-    watcher.look()
+    watcher.scan()
+    watcher.scan()
     assert ids(other, CAS) == ids(service.client("operator"), CAS) == []
     assert secret.read_text() == ROOT.pem
 
@@ -300,7 +300,7 @@ def test_an_address_inside_a_certificate_is_never_visited(
         (uploads / "mtxpd0" / "ca" / "between.pem").write_text(between.pem)
         event = {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {
             "bucket": {"name": "folder"}, "object": {"key": "mtxpd0/ca/between.pem"}}}]}  # fmt: skip
-        take(service.app, FolderReader(uploads), s3_uploads(event), bucket="folder")
+        import_all(service.app, FolderReader(uploads), parse_s3(event), bucket="folder")
         service.flush()
     assert seen == []
     assert listener.visits == 0
@@ -351,7 +351,7 @@ def test_a_passphrase_is_never_given_back(service: Service, operator: Client, pa
     known = [*ids(operator, SERVERS), "default"]
     for route in ROUTES:
         if route.method == "GET":
-            path = f"/{route.path}" if route.bare else route.path
+            path = client_path(route)
             answers += [
                 operator.get(path.replace("{id}", one).replace("{serverName}", service.host())) for one in known
             ]

@@ -8,11 +8,11 @@ import functions_framework
 import pytest
 from msgspec import structs
 
-from functions.hosts import gcp, process
+from functions.hosts import process
 from shared.errors import StoreUnavailable
 from tests.harness import Client, Service, basic
 
-MAIN = Path(gcp.__file__).parents[2] / "main.py"
+MAIN = Path(__file__).parents[2] / "main.py"
 
 
 def ask(target: str, method: str, path: str, client: Client, **headers: str) -> tuple[int, bytes]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from functions.routes import ANYBODY, ROUTES, Route
-from functions.web.contract import CONTRACTS
+from functions.registry import PREFIX
+from functions.web.contract import PUBLIC, Route
 from shared.records import Proof, Role
 from shared.usecases.orgs.organizations import export_lines
 from tests import certs
+from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.functions.dialects.recorded import FOLDER
 from tests.functions.dialects.test_table import TABLE, DeliveredMessage, Dialect
 from tests.harness import Answer, Client, Service
@@ -133,51 +134,53 @@ def _one(**fields: Any) -> Case:
 
 
 CASES: dict[str, Case] = {
-    "upload_ca:upload_ca": _certificate,
-    "upload_server_cert:upload_server_cert": _server,
-    "activate_server_cert:activate_server_cert": _one(id="{item}"),
-    "activate_server_cert:active_server_cert": _nothing,
-    "generate_csr:generate_csr": _one(commonName=THEIR_HOST),
-    "fulfill_csr:fulfill_csr": _signed,
-    "verify_client:verify_client": _device,
-    "manage_certificates:list_cas": _nothing,
-    "manage_certificates:get_ca": _nothing,
-    "manage_certificates:change_ca": _one(status="inactive", comments="mine now"),
-    "manage_certificates:delete_ca": _nothing,
-    "manage_certificates:ca_pem": _nothing,
-    "manage_certificates:list_servers": _nothing,
-    "manage_certificates:get_server_cert": _nothing,
-    "manage_certificates:change_server": _one(comments="mine now"),
-    "manage_certificates:delete_server": _nothing,
-    "manage_certificates:server_pem": _nothing,
-    "manage_certificates:server_csr": _nothing,
-    "manage_certificates:renew": _nothing,
-    "manage_certificates:preview": _one(certificate=OWN_ROOT.pem),
-    "connection_policy:get_policy": _nothing,
-    "connection_policy:put_policy": _policy,
-    "connection_policy:dry_run_policy": _policy,
-    "connection_policy:get_settings": _nothing,
-    "connection_policy:put_settings": _one(customDomains={"enabled": True, "domains": ["shared.example.org"]}),
-    "connection_policy:list_denials": _nothing,
-    "connection_policy:deny": _denial,
-    "connection_policy:lift": _nothing,
-    "activity_log:list_activity": _nothing,
-    "activity_log:session": _nothing,
-    "edge_feed:list_hosts": _nothing,
-    "edge_feed:get_host": _nothing,
-    "edge_feed:list_withdrawals": _nothing,
-    "edge_feed:served": _one(edge="mine", hosts=[{"serverName": THEIR_HOST, "version": "1-1"}]),
-    "envoy_discovery:listeners": _one(resource_names=[THEIR_HOST]),
-    "envoy_discovery:secrets": _one(resource_names=[f"server/{THEIR_HOST}"]),
+    "upload_ca": _certificate,
+    "upload_server_cert": _server,
+    "activate_server_cert": _one(id="{item}"),
+    "active_server_cert": _nothing,
+    "generate_csr": _one(commonName=THEIR_HOST),
+    "fulfill_csr": _signed,
+    "verify_client": _device,
+    "list_cas": _nothing,
+    "get_ca": _nothing,
+    "change_ca": _one(status="inactive", comments="mine now"),
+    "delete_ca": _nothing,
+    "ca_pem": _nothing,
+    "list_servers": _nothing,
+    "get_server_cert": _nothing,
+    "change_server": _one(comments="mine now"),
+    "delete_server": _nothing,
+    "server_pem": _nothing,
+    "server_csr": _nothing,
+    "renew": _nothing,
+    "preview": _one(certificate=OWN_ROOT.pem),
+    "get_policy": _nothing,
+    "put_policy": _policy,
+    "dry_run_policy": _policy,
+    "get_settings": _nothing,
+    "put_settings": _one(customDomains={"enabled": True, "domains": ["shared.example.org"]}),
+    "list_denials": _nothing,
+    "deny": _denial,
+    "lift": _nothing,
+    "list_activity": _nothing,
+    "session": _nothing,
+    "list_hosts": _nothing,
+    "get_host": _nothing,
+    "list_withdrawals": _nothing,
+    "served": _one(edge="mine", hosts=[{"serverName": THEIR_HOST, "version": "1-1"}]),
+    "listeners": _one(resource_names=[THEIR_HOST]),
+    "secrets": _one(resource_names=[f"server/{THEIR_HOST}"]),
 }
 
 
 def test_every_route_has_its_case() -> None:
     """A new route without one fails here, so that nobody forgets to try it. Dialects have theirs in their own table."""
-    handlers = {route.handler for route in ROUTES if route.roles != ANYBODY}
-    assert {one for one in handlers if not one.startswith("dialects.")} == set(CASES)
+    with_caller = [route for route in ROUTES if route.endpoint.roles != PUBLIC]
+    assert {handler_of(route) for route in with_caller if not route.endpoint.is_dialect} == set(CASES)
     asked = {json.loads(path.read_text())["path"] for path in FOLDER.iterdir()}
-    dialects = {route.path.replace("{*rest}", "mqtt") for route in ROUTES if route.handler.startswith("dialects.")}
+    dialects = {
+        route.path.removeprefix(PREFIX).replace("{*rest}", "mqtt") for route in ROUTES if route.endpoint.is_dialect
+    }
     assert dialects - asked == {"/verifyClient/envoy"}  # with and without a path behind it: one handler
 
 
@@ -195,7 +198,7 @@ def every_caller(service: Service) -> list[Client]:
 
 def queries(route: Route, item: str) -> Iterator[dict[str, str]]:
     yield {}
-    takes = CONTRACTS[route.load].query
+    takes = route.endpoint.query
     if "dryrun" in takes:
         yield {"dryrun": "true"}
     if "bookmark" in takes:
@@ -209,12 +212,11 @@ def test_every_route_with_every_id_of_another_org(service: Service, theirs: Thei
     members = every_caller(service)
     told: list[str] = []
     for route in ROUTES:
-        if route.handler not in CASES:
+        if handler_of(route) not in CASES:
             continue
         for item in theirs.ids if "{id}" in route.path or route.method != "GET" else theirs.ids[:1]:
-            path = route.path.replace("{id}", item).replace("{serverName}", THEIR_HOST)
-            path = f"/{path}" if route.bare else path
-            for body in CASES[route.handler](theirs, item):
+            path = client_path(route, id=item, serverName=THEIR_HOST)
+            for body in CASES[handler_of(route)](theirs, item):
                 sent = json.dumps(body).encode()
                 for member, query in product(members, queries(route, item)):
                     answer = member.send(route.method, path, sent, headers={"if-match": "*"}, query=query)

@@ -12,9 +12,10 @@ import pytest
 from msgspec import structs
 
 import shared.composition
-from functions.events.uploads import gcs_uploads, s3_uploads
-from functions.hosts import aws_events, event_app, process
-from functions.routes import EVENTS, ROUTES
+from functions.events.uploads import parse_gcs, parse_s3
+from functions.hosts import aws as aws_host
+from functions.hosts import gcp, process
+from functions.registry import FUNCTIONS, Trigger, every_route
 from shared.errors import StoreUnavailable
 from shared.ports import UploadedObject
 from shared.records import Role
@@ -26,6 +27,7 @@ from tests.events import recorded
 from tests.gcs_server import GcsServer
 from tests.harness import Client
 
+MAIN = Path(__file__).parents[2] / "main.py"
 ROOT = certs.ca("Root")
 NAME = "mtxpd0/ca/red flower +ü%2F.pem"
 S3_OBJECT = UploadedObject(
@@ -51,13 +53,13 @@ EB_OBJECT = UploadedObject(
 )
 def test_every_way_that_s3_tells_of_an_object_is_understood(name: str, objects: list[UploadedObject]) -> None:
     """Form-encoded names are decoded once; EventBridge's are as they are."""
-    assert list(s3_uploads(recorded(name))) == objects
+    assert list(parse_s3(recorded(name))) == objects
 
 
 def test_cloud_storages_event_is_understood() -> None:
     """The object and its generation; names are as they are."""
     event = recorded("gcs_finalized")
-    found = list(gcs_uploads(event["type"], event["source"], event["data"]))
+    found = list(parse_gcs(event["type"], event["source"], event["data"]))
     assert found == [UploadedObject("trust-uploads", NAME, "1743752582769318")]
 
 
@@ -77,7 +79,7 @@ def test_an_event_that_contradicts_itself_tells_of_nothing(
     """Its bucket stands in two places; both must say the same."""
     event = recorded("gcs_finalized")
     data = {**event["data"], **change}
-    assert list(gcs_uploads(kind or event["type"], source or event["source"], data)) == []
+    assert list(parse_gcs(kind or event["type"], source or event["source"], data)) == []
 
 
 @pytest.mark.parametrize(
@@ -94,8 +96,8 @@ def test_an_event_that_contradicts_itself_tells_of_nothing(
 )
 def test_what_is_no_event_is_left_alone_and_told_in_the_log(event: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A retry would bring the same again."""
-    assert list(s3_uploads(event)) == []
-    assert "does not tell of an object" in caplog.text
+    assert list(parse_s3(event)) == []
+    assert "names no object" in caplog.text
 
 
 def test_events_wrapped_in_each_other_end_somewhere() -> None:
@@ -103,13 +105,14 @@ def test_events_wrapped_in_each_other_end_somewhere() -> None:
     event: Any = recorded("s3_put")
     for _ in range(10):
         event = {"Type": "Notification", "Message": json.dumps(event)}
-    assert list(s3_uploads(event)) == []
+    assert list(parse_s3(event)) == []
 
 
 def test_event_functions_are_not_on_the_public_router() -> None:
     """Nobody reaches them through the base URL."""
-    assert {one.function for one in EVENTS} == {"onUpload", "recordSightings", "expiryReport"}
-    assert not {one.function for one in EVENTS} & {one.function for one in ROUTES}
+    called_by_events = {function.name for function in FUNCTIONS if function.trigger is not Trigger.HTTP}
+    assert called_by_events == {"onUpload", "recordSightings", "expiryReport"}
+    assert not called_by_events & {route.endpoint.function for route in every_route()}
 
 
 # ------------------------------------------------------------------------------------------- a deployed function
@@ -142,15 +145,15 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(process, "_app", None)  # the process's App is made anew, and undone with the test
-    aws_events._objects.cache_clear()
-    app = event_app.app()
+    aws_host._objects.cache_clear()
+    app = process.app()
     structs.force_setattr(app.context, "clock", lambda: certs.NOON)
     ensure_default(app.context, app.sealer)
     create_org(app.context, "mtxpd0")
     key, token = create_key(app.context, org_id="mtxpd0", role=Role.OPERATOR)
     yield Deployed(Client(app, key.key, token))
     app.close()
-    aws_events._objects.cache_clear()
+    aws_host._objects.cache_clear()
     root.handlers[:], root.level = handlers, level
 
 
@@ -163,7 +166,7 @@ def bucket(aws: Aws, deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> str
     """The upload bucket in S3, with versions."""
     name = aws.bucket()
     monkeypatch.setenv("TRUST_UPLOAD_BUCKET", name)
-    app = event_app.app()
+    app = process.app()
     structs.force_setattr(app.settings, "upload_bucket", name)
     return name
 
@@ -186,8 +189,8 @@ def test_s3_a_put_reaches_the_function_through_a_queue(name: str, aws: Aws, buck
     s3.put_object(Bucket=bucket, Key=f"mtxpd0/ca/{name}", Body=ROOT.pem.encode())
     bodies = aws.drain(url)
     assert len(bodies) == 2, "the test event, and the put"
-    aws_events.on_upload(sqs_event(*bodies), Context())
-    aws_events.on_upload(sqs_event(*bodies), Context())
+    aws_host.on_upload(sqs_event(*bodies), Context())
+    aws_host.on_upload(sqs_event(*bodies), Context())
     assert deployed.cas() == ["CN=Root"]
     [receipt] = deployed.receipts()
     assert receipt["result"] == "done"
@@ -203,7 +206,7 @@ def test_s3_a_put_reaches_the_function_through_event_bridge(aws: Aws, bucket: st
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}})
     s3.put_object(Bucket=bucket, Key="mtxpd0/ca/a b+c%2B.pem", Body=ROOT.pem.encode())
     for body in aws.drain(url):
-        aws_events.on_upload(json.loads(body), Context())
+        aws_host.on_upload(json.loads(body), Context())
     assert deployed.cas() == ["CN=Root"]
 
 
@@ -212,7 +215,7 @@ def test_s3_a_bundle_is_imported_and_no_version_of_it_stays(aws: Aws, bucket: st
     issued, s3 = certs.server("mtxpd0.messaging.example.com", ROOT), aws.client("s3")
     key = "mtxpd0/server/prod.pem"
     told = s3.put_object(Bucket=bucket, Key=key, Body=(issued.key_pem + issued.pem).encode())
-    aws_events.on_upload(s3_event(bucket, key, told["VersionId"]), Context())
+    aws_host.on_upload(s3_event(bucket, key, told["VersionId"]), Context())
     assert len(deployed.servers()) == 1
     versions = s3.list_object_versions(Bucket=bucket, Prefix="mtxpd0/")
     assert "Versions" not in versions
@@ -222,7 +225,7 @@ def test_s3_a_bundle_is_imported_and_no_version_of_it_stays(aws: Aws, bucket: st
 def test_s3_a_large_object_is_not_fetched(aws: Aws, bucket: str, deployed: Deployed) -> None:
     """Its size is asked first."""
     told = aws.client("s3").put_object(Bucket=bucket, Key="mtxpd0/ca/big", Body=b"x" * 1_000_000)
-    aws_events.on_upload(s3_event(bucket, "mtxpd0/ca/big", told["VersionId"]), Context())
+    aws_host.on_upload(s3_event(bucket, "mtxpd0/ca/big", told["VersionId"]), Context())
     assert [one["code"] for one in deployed.receipts()] == ["file_too_large"]
 
 
@@ -241,7 +244,7 @@ def test_s3_an_event_of_another_bucket_reads_nothing(
     """Forged, or wired wrongly: told loudly, not tried again."""
     other = aws.bucket()
     told = aws.client("s3").put_object(Bucket=other, Key="mtxpd0/ca/x", Body=ROOT.pem.encode())
-    aws_events.on_upload(s3_event(other, "mtxpd0/ca/x", told["VersionId"]), Context())
+    aws_host.on_upload(s3_event(other, "mtxpd0/ca/x", told["VersionId"]), Context())
     assert not deployed.cas()
     assert not deployed.receipts()
     assert "another bucket" in caplog.text
@@ -257,7 +260,7 @@ def test_s3_one_failure_of_a_batch_is_delivered_again_with_all_and_harms_none(
         pem = certs.ca(one).pem.encode()
         told = s3.put_object(Bucket=bucket, Key=f"mtxpd0/ca/{one}", Body=pem)
         bodies.append(json.dumps(s3_event(bucket, f"mtxpd0/ca/{one}", told["VersionId"])))
-    reader = aws_events._objects()
+    reader = aws_host._objects()
     read = type(reader).read
 
     def fails_for_b(self: Any, found: Any) -> bytes | None:
@@ -268,9 +271,9 @@ def test_s3_one_failure_of_a_batch_is_delivered_again_with_all_and_harms_none(
     with monkeypatch.context() as patched:
         patched.setattr(type(reader), "read", fails_for_b)
         with pytest.raises(StoreUnavailable):
-            aws_events.on_upload(sqs_event(*bodies), Context())
+            aws_host.on_upload(sqs_event(*bodies), Context())
     assert sorted(deployed.cas()) == ["CN=a", "CN=c"]
-    aws_events.on_upload(sqs_event(*bodies), Context())
+    aws_host.on_upload(sqs_event(*bodies), Context())
     assert sorted(deployed.cas()) == ["CN=a", "CN=b", "CN=c"]
     assert len(deployed.receipts()) == 3
 
@@ -279,9 +282,9 @@ def test_without_its_bucket_configured_no_event_is_believed(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The function says which setting it needs."""
-    structs.force_setattr(event_app.app().settings, "upload_bucket", None)
+    structs.force_setattr(process.app().settings, "upload_bucket", None)
     with pytest.raises(Exception, match="TRUST_UPLOAD_BUCKET"):
-        aws_events.on_upload(recorded("s3_put"), Context())
+        aws_host.on_upload(recorded("s3_put"), Context())
 
 
 # ---------------------------------------------------------------------------------------------- functions-framework
@@ -299,9 +302,9 @@ def framework(gcs: GcsServer, deployed: Deployed) -> Any:
     """The real functions-framework, loading the function as its container does."""
     import functions_framework
 
-    source = Path(aws_events.__file__).with_name("gcp_events.py")
+    gcp._objects.cache_clear()
     create_app: Any = functions_framework.create_app
-    return create_app("on_upload", str(source), "cloudevent").test_client()
+    return create_app("onUpload", str(MAIN), "cloudevent").test_client()
 
 
 def gcs_event(name: str, generation: str, **change: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from msgspec import structs
 
-from functions.routes import PREFIX
+from functions.registry import PREFIX
 from shared.records import CAIndex
 from shared.repository import ca_index_ref
 from shared.usecases.cas.upload import CAS_MAX, CAS_OF_ONE_NAME_MAX

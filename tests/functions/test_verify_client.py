@@ -766,7 +766,7 @@ def test_a_failure_while_reading_what_was_sent_is_a_refusal_too(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug in a parser")
 
-    monkeypatch.setattr("functions.verify_client.Presented.of", broken)
+    monkeypatch.setattr("functions.dialects.native.Presented.of", broken)
     assert ask(broker)["code"] == "unavailable"
 
 

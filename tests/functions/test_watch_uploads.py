@@ -29,9 +29,9 @@ class Folder:
         path.write_bytes(data.encode() if isinstance(data, str) else data)
         return path
 
-    def look(self, times: int = 2) -> None:
+    def scan(self, times: int = 2) -> None:
         for _ in range(times):
-            self.watcher.look()
+            self.watcher.scan()
 
     def files(self) -> list[str]:
         found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file() or path.is_symlink())
@@ -52,7 +52,7 @@ def folder(service: Service) -> Folder:
 def test_a_ca_put_into_the_folder_is_trusted_and_put_away(folder: Folder) -> None:
     """It is taken at the second look, and kept under .done."""
     folder.put("mtxpd0/ca/root.pem", ROOT.pem)
-    folder.look()
+    folder.scan()
     assert len(folder.ids("ca")) == 1
     assert folder.files() == [".done/mtxpd0/ca/root.pem"]
 
@@ -61,11 +61,11 @@ def test_a_file_that_is_still_being_written_is_not_taken(folder: Folder) -> None
     """Half a certificate would be refused: only what did not change between two looks is taken."""
     half = len(ROOT.pem) // 2
     path = folder.put("mtxpd0/ca/root.pem", ROOT.pem[:half])
-    folder.look(1)
+    folder.scan(1)
     path.write_text(ROOT.pem)
-    folder.look(1)
+    folder.scan(1)
     assert folder.ids("ca") == []
-    folder.look(1)
+    folder.scan(1)
     assert len(folder.ids("ca")) == 1
 
 
@@ -73,7 +73,7 @@ def test_a_file_that_is_still_being_written_is_not_taken(folder: Folder) -> None
 def test_a_transfer_that_goes_on_is_left_alone(name: str, folder: Folder) -> None:
     """It takes its own name when it is whole."""
     folder.put(f"mtxpd0/ca/{name}", ROOT.pem)
-    folder.look(3)
+    folder.scan(3)
     assert folder.files() == [f"mtxpd0/ca/{name}"]
     assert folder.ids("ca") == []
 
@@ -82,7 +82,7 @@ def test_a_server_certificates_bundle_is_deleted_when_it_is_imported(folder: Fol
     """Its key is sealed in the store; no plain copy stays."""
     issued = certs.server(folder.service.host(), ROOT)
     folder.put("mtxpd0/server/prod.pem", issued.key_pem + issued.pem)
-    folder.look()
+    folder.scan()
     assert len(folder.ids("server")) == 1
     assert folder.files() == []
 
@@ -91,14 +91,14 @@ def test_a_refused_file_says_why(folder: Folder) -> None:
     """Beside it, in words; readable by its owner alone, for it may hold a key."""
     issued = certs.server(folder.service.host(), ROOT)
     folder.put("mtxpd0/server/prod.pem", certs.key_pem(issued.key, "secret") + issued.pem)
-    folder.look()
+    folder.scan()
     refused = ".refused/mtxpd0/server/prod.pem"
     assert folder.files() == [refused, f"{refused}.txt"]
     assert (folder.root / f"{refused}.txt").read_text() == (
         "passphrase_required: This key is encrypted. Give its passphrase.\n"
     )
     assert stat.S_IMODE((folder.root / refused).stat().st_mode) == 0o600
-    folder.look()
+    folder.scan()
     assert folder.files() == [refused, f"{refused}.txt"], "and is not taken again"
 
 
@@ -106,7 +106,7 @@ def test_a_refused_file_says_why(folder: Folder) -> None:
 def test_a_file_of_no_org_is_refused_too(key: str, folder: Folder) -> None:
     """It would lie there unseen."""
     folder.put(key, ROOT.pem)
-    folder.look()
+    folder.scan()
     assert folder.files() == [f".refused/{key}", f".refused/{key}.txt"]
 
 
@@ -115,7 +115,7 @@ def test_a_name_too_long_for_its_explanation_holds_up_no_other_file(folder: Fold
     long = "a" * 255
     folder.put(f"mtxpd0/ca/{long}", "no certificate")
     folder.put("mtxpd0/ca/root.pem", ROOT.pem)
-    folder.look()
+    folder.scan()
     assert len(folder.ids("ca")) == 1
     assert folder.files() == [".done/mtxpd0/ca/root.pem", f".refused/mtxpd0/ca/{long}"]
 
@@ -128,7 +128,7 @@ def test_links_are_not_followed(folder: Folder, tmp_path: Path) -> None:
     (folder.root / "mtxpd0").mkdir()
     (folder.root / "mtxpd0" / "ca").symlink_to(outside)
     (folder.root / "mtxpd0" / "root.pem").symlink_to(outside / "root.pem")
-    folder.look(3)
+    folder.scan(3)
     assert folder.ids("ca") == []
     assert os.listdir(outside) == ["root.pem"]
 
@@ -144,9 +144,9 @@ def test_a_store_that_does_not_answer_leaves_the_file_for_the_next_look(
     folder.put("mtxpd0/ca/root.pem", ROOT.pem)
     with monkeypatch.context() as patched:
         patched.setattr(folder.service.store, "put", fails)
-        folder.look(3)
+        folder.scan(3)
     assert folder.files() == ["mtxpd0/ca/root.pem"]
-    folder.look(1)
+    folder.scan(1)
     assert folder.files() == [".done/mtxpd0/ca/root.pem"]
 
 
@@ -156,11 +156,11 @@ def test_a_start_after_a_crash_puts_away_what_was_taken(folder: Folder, monkeypa
     never: Callable[..., None] = lambda *_: None  # noqa: E731
     with monkeypatch.context() as patched:
         patched.setattr(UploadWatcher, "_put_away", never)
-        folder.look()
+        folder.scan()
     folder.service.client("operator").delete(f"/authentication/cacertificates/{folder.ids('ca')[0]}").ok(204)
     later = UploadWatcher(folder.service.app)
-    later.look()
-    later.look()
+    later.scan()
+    later.scan()
     assert folder.files() == [".done/mtxpd0/ca/root.pem"]
     assert folder.ids("ca") == []
 

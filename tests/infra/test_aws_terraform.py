@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from functions.routes import ROUTES
+from functions.registry import every_route
 from infra import package
 from infra.table import BY_NAME, FUNCTIONS, http_routes, on_api_gateway
 from tests import certs
@@ -378,7 +378,7 @@ def test_no_document_lies_elsewhere_than_in_the_table(deployment: Deployment, fl
     assert any(ORG in one["pk"]["S"] + one["sk"]["S"] for one in stored)
 
 
-@pytest.mark.parametrize("name", sorted({route.function for route in ROUTES}))
+@pytest.mark.parametrize("name", sorted({route.endpoint.function for route in every_route()}))
 def test_a_function_answers_its_own_routes_only(fleet: dict[str, lambdas.Lambda], name: str) -> None:
     """A package has no other function's modules: another function's address is a 404 problem document."""
     other = "/healthz" if name != "health" else "/api/v0002/session"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from functions.registry import PROCESS
 from infra import package
-from infra.table import BY_NAME
+from infra.table import BY_NAME, FUNCTIONS, DeployedFunction
 from tests.infra import lambdas, machine
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,9 +34,10 @@ def names(path: Path) -> set[str]:
 def test_verify_client_carries_no_other_functions_code(packages: Path) -> None:
     """Of the handlers its own alone; no local server, no admin command, no other cloud's adapter."""
     found = names(packages / "verifyClient.zip")
-    assert {"functions/hosts/aws.py", "functions/verify_client.py"} <= found
-    others = ("upload_ca", "generate_csr", "manage_certificates", "admin", "asgi", "local", "gcp", "openapi")
+    assert {"functions/hosts/aws.py", "functions/dialects/native.py"} <= found
+    others = ("api/cas", "api/servers", "api/system", "admin", "local", "hosts/asgi", "hosts/gcp", "hosts/static")
     assert found.isdisjoint({f"functions/{one}.py" for one in others})
+    assert not any(name.startswith(("functions/api/", "functions/events/")) for name in found)
     assert not any(
         name.startswith(("shared/adapters/gcp", "shared/adapters/firestore", "tests/", "infra/")) for name in found
     )
@@ -67,7 +69,7 @@ def test_nothing_is_compiled_at_a_cold_start(packages: Path, tmp_path: Path) -> 
             "-B",
             "-v",
             "-c",
-            f"import sys; sys.path.insert(0, {str(task)!r}); import functions.hosts.aws, functions.verify_client",
+            f"import sys; sys.path.insert(0, {str(task)!r}); import functions.hosts.aws, functions.dialects.native",
         ],
         capture_output=True,
         text=True,
@@ -86,11 +88,21 @@ def test_without_that_python_a_package_is_made_all_the_same(tmp_path: Path, monk
     assert not any(one.endswith(".pyc") for one in names(built))
 
 
-def test_modules_that_the_routes_name_are_found() -> None:
-    """Handlers are named in the routes table, not imported: the package has them all the same; what makes the OpenAPI
-    document has every one."""
-    assert "functions.verify_client" in package.modules_of(VERIFY)
-    assert {"functions.openapi", "functions.upload_ca"} <= package.modules_of(BY_NAME["health"])
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
+def test_a_package_holds_the_modules_that_the_registry_names_and_no_others_endpoints(
+    function: DeployedFunction,
+) -> None:
+    """Of functions/api, dialects and events a package holds its function's own, and views that these share."""
+    modules = package.modules_of(function)
+    assert set(function.function.modules) <= modules
+    endpoints = {name for one in FUNCTIONS for name in one.function.modules if name != PROCESS}
+    assert modules & endpoints == set(function.function.modules) - {PROCESS}
+
+
+def test_health_is_packaged_without_a_store() -> None:
+    """It answers whatever the state of the store and the keys: it loads neither, nor any use case."""
+    modules = package.modules_of(BY_NAME["health"])
+    assert not any(name.startswith(("shared.usecases", "shared.adapters", "shared.composition")) for name in modules)
 
 
 def test_an_import_that_is_not_pinned_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,35 +12,34 @@ import pytest
 import yaml
 
 from functions.hosts import gcp
-from functions.routes import CONSOLE, EVENTS, ROUTES
+from functions.registry import CONSOLE, Trigger, every_route
 from infra import generate
-from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes, on_api_gateway
+from infra.table import BY_NAME, FUNCTIONS, KEY_OPENERS, Right, http_routes, on_api_gateway
 from tests.infra import machine
 
 pytestmark = pytest.mark.timeout(400)
 
-IN_PYTHON = {"object": Trigger.UPLOAD, "queue": Trigger.QUEUE, "schedule": Trigger.SCHEDULE}
 
-
-def test_every_function_of_the_routes_is_deployed_and_no_other() -> None:
-    """A function that is added to functions/routes.py without a size and rights in infra/table.py is named here."""
+def test_every_function_that_an_endpoint_names_is_deployed_and_no_other() -> None:
+    """An endpoint belongs to a function of the registry, and each HTTP function has an endpoint; each has rights."""
     assert {one.name for one in FUNCTIONS if one.trigger is Trigger.HTTP} == {CONSOLE} | {
-        route.function for route in ROUTES
+        route.endpoint.function for route in every_route()
     }
-    assert {one.name: one.trigger for one in FUNCTIONS if one.trigger is not Trigger.HTTP} == {
-        event.function: IN_PYTHON[event.trigger] for event in EVENTS
-    }
+    assert all(one.rights is not None for one in FUNCTIONS)
 
 
 def test_what_devices_wait_for_cannot_change_or_open_anything() -> None:
     """verifyClient reads, and tells the queue: it never needs a right to write a document or to use the master key."""
-    assert BY_NAME["verifyClient"].rights == {Right.READ, Right.TELL}
+    assert BY_NAME["verifyClient"].rights == {Right.READ, Right.SEND}
 
 
 def test_only_a_renewal_and_the_edges_feed_open_a_private_key() -> None:
-    """The right to decrypt stands with two functions alone: one signs a new request with the key that is there, the
-    other hands it to the TLS edges."""
+    """Two functions alone have the right to decrypt: one signs a new request with a stored key, the other exports keys
+    to the TLS edges. Both rights follow from what the functions can import."""
     assert {one.name for one in FUNCTIONS if Right.OPEN in one.rights} == {"manageCertificates", "edgeFeed"}
+    assert [one.name for one in FUNCTIONS if "shared.usecases.edges.serve" in one.modules] == ["edgeFeed"]
+    for one in FUNCTIONS:
+        assert (Right.OPEN in one.rights) == bool(KEY_OPENERS & one.modules)
 
 
 def test_the_console_may_do_nothing_but_answer() -> None:
@@ -140,7 +139,7 @@ def test_serverless_deploys_every_function_with_its_size_role_and_package(templa
         (policy,) = roles[f"{stem}Role"]["Policies"]
         actions = {action for statement in policy["PolicyDocument"]["Statement"] for action in statement["Action"]}
         expected = {action for right in one.rights for action in generate.GRANTS.get(right, {}).get("Action", ())}
-        extra = {"sqs:SendMessage"} if one.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE) else set()
+        extra = {"sqs:SendMessage"} if one.trigger in (Trigger.OBJECT, Trigger.SCHEDULE) else set()
         assert actions == expected | extra | {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 

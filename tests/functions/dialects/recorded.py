@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from functions.dispatch import dispatch
-from functions.web.http import Request
+from functions.web.message import Request
 from tests import certs
-from tests.harness import Answer, Client, basic
+from tests.harness import Answer, Client, answer, basic
 
 FOLDER = Path(__file__).parent.parent.parent / "data" / "dialects"
 
@@ -41,7 +40,7 @@ class Recorded:
             headers["authorization"] = basic(client.key, client.token)
         body = self.body if self.body is not None else self._body(found["body"], headers, words)
         request = Request(found["method"], found["path"], {}, headers, body, too_large=self.too_large)
-        return Answer(dispatch(client.app, request))
+        return Answer(answer(client.app, request))
 
     def _body(self, recorded: Any, headers: Mapping[str, str], words: Mapping[str, str]) -> bytes:
         if recorded is None:

@@ -368,9 +368,9 @@ def test_aws_invoking_the_function_itself_needs_no_key(service: Service) -> None
         }
     }
     arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:verifyClient"
-    found = authorize(lambda: service.app.verifier, event, arn)
+    found = authorize(lambda: service.app, event, arn)
     assert found["isAuthenticated"] is True
     statement = found["policyDocuments"][0]["Statement"][0]
     assert statement["Resource"] == ["arn:aws-cn:iot:cn-north-1:123456789012:client/d:mtxpd0:thermo:42"]
     for broken in ({}, {"protocolData": 1}, {"protocolData": {"tls": {"x509CertificatePem": 7}}}):
-        assert authorize(lambda: service.app.verifier, broken, arn)["isAuthenticated"] is False
+        assert authorize(lambda: service.app, broken, arn)["isAuthenticated"] is False

@@ -3,8 +3,9 @@
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,18 +13,26 @@ from msgspec import structs
 
 from functions.dialects.aws_iot import authorize
 from functions.hosts.asgi import Application
-from functions.web import deadline
-from functions.web.deadline import Busy, Workers
+from functions.web.deadline import WORKERS, Busy, Workers
+from functions.web.message import Request
 from shared.errors import NotAuthenticated
 from tests import certs
 from tests.functions.dialects.recorded import FOLDER, Recorded
-from tests.harness import Client, Service, basic
+from tests.harness import Client, Service, answer, basic, make_service
+from tests.stores import Place
 
 DEVICE = certs.leaf("d:thermo:42", certs.ca("Root"))
 PROMISED = 2.0  # seconds
 
 
-@pytest.mark.in_time
+@pytest.fixture
+def service(tmp_path: Path, place: Place) -> Iterator[Service]:
+    """A service whose verdicts have their real time limit."""
+    made = make_service(tmp_path / "data", store=place, in_time=True)
+    yield made
+    made.app.close()
+
+
 def test_every_dialect_answers_within_2_seconds_while_the_store_hangs(
     service: Service, hanging: threading.Event
 ) -> None:
@@ -78,7 +87,6 @@ def call(application: Application, path: str, body: bytes, headers: dict[str, st
     return run()
 
 
-@pytest.mark.in_time
 def test_a_crowd_is_answered_within_2_seconds_too(service: Service, broker: Client, hanging: threading.Event) -> None:
     """700 devices at once through the server while the store hangs: more than there are threads and places."""
     application = Application(service.app)
@@ -104,7 +112,7 @@ def test_a_crowd_is_answered_within_2_seconds_too(service: Service, broker: Clie
         if slowest[-1] < PROMISED:
             break
     assert min(slowest) < PROMISED
-    assert deadline.WORKERS.threads <= 64, "bounded"
+    assert WORKERS.threads <= 64, "bounded"
 
 
 def test_a_body_too_large_is_refused_in_the_dialect_by_the_server_too(service: Service) -> None:
@@ -117,12 +125,11 @@ def test_a_body_too_large_is_refused_in_the_dialect_by_the_server_too(service: S
     assert asyncio.run(call(application, "/verifyClient", large, headers))[0] == 413
 
 
-@pytest.mark.in_time
 def test_an_authorizer_of_aws_is_answered_within_2_seconds(service: Service, hanging: threading.Event) -> None:
     """AWS waits 5 s for its Lambda; its answer is still its own."""
     event = {"protocolData": {"mqtt": {"clientId": "d:mtxpd0:thermo:42"}}}
     began = time.monotonic()
-    assert authorize(lambda: service.app.verifier, event, "arn:aws:lambda:eu-central-1:123456789012:function:x") == {
+    assert authorize(lambda: service.app, event, "arn:aws:lambda:eu-central-1:123456789012:function:x") == {
         "isAuthenticated": False,
         "principalId": "refused",
         "disconnectAfterInSeconds": 300,
@@ -134,13 +141,31 @@ def test_an_authorizer_of_aws_is_answered_within_2_seconds(service: Service, han
 
 def test_time_spent_before_counts(service: Service, hanging: threading.Event) -> None:
     """The 2 s run from the request's arrival: one that waited long already is answered at once."""
-    from functions.dispatch import dispatch
-    from functions.web.http import Request
-
     late = Request("POST", "/verifyClient", arrived=time.monotonic() - 3600)
     began = time.monotonic()
-    assert dispatch(service.app, late).status == 200
+    assert answer(service.app, late).status == 200
     assert time.monotonic() - began < 1
+
+
+def test_a_server_stops_waiting_for_a_verdict_in_time(
+    service: Service, broker: Client, hanging: threading.Event
+) -> None:
+    """On an event loop: refused when the time is over, while other requests are answered; then all goes on."""
+    structs.force_setattr(service.app, "verdict_seconds", 0.2)
+    application = Application(service.app)
+    headers = {"content-type": "application/json", "authorization": basic(broker.key, broker.token)}
+    body = b'{"clientid": "d:mtxpd0:thermo:42"}'
+
+    async def run() -> None:
+        verdict = asyncio.ensure_future(call(application, "/verifyClient/emqx", body, headers))
+        assert (await call(application, "/healthz", b"", {}))[0] == 405
+        assert not verdict.done()
+        assert await verdict == (200, b'{"result":"deny"}')
+        hanging.set()
+        status, answered = await call(application, "/verifyClient", b"{}", headers)
+        assert (status, b"unavailable" in answered) == (200, False)
+
+    asyncio.run(run())
 
 
 # ------------------------------------------------------------------------------------------------------- the pool
@@ -212,38 +237,6 @@ def test_an_error_in_the_work_goes_to_whoever_waits() -> None:
     assert workers.submit(lambda: 1).result(60) == 1
 
 
-def test_few_threads_do_where_few_are_enough_and_those_that_hang_are_made_up_for() -> None:
-    """A burst makes no crowd of threads; one that hangs holds nobody up; afterwards there are few again."""
-    go, begun = threading.Event(), threading.Semaphore(0)
-    workers = Workers(8)
-
-    def hang() -> None:
-        begun.release()
-        go.wait(60)
-
-    burst = [workers.submit(lambda: None, enough=2) for _ in range(100)]
-    for one in burst:
-        one.result(60)
-    assert workers.threads <= 2
-    hanging = [workers.submit(hang, enough=2) for _ in range(2)]
-    for _ in hanging:
-        assert begun.acquire(timeout=60)
-    end = time.monotonic() + 60
-    while True:  # a thread counts as hanging after a moment; work that comes then finds another
-        asked = workers.submit(lambda: "done", enough=2)
-        with suppress(TimeoutError):
-            assert asked.result(0.2) == "done"
-            break
-        assert time.monotonic() < end
-    assert 3 <= workers.threads <= 4
-    go.set()
-    for one in hanging:
-        one.result(60)
-    while workers.threads > 2:
-        workers.submit(lambda: None, enough=2).result(60)
-        assert time.monotonic() < end
-
-
 def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process at its limit of threads refuses what it cannot do, and recovers."""
     workers = Workers()
@@ -253,15 +246,14 @@ def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refused)
-    first = workers.submit(lambda: 1, enough=1)
+    first = workers.submit(lambda: 1)
     with pytest.raises(TimeoutError):
         first.result(0.05)
     monkeypatch.setattr(threading.Thread, "start", start)
-    assert workers.submit(lambda: 2, enough=1).result(60) == 2
+    assert workers.submit(lambda: 2).result(60) == 2
     assert first.result(60) == 1
 
 
-@pytest.mark.in_time
 def test_a_strangers_sign_in_token_holds_up_no_broker(service: Service, broker: Client) -> None:
     """The issuer does not answer, and anybody can make us ask it: a key id that nobody knows is enough."""
     go = threading.Event()
@@ -290,22 +282,3 @@ def test_a_strangers_sign_in_token_holds_up_no_broker(service: Service, broker: 
         return bytes(answer)
 
     assert b"unavailable" not in asyncio.run(run())
-
-
-def test_an_event_loop_waits_so_long_only() -> None:
-    """What comes too late is dropped, what nobody waits for any more is not begun, and an error is told."""
-    go, done = threading.Event(), []
-    workers = Workers(1)
-
-    async def run() -> None:
-        with pytest.raises(TimeoutError):
-            await workers.answer(lambda: go.wait(60), 0.05)
-        with pytest.raises(TimeoutError):
-            await workers.answer(lambda: done.append("begun"), 0.05)
-        go.set()
-        assert await workers.answer(lambda: 42, 60) == 42
-        with pytest.raises(ZeroDivisionError):
-            await workers.answer(lambda: 1 // 0, 60)
-
-    asyncio.run(run())
-    assert done == []

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from functions.web import deadline
 from shared.errors import StoreUnavailable
 from shared.records import Proof
 from tests import certs
@@ -272,11 +272,9 @@ def test_exception(
     assert "RuntimeError" in caplog.text
 
 
-def test_timeout(
-    ask: Callable[..., Answer], row: Dialect, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_timeout(service: Service, ask: Callable[..., Answer], row: Dialect, hanging: threading.Event) -> None:
     """A store that hangs: refused when the time is over (how long that is has a test of its own)."""
-    monkeypatch.setattr(deadline, "SECONDS", 0.05)
+    structs.force_setattr(service.app, "verdict_seconds", 0.05)
     answer = ask()
     assert row.denied(answer), answer.text
 
