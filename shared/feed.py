@@ -66,7 +66,7 @@ class Feed(Generic[C]):
                     if number % _NOTED_EVERY == 0:
                         self._note(at_least=number)
                     return number
-                self._repository.discard(self._place(number))
+                self._repository.delete(self._place(number))
             self._known = 0
             number = self.end() + 1
         raise TooBusy
@@ -111,7 +111,7 @@ class Feed(Generic[C]):
             page = self._repository.list(self._partition, self._kind, limit=_PAGE)
             old = [int(name) for name, _ in page if int(name) < floor]
             for number in old:
-                self._repository.discard(self._place(number))
+                self._repository.delete(self._place(number))
             removed += len(old)
             if len(old) < _PAGE:
                 return removed
@@ -119,7 +119,7 @@ class Feed(Generic[C]):
     def _stands(self, number: int) -> bool:
         """Whether what was just created at *number* is at the end of the feed, and not in a place that was cut off (the
         writer remembered an old end), or beyond the end (the store was set back to a backup meanwhile)."""
-        found = self._repository.find([self._place(number - 1), self._head])
+        found = self._repository.read_batch([self._place(number - 1), self._head])
         floor = (found.get(self._head) or FeedHead()).floor
         return number >= floor and (number in (1, floor) or found.get(self._place(number - 1)) is not None)
 

@@ -124,7 +124,7 @@ def sweep_hosts(context: Context) -> int:
 def _orgs_behind(context: Context) -> Iterator[str]:
     after = ""
     while page := context.repository.list("org", Org, after=after, limit=_PAGE):
-        found = context.repository.find([org_hosts_ref(org_id) for org_id, _ in page])
+        found = context.repository.read_batch([org_hosts_ref(org_id) for org_id, _ in page])
         for org_id, org in page:
             told = found.get(org_hosts_ref(org_id))
             if told is None or not told.told or told.basis != _basis(context, org):
@@ -132,7 +132,7 @@ def _orgs_behind(context: Context) -> Iterator[str]:
         after = page[-1][0]
     after = ""
     while hosts := context.repository.list(ORG_HOSTS, OrgHosts, after=after, limit=_PAGE):
-        orgs = context.repository.find([org_ref(org_id) for org_id, _ in hosts])
+        orgs = context.repository.read_batch([org_ref(org_id) for org_id, _ in hosts])
         for org_id, told in hosts:
             if orgs.get(org_ref(org_id)) is None and (told.hosts or not told.told):
                 yield org_id
@@ -142,7 +142,7 @@ def _orgs_behind(context: Context) -> Iterator[str]:
 def _forget_removed(context: Context) -> None:
     """An org removed long ago: an edge that has not asked since reads the whole list, where it is not."""
     before = context.clock() - _KEEP_REMOVED
-    for org_id, told in context.repository.every(ORG_HOSTS, OrgHosts):
+    for org_id, told in context.repository.iterate(ORG_HOSTS, OrgHosts):
         if told.basis == "" and told.told and told.changed_at < before:
 
             def remove(now: OrgHosts | None, seen: OrgHosts = told) -> OrgHosts | None:

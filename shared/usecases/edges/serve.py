@@ -62,7 +62,7 @@ def edge_caller(context: Context, credentials: Credentials, *also: Ref[Any]) -> 
     A suspended org's own edge is still answered: it has to hear that its hosts are gone.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    found = context.repository.find([credentials.place, *also])
+    found = context.repository.read_batch([credentials.place, *also])
     caller = identified(credentials, found.get(credentials.place))
     caller.must_be((Role.EDGE,))
     return caller, found
@@ -156,7 +156,7 @@ class _Reading:
             return self._page(
                 f"{head}.{self.default_mark}", {}, more=len(changes) == HOSTS_MAX, full=False, first=False
             )
-        found = self._context.repository.find([org_hosts_ref(org_id) for org_id in mine])
+        found = self._context.repository.read_batch([org_hosts_ref(org_id) for org_id in mine])
         told: dict[str, list[Host]] = {}
         head, count, cut = number, 0, False
         for change in changes:
@@ -197,7 +197,7 @@ class _Reading:
         repository = self._context.repository
         mine = sorted([self._caller.org_id] if self._caller.org_id else self._caller.orgs)
         if mine:
-            found = repository.find([org_hosts_ref(one) for one in mine if one > after])
+            found = repository.read_batch([org_hosts_ref(one) for one in mine if one > after])
             yield from (
                 (one, served) for one in mine if one > after and (served := found.get(org_hosts_ref(one))) is not None
             )
@@ -342,7 +342,7 @@ def _note(context: Context, caller: Caller, host: str, org_id: str, certificate_
     entry_id = f"{activity_id(hour).partition('-')[0]}-{what}"
     detail = {"host": host, "certificate": certificate_id, "version": version}
     line = Activity(entry_id, at, ActivityKind.EDGE, caller.who, "keyHandedOut", detail=detail)
-    context.repository.note_once(org_id, line)
+    context.repository.try_append_once(org_id, line)
 
 
 # -------------------------------------------------------------------------------------------- what an edge serves

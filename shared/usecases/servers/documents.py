@@ -195,10 +195,10 @@ def add(
     except (StoreUnavailable, TooBusy):
         raise  # the index may have been written: a body that no index names does no harm, the other way round does
     except TrustError:
-        context.repository.discard(server_ref(org_id, certificate_id))
+        context.repository.delete(server_ref(org_id, certificate_id))
         raise
     if standing != certificate_id:
-        context.repository.discard(server_ref(org_id, certificate_id))
+        context.repository.delete(server_ref(org_id, certificate_id))
     host = messaging_host(org_id, context.platform_domain)
     return standing, [devices_must_send_sni(host)] if first and record.leaf is not None else []
 
@@ -206,6 +206,6 @@ def add(
 def find_by_key(repository: Repository, org: Org, key_hash: str) -> list[tuple[str, ServerCertificate]]:
     """The org's server certificates and requests of one key."""
     ids = [one for one, listed in org.servers.items() if listed.key_hash == key_hash]
-    found = repository.find([server_ref(org.org_id, one) for one in ids])
+    found = repository.read_batch([server_ref(org.org_id, one) for one in ids])
     records = ((one, found.get(server_ref(org.org_id, one))) for one in ids)
     return [(one, record) for one, record in records if record is not None]

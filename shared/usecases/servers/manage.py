@@ -15,7 +15,7 @@ def list_servers(context: Context, org: Org, *, after: str, limit: int) -> list[
     own = sorted(one for one in org.servers if after in ("", DEFAULT) or one > after)
     behind = own if after else [DEFAULT, *own]
     places = [place_of(org, one) for one in behind]  # all, so that a record that goes meanwhile ends no page early
-    found = context.repository.find(places)
+    found = context.repository.read_batch(places)
     records = ((one, found.get(place)) for one, place in zip(behind, places, strict=True))
     return [shown(one, record) for one, record in records if record is not None][:limit]
 
@@ -77,7 +77,7 @@ def delete_server(context: Context, member: Member, certificate_id: str, *, seen
         # An id is told once its line stands: a body without a line is what a deletion left, this one or one before.
         if certificate_id == DEFAULT or context.repository.get(place) is None:
             raise
-    context.repository.discard(place, org_id=member.org_id)
+    context.repository.delete(place, activity_of=member.org_id)
 
 
 def _must_be_own(org: Org, certificate_id: str) -> None:
