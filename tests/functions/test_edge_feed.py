@@ -15,8 +15,9 @@ from shared.errors import StoreUnavailable
 from shared.repository import org_hosts_ref, org_ref
 from shared.usecases.edges import serve as edge_feed
 from shared.usecases.edges.hosts import publish_hosts, sweep_hosts
+from shared.usecases.jobs.transfer import export_lines, import_lines
 from shared.usecases.orgs.default_certificate import set_default
-from shared.usecases.orgs.organizations import create_org, delete_org, export_lines, import_lines, set_suspended
+from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
 from tests import certs
 from tests.certs import NOON, YEAR
 from tests.harness import Answer, Client, Service, make_service
@@ -360,7 +361,7 @@ def test_a_sweep_publishes_what_was_written_and_not_told(service: Service, edge:
 def _untold(now: Any) -> Any:
     import msgspec
 
-    return msgspec.structs.replace(now, told=False)
+    return msgspec.structs.replace(now, is_published=False)
 
 
 def test_an_org_that_went_long_ago_is_forgotten(service: Service, edge: Edge) -> None:

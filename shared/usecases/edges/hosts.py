@@ -54,12 +54,12 @@ def publish_hosts(context: Context, org_id: str) -> None:
         return before if before is not None and after is not None and _same(before, after) else after
 
     standing = context.repository.change(org_hosts_ref(org_id), alter)
-    if standing is None or standing.told:
+    if standing is None or standing.is_published:
         return
     context.host_changes.append(HostsChanged(org_id))
 
     def mark(now: OrgHosts | None) -> OrgHosts | None:
-        return msgspec.structs.replace(now, told=True) if now is not None and now == standing else now
+        return msgspec.structs.replace(now, is_published=True) if now is not None and now == standing else now
 
     context.repository.change(org_hosts_ref(org_id), mark)
 
@@ -81,7 +81,7 @@ def _as_it_stands(context: Context, org_id: str, before: OrgHosts | None, at: da
 
 
 def _same(one: OrgHosts, other: OrgHosts) -> bool:
-    return msgspec.structs.replace(one, told=False, changed_at=other.changed_at) == other
+    return msgspec.structs.replace(one, is_published=False, changed_at=other.changed_at) == other
 
 
 def _hosts(context: Context, org: Org) -> dict[str, str]:
@@ -127,14 +127,14 @@ def _orgs_behind(context: Context) -> Iterator[str]:
         found = context.repository.read_batch([org_hosts_ref(org_id) for org_id, _ in page])
         for org_id, org in page:
             told = found.get(org_hosts_ref(org_id))
-            if told is None or not told.told or told.basis != _basis(context, org):
+            if told is None or not told.is_published or told.basis != _basis(context, org):
                 yield org_id
         after = page[-1][0]
     after = ""
     while hosts := context.repository.list(ORG_HOSTS, OrgHosts, after=after, limit=_PAGE):
         orgs = context.repository.read_batch([org_ref(org_id) for org_id, _ in hosts])
         for org_id, told in hosts:
-            if orgs.get(org_ref(org_id)) is None and (told.hosts or not told.told):
+            if orgs.get(org_ref(org_id)) is None and (told.hosts or not told.is_published):
                 yield org_id
         after = hosts[-1][0]
 
@@ -143,7 +143,7 @@ def _forget_removed(context: Context) -> None:
     """An org removed long ago: an edge that has not asked since reads the whole list, where it is not."""
     before = context.clock() - _KEEP_REMOVED
     for org_id, told in context.repository.iterate(ORG_HOSTS, OrgHosts):
-        if told.basis == "" and told.told and told.changed_at < before:
+        if told.basis == "" and told.is_published and told.changed_at < before:
 
             def remove(now: OrgHosts | None, seen: OrgHosts = told) -> OrgHosts | None:
                 return None if now == seen else now

@@ -41,7 +41,7 @@ from shared.repository import (
     org_ref,
     server_ref,
 )
-from shared.usecases.callers import Caller, Credentials, identified
+from shared.usecases.callers import Caller, Credentials, authenticate
 from shared.usecases.context import Context, entry
 from shared.usecases.edges.host_names import covered_hosts, hosts_of
 from shared.usecases.edges.hosts import BY_DEFAULT, parsed, version_of
@@ -62,8 +62,8 @@ def edge_caller(context: Context, credentials: Credentials, *also: Ref[Any]) -> 
     A suspended org's own edge is still answered: it has to hear that its hosts are gone.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    found = context.repository.read_batch([credentials.place, *also])
-    caller = identified(credentials, found.get(credentials.place))
+    found = context.repository.read_batch([credentials.ref, *also])
+    caller = authenticate(credentials, found)
     caller.must_be((Role.EDGE,))
     return caller, found
 
@@ -207,7 +207,7 @@ class _Reading:
             after = page[-1][0]
 
     def _is_mine(self, org_id: str) -> bool:
-        return self._caller.asker.may_ask_about(org_id)
+        return self._caller.scope.may_ask_about(org_id)
 
     def _hosts(self, org_id: str, served: OrgHosts | None, *, removed: bool) -> Iterator[Host]:
         if served is None:
@@ -297,7 +297,7 @@ def _handed_out(context: Context, sealer: KeySealer, caller: Caller, found: Batc
 def _served(context: Context, caller: Caller, found: Batch, server_name: str) -> _Served | None:
     """Which certificate serves the host now, from the org's own document; None where none does."""
     name = ServerName.parse(server_name)
-    if name is None or not caller.asker.may_ask_about(name.org_id):
+    if name is None or not caller.scope.may_ask_about(name.org_id):
         return None
     org = found.get(org_ref(name.org_id))
     host = f"{name.org_id}.messaging.{name.domain}"
@@ -371,7 +371,7 @@ def report_served(context: Context, credentials: Credentials, edge: str, hosts: 
     by_default = False
     for host, version in hosts:
         name = names[host]
-        known = found.get(org_hosts_ref(name.org_id)) if name and caller.asker.may_ask_about(name.org_id) else None
+        known = found.get(org_hosts_ref(name.org_id)) if name and caller.scope.may_ask_about(name.org_id) else None
         wanted = known.hosts.get(host.lower()) if known else None
         if known is not None and name is not None and wanted == version and wanted:
             own.setdefault((name.org_id, known.certificate_id), (known, host))

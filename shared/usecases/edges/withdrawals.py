@@ -79,7 +79,7 @@ def withdrawn_since(context: Context, credentials: Credentials, since: str) -> P
     except CursorExpired:
         return Page(str(feed.end()), (), more=False, missed=True)
     head = str(changes[-1].number) if changes else str(int(since))
-    mine = [one.what for one in changes if caller.asker.may_ask_about(one.what.org_id)]
+    mine = [one.what for one in changes if caller.scope.may_ask_about(one.what.org_id)]
     return Page(head, mine, more=len(changes) == PAGE, missed=False)
 
 

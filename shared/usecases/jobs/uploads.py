@@ -36,7 +36,7 @@ from shared.ports import FoundObject, KeySealer, ObjectReader, UploadedObject
 from shared.records import Activity, ActivityKind, Role
 from shared.repository import activity_id, org_ref
 from shared.usecases.callers import Caller, Member
-from shared.usecases.cas.upload import upload_ca
+from shared.usecases.cas.manage import upload_ca
 from shared.usecases.context import Context
 from shared.usecases.servers.fulfill import fulfill_csr
 from shared.usecases.servers.upload import upload_server_cert

@@ -149,8 +149,8 @@ def check_room(context: Context, org: Org, at: datetime) -> None:
 def _with_room(context: Context, org: Org, at: datetime) -> Org:
     if len(org.servers) >= SERVERS_MAX:
         raise TooManyServerCertificates(limit=SERVERS_MAX)
-    pace = count_in_window(org.pace, at, context.rate_per_minute, "server certificates and requests")
-    return msgspec.structs.replace(org, pace=pace)
+    pace = count_in_window(org.rate_window, at, context.rate_per_minute, "server certificates and requests")
+    return msgspec.structs.replace(org, rate_window=pace)
 
 
 def add(
