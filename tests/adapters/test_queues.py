@@ -37,7 +37,7 @@ def sighting(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> Connection
         "decision": "allow",
         "code": "allowed",
         "tls": True,
-        "shown": Presence.VALID,
+        "presence": Presence.VALID,
         "identity": f"d:thermo:{number}",
         "ca_id": "ca",
     }
