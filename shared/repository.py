@@ -136,8 +136,12 @@ class Batch:
 
     def get(self, place: Ref[R]) -> R | None:
         """The record at *place*, which was among those asked for; None where there is none."""
-        document = self._documents.get(place.key)
+        document = self.document(place)
         return None if document is None else read(place.kind, document.text)
+
+    def document(self, ref: Ref[Any]) -> Document | None:
+        """Return the stored document of *ref* with its version, or None."""
+        return self._documents.get(ref.key)
 
 
 class Repository:
@@ -170,7 +174,12 @@ class Repository:
     # ------------------------------------------------------------------------------------------------ changing
 
     def changing(
-        self, ref: Ref[R], *, activity_of: str | None = None, expires: datetime | None = None
+        self,
+        ref: Ref[R],
+        *,
+        activity_of: str | None = None,
+        expires: datetime | None = None,
+        start: Batch | None = None,
     ) -> Iterator["Attempt[R]"]:
         """Change the record at *ref* by compare-and-set: read, decide, write, and again while another writer was first.
 
@@ -188,11 +197,13 @@ class Repository:
             activity_of: the organization whose activity list takes the entries of the outbox. None leaves them in the
                 document.
             expires: when the document may be removed.
+            start: an earlier read that included *ref*. The first attempt uses this read instead of a new one; the
+                compare-and-set refuses the write if the document has changed since.
 
         Raises: TooBusy, StoreUnavailable, and whatever the block raises."""
         deadline = time.monotonic() + _CHANGE_SECONDS
         for number in range(_ATTEMPTS):
-            attempt = Attempt(self, self._store, ref, activity_of, expires)
+            attempt = Attempt(self, self._store, ref, activity_of, expires, start if number == 0 else None)
             yield attempt
             if attempt.is_done:
                 return
@@ -352,12 +363,14 @@ class Attempt(Generic[R]):
         ref: Ref[R],
         activity_of: str | None,
         expires: datetime | None,
+        start: Batch | None = None,
     ) -> None:
         self._repository = repository
         self._store = store
         self._ref = ref
         self._activity_of = activity_of
         self._expires = expires
+        self._start = start
         self._document: Document | None = None
         self._waiting: list[Activity] = []  # entries of earlier changes that the activity list may lack
         self._written: R | None = None
@@ -365,10 +378,15 @@ class Attempt(Generic[R]):
         self.is_done = False
 
     def __enter__(self) -> R | None:
-        self._document = self._store.get_many([self._ref.key]).get(self._ref.key)
+        self._document = (self._start or self._repository.find([self._ref])).document(self._ref)
         record = None if self._document is None else read(self._ref.kind, self._document.text)
         record, self._waiting = _emptied(record)
         return record
+
+    @property
+    def result(self) -> Batch:
+        """The document after a completed block: as written, or as read if the block wrote nothing."""
+        return Batch({} if self._document is None else {self._ref.key: self._document})
 
     def write(self, record: R, *, activity: Activity | None = None) -> None:
         """Store *record* at the end of the block; *activity* goes into its outbox."""
@@ -399,14 +417,17 @@ class Attempt(Generic[R]):
                 raise StoreUnavailable  # the document is the only place that has these entries
             if self._document is not None:
                 self._store.delete(self._ref.key, expected=self._document.version)
+                self._document = None
             return
         new: tuple[Activity, ...] = ()
         record = self._written
         if isinstance(record, Outboxed):
             new = record.outbox
             record = msgspec.structs.replace(record, outbox=_trimmed((*missing, *new)))
-        version = self._document.version if self._document is not None else None
-        self._store.put(self._ref.key, stored(record), expected=version, expires=self._expires)
+        expected = self._document.version if self._document is not None else None
+        body = stored(record)
+        version = self._store.put(self._ref.key, body, expected=expected, expires=self._expires)
+        self._document = Document(self._ref.key, version, msgspec.json.encode(body))
         for entry in new:
             self._is_copied(entry)
 

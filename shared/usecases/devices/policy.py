@@ -10,14 +10,15 @@ from cryptography import x509
 
 from shared.errors import DomainInUse, DomainReserved, InvalidPolicy, NotFound
 from shared.records import CustomDomains, Org, Settings
-from shared.repository import org_ref, server_ref
+from shared.repository import org_ref
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, check_version, entry, touched
 from shared.usecases.devices.usage import lately
-from shared.usecases.edges.host_names import covered_hosts, hosts_of
-from shared.usecases.edges.hosts import publish_hosts
+from shared.usecases.edges.hosts import HostFeed
+from shared.usecases.servers.documents import ServerCertificates
 from shared.validation.names import DeviceName, is_domain, messaging_host
 from shared.validation.policy import Decision, Level, Policy, changed_types, check_policy, outcome
+from shared.validation.server_cert import hosts_covered
 
 DOMAINS_MAX: Final = 10
 
@@ -112,7 +113,7 @@ def put_settings(
         return msgspec.structs.replace(org, settings=settings, settings_changed=stamp, outbox=(line,))
 
     after = _present(context.repository.change(org_ref(member.org_id), alter, org_id=member.org_id))
-    publish_hosts(context, member.org_id)
+    HostFeed(context).publish(member.org_id)
     return after
 
 
@@ -144,12 +145,12 @@ def _check_active_keeps_a_host(context: Context, org: Org, after: Settings) -> N
     listed = org.servers.get(org.activation.active)
     if not gone or listed is None:
         return
-    record = context.repository.get(server_ref(org.org_id, org.activation.active))
+    record = ServerCertificates(context.repository, org.org_id).find_record(org.activation.active)
     if record is None or record.leaf is None:
         return
     leaf = x509.load_der_x509_certificate(record.leaf)
-    if not covered_hosts(leaf, hosts_of(org.org_id, context.platform_domain, after)):
-        used = [domain for domain in gone if covered_hosts(leaf, [messaging_host(org.org_id, domain)])]
+    if not hosts_covered(leaf, msgspec.structs.replace(org, settings=after).hosts(context.platform_domain)):
+        used = [domain for domain in gone if hosts_covered(leaf, [messaging_host(org.org_id, domain)])]
         for domain in used:
             raise DomainInUse(host=messaging_host(org.org_id, domain), domain=domain)
 

@@ -38,7 +38,7 @@ from shared.repository import activity_id, org_ref
 from shared.usecases.callers import Caller, Member
 from shared.usecases.cas.upload import upload_ca
 from shared.usecases.context import Context
-from shared.usecases.servers.fulfill import fulfill_csr
+from shared.usecases.servers.requests import fulfill_csr
 from shared.usecases.servers.upload import upload_server_cert
 from shared.validation.names import is_org_id
 from shared.validation.server_cert import FILES_MAX
@@ -175,7 +175,7 @@ def _ca(context: Context, member: Member, data: bytes) -> dict[str, str]:
 
 def _server(context: Context, sealer: KeySealer, member: Member, data: bytes) -> dict[str, str]:
     done = upload_server_cert(context, sealer, member, data)
-    return _said(done.shown.id, [one.code for one in done.warnings], created=done.created)
+    return _said(done.parsed.id, [one.code for one in done.warnings], created=done.is_created)
 
 
 def _csr(context: Context, member: Member, name: str, data: bytes) -> dict[str, str]:

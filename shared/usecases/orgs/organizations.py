@@ -20,13 +20,13 @@ from shared.repository import (
     activity_partition,
     api_key_ref,
     ca_index_ref,
-    default_ref,
     org_ref,
 )
 from shared.usecases.callers import token_hash
 from shared.usecases.context import Context, entry, made
-from shared.usecases.edges.hosts import publish_hosts, sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
+from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.names import is_org_id
 
 ADMIN: Final = "admin"
@@ -62,7 +62,7 @@ def create_org(context: Context, org_id: str) -> Org:
 
     org = context.repository.change(org_ref(org_id), alter, org_id=org_id)
     assert org is not None  # noqa: S101 - alter never removes
-    publish_hosts(context, org_id)
+    HostFeed(context).publish(org_id)
     return org
 
 
@@ -92,7 +92,7 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
 
     org = context.repository.change(org_ref(org_id), alter, org_id=org_id)
     assert org is not None  # noqa: S101 - alter never removes
-    publish_hosts(context, org_id)
+    HostFeed(context).publish(org_id)
     if suspended:
         withdraw(context, org_id, WithdrawalKind.ORG, org_id)
     return org
@@ -117,7 +117,7 @@ def delete_org(context: Context, org_id: str) -> None:
     Raises: NotFound."""
     set_suspended(context, org_id, True)
     context.repository.discard(org_ref(org_id))
-    publish_hosts(context, org_id)
+    HostFeed(context).publish(org_id)
     for partition in partitions_of(org_id):
         context.repository.discard_all(partition)
     context.repository.discard(ca_index_ref(org_id))
@@ -197,7 +197,7 @@ def export_lines(context: Context, org_id: str | None) -> Iterator[_Line]:
     places = [org_ref(one).key for one in orgs] + [ca_index_ref(one).key for one in orgs]
     partitions = [partition for one in orgs for partition in partitions_of(one)]
     if org_id is None:
-        places.append(default_ref().key)
+        places.append(PlatformDefault.ref.key)
         partitions.append(f"key/{PLATFORM}")
     yield from context.repository.dump(places, partitions)
 
@@ -210,5 +210,5 @@ def import_lines(context: Context, lines: Iterator[_Line]) -> tuple[int, int]:
             written += 1
         else:
             kept += 1
-    sweep_hosts(context)
+    HostFeed(context).sweep()
     return written, kept
