@@ -79,7 +79,7 @@ class Feed(Generic[C]):
                     if number % _HEAD_EVERY == 0:
                         self._move_head(at_least=number)
                     return number
-                self._repository.discard(self._ref(number))
+                self._repository.delete(self._ref(number))
             self._last_known = 0
             number = self.end() + 1
         raise TooBusy
@@ -131,7 +131,7 @@ class Feed(Generic[C]):
             page = self._repository.list(self._partition, self._kind, limit=_PAGE)
             old = [int(name) for name, _ in page if int(name) < floor]
             for number in old:
-                self._repository.discard(self._ref(number))
+                self._repository.delete(self._ref(number))
             deleted += len(old)
             if len(old) < _PAGE:
                 return deleted
@@ -142,7 +142,7 @@ class Feed(Generic[C]):
         The change does not if its number is below the floor (the writer knew an old end), or beyond the end (the store
         was restored from a backup meanwhile).
         """
-        documents = self._repository.find([self._ref(number - 1), self._head])
+        documents = self._repository.read_batch([self._ref(number - 1), self._head])
         floor = (documents.get(self._head) or FeedHead()).floor
         return number >= floor and (number in (1, floor) or documents.get(self._ref(number - 1)) is not None)
 

@@ -50,7 +50,7 @@ def org(*outbox: Activity) -> Org:
 
 
 def noted(repository: Repository) -> list[str]:
-    pages = repository.every(activity_partition("mtxpd0", ActivityKind.CHANGE), ActivityPage)
+    pages = repository.iterate(activity_partition("mtxpd0", ActivityKind.CHANGE), ActivityPage)
     return sorted(one.what for _, page in pages for one in page.entries)
 
 

@@ -150,7 +150,7 @@ def admit(
     claim = claimed(tokens, sent)
     org_id = claim.org_id
     places: list[Ref[Any]] = [*claim.places, org_ref(org_id)] if org_id else claim.places
-    found = context.repository.find(places)
+    found = context.repository.read_batch(places)
     caller = proven(claim, found)
     caller.must_be(roles)
     org = found.get(org_ref(org_id)) if org_id else None

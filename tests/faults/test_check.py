@@ -52,7 +52,7 @@ def test_what_is_whole_is_found_whole(service: Service, ca: str, server: str) ->
 
 
 def test_an_index_without_body_is_half(service: Service, server: str) -> None:
-    service.app.context.repository.discard(server_ref(service.org_id, server))
+    service.app.context.repository.delete(server_ref(service.org_id, server))
     assert len(look(service).halves) == 2, "the body, and what is active"
 
 

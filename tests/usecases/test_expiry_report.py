@@ -185,9 +185,11 @@ def many(service: Service, count: int) -> list[str]:
     for org_id in orgs:
         service.other_org(org_id)
         line = next(
-            one for one in repository.dump([Key("ca/mtxpd0", ca_id[:16])], ["ca/mtxpd0"]) if one["id"] == ca_id[:16]
+            one
+            for one in repository.export_documents([Key("ca/mtxpd0", ca_id[:16])], ["ca/mtxpd0"])
+            if one["id"] == ca_id[:16]
         )
-        repository.restore({**line, "partition": f"ca/{org_id}"})
+        repository.import_document({**line, "partition": f"ca/{org_id}"})
         repository.change(org_ref(org_id), lambda org: msgspec.structs.replace(org, has_ca=True) if org else org)
     return [*orgs, "mtxpd0"]
 
@@ -292,7 +294,7 @@ def test_a_body_that_no_index_names_is_removed_an_hour_later(service: Service, o
 
 
 def bodies(service: Service) -> list[str]:
-    return sorted(one for one, _ in service.app.context.repository.every("server/mtxpd0", ServerCertificate))
+    return sorted(one for one, _ in service.app.context.repository.iterate("server/mtxpd0", ServerCertificate))
 
 
 def test_every_org_is_swept_once_a_week(service: Service) -> None:

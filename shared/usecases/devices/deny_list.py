@@ -225,7 +225,7 @@ def refresh_marks(context: Context, org_id: str, ids: Iterable[str]) -> None:
 def refresh_every_mark(context: Context, org_id: str) -> None:
     """`refresh_marks` for all CAs that bear a mark, or that an entry may mean: where a call that changed an entry was
     cut short before it came to them."""
-    every = context.repository.every(f"deny/{org_id}", Denials)
+    every = context.repository.iterate(f"deny/{org_id}", Denials)
     denials = [one for _, document in every for one in document.entries.values()]
     refresh_marks(context, org_id, _meant(context, org_id, denials, marked=True))
 
@@ -235,7 +235,7 @@ def _meant(context: Context, org_id: str, denials: Sequence[Denial], *, marked: 
     values = {kind: {one.value for one in denials if one.kind is kind} for kind in DenialKind}
     serials = {int(value.partition(":")[2], 16) for value in values[DenialKind.SERIAL]}
     meant = []
-    for _, named in context.repository.every(f"ca/{org_id}", CAsOfOneName):
+    for _, named in context.repository.iterate(f"ca/{org_id}", CAsOfOneName):
         for ca_id, ca in named.cas.items():
             cert = x509.load_der_x509_certificate(ca.der)
             is_denied = not values[DenialKind.FINGERPRINT].isdisjoint(fingerprints.of(cert, ca.der))
@@ -249,7 +249,7 @@ def denied_since(context: Context, org_id: str, der: bytes) -> datetime | None:
     cert = x509.load_der_x509_certificate(der)
     look_ups = [*map(fingerprint_id, fingerprints.of(cert, der)), serial_id(cert)]
     places: list[Ref[Denials]] = [denials_ref(org_id, one) for one in look_ups]
-    found = context.repository.find(places)
+    found = context.repository.read_batch(places)
     entries = [one for place in places for one in (found.get(place) or Denials()).entries.values()]
     issuers = list(_issuer_keys(context, org_id, cert)) if any(one.issuer_key_hash for one in entries) else []
     since = [one.created_at for one in entries if one.issuer_key_hash is None or one.issuer_key_hash in issuers]

@@ -159,7 +159,7 @@ class RecentUsage(msgspec.Struct, frozen=True):
 def lately(repository: Repository, org_id: str, at: datetime) -> RecentUsage:
     """The last 30 days of *org_id*, in one read."""
     places = [usage_ref(org_id, _day(at - timedelta(days=back))) for back in range(DAYS)]
-    found = repository.find(places)
+    found = repository.read_batch(places)
     return RecentUsage([day for place in places if (day := found.get(place)) is not None])
 
 

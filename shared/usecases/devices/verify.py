@@ -74,7 +74,7 @@ def verify_client(
     org_id = claim.org_id or asked_org(presented, _ANYBODY)
     asked = questions(presented)
     wanted = _Wanted.of(org_id, asked)
-    found = context.repository.find([*claim.places, *wanted.places])
+    found = context.repository.read_batch([*claim.places, *wanted.places])
     caller = proven(claim, found)
     caller.must_be(_EXPLAINERS if explain else _ASKERS)
     facts = wanted.facts(found)
@@ -131,7 +131,7 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: Named, may: 
 def _named(context: Context, credentials: Credentials, named: Named) -> Verdict:
     org_id = credentials.org_id
     wanted = _Wanted.of(org_id, Questions((), tuple(named.denials)))
-    found = context.repository.find([credentials.place, *wanted.places])
+    found = context.repository.read_batch([credentials.place, *wanted.places])
     caller = identified(credentials, found.get(credentials.place))
     caller.must_be(_ASKERS)
     facts = wanted.facts(found)

@@ -15,7 +15,7 @@ def authenticate_edge(context: Context, credentials: Credentials, *refs: Ref[Any
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable.
     """
-    documents = context.repository.find([credentials.place, *refs])
+    documents = context.repository.read_batch([credentials.place, *refs])
     caller = identified(credentials, documents.get(credentials.place))
     caller.must_be((Role.EDGE,))
     return caller, documents

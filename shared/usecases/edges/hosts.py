@@ -22,6 +22,7 @@ from shared.feed import Change
 from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
 from shared.repository import ORG_HOSTS, Batch, Ref, org_hosts_ref, org_ref
 from shared.usecases.context import Context
+from shared.usecases.organization import Organization, list_organizations
 from shared.usecases.servers.documents import ServerCertificates
 from shared.validation.server_cert import hosts_covered
 
@@ -66,7 +67,7 @@ class HostFeed:
 
         Raises: StoreUnavailable.
         """
-        documents = self._repository.find([self.ref(org_id) for org_id in org_ids])
+        documents = self._repository.read_batch([self.ref(org_id) for org_id in org_ids])
         hosts = ((org_id, documents.get(self.ref(org_id))) for org_id in org_ids)
         return {org_id: org_hosts for org_id, org_hosts in hosts if org_hosts is not None}
 
@@ -107,8 +108,8 @@ class HostFeed:
 
         Args:
             org: the organization as the caller has just read or written it.
-            documents: an earlier read with `ref` in it, from *before* the organization was read or written. May hold
-                the body of the active certificate, too.
+            documents: an earlier read of `ref` and of the active certificate's body, from *before* the organization was
+                read or written.
 
         Raises: TooBusy, StoreUnavailable. The call is safe to repeat.
         """
@@ -121,9 +122,9 @@ class HostFeed:
         read an older organization than a publication beside it did; the next attempt reads both again.
         """
         at = self._clock()
-        for attempt in self._repository.changing(self.ref(org_id), start=documents):
+        for attempt in self._repository.changing(self.ref(org_id), first=documents):
             with attempt as stored:
-                org = org or self._repository.get(org_ref(org_id))
+                org = org or Organization(self._repository, org_id).find()
                 published = self._derive(org, stored, documents, at)
                 if published is not None and published is not stored:
                     attempt.write(published)
@@ -131,7 +132,7 @@ class HostFeed:
         if published is None or published.told:
             return
         self._changes.append(HostsChanged(org_id))
-        for mark in self._repository.changing(self.ref(org_id), start=attempt.result):
+        for mark in self._repository.changing(self.ref(org_id), first=attempt.batch):
             with mark as stored:
                 if stored == published:  # else another publication came later, and sets its own mark
                     mark.write(msgspec.structs.replace(published, told=True))
@@ -169,13 +170,12 @@ class HostFeed:
         return {host: version if host in covered else BY_DEFAULT for host in hosts}
 
     def _active_record(self, org: Org, documents: Batch | None) -> ServerCertificate | None:
-        """Return the body of the active certificate, from *documents* if it is there; None for the default."""
+        """Return the body of the active certificate, from *documents* if given; None for the default certificate."""
         active = org.activation.active
         if active == DEFAULT:
             return None
         servers = ServerCertificates(self._repository, org.org_id)
-        record = None if documents is None else documents.get(servers.own_ref(active))
-        return record or servers.find_record(active)
+        return servers.find_record(active) if documents is None else documents.get(servers.own_ref(active))
 
     def _basis(self, org: Org | None) -> str:
         """Return a digest of everything that `_versions` depends on. The id of the active certificate is enough,
@@ -209,20 +209,20 @@ class HostFeed:
     def _list_behind(self) -> Iterator[str]:
         """Return the ids of organizations whose published hosts differ from what the organization says."""
         after = ""
-        while page := self._repository.list("org", Org, after=after, limit=_PAGE):
-            published = self.find([org_id for org_id, _ in page])
-            for org_id, org in page:
-                hosts = published.get(org_id)
+        while orgs := list_organizations(self._repository, after=after, limit=_PAGE):
+            published = self.find([org.org_id for org in orgs])
+            for org in orgs:
+                hosts = published.get(org.org_id)
                 if hosts is None or not hosts.told or hosts.basis != self._basis(org):
+                    yield org.org_id
+            after = orgs[-1].org_id
+        after = ""
+        while page := self._repository.list(ORG_HOSTS, OrgHosts, after=after, limit=_PAGE):
+            documents = self._repository.read_batch([org_ref(org_id) for org_id, _ in page])
+            for org_id, hosts in page:
+                if documents.get(org_ref(org_id)) is None and (hosts.hosts or not hosts.told):
                     yield org_id
             after = page[-1][0]
-        after = ""
-        while page_of_hosts := self._repository.list(ORG_HOSTS, OrgHosts, after=after, limit=_PAGE):
-            orgs = self._repository.find([org_ref(org_id) for org_id, _ in page_of_hosts])
-            for org_id, hosts in page_of_hosts:
-                if orgs.get(org_ref(org_id)) is None and (hosts.hosts or not hosts.told):
-                    yield org_id
-            after = page_of_hosts[-1][0]
 
     def _forget_removed(self) -> None:
         """Delete the hosts of organizations that were deleted long ago. An edge that has not asked since then reads

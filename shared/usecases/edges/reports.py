@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from shared.errors import NotFound
 from shared.records import ActivityKind, DefaultCertificate, OrgHosts
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context, entry
@@ -70,10 +71,13 @@ def _date_own(context: Context, org_id: str, published: OrgHosts, edge: str, hos
     """Set `served_since` of an organization's active certificate, unless it is set since the activation."""
     at, certificate_id = context.clock(), published.certificate_id
     activity = entry(at, edge, "served", kind=ActivityKind.EDGE, certificate=certificate_id, host=host)
-    for attempt in ServerCertificates(context.repository, org_id).changing(certificate_id):
-        with attempt as record:
-            if record is not None and not is_served_since(record.served_since, published.activated_at):
-                attempt.write(msgspec.structs.replace(record, served_since=at), activity=activity)
+    try:
+        for attempt in ServerCertificates(context.repository, org_id).changing(certificate_id):
+            with attempt as record:
+                if not is_served_since(record.served_since, published.activated_at):
+                    attempt.write(msgspec.structs.replace(record, served_since=at), activity=activity)
+    except NotFound:
+        return  # the certificate was deleted after the report
 
 
 def _date_default(context: Context, reported: DefaultCertificate) -> None:
@@ -81,7 +85,7 @@ def _date_default(context: Context, reported: DefaultCertificate) -> None:
     at = context.clock()
     for attempt in PlatformDefault(context.repository).changing():
         with attempt as record:
-            if record is not None and record.leaf == reported.leaf and record.served_since is None:
+            if record.leaf == reported.leaf and record.served_since is None:
                 attempt.write(msgspec.structs.replace(record, served_since=at))
 
 

@@ -171,4 +171,4 @@ def _note(context: Context, caller: Caller, host: _ServedHost) -> None:
     entry_id = f"{activity_id(hour).partition('-')[0]}-{about}"
     detail = {"host": host.server_name, "certificate": host.certificate_id, "version": host.version}
     activity = Activity(entry_id, at, ActivityKind.EDGE, caller.who, "keyHandedOut", detail=detail)
-    context.repository.note_once(host.org_id, activity)
+    context.repository.try_append_once(host.org_id, activity)

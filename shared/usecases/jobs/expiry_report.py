@@ -221,11 +221,11 @@ class _Run:
         endings: list[Expiry] = []
         self._copy(org.org_id, org)
         if org.has_ca:
-            for _, named in self._context.repository.every(f"ca/{org.org_id}", CAsOfOneName):
+            for _, named in self._context.repository.iterate(f"ca/{org.org_id}", CAsOfOneName):
                 self._copy(org.org_id, named)
                 endings += self._of_cas(org.org_id, named)
         places = {one: server_ref(org.org_id, one) for one in org.servers}
-        found = self._context.repository.find(list(places.values())) if places else None
+        found = self._context.repository.read_batch(list(places.values())) if places else None
         for certificate_id, place in places.items():
             record = found.get(place) if found else None
             if record is not None:
@@ -233,7 +233,7 @@ class _Run:
                 active = org.activation.active == certificate_id
                 ending = self._ending(org.org_id, "server", certificate_id, record.leaf, in_force=active)
                 endings += [ending] if ending else []
-        for _, denials in self._context.repository.every(f"deny/{org.org_id}", Denials):
+        for _, denials in self._context.repository.iterate(f"deny/{org.org_id}", Denials):
             self._copy(org.org_id, denials)
         if self._sweep_all or _turn(org.org_id) == self._at.toordinal() % _SWEEP_EVERY:
             self._report.swept += sweep_org(self._context, org.org_id, at=self._at)

@@ -38,13 +38,13 @@ def _bodies(repository: Repository, org_id: str, at: datetime) -> int:
     once, so what is not in the index an hour after it was made never will be."""
     old = [
         certificate_id
-        for certificate_id, record in repository.every(f"server/{org_id}", ServerCertificate)
+        for certificate_id, record in repository.iterate(f"server/{org_id}", ServerCertificate)
         if record.changed.created_at < at - _ORPHAN_AGE
     ]
     org = repository.get(org_ref(org_id)) if old else None  # read after the bodies: the index is never older
     orphans = [one for one in old if org is not None and one not in org.servers]
     for certificate_id in orphans:
-        repository.discard(server_ref(org_id, certificate_id), org_id=org_id)
+        repository.delete(server_ref(org_id, certificate_id), activity_of=org_id)
         log.warning("a body that no index names was removed", extra={"org": org_id, "id": certificate_id})
     return len(orphans)
 
@@ -73,16 +73,16 @@ def _ca_index(repository: Repository, org_id: str) -> int:
 
 def _cas(repository: Repository, org_id: str) -> dict[str, bool]:
     """id -> whether it is active."""
-    every = repository.every(f"ca/{org_id}", CAsOfOneName)
+    every = repository.iterate(f"ca/{org_id}", CAsOfOneName)
     return {ca_id: ca.status is CAStatus.ACTIVE for _, named in every for ca_id, ca in named.cas.items()}
 
 
 def _empty(repository: Repository, org_id: str) -> None:
     """Remove documents from which the last thing was taken."""
-    for name, named in repository.every(f"ca/{org_id}", CAsOfOneName):
+    for name, named in repository.iterate(f"ca/{org_id}", CAsOfOneName):
         if not named.cas:
             repository.change(cas_ref(org_id, name), _none_where_empty, org_id=org_id)
-    for what, denials in repository.every(f"deny/{org_id}", Denials):
+    for what, denials in repository.iterate(f"deny/{org_id}", Denials):
         if not denials.entries:
             repository.change(denials_ref(org_id, what), _none_where_no_entries, org_id=org_id)
 

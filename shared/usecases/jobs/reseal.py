@@ -8,15 +8,16 @@ from typing import Any
 
 import msgspec
 
+from shared.errors import NotFound
 from shared.ports import KeySealer, SealBroken
 from shared.records import DEFAULT, PLATFORM, Sealed
-from shared.repository import Attempt
+from shared.repository import ExistingAttempt
 from shared.usecases.context import Context
-from shared.usecases.orgs.organizations import list_orgs
+from shared.usecases.organization import iterate_organizations
 from shared.usecases.servers.documents import ServerCertificates
 from shared.usecases.servers.platform_default import PlatformDefault
 
-Attempts = Iterator[Attempt[Any]]  # of a ServerCertificate or of the DefaultCertificate: both have a `key`
+Attempts = Iterator[ExistingAttempt[Any]]  # of a ServerCertificate or of the DefaultCertificate: both have a `key`
 
 
 def reseal(context: Context, sealer: KeySealer) -> tuple[int, int]:
@@ -35,6 +36,8 @@ def reseal(context: Context, sealer: KeySealer) -> tuple[int, int]:
             is_moved = _reseal(sealer, attempts, org_id, certificate_id)
         except SealBroken as error:
             broken.append(f"{org_id}/{certificate_id} ({error})")
+        except NotFound:
+            continue  # deleted meanwhile
         else:
             moved, current = moved + is_moved, current + (not is_moved)
     if broken:
@@ -49,7 +52,7 @@ def _list_keys(context: Context) -> Iterator[tuple[str, str, Attempts]]:
     default = PlatformDefault(context.repository)
     if default.get() is not None:
         yield PLATFORM, DEFAULT, default.changing()
-    for org in list_orgs(context):
+    for org in iterate_organizations(context.repository):
         servers = ServerCertificates(context.repository, org.org_id)
         for certificate_id in org.servers:
             yield org.org_id, certificate_id, servers.changing(certificate_id)
@@ -63,8 +66,8 @@ def _reseal(sealer: KeySealer, attempts: Attempts, org_id: str, certificate_id: 
     is_moved = False
     for attempt in attempts:
         with attempt as record:
-            is_moved = record is not None and not sealer.is_current(record.key)
-            if record is not None and is_moved:
+            is_moved = not sealer.is_current(record.key)
+            if is_moved:
                 key = _seal_again(sealer, record.key, org_id, certificate_id)
                 attempt.write(msgspec.structs.replace(record, key=key))
     return is_moved

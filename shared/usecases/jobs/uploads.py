@@ -96,7 +96,7 @@ def on_upload(
     if found.size == 0 and uploaded.key.endswith("/"):
         return _ignored("a folder", uploaded)  # what consoles make to show an empty prefix
     receipt_id = activity_id(found.stored_at, "\n".join((found.bucket, found.key, found.version or found.etag or "")))
-    receipt = context.repository.told(org_id, receipt_id, ActivityKind.UPLOAD)
+    receipt = context.repository.get_activity(org_id, receipt_id, ActivityKind.UPLOAD)
     if receipt is not None:  # delivered again
         return Outcome(End(receipt.result), receipt.detail.get("reason", ""), receipt.code)
     member = Member(Caller(WHO, Role.OPERATOR, org_id), org)

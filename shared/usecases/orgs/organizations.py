@@ -67,7 +67,7 @@ def create_org(context: Context, org_id: str) -> Org:
 
 
 def list_orgs(context: Context) -> Iterator[Org]:
-    return (org for _, org in context.repository.every("org", Org))
+    return (org for _, org in context.repository.iterate("org", Org))
 
 
 def get_org(context: Context, org_id: str) -> Org:
@@ -116,11 +116,11 @@ def delete_org(context: Context, org_id: str) -> None:
 
     Raises: NotFound."""
     set_suspended(context, org_id, True)
-    context.repository.discard(org_ref(org_id))
+    context.repository.delete(org_ref(org_id))
     HostFeed(context).publish(org_id)
     for partition in partitions_of(org_id):
-        context.repository.discard_all(partition)
-    context.repository.discard(ca_index_ref(org_id))
+        context.repository.delete_partition(partition)
+    context.repository.delete(ca_index_ref(org_id))
 
 
 def create_key(
@@ -168,7 +168,7 @@ def create_key(
 
 
 def list_keys(context: Context, org_id: str | None) -> Iterator[ApiKey]:
-    return (key for _, key in context.repository.every(f"key/{org_id or PLATFORM}", ApiKey))
+    return (key for _, key in context.repository.iterate(f"key/{org_id or PLATFORM}", ApiKey))
 
 
 def revoke_key(context: Context, key: str) -> ApiKey:
@@ -199,14 +199,14 @@ def export_lines(context: Context, org_id: str | None) -> Iterator[_Line]:
     if org_id is None:
         places.append(PlatformDefault.ref.key)
         partitions.append(f"key/{PLATFORM}")
-    yield from context.repository.dump(places, partitions)
+    yield from context.repository.export_documents(places, partitions)
 
 
 def import_lines(context: Context, lines: Iterator[_Line]) -> tuple[int, int]:
     """Put documents back that `export_lines` gave. What is there already stays. Returns (written, left as they are)."""
     written = kept = 0
     for line in lines:
-        if context.repository.restore(line):
+        if context.repository.import_document(line):
             written += 1
         else:
             kept += 1

@@ -8,10 +8,11 @@ from cryptography import x509
 
 from shared.errors import NotFound
 from shared.records import DEFAULT, Activation, Org
-from shared.repository import Batch, org_ref
+from shared.repository import Batch
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, check_version, entry, touched
 from shared.usecases.edges.hosts import HostFeed
+from shared.usecases.organization import Organization
 from shared.usecases.servers.documents import ParsedServerCertificate, ServerCertificates
 from shared.usecases.servers.rules import check_for_org, served_hosts
 from shared.validation.notices import Notice
@@ -56,7 +57,7 @@ def activate_server_cert(
     servers, hosts = ServerCertificates(context.repository, member.org_id), HostFeed(context)
     replaced_id = member.org.activation.active
     # The hosts are read before the organization changes: `HostFeed.publish_change` needs this order.
-    documents = context.repository.find(
+    documents = context.repository.read_batch(
         [servers.ref(certificate_id), servers.ref(replaced_id), hosts.ref(member.org_id)]
     )
     parsed = servers.pick(documents, member.org, certificate_id)
@@ -64,10 +65,8 @@ def activate_server_cert(
         warnings = _check(context, member.org, parsed, expected_version, at)
         org = _activate(member.org, certificate_id, at, member.who)
     else:
-        for attempt in context.repository.changing(org_ref(member.org_id), activity_of=member.org_id):
+        for attempt in Organization(context.repository, member.org_id).changing():
             with attempt as stored:
-                if stored is None:
-                    raise NotFound(what="such organization")
                 servers.check_listed(stored, certificate_id)  # the certificate may have been deleted meanwhile
                 warnings = _check(context, stored, parsed, expected_version, at)
                 org = _activate(stored, certificate_id, at, member.who)

@@ -39,8 +39,9 @@ from shared.records import (
     ServerCertificate,
     Source,
 )
-from shared.repository import Attempt, Batch, Ref, Repository, org_ref, server_ref
+from shared.repository import Batch, ExistingAttempt, Ref, Repository, server_ref
 from shared.usecases.context import count_in_window
+from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.server_cert import names_of
 from shared.x509.private_keys import PrivateKey
@@ -158,6 +159,7 @@ class ServerCertificates:
     def __init__(self, repository: Repository, org_id: str) -> None:
         self._repository = repository
         self._org_id = org_id
+        self._organization = Organization(repository, org_id)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -185,7 +187,7 @@ class ServerCertificates:
 
         Raises: NotFound, StoreUnavailable.
         """
-        return self.pick(self._repository.find([self.ref(certificate_id)]), org, certificate_id)
+        return self.pick(self._repository.read_batch([self.ref(certificate_id)]), org, certificate_id)
 
     def check_listed(self, org: Org, certificate_id: str) -> None:
         """Refuse an id that the index of *org* does not list. The default certificate belongs to every organization.
@@ -210,7 +212,7 @@ class ServerCertificates:
         own = sorted(own_id for own_id in org.servers if after in ("", DEFAULT) or own_id > after)
         ids = own if after else [DEFAULT, *own]
         # All bodies are read: a body that is deleted meanwhile must not end the page early.
-        documents = self._repository.find([self.ref(certificate_id) for certificate_id in ids])
+        documents = self._repository.read_batch([self.ref(certificate_id) for certificate_id in ids])
         records = ((certificate_id, documents.get(self.ref(certificate_id))) for certificate_id in ids)
         return [parse(certificate_id, record) for certificate_id, record in records if record is not None][:limit]
 
@@ -222,7 +224,7 @@ class ServerCertificates:
         ids = [certificate_id for certificate_id, line in org.servers.items() if line.key_hash == key_hash]
         if not ids:
             return []
-        documents = self._repository.find([self.own_ref(certificate_id) for certificate_id in ids])
+        documents = self._repository.read_batch([self.own_ref(certificate_id) for certificate_id in ids])
         records = ((certificate_id, documents.get(self.own_ref(certificate_id))) for certificate_id in ids)
         return [(certificate_id, record) for certificate_id, record in records if record is not None]
 
@@ -257,9 +259,17 @@ class ServerCertificates:
             self._delete_body(certificate_id)
         return added
 
-    def changing(self, certificate_id: str) -> Iterator[Attempt[ServerCertificate]]:
-        """Change a body by compare-and-set. See `Repository.changing`."""
-        return self._repository.changing(self.own_ref(certificate_id), activity_of=self._org_id)
+    def changing(
+        self, certificate_id: str, what: str = "server certificate of that id"
+    ) -> Iterator[ExistingAttempt[ServerCertificate]]:
+        """Change a body by compare-and-set. See `Repository.changing_existing`.
+
+        Args:
+            what: names the body in the refusal.
+
+        Raises: NotFound, TooBusy, StoreUnavailable, and whatever the block raises.
+        """
+        return self._repository.changing_existing(self.own_ref(certificate_id), what, activity_of=self._org_id)
 
     def delete(self, certificate_id: str, *, activity: Activity) -> None:
         """Delete a server certificate or request: the line in the index first, then the body.
@@ -269,10 +279,8 @@ class ServerCertificates:
         Raises: NotFound, ActiveCertificate, TooBusy, StoreUnavailable.
         """
         is_listed = False
-        for attempt in self._repository.changing(org_ref(self._org_id), activity_of=self._org_id):
+        for attempt in self._organization.changing():
             with attempt as org:
-                if org is None:
-                    raise NotFound(what="such organization")
                 is_listed = certificate_id in org.servers
                 if is_listed:
                     attempt.write(_without(org, certificate_id), activity=activity)
@@ -290,10 +298,10 @@ class ServerCertificates:
         """
         old = [
             certificate_id
-            for certificate_id, record in self._repository.every(f"server/{self._org_id}", ServerCertificate)
+            for certificate_id, record in self._repository.iterate(f"server/{self._org_id}", ServerCertificate)
             if record.changed.created_at < created_before
         ]
-        org = self._repository.get(org_ref(self._org_id)) if old else None  # after the bodies: the index is no older
+        org = self._organization.find() if old else None  # after the bodies: the index is no older
         orphans = [certificate_id for certificate_id in old if org is not None and certificate_id not in org.servers]
         for certificate_id in orphans:
             self._delete_body(certificate_id)
@@ -305,10 +313,8 @@ class ServerCertificates:
     ) -> Added:
         """Write the line of *record* into the index, unless the index lists the same certificate."""
         added = Added(certificate_id, record)
-        for attempt in self._repository.changing(org_ref(self._org_id), activity_of=self._org_id):
+        for attempt in self._organization.changing():
             with attempt as org:
-                if org is None:
-                    raise NotFound(what="such organization")
                 if certificate_id in org.servers:
                     continue  # an earlier attempt wrote the line although the store reported a conflict
                 existing = self.find_by_leaf(org, record.key_hash, record.leaf) if record.leaf is not None else None
@@ -322,9 +328,7 @@ class ServerCertificates:
         return added
 
     def _delete_body(self, certificate_id: str) -> None:
-        for attempt in self.changing(certificate_id):
-            with attempt:
-                attempt.delete()
+        self._repository.delete(self.own_ref(certificate_id), activity_of=self._org_id)
 
 
 def _without(org: Org, certificate_id: str) -> Org:

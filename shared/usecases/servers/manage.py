@@ -41,8 +41,6 @@ def change_server(
     activity = entry(at, member.who, "describeServerCert", certificate=certificate_id)
     for attempt in ServerCertificates(context.repository, member.org_id).changing(certificate_id):
         with attempt as record:
-            if record is None:
-                raise NotFound(what="server certificate of that id")
             check_version(record.changed, expected_version)
             described = record
             if record.comments != comments:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from shared.records import DefaultCertificate
-from shared.repository import Attempt, Ref, Repository, default_ref
+from shared.repository import ExistingAttempt, Ref, Repository, default_ref
 
 
 class PlatformDefault:
@@ -34,10 +34,13 @@ class PlatformDefault:
 
         Raises: TooBusy, StoreUnavailable.
         """
-        for attempt in self.changing():
+        for attempt in self._repository.changing(self.ref):
             with attempt:
                 attempt.write(certificate)
 
-    def changing(self) -> Iterator[Attempt[DefaultCertificate]]:
-        """Change the default certificate by compare-and-set. See `Repository.changing`."""
-        return self._repository.changing(self.ref)
+    def changing(self) -> Iterator[ExistingAttempt[DefaultCertificate]]:
+        """Change the default certificate by compare-and-set. See `Repository.changing_existing`.
+
+        Raises: NotFound, TooBusy, StoreUnavailable, and whatever the block raises.
+        """
+        return self._repository.changing_existing(self.ref, "default certificate")

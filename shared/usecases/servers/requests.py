@@ -116,10 +116,8 @@ def fulfill_csr(
     leaf, chain = read_signed(data, public_key=_requested_key(request.csr))
     warnings = check_for_org(context, member.org, leaf, chain, at)
     activity = entry(at, member.who, "fulfillCSR", certificate=certificate_id)
-    for attempt in servers.changing(certificate_id):
+    for attempt in servers.changing(certificate_id, "certificate request of that id"):
         with attempt as record:
-            if record is None:
-                raise NotFound(what="certificate request of that id")
             fulfilled = _fulfil(record, leaf, chain, at, member.who)
             if fulfilled is not record:
                 attempt.write(fulfilled, activity=activity)
