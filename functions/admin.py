@@ -21,7 +21,7 @@ from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
 from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
 from shared.usecases.jobs.maintenance import sweep_org
@@ -278,7 +278,7 @@ def reseal(rotate: bool, as_json: bool) -> None:
 def sweep(as_json: bool) -> None:
     with _app() as app:
         mended = sum(sweep_org(app.context, org.org_id, at=app.context.clock()) for org in orgs.list_orgs(app.context))
-        late = sweep_hosts(app.context)
+        late = HostFeed(app.context).sweep()
         sweep_withdrawals(app.context)
         done = f"{mended} leftovers were mended, {late} organizations were told of late."
         _tell(as_json, {"mended": mended, "told": late}, done if mended or late else "Nothing was left out.")

@@ -28,6 +28,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from shared.validation.names import messaging_host
 from shared.validation.policy import Policy, Presence
 
 DEFAULT: Final = "default"  # the id of the platform's default certificate, in every organization
@@ -188,6 +189,11 @@ class Org(Outboxed, frozen=True, kw_only=True):
     def requires_sni(self) -> bool:
         """Whether devices must send SNI: the organization has a CA, or a server certificate of its own."""
         return self.has_ca or bool(self.servers)
+
+    def hosts(self, platform_domain: str) -> list[str]:
+        """Return the messaging hosts of the organization: under the platform's domain, then under each custom domain
+        in force."""
+        return [messaging_host(self.org_id, domain) for domain in (platform_domain, *self.settings.domains)]
 
 
 # ------------------------------------------------------------------------------------------------ certificates

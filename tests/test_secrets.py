@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from functions.bodies import UploadServerCert
 from functions.views import ServerView
@@ -19,7 +20,6 @@ from functions.web.http import Request
 from shared import log
 from shared.records import to_body
 from shared.repository import default_ref, org_ref, server_ref
-from shared.usecases.servers.requests import opened_key
 from shared.validation.server_cert import read_server_certificate
 from tests import certs
 from tests.harness import Answer, Client, Service, basic
@@ -110,7 +110,10 @@ def test_a_run_with_known_secrets_shows_none_of_them(service: Service, record: R
     server = read_server_certificate(own.pem.encode(), private_key=encrypted.encode(), passphrase=PASSPHRASE)
     stored_record = repository.get(server_ref(service.org_id, uploaded))
     assert stored_record is not None
-    made_here = opened_key(service.app.context, service.app.sealer, service.org_id, requested)
+    request = repository.get(server_ref(service.org_id, requested))
+    assert request is not None
+    sealed_here = service.app.sealer.open(request.key, org_id=service.org_id, certificate_id=requested)
+    made_here: Any = load_der_private_key(sealed_here, None)
     record.texts += [
         repr(one)
         for one in (

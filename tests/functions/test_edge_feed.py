@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from msgspec import structs
 
 from shared.errors import StoreUnavailable
 from shared.repository import org_hosts_ref, org_ref
-from shared.usecases.edges import serve as edge_feed
-from shared.usecases.edges.hosts import publish_hosts, sweep_hosts
+from shared.usecases.edges import listing
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.transfer import export_lines, import_lines
 from shared.usecases.orgs.default_certificate import set_default
 from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
@@ -223,7 +224,7 @@ def test_many_hosts_come_in_pages_and_a_change_meanwhile_is_not_lost(
     service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An org that changes while the pages are read is told with the next question."""
-    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 20)
+    monkeypatch.setattr(listing, "HOSTS_MAX", 20)
     for number in range(48):
         create_org(service.app.context, f"o{number:05}")
     first = edge.client.get(HOSTS).ok()
@@ -240,7 +241,7 @@ def test_many_hosts_come_in_pages_and_a_change_meanwhile_is_not_lost(
 def test_many_changes_come_in_pages(service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each host once, however many pages; an org's hosts stay together."""
     edge.follow()
-    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 5)
+    monkeypatch.setattr(listing, "HOSTS_MAX", 5)
     names = [f"o{number:05}" for number in range(17)]
     for name in names:
         create_org(service.app.context, name)
@@ -253,7 +254,7 @@ def test_a_new_default_while_pages_are_read_begins_anew(
     service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No edge ends with hosts of two defaults."""
-    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 5)
+    monkeypatch.setattr(listing, "HOSTS_MAX", 5)
     for number in range(7):
         create_org(service.app.context, f"o{number:05}")
     first = edge.client.get(HOSTS).ok()
@@ -336,32 +337,29 @@ def test_a_sweep_finds_what_a_crash_left_out(
     service.other_org("gone01")
     edge.follow()
     with monkeypatch.context() as crashing:
-        for module in ("orgs.organizations", "servers.activate"):
-            crashing.setattr(f"shared.usecases.{module}.publish_hosts", lambda *_: None)
+        for publication in ("publish", "publish_change"):
+            crashing.setattr(HostFeed, publication, lambda *_: None)
         create_org(context, "newone")
         delete_org(context, "gone01")
         certificate_id = activate(operator, own())
     assert edge.follow() == []
-    assert sweep_hosts(context) == 3
+    assert HostFeed(context).sweep() == 3
     assert sorted(edge.follow()) == sorted([HOST, service.host("gone01"), service.host("newone")])
     assert sorted(edge.serves) == [HOST, service.host("newone")]
     assert edge.serves[HOST]["certificateId"] == certificate_id
-    assert sweep_hosts(context) == 0
+    assert HostFeed(context).sweep() == 0
 
 
 def test_a_sweep_publishes_what_was_written_and_not_told(service: Service, edge: Edge) -> None:
     """A crash between the two writes of a publication."""
     edge.follow()
-    context, place = service.app.context, org_hosts_ref(service.org_id)
-    context.repository.change(place, lambda now: None if now is None else _untold(now))
-    assert sweep_hosts(context) == 1
+    context = service.app.context
+    for attempt in context.repository.changing(org_hosts_ref(service.org_id)):
+        with attempt as hosts:
+            assert hosts is not None
+            attempt.write(structs.replace(hosts, is_published=False))
+    assert HostFeed(context).sweep() == 1
     assert edge.follow() == [HOST]
-
-
-def _untold(now: Any) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(now, is_published=False)
 
 
 def test_an_org_that_went_long_ago_is_forgotten(service: Service, edge: Edge) -> None:
@@ -369,10 +367,10 @@ def test_an_org_that_went_long_ago_is_forgotten(service: Service, edge: Edge) ->
     context = service.app.context
     service.other_org("gone01")
     delete_org(context, "gone01")
-    sweep_hosts(context)
+    HostFeed(context).sweep()
     assert context.repository.get(org_hosts_ref("gone01")) is not None
     service.clock.now += timedelta(days=31)
-    sweep_hosts(context)
+    HostFeed(context).sweep()
     assert context.repository.get(org_hosts_ref("gone01")) is None
 
 
@@ -393,7 +391,7 @@ def test_concurrent_changes_all_arrive_and_the_last_one_stands(service: Service,
     active = operator.get(f"{SERVERS}/active").ok()["active"]
     assert edge.serves[HOST]["certificateId"] == active
     assert len(edge.serves) == 21
-    assert sweep_hosts(service.app.context) == 0, "nothing was left out"
+    assert HostFeed(service.app.context).sweep() == 0, "nothing was left out"
 
 
 def test_imported_orgs_are_told(service: Service, edge: Edge, tmp_path: Any) -> None:
@@ -529,7 +527,7 @@ def test_each_hand_out_is_logged_and_the_org_is_told_once_an_hour(
     with caplog.at_level("INFO"):
         for _ in range(3):
             found = edge.client.get(f"{HOSTS}/{HOST}").ok()
-    told = [record for record in caplog.records if record.message == "a private key was handed out"]
+    told = [record for record in caplog.records if record.message == "a private key was exported"]
     assert [(record.host, record.edge) for record in told] == [(HOST, edge.client.key)] * 3  # type: ignore[attr-defined]
     assert "PRIVATE" not in caplog.text
     assert found["privateKey"].splitlines()[1] not in caplog.text
@@ -619,9 +617,9 @@ def _no_leftovers(service: Service) -> Iterator[None]:
     context = service.app.context
     if context.repository.get(org_ref(service.org_id)) is not None:
         before = context.host_changes.end()
-        publish_hosts(context, service.org_id)
+        HostFeed(context).publish(service.org_id)
         assert context.host_changes.end() == before
-    assert sweep_hosts(context) == 0
+    assert HostFeed(context).sweep() == 0
 
 
 def test_the_feed_names_no_certificate_but_of_the_host(service: Service, operator: Client, edge: Edge) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.usecases.edges import serve as edge_feed
+from shared.usecases.edges import listing
 from shared.usecases.orgs.organizations import set_suspended
 from tests import certs
 from tests.harness import Answer, Client, Service
@@ -79,7 +79,7 @@ def test_a_secret_that_envoy_has_is_not_handed_out_again(edge: Client, caplog: p
     with caplog.at_level("INFO"):
         answer = secret(edge, f"server/{HOST}", version=version)
     assert (answer.status, answer.reply.body) == (304, b"")
-    assert "handed out" not in caplog.text
+    assert "exported" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["server/nobody.messaging.example.com", f"ca/{HOST}", HOST, "server/", "server/*"])
@@ -110,7 +110,7 @@ def test_more_hosts_than_one_list_can_hold_are_refused(
 ) -> None:
     """Never a list that lacks some: an Envoy would drop them."""
     service.other_org()
-    monkeypatch.setattr(edge_feed, "EVERY_HOST_MAX", 1)
+    monkeypatch.setattr(listing, "EVERY_HOST_MAX", 1)
     assert edge.post(LDS, {}).code == "too_many_hosts"
 
 

@@ -14,7 +14,7 @@ from shared.errors import StoreUnavailable
 from shared.ports import Key, WriteConflict
 from shared.records import CAIndex
 from shared.repository import ca_index_ref, org_ref, server_ref
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from tests import certs
 from tests.faults.check import Findings, check
@@ -50,7 +50,7 @@ class Org:
     def sweep(self) -> None:
         context = self.service.app.context
         sweep_org(context, self.id, at=context.clock() + timedelta(hours=3))
-        sweep_hosts(context)
+        HostFeed(context).sweep()
 
     def has_ca(self) -> bool:
         org = self.service.app.context.repository.get(org_ref(self.id))

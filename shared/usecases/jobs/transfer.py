@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from shared.records import PLATFORM
-from shared.repository import ca_index_ref, default_ref, org_ref
+from shared.repository import ca_index_ref, org_ref
 from shared.usecases.context import Context
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.organization import iterate_organizations
 from shared.usecases.orgs.organizations import get_org, partitions_of
+from shared.usecases.servers.platform_default import PlatformDefault
 
 _Line = dict[str, Any]
 
@@ -21,7 +22,7 @@ def export_lines(context: Context, org_id: str | None) -> Iterator[_Line]:
     keys = [org_ref(org.org_id).key for org in orgs] + [ca_index_ref(org.org_id).key for org in orgs]
     partitions = [partition for org in orgs for partition in partitions_of(org.org_id)]
     if org_id is None:
-        keys.append(default_ref().key)
+        keys.append(PlatformDefault.ref.key)
         partitions.append(f"key/{PLATFORM}")
     yield from context.repository.export_documents(keys, partitions)
 
@@ -36,5 +37,5 @@ def import_lines(context: Context, lines: Iterator[_Line]) -> tuple[int, int]:
             created += 1
         else:
             existing += 1
-    sweep_hosts(context)
+    HostFeed(context).sweep()
     return created, existing

@@ -38,7 +38,7 @@ from shared.usecases.callers import Caller, Member
 from shared.usecases.cas.manage import upload_ca
 from shared.usecases.context import Context
 from shared.usecases.organization import Organization
-from shared.usecases.servers.fulfill import fulfill_csr
+from shared.usecases.servers.requests import fulfill_csr
 from shared.usecases.servers.upload import upload_server_cert
 from shared.validation.names import is_org_id
 from shared.validation.server_cert import FILES_MAX
@@ -178,7 +178,7 @@ def _import_ca(context: Context, member: Member, data: bytes) -> dict[str, str]:
 
 def _import_server(context: Context, sealer: KeySealer, member: Member, data: bytes) -> dict[str, str]:
     result = upload_server_cert(context, sealer, member, data)
-    return _detail(result.shown.id, [warning.code for warning in result.warnings], created=result.created)
+    return _detail(result.parsed.id, [warning.code for warning in result.warnings], created=result.is_created)
 
 
 def _import_signed(context: Context, member: Member, name: str, data: bytes) -> dict[str, str]:

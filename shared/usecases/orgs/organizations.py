@@ -9,7 +9,7 @@ from shared.errors import Conflict, WrongValue
 from shared.records import ActivityKind, Org
 from shared.repository import activity_partition, ca_index_ref
 from shared.usecases.context import Context, entry, made
-from shared.usecases.edges.hosts import publish_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
 from shared.usecases.organization import Organization, iterate_organizations
 from shared.validation.names import is_org_id
@@ -41,7 +41,7 @@ def create_org(context: Context, org_id: str) -> Org:
     )
     if not Organization(context.repository, org_id).create(org):
         raise OrgExists(org=org_id)
-    publish_hosts(context, org_id)
+    HostFeed(context).publish(org_id)
     return org
 
 
@@ -65,7 +65,7 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
             if org.suspended != suspended:
                 org = msgspec.structs.replace(org, suspended=suspended)
                 attempt.write(org, activity=activity)
-    publish_hosts(context, org_id)
+    HostFeed(context).publish(org_id)
     if suspended:
         withdraw(context, org_id, WithdrawalKind.ORG, org_id)
     return org
@@ -92,7 +92,7 @@ def delete_org(context: Context, org_id: str) -> None:
     Raises: NotFound."""
     set_suspended(context, org_id, True)
     Organization(context.repository, org_id).delete()
-    publish_hosts(context, org_id)
+    HostFeed(context).publish(org_id)
     for partition in partitions_of(org_id):
         context.repository.delete_partition(partition)
     context.repository.delete(ca_index_ref(org_id))

@@ -7,13 +7,13 @@ from cryptography import x509
 
 from shared.errors import DomainInUse, DomainReserved, InvalidPolicy
 from shared.records import CustomDomains, Org, Settings
-from shared.repository import server_ref
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, check_version, entry, touched
-from shared.usecases.edges.host_names import covered_hosts, hosts_of
-from shared.usecases.edges.hosts import publish_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.organization import Organization
+from shared.usecases.servers.documents import ServerCertificates
 from shared.validation.names import is_domain, messaging_host
+from shared.validation.server_cert import hosts_covered
 
 DOMAINS_MAX: Final = 10
 _DNS_NAME_MAX: Final = 253  # characters (RFC 1035, 2.3.4)
@@ -52,7 +52,7 @@ def put_settings(
                     typeCertificates=str(settings.type_certificates).lower(),
                 )
                 attempt.write(org, activity=activity)
-    publish_hosts(context, member.org_id)
+    HostFeed(context).publish(member.org_id)
     return org
 
 
@@ -86,12 +86,12 @@ def _check_active_keeps_a_host(context: Context, org: Org, settings: Settings) -
     removed = [domain for domain in org.settings.domains if domain not in settings.domains]
     if not removed or org.activation.active not in org.servers:
         return
-    record = context.repository.get(server_ref(org.org_id, org.activation.active))
+    record = ServerCertificates(context.repository, org.org_id).find_record(org.activation.active)
     if record is None or record.leaf is None:
         return
     leaf = x509.load_der_x509_certificate(record.leaf)
-    if not covered_hosts(leaf, hosts_of(org.org_id, context.platform_domain, settings)):
+    if not hosts_covered(leaf, msgspec.structs.replace(org, settings=settings).hosts(context.platform_domain)):
         for domain in removed:
             host = messaging_host(org.org_id, domain)
-            if covered_hosts(leaf, [host]):
+            if hosts_covered(leaf, [host]):
                 raise DomainInUse(host=host, domain=domain)
