@@ -8,7 +8,7 @@ import msgspec
 from shared.errors import Conflict, WrongValue
 from shared.records import ActivityKind, Org
 from shared.repository import activity_partition, ca_index_ref
-from shared.usecases.context import Context, entry, made
+from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
 from shared.usecases.organization import Organization, iterate_organizations
@@ -30,14 +30,14 @@ def create_org(context: Context, org_id: str) -> Org:
     if not is_org_id(org_id):
         raise WrongValue(field="org", found="An orgId has six characters of a-z and 0-9")
     at = context.clock()
-    stamp = made(at, ADMIN)
+    stamp = make_revision(at, ADMIN)
     org = Org(
         org_id=org_id,
         created_at=at,
         settings_changed=stamp,
         policy_changed=stamp,
         activation_changed=stamp,
-        outbox=(entry(at, ADMIN, "createOrg", org=org_id),),
+        outbox=(make_entry(at, ADMIN, "createOrg", org=org_id),),
     )
     if not Organization(context.repository, org_id).create(org):
         raise OrgExists(org=org_id)
@@ -59,7 +59,7 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
     """Suspend an organization, or resume it. The keys and devices of a suspended organization are refused.
 
     Raises: NotFound."""
-    activity = entry(context.clock(), ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
+    activity = make_entry(context.clock(), ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
     for attempt in Organization(context.repository, org_id).changing(what=f"organization {org_id}"):
         with attempt as org:
             if org.suspended != suspended:

@@ -8,7 +8,7 @@ from cryptography import x509
 from shared.errors import DomainInUse, DomainReserved, InvalidPolicy
 from shared.records import CustomDomains, Org, Settings
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, check_version, entry, touched
+from shared.usecases.context import Context, check_version, make_entry, update_revision
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.organization import Organization
 from shared.usecases.servers.documents import ServerCertificates
@@ -42,9 +42,9 @@ def put_settings(
             )
             if org.settings != settings:
                 _check_active_keeps_a_host(context, org, settings)  # reads the certificate that is active now
-                stamp = touched(org.settings_changed, at, member.who)
+                stamp = update_revision(org.settings_changed, at, member.who)
                 org = msgspec.structs.replace(org, settings=settings, settings_changed=stamp)
-                activity = entry(
+                activity = make_entry(
                     at,
                     member.who,
                     "settings",
