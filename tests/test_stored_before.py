@@ -87,7 +87,7 @@ def test_changes_go_on_from_the_stored_versions(app: App) -> None:
     operator.delete(f"/authentication/cacertificates/{ids['second']}").ok(204)
     listed = operator.get("/authentication/cacertificates").ok()["results"]
     assert sorted(ca["id"] for ca in listed) == sorted(ids[name] for name in ids if name != "second")
-    newest = operator.get("/activity?limit=3").ok()["results"]
+    newest = operator.get("/activity?kind=change&limit=3").ok()["results"]
     assert sorted(entry["what"] for entry in newest) == ["deleteCA", "describeCA", "settings"]
 
 
