@@ -22,7 +22,7 @@ from benchmarks.table import Figure, Row, Subject, Target, interleaved, microsec
 from shared.adapters.sqlite_store import SQLiteStore
 from shared.composition import build
 from shared.ports import DocumentStore, Key
-from shared.records import CA, CAIndex, CAsOfOneName, Record, stored
+from shared.records import CA, CAIndex, CAsOfOneName, Record, to_body
 from shared.repository import api_key_ref, ca_index_ref, cas_ref, org_ref
 from shared.usecases.context import made
 from shared.validation.ca import ca_id
@@ -161,7 +161,7 @@ def _filling(store: DocumentStore) -> Iterator[Callable[[Key, Record], None]]:
 
 
 def _written(store: DocumentStore, key: Key, record: Record) -> None:
-    store.put(key, stored(record), expected=None)
+    store.put(key, to_body(record), expected=None)
 
 
 # ---------------------------------------------------------------------------------------------------- in the clouds

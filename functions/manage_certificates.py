@@ -5,7 +5,7 @@ from functions.web.contract import PAGING, PEM_TEXT, Call, endpoint
 from functions.web.http import NO_CONTENT, Reply, file_bytes, if_match, page, pem_reply, reply
 from shared import errors
 from shared.usecases.cas import manage as cas
-from shared.usecases.devices.usage import RecentUsage, lately
+from shared.usecases.devices.usage import RecentUsage, read_recent_usage
 from shared.usecases.servers import manage as servers
 from shared.usecases.servers import preview as previews
 from shared.usecases.servers.documents import ParsedServerCertificate
@@ -51,7 +51,12 @@ def change_ca(call: Call) -> Reply:
     if call.request.flag("dryrun"):
         return _effect(call)
     ca = cas.change_ca(
-        call.context, call.member, call.id, status=body.status, comments=body.comments, seen=if_match(call.request)
+        call.context,
+        call.member,
+        call.id,
+        status=body.status,
+        comments=body.comments,
+        expected_version=if_match(call.request),
     )
     return reply(views.ca_view(call.id, ca, _lately(call)), version=ca.changed.version)
 
@@ -66,12 +71,12 @@ def change_ca(call: Call) -> Reply:
 def delete_ca(call: Call) -> Reply:
     if call.request.flag("dryrun"):
         return _effect(call)
-    cas.delete_ca(call.context, call.member, call.id, seen=if_match(call.request, required=False))
+    cas.delete_ca(call.context, call.member, call.id, expected_version=if_match(call.request, required=False))
     return NO_CONTENT
 
 
 def _effect(call: Call) -> Reply:
-    others = cas.also_vouched_by(call.context, call.member.org_id, call.id)
+    others = cas.list_also_vouched_by(call.context, call.member.org_id, call.id)
     use = _lately(call).of_ca(call.id)
     view = views.CAEffect(
         connections_30d=use.count if use else 0, last_used=use.last if use else None, also_vouched_by=tuple(others)
@@ -80,7 +85,7 @@ def _effect(call: Call) -> Reply:
 
 
 def _lately(call: Call) -> RecentUsage:
-    return lately(call.context.repository, call.member.org_id, call.context.clock())
+    return read_recent_usage(call.context.repository, call.member.org_id, call.context.clock())
 
 
 # ---------------------------------------------------------------------------------------- server certificates

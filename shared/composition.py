@@ -144,15 +144,15 @@ def _queue(settings: Settings, repository: Repository, pause: float) -> Connecti
         case InProcess():
             from shared.adapters.local_queue import LocalQueue
 
-            return LocalQueue(lambda org_id, sightings: usage.record(repository, org_id, sightings), pause=pause)
+            return LocalQueue(lambda org_id, sightings: usage.record_events(repository, org_id, sightings), pause=pause)
         case Sqs(url):
             from shared.adapters.sqs_queue import SqsQueue
 
-            return SqsQueue(url, usage.summed, pause=pause)
+            return SqsQueue(url, usage.summarize, pause=pause)
         case PubSub(topic):
             from shared.adapters.pubsub_queue import PubSubQueue
 
-            return PubSubQueue(topic, usage.summed, pause=pause)
+            return PubSubQueue(topic, usage.summarize, pause=pause)
 
 
 def _notifier(settings: Settings) -> Notifier:

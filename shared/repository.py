@@ -37,9 +37,9 @@ from shared.records import (
     ReportRun,
     ServerCertificate,
     Usage,
-    loaded,
-    read,
-    stored,
+    decode,
+    from_body,
+    to_body,
 )
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Batch:
 
         Raises: KeyError, where the batch did not ask for *ref*."""
         document = self.document(ref)
-        return None if document is None else read(ref.kind, document.text)
+        return None if document is None else decode(ref.kind, document.text)
 
     def document(self, ref: Ref[Any]) -> Document | None:
         """Return the document at *ref* as it was read. Raises: KeyError, as `get` does."""
@@ -181,13 +181,15 @@ class Repository:
     def list(self, partition: str, kind: type[R], *, after: str = "", limit: int = 100) -> list[tuple[str, R]]:
         """Return at most *limit* pairs (id, record) of *partition* whose ids come after *after*, ordered by id."""
         page = self._store.list(partition, after=after, limit=limit)
-        return [(document.key.id, read(kind, document.text)) for document in page]
+        return [(document.key.id, decode(kind, document.text)) for document in page]
 
     def iterate(self, partition: str, kind: type[R]) -> Iterator[tuple[str, R]]:
         """Yield every (id, record) of *partition*, read page by page."""
         after = ""
         while page := self.list(partition, kind, after=after, limit=_PAGE):
             yield from page
+            if len(page) < _PAGE:
+                return
             after = page[-1][0]
 
     # ------------------------------------------------------------------------------------------------ changing
@@ -266,7 +268,7 @@ class Repository:
     def create(self, ref: Ref[R], record: R) -> bool:
         """Create the record at *ref*. Return False, and change nothing, where a document exists already."""
         try:
-            self._store.put(ref.key, stored(record), expected=None)
+            self._store.put(ref.key, to_body(record), expected=None)
         except WriteConflict:
             return False
         return True
@@ -320,7 +322,7 @@ class Repository:
         if entries:
             newest = max(entries, key=lambda entry: entry.at)
             key = Key(activity_partition(org_id, kind), min(entry.id for entry in entries))  # the id of the newest
-            self._store.put(key, stored(ActivityPage(tuple(entries))), expected=None, expires=_keep_until(newest))
+            self._store.put(key, to_body(ActivityPage(tuple(entries))), expected=None, expires=_keep_until(newest))
 
     def get_activity(self, org_id: str, entry_id: str, kind: ActivityKind) -> Activity | None:
         """Return the entry that `append_once` wrote under *entry_id*, or None."""
@@ -331,7 +333,7 @@ class Repository:
         """Append an entry whose id follows from its content. Return False where the list has the entry already."""
         key = Key(activity_partition(org_id, entry.kind), entry.id)
         try:
-            self._store.put(key, stored(ActivityPage((entry,))), expected=None, expires=_keep_until(entry))
+            self._store.put(key, to_body(ActivityPage((entry,))), expected=None, expires=_keep_until(entry))
         except WriteConflict:
             return False
         return True
@@ -353,7 +355,7 @@ class Repository:
         return True
 
     def copy_outbox(self, org_id: str, entries: Sequence[Activity]) -> int:
-        """Copy *entries* of an outbox to the activity list, where a crash left them out. Return how many were missing."""
+        """Copy those *entries* of an outbox that a crash kept from the activity list. Return how many were copied."""
         keys = {
             Key(activity_partition(org_id, entry.kind), entry.id): entry
             for entry in entries
@@ -372,7 +374,7 @@ class Repository:
             if document is not None:
                 self._store.delete(ref.key, expected=document.version)
             return None
-        body = stored(record)
+        body = to_body(record)
         expected = None if document is None else document.version
         version = self._store.put(ref.key, body, expected=expected, expires=expires)
         return Document(ref.key, version, msgspec.json.encode(body))
@@ -499,7 +501,7 @@ def _expiry_of(key: Key, body: Mapping[str, Any]) -> datetime | None:
     if kind == "usage":
         return datetime.fromisoformat(key.id).replace(tzinfo=UTC) + KEEP_USAGE
     if kind == "activity":
-        return max((_keep_until(entry) for entry in loaded(ActivityPage, body).entries), default=None)
+        return max((_keep_until(entry) for entry in from_body(ActivityPage, body).entries), default=None)
     return None
 
 

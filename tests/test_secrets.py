@@ -19,7 +19,7 @@ from functions.bodies import UploadServerCert
 from functions.views import ServerView
 from functions.web.http import Request
 from shared import log
-from shared.records import stored
+from shared.records import to_body
 from shared.repository import default_ref, org_ref, server_ref
 from shared.validation.server_cert import read_server_certificate
 from tests import certs
@@ -131,7 +131,7 @@ def test_a_run_with_known_secrets_shows_none_of_them(service: Service, record: R
             Request("GET", "/", headers={"authorization": basic(operator.key, operator.token)}).credentials,
         )
     ]
-    record.texts.append(str(stored(stored_record)))
+    record.texts.append(str(to_body(stored_record)))
 
     assert record.holds(uploaded), "the record is not empty"
     secrets = [PASSPHRASE, operator.token, *secrets_of(own.key), *secrets_of(other.key), *secrets_of(made_here)]

@@ -47,7 +47,7 @@ class PubSubQueue(BufferedQueue):
         if self._client is None:
             self._client = self._connect()
         sent = [
-            (self._client.publish(self._topic, self._pack(org_id, sightings).encoded()), len(sightings))
+            (self._client.publish(self._topic, self._pack(org_id, sightings).encode()), len(sightings))
             for org_id, sightings in held.items()
         ]
         for acknowledged, count in sent:

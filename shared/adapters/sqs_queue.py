@@ -43,7 +43,7 @@ class SqsQueue(BufferedQueue):
         if self._client is None:
             self._client = self._connect()
         packed = [
-            (self._pack(org_id, sightings).encoded().decode(), len(sightings)) for org_id, sightings in held.items()
+            (self._pack(org_id, sightings).encode().decode(), len(sightings)) for org_id, sightings in held.items()
         ]
         for request in _requests(packed):
             entries = [{"Id": str(number), "MessageBody": body} for number, (body, _) in enumerate(request)]

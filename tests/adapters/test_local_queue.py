@@ -10,7 +10,7 @@ from tests.certs import NOON
 
 
 def sighting(org_id: str = "orga01") -> ConnectionEvent:
-    return ConnectionEvent(org_id=org_id, at=NOON, decision="allow", code="allowed", tls=True, shown=Presence.VALID)
+    return ConnectionEvent(org_id=org_id, at=NOON, decision="allow", code="allowed", tls=True, presence=Presence.VALID)
 
 
 def test_what_came_in_between_is_written_at_once_per_org() -> None:

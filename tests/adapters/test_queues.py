@@ -20,7 +20,7 @@ from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
 from shared.records import ConnectionEvent, ConnectionEventBatch
-from shared.usecases.devices.usage import lately, record, summed
+from shared.usecases.devices.usage import read_recent_usage, record_events, summarize
 from shared.validation.policy import Presence
 from tests import certs
 from tests.certs import NOON
@@ -37,7 +37,7 @@ def sighting(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> Connection
         "decision": "allow",
         "code": "allowed",
         "tls": True,
-        "shown": Presence.VALID,
+        "presence": Presence.VALID,
         "identity": f"d:thermo:{number}",
         "ca_id": "ca",
     }
@@ -119,12 +119,12 @@ def test_a_batch_is_bounded_however_much_was_seen() -> None:
     many = [sighting(n, identity="d:" + "t" * 36 + f":{n:036}") for n in range(5000)]
     many += [refusal(n, b"\x00" * 8192) for n in range(5000)]
     many += [sighting(n, ca_id=f"{n:016x}-{n:032x}") for n in range(5000)]
-    batch = summed("mtxpd0", many)
+    batch = summarize("mtxpd0", many)
     assert batch.cas["ca"].count == 5000
     assert len(batch.cas) == 200
     assert len(batch.clients) == 500
     assert len(batch.refusals) == 20
-    assert len(batch.encoded()) < 256 * 1024
+    assert len(batch.encode()) < 256 * 1024
     assert any(one.certificate for one in batch.refusals)
     assert not all(one.certificate for one in batch.refusals)
 
@@ -136,16 +136,16 @@ def test_a_day_of_ever_new_cas_stays_of_bounded_size(service: Service) -> None:
     repository = service.app.context.repository
     for first in range(0, 4000, 200):
         many = [sighting(n, ca_id=f"{n:016x}-{n:032x}") for n in range(first, first + 200)]
-        record(repository, "mtxpd0", [sighting(0, ca_id=f"{0:016x}-{0:032x}"), *many])
-    day = lately(repository, "mtxpd0", NOON).days[0]
+        record_events(repository, "mtxpd0", [sighting(0, ca_id=f"{0:016x}-{0:032x}"), *many])
+    day = read_recent_usage(repository, "mtxpd0", NOON).days[0]
     assert len(day.cas) == 1000
     assert day.cas[f"{0:016x}-{0:032x}"].count == 21
 
 
 def test_a_batch_survives_its_journey() -> None:
     """What was sent is what arrives."""
-    batch = summed("mtxpd0", [sighting(1), refusal(2, b"\x00\xff")])
-    assert ConnectionEventBatch.decoded(batch.encoded()) == batch
+    batch = summarize("mtxpd0", [sighting(1), refusal(2, b"\x00\xff")])
+    assert ConnectionEventBatch.decode(batch.encode()) == batch
 
 
 def test_requests_stay_within_what_sqs_takes() -> None:
@@ -161,7 +161,7 @@ def test_requests_stay_within_what_sqs_takes() -> None:
 
 def counted(service: Service) -> tuple[int, int, int]:
     """Connections of the CA, clients in the sample, refusals in the list."""
-    seen = lately(service.app.context.repository, "mtxpd0", service.clock())
+    seen = read_recent_usage(service.app.context.repository, "mtxpd0", service.clock())
     use = seen.of_ca("ca")
     refusals = service.client("viewer").get("/activity?kind=refusal").ok()["results"]
     return use.count if use else 0, len(seen.clients()), len(refusals)
@@ -170,7 +170,7 @@ def counted(service: Service) -> tuple[int, int, int]:
 def test_sqs_carries_sightings_to_the_store(aws: Aws, service: Service) -> None:
     """From the answer's process to recordSightings; what is delivered twice counts once."""
     _, url = aws.queue()
-    queue = SqsQueue(url, summed, pause=3600)
+    queue = SqsQueue(url, summarize, pause=3600)
     for number in range(30):
         queue.offer(sighting(number))
     queue.offer(refusal(31, certs.leaf("d:thermo:31", certs.ca("Root")).der))
@@ -188,7 +188,7 @@ def test_sqs_carries_sightings_to_the_store(aws: Aws, service: Service) -> None:
 
 def test_pubsub_carries_sightings_to_the_store(pubsub: PubSub, service: Service) -> None:
     """The same through the Pub/Sub emulator, and the CloudEvent that a subscription makes of a message."""
-    queue = PubSubQueue(pubsub.topic, summed, pause=3600)
+    queue = PubSubQueue(pubsub.topic, summarize, pause=3600)
     for number in range(30):
         queue.offer(sighting(number))
     queue.close()
@@ -206,7 +206,7 @@ def test_sqs_that_does_not_answer_costs_a_sample(
 ) -> None:
     """Nobody's answer fails for it."""
     aws_environment(monkeypatch, f"http://127.0.0.1:{free_port()}")
-    queue = SqsQueue("http://127.0.0.1/queue", summed, pause=3600)
+    queue = SqsQueue("http://127.0.0.1/queue", summarize, pause=3600)
     queue.offer(sighting())
     queue.close()
     assert "sightings were lost" in caplog.text
@@ -236,9 +236,9 @@ def test_the_setting_chooses_the_queue_and_nothing_is_asked_before_the_first_sig
 
 def test_a_message_that_holds_no_sightings_is_dropped(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     """It would come again and again; those beside it are recorded."""
-    good = summed("mtxpd0", [sighting()]).encoded()
-    stray = summed("mtxpd0", [msgspec.structs.replace(refusal(1), org_id="other1")]).encoded()
-    hostile = summed("../x", [sighting(org_id="../x")]).encoded()
+    good = summarize("mtxpd0", [sighting()]).encode()
+    stray = summarize("mtxpd0", [msgspec.structs.replace(refusal(1), org_id="other1")]).encode()
+    hostile = summarize("../x", [sighting(org_id="../x")]).encode()
     bodies: list[bytes | str] = [b"", "{", "[]", '{"id": 1}', b"\xff", stray, hostile, "[" * 100_000, good]
     assert Recorder(sleep=lambda _: None)(service.app.context, bodies) == 1
     assert counted(service)[0] == 1
@@ -267,14 +267,14 @@ def test_an_org_is_written_at_most_once_a_second_by_a_process(service: Service) 
         now[0] += seconds
 
     record = Recorder(now=lambda: now[0], sleep=sleep)
-    record(service.app.context, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
+    record(service.app.context, [summarize("mtxpd0", [sighting(n)]).encode() for n in range(10)])
     before = service.store.calls["put"]
     now[0] += 0.25
-    record(service.app.context, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
+    record(service.app.context, [summarize("mtxpd0", [sighting(n)]).encode() for n in range(10)])
     assert service.store.calls["put"] == before + 1
     assert slept == [0.75]
     now[0] += 5
-    record(service.app.context, [summed("mtxpd0", [sighting()]).encoded()])
+    record(service.app.context, [summarize("mtxpd0", [sighting()]).encode()])
     assert slept == [0.75]
 
 
@@ -284,7 +284,7 @@ def test_lambda_records_what_the_queue_carries(service: Service, monkeypatch: py
 
     monkeypatch.setattr(aws_events, "app", lambda: service.app)
     template = recorded("s3_by_sqs")["Records"][0]
-    body = summed("mtxpd0", [sighting()]).encoded().decode()
+    body = summarize("mtxpd0", [sighting()]).encode().decode()
     aws_events.record_sightings({"Records": [{**template, "body": body}]}, object())
     assert counted(service)[0] == 1
     assert json.loads(body)["org_id"] == "mtxpd0"

@@ -181,7 +181,7 @@ def _edges(found: Findings, repository: Repository, org: Org, history: History) 
         f"the edges were not told to end the sessions of {one}" for one in history.withdrawn if one not in told
     ]
     hosts = repository.get(org_hosts_ref(org.org_id))
-    if hosts is None or not hosts.told or hosts.certificate_id != org.activation.active:
+    if hosts is None or not hosts.is_published or hosts.certificate_id != org.activation.active:
         sure = history.activations and all(one.acknowledged for one in history.activations)
         (found.lost if sure else found.leftovers).append("the edges were not told of what is active")
 

@@ -26,8 +26,9 @@ from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.organizations import create_org
 from tests import server
 from tests.emulators import Emulators
 from tests.faults import calls, wire

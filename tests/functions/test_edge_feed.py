@@ -17,8 +17,9 @@ from shared.ports import Key
 from shared.repository import org_hosts_ref, org_ref
 from shared.usecases.edges import listing
 from shared.usecases.edges.hosts import HostFeed
+from shared.usecases.jobs.transfer import export_lines, import_lines
 from shared.usecases.orgs.default_certificate import set_default
-from shared.usecases.orgs.organizations import create_org, delete_org, export_lines, import_lines, set_suspended
+from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
 from tests import certs
 from tests.certs import NOON, YEAR
 from tests.harness import Answer, Client, Service, make_service
@@ -385,7 +386,7 @@ def test_a_sweep_publishes_hosts_that_were_written_and_are_not_in_the_feed(servi
     for attempt in context.repository.changing(org_hosts_ref(service.org_id)):
         with attempt as hosts:
             assert hosts is not None
-            attempt.write(structs.replace(hosts, told=False))
+            attempt.write(structs.replace(hosts, is_published=False))
     assert HostFeed(context).sweep() == 1
     assert edge.follow() == [HOST]
 

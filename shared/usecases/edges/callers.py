@@ -4,7 +4,7 @@ from typing import Any
 
 from shared.records import Role
 from shared.repository import Batch, Ref
-from shared.usecases.callers import Caller, Credentials, identified
+from shared.usecases.callers import Caller, Credentials, authenticate
 from shared.usecases.context import Context
 
 
@@ -15,7 +15,7 @@ def authenticate_edge(context: Context, credentials: Credentials, *refs: Ref[Any
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable.
     """
-    documents = context.repository.read_batch([credentials.place, *refs])
-    caller = identified(credentials, documents.get(credentials.place))
+    documents = context.repository.read_batch([credentials.ref, *refs])
+    caller = authenticate(credentials, documents)
     caller.must_be((Role.EDGE,))
     return caller, documents

@@ -129,13 +129,13 @@ class HostFeed:
                 if published is not None and published is not stored:
                     attempt.write(published)
             org = documents = None  # another writer was first: the next attempt reads again
-        if published is None or published.told:
+        if published is None or published.is_published:
             return
         self._changes.append(HostsChanged(org_id))
         for mark in self._repository.changing(self.ref(org_id), first=attempt.batch):
             with mark as stored:
                 if stored == published:  # else another publication came later, and sets its own mark
-                    mark.write(msgspec.structs.replace(published, told=True))
+                    mark.write(msgspec.structs.replace(published, is_published=True))
 
     def _derive(
         self, org: Org | None, stored: OrgHosts | None, documents: Batch | None, at: datetime
@@ -153,7 +153,7 @@ class HostFeed:
             basis=self._basis(org),
             changed_at=at,
         )
-        if stored is not None and msgspec.structs.replace(stored, told=False, changed_at=at) == derived:
+        if stored is not None and msgspec.structs.replace(stored, is_published=False, changed_at=at) == derived:
             return stored
         return derived
 
@@ -213,14 +213,14 @@ class HostFeed:
             published = self.find([org.org_id for org in orgs])
             for org in orgs:
                 hosts = published.get(org.org_id)
-                if hosts is None or not hosts.told or hosts.basis != self._basis(org):
+                if hosts is None or not hosts.is_published or hosts.basis != self._basis(org):
                     yield org.org_id
             after = orgs[-1].org_id
         after = ""
         while page := self._repository.list(ORG_HOSTS, OrgHosts, after=after, limit=_PAGE):
             documents = self._repository.read_batch([org_ref(org_id) for org_id, _ in page])
             for org_id, hosts in page:
-                if documents.get(org_ref(org_id)) is None and (hosts.hosts or not hosts.told):
+                if documents.get(org_ref(org_id)) is None and (hosts.hosts or not hosts.is_published):
                     yield org_id
             after = page[-1][0]
 
@@ -229,7 +229,7 @@ class HostFeed:
         the whole list, which does not have these organizations."""
         before = self._clock() - _KEEP_REMOVED
         for org_id, hosts in self.list():
-            if hosts.basis == "" and hosts.told and hosts.changed_at < before:
+            if hosts.basis == "" and hosts.is_published and hosts.changed_at < before:
                 for attempt in self._repository.changing(self.ref(org_id)):
                     with attempt as stored:
                         if stored == hosts:

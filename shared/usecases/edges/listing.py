@@ -108,7 +108,7 @@ class _Listing:
         """
         changes = self._feed.since(number, limit=HOSTS_MAX)
         changed_ids = dict.fromkeys(change.what.org_id for change in changes)
-        own_ids = [org_id for org_id in changed_ids if self._caller.asker.may_ask_about(org_id)]
+        own_ids = [org_id for org_id in changed_ids if self._caller.scope.may_ask_about(org_id)]
         published = self._feed.find(own_ids) if own_ids else {}
         hosts: list[Host] = []
         listed: set[str] = set()

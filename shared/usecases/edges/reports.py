@@ -51,7 +51,7 @@ def report_served(context: Context, credentials: Credentials, edge: str, hosts: 
     is_default_served = False
     for host, version in hosts:
         name = names[host]
-        is_own = name is not None and caller.asker.may_ask_about(name.org_id)
+        is_own = name is not None and caller.scope.may_ask_about(name.org_id)
         published = documents.get(feed.ref(name.org_id)) if name is not None and is_own else None
         current = published.hosts.get(host.lower()) if published is not None else None
         if published is not None and name is not None and current == version and current:

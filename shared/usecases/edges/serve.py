@@ -114,7 +114,7 @@ def _org_refs(server_name: str) -> list[Ref[Any]]:
 def _find_served(context: Context, caller: Caller, documents: Batch, server_name: str) -> _ServedHost | None:
     """Return the certificate that serves a host now, decided by the organization's own document."""
     name = ServerName.parse(server_name)
-    if name is None or not caller.asker.may_ask_about(name.org_id):
+    if name is None or not caller.scope.may_ask_about(name.org_id):
         return None
     org_id = name.org_id
     org = documents.get(org_ref(org_id))

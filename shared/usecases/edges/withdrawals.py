@@ -80,7 +80,7 @@ def withdrawn_since(context: Context, credentials: Credentials, since: str) -> P
     except CursorExpired:
         return Page(str(feed.end()), (), more=False, missed=True)
     head = str(changes[-1].number) if changes else str(int(since))
-    withdrawals = [change.what for change in changes if caller.asker.may_ask_about(change.what.org_id)]
+    withdrawals = [change.what for change in changes if caller.scope.may_ask_about(change.what.org_id)]
     return Page(head, withdrawals, more=len(changes) == PAGE, missed=False)
 
 
