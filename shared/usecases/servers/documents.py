@@ -139,7 +139,7 @@ def check_room(org: Org, at: datetime, per_minute: int) -> RateWindow:
     return count_in_window(org.rate_window, at, per_minute, "server certificates and requests")
 
 
-class Added(msgspec.Struct, frozen=True):
+class AddedServerCertificate(msgspec.Struct, frozen=True):
     """The result of `ServerCertificates.add`.
 
     Args:
@@ -247,7 +247,7 @@ class ServerCertificates:
 
     def add(
         self, certificate_id: str, record: ServerCertificate, *, activity: Activity, at: datetime, per_minute: int
-    ) -> Added:
+    ) -> AddedServerCertificate:
         """Store *record*: the body first, then the line in the index.
 
         A certificate that the organization has already is not stored again: the result names the existing record.
@@ -317,18 +317,18 @@ class ServerCertificates:
 
     def _add_line(
         self, certificate_id: str, record: ServerCertificate, activity: Activity, at: datetime, per_minute: int
-    ) -> Added:
+    ) -> AddedServerCertificate:
         """Write the line of *record* into the index, unless the index lists the same certificate."""
-        added = Added(certificate_id, record)
+        added = AddedServerCertificate(certificate_id, record)
         for attempt in self._organization.changing():
             with attempt as org:
                 if certificate_id in org.servers:
                     continue  # an earlier attempt wrote the line although the store reported a conflict
                 existing = self.find_by_leaf(org, record.key_hash, record.leaf) if record.leaf is not None else None
                 if existing is not None:
-                    added = Added(*existing)
+                    added = AddedServerCertificate(*existing)
                     continue
-                added = Added(certificate_id, record, is_first=not org.requires_sni)
+                added = AddedServerCertificate(certificate_id, record, is_first=not org.requires_sni)
                 rate_window = check_room(org, at, per_minute)
                 servers = {**org.servers, certificate_id: Listed(record.key_hash)}
                 attempt.write(msgspec.structs.replace(org, servers=servers, rate_window=rate_window), activity=activity)
