@@ -8,7 +8,7 @@ from functions.web.contract import Call, endpoint
 from functions.web.http import Reply, reply
 from shared import errors
 from shared.usecases.callers import Credentials
-from shared.usecases.edges.listing import Host, changed_hosts
+from shared.usecases.edges.listing import ListedHost, changed_hosts
 from shared.usecases.edges.reports import report_served
 from shared.usecases.edges.serve import export_key
 from shared.usecases.edges.withdrawals import withdrawn_since
@@ -43,7 +43,7 @@ def list_hosts(call: Call) -> Reply:
     return reply(view)
 
 
-def _host(one: Host) -> views.HostView:
+def _host(one: ListedHost) -> views.HostView:
     return views.HostView(
         server_name=one.server_name,
         org=one.org_id,

@@ -3,6 +3,7 @@
 A run with known secrets through every function that meets one; then everything that came out is searched.
 """
 
+import ast
 import base64
 import io
 import logging
@@ -162,6 +163,29 @@ def test_the_answers_have_no_field_for_a_key() -> None:
     """A listing cannot show what it has no field for."""
     names = {name.lower() for name in ServerView.__struct_fields__}
     assert not {one for one in names if "private" in one or "passphrase" in one or one == "key"}
+
+
+def test_a_private_key_is_opened_in_three_modules_only() -> None:
+    """edgeFeed exports a key, a renewal signs with a key, and `reseal` seals keys again; no other code opens a key."""
+    root = Path(__file__).parents[1]
+    openers = {
+        module.relative_to(root).as_posix()
+        for folder in ("shared", "functions")
+        for module in (root / folder).rglob("*.py")
+        if any(map(_opens_key, ast.walk(ast.parse(module.read_text()))))
+    }
+    assert openers == {
+        "shared/usecases/edges/serve.py",
+        "shared/usecases/servers/renew.py",
+        "shared/usecases/jobs/reseal.py",
+    }
+
+
+def _opens_key(node: ast.AST) -> bool:
+    """Return whether *node* is a call of `KeySealer.open`."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    return node.func.attr == "open" and {keyword.arg for keyword in node.keywords} >= {"org_id", "certificate_id"}
 
 
 def test_the_store_on_disk_holds_no_secret_in_the_clear(service: Service, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ EVERY_HOST_MAX: Final = 500  # hosts in a list without pages
 _SINCE: Final = r"(?P<number>[0-9]{1,16})\.(?P<default>[0-9a-f]{16}|-)(\.(?P<after>[a-z0-9]{6}))?"
 
 
-class Host(msgspec.Struct, frozen=True):
+class ListedHost(msgspec.Struct, frozen=True):
     """A host at its version. *certificate_id* is `default` if the platform's default certificate serves the host."""
 
     server_name: str
@@ -31,7 +31,7 @@ class Host(msgspec.Struct, frozen=True):
     removed: bool = False
 
 
-class Page(msgspec.Struct, frozen=True):
+class HostsPage(msgspec.Struct, frozen=True):
     """A page of changed hosts, or of all hosts.
 
     Args:
@@ -43,14 +43,14 @@ class Page(msgspec.Struct, frozen=True):
     """
 
     head: str
-    hosts: Sequence[Host]
+    hosts: Sequence[ListedHost]
     more: bool
     full: bool
     first: bool
     default_version: str | None
 
 
-def changed_hosts(context: Context, credentials: Credentials, since: str) -> Page:
+def changed_hosts(context: Context, credentials: Credentials, since: str) -> HostsPage:
     """Return the hosts of the caller's organizations that changed after *since*, the `head` of an earlier page.
 
     All hosts are listed (`full`) if *since* is empty, if the edge is too far behind, and if the platform's default
@@ -76,14 +76,14 @@ def changed_hosts(context: Context, credentials: Credentials, since: str) -> Pag
         return listing.list_all()
 
 
-def every_host(context: Context, credentials: Credentials) -> list[Host]:
+def every_host(context: Context, credentials: Credentials) -> list[ListedHost]:
     """Return all hosts of the caller's organizations, for an edge that takes one list without pages.
 
     Raises: TooManyHosts, NotAuthenticated, Forbidden, StoreUnavailable.
     """
     caller, documents = authenticate_edge(context, credentials, PlatformDefault.ref)
     listing = _Listing(context, caller, documents.get(PlatformDefault.ref))
-    hosts: list[Host] = []
+    hosts: list[ListedHost] = []
     for host in listing.iterate_all():
         hosts.append(host)
         if len(hosts) > EVERY_HOST_MAX:
@@ -101,7 +101,7 @@ class _Listing:
         self._default_version = host_version(default) if default else None
         self.default_mark = self._default_version or "-"
 
-    def list_changes(self, number: int) -> Page:
+    def list_changes(self, number: int) -> HostsPage:
         """Return a page of the hosts that changed after *number* in the feed.
 
         Raises: CursorExpired.
@@ -110,7 +110,7 @@ class _Listing:
         changed_ids = dict.fromkeys(change.what.org_id for change in changes)
         own_ids = [org_id for org_id in changed_ids if self._caller.scope.may_ask_about(org_id)]
         published = self._feed.find(own_ids) if own_ids else {}
-        hosts: list[Host] = []
+        hosts: list[ListedHost] = []
         listed: set[str] = set()
         head, is_cut = number, False
         for change in changes:
@@ -126,12 +126,12 @@ class _Listing:
         more = is_cut or len(changes) == HOSTS_MAX
         return self._page(f"{head}.{self.default_mark}", hosts, more=more, full=False, first=False)
 
-    def list_all(self) -> Page:
+    def list_all(self) -> HostsPage:
         """Return the first page of all hosts."""
         number = self._feed.end()  # before the hosts are read: a later change is listed again by the next request
         return self._page_of_all(number, "", first=True)
 
-    def continue_all(self, number: int, after: str) -> Page:
+    def continue_all(self, number: int, after: str) -> HostsPage:
         """Return the next page of all hosts.
 
         Args:
@@ -140,13 +140,13 @@ class _Listing:
         """
         return self._page_of_all(number, after, first=False)
 
-    def iterate_all(self) -> Iterator[Host]:
+    def iterate_all(self) -> Iterator[ListedHost]:
         """Return all hosts without pages."""
         for org_id, published in self._list_published(""):
             yield from self._list_org(org_id, published, with_removed=False)
 
-    def _page_of_all(self, number: int, after: str, *, first: bool) -> Page:
-        hosts: list[Host] = []
+    def _page_of_all(self, number: int, after: str, *, first: bool) -> HostsPage:
+        hosts: list[ListedHost] = []
         is_empty = True
         for org_id, published in self._list_published(after):
             of_org = list(self._list_org(org_id, published, with_removed=False))
@@ -165,7 +165,7 @@ class _Listing:
         published = self._feed.find([org_id for org_id in own_ids if org_id > after])
         yield from published.items()
 
-    def _list_org(self, org_id: str, published: OrgHosts | None, *, with_removed: bool) -> Iterator[Host]:
+    def _list_org(self, org_id: str, published: OrgHosts | None, *, with_removed: bool) -> Iterator[ListedHost]:
         """Return the hosts of one organization that a certificate covers, and, if asked for, the removed hosts."""
         if published is None:
             return
@@ -173,13 +173,13 @@ class _Listing:
         by_default = set(hosts_covered(self._default, uncovered)) if self._default and uncovered else set()
         for host, version in published.hosts.items():
             if version != BY_DEFAULT:
-                yield Host(host, org_id, version, published.certificate_id)
+                yield ListedHost(host, org_id, version, published.certificate_id)
             elif host in by_default and self._default_version:
-                yield Host(host, org_id, self._default_version, DEFAULT)
+                yield ListedHost(host, org_id, self._default_version, DEFAULT)
             elif with_removed:
-                yield Host(host, org_id, "", DEFAULT, removed=True)
+                yield ListedHost(host, org_id, "", DEFAULT, removed=True)
         if with_removed:
-            yield from (Host(host, org_id, "", DEFAULT, removed=True) for host in published.gone)
+            yield from (ListedHost(host, org_id, "", DEFAULT, removed=True) for host in published.gone)
 
-    def _page(self, head: str, hosts: Sequence[Host], *, more: bool, full: bool, first: bool) -> Page:
-        return Page(head, hosts, more, full, first, self._default_version)
+    def _page(self, head: str, hosts: Sequence[ListedHost], *, more: bool, full: bool, first: bool) -> HostsPage:
+        return HostsPage(head, hosts, more, full, first, self._default_version)

@@ -19,14 +19,16 @@ from shared.validation.names import ServerName
 SERVED_MAX: Final = 500  # hosts in one report
 
 
-class Report(msgspec.Struct, frozen=True):
+class ReportResult(msgspec.Struct, frozen=True):
     """The result of a report: *taken* hosts are at the current version; the edge should ask again for *stale* hosts."""
 
     taken: int
     stale: Sequence[str]
 
 
-def report_served(context: Context, credentials: Credentials, edge: str, hosts: Sequence[tuple[str, str]]) -> Report:
+def report_served(
+    context: Context, credentials: Credentials, edge: str, hosts: Sequence[tuple[str, str]]
+) -> ReportResult:
     """Record which version of each host an edge serves.
 
     The first report about an active certificate sets its `servedSince`. A host of another organization than the
@@ -64,7 +66,7 @@ def report_served(context: Context, credentials: Credentials, edge: str, hosts: 
         _date_own(context, org_id, published, edge, host)
     if is_default_served and default is not None and default.served_since is None:
         _date_default(context, default)
-    return Report(len(hosts) - len(stale), stale)
+    return ReportResult(len(hosts) - len(stale), stale)
 
 
 def _date_own(context: Context, org_id: str, published: OrgHosts, edge: str, host: str) -> None:

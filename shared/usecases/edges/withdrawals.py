@@ -35,7 +35,7 @@ class WithdrawalKind(StrEnum):
     ORG = "org"  # the id of the organization
 
 
-class Page(msgspec.Struct, frozen=True):
+class WithdrawalsPage(msgspec.Struct, frozen=True):
     """A page of withdrawals.
 
     Args:
@@ -62,7 +62,7 @@ def withdraw(context: Context, org_id: str, kind: WithdrawalKind, value: str) ->
     )
 
 
-def withdrawn_since(context: Context, credentials: Credentials, since: str) -> Page:
+def withdrawn_since(context: Context, credentials: Credentials, since: str) -> WithdrawalsPage:
     """Return the withdrawals of the caller's organizations after *since*, the `head` of an earlier page.
 
     An empty *since* returns the head alone: an edge that starts has no sessions to end.
@@ -72,16 +72,16 @@ def withdrawn_since(context: Context, credentials: Credentials, since: str) -> P
     caller, _ = authenticate_edge(context, credentials)
     feed = context.withdrawals
     if since == "":
-        return Page(str(feed.end()), (), more=False, missed=False)
+        return WithdrawalsPage(str(feed.end()), (), more=False, missed=False)
     if not re.fullmatch(_NUMBER, since):
         raise WrongValue(field="since", found="since takes the head of an earlier answer, or nothing")
     try:
         changes = feed.since(int(since), limit=PAGE)
     except CursorExpired:
-        return Page(str(feed.end()), (), more=False, missed=True)
+        return WithdrawalsPage(str(feed.end()), (), more=False, missed=True)
     head = str(changes[-1].number) if changes else str(int(since))
     withdrawals = [change.what for change in changes if caller.scope.may_ask_about(change.what.org_id)]
-    return Page(head, withdrawals, more=len(changes) == PAGE, missed=False)
+    return WithdrawalsPage(head, withdrawals, more=len(changes) == PAGE, missed=False)
 
 
 def sweep_withdrawals(context: Context) -> None:

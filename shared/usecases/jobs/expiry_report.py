@@ -36,12 +36,14 @@ from shared.records import (
     Outboxed,
     ReportRun,
 )
-from shared.repository import activity_id, default_ref, delivered_ref, report_run_ref, server_ref
+from shared.repository import activity_id, delivered_ref, report_run_ref
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.organization import list_organizations
+from shared.usecases.servers.documents import ServerCertificates
+from shared.usecases.servers.platform_default import PlatformDefault
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +228,7 @@ class _Run:
     # ------------------------------------------------------------------------------------------------- reading
 
     def _default_expiries(self) -> list[Expiry]:
-        record = self._repository.get(default_ref())
+        record = PlatformDefault(self._repository).get()
         return list(self._expiries(PLATFORM, DEFAULT, DEFAULT, record.leaf, in_force=True)) if record else []
 
     def _inspect(self, org: Org) -> list[Expiry]:
@@ -248,16 +250,10 @@ class _Run:
                     yield from self._expiries(org.org_id, "ca", ca_id, ca.der, in_force=True)
 
     def _server_expiries(self, org: Org) -> Iterator[Expiry]:
-        if not org.servers:
-            return
-        refs = {certificate_id: server_ref(org.org_id, certificate_id) for certificate_id in org.servers}
-        batch = self._repository.read_batch(refs.values())
-        for certificate_id, ref in refs.items():
-            record = batch.get(ref)
-            if record is not None:
-                self._copy_outboxes(org.org_id, [record])
-                in_force = org.activation.active == certificate_id
-                yield from self._expiries(org.org_id, "server", certificate_id, record.leaf, in_force=in_force)
+        for certificate_id, record in ServerCertificates(self._repository, org.org_id).find_records(org.servers):
+            self._copy_outboxes(org.org_id, [record])
+            in_force = org.activation.active == certificate_id
+            yield from self._expiries(org.org_id, "server", certificate_id, record.leaf, in_force=in_force)
 
     def _expiries(
         self, org_id: str, kind: str, certificate_id: str, der: bytes | None, *, in_force: bool

@@ -3,13 +3,12 @@
 from typing import Final
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import DomainInUse, DomainReserved, InvalidPolicy
 from shared.records import CustomDomains, Org, Settings
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, check_version, make_entry, update_revision
-from shared.usecases.edges.hosts import HostFeed
+from shared.usecases.edges.hosts import HostFeed, load_leaf
 from shared.usecases.organization import Organization
 from shared.usecases.servers.documents import ServerCertificates
 from shared.validation.names import is_domain, messaging_host
@@ -89,7 +88,7 @@ def _check_active_keeps_a_host(context: Context, org: Org, settings: Settings) -
     record = ServerCertificates(context.repository, org.org_id).find_record(org.activation.active)
     if record is None or record.leaf is None:
         return
-    leaf = x509.load_der_x509_certificate(record.leaf)
+    leaf = load_leaf(record.leaf)
     if not hosts_covered(leaf, msgspec.structs.replace(org, settings=settings).hosts(context.platform_domain)):
         for domain in removed:
             host = messaging_host(org.org_id, domain)

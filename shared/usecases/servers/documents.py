@@ -9,7 +9,7 @@ leaves at most a body without a line; `delete_orphans` deletes such a body.
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -139,7 +139,7 @@ def check_room(org: Org, at: datetime, per_minute: int) -> RateWindow:
     return count_in_window(org.rate_window, at, per_minute, "server certificates and requests")
 
 
-class Added(msgspec.Struct, frozen=True):
+class AddedServerCertificate(msgspec.Struct, frozen=True):
     """The result of `ServerCertificates.add`.
 
     Args:
@@ -204,6 +204,18 @@ class ServerCertificates:
         """
         return self._repository.get(self.own_ref(certificate_id))
 
+    def find_records(self, certificate_ids: Iterable[str]) -> Sequence[tuple[str, ServerCertificate]]:
+        """Return the ids and bodies of those of *certificate_ids* that have a body, from one batched read.
+
+        Raises: StoreUnavailable.
+        """
+        refs = {certificate_id: self.own_ref(certificate_id) for certificate_id in certificate_ids}
+        if not refs:
+            return []
+        documents = self._repository.read_batch(refs.values())
+        records = ((certificate_id, documents.get(ref)) for certificate_id, ref in refs.items())
+        return [(certificate_id, record) for certificate_id, record in records if record is not None]
+
     def list(self, org: Org, *, after: str, limit: int) -> list[ParsedServerCertificate]:
         """Return at most *limit* server certificates and requests behind *after*: the default first, then by id.
 
@@ -221,12 +233,7 @@ class ServerCertificates:
 
         Raises: StoreUnavailable.
         """
-        ids = [certificate_id for certificate_id, line in org.servers.items() if line.key_hash == key_hash]
-        if not ids:
-            return []
-        documents = self._repository.read_batch([self.own_ref(certificate_id) for certificate_id in ids])
-        records = ((certificate_id, documents.get(self.own_ref(certificate_id))) for certificate_id in ids)
-        return [(certificate_id, record) for certificate_id, record in records if record is not None]
+        return self.find_records(own_id for own_id, line in org.servers.items() if line.key_hash == key_hash)
 
     def find_by_leaf(self, org: Org, key_hash: str, leaf: bytes) -> tuple[str, ServerCertificate] | None:
         """Return the id and body of the server certificate whose DER is *leaf*.
@@ -240,7 +247,7 @@ class ServerCertificates:
 
     def add(
         self, certificate_id: str, record: ServerCertificate, *, activity: Activity, at: datetime, per_minute: int
-    ) -> Added:
+    ) -> AddedServerCertificate:
         """Store *record*: the body first, then the line in the index.
 
         A certificate that the organization has already is not stored again: the result names the existing record.
@@ -310,21 +317,21 @@ class ServerCertificates:
 
     def _add_line(
         self, certificate_id: str, record: ServerCertificate, activity: Activity, at: datetime, per_minute: int
-    ) -> Added:
+    ) -> AddedServerCertificate:
         """Write the line of *record* into the index, unless the index lists the same certificate."""
-        added = Added(certificate_id, record)
+        added = AddedServerCertificate(certificate_id, record)
         for attempt in self._organization.changing():
             with attempt as org:
                 if certificate_id in org.servers:
                     continue  # an earlier attempt wrote the line although the store reported a conflict
                 existing = self.find_by_leaf(org, record.key_hash, record.leaf) if record.leaf is not None else None
                 if existing is not None:
-                    added = Added(*existing)
+                    added = AddedServerCertificate(*existing)
                     continue
-                added = Added(certificate_id, record, is_first=not org.requires_sni)
-                pace = check_room(org, at, per_minute)
+                added = AddedServerCertificate(certificate_id, record, is_first=not org.requires_sni)
+                rate_window = check_room(org, at, per_minute)
                 servers = {**org.servers, certificate_id: Listed(record.key_hash)}
-                attempt.write(msgspec.structs.replace(org, servers=servers, rate_window=pace), activity=activity)
+                attempt.write(msgspec.structs.replace(org, servers=servers, rate_window=rate_window), activity=activity)
         return added
 
     def _delete_body(self, certificate_id: str) -> None:

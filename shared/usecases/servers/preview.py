@@ -23,7 +23,7 @@ class Acceptance(msgspec.Struct, frozen=True):
     warnings: Sequence[Notice] = msgspec.field(default_factory=list)
 
 
-class Preview(msgspec.Struct, frozen=True):
+class PreviewResult(msgspec.Struct, frozen=True):
     """A certificate, and whether it would be accepted as a CA certificate and as a server certificate."""
 
     cert: x509.Certificate
@@ -31,7 +31,7 @@ class Preview(msgspec.Struct, frozen=True):
     server: Acceptance
 
 
-def preview(context: Context, member: Member, data: bytes) -> Preview:
+def preview(context: Context, member: Member, data: bytes) -> PreviewResult:
     """Return the fields of an uploaded certificate, and what the certificate would be accepted as.
 
     Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainTooLong.
@@ -41,8 +41,10 @@ def preview(context: Context, member: Member, data: bytes) -> Preview:
     try:
         leaf, chain = read_leaf(data)
     except Rejected as refusal:  # the file is no chain of a server certificate: show its first certificate
-        return Preview(certs[0], _judge_ca(context, certs[0], len(certs), at), Acceptance(refusal))
-    return Preview(leaf, _judge_ca(context, leaf, len(certs), at), _judge_server(context, member, leaf, chain, at))
+        return PreviewResult(certs[0], _judge_ca(context, certs[0], len(certs), at), Acceptance(refusal))
+    return PreviewResult(
+        leaf, _judge_ca(context, leaf, len(certs), at), _judge_server(context, member, leaf, chain, at)
+    )
 
 
 def _judge_ca(context: Context, cert: x509.Certificate, count: int, at: datetime) -> Acceptance:

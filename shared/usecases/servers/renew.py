@@ -1,6 +1,6 @@
 """renewCSR: make a new certificate request on the stored key of a server certificate.
 
-This module opens a private key (`docs/decisions`): the key signs the new request and does not leave this module.
+This module opens a private key: the key signs the new request and does not leave this module.
 """
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
