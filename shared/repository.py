@@ -388,7 +388,8 @@ class Attempt(Generic[R]):
         self.is_done = False
 
     def __enter__(self) -> R | None:
-        self.batch = self._first or self._repository.read_batch([self._ref, *self._also])
+        first = self._first
+        self.batch = first if first is not None else self._repository.read_batch([self._ref, *self._also])
         record, self._uncopied = _take_outbox(self.batch.get(self._ref))
         return record
 

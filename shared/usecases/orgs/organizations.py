@@ -6,8 +6,10 @@ from typing import Final
 import msgspec
 
 from shared.errors import Conflict, WrongValue
+from shared.ports import Key
 from shared.records import ActivityKind, Org
-from shared.repository import activity_partition, ca_index_ref
+from shared.repository import activity_partition
+from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
@@ -71,6 +73,13 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
     return org
 
 
+def keys_of(context: Context, org_id: str) -> list[Key]:
+    """Return the keys of an organization's documents in partitions that all organizations share.
+
+    The hosts of the TLS edges are not among them: they are derived from the other documents."""
+    return [Organization(context.repository, org_id).ref.key, CACertificates(context.repository, org_id).index_ref.key]
+
+
 def partitions_of(org_id: str) -> list[str]:
     """Return the partitions that belong to an organization as a whole."""
     return [
@@ -95,4 +104,4 @@ def delete_org(context: Context, org_id: str) -> None:
     HostFeed(context).publish(org_id)
     for partition in partitions_of(org_id):
         context.repository.delete_partition(partition)
-    context.repository.delete(ca_index_ref(org_id))
+    context.repository.delete(CACertificates(context.repository, org_id).index_ref)
