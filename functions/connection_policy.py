@@ -4,7 +4,7 @@ from functions import bodies, views
 from functions.web.contract import PAGING, Call, endpoint
 from functions.web.http import NO_CONTENT, Reply, file_bytes, if_match, page, reply
 from shared import errors
-from shared.records import CustomDomains, Org
+from shared.records import CustomDomainSettings, Org
 from shared.usecases.devices import deny_list as denials
 from shared.usecases.devices import policy as usecase
 from shared.usecases.orgs import settings as settings_usecase
@@ -81,7 +81,7 @@ def put_settings(call: Call) -> Reply:
     org = settings_usecase.put_settings(
         call.context,
         call.member,
-        custom_domains=CustomDomains(domains.enabled, domains.domains) if domains is not None else None,
+        custom_domains=CustomDomainSettings(domains.enabled, domains.domains) if domains is not None else None,
         type_certificates=body.type_certificates,
         expected_version=if_match(call.request),
     )

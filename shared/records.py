@@ -125,15 +125,15 @@ class Outboxed(Record, frozen=True):
 # ------------------------------------------------------------------------------------------------ organization
 
 
-class CustomDomains(Record, frozen=True):
+class CustomDomainSettings(Record, frozen=True):
     enabled: bool = False
     domains: tuple[str, ...] = ()
 
 
-class Settings(Record, frozen=True):
+class OrgSettings(Record, frozen=True):
     """What an organization has switched on."""
 
-    custom_domains: CustomDomains = CustomDomains()
+    custom_domains: CustomDomainSettings = CustomDomainSettings()
     type_certificates: bool = False
 
     @property
@@ -175,7 +175,7 @@ class Org(Outboxed, frozen=True, kw_only=True):
     org_id: str
     created_at: dt.datetime
     suspended: bool = False
-    settings: Settings = Settings()
+    settings: OrgSettings = OrgSettings()
     settings_changed: Revision
     policy: Policy = Policy()
     policy_changed: Revision

@@ -208,7 +208,7 @@ class Repository:
             for attempt in repository.changing(org_ref(org_id), activity_of=org_id):
                 with attempt as org:
                     ...
-                    attempt.write(replace(org, suspended=True), activity=entry(...))
+                    attempt.write(replace(org, suspended=True), activity=make_entry(...))
 
         The block receives the stored record with an empty outbox, or None. A block that calls neither `write` nor
         `delete` changes nothing. A block that raises refuses the change. A block may run many times, also after an
@@ -243,27 +243,6 @@ class Repository:
 
         Raises: NotFound, TooBusy, StoreUnavailable, and whatever the block raises."""
         return _repeat(lambda batch: ExistingAttempt(self, ref, also, batch, activity_of, None, what), first)
-
-    def change(
-        self,
-        ref: Ref[R],
-        alter: Callable[[R | None], R | None],
-        *,
-        org_id: str | None = None,
-        expires: datetime | None = None,
-    ) -> R | None:
-        """Replaced by `changing`; removed when its last caller is converted."""
-        after = None
-        for attempt in self.changing(ref, activity_of=org_id, expires=expires):
-            with attempt as before:
-                after = alter(before)
-                if after is before:
-                    pass
-                elif after is None:
-                    attempt.delete()
-                else:
-                    attempt.write(after)
-        return after
 
     def create(self, ref: Ref[R], record: R) -> bool:
         """Create the record at *ref*. Return False, and change nothing, where a document exists already."""
@@ -409,7 +388,8 @@ class Attempt(Generic[R]):
         self.is_done = False
 
     def __enter__(self) -> R | None:
-        self.batch = self._first or self._repository.read_batch([self._ref, *self._also])
+        first = self._first
+        self.batch = first if first is not None else self._repository.read_batch([self._ref, *self._also])
         record, self._uncopied = _take_outbox(self.batch.get(self._ref))
         return record
 

@@ -16,6 +16,7 @@ from shared.records import Activity, ActivityKind, ActivityPage, Org, ServerCert
 from shared.repository import default_ref, org_ref, server_ref
 from shared.usecases.jobs import expiry_report as module
 from shared.usecases.jobs.expiry_report import Report, Unfinished, expiry_report
+from shared.usecases.organization import Organization
 from tests import certs
 from tests.certs import DAY, NOON
 from tests.harness import Client, Service
@@ -190,7 +191,9 @@ def many(service: Service, count: int) -> list[str]:
             if one["id"] == ca_id[:16]
         )
         repository.import_document({**line, "partition": f"ca/{org_id}"})
-        repository.change(org_ref(org_id), lambda org: msgspec.structs.replace(org, has_ca=True) if org else org)
+        for attempt in Organization(repository, org_id).changing():
+            with attempt as org:
+                attempt.write(msgspec.structs.replace(org, has_ca=True))
     return [*orgs, "mtxpd0"]
 
 

@@ -58,7 +58,7 @@ class CACertificates:
         self._repository = repository
         self._org_id = org_id
         self._partition = f"ca/{org_id}"
-        self._index_ref = ca_index_ref(org_id)
+        self.index_ref = ca_index_ref(org_id)
 
     def _ref(self, ca_id: str) -> Ref[CAsOfOneName]:
         """Return the ref of a CA's document. A digest of the subject name, or its beginning, serves as well."""
@@ -103,7 +103,7 @@ class CACertificates:
 
     def has_active(self) -> bool:
         """Return whether the index names an active CA."""
-        index = self._repository.get(self._index_ref)
+        index = self._repository.get(self.index_ref)
         return index is not None and any(index.cas.values())
 
     # ------------------------------------------------------------------------------------ reading, for a verdict
@@ -127,16 +127,18 @@ class CACertificates:
         Raises: TooManyCAs, TooManyCAsOfOneName, RateLimited."""
         cert = x509.load_der_x509_certificate(ca.der)
         ref, marks = self._ref(ca_id), self._mark_refs([cert])
-        batch = self._repository.read_batch([self._index_ref, ref, *marks])
+        batch = self._repository.read_batch([self.index_ref, ref, *marks])
         self._reserve(ca_id, ca.changed.created_at, rate_per_minute, batch)
-        for attempt in self._repository.changing(ref, also=marks, first=batch, activity_of=self._org_id):
+        # The decision not to write must rest on a read after the reservation; a write is protected in any case.
+        first = batch if _has_room(batch.get(ref), ca_id) else None
+        for attempt in self._repository.changing(ref, also=marks, first=first, activity_of=self._org_id):
             with attempt as document:
                 cas = document.cas if document else {}
-                is_new, is_full = ca_id not in cas, len(cas) >= CAS_OF_ONE_NAME_MAX
-                if is_new and not is_full:
+                is_new, has_room = ca_id not in cas, _has_room(document, ca_id)
+                if has_room:
                     ca = msgspec.structs.replace(ca, denied_at=self._denied_since(cert, attempt.batch))
                     attempt.write(CAsOfOneName(cas={**cas, ca_id: ca}), activity=activity)
-        if is_new and is_full:
+        if is_new and not has_room:
             self.release(ca_id)
             raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=distinguished_name.shown(cert.subject))
         return Added(ca if is_new else cas[ca_id], is_new, self._confirm(ca_id, cert))
@@ -151,7 +153,7 @@ class CACertificates:
     def refresh_index(self, ca_id: str) -> None:
         """Make the index agree with a CA on whether the CA is active. The index only words a refusal."""
         ref = self._ref(ca_id)
-        for attempt in self._repository.changing(self._index_ref, also=[ref]):
+        for attempt in self._repository.changing(self.index_ref, also=[ref]):
             with attempt as index:
                 document = attempt.batch.get(ref)
                 ca = document.cas.get(ca_id) if document else None
@@ -166,10 +168,10 @@ class CACertificates:
 
         Returns whether anything was left to do, which is what a deletion that was cut short leaves."""
         ref = self._ref(ca_id)
-        batch = self._repository.read_batch([ref, self._index_ref])
+        batch = self._repository.read_batch([ref, self.index_ref])
         self._delete_if_empty(ref, batch)
         is_listed = False
-        for attempt in self._repository.changing(self._index_ref, first=batch):
+        for attempt in self._repository.changing(self.index_ref, first=batch):
             with attempt as index:
                 cas = index.cas if index else {}
                 remaining = {key: is_active for key, is_active in cas.items() if key != ca_id}
@@ -218,7 +220,7 @@ class CACertificates:
 
         An upload that is under way puts its place back after it has stored the CA (`add`)."""
         mended = 0
-        for attempt in self._repository.changing(self._index_ref):
+        for attempt in self._repository.changing(self.index_ref):
             with attempt as index:
                 cas = self._list_statuses()  # read after the index, at each attempt
                 listed = index.cas if index else {}
@@ -228,7 +230,7 @@ class CACertificates:
         if not mended:
             return 0
         # A CA that was stored after the first look, and found its place still taken, is seen by a second look.
-        for attempt in self._repository.changing(self._index_ref):
+        for attempt in self._repository.changing(self.index_ref):
             with attempt as index:
                 cas = self._list_statuses()
                 listed = index.cas if index else {}
@@ -246,7 +248,7 @@ class CACertificates:
 
     def _reserve(self, ca_id: str, at: datetime, rate_per_minute: int, first: Batch) -> None:
         """Reserve a place in the index. Raises: TooManyCAs, RateLimited."""
-        for attempt in self._repository.changing(self._index_ref, first=first):
+        for attempt in self._repository.changing(self.index_ref, first=first):
             with attempt as stored:
                 index = stored or CAIndex()
                 if ca_id in index.cas:
@@ -262,7 +264,7 @@ class CACertificates:
         Meanwhile a sweep or a deletion may have given the place in the index back, and the deny list may have changed.
         """
         ref, org_ref = self._ref(ca_id), Organization(self._repository, self._org_id).ref
-        batch = self._repository.read_batch([ref, self._index_ref, org_ref, *self._mark_refs([cert])])
+        batch = self._repository.read_batch([ref, self.index_ref, org_ref, *self._mark_refs([cert])])
         document = batch.get(ref)
         if document is None or ca_id not in document.cas:
             return False  # deleted by another caller
@@ -276,7 +278,7 @@ class CACertificates:
         return sets_sni
 
     def _keep_reserved(self, ca_id: str, is_active: bool, first: Batch) -> None:
-        for attempt in self._repository.changing(self._index_ref, first=first):
+        for attempt in self._repository.changing(self.index_ref, first=first):
             with attempt as stored:
                 index = stored or CAIndex()
                 if ca_id not in index.cas:
@@ -285,9 +287,9 @@ class CACertificates:
     def _write_flag(self) -> bool:
         org_ref = Organization(self._repository, self._org_id).ref
         is_written = False
-        for attempt in self._repository.changing(org_ref, also=[self._index_ref], activity_of=self._org_id):
+        for attempt in self._repository.changing(org_ref, also=[self.index_ref], activity_of=self._org_id):
             with attempt as org:
-                index = attempt.batch.get(self._index_ref)
+                index = attempt.batch.get(self.index_ref)
                 has_ca = index is not None and bool(index.cas)
                 if org is not None and org.has_ca != has_ca:
                     is_written = True
@@ -406,6 +408,11 @@ def _get(cas: Mapping[str, CA], ca_id: str) -> CA:
     if ca is None:
         raise NotFound(what="CA certificate of that id")
     return ca
+
+
+def _has_room(document: CAsOfOneName | None, ca_id: str) -> bool:
+    """Return whether *ca_id* is not in *document* and may be added."""
+    return document is None or (ca_id not in document.cas and len(document.cas) < CAS_OF_ONE_NAME_MAX)
 
 
 def _anchor(ca_id: str, ca: CA) -> Anchor:

@@ -8,7 +8,7 @@ from shared.errors import NotFound
 from shared.records import CA, CAStatus
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates
-from shared.usecases.context import Context, check_version, entry, made, touched
+from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
 from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
@@ -37,9 +37,9 @@ def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = 
     ca_id = id_of(cert)
     added = CACertificates(context.repository, member.org_id).add(
         ca_id,
-        CA(der=cert.public_bytes(Encoding.DER), comments=comments, changed=made(at, member.who)),
+        CA(der=cert.public_bytes(Encoding.DER), comments=comments, changed=make_revision(at, member.who)),
         rate_per_minute=context.ca_rate_per_minute,
-        activity=entry(at, member.who, "uploadCA", certificate=ca_id),
+        activity=make_entry(at, member.who, "uploadCA", certificate=ca_id),
     )
     host = messaging_host(member.org_id, context.platform_domain)
     return Uploaded(ca_id, added.ca, added.is_new, [devices_must_send_sni(host)] if added.sets_sni else [])
@@ -97,8 +97,8 @@ def change_ca(
             )
             if ca != stored:
                 what = "describeCA" if ca.status is stored.status else f"set {ca.status.value}"
-                ca = msgspec.structs.replace(ca, changed=touched(stored.changed, at, member.who))
-                attempt.write(ca, activity=entry(at, member.who, what, certificate=ca_id))
+                ca = msgspec.structs.replace(ca, changed=update_revision(stored.changed, at, member.who))
+                attempt.write(ca, activity=make_entry(at, member.who, what, certificate=ca_id))
     cas.refresh_index(ca_id)
     if status is CAStatus.INACTIVE:  # also when an interrupted call is repeated
         withdraw(context, member.org_id, WithdrawalKind.CA, ca_id)
@@ -112,7 +112,7 @@ def delete_ca(context: Context, member: Member, ca_id: str, *, expected_version:
     again completes the deletion.
 
     Raises: NotFound, Stale."""
-    activity = entry(context.clock(), member.who, "deleteCA", certificate=ca_id)
+    activity = make_entry(context.clock(), member.who, "deleteCA", certificate=ca_id)
     cas = CACertificates(context.repository, member.org_id)
     try:
         for attempt in cas.changing(ca_id):

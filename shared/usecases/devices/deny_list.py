@@ -14,7 +14,7 @@ from shared.errors import InvalidDenial, NotFound
 from shared.records import Denial, DenialKind
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates, is_id_of
-from shared.usecases.context import Context, entry
+from shared.usecases.context import Context, make_entry
 from shared.usecases.denials import DenyList, denial_id
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
 from shared.validation.names import DeviceName
@@ -55,7 +55,7 @@ def deny(
         created_at=at,
         created_by=member.who,
     )
-    activity = entry(at, member.who, "deny", entry=denial.id)
+    activity = make_entry(at, member.who, "deny", entry=denial.id)
     denial, is_new = DenyList(context.repository, member.org_id).add(target.look_up, denial, activity=activity)
     denied_cas = cas.list_meant_by([denial])
     cas.refresh_marks(denied_cas)
@@ -73,7 +73,7 @@ def lift(context: Context, member: Member, entry_id: str) -> None:
 
     Raises: NotFound."""
     cas = CACertificates(context.repository, member.org_id)
-    activity = entry(context.clock(), member.who, "lift", entry=entry_id)
+    activity = make_entry(context.clock(), member.who, "lift", entry=entry_id)
     try:
         denial = DenyList(context.repository, member.org_id).remove(entry_id, activity=activity)
     except NotFound:

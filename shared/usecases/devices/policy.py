@@ -8,7 +8,7 @@ import msgspec
 
 from shared.records import Org
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, check_version, entry, touched
+from shared.usecases.context import Context, check_version, make_entry, update_revision
 from shared.usecases.devices.usage import read_recent_usage
 from shared.usecases.organization import Organization
 from shared.validation.names import DeviceName
@@ -21,12 +21,14 @@ def put_policy(context: Context, member: Member, policy: Policy, *, expected_ver
     Raises: InvalidPolicy, Stale."""
     check_policy(policy)
     at = context.clock()
-    activity = entry(at, member.who, "connectionPolicy", default=policy.default.value, rules=str(len(policy.rules)))
+    activity = make_entry(
+        at, member.who, "connectionPolicy", default=policy.default.value, rules=str(len(policy.rules))
+    )
     for attempt in Organization(context.repository, member.org_id).changing():
         with attempt as org:
             check_version(org.policy_changed, expected_version)
             if org.policy != policy:
-                stamp = touched(org.policy_changed, at, member.who)
+                stamp = update_revision(org.policy_changed, at, member.who)
                 org = msgspec.structs.replace(org, policy=policy, policy_changed=stamp)
                 attempt.write(org, activity=activity)
     return org

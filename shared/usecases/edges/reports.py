@@ -9,7 +9,7 @@ import msgspec
 from shared.errors import NotFound
 from shared.records import ActivityKind, DefaultCertificate, OrgHosts
 from shared.usecases.callers import Credentials
-from shared.usecases.context import Context, entry
+from shared.usecases.context import Context, make_entry
 from shared.usecases.edges.callers import authenticate_edge
 from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed, host_version
 from shared.usecases.servers.documents import ServerCertificates
@@ -72,7 +72,7 @@ def report_served(
 def _date_own(context: Context, org_id: str, published: OrgHosts, edge: str, host: str) -> None:
     """Set `served_since` of an organization's active certificate, unless it is set since the activation."""
     at, certificate_id = context.clock(), published.certificate_id
-    activity = entry(at, edge, "served", kind=ActivityKind.EDGE, certificate=certificate_id, host=host)
+    activity = make_entry(at, edge, "served", kind=ActivityKind.EDGE, certificate=certificate_id, host=host)
     try:
         for attempt in ServerCertificates(context.repository, org_id).changing(certificate_id):
             with attempt as record:

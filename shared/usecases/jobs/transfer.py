@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from shared.records import PLATFORM
-from shared.repository import ca_index_ref, org_ref
 from shared.usecases.context import Context
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.organization import iterate_organizations
-from shared.usecases.orgs.organizations import get_org, partitions_of
+from shared.usecases.orgs.organizations import get_org, keys_of, partitions_of
 from shared.usecases.servers.platform_default import PlatformDefault
 
 _Line = dict[str, Any]
@@ -19,7 +18,7 @@ def export_lines(context: Context, org_id: str | None) -> Iterator[_Line]:
 
     Raises: NotFound."""
     orgs = [get_org(context, org_id)] if org_id else list(iterate_organizations(context.repository))
-    keys = [org_ref(org.org_id).key for org in orgs] + [ca_index_ref(org.org_id).key for org in orgs]
+    keys = [key for org in orgs for key in keys_of(context, org.org_id)]
     partitions = [partition for org in orgs for partition in partitions_of(org.org_id)]
     if org_id is None:
         keys.append(PlatformDefault.ref.key)

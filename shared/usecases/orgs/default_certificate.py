@@ -11,7 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.ports import KeySealer
 from shared.records import DEFAULT, PLATFORM, DefaultCertificate
-from shared.usecases.context import Context, made
+from shared.usecases.context import Context, make_revision
 from shared.usecases.orgs.organizations import ADMIN
 from shared.usecases.servers.documents import seal_key
 from shared.usecases.servers.platform_default import PlatformDefault
@@ -68,7 +68,7 @@ def _seal(
         key=seal_key(sealer, key, org_id=PLATFORM, certificate_id=DEFAULT),
         leaf=leaf.public_bytes(Encoding.DER),
         chain=tuple(issuer.public_bytes(Encoding.DER) for issuer in chain),
-        changed=made(context.clock(), ADMIN),
+        changed=make_revision(context.clock(), ADMIN),
     )
 
 

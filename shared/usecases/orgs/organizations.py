@@ -6,9 +6,11 @@ from typing import Final
 import msgspec
 
 from shared.errors import Conflict, WrongValue
+from shared.ports import Key
 from shared.records import ActivityKind, Org
-from shared.repository import activity_partition, ca_index_ref
-from shared.usecases.context import Context, entry, made
+from shared.repository import activity_partition
+from shared.usecases.cas.documents import CACertificates
+from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
 from shared.usecases.organization import Organization, iterate_organizations
@@ -30,14 +32,14 @@ def create_org(context: Context, org_id: str) -> Org:
     if not is_org_id(org_id):
         raise WrongValue(field="org", found="An orgId has six characters of a-z and 0-9")
     at = context.clock()
-    stamp = made(at, ADMIN)
+    stamp = make_revision(at, ADMIN)
     org = Org(
         org_id=org_id,
         created_at=at,
         settings_changed=stamp,
         policy_changed=stamp,
         activation_changed=stamp,
-        outbox=(entry(at, ADMIN, "createOrg", org=org_id),),
+        outbox=(make_entry(at, ADMIN, "createOrg", org=org_id),),
     )
     if not Organization(context.repository, org_id).create(org):
         raise OrgExists(org=org_id)
@@ -59,7 +61,7 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
     """Suspend an organization, or resume it. The keys and devices of a suspended organization are refused.
 
     Raises: NotFound."""
-    activity = entry(context.clock(), ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
+    activity = make_entry(context.clock(), ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
     for attempt in Organization(context.repository, org_id).changing(what=f"organization {org_id}"):
         with attempt as org:
             if org.suspended != suspended:
@@ -69,6 +71,13 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
     if suspended:
         withdraw(context, org_id, WithdrawalKind.ORG, org_id)
     return org
+
+
+def keys_of(context: Context, org_id: str) -> list[Key]:
+    """Return the keys of an organization's documents in partitions that all organizations share.
+
+    The hosts of the TLS edges are not among them: they are derived from the other documents."""
+    return [Organization(context.repository, org_id).ref.key, CACertificates(context.repository, org_id).index_ref.key]
 
 
 def partitions_of(org_id: str) -> list[str]:
@@ -95,4 +104,4 @@ def delete_org(context: Context, org_id: str) -> None:
     HostFeed(context).publish(org_id)
     for partition in partitions_of(org_id):
         context.repository.delete_partition(partition)
-    context.repository.delete(ca_index_ref(org_id))
+    context.repository.delete(CACertificates(context.repository, org_id).index_ref)

@@ -5,9 +5,9 @@ from typing import Final
 import msgspec
 
 from shared.errors import DomainInUse, DomainReserved, InvalidPolicy
-from shared.records import CustomDomains, Org, Settings
+from shared.records import CustomDomainSettings, Org, OrgSettings
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, check_version, entry, touched
+from shared.usecases.context import Context, check_version, make_entry, update_revision
 from shared.usecases.edges.hosts import HostFeed, load_leaf
 from shared.usecases.organization import Organization
 from shared.usecases.servers.documents import ServerCertificates
@@ -22,7 +22,7 @@ def put_settings(
     context: Context,
     member: Member,
     *,
-    custom_domains: CustomDomains | None,
+    custom_domains: CustomDomainSettings | None,
     type_certificates: bool | None,
     expected_version: str | None,
 ) -> Org:
@@ -35,15 +35,15 @@ def put_settings(
     for attempt in Organization(context.repository, member.org_id).changing():
         with attempt as org:
             check_version(org.settings_changed, expected_version)
-            settings = Settings(
+            settings = OrgSettings(
                 org.settings.custom_domains if custom_domains is None else custom_domains,
                 org.settings.type_certificates if type_certificates is None else type_certificates,
             )
             if org.settings != settings:
                 _check_active_keeps_a_host(context, org, settings)  # reads the certificate that is active now
-                stamp = touched(org.settings_changed, at, member.who)
+                stamp = update_revision(org.settings_changed, at, member.who)
                 org = msgspec.structs.replace(org, settings=settings, settings_changed=stamp)
-                activity = entry(
+                activity = make_entry(
                     at,
                     member.who,
                     "settings",
@@ -55,7 +55,7 @@ def put_settings(
     return org
 
 
-def _check_domains(context: Context, custom: CustomDomains) -> CustomDomains:
+def _check_domains(context: Context, custom: CustomDomainSettings) -> CustomDomainSettings:
     """Return *custom* in its stored form: lower-case A-labels, without repetitions.
 
     Raises: InvalidPolicy, DomainReserved."""
@@ -75,10 +75,10 @@ def _check_domains(context: Context, custom: CustomDomains) -> CustomDomains:
             )
         if domain == platform or domain.endswith(f".{platform}") or platform.endswith(f".{domain}"):
             raise DomainReserved(field=field, domain=domain)
-    return CustomDomains(custom.enabled, domains)
+    return CustomDomainSettings(custom.enabled, domains)
 
 
-def _check_active_keeps_a_host(context: Context, org: Org, settings: Settings) -> None:
+def _check_active_keeps_a_host(context: Context, org: Org, settings: OrgSettings) -> None:
     """Refuse to remove a custom domain without which the active certificate would cover no host.
 
     Raises: DomainInUse."""

@@ -10,7 +10,7 @@ from shared.errors import NotFound
 from shared.records import DEFAULT, Activation, Org
 from shared.repository import Batch
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, check_version, entry, touched
+from shared.usecases.context import Context, check_version, make_entry, update_revision
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.organization import Organization
 from shared.usecases.servers.documents import ParsedServerCertificate, ServerCertificates
@@ -72,7 +72,7 @@ def activate_server_cert(
                 org = _activate(stored, certificate_id, at, member.who)
                 if org is not stored:
                     previous = stored.activation.active
-                    activity = entry(
+                    activity = make_entry(
                         at, member.who, "activateServerCert", certificate=certificate_id, previous=previous
                     )
                     attempt.write(org, activity=activity)
@@ -106,7 +106,7 @@ def _activate(org: Org, certificate_id: str, at: datetime, who: str) -> Org:
     return msgspec.structs.replace(
         org,
         activation=Activation(certificate_id, previous=org.activation.active, activated_at=at),
-        activation_changed=touched(org.activation_changed, at, who),
+        activation_changed=update_revision(org.activation_changed, at, who),
     )
 
 

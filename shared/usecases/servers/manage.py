@@ -5,7 +5,7 @@ import msgspec
 from shared.errors import NotFound
 from shared.records import Org
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, check_version, entry, touched
+from shared.usecases.context import Context, check_version, make_entry, update_revision
 from shared.usecases.servers.documents import ParsedServerCertificate, ServerCertificates, parse
 
 
@@ -38,13 +38,13 @@ def change_server(
     at = context.clock()
     if certificate_id not in member.org.servers:
         raise NotFound(what="server certificate of that id that is this organization's own")
-    activity = entry(at, member.who, "describeServerCert", certificate=certificate_id)
+    activity = make_entry(at, member.who, "describeServerCert", certificate=certificate_id)
     for attempt in ServerCertificates(context.repository, member.org_id).changing(certificate_id):
         with attempt as record:
             check_version(record.changed, expected_version)
             described = record
             if record.comments != comments:
-                changed = touched(record.changed, at, member.who)
+                changed = update_revision(record.changed, at, member.who)
                 described = msgspec.structs.replace(record, comments=comments, changed=changed)
                 attempt.write(described, activity=activity)
     return parse(certificate_id, described)
@@ -64,5 +64,5 @@ def delete_server(context: Context, member: Member, certificate_id: str, *, expe
     record = servers.find_record(certificate_id)
     if record is not None:
         check_version(record.changed, expected_version)
-    activity = entry(context.clock(), member.who, "deleteServerCert", certificate=certificate_id)
+    activity = make_entry(context.clock(), member.who, "deleteServerCert", certificate=certificate_id)
     servers.delete(certificate_id, activity=activity)

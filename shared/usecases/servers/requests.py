@@ -11,7 +11,7 @@ from shared.errors import AlreadyFulfilled, NotAHost, NotFound
 from shared.ports import KeySealer
 from shared.records import ServerCertificate, Source
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, entry, made, touched
+from shared.usecases.context import Context, make_entry, make_revision, update_revision
 from shared.usecases.servers.documents import (
     ParsedServerCertificate,
     ServerCertificates,
@@ -87,9 +87,9 @@ def add_request(
         key_hash=public_key_hash(key.public_key()),
         csr=csr.public_bytes(Encoding.DER),
         comments=comments,
-        changed=made(at, member.who),
+        changed=make_revision(at, member.who),
     )
-    activity = entry(at, member.who, what, certificate=certificate_id)
+    activity = make_entry(at, member.who, what, certificate=certificate_id)
     servers = ServerCertificates(context.repository, member.org_id)
     added = servers.add(certificate_id, record, activity=activity, at=at, per_minute=context.rate_per_minute)
     return parse(added.id, added.record)
@@ -115,7 +115,7 @@ def fulfill_csr(
         raise NotFound(what="certificate request of that id")
     leaf, chain = read_signed(data, public_key=_requested_key(request.csr))
     warnings = check_for_org(context, member.org, leaf, chain, at)
-    activity = entry(at, member.who, "fulfillCSR", certificate=certificate_id)
+    activity = make_entry(at, member.who, "fulfillCSR", certificate=certificate_id)
     for attempt in servers.changing(certificate_id, "certificate request of that id"):
         with attempt as record:
             fulfilled = _fulfil(record, leaf, chain, at, member.who)
@@ -140,7 +140,7 @@ def _fulfil(
         record,
         leaf=der,
         chain=tuple(issuer.public_bytes(Encoding.DER) for issuer in chain),
-        changed=touched(record.changed, at, who),
+        changed=update_revision(record.changed, at, who),
     )
 
 

@@ -7,7 +7,7 @@ from shared.errors import UseFulfil
 from shared.ports import KeySealer
 from shared.records import Org, ServerCertificate, Source
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, entry, made
+from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.servers.documents import (
     ParsedServerCertificate,
     ServerCertificates,
@@ -68,9 +68,9 @@ def upload_server_cert(
         leaf=leaf,
         chain=tuple(issuer.public_bytes(Encoding.DER) for issuer in server.chain),
         comments=comments,
-        changed=made(at, member.who),
+        changed=make_revision(at, member.who),
     )
-    activity = entry(at, member.who, "uploadServerCert", certificate=certificate_id)
+    activity = make_entry(at, member.who, "uploadServerCert", certificate=certificate_id)
     added = servers.add(certificate_id, record, activity=activity, at=at, per_minute=context.rate_per_minute)
     if added.is_first:
         warnings = [*warnings, devices_must_send_sni(messaging_host(member.org_id, context.platform_domain))]
