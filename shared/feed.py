@@ -1,12 +1,14 @@
-"""A numbered list of changes, from which a reader gets every change after a cursor without relying on a clock.
+"""Numbered lists of changes. A reader follows a list without missing a change, and without relying on clocks.
 
-    feed/{name}       {number}   one change. Numbers begin with 1 and have no gaps
-    feedhead/{name}   "head"     a hint where the end is, and what was deleted at the beginning
+    feed/{name}       {number}   one change; numbers begin with 1 and have no gaps
+    feedhead/{name}   "head"     a hint about the end of the list, and the first number that is not trimmed
 
-A writer looks for the end of the feed and creates the document with the next number. Only one of several writers can
-create that document; the others look for the end again. So a number and its change appear in one step, a number is
-taken only after all numbers before it, and a writer that crashes leaves nothing half done. With a counter in another
-document a reader could see change 8, go on from there, and miss change 7, which was written later.
+A writer looks for the end of the list and creates the document with the next number. Only one of several concurrent
+writers succeeds; the others look again. So a number and its change appear in one step, a number is taken only when all
+numbers before it exist, and a writer that crashes leaves nothing incomplete.
+
+A counter in a document of its own would need two steps. Between the two steps, a reader could see number 8, continue
+from there, and never see number 7, which appears later.
 """
 
 from collections.abc import Sequence
@@ -21,17 +23,17 @@ from shared.repository import Ref, Repository
 
 C = TypeVar("C", bound=Record)
 
-_ATTEMPTS: Final = 300  # of one append, against other writers
-_HEAD_EVERY: Final = 16  # changes between two updates of the head; a new process reads at most this many to the end
+_ATTEMPTS: Final = 300  # of one append, against concurrent writers
+_NOTE_INTERVAL: Final = 16  # changes between two updates of the hint; a new process reads one page from the hint
 _PAGE: Final = 200
 
 
 class FeedHead(Record, frozen=True):
-    """What is known of a feed without reading its changes.
+    """The head of a feed.
 
     Args:
-        at_least: the feed has changes up to this number, and perhaps later ones.
-        floor: changes below this number are deleted, or will be.
+        at_least: a number that existed at some time; the feed's end may be later.
+        floor: changes below this number are deleted, or are being deleted.
     """
 
     at_least: int = 0
@@ -39,45 +41,51 @@ class FeedHead(Record, frozen=True):
 
 
 class CursorExpired(Exception):
-    """The feed has no change with the reader's number: the change was deleted, or never existed.
+    """The feed does not continue from the reader's number: the change was trimmed, or never existed.
 
-    The reader must start again: read `end`, then the whole state, then `since` that end.
+    The reader must start again: `end` first, then the whole state, then `since` with that end.
     """
 
 
 class Change(msgspec.Struct, Generic[C], frozen=True):
-    """A change with its number."""
+    """A change and its number."""
 
     number: int
     what: C
 
 
 class Feed(Generic[C]):
-    """Changes of one kind, in the order of their numbers.
+    """A list of changes of one kind, in the order of their appends.
 
-    Every method raises StoreUnavailable if the store does not answer. The change of such an `append` may be in the
-    feed nevertheless, so readers must tolerate duplicates.
+    Every method raises StoreUnavailable if the store does not answer. An append may have happened nevertheless, and its
+    caller repeats it. So readers must tolerate duplicates.
+
+    Args:
+        repository: the repository that stores the changes.
+        name: the feed's name.
+        kind: the record class of the changes.
     """
 
     def __init__(self, repository: Repository, name: str, kind: type[C]) -> None:
+        """Store the arguments. The store is not read."""
         self._repository = repository
         self._partition = f"feed/{name}"
         self._kind = kind
         self._head = Ref(Key(f"feedhead/{name}", "head"), FeedHead)
-        self._last_known = 0  # the number of a change that this process has seen; 0: the process has not looked yet
+        self._last_known = 0  # the last number that this process saw; 0 before the first look
 
     def append(self, change: C) -> int:
-        """Add *change* at the end of the feed, and return its number.
+        """Append *change* and return its number. Every reader whose number is smaller will receive the change.
 
         Raises: TooBusy, StoreUnavailable.
         """
         number = (self._last_known or self.end()) + 1
         for _ in range(_ATTEMPTS):
             if self._repository.create(self._ref(number), change):
-                if self._continues_feed(number):
+                if self._is_at_end(number):
                     self._last_known = number
-                    if number % _HEAD_EVERY == 0:
-                        self._move_head(at_least=number)
+                    if number % _NOTE_INTERVAL == 0:
+                        self._note(at_least=number)
                     return number
                 self._repository.delete(self._ref(number))
             self._last_known = 0
@@ -85,70 +93,68 @@ class Feed(Generic[C]):
         raise TooBusy
 
     def since(self, number: int, *, limit: int = 500) -> Sequence[Change[C]]:
-        """Return at most *limit* changes after *number*, in order and without gaps. 0 is the beginning of the feed.
+        """Return at most *limit* changes after *number*, in order and without gaps; 0 is the beginning.
 
         Raises: CursorExpired, StoreUnavailable.
         """
-        first = max(number, 1)  # read the reader's own change as well: its presence proves that the cursor is valid
+        # The reader's own change is read as well. If it does not exist, the reader is not on this feed.
+        first = max(number, 1)
         changes: list[Change[C]] = []
         while len(changes) <= limit:
-            page = self._repository.list(self._partition, self._kind, after=_id(first + len(changes) - 1), limit=_PAGE)
-            for name, what in page:
+            after = _id(first + len(changes) - 1)
+            page = self._repository.list(self._partition, self._kind, after=after, limit=_PAGE)
+            for change_id, what in page:
                 expected = first + len(changes)
-                if int(name) != expected:
+                if int(change_id) != expected:
                     if self._repository.get(self._ref(expected)) is None:
                         raise CursorExpired(number)
-                    # A list is no snapshot: the change was appended while the list was read. The next call has both.
-                    return _after(number, changes)[:limit]
+                    # A list is not a snapshot: the missing change was appended while the page was read. The next call
+                    # returns both.
+                    return _select_after(number, changes)[:limit]
                 changes.append(Change(expected, what))
             if len(page) < _PAGE:
                 break
         if number and not changes:
             raise CursorExpired(number)
-        return _after(number, changes)[:limit]
+        return _select_after(number, changes)[:limit]
 
     def end(self) -> int:
-        """Return the number of the latest change; 0 for an empty feed.
-
-        Raises: StoreUnavailable.
-        """
-        hint = self._last_known or (self._repository.get(self._head) or FeedHead()).at_least
-        number = self._find_last(from_number=hint) or self._find_last(from_number=0)
+        """Return the number of the latest change, or 0 for an empty feed."""
+        start = self._last_known or (self._repository.get(self._head) or FeedHead()).at_least
+        number = self._find_last(start) or self._find_last(0)
         self._last_known = number
         return number
 
     def trim(self, before: int) -> int:
-        """Delete the changes below *before*, oldest first, but never the latest. Return the number of deleted changes.
+        """Delete changes below *before*, the oldest first, and return their number. The latest change is never deleted.
 
-        The call is safe to interrupt, to repeat, and to run twice at the same time.
-
-        Raises: TooBusy, StoreUnavailable.
+        An interrupted call may be repeated, and calls may run concurrently.
         """
         floor = min(before, self.end())
-        self._move_head(floor=floor)  # before the deletion: a writer with an old end must notice (`_continues_feed`)
-        deleted = 0
+        self._note(floor=floor)  # first, so that a writer with an outdated end notices (`_is_at_end`)
+        count = 0
         while True:
             page = self._repository.list(self._partition, self._kind, limit=_PAGE)
-            old = [int(name) for name, _ in page if int(name) < floor]
-            for number in old:
+            old_numbers = [int(change_id) for change_id, _ in page if int(change_id) < floor]
+            for number in old_numbers:
                 self._repository.delete(self._ref(number))
-            deleted += len(old)
-            if len(old) < _PAGE:
-                return deleted
+            count += len(old_numbers)
+            if len(old_numbers) < _PAGE:
+                return count
 
-    def _continues_feed(self, number: int) -> bool:
-        """Return whether the change just created at *number* follows the change before it.
+    def _is_at_end(self, number: int) -> bool:
+        """Return whether the change that was just created at *number* is at the end of the feed.
 
-        The change does not if its number is below the floor (the writer knew an old end), or beyond the end (the store
-        was restored from a backup meanwhile).
+        Otherwise the writer used an outdated end: the number is below the trimmed part, or beyond the end, because the
+        store was restored from a backup meanwhile.
         """
-        documents = self._repository.read_batch([self._ref(number - 1), self._head])
-        floor = (documents.get(self._head) or FeedHead()).floor
-        return number >= floor and (number in (1, floor) or documents.get(self._ref(number - 1)) is not None)
+        records = self._repository.read_batch([self._ref(number - 1), self._head])
+        floor = (records.get(self._head) or FeedHead()).floor
+        return number >= floor and (number in (1, floor) or records.get(self._ref(number - 1)) is not None)
 
-    def _find_last(self, from_number: int) -> int:
-        """Return the number of the last change from *from_number* on; 0 if there is no change."""
-        last, after = 0, _id(max(from_number - 1, 0))
+    def _find_last(self, start: int) -> int:
+        """Return the last number that is at least *start*, or 0."""
+        last, after = 0, _id(max(start - 1, 0))
         while True:
             page = self._repository.list(self._partition, self._kind, after=after, limit=_PAGE)
             if page:
@@ -160,14 +166,11 @@ class Feed(Generic[C]):
     def _ref(self, number: int) -> Ref[C]:
         return Ref(Key(self._partition, _id(number)), self._kind)
 
-    def _move_head(self, *, at_least: int = 0, floor: int = 0) -> None:
-        """Move the head forward, never back.
-
-        Raises: TooBusy, StoreUnavailable.
-        """
+    def _note(self, *, at_least: int = 0, floor: int = 0) -> None:
+        """Increase the numbers of the head; smaller numbers change nothing."""
         for attempt in self._repository.changing(self._head):
-            with attempt as stored:
-                head = stored or FeedHead()
+            with attempt as record:
+                head = record or FeedHead()
                 attempt.write(FeedHead(max(head.at_least, at_least), max(head.floor, floor)))
 
 
@@ -175,6 +178,5 @@ def _id(number: int) -> str:
     return f"{number:016}"
 
 
-def _after(number: int, changes: Sequence[Change[C]]) -> Sequence[Change[C]]:
-    """Return the changes that a reader at *number* does not have yet."""
+def _select_after(number: int, changes: Sequence[Change[C]]) -> Sequence[Change[C]]:
     return [change for change in changes if change.number > number]
