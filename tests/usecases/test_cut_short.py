@@ -1,5 +1,5 @@
-"""A store that fails in the middle of a change, at each call in turn: no record is half written, and the same call
-again completes the change."""
+"""A store that stops answering during a change, at each store call in turn: no change is half done, and the repeated
+call ends as an uninterrupted call does."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from tests.faults.check import Findings, check
 from tests.faults.load import History
 from tests.harness import Answer, Client, Service
 
-pytestmark = pytest.mark.stores("sqlite")  # tests/adapters/test_cloud_faults.py tests network faults
+pytestmark = pytest.mark.stores("sqlite")  # what the adapters make of a network is tests/adapters/test_cloud_faults.py
 
 CAS = "/authentication/cacertificates"
 SERVERS = "/authentication/servercertificates"
@@ -31,19 +31,19 @@ ROOT = certs.ca("Root")
 
 @dataclass(frozen=True)
 class Org:
-    """One organization, with the id of what an operation works on."""
+    """An organization, with the id of the thing that an operation changes."""
 
     service: Service
     id: str
     operator: Client
-    target: str = ""
+    thing: str = ""
 
     @property
     def host(self) -> str:
         return self.service.host(self.id)
 
     def look(self, *entries: tuple[str, str]) -> Findings:
-        """Return what is inconsistent; *entries*: what the activity list must contain."""
+        """Return what is incomplete. *entries*: action and id that the activity list must have."""
         context = self.service.app.context
         return check(context.repository, self.service.app.sealer, self.id, History(entries=[*entries]))
 
@@ -58,29 +58,31 @@ class Org:
         return org.has_ca
 
     def reserved(self) -> list[str]:
-        """Return the CAs that the index names."""
+        """Return the ids of the CAs in the index."""
         return list((self.service.app.context.repository.get(ca_index_ref(self.id)) or CAIndex()).cas)
 
     def ids(self, path: str) -> list[str]:
+        """Return the ids that the API lists, without the default certificate."""
         return [item["id"] for item in self.operator.get(path).ok()["results"] if item["id"] != "default"]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A change, its precondition, and what must be true after the change was made, or was cut short and repeated.
+    """A change, with what exists before the change and what must be true after it.
 
     Args:
-        prepare: establishes the precondition and returns the id of what the change is about.
-        after: whether the change was made.
-        entry: what the activity list calls the change.
-        deletes: the change deletes its target, so its repetition may be answered 404.
+        prepare: makes the thing that is changed, and returns its id.
+        change: makes the change.
+        after: whether the change is complete.
+        action: the action in the activity list.
+        is_deletion: the change deletes the thing, so the repeated call may answer 404.
     """
 
     prepare: Callable[[Org], str]
     change: Callable[[Org], Answer]
     after: Callable[[Org], bool]
-    entry: str
-    deletes: bool = False
+    action: str
+    is_deletion: bool = False
 
 
 def _upload_ca(org: Org) -> Answer:
@@ -102,17 +104,16 @@ def _request(org: Org) -> Answer:
 
 
 def _id(answer: Answer) -> str:
-    target: str = answer.ok(201)["id"]
-    return target
+    created_id: str = answer.ok(201)["id"]
+    return created_id
 
 
 def _deny_root(org: Org) -> Answer:
     return org.operator.post(DENIALS, {"kind": "fingerprint", "value": ROOT.fingerprint})
 
 
-def _is_denied(org: Org) -> bool:
-    ca = org.operator.get(f"{CAS}/{org.target}").ok()
-    return ca["deniedAt"] is not None
+def _denied(org: Org) -> bool:
+    return org.operator.get(f"{CAS}/{org.thing}").ok()["deniedAt"] is not None
 
 
 def _ca_then_denial(org: Org) -> str:
@@ -124,10 +125,10 @@ OPERATIONS = {
     "uploadCA": Operation(lambda org: "", _upload_ca, lambda org: len(org.ids(CAS)) == 1 and org.has_ca(), "uploadCA"),
     "deleteCA": Operation(
         lambda org: _id(_upload_ca(org)),
-        lambda org: org.operator.delete(f"{CAS}/{org.target}"),
+        lambda org: org.operator.delete(f"{CAS}/{org.thing}"),
         lambda org: org.ids(CAS) == [] and org.reserved() == [] and not org.has_ca(),
         "deleteCA",
-        deletes=True,
+        is_deletion=True,
     ),
     "uploadServerCert": Operation(
         lambda org: "", _upload_server, lambda org: len(org.ids(SERVERS)) == 1, "uploadServerCert"
@@ -135,45 +136,46 @@ OPERATIONS = {
     "generateCSR": Operation(lambda org: "", _request, lambda org: len(org.ids(SERVERS)) >= 1, "generateCSR"),
     "activateServerCert": Operation(
         lambda org: _id(_upload_server(org)),
-        lambda org: org.operator.put(f"{SERVERS}/active", {"id": org.target}),
-        lambda org: org.operator.get(f"{SERVERS}/active").ok()["active"] == org.target,
+        lambda org: org.operator.put(f"{SERVERS}/active", {"id": org.thing}),
+        lambda org: org.operator.get(f"{SERVERS}/active").ok()["active"] == org.thing,
         "activateServerCert",
     ),
     "deleteServerCert": Operation(
         lambda org: _id(_upload_server(org)),
-        lambda org: org.operator.delete(f"{SERVERS}/{org.target}"),
+        lambda org: org.operator.delete(f"{SERVERS}/{org.thing}"),
         lambda org: org.ids(SERVERS) == [] and org.service.store.list(f"server/{org.id}") == [],
         "deleteServerCert",
-        deletes=True,
+        is_deletion=True,
     ),
-    "deny": Operation(lambda org: _id(_upload_ca(org)), _deny_root, _is_denied, "deny"),
+    "deny": Operation(lambda org: _id(_upload_ca(org)), _deny_root, _denied, "deny"),
     "lift": Operation(
         _ca_then_denial,
-        lambda org: org.operator.delete(f"{DENIALS}/{org.target}"),
-        lambda org: not _is_denied(replace(org, target=org.ids(CAS)[0])) and org.ids(DENIALS) == [],
+        lambda org: org.operator.delete(f"{DENIALS}/{org.thing}"),
+        lambda org: not _denied(replace(org, thing=org.ids(CAS)[0])) and org.ids(DENIALS) == [],
         "lift",
-        deletes=True,
+        is_deletion=True,
     ),
 }
 
 
 @dataclass
 class Cut:
-    """Makes the *number*-th call to the store, and every later call, fail.
+    """Makes a call to the store, and all calls after it, fail.
 
     Args:
-        lost: that call is made and reported as failed. Otherwise the call is not made.
+        number: of the first call that fails, from 1.
+        is_answer_lost: the first failing call is made and reported as failed; otherwise the call is not made.
     """
 
     number: int
-    lost: bool
+    is_answer_lost: bool
     calls: int = 0
 
     def __call__(self, name: str, key: Key | None, call: Callable[[], Any]) -> Any:
         self.calls += 1
         if self.calls < self.number:
             return call()
-        if self.calls == self.number and self.lost:
+        if self.calls == self.number and self.is_answer_lost:
             call()
         raise StoreUnavailable
 
@@ -181,30 +183,30 @@ class Cut:
 def _org(service: Service, operation: Operation, number: int) -> Org:
     org_id = service.other_org(f"o{number:05}")
     org = Org(service, org_id, service.client("operator", org_id))
-    return replace(org, target=operation.prepare(org))
+    return replace(org, thing=operation.prepare(org))
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
+@pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_change_that_is_cut_short_anywhere_is_finished_by_the_same_call(
-    service: Service, name: str, lost: bool
-) -> None:
-    operation, whole = OPERATIONS[name], service.store.between
+def test_the_same_call_again_completes_an_interrupted_change(service: Service, name: str, is_answer_lost: bool) -> None:
+    operation, pass_on = OPERATIONS[name], service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
-        cut = Cut(number, lost)
+        cut = Cut(number, is_answer_lost)
         service.store.between = cut
         first = operation.change(org)
-        service.store.between = whole
+        service.store.between = pass_on
         at = f"call {number}: {first.text}"
         assert org.look().halves == [], at
-        if cut.calls >= number:  # otherwise the change was complete before
+        if cut.calls >= number:  # otherwise the change was complete before this call
             assert first.status == 503 or first.status < 300, at
         if first.status == 503:
             again = operation.change(org)
-            assert again.status < 300 or (operation.deletes and again.status == 404), f"{at}; again: {again.text}"
+            assert again.status < 300 or (operation.is_deletion and again.status == 404), f"{at}; again: {again.text}"
         assert operation.after(org), at
-        entries = [(operation.entry, org.target)] if org.target and name.startswith(("delete", "activate")) else []
+        entries = (
+            [(operation.action, org.thing)] if name in ("deleteCA", "deleteServerCert", "activateServerCert") else []
+        )
         findings = org.look(*entries)
         assert findings.halves == [], at
         assert findings.lost == [], at
@@ -213,20 +215,20 @@ def test_a_change_that_is_cut_short_anywhere_is_finished_by_the_same_call(
         assert operation.after(org), f"after a sweep; {at}"
         if cut.calls < number:
             return
-    raise AssertionError("so many calls to the store are too many")
+    raise AssertionError("the change takes too many calls to the store")
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
+@pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_sweep_mends_what_a_change_that_is_cut_short_leaves(service: Service, name: str, lost: bool) -> None:
-    """Where the call is not repeated: the target of the change exists completely, or not at all."""
-    operation, whole = OPERATIONS[name], service.store.between
+def test_a_sweep_removes_what_an_interrupted_change_left(service: Service, name: str, is_answer_lost: bool) -> None:
+    """The change is not repeated. The thing that was changed exists as a whole, or not at all."""
+    operation, pass_on = OPERATIONS[name], service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
-        cut = Cut(number, lost)
+        cut = Cut(number, is_answer_lost)
         service.store.between = cut
         operation.change(org)
-        service.store.between = whole
+        service.store.between = pass_on
         org.sweep()
         findings = org.look()
         assert (findings.halves, findings.leftovers) == ([], []), f"call {number}"
@@ -236,13 +238,15 @@ def test_a_sweep_mends_what_a_change_that_is_cut_short_leaves(service: Service, 
             assert (ca["deniedAt"] is not None) == (ca["fingerprintSha256"] in denied), f"call {number}"
         if cut.calls < number:
             return
-    raise AssertionError("so many calls to the store are too many")
+    raise AssertionError("the change takes too many calls to the store")
 
 
 @dataclass
 class Overwritten:
-    """Makes the *number*-th write, loses its answer, and lets another writer write before the adapter asks again, which
-    the adapter must report as a conflict (docs/decisions/0032)."""
+    """Makes a write look like a conflict (docs/decisions/0032).
+
+    The write is made, its answer is lost, and another writer changes the document before the adapter repeats the write.
+    """
 
     service: Service
     number: int
@@ -267,14 +271,14 @@ class Overwritten:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_change_whose_write_is_reported_as_a_conflict_is_made_once(service: Service, name: str) -> None:
-    operation, whole = OPERATIONS[name], service.store.between
+def test_a_write_that_looks_like_a_conflict_is_made_once(service: Service, name: str) -> None:
+    operation, pass_on = OPERATIONS[name], service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
         overwritten = Overwritten(service, number)
         service.store.between = overwritten
         answer = operation.change(org)
-        service.store.between = whole
+        service.store.between = pass_on
         assert answer.status < 300, f"write {number}: {answer.text}"
         assert operation.after(org), f"write {number}"
         assert org.look().halves == [], f"write {number}"
@@ -282,27 +286,26 @@ def test_a_change_whose_write_is_reported_as_a_conflict_is_made_once(service: Se
             assert len(org.ids(SERVERS)) == 1
         if overwritten.calls < number:
             return
-    raise AssertionError("so many writes are too many")
+    raise AssertionError("the change takes too many writes")
 
 
-def test_the_fiftieth_request_whose_write_is_reported_as_a_conflict_keeps_its_key(
-    service: Service, operator: Client
-) -> None:
-    """The second attempt finds 50 requests, its own among them, and must not refuse: the index would name a request
-    without a body."""
+def test_the_fiftieth_request_that_looks_like_a_conflict_keeps_its_key(service: Service, operator: Client) -> None:
+    """The repeated attempt finds its own line and 50 lines in all. The body must stay: the index names the body."""
     for _ in range(49):
         operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
-    whole = service.store.between
+    pass_on = service.store.between
     service.store.between = Overwritten(service, number=2)  # the body, then the org with the index
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)["id"]
-    service.store.between = whole
+    service.store.between = pass_on
     assert len(operator.get(SERVERS).ok()["results"]) == 51
     assert service.app.context.repository.get(server_ref(service.org_id, made)) is not None
     assert operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).status == 409
 
 
-def test_a_denied_ca_never_vouches_even_if_its_upload_is_cut_short(service: Service, operator: Client) -> None:
-    """The CA is stored with its mark, because a device need not send the CA that is on the list."""
+def test_a_denied_ca_never_allows_a_device_even_if_its_upload_is_interrupted(
+    service: Service, operator: Client
+) -> None:
+    """The CA has its denial mark from the first write: a device need not send the denied CA."""
     broker = service.client("broker")
     operator.post(DENIALS, {"kind": "fingerprint", "value": ROOT.fingerprint}).ok(201)
     device = certs.leaf("d:thermo:42", ROOT)
@@ -311,12 +314,12 @@ def test_a_denied_ca_never_vouches_even_if_its_upload_is_cut_short(service: Serv
         "clientId": f"d:{service.org_id}:thermo:42",
         "certificate": device.pem,
     }
-    whole = service.store.between
+    pass_on = service.store.between
     for number in range(1, 100):
-        cut = Cut(number, lost=True)
+        cut = Cut(number, is_answer_lost=True)
         service.store.between = cut
         operator.post(CAS, {"certificate": ROOT.pem})
-        service.store.between = whole
+        service.store.between = pass_on
         verdict = broker.post("/verifyClient", question).ok()
         assert verdict["decision"] == "deny", f"call {number}"
         if cut.calls < number:
@@ -330,9 +333,9 @@ def _without_activity(name: str, key: Key | None, call: Callable[[], Any]) -> An
     return call()
 
 
-def test_no_document_is_deleted_before_its_activity_entries_are_copied(service: Service) -> None:
-    """Where the activity list cannot be written, the document of an entry stays until the list has the entry."""
-    operation, whole = OPERATIONS["deleteCA"], service.store.between
+def test_a_document_stays_until_the_activity_list_has_its_entries(service: Service) -> None:
+    """A deletion fails with 503 while the activity list does not take the entries in the document."""
+    operation, pass_on = OPERATIONS["deleteCA"], service.store.between
     org = _org(service, operation, 1)
     request = org.operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     signed = certs.certificate(
@@ -347,18 +350,18 @@ def test_no_document_is_deleted_before_its_activity_entries_are_copied(service: 
         org.operator.delete(f"{SERVERS}/{request['id']}"),
         operation.change(org),
     ]
-    service.store.between = whole
+    service.store.between = pass_on
     assert [answer.status for answer in answers] == [200, 503, 503]
     assert org.operator.delete(f"{SERVERS}/{request['id']}").status == 204
     assert operation.change(org).status == 204
     org.sweep()
-    findings = org.look(("deleteCA", org.target), ("fulfillCSR", request["id"]), ("deleteServerCert", request["id"]))
+    findings = org.look(("deleteCA", org.thing), ("fulfillCSR", request["id"]), ("deleteServerCert", request["id"]))
     assert (findings.lost, findings.halves, findings.leftovers) == ([], [], [])
 
 
 @dataclass(frozen=True)
 class _PublicOnly:
-    """Takes the place of a private key: of a request only the public key is known here."""
+    """Takes the place of a private key: only the public key of a request is known."""
 
     csr: str
 
@@ -366,14 +369,14 @@ class _PublicOnly:
         return x509.load_pem_x509_csr(self.csr.encode()).public_key()
 
 
-def test_an_upload_restores_its_place_in_the_index_after_a_concurrent_sweep(service: Service) -> None:
-    """The place is reserved before the CA exists, so a sweep in between gives the place back."""
-    operation, whole = OPERATIONS["uploadCA"], service.store.between
+def test_an_upload_restores_its_line_that_a_sweep_removed(service: Service) -> None:
+    """An upload reserves a line in the index before the CA exists, so a sweep in between removes the line."""
+    operation, pass_on = OPERATIONS["uploadCA"], service.store.between
     org = _org(service, operation, 1)
 
     def sweep_before_the_ca(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
         if key is not None and key.partition == f"ca/{org.id}":
-            service.store.between = whole
+            service.store.between = pass_on
             org.sweep()
             assert org.reserved() == []
         return call()
