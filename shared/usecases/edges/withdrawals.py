@@ -41,7 +41,7 @@ def withdraw(context: Context, org_id: str, kind: WithdrawalKind, value: str) ->
     Raises: TooBusy, StoreUnavailable; it is safe to repeat."""
     told = Withdrawal(org_id=org_id, kind=kind.value, value=value, at=context.clock())
     number = context.withdrawals.append(told)
-    context.notifier.announce(f"withdrawal-{number}-{int(told.at.timestamp())}", _message(number, told))
+    context.notifier.notify(f"withdrawal-{number}-{int(told.at.timestamp())}", _message(number, told))
 
 
 def _message(number: int, one: Withdrawal) -> bytes:
