@@ -4,8 +4,8 @@ Every line that is written while a request is handled contains the request's id.
 
 Decisions are counted in lines of their own, which become metrics without an agent. Amazon CloudWatch reads `_aws`
 (CloudWatch User Guide, "Embedded metric format specification"). Google Cloud Logging counts with a log-based metric on
-`jsonPayload.logger="trust.decisions"`: `org` and `code` are the labels, and `decisions` is the value of a line that
-stands for several decisions.
+`jsonPayload.logger="trust.decisions"`: `org` and `code` are the labels, and `decisions` is the number of decisions that
+a line counts.
 """
 
 import logging

@@ -48,7 +48,7 @@ class Document(NamedTuple):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The JSON object, decoded anew at each access."""
+        """The JSON object, decoded again at each access."""
         body: dict[str, Any] = msgspec.json.decode(self.text)
         return body
 
@@ -129,7 +129,7 @@ class KeySealer(Protocol):
         ...
 
     def is_current(self, sealed: "Sealed") -> bool:
-        """Return whether the master key of *sealed* is the one that seals new secrets.
+        """Return whether *sealed* is under the current master key, which seals new secrets.
 
         Raises: KeysUnavailable.
         """

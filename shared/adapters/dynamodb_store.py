@@ -214,8 +214,7 @@ class DynamoDBStore:
     def _get_version(self, client: DynamoDBClient, key: Key) -> Version | None:
         """Return the current version of *key*, or None if the document does not exist.
 
-        The request is a batch, because GetItem's response for a missing item is `{}`, the same as one that was cut
-        short.
+        The request is a batch: GetItem's response for a missing item is `{}`, like a response that was cut short.
         """
         request = {self._table: {"Keys": [_item_key(key)], "ConsistentRead": True}}
         response = _check_complete(client.batch_get_item(RequestItems=request), "Responses")

@@ -8,7 +8,7 @@ still uses the old version, as long as the old version is enabled.
 
 Every request and response carries CRC32C checksums, and both sides compare them ("Verifying end-to-end data integrity"
 in the Cloud KMS documentation). Without the checksums, a data key that was damaged in transit would make a private key
-unreadable for good.
+permanently unreadable.
 """
 
 import logging
