@@ -31,8 +31,8 @@ from benchmarks.table import Figure, Row, Spread, Target
 from shared.composition import build
 from shared.config import Settings, SQLite
 from shared.records import Role
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key
 from tests import certs
 from tests.emulators import Emulators, Missing
 from tests.harness import basic

@@ -16,10 +16,9 @@ from functions.verdict_wire import Failing
 from functions.web.contract import View
 from shared.records import CA, DEFAULT, Activity, Denial, Org, Revision
 from shared.usecases.devices.usage import RecentUsage
-from shared.usecases.edges.serve import is_served_since
+from shared.usecases.edges.reports import is_served_since
 from shared.usecases.servers.documents import ParsedServerCertificate
 from shared.validation.notices import Notice
-from shared.validation.server_cert import names_of
 from shared.validation.verdict import fingerprint
 from shared.x509.distinguished_name import shown
 from shared.x509.strength import describe_key
@@ -183,10 +182,10 @@ def server_view(
         source=one.source.value,
         active=org.activation.active == one.id,
         served_since=_served_since(one, org),
-        names=tuple(names_of(one.leaf)) if one.leaf else tuple(one.requested_names),
+        names=tuple(one.names),
         hosts=tuple(hosts),
         chain=tuple(certificate_view(cert) for cert in one.chain),
-        subject=shown(one.leaf.subject if one.leaf else one.request_subject),
+        subject=shown(one.subject),
         issuer=shown(one.leaf.issuer) if one.leaf else None,
         serial_number=f"{one.leaf.serial_number:x}" if one.leaf else None,
         not_before=one.leaf.not_valid_before_utc if one.leaf else None,

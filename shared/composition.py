@@ -147,15 +147,15 @@ def _create_queue(settings: Settings, repository: Repository, interval: float) -
         case InProcess():
             from shared.adapters.local_queue import LocalQueue
 
-            return LocalQueue(lambda org_id, events: usage.record(repository, org_id, events), interval=interval)
+            return LocalQueue(lambda org_id, events: usage.record_events(repository, org_id, events), interval=interval)
         case Sqs(url):
             from shared.adapters.sqs_queue import SqsQueue
 
-            return SqsQueue(url, usage.summed, interval=interval)
+            return SqsQueue(url, usage.summarize, interval=interval)
         case PubSub(topic):
             from shared.adapters.pubsub_queue import PubSubQueue
 
-            return PubSubQueue(topic, usage.summed, interval=interval)
+            return PubSubQueue(topic, usage.summarize, interval=interval)
 
 
 def _create_notifier(settings: Settings) -> Notifier:

@@ -87,7 +87,7 @@ class Feed(Generic[C]):
                     if number % _NOTE_INTERVAL == 0:
                         self._note(at_least=number)
                     return number
-                self._repository.discard(self._ref(number))
+                self._repository.delete(self._ref(number))
             self._last_known = 0
             number = self.end() + 1
         raise TooBusy
@@ -137,7 +137,7 @@ class Feed(Generic[C]):
             page = self._repository.list(self._partition, self._kind, limit=_PAGE)
             old_numbers = [int(change_id) for change_id, _ in page if int(change_id) < floor]
             for number in old_numbers:
-                self._repository.discard(self._ref(number))
+                self._repository.delete(self._ref(number))
             count += len(old_numbers)
             if len(old_numbers) < _PAGE:
                 return count
@@ -148,7 +148,7 @@ class Feed(Generic[C]):
         Otherwise the writer used an outdated end: the number is below the trimmed part, or beyond the end, because the
         store was restored from a backup meanwhile.
         """
-        records = self._repository.find([self._ref(number - 1), self._head])
+        records = self._repository.read_batch([self._ref(number - 1), self._head])
         floor = (records.get(self._head) or FeedHead()).floor
         return number >= floor and (number in (1, floor) or records.get(self._ref(number - 1)) is not None)
 

@@ -3,6 +3,7 @@
 A test calls every function that receives a secret, with known secrets, and then searches all output.
 """
 
+import ast
 import base64
 import io
 import logging
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from functions.bodies import UploadServerCert
 from functions.views import ServerView
 from functions.web.http import Request
 from shared import log
-from shared.records import stored
+from shared.records import to_body
 from shared.repository import default_ref, org_ref, server_ref
-from shared.usecases.servers.requests import opened_key
 from shared.validation.server_cert import read_server_certificate
 from tests import certs
 from tests.harness import Answer, Client, Service, basic
@@ -111,7 +112,10 @@ def test_the_output_of_a_run_contains_no_known_secret(service: Service, output: 
     server = read_server_certificate(own.pem.encode(), private_key=encrypted.encode(), passphrase=PASSPHRASE)
     stored_record = repository.get(server_ref(service.org_id, uploaded))
     assert stored_record is not None
-    generated = opened_key(service.app.context, service.app.sealer, service.org_id, requested)
+    request = repository.get(server_ref(service.org_id, requested))
+    assert request is not None
+    sealed = service.app.sealer.open(request.key, org_id=service.org_id, certificate_id=requested)
+    generated: Any = load_der_private_key(sealed, None)
     output.texts += [
         repr(value)
         for value in (
@@ -128,7 +132,7 @@ def test_the_output_of_a_run_contains_no_known_secret(service: Service, output: 
             Request("GET", "/", headers={"authorization": basic(operator.key, operator.token)}).credentials,
         )
     ]
-    output.texts.append(str(stored(stored_record)))
+    output.texts.append(str(to_body(stored_record)))
 
     assert output.contains(uploaded), "the output is not empty"
     secrets = [PASSPHRASE, operator.token, *list_forms(own.key), *list_forms(other.key), *list_forms(generated)]
@@ -160,6 +164,29 @@ def test_responses_have_no_field_for_a_private_key() -> None:
     """A view without such a field cannot reveal a key."""
     names = {name.lower() for name in ServerView.__struct_fields__}
     assert not {name for name in names if "private" in name or "passphrase" in name or name == "key"}
+
+
+def test_a_private_key_is_opened_in_three_modules_only() -> None:
+    """edgeFeed exports a key, a renewal signs with a key, and `reseal` seals keys again; no other code opens a key."""
+    root = Path(__file__).parents[1]
+    openers = {
+        module.relative_to(root).as_posix()
+        for folder in ("shared", "functions")
+        for module in (root / folder).rglob("*.py")
+        if any(map(_opens_key, ast.walk(ast.parse(module.read_text()))))
+    }
+    assert openers == {
+        "shared/usecases/edges/serve.py",
+        "shared/usecases/servers/renew.py",
+        "shared/usecases/jobs/reseal.py",
+    }
+
+
+def _opens_key(node: ast.AST) -> bool:
+    """Return whether *node* is a call of `KeySealer.open`."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    return node.func.attr == "open" and {keyword.arg for keyword in node.keywords} >= {"org_id", "certificate_id"}
 
 
 def test_the_store_contains_no_secret_in_the_clear(service: Service, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from shared.composition import App, build
 from shared.config import Settings, SQLite
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal
 from tests.harness import DOMAIN, Client, Clock
@@ -94,6 +94,6 @@ def test_changes_go_on_from_the_stored_versions(app: App) -> None:
 def test_maintenance_finds_nothing_to_mend(app: App) -> None:
     """A sweep neither removes nor publishes what is whole, and every key is sealed under the current master key."""
     assert sweep_org(app.context, ORG, at=app.context.clock()) == 0
-    assert sweep_hosts(app.context) == 0
+    assert HostFeed(app.context).sweep() == 0
     resealed, current = reseal(app.context, app.sealer)
     assert (resealed, current) == (0, 4)

@@ -57,7 +57,7 @@ class PubSubQueue(BufferedQueue):
         if self._client is None:
             self._client = self._connect()
         published = [
-            (self._client.publish(self._topic, self._pack(org_id, events).encoded()), len(events))
+            (self._client.publish(self._topic, self._pack(org_id, events).encode()), len(events))
             for org_id, events in events_by_org.items()
         ]
         for acknowledgement, count in published:

@@ -63,7 +63,7 @@ class SqsQueue(BufferedQueue):
         if self._client is None:
             self._client = self._connect()
         messages = [
-            Message(self._pack(org_id, events).encoded().decode(), len(events))
+            Message(self._pack(org_id, events).encode().decode(), len(events))
             for org_id, events in events_by_org.items()
         ]
         for request in split_requests(messages):

@@ -10,7 +10,7 @@ from tests.certs import NOON
 
 
 def make_event(org_id: str = "orga01") -> ConnectionEvent:
-    return ConnectionEvent(org_id=org_id, at=NOON, decision="allow", code="allowed", tls=True, shown=Presence.VALID)
+    return ConnectionEvent(org_id=org_id, at=NOON, decision="allow", code="allowed", tls=True, presence=Presence.VALID)
 
 
 def test_events_of_an_organization_are_written_together() -> None:

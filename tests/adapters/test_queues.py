@@ -20,7 +20,7 @@ from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
 from shared.records import ConnectionEvent, ConnectionEventBatch
-from shared.usecases.devices.usage import lately, record, summed
+from shared.usecases.devices.usage import read_recent_usage, record_events, summarize
 from shared.validation.policy import Presence
 from tests import certs
 from tests.certs import NOON
@@ -37,7 +37,7 @@ def make_event(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> Connecti
         "decision": "allow",
         "code": "allowed",
         "tls": True,
-        "shown": Presence.VALID,
+        "presence": Presence.VALID,
         "identity": f"d:thermo:{number}",
         "ca_id": "ca",
     }
@@ -119,12 +119,12 @@ def test_the_size_of_a_batch_is_bounded() -> None:
     events = [make_event(n, identity="d:" + "t" * 36 + f":{n:036}") for n in range(5000)]
     events += [make_refusal(n, b"\x00" * 8192) for n in range(5000)]
     events += [make_event(n, ca_id=f"{n:016x}-{n:032x}") for n in range(5000)]
-    batch = summed("mtxpd0", events)
+    batch = summarize("mtxpd0", events)
     assert batch.cas["ca"].count == 5000
     assert len(batch.cas) == 200
     assert len(batch.clients) == 500
     assert len(batch.refusals) == 20
-    assert len(batch.encoded()) < 256 * 1024
+    assert len(batch.encode()) < 256 * 1024
     assert any(entry.certificate for entry in batch.refusals)
     assert not all(entry.certificate for entry in batch.refusals)
 
@@ -135,16 +135,16 @@ def test_the_size_of_a_day_is_bounded(service: Service) -> None:
     repository = service.app.context.repository
     for first in range(0, 4000, 200):
         events = [make_event(n, ca_id=f"{n:016x}-{n:032x}") for n in range(first, first + 200)]
-        record(repository, "mtxpd0", [make_event(0, ca_id=f"{0:016x}-{0:032x}"), *events])
-    day = lately(repository, "mtxpd0", NOON).days[0]
+        record_events(repository, "mtxpd0", [make_event(0, ca_id=f"{0:016x}-{0:032x}"), *events])
+    day = read_recent_usage(repository, "mtxpd0", NOON).days[0]
     assert len(day.cas) == 1000
     assert day.cas[f"{0:016x}-{0:032x}"].count == 21
 
 
 def test_a_batch_can_be_encoded_and_decoded() -> None:
     """The consumer receives the batch unchanged."""
-    batch = summed("mtxpd0", [make_event(1), make_refusal(2, b"\x00\xff")])
-    assert ConnectionEventBatch.decoded(batch.encoded()) == batch
+    batch = summarize("mtxpd0", [make_event(1), make_refusal(2, b"\x00\xff")])
+    assert ConnectionEventBatch.decode(batch.encode()) == batch
 
 
 def test_sqs_requests_are_within_the_limits() -> None:
@@ -161,7 +161,7 @@ def test_sqs_requests_are_within_the_limits() -> None:
 
 def count(service: Service) -> tuple[int, int, int]:
     """Return the numbers of connections of the CA, of clients in the sample, and of refusals in the list."""
-    recent = lately(service.app.context.repository, "mtxpd0", service.clock())
+    recent = read_recent_usage(service.app.context.repository, "mtxpd0", service.clock())
     use = recent.of_ca("ca")
     refusals = service.client("viewer").get("/activity?kind=refusal").ok()["results"]
     return use.count if use else 0, len(recent.clients()), len(refusals)
@@ -170,7 +170,7 @@ def count(service: Service) -> tuple[int, int, int]:
 def test_sqs_delivers_events_to_the_store(aws: Aws, service: Service) -> None:
     """From the process of verifyClient to recordSightings. A message that is delivered twice counts once."""
     _, url = aws.queue()
-    queue = SqsQueue(url, summed, interval=3600)
+    queue = SqsQueue(url, summarize, interval=3600)
     for number in range(30):
         queue.offer(make_event(number))
     queue.offer(make_refusal(31, certs.leaf("d:thermo:31", certs.ca("Root")).der))
@@ -188,7 +188,7 @@ def test_sqs_delivers_events_to_the_store(aws: Aws, service: Service) -> None:
 
 def test_pubsub_delivers_events_to_the_store(pubsub: PubSub, service: Service) -> None:
     """The same with the Pub/Sub emulator, and with the CloudEvent that a subscription makes of a message."""
-    queue = PubSubQueue(pubsub.topic, summed, interval=3600)
+    queue = PubSubQueue(pubsub.topic, summarize, interval=3600)
     for number in range(30):
         queue.offer(make_event(number))
     queue.close()
@@ -204,7 +204,7 @@ def test_pubsub_delivers_events_to_the_store(pubsub: PubSub, service: Service) -
 def test_an_unavailable_sqs_raises_no_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Events are lost, and responses are not affected."""
     aws_environment(monkeypatch, f"http://127.0.0.1:{free_port()}")
-    queue = SqsQueue("http://127.0.0.1/queue", summed, interval=3600)
+    queue = SqsQueue("http://127.0.0.1/queue", summarize, interval=3600)
     queue.offer(make_event())
     queue.close()
     assert "connection events were lost" in caplog.text
@@ -234,9 +234,9 @@ def test_the_setting_chooses_the_queue_and_its_client_is_created_at_the_first_ev
 
 def test_an_invalid_message_is_dropped(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     """Otherwise it would be delivered again and again. The other messages are recorded."""
-    good = summed("mtxpd0", [make_event()]).encoded()
-    stray = summed("mtxpd0", [msgspec.structs.replace(make_refusal(1), org_id="other1")]).encoded()
-    hostile = summed("../x", [make_event(org_id="../x")]).encoded()
+    good = summarize("mtxpd0", [make_event()]).encode()
+    stray = summarize("mtxpd0", [msgspec.structs.replace(make_refusal(1), org_id="other1")]).encode()
+    hostile = summarize("../x", [make_event(org_id="../x")]).encode()
     bodies: list[bytes | str] = [b"", "{", "[]", '{"id": 1}', b"\xff", stray, hostile, "[" * 100_000, good]
     assert Recorder(sleep=lambda _: None)(service.app.context, bodies) == 1
     assert count(service)[0] == 1
@@ -265,14 +265,14 @@ def test_a_process_writes_an_organization_at_most_once_a_second(service: Service
         now[0] += seconds
 
     record = Recorder(now=lambda: now[0], sleep=sleep)
-    record(service.app.context, [summed("mtxpd0", [make_event(n)]).encoded() for n in range(10)])
+    record(service.app.context, [summarize("mtxpd0", [make_event(n)]).encode() for n in range(10)])
     before = service.store.calls["put"]
     now[0] += 0.25
-    record(service.app.context, [summed("mtxpd0", [make_event(n)]).encoded() for n in range(10)])
+    record(service.app.context, [summarize("mtxpd0", [make_event(n)]).encode() for n in range(10)])
     assert service.store.calls["put"] == before + 1
     assert pauses == [0.75]
     now[0] += 5
-    record(service.app.context, [summed("mtxpd0", [make_event()]).encoded()])
+    record(service.app.context, [summarize("mtxpd0", [make_event()]).encode()])
     assert pauses == [0.75]
 
 
@@ -282,7 +282,7 @@ def test_lambda_records_the_events_of_a_message(service: Service, monkeypatch: p
 
     monkeypatch.setattr(aws_events, "app", lambda: service.app)
     template = recorded("s3_by_sqs")["Records"][0]
-    body = summed("mtxpd0", [make_event()]).encoded().decode()
+    body = summarize("mtxpd0", [make_event()]).encode().decode()
     aws_events.record_sightings({"Records": [{**template, "body": body}]}, object())
     assert count(service)[0] == 1
     assert json.loads(body)["org_id"] == "mtxpd0"

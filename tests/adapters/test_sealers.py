@@ -178,7 +178,7 @@ def test_reseal_moves_every_key_to_the_new_master_key(key_store: KeyStore, tmp_p
 
 
 def ensure_new_default(context: Context, sealer: KeySealer) -> None:
-    context.repository.discard(default_ref())
+    context.repository.delete(default_ref())
     assert ensure_default(context, sealer)
 
 

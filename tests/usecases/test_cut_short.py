@@ -1,5 +1,5 @@
-"""A store that goes away in the middle of a change, at each call in turn: nothing stands by half, and the same call
-again ends as if nothing had been."""
+"""A store that fails in the middle of a change, at each call in turn: no record is half written, and the same call
+again completes the change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from shared.errors import StoreUnavailable
 from shared.ports import Key, WriteConflict
 from shared.records import CAIndex
 from shared.repository import ca_index_ref, org_ref, server_ref
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from tests import certs
 from tests.faults.check import Findings, check
 from tests.faults.load import History
 from tests.harness import Answer, Client, Service
 
-pytestmark = pytest.mark.stores("sqlite")  # what the adapters make of a network is tests/adapters/test_cloud_faults.py
+pytestmark = pytest.mark.stores("sqlite")  # tests/adapters/test_cloud_faults.py tests network faults
 
 CAS = "/authentication/cacertificates"
 SERVERS = "/authentication/servercertificates"
@@ -31,26 +31,26 @@ ROOT = certs.ca("Root")
 
 @dataclass(frozen=True)
 class Org:
-    """One organization, with what an operation works on in it."""
+    """One organization, with the id of what an operation works on."""
 
     service: Service
     id: str
     operator: Client
-    thing: str = ""
+    target: str = ""
 
     @property
     def host(self) -> str:
         return self.service.host(self.id)
 
-    def look(self, *told: tuple[str, str]) -> Findings:
-        """What is not whole; *told*: what the activity list must tell."""
+    def look(self, *entries: tuple[str, str]) -> Findings:
+        """Return what is inconsistent; *entries*: what the activity list must contain."""
         context = self.service.app.context
-        return check(context.repository, self.service.app.sealer, self.id, History(entries=[*told]))
+        return check(context.repository, self.service.app.sealer, self.id, History(entries=[*entries]))
 
     def sweep(self) -> None:
         context = self.service.app.context
         sweep_org(context, self.id, at=context.clock() + timedelta(hours=3))
-        sweep_hosts(context)
+        HostFeed(context).sweep()
 
     def has_ca(self) -> bool:
         org = self.service.app.context.repository.get(org_ref(self.id))
@@ -58,27 +58,29 @@ class Org:
         return org.has_ca
 
     def reserved(self) -> list[str]:
-        """The CAs that the index names."""
+        """Return the CAs that the index names."""
         return list((self.service.app.context.repository.get(ca_index_ref(self.id)) or CAIndex()).cas)
 
-    def ids(self, what: str) -> list[str]:
-        return [one["id"] for one in self.operator.get(what).ok()["results"] if one["id"] != "default"]
+    def ids(self, path: str) -> list[str]:
+        return [item["id"] for item in self.operator.get(path).ok()["results"] if item["id"] != "default"]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A change, what is there before it, and what must be there after it was made once, or cut short and repeated.
+    """A change, its precondition, and what must be true after the change was made, or was cut short and repeated.
 
     Args:
-        prepare: gives the id of what the change is about.
-        gone: the change takes it away, so its repetition may find nothing (404).
+        prepare: establishes the precondition and returns the id of what the change is about.
+        after: whether the change was made.
+        entry: what the activity list calls the change.
+        deletes: the change deletes its target, so its repetition may be answered 404.
     """
 
     prepare: Callable[[Org], str]
     change: Callable[[Org], Answer]
     after: Callable[[Org], bool]
-    tells: str
-    gone: bool = False
+    entry: str
+    deletes: bool = False
 
 
 def _upload_ca(org: Org) -> Answer:
@@ -100,17 +102,17 @@ def _request(org: Org) -> Answer:
 
 
 def _id(answer: Answer) -> str:
-    found: str = answer.ok(201)["id"]
-    return found
+    target: str = answer.ok(201)["id"]
+    return target
 
 
 def _deny_root(org: Org) -> Answer:
     return org.operator.post(DENIALS, {"kind": "fingerprint", "value": ROOT.fingerprint})
 
 
-def _denied(org: Org) -> bool:
-    found = org.operator.get(f"{CAS}/{org.thing}").ok()
-    return found["deniedAt"] is not None
+def _is_denied(org: Org) -> bool:
+    ca = org.operator.get(f"{CAS}/{org.target}").ok()
+    return ca["deniedAt"] is not None
 
 
 def _ca_then_denial(org: Org) -> str:
@@ -122,10 +124,10 @@ OPERATIONS = {
     "uploadCA": Operation(lambda org: "", _upload_ca, lambda org: len(org.ids(CAS)) == 1 and org.has_ca(), "uploadCA"),
     "deleteCA": Operation(
         lambda org: _id(_upload_ca(org)),
-        lambda org: org.operator.delete(f"{CAS}/{org.thing}"),
+        lambda org: org.operator.delete(f"{CAS}/{org.target}"),
         lambda org: org.ids(CAS) == [] and org.reserved() == [] and not org.has_ca(),
         "deleteCA",
-        gone=True,
+        deletes=True,
     ),
     "uploadServerCert": Operation(
         lambda org: "", _upload_server, lambda org: len(org.ids(SERVERS)) == 1, "uploadServerCert"
@@ -133,34 +135,34 @@ OPERATIONS = {
     "generateCSR": Operation(lambda org: "", _request, lambda org: len(org.ids(SERVERS)) >= 1, "generateCSR"),
     "activateServerCert": Operation(
         lambda org: _id(_upload_server(org)),
-        lambda org: org.operator.put(f"{SERVERS}/active", {"id": org.thing}),
-        lambda org: org.operator.get(f"{SERVERS}/active").ok()["active"] == org.thing,
+        lambda org: org.operator.put(f"{SERVERS}/active", {"id": org.target}),
+        lambda org: org.operator.get(f"{SERVERS}/active").ok()["active"] == org.target,
         "activateServerCert",
     ),
     "deleteServerCert": Operation(
         lambda org: _id(_upload_server(org)),
-        lambda org: org.operator.delete(f"{SERVERS}/{org.thing}"),
+        lambda org: org.operator.delete(f"{SERVERS}/{org.target}"),
         lambda org: org.ids(SERVERS) == [] and org.service.store.list(f"server/{org.id}") == [],
         "deleteServerCert",
-        gone=True,
+        deletes=True,
     ),
-    "deny": Operation(lambda org: _id(_upload_ca(org)), _deny_root, _denied, "deny"),
+    "deny": Operation(lambda org: _id(_upload_ca(org)), _deny_root, _is_denied, "deny"),
     "lift": Operation(
         _ca_then_denial,
-        lambda org: org.operator.delete(f"{DENIALS}/{org.thing}"),
-        lambda org: not _denied(replace(org, thing=org.ids(CAS)[0])) and org.ids(DENIALS) == [],
+        lambda org: org.operator.delete(f"{DENIALS}/{org.target}"),
+        lambda org: not _is_denied(replace(org, target=org.ids(CAS)[0])) and org.ids(DENIALS) == [],
         "lift",
-        gone=True,
+        deletes=True,
     ),
 }
 
 
 @dataclass
 class Cut:
-    """Makes the *number*-th call to the store, and all after it, fail.
+    """Makes the *number*-th call to the store, and every later call, fail.
 
     Args:
-        lost: that call is made, and reported as failed; else it is not made.
+        lost: that call is made and reported as failed. Otherwise the call is not made.
     """
 
     number: int
@@ -179,7 +181,7 @@ class Cut:
 def _org(service: Service, operation: Operation, number: int) -> Org:
     org_id = service.other_org(f"o{number:05}")
     org = Org(service, org_id, service.client("operator", org_id))
-    return replace(org, thing=operation.prepare(org))
+    return replace(org, target=operation.prepare(org))
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
@@ -196,19 +198,16 @@ def test_a_change_that_is_cut_short_anywhere_is_finished_by_the_same_call(
         service.store.between = whole
         at = f"call {number}: {first.text}"
         assert org.look().halves == [], at
-        if cut.calls >= number:  # else it was through before
+        if cut.calls >= number:  # otherwise the change was complete before
             assert first.status == 503 or first.status < 300, at
         if first.status == 503:
             again = operation.change(org)
-            assert again.status < 300 or (operation.gone and again.status == 404), f"{at}; again: {again.text}"
+            assert again.status < 300 or (operation.deletes and again.status == 404), f"{at}; again: {again.text}"
         assert operation.after(org), at
-        found = (
-            org.look((operation.tells, org.thing))
-            if org.thing and name.startswith(("delete", "activate"))
-            else org.look()
-        )
-        assert found.halves == [], at
-        assert found.lost == [], at
+        entries = [(operation.entry, org.target)] if org.target and name.startswith(("delete", "activate")) else []
+        findings = org.look(*entries)
+        assert findings.halves == [], at
+        assert findings.lost == [], at
         org.sweep()
         assert org.look().leftovers == [], at
         assert operation.after(org), f"after a sweep; {at}"
@@ -219,8 +218,8 @@ def test_a_change_that_is_cut_short_anywhere_is_finished_by_the_same_call(
 
 @pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_what_a_change_that_is_cut_short_leaves_is_swept(service: Service, name: str, lost: bool) -> None:
-    """Where nobody repeats it. What the change was about is there whole, or not at all."""
+def test_a_sweep_mends_what_a_change_that_is_cut_short_leaves(service: Service, name: str, lost: bool) -> None:
+    """Where the call is not repeated: the target of the change exists completely, or not at all."""
     operation, whole = OPERATIONS[name], service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
@@ -229,10 +228,10 @@ def test_what_a_change_that_is_cut_short_leaves_is_swept(service: Service, name:
         operation.change(org)
         service.store.between = whole
         org.sweep()
-        found = org.look()
-        assert (found.halves, found.leftovers) == ([], []), f"call {number}"
+        findings = org.look()
+        assert (findings.halves, findings.leftovers) == ([], []), f"call {number}"
         assert org.has_ca() == bool(org.ids(CAS)), f"call {number}"
-        denied = {one["value"] for one in org.operator.get(DENIALS).ok()["results"]}
+        denied = {denial["value"] for denial in org.operator.get(DENIALS).ok()["results"]}
         for ca in org.operator.get(CAS).ok()["results"]:
             assert (ca["deniedAt"] is not None) == (ca["fingerprintSha256"] in denied), f"call {number}"
         if cut.calls < number:
@@ -242,33 +241,33 @@ def test_what_a_change_that_is_cut_short_leaves_is_swept(service: Service, name:
 
 @dataclass
 class Overwritten:
-    """The *number*-th write is made and its answer lost, and before the adapter asks again somebody else has written
-    there: which it must call a conflict (docs/decisions/0032)."""
+    """Makes the *number*-th write, loses its answer, and lets another writer write before the adapter asks again, which
+    the adapter must report as a conflict (docs/decisions/0032)."""
 
     service: Service
     number: int
     calls: int = 0
 
     def __call__(self, name: str, key: Key | None, call: Callable[[], Any]) -> Any:
-        done = call()
+        result = call()
         if key is None:
-            return done
+            return result
         self.calls += 1
         if self.calls == self.number:
             self._touch(key)
             raise WriteConflict(key)
-        return done
+        return result
 
     def _touch(self, key: Key) -> None:
         before, self.service.store.between = self.service.store.between, lambda name, key, call: call()
-        found = self.service.store.get_many([key]).get(key)
-        if found is not None:
-            self.service.store.put(key, found.body, expected=found.version)
+        document = self.service.store.get_many([key]).get(key)
+        if document is not None:
+            self.service.store.put(key, document.body, expected=document.version)
         self.service.store.between = before
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_change_that_was_made_and_looks_like_a_conflict_is_made_once(service: Service, name: str) -> None:
+def test_a_change_whose_write_is_reported_as_a_conflict_is_made_once(service: Service, name: str) -> None:
     operation, whole = OPERATIONS[name], service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
@@ -286,9 +285,11 @@ def test_a_change_that_was_made_and_looks_like_a_conflict_is_made_once(service: 
     raise AssertionError("so many writes are too many")
 
 
-def test_the_fiftieth_request_that_looks_like_a_conflict_keeps_its_key(service: Service, operator: Client) -> None:
-    """Written, and then refused for want of room: the room is its own. Were its body removed, the index would name
-    what is not there."""
+def test_the_fiftieth_request_whose_write_is_reported_as_a_conflict_keeps_its_key(
+    service: Service, operator: Client
+) -> None:
+    """The second attempt finds 50 requests, its own among them, and must not refuse: the index would name a request
+    without a body."""
     for _ in range(49):
         operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     whole = service.store.between
@@ -301,7 +302,7 @@ def test_the_fiftieth_request_that_looks_like_a_conflict_keeps_its_key(service: 
 
 
 def test_a_denied_ca_never_vouches_even_if_its_upload_is_cut_short(service: Service, operator: Client) -> None:
-    """It bears its mark from its first moment: a device need not send the CA that is on the list."""
+    """The CA is stored with its mark, because a device need not send the CA that is on the list."""
     broker = service.client("broker")
     operator.post(DENIALS, {"kind": "fingerprint", "value": ROOT.fingerprint}).ok(201)
     device = certs.leaf("d:thermo:42", ROOT)
@@ -329,8 +330,8 @@ def _without_activity(name: str, key: Key | None, call: Callable[[], Any]) -> An
     return call()
 
 
-def test_nothing_is_removed_with_what_only_it_tells(service: Service) -> None:
-    """Where the activity list does not take an entry, the document that holds it stays until it does."""
+def test_no_document_is_deleted_before_its_activity_entries_are_copied(service: Service) -> None:
+    """Where the activity list cannot be written, the document of an entry stays until the list has the entry."""
     operation, whole = OPERATIONS["deleteCA"], service.store.between
     org = _org(service, operation, 1)
     request = org.operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
@@ -347,17 +348,17 @@ def test_nothing_is_removed_with_what_only_it_tells(service: Service) -> None:
         operation.change(org),
     ]
     service.store.between = whole
-    assert [one.status for one in answers] == [200, 503, 503]
+    assert [answer.status for answer in answers] == [200, 503, 503]
     assert org.operator.delete(f"{SERVERS}/{request['id']}").status == 204
     assert operation.change(org).status == 204
     org.sweep()
-    found = org.look(("deleteCA", org.thing), ("fulfillCSR", request["id"]), ("deleteServerCert", request["id"]))
-    assert (found.lost, found.halves, found.leftovers) == ([], [], [])
+    findings = org.look(("deleteCA", org.target), ("fulfillCSR", request["id"]), ("deleteServerCert", request["id"]))
+    assert (findings.lost, findings.halves, findings.leftovers) == ([], [], [])
 
 
 @dataclass(frozen=True)
 class _PublicOnly:
-    """Stands where a private key stands: a request's public key is all that there is of it here."""
+    """Takes the place of a private key: of a request only the public key is known here."""
 
     csr: str
 
@@ -365,8 +366,8 @@ class _PublicOnly:
         return x509.load_pem_x509_csr(self.csr.encode()).public_key()
 
 
-def test_a_ca_that_is_swept_from_the_index_while_it_is_uploaded_comes_back(service: Service) -> None:
-    """Its place is reserved before it is there, so a sweep in between gives the place back."""
+def test_an_upload_restores_its_place_in_the_index_after_a_concurrent_sweep(service: Service) -> None:
+    """The place is reserved before the CA exists, so a sweep in between gives the place back."""
     operation, whole = OPERATIONS["uploadCA"], service.store.between
     org = _org(service, operation, 1)
 
