@@ -32,7 +32,7 @@ class NotServable(Exception):
 
 
 @dataclass(frozen=True)
-class ServedHost:
+class StoredHost:
     """A host as it is on the disk. hosts.json has the same fields.
 
     Args:
@@ -66,7 +66,7 @@ class State:
         self.certificates = self.path / "certs"
         self.crt_list = self.path / "crt-list.txt"
         self.head = ""
-        self.hosts: dict[str, ServedHost] = {}
+        self.hosts: dict[str, StoredHost] = {}
         self.pending: dict[str, HostVersion] = {}
         self._last_checked = "", ""  # the content of the last checked file, and its fingerprint
         self._file_count = -1
@@ -105,7 +105,7 @@ class State:
             if fingerprint == host.fingerprint:
                 continue
             if fingerprint:  # the agent was killed after it wrote the file and before it wrote the index
-                self.hosts[name] = ServedHost(host.org, "", fingerprint, reported=True)  # of an unknown version
+                self.hosts[name] = StoredHost(host.org, "", fingerprint, reported=True)  # of an unknown version
             else:
                 del self.hosts[name]
             self.pending.setdefault(name, HostVersion(name, host.org, host.version))
@@ -116,7 +116,7 @@ class State:
     def _load_index(self, index: dict[str, Any]) -> None:
         self.head = str(index.get("head", ""))
         self.pending = {name: HostVersion(**fields) for name, fields in index.get("wanted", {}).items()}
-        self.hosts = {name: ServedHost(**fields) for name, fields in index.get("hosts", {}).items()}
+        self.hosts = {name: StoredHost(**fields) for name, fields in index.get("hosts", {}).items()}
 
     def _load_crt_list(self) -> None:
         """Read the names of the served hosts from HAProxy's list. The next synchronization corrects them."""
@@ -124,7 +124,7 @@ class State:
             for line in self.crt_list.read_text(encoding="ascii").splitlines():
                 name = line.rpartition(" ")[2]
                 if is_server_name(name):
-                    self.hosts[name] = ServedHost("", "", "")
+                    self.hosts[name] = StoredHost("", "", "")
 
     def close(self) -> None:
         """Release the lock."""
@@ -184,7 +184,7 @@ class State:
     def commit(self, host: HostVersion, version: str, fingerprint: str) -> None:
         """Replace the host's file by its prepared and flushed file. `save` updates the list and the index."""
         os.replace(self._prepared_path(host.server_name), self.pem_path(host.server_name))
-        self.hosts[host.server_name] = ServedHost(host.org, version, fingerprint)
+        self.hosts[host.server_name] = StoredHost(host.org, version, fingerprint)
 
     def discard(self, name: str) -> None:
         """Delete a prepared file."""
