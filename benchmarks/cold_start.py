@@ -269,7 +269,7 @@ def _store(name: str, place: str, setting: str, env: Mapping[str, str], folder: 
         create_table(place)
     chosen = Settings.from_env(own)
     if not isinstance(chosen.store, SQLite):  # an emulator's first answers take their time
-        chosen = msgspec.structs.replace(chosen, store=msgspec.structs.replace(chosen.store, patience=60.0))
+        chosen = msgspec.structs.replace(chosen, store=msgspec.structs.replace(chosen.store, retry_budget=60.0))
     app = build(chosen)
     try:
         ensure_default(app.context, app.sealer)

@@ -27,7 +27,7 @@ from shared.repository import api_key_ref, ca_index_ref, cas_ref, org_ref
 from shared.usecases.context import make_revision
 from shared.validation.ca import ca_id
 from tests import certs
-from tests.adapters.faults import disturbed
+from tests.adapters.faults import open_faulty
 from tests.emulators import Emulators, Missing
 from tests.stores import new_place
 
@@ -187,7 +187,7 @@ def _round_trips(folder: Path, sizes: Sequence[int], devices: Fleet) -> list[Row
 def _questions(kind: str, folder: Path, emulators: Emulators, size: int, devices: Fleet) -> int:
     """How often the vendor's client asks its store for one decision."""
     with pytest.MonkeyPatch.context() as patch:
-        store, calls = disturbed(new_place(kind, folder, emulators, patch))
+        store, calls = open_faulty(new_place(kind, folder, emulators, patch))
         app = build(settings(folder / kind), wrap=lambda _: store, queue_pause=3600)
         try:
             one = deployed(app, devices.root)

@@ -26,7 +26,7 @@ class RecordingNotifier:
 
     messages: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
-    def announce(self, message_id: str, body: bytes) -> None:
+    def notify(self, message_id: str, body: bytes) -> None:
         self.messages.append((message_id, json.loads(body)))
 
 

@@ -31,7 +31,7 @@ class Hook:
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     refuses: Callable[[dict[str, Any]], bool] = lambda _: False
 
-    def tell(self, message_id: str, body: bytes) -> None:
+    def send(self, message_id: str, body: bytes) -> None:
         message = json.loads(body)
         if self.refuses(message):
             raise WebhookFailed("it answered 500")

@@ -57,7 +57,7 @@ def withdraw(context: Context, org_id: str, kind: WithdrawalKind, value: str) ->
     """
     withdrawal = Withdrawal(org_id=org_id, kind=kind.value, value=value, at=context.clock())
     number = context.withdrawals.append(withdrawal)
-    context.notifier.announce(
+    context.notifier.notify(
         f"withdrawal-{number}-{int(withdrawal.at.timestamp())}", _encode_message(number, withdrawal)
     )
 

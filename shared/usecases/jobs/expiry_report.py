@@ -216,7 +216,7 @@ class _Run:
             "data": {"day": self._day, "orgs": orgs},
         }
         try:
-            self._webhook.tell(message_id, json.dumps(body).encode())
+            self._webhook.send(message_id, json.dumps(body).encode())
         except WebhookFailed as failure:
             self._report.failed.append(str(failure))
             return False
