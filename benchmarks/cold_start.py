@@ -31,8 +31,8 @@ from benchmarks.table import Figure, Row, Spread, Target
 from shared.composition import build
 from shared.config import Settings, SQLite
 from shared.records import Role
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key
 from tests import certs
 from tests.emulators import Emulators, Missing
 from tests.harness import basic
@@ -269,7 +269,7 @@ def _store(name: str, place: str, setting: str, env: Mapping[str, str], folder: 
         create_table(place)
     chosen = Settings.from_env(own)
     if not isinstance(chosen.store, SQLite):  # an emulator's first answers take their time
-        chosen = msgspec.structs.replace(chosen, store=msgspec.structs.replace(chosen.store, patience=60.0))
+        chosen = msgspec.structs.replace(chosen, store=msgspec.structs.replace(chosen.store, retry_budget=60.0))
     app = build(chosen)
     try:
         ensure_default(app.context, app.sealer)

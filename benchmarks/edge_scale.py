@@ -21,6 +21,7 @@ from demo.stack import DOMAIN, Functions, HAProxyEdge, Org
 from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
+from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from tests import certs
 
@@ -123,7 +124,7 @@ def make_orgs(functions: Functions, names: list[str], own: int) -> list[str]:
     for number, name in enumerate(names):
         orgs.create_org(app.context, name)
         if number < own:
-            key, token = orgs.create_key(app.context, org_id=name, role=Role.OPERATOR)
+            key, token = api_keys.create_key(app.context, org_id=name, role=Role.OPERATOR)
             keys.append(f"{key.key}:{token}")
     app.close()
     return keys

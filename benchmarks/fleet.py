@@ -16,9 +16,10 @@ from shared.composition import App, build
 from shared.config import Settings, SQLite
 from shared.records import Role
 from shared.usecases.callers import Caller, Credentials, Member
-from shared.usecases.cas.upload import upload_ca
+from shared.usecases.cas.manage import upload_ca
 from shared.usecases.devices.verify import verify_client
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.api_keys import create_key
+from shared.usecases.orgs.organizations import create_org
 from shared.validation.policy import Decision
 from shared.validation.verdict import Presented, Verdict
 from tests import certs

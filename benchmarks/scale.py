@@ -22,12 +22,12 @@ from benchmarks.table import Figure, Row, Subject, Target, interleaved, microsec
 from shared.adapters.sqlite_store import SQLiteStore
 from shared.composition import build
 from shared.ports import DocumentStore, Key
-from shared.records import CA, CAIndex, CAsOfOneName, Record, stored
+from shared.records import CA, CAIndex, CAsOfOneName, Record, to_body
 from shared.repository import api_key_ref, ca_index_ref, cas_ref, org_ref
-from shared.usecases.context import made
+from shared.usecases.context import make_revision
 from shared.validation.ca import ca_id
 from tests import certs
-from tests.adapters.faults import disturbed
+from tests.adapters.faults import open_faulty
 from tests.emulators import Emulators, Missing
 from tests.stores import new_place
 
@@ -127,15 +127,16 @@ def _with_orgs(one: Deployment, size: int, devices: Fleet) -> Subject:
 def _add_cas(one: Deployment, number: int, put: Callable[[Key, Record], None]) -> None:
     """*number* CAs more, each of a name of its own, active."""
     context = one.app.context
-    stamp = made(context.clock(), "benchmark")
+    stamp = make_revision(context.clock(), "benchmark")
     others = [certs.ca(f"Other {index}", private=certs.key("P-256", 1)) for index in range(number)]
     for other in others:
         own = ca_id(other.cert)
         put(cas_ref(ORG, own[:16]).key, CAsOfOneName(cas={own: CA(der=other.der, changed=stamp)}))
     ids = {ca_id(other.cert): True for other in others}
-    context.repository.change(
-        ca_index_ref(ORG), lambda index: CAIndex({**(index.cas if index else {}), **ids}) if ids else index
-    )
+    for attempt in context.repository.changing(ca_index_ref(ORG)):
+        with attempt as index:
+            if ids:
+                attempt.write(CAIndex({**(index.cas if index else {}), **ids}))
 
 
 @contextmanager
@@ -161,7 +162,7 @@ def _filling(store: DocumentStore) -> Iterator[Callable[[Key, Record], None]]:
 
 
 def _written(store: DocumentStore, key: Key, record: Record) -> None:
-    store.put(key, stored(record), expected=None)
+    store.put(key, to_body(record), expected=None)
 
 
 # ---------------------------------------------------------------------------------------------------- in the clouds
@@ -186,7 +187,7 @@ def _round_trips(folder: Path, sizes: Sequence[int], devices: Fleet) -> list[Row
 def _questions(kind: str, folder: Path, emulators: Emulators, size: int, devices: Fleet) -> int:
     """How often the vendor's client asks its store for one decision."""
     with pytest.MonkeyPatch.context() as patch:
-        store, calls = disturbed(new_place(kind, folder, emulators, patch))
+        store, calls = open_faulty(new_place(kind, folder, emulators, patch))
         app = build(settings(folder / kind), wrap=lambda _: store, queue_pause=3600)
         try:
             one = deployed(app, devices.root)

@@ -21,6 +21,7 @@ from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
 from shared.usecases.context import Context
+from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +78,7 @@ class Functions:
         """A new organization. Returns the key:token of its operator."""
         with self._tools() as context:
             orgs.create_org(context, org_id)
-            key, token = orgs.create_key(context, org_id=org_id, role=Role.OPERATOR)
+            key, token = api_keys.create_key(context, org_id=org_id, role=Role.OPERATOR)
             return f"{key.key}:{token}"
 
     def delete_org(self, org_id: str) -> None:
@@ -91,7 +92,7 @@ class Functions:
     def key(self, role: Role, org_id: str | None = None, **more: Any) -> str:
         """The key:token of a new API key, of the platform where no org is given."""
         with self._tools() as context:
-            key, token = orgs.create_key(context, org_id=org_id, role=role, **more)
+            key, token = api_keys.create_key(context, org_id=org_id, role=role, **more)
             return f"{key.key}:{token}"
 
     def key_file(self, role: Role) -> Path:

@@ -21,10 +21,12 @@ from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
 from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
+from shared.usecases.jobs import transfer
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
+from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
 from shared.validation.names import messaging_host
@@ -158,7 +160,7 @@ def key_create(
     if platform == (org_id is not None):
         raise click.UsageError("Say either --org ORG_ID or --platform.")
     with _app() as app:
-        made, token = orgs.create_key(
+        made, token = api_keys.create_key(
             app.context,
             org_id=org_id,
             role=Role(role),
@@ -174,7 +176,7 @@ def key_create(
 @as_json
 def key_list(org_id: str | None, as_json: bool) -> None:
     with _app() as app:
-        found = [_key(one) for one in orgs.list_keys(app.context, org_id)]
+        found = [_key(one) for one in api_keys.list_keys(app.context, org_id)]
         lines = [f"{one['key']}  {one['role']}{'  revoked' if one['revokedAt'] else ''}" for one in found]
         _tell(as_json, found, "\n".join(lines) or "No key yet.")
 
@@ -184,7 +186,7 @@ def key_list(org_id: str | None, as_json: bool) -> None:
 @as_json
 def key_revoke(name: str, as_json: bool) -> None:
     with _app() as app:
-        one = _key(orgs.revoke_key(app.context, name))
+        one = _key(api_keys.revoke_key(app.context, name))
         _tell(as_json, one, f"{one['key']} is revoked.")
 
 
@@ -241,7 +243,7 @@ def default_cert_set(
 @click.option("--org", "org_id", help="Of this organization only.")
 def export(org_id: str | None) -> None:
     with _app() as app:
-        for line in orgs.export_lines(app.context, org_id):
+        for line in transfer.export_lines(app.context, org_id):
             click.echo(json.dumps(line))
 
 
@@ -251,7 +253,7 @@ def export(org_id: str | None) -> None:
 def import_(file: Iterator[str], as_json: bool) -> None:
     with _app() as app:
         try:
-            written, kept = orgs.import_lines(app.context, map(json.loads, file))
+            written, kept = transfer.import_lines(app.context, map(json.loads, file))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             _fail(click.ClickException(f"This is no file that export wrote ({type(error).__name__})."))
         _tell(as_json, {"written": written, "kept": kept}, f"{written} written, {kept} were there already.")
@@ -276,7 +278,7 @@ def reseal(rotate: bool, as_json: bool) -> None:
 def sweep(as_json: bool) -> None:
     with _app() as app:
         mended = sum(sweep_org(app.context, org.org_id, at=app.context.clock()) for org in orgs.list_orgs(app.context))
-        late = sweep_hosts(app.context)
+        late = HostFeed(app.context).sweep()
         sweep_withdrawals(app.context)
         done = f"{mended} leftovers were mended, {late} organizations were told of late."
         _tell(as_json, {"mended": mended, "told": late}, done if mended or late else "Nothing was left out.")

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from functions.registry import VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
 from functions.web.body import body_too_large
+from functions.web.contract import Dialect
 from functions.web.deadline import WORKERS, Busy, Late
 from functions.web.message import Reply, Request
 from functions.web.problem import problem
@@ -23,7 +24,6 @@ from shared.errors import StoreUnavailable, TrustError
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from functions.dialects.dialect import Dialect
     from shared.composition import App
 
 _Answer = tuple[Reply, str]  # the reply, and the function that it came from
@@ -45,7 +45,7 @@ class Dispatcher:
 
     def dispatch(self, request: Request) -> Reply:
         """Return the reply to *request*."""
-        with log.request(log.request_id_of(request.headers)):
+        with log.request(log.get_request_id(request.headers)):
             started = time.monotonic()
             module = self._dialect_module(request)
             if module is None:
@@ -66,7 +66,7 @@ class Dispatcher:
         """
         import asyncio  # not at the top: AWS Lambda has no event loop, and a cold start should not load one
 
-        with log.request(log.request_id_of(request.headers)):
+        with log.request(log.get_request_id(request.headers)):
             started = time.monotonic()
             module = self._dialect_module(request)
             if module is None:
@@ -81,7 +81,7 @@ class Dispatcher:
 
     def refuse(self, request: Request, error: Exception) -> Reply:
         """Return the reply to an *error* that occurred before `dispatch`."""
-        with log.request(log.request_id_of(request.headers)):
+        with log.request(log.get_request_id(request.headers)):
             module = self._dialect_module(request)
             return problem(request, error) if module is None else dialect_at(module).refuse(request, error)
 
@@ -127,7 +127,7 @@ def _done(answer: _Answer) -> "Future[_Answer]":
     return future
 
 
-def _refuse(app: "App", dialect: "Dialect", request: Request, error: Exception) -> Reply:
+def _refuse(app: "App", dialect: Dialect, request: Request, error: Exception) -> Reply:
     """Return *error* in the broker's format. A failure of this service counts as a decision of unknown organization."""
     reply = dialect.refuse(request, error)
     if not isinstance(error, TrustError) or isinstance(error, StoreUnavailable):

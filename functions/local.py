@@ -12,7 +12,7 @@ from functions.hosts.asgi import Application
 from shared import log
 from shared.composition import App, build
 from shared.config import Settings, WrongSetting
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.orgs.first_start import DEMO_ORG, Key, first_start
 from shared.validation.names import messaging_host
@@ -33,7 +33,7 @@ def main() -> int:
     uploads = UploadWatcher(app)
     try:
         keys = first_start(app.context, app.sealer)
-        sweep_hosts(app.context)  # what a kill left untold
+        HostFeed(app.context).sweep()  # what a kill left untold
         sweep_withdrawals(app.context)
         uploads.start()
         server = _Server(_config(app, settings.port), app, keys)

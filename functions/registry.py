@@ -10,15 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
-from functions.web.contract import EVERY_ADDRESS, Route, declared_routes
+from functions.web.contract import EVERY_ADDRESS, Dialect, Route, declared_routes
 from functions.web.router import Router
-
-if TYPE_CHECKING:
-    from functions.dialects.dialect import Dialect
 
 
 class Trigger(StrEnum):
@@ -133,7 +130,7 @@ def _routes_in(module: str) -> Sequence[Route]:
 
 
 @cache
-def dialect_at(module: str) -> "Dialect":
+def dialect_at(module: str) -> Dialect:
     """Import a dialect and return it."""
     dialect: Dialect = importlib.import_module(module).DIALECT
     return dialect

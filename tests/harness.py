@@ -20,8 +20,9 @@ from shared.composition import VERDICT_SECONDS, App, build
 from shared.config import Settings, SQLite
 from shared.ports import Document, DocumentStore, Key, Version
 from shared.records import Role
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.organizations import create_org
 from tests.certs import NOON
 
 DOMAIN = "example.com"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.adapters.dynamodb_store import DynamoDBStore, session
+from shared.adapters.dynamodb_store import DynamoDBStore, get_session
 from shared.adapters.firestore_store import FirestoreStore
-from shared.adapters.patience import RetryBudget
+from shared.adapters.retry_budget import RetryBudget
 from shared.adapters.sqlite_store import SQLiteStore
 from shared.config import DynamoDB, Firestore, SQLite
 from shared.ports import DocumentStore
@@ -19,7 +19,7 @@ TWICE_DYNAMODB = (*EVERY_STORE, "dynalite")  # moto and dynalite were made by di
 Place = SQLite | Firestore | DynamoDB
 
 _REGION = "eu-central-1"
-_PATIENCE = 60.0  # seconds: the machine that runs the tests may be busy, and no device waits
+_SECONDS = 60.0  # of one request: the machine that runs the tests may be busy, and no device waits
 
 
 def new_place(kind: str, folder: Path, emulators: Emulators, patch: pytest.MonkeyPatch) -> Place:
@@ -30,7 +30,7 @@ def new_place(kind: str, folder: Path, emulators: Emulators, patch: pytest.Monke
             return SQLite(folder / "trust.db")
         case "firestore":
             patch.setenv("FIRESTORE_EMULATOR_HOST", emulators.address("firestore"))
-            return Firestore(name, patience=_PATIENCE)
+            return Firestore(name, retry_budget=_SECONDS)
         case "dynamodb" | "dynalite":
             address = emulators.address("moto" if kind == "dynamodb" else "dynalite")
             patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://{address}")
@@ -38,7 +38,7 @@ def new_place(kind: str, folder: Path, emulators: Emulators, patch: pytest.Monke
             patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
             patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
             create_table(name)
-            return DynamoDB(name, _REGION, patience=_PATIENCE)
+            return DynamoDB(name, _REGION, retry_budget=_SECONDS)
     raise ValueError(kind)
 
 
@@ -47,15 +47,15 @@ def open_store(place: Place) -> DocumentStore:
     match place:
         case SQLite(path):
             return SQLiteStore(path)
-        case Firestore(project, database, patience):
-            return FirestoreStore(project, database, patience=RetryBudget(patience))
-        case DynamoDB(table, region, patience):
-            return DynamoDBStore(table, region, patience=RetryBudget(patience))
+        case Firestore(project, database, seconds):
+            return FirestoreStore(project, database, retry_budget=RetryBudget(seconds))
+        case DynamoDB(table, region, seconds):
+            return DynamoDBStore(table, region, retry_budget=RetryBudget(seconds))
 
 
 def create_table(name: str) -> None:
     """The table as dynamodb_store.py describes it."""
-    client = session().client("dynamodb", region_name=_REGION)
+    client = get_session().client("dynamodb", region_name=_REGION)
     client.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",

@@ -25,8 +25,7 @@ from functions.web.message import NO_CONTENT, Reply, json_reply, pem_reply
 from shared import errors
 from shared.records import CA, CAStatus
 from shared.usecases.cas import manage
-from shared.usecases.cas.upload import upload_ca
-from shared.usecases.devices.usage import RecentUsage, lately
+from shared.usecases.devices.usage import RecentUsage, read_recent_usage
 from shared.validation.notices import Notice
 
 CAS: Final = PREFIX + "/authentication/cacertificates"
@@ -68,7 +67,7 @@ def _view(ca_id: str, ca: CA, usage: RecentUsage, warnings: Sequence[Notice] | N
 
 
 def _recent_usage(call: MemberCall) -> RecentUsage:
-    return lately(call.context.repository, call.member.org_id, call.context.clock())
+    return read_recent_usage(call.context.repository, call.member.org_id, call.context.clock())
 
 
 class UploadCA(Body, frozen=True, kw_only=True):
@@ -91,7 +90,7 @@ class UploadCA(Body, frozen=True, kw_only=True):
 def upload(call: MemberCall) -> Reply:
     body = read_body(call.request, UploadCA)
     data = file_bytes(body.certificate, "certificate")
-    uploaded = upload_ca(call.context, call.member, data, comments=body.comments)
+    uploaded = manage.upload_ca(call.context, call.member, data, comments=body.comments)
     view = _view(uploaded.id, uploaded.ca, _recent_usage(call), uploaded.warnings)
     return json_reply(view, status=201 if uploaded.created else 200, version=uploaded.ca.changed.version)
 
@@ -162,7 +161,7 @@ class CAEffect(View, frozen=True, kw_only=True):
 
 
 def _effect(call: MemberCall) -> Reply:
-    others = manage.also_vouched_by(call.context, call.member.org_id, call.id)
+    others = manage.list_also_vouched_by(call.context, call.member.org_id, call.id)
     use = _recent_usage(call).of_ca(call.id)
     return json_reply(
         CAEffect(
@@ -189,7 +188,12 @@ def change(call: MemberCall) -> Reply:
     if call.request.flag("dryrun"):
         return _effect(call)
     ca = manage.change_ca(
-        call.context, call.member, call.id, status=body.status, comments=body.comments, seen=if_match(call.request)
+        call.context,
+        call.member,
+        call.id,
+        status=body.status,
+        comments=body.comments,
+        expected_version=if_match(call.request),
     )
     return json_reply(_view(call.id, ca, _recent_usage(call)), version=ca.changed.version)
 
@@ -209,5 +213,5 @@ def change(call: MemberCall) -> Reply:
 def delete(call: MemberCall) -> Reply:
     if call.request.flag("dryrun"):
         return _effect(call)
-    manage.delete_ca(call.context, call.member, call.id, seen=if_match(call.request, required=False))
+    manage.delete_ca(call.context, call.member, call.id, expected_version=if_match(call.request, required=False))
     return NO_CONTENT

@@ -85,7 +85,7 @@ def _policy(call: MemberCall) -> Policy:
 )
 def put_policy(call: MemberCall) -> Reply:
     policy = _policy(call)
-    return _reply(policies.put_policy(call.context, call.member, policy, seen=if_match(call.request)))
+    return _reply(policies.put_policy(call.context, call.member, policy, expected_version=if_match(call.request)))
 
 
 class LevelChange(View, frozen=True, kw_only=True):

@@ -14,7 +14,9 @@ from functions.web.contract import View
 from functions.web.errors import InsecureTransport
 from functions.web.message import Reply, json_reply
 from shared import errors
-from shared.usecases.edges.serve import Host, changed_hosts, export_key, report_served
+from shared.usecases.edges.listing import ListedHost, changed_hosts
+from shared.usecases.edges.reports import report_served
+from shared.usecases.edges.serve import export_key
 from shared.usecases.edges.withdrawals import withdrawn_since
 
 FEED: Final = "/edge/v1"
@@ -68,7 +70,7 @@ def list_hosts(call: Call) -> Reply:
     return json_reply(view)
 
 
-def _host_view(host: Host) -> HostView:
+def _host_view(host: ListedHost) -> HostView:
     return HostView(
         server_name=host.server_name,
         org=host.org_id,

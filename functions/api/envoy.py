@@ -15,7 +15,8 @@ from functions.web.body import convert, read_body
 from functions.web.errors import InsecureTransport
 from functions.web.message import JSON, NO_STORE, Reply
 from shared.errors import TooManyHosts, WrongValue
-from shared.usecases.edges.serve import every_host, export_keys
+from shared.usecases.edges.listing import every_host
+from shared.usecases.edges.serve import export_keys
 
 FUNCTION: Final = "edgeFeed"
 SECRETS_MAX: Final = 100  # in one request

@@ -12,7 +12,7 @@ from functions.web.conditions import if_match
 from functions.web.contract import View
 from functions.web.message import Reply, json_reply
 from shared import errors, records
-from shared.usecases.devices import policy as policies
+from shared.usecases.orgs.settings import put_settings as change_settings
 
 SETTINGS: Final = PREFIX + "/authorization/settings"
 FUNCTION: Final = "connectionPolicy"
@@ -82,11 +82,11 @@ class PutSettings(Body, frozen=True, kw_only=True):
 def put_settings(call: MemberCall) -> Reply:
     body = read_body(call.request, PutSettings)
     domains = body.custom_domains
-    org = policies.put_settings(
+    org = change_settings(
         call.context,
         call.member,
-        custom_domains=records.CustomDomains(domains.enabled, domains.domains) if domains is not None else None,
+        custom_domains=records.CustomDomainSettings(domains.enabled, domains.domains) if domains is not None else None,
         type_certificates=body.type_certificates,
-        seen=if_match(call.request),
+        expected_version=if_match(call.request),
     )
     return _reply(org)

@@ -8,7 +8,7 @@ from functions.call import OPERATORS, MemberCall, endpoint
 from functions.registry import PREFIX
 from functions.web.message import Reply, json_reply
 from shared import errors
-from shared.usecases.servers.requests import renew as renew_certificate
+from shared.usecases.servers.renew import renew as renew_certificate
 
 
 @endpoint(

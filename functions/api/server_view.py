@@ -17,10 +17,10 @@ from functions.api.certificate_view import (
 )
 from functions.call import MemberCall
 from shared.records import DEFAULT, Org
-from shared.usecases.edges.serve import is_served_since
-from shared.usecases.servers.documents import ParsedServerCertificate, served_hosts
+from shared.usecases.edges.reports import is_served_since
+from shared.usecases.servers.documents import ParsedServerCertificate
+from shared.usecases.servers.rules import served_hosts
 from shared.validation.notices import Notice
-from shared.validation.server_cert import names_of
 from shared.x509.distinguished_name import shown
 from shared.x509.strength import describe_key
 
@@ -59,7 +59,7 @@ def server_view(
         source=server.source.value,
         active=org.activation.active == server.id,
         served_since=_served_since(server, org),
-        names=tuple(names_of(server.leaf)) if server.leaf else tuple(server.requested_names),
+        names=tuple(server.names),
         hosts=tuple(served_hosts(call.context, org, server.leaf)),
         chain=tuple(certificate_view(cert) for cert in server.chain),
         comments=server.comments,
@@ -74,7 +74,7 @@ def _leaf_fields(server: ParsedServerCertificate) -> dict[str, object]:
     if server.leaf is not None:
         return certificate_fields(server.leaf)
     return {
-        "subject": shown(server.request_subject),
+        "subject": shown(server.subject),
         "issuer": None,
         "serial_number": None,
         "not_before": None,

@@ -23,8 +23,6 @@ from functions.web.message import NO_CONTENT, Reply, json_reply, pem_reply
 from shared import errors
 from shared.usecases.servers import activate as activations
 from shared.usecases.servers import manage, requests
-from shared.usecases.servers.documents import get_server
-from shared.usecases.servers.fulfill import fulfill_csr
 from shared.usecases.servers.preview import Acceptance
 from shared.usecases.servers.preview import preview as preview_certificate
 from shared.usecases.servers.upload import upload_server_cert
@@ -77,8 +75,8 @@ def upload(call: MemberCall) -> Reply:
         passphrase=body.passphrase,
         comments=body.comments,
     )
-    view = server_view(call, uploaded.shown, uploaded.warnings)
-    return json_reply(view, status=201 if uploaded.created else 200, version=view.version)
+    view = server_view(call, uploaded.parsed, uploaded.warnings)
+    return json_reply(view, status=201 if uploaded.is_created else 200, version=view.version)
 
 
 # ------------------------------------------------------------------------------------------------------- requests
@@ -151,7 +149,7 @@ def fulfill(call: MemberCall) -> Reply:
     if body.id not in (None, certificate_id):
         raise errors.WrongValue(field="id", found="The id in the body is not the one in the path")
     data = file_bytes(body.certificate, "certificate")
-    server, warnings = fulfill_csr(call.context, call.member, certificate_id, data)
+    server, warnings = requests.fulfill_csr(call.context, call.member, certificate_id, data)
     return json_reply(server_view(call, server, warnings), version=server.changed.version)
 
 
@@ -177,7 +175,7 @@ class ActiveView(View, frozen=True, kw_only=True):
     answers={200: ActiveView},
 )
 def get_active(call: MemberCall) -> Reply:
-    activation, version = activations.active_of(call.member.org)
+    activation, version = activations.get_activation(call.member.org)
     view = ActiveView(
         active=activation.active,
         previous=activation.previous,
@@ -222,7 +220,7 @@ def activate(call: MemberCall) -> Reply:
         call.context,
         call.member,
         body.id,
-        seen=if_match(call.request, required=False),
+        expected_version=if_match(call.request, required=False),
         dry_run=call.request.flag("dryrun"),
     )
     view = ActivationView(
@@ -273,7 +271,7 @@ def list_servers(call: MemberCall) -> Reply:
     refusals=(errors.NotFound,),
 )
 def get(call: MemberCall) -> Reply:
-    server = get_server(call.context.repository, call.member.org, call.id)
+    server = manage.get_server(call.context, call.member.org, call.id)
     return json_reply(server_view(call, server), version=server.changed.version)
 
 
@@ -288,7 +286,7 @@ def get(call: MemberCall) -> Reply:
     refusals=(errors.NotFound,),
 )
 def get_pem(call: MemberCall) -> Reply:
-    server = get_server(call.context.repository, call.member.org, call.id)
+    server = manage.get_server(call.context, call.member.org, call.id)
     if server.leaf is None:
         raise errors.NotFound(what="certificate yet: it is a request")
     return pem_reply(encode_pem(server.leaf, *server.chain), f"{call.id}.pem")
@@ -305,7 +303,7 @@ def get_pem(call: MemberCall) -> Reply:
     refusals=(errors.NotFound,),
 )
 def get_csr(call: MemberCall) -> Reply:
-    text = get_server(call.context.repository, call.member.org, call.id).csr_pem
+    text = manage.get_server(call.context, call.member.org, call.id).csr_pem
     if text is None:
         raise errors.NotFound(what="request: this certificate was uploaded with its key")
     return pem_reply(text, f"{call.id}.csr.pem")
@@ -330,7 +328,7 @@ class ChangeServer(Body, frozen=True, kw_only=True):
 def change(call: MemberCall) -> Reply:
     body = read_body(call.request, ChangeServer)
     version = if_match(call.request)
-    server = manage.change_server(call.context, call.member, call.id, comments=body.comments, seen=version)
+    server = manage.change_server(call.context, call.member, call.id, comments=body.comments, expected_version=version)
     return json_reply(server_view(call, server), version=server.changed.version)
 
 
@@ -346,7 +344,7 @@ def change(call: MemberCall) -> Reply:
     refusals=(errors.NotFound, errors.ActiveCertificate, errors.Stale),
 )
 def delete(call: MemberCall) -> Reply:
-    manage.delete_server(call.context, call.member, call.id, seen=if_match(call.request, required=False))
+    manage.delete_server(call.context, call.member, call.id, expected_version=if_match(call.request, required=False))
     return NO_CONTENT
 
 

@@ -2,8 +2,9 @@
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -29,23 +30,12 @@ _UNSET: Final = ("", "undefined", "null")  # how brokers write a value that they
 _Handler = TypeVar("_Handler", bound=Callable[[Call], Reply])
 
 
-class Dialect(Protocol):
-    """The format in which one broker is answered."""
+class EncodingDialect(ABC):
+    """Base of the dialects (`functions.web.contract.Dialect`): an error is encoded as a verdict that denies."""
 
+    @abstractmethod
     def encode(self, verdict: Verdict) -> Reply:
         """Return *verdict* in the broker's format."""
-        ...
-
-    def refuse(self, request: Request, error: Exception) -> Reply:
-        """Return the reply to *error*. The reply never allows a client; this method never raises."""
-        ...
-
-
-class EncodingDialect:
-    """Base of the dialects: an error is encoded as a verdict that denies."""
-
-    def encode(self, verdict: Verdict) -> Reply:
-        raise NotImplementedError
 
     def refuse(self, request: Request, error: Exception) -> Reply:
         return self.encode(deny(error))

@@ -12,7 +12,7 @@ from shared import log
 from shared.composition import App, build, webhook
 from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs.expiry_report import Report, Unfinished, expiry_report
 
@@ -27,7 +27,7 @@ def report_expiry(app: App, *, seconds_left: Callable[[], float] | None = None) 
 
     Raises: Unfinished, so that the platform calls again; StoreUnavailable.
     """
-    sweep_hosts(app.context)
+    HostFeed(app.context).sweep()
     sweep_withdrawals(app.context)
     hook = webhook(app.settings)
     return expiry_report(app.context, hook, enough=lambda: seconds_left is not None and seconds_left() < _SPARE)

@@ -5,7 +5,7 @@ are all made from these declarations (functions/registry.py lists the modules).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -57,6 +57,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     if_match: str = "no"
     refusals: Sequence[type[TrustError]] = ()
     is_dialect: bool = False
+
+
+class Dialect(Protocol):
+    """A format of its own for every reply at some addresses, refusals too."""
+
+    def refuse(self, request: Request, error: Exception) -> Reply:
+        """Return the reply to *error*. Never raises."""
+        ...
 
 
 EVERY_ADDRESS: Final = "*"

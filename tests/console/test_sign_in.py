@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from shared.config import Oidc
-from shared.usecases.orgs.organizations import revoke_key
+from shared.usecases.orgs.api_keys import revoke_key
 from tests.console.live import Live, root, running
 from tests.issuer import AUDIENCE, CLIENT, Issuer, running_issuer
 

@@ -57,9 +57,9 @@ def check(repository: Repository, sealer: KeySealer, org_id: str, history: Histo
     if org is None:
         found.lost.append("the organization")
         return found
-    servers = dict(repository.every(f"server/{org_id}", ServerCertificate))
-    names = dict(repository.every(f"ca/{org_id}", CAsOfOneName))
-    denials = dict(repository.every(f"deny/{org_id}", Denials))
+    servers = dict(repository.iterate(f"server/{org_id}", ServerCertificate))
+    names = dict(repository.iterate(f"ca/{org_id}", CAsOfOneName))
+    denials = dict(repository.iterate(f"deny/{org_id}", Denials))
     index = repository.get(ca_index_ref(org_id)) or CAIndex()
     cas = {ca_id: ca.status.value for one in names.values() for ca_id, ca in one.cas.items()}
 
@@ -181,13 +181,13 @@ def _edges(found: Findings, repository: Repository, org: Org, history: History) 
         f"the edges were not told to end the sessions of {one}" for one in history.withdrawn if one not in told
     ]
     hosts = repository.get(org_hosts_ref(org.org_id))
-    if hosts is None or not hosts.told or hosts.certificate_id != org.activation.active:
+    if hosts is None or not hosts.is_published or hosts.certificate_id != org.activation.active:
         sure = history.activations and all(one.acknowledged for one in history.activations)
         (found.lost if sure else found.leftovers).append("the edges were not told of what is active")
 
 
 def _told(repository: Repository, org_id: str, documents: list[Outboxed]) -> Iterator[tuple[str, str]]:
-    pages = (page for _, page in repository.every(activity_partition(org_id, ActivityKind.CHANGE), ActivityPage))
+    pages = (page for _, page in repository.iterate(activity_partition(org_id, ActivityKind.CHANGE), ActivityPage))
     entries = [entry for page in pages for entry in page.entries]
     for entry in [*entries, *(entry for one in documents for entry in one.outbox)]:
         yield entry.what, entry.detail.get("certificate", "")

@@ -24,10 +24,11 @@ import pytest
 from shared.composition import App, build
 from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.organizations import create_org
 from tests import server
 from tests.emulators import Emulators
 from tests.faults import calls, wire
@@ -138,7 +139,7 @@ class Rig:
     def _sweep(self, org_id: str) -> None:
         """What the daily report does, some hours later."""
         sweep_org(self.app.context, org_id, at=datetime.now(UTC) + timedelta(hours=3))
-        sweep_hosts(self.app.context)
+        HostFeed(self.app.context).sweep()
 
     def _unforeseen(self) -> list[str]:
         """Errors in the server's log since the last look that are no refusals: mistakes of ours."""

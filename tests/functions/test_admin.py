@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from functions.admin import main
 from shared.composition import build
 from shared.config import Settings
+from shared.usecases.edges.hosts import HostFeed
 from tests import certs
 from tests.harness import Client
 
@@ -160,7 +161,7 @@ def _ca_now() -> str:
 def test_a_sweep_tells_the_edges_what_was_left_untold(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a crash left out; a second sweep finds nothing."""
     with monkeypatch.context() as crashing:
-        crashing.setattr("shared.usecases.orgs.organizations.publish_hosts", lambda *_: None)
+        crashing.setattr(HostFeed, "publish", lambda *_: None)
         run("org", "create", "mtxpd0")
     assert as_json("sweep") == {"mended": 0, "told": 1}
     assert "Nothing was left out" in run("sweep").stdout

@@ -11,7 +11,7 @@ import pytest
 from functions.registry import PREFIX
 from functions.web.contract import PUBLIC, Route
 from shared.records import Proof, Role
-from shared.usecases.orgs.organizations import export_lines
+from shared.usecases.jobs.transfer import export_lines
 from tests import certs
 from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.functions.dialects.recorded import FOLDER

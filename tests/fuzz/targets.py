@@ -352,7 +352,7 @@ def _object_name() -> Iterator[Run]:
 
         def run(data: bytes) -> None:
             key = data.decode("utf-8", "surrogateescape")  # lone surrogates, which JSON can carry
-            path = folder.path(key)
+            path = folder.resolve(key)
             assert path is None or Path(os.path.normpath(path)).is_relative_to(uploads)
             arena.run(lambda: _imported(arena, objects, key))
 

@@ -16,8 +16,9 @@ import pytest
 from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org, list_orgs
+from shared.usecases.orgs.organizations import create_org, list_orgs
 from tests import certs
 from tests.harness import basic
 from tests.infra import hosted, machine

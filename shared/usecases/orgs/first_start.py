@@ -6,8 +6,9 @@ from shared.ports import KeySealer
 from shared.records import Org, Role
 from shared.repository import org_ref
 from shared.usecases.context import Context
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.organizations import create_org
 
 DEMO_ORG = "demo01"
 
