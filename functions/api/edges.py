@@ -134,7 +134,8 @@ class Served(Body, frozen=True, kw_only=True):
 
 
 class ServedView(View, frozen=True, kw_only=True):
-    """*stale*: hosts whose version is not the one that stands, or that are not the caller's."""
+    # Assigned, because the text is part of openapi.json and not written in the words of the docstrings here.
+    __doc__ = "*stale*: hosts whose version is not the one that stands, or that are not the caller's."
 
     taken: int
     stale: tuple[str, ...]
