@@ -1,4 +1,4 @@
-"""The container file's start command, run as it stands, on what the image would hold: functions-framework, main.py."""
+"""The container file's start command, run unchanged on the files that the image would hold."""
 
 import contextlib
 import http.client
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from shared.composition import build
 from shared.config import Settings
@@ -24,7 +25,8 @@ from tests.infra import hosted, machine
 
 pytestmark = pytest.mark.timeout(300)
 
-FILE = (machine.ROOT / "Dockerfile").read_text(encoding="utf-8")
+FOLDER = machine.ROOT / "infra" / "container"
+FILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
 ORG = "mtxpd0"
 
 
@@ -210,11 +212,23 @@ def test_a_wrong_setting_stops_the_start_with_a_sentence(tmp_path: Path) -> None
 
 
 def test_the_image_holds_no_more_than_it_needs() -> None:
-    """Everything is shut out but what the file copies; it runs as nobody in particular."""
-    ignored = (machine.ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    """The build context holds only what the file copies, no data and no keys; the container runs without privileges."""
+    ignored = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split("\n")
+    copied = set(re.findall(r"^COPY (\S+) ", FILE, re.M))
+    assert copied == {"requirements/${CLOUD}.txt", "main.py", "functions", "shared", "console"}
+    clouds = {f"requirements/{cloud}.txt" for cloud in ("aws", "google")}
     assert "*" in ignored
-    copied = {source.partition("${")[0] for source in re.findall(r"^COPY (\S+) ", FILE, re.M)}
-    assert copied == {"requirements-", "main.py", "functions", "shared", "console"}
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied - {"requirements/${CLOUD}.txt"} | clouds
+    assert all((machine.ROOT / path).exists() for path in copied - {"requirements/${CLOUD}.txt"} | clouds)
     assert re.search(r"^USER 65532:65532$", FILE, re.M)
-    for cloud in ("aws", "google"):
-        assert (machine.ROOT / f"requirements-{cloud}.txt").is_file()
+
+
+def test_cloud_build_builds_this_container_file() -> None:
+    """The build uses BuildKit, without which the ignore file beside the container file would not be read."""
+    build_file = yaml.safe_load((FOLDER / "cloudbuild.yaml").read_text(encoding="utf-8"))
+    (step,) = build_file["steps"]
+    path = step["args"][step["args"].index("--file") + 1]
+    assert machine.ROOT / path == FOLDER / "Dockerfile"
+    assert step["env"] == ["DOCKER_BUILDKIT=1"]
+    assert step["args"][-1] == "."
+    assert build_file["images"] == ["$_IMAGE"]
