@@ -2,8 +2,14 @@
 
 import base64
 import json
+import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -60,6 +66,80 @@ def test_master_keys_are_for_their_owner_only(tmp_path: Path) -> None:
 def test_a_wrong_setting_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="TRUST_RATE_PER_MINUTE is 'many'"):
         server.start(tmp_path, log=tmp_path / "log", TRUST_RATE_PER_MINUTE="many")
+
+
+def test_a_first_start_on_a_busy_port_creates_nothing(tmp_path: Path) -> None:
+    """The start fails with a sentence that names the port; the keys of the first start are not lost by it."""
+    data = tmp_path / "data"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(AssertionError, match=rf"Cannot listen on 127\.0\.0\.1:{port}: .* Set PORT"):
+            server.start(data, log=tmp_path / "log", PORT=str(port))
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert not data.exists()
+    later = server.start(data)
+    assert set(later.keys) == {"operator", "broker"}
+    assert later.stop() == 0
+
+
+def test_ctrl_c_during_the_first_start_loses_no_key(tmp_path: Path) -> None:
+    """No traceback; and either this start has shown the first keys, or the next one shows them."""
+    data = tmp_path / "data"
+    process = _starting(data)
+    deadline = time.monotonic() + 60
+    while not any(data.glob("keys/*")) and time.monotonic() < deadline:  # the first file that a start creates
+        time.sleep(0.001)
+    output, errors = _interrupt(process)
+    assert "Traceback" not in errors
+    assert "Stopped." in output
+    printed = re.findall(r"^ +(?:operator|broker) +key \S+ +token \S+$", output, re.M)
+    later = server.start(data)
+    assert len(printed) + len(later.keys) == 2
+    assert later.stop() == 0
+
+
+def test_ctrl_c_while_the_modules_load_ends_without_a_traceback(tmp_path: Path) -> None:
+    """The first start on a machine takes longest there: nothing is compiled yet."""
+    process = _starting(tmp_path / "data", "-X", "importtime")
+    assert process.stderr is not None
+    while "uvicorn" not in process.stderr.readline():
+        assert process.poll() is None
+    output, errors = _interrupt(process)
+    assert "Traceback" not in errors
+    assert (output, process.returncode) == ("Stopped.\n", 130)
+    assert not (tmp_path / "data").exists()
+
+
+def _starting(data: Path, *options: str) -> "subprocess.Popen[str]":
+    """Return the process of a first start, which is not ready yet."""
+    return subprocess.Popen(
+        [sys.executable, *options, "-m", "functions.local"],
+        cwd=server.ROOT,
+        env={**os.environ, "TRUST_DATA": str(data), "PORT": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _interrupt(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Send Ctrl-C. Return what the process wrote to standard output and standard error."""
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=60)
+
+
+def test_the_command_for_more_keys_works_as_it_is_printed(tmp_path: Path) -> None:
+    """In a shell that activated no virtual environment, in the folder that the server was started in."""
+    running = server.start(tmp_path)
+    assert running.stop() == 0
+    command = re.search(r"^More organizations and keys: (.*)$", running.banner, re.M)
+    assert command is not None
+    environment = {"PATH": "/usr/bin:/bin", "TRUST_DATA": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", "-c", command[1]], cwd=server.ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "key create --org mtxpd0" in done.stdout
 
 
 def test_a_body_that_is_too_large_is_answered(tmp_path: Path) -> None:

@@ -11,14 +11,12 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from functions import local
-from shared.composition import build
+from functions.hosts import machine
 from shared.errors import StoreUnavailable
 from shared.ports import Document, DocumentStore, Key, Version
 
@@ -96,8 +94,7 @@ class FailingStore:
 
 def main() -> int:
     orders = Path(sys.argv[1])
-    local.build = partial(build, wrap=lambda store: FailingStore(store, orders))  # type: ignore[attr-defined]
-    return local.main()
+    return machine.run(wrap=lambda store: FailingStore(store, orders))
 
 
 if __name__ == "__main__":

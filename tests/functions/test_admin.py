@@ -83,6 +83,27 @@ def test_a_revoked_key_is_refused_and_stays_listed(settings: Settings) -> None:
     run("key", "revoke", "a-mtxpd0-0000000000", code=1)
 
 
+def test_an_empty_list_of_keys_says_whose_keys_it_lists() -> None:
+    """Without --org the list has the platform's keys only, and says how to list an organization's."""
+    run("org", "create", "mtxpd0")
+    run("key", "create", "--org", "mtxpd0", "--role", "viewer")
+    assert run("key", "list").output == (
+        "No platform key yet. `key list --org ORG_ID` lists the keys of an organization.\n"
+    )
+    run("key", "create", "--platform", "--role", "broker")
+    assert run("key", "list").output.startswith("p-")
+    run("org", "create", "other1")
+    assert run("key", "list", "--org", "other1").output == "The organization other1 has no key yet.\n"
+    assert "nobody" in run("key", "list", "--org", "nobody", code=1).output
+
+
+def test_the_examples_of_the_help_are_lines_of_their_own() -> None:
+    """So that each can be copied."""
+    lines = [line.strip() for line in run("--help").output.splitlines()]
+    assert ".venv/bin/python -m functions.admin org create mtxpd0" in lines
+    assert ".venv/bin/python -m functions.admin key create --org mtxpd0 --role operator --json" in lines
+
+
 def test_a_deleted_org_leaves_nothing_and_takes_nothing_of_another(settings: Settings) -> None:
     for org_id in ("mtxpd0", "other1"):
         run("org", "create", org_id)
