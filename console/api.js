@@ -1,10 +1,10 @@
-// Every request this page makes. `credentials: 'omit'`: else a 401 opens the browser's own prompt.
+// All requests of this page. `credentials: 'omit'`: otherwise a 401 opens the browser's own sign-in prompt.
 
 import * as session from './session.js';
 
 const PREFIX = '/api/v0002';
 
-/** What the service refused, in its own words. */
+/** A refusal of the service, in the words of its answer. */
 export class Problem extends Error {
   constructor(status, document) {
     super(document.detail);
@@ -14,18 +14,18 @@ export class Problem extends Error {
   }
 }
 
-let renew = null; // async (): asks the person to sign in again
+let renew = null; // async (): asks the user to sign in again
 let renewing = null;
 
-/** Set what asks the person to sign in again, once a session has ended. */
+/** Set the function that asks the user to sign in again after a session has ended. */
 export function onEnded(ask) {
   renew = ask;
 }
 
 /**
- * One call. Answers {status, data, version}; raises Problem.
- * *as*: a proof to try instead of the session's; then a 401 is a Problem like any other.
- * *text*: the answer is text, a PEM file.
+ * Make one call. Resolves to {status, data, version}; throws a Problem.
+ * *as*: credentials to try instead of the session's; a 401 then throws a Problem like any other refusal.
+ * *text*: the answer is text (a PEM file), not JSON.
  */
 export async function call(method, path, { body, version, as, text = false, bare = false, signal } = {}) {
   for (;;) {
@@ -60,13 +60,13 @@ async function problemOf(response) {
   try {
     const document = await response.json();
     if (typeof document?.detail === 'string') return document;
-  } catch { /* something between here and the service answered */ }
+  } catch { /* not JSON: a proxy in front of the service answered */ }
   return { code: 'unreadable', detail: `The service answered ${response.status} without a reason. Try again.` };
 }
 
 const data = async (promise) => (await promise).data;
 
-/** A whole list: page after page. */
+/** Fetch a whole list, page by page. */
 async function every(path) {
   const results = [];
   for (let bookmark = ''; bookmark !== null;) {
@@ -122,7 +122,7 @@ export const api = {
   activity: ({ kind = '', limit = 50, bookmark = '' } = {}) =>
     data(call('GET', `/activity?limit=${limit}${kind && `&kind=${kind}`}${bookmark && `&bookmark=${encodeURIComponent(bookmark)}`}`)),
 
-  // The OIDC issuer: its description of itself, and the exchange of a code for tokens.
+  // The OIDC issuer: its discovery document, and the exchange of a code for tokens.
   discover: (issuer) => foreignJson(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`),
   exchange: (endpoint, fields) => foreignJson(endpoint, { method: 'POST', body: new URLSearchParams(fields) }),
 };

@@ -1,4 +1,4 @@
-// Values as people read them. Pure: nothing here touches the page.
+// Format values for people. Pure functions: nothing here touches the page.
 
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 const MINUTE = 60_000, HOUR = 60 * MINUTE;
@@ -31,10 +31,10 @@ export function relative(iso, now = Date.now()) {
   return left > 0 ? `in ${words}` : `${words} ago`;
 }
 
-/** Pairs with colons: AB:CD:… */
+/** Hexadecimal pairs with colons: AB:CD:… */
 export const fingerprint = (hex) => (hex.toUpperCase().match(/../g) ?? []).join(':');
 
-/** A fingerprint as typed or copied, to compare: no colons, no spaces, lower case. */
+/** Normalize a fingerprint, typed or copied, for comparison: no colons, no spaces, lower case. */
 export const plainHex = (text) => text.replace(/[\s:]/g, '').toLowerCase();
 
 export function size(bytes) {
@@ -43,11 +43,11 @@ export function size(bytes) {
 
 export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
 
-// Control and format characters (direction marks among them), line separators, halves of surrogate pairs: what could
-// change how the text around it reads, or hide. Line feeds and tabs stay.
+// Control and format characters (including direction marks), line separators and lone surrogates: characters that could
+// be invisible or change how the text around them reads. Line feeds and tabs are kept.
 const UNSEEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu;
 
-/** Text in pieces: strings as they are, and {mark: 'U+202E'} for each character that would not be seen. */
+/** Split text into strings and {mark: 'U+202E'} for each character that would be invisible. */
 export function pieces(text) {
   const found = [];
   let from = 0;
@@ -63,13 +63,13 @@ export function pieces(text) {
 /** The same as one string: "⟨U+202E⟩". For labels, titles and confirmations. */
 export const visible = (text) => pieces(String(text ?? '')).map((one) => one.mark ? `⟨${one.mark}⟩` : one).join('');
 
-/** At most so many characters, for a label. */
+/** Shorten a text to *most* characters, for a label. */
 export function short(text, most = 60) {
   const shown = [...visible(text)];
   return shown.length > most ? `${shown.slice(0, most - 1).join('')}…` : shown.join('');
 }
 
-/** The name people use of a distinguished name: its CN, else all of it. */
+/** Return the readable name in a distinguished name: its CN, else the whole name. */
 export function commonName(subject) {
   return /(?:^|,)CN=((?:\\.|[^,\\])*)/.exec(subject)?.[1].replace(/\\(.)/g, '$1') || subject;
 }

@@ -68,7 +68,7 @@ function show(view, chosen = '') {
     return [h('span', { class: 'block' }, WHAT[one.what] ?? foreign(one.what)), details];
   }
 
-  /** An id that is known here as a link with its name; anything else as it is. */
+  /** Show the id of a known entry as a link with its name, and anything else unchanged. */
   function named(value) {
     const [href, label] = names.get(value) ?? [];
     return href ? h('a', { href }, h('bdi', null, short(label, 40))) : foreign(value);

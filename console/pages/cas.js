@@ -1,4 +1,4 @@
-// CA certificates: whose devices are trusted.
+// The page of CA certificates.
 
 import { api } from '../api.js';
 import { find, h, replace } from '../dom.js';
@@ -109,7 +109,7 @@ function show(view, opened) {
     await view.load(async () => download(await api.caPem(ca.id), `${ca.id}.pem`));
   }
 
-  /** Show the record as it is now, and put the focus on it. */
+  /** Show the current record, and focus it. */
   async function settle(id, ...said) {
     await refresh();
     if (said.length) view.say(...said);
@@ -209,7 +209,7 @@ function show(view, opened) {
 }
 
 /**
- * The dialog that adds a CA. *text*: a certificate already at hand. Answers {ca, said} or undefined.
+ * Open the dialog that adds a CA. *text*: a certificate to fill in. Resolves to {ca, said} or undefined.
  */
 export async function addCA({ known = [], text = null } = {}) {
   const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
@@ -252,7 +252,7 @@ export async function addCA({ known = [], text = null } = {}) {
     fields: [certificate, description], focusFirst: certificate.picker,
     onProblem(error) {
       if (error.status !== 422 || error.violations.some((one) => one.field === 'comments')) return false;
-      certificate.fail(error.message); // whatever is wrong with the certificate stands beside it
+      certificate.fail(error.message); // show the error beside the certificate
       certificate.focus();
       return true;
     },

@@ -1,4 +1,4 @@
-// Overview: first steps that tick themselves; what ends when.
+// The overview: first steps, ticked when done, and what ends when.
 
 import { api } from '../api.js';
 import { h, replace, svg } from '../dom.js';
@@ -73,18 +73,18 @@ function item(one, lane, label, href, now) {
   return { lane, label, href, days, notAfter: one.notAfter, active: one.active ?? true, tone: state === 'ended' ? 'bad' : state === 'soon' ? 'warn' : 'plain' };
 }
 
-// In px of the drawing; LETTER is what a wide letter takes.
+// In px of the drawing; LETTER is the width of a wide letter.
 const WIDTH = 960, LEFT = 190, RIGHT = 40, LANE = 30, STACK = 22, ROWS = 5, MARK = 10, LETTER = 8.5;
 
 const textOf = (one) => `${short(one.label, 24)}, ends ${date(one.notAfter).replace(/ \d+$/, '')}`;
 
 /**
- * Where the marks of a lane stand: those of one day above each other, and no name over another mark. Where there are
- * too many, names give way first; marks that find no row are counted. The list below has them all.
+ * Place the marks of a lane: marks of one day above each other, and no name over another mark. If there is not enough
+ * room, names are dropped first; marks without a row are only counted. The list below the drawing shows all of them.
  */
 function placed(items, x) {
-  const rows = []; // each its marks so far
-  const more = new Map(); // x -> how many found no room
+  const rows = []; // the marks of each row so far
+  const more = new Map(); // x -> number of marks without room
   for (const one of items) {
     const at = x(one.days), left = at > WIDTH - 330, wide = MARK + textOf(one).length * LETTER;
     const spot = { one, at, left, named: one.days >= 0, from: left ? at - wide : at - MARK, to: left ? at + MARK : at + wide };
@@ -106,7 +106,7 @@ function placed(items, x) {
   };
 }
 
-/** The axis from today to 90 days; a lane for CAs, one for server certificates; ended ones stand left of today. */
+/** Draw the axis from today to 90 days, with a lane for CAs and a lane for server certificates; ended ones at the left. */
 function timeline(near, later) {
   const x = (days) => days < 0 ? LEFT - 24 : LEFT + (Math.min(Math.floor(days), SPAN) / SPAN) * (WIDTH - LEFT - RIGHT);
   const lanes = [0, 1].map((lane) => placed(near.filter((one) => one.lane === lane), x));
@@ -131,7 +131,7 @@ function timeline(near, later) {
 
 function mark({ one, at, left, named }, y) {
   const name = `${visible(one.label)}, ${one.days < 0 ? 'ended' : 'ends'} ${date(one.notAfter)}, ${relative(one.notAfter)}`;
-  // Who says what is read on the line means this link: its name begins with that (WCAG 2.2, 2.5.3).
+  // The link's name begins with its visible text, so that speech input finds the link (WCAG 2.2, 2.5.3).
   const spoken = name.startsWith(textOf(one)) || !named ? name : `${textOf(one)}: ${name}`;
   return svg('a', { href: one.href, 'aria-label': spoken, class: `mark-link ${one.tone}` },
     svg('title', null, name),

@@ -1,4 +1,4 @@
-// Connection security: what a device must show, custom domains, type certificates, deny list.
+// Connection security: the policy, custom domains, type certificates, the deny list.
 
 import { api } from '../api.js';
 import { ask, openDialog, saveOver } from '../dialog.js';
@@ -9,7 +9,7 @@ import { checkbox, errorArea, field, input, select, tell, textarea } from '../fo
 import { certificateFacts, facts, foreign, good, rowButton, moment, table, warning, when } from '../parts.js';
 import { mayChange, who } from '../session.js';
 
-// Each level: who gets in with a valid, an invalid, no certificate. "Token": the broker then asks for the token.
+// For each level: whether a device is admitted with a valid, an invalid, no certificate. "Token": the broker asks for it.
 const IN = 'let in', OUT = 'refused', TOKEN = 'token decides';
 const LEVELS = [
   ['TLS Optional', IN, OUT, TOKEN, 'Connections without TLS too; then the token decides.'],

@@ -1,4 +1,4 @@
-// Server certificates: what is shown to devices.
+// The page of server certificates.
 
 import { Problem, api } from '../api.js';
 import { find, h, replace } from '../dom.js';
@@ -71,7 +71,7 @@ function show(view, opened) {
     ];
   }
 
-  /** What the TLS edges say. Where there is none, nothing is said of the default certificate. */
+  /** Show what the TLS edges report. Without an edge, nothing is shown about the default certificate. */
   function served(one) {
     if (one.servedSince) return [' Served since ', moment(one.servedSince), '.'];
     return one.source === 'default' ? null : ' No TLS edge has said yet that it serves it.';
@@ -152,7 +152,7 @@ function show(view, opened) {
         was && h('p', { class: 'muted' }, `Until now: ${nameOf(was)}. One click returns to it.`),
       ],
       actions: refusal ? [] : [{ label: 'Activate', tone: 'primary', submit: true, async run() {
-        // The activation itself has no "changed by": the latest entry of the activity list says who it was.
+        // An activation does not record who made it; the latest entry of the activity list does.
         const saved = await saveOver((seen) => api.activate(id, seen), version, lastActivation,
           (theirs) => h('p', null, 'Shown to devices now: ', h('bdi', null, theirs.name), '.'));
         return saved ? 'done' : 'kept';
@@ -164,7 +164,7 @@ function show(view, opened) {
     return find(top, 'activate')?.focus();
   }
 
-  /** One click: it was shown before. What a preflight would refuse is refused here too, and then nothing changes. */
+  /** Go back with one click, because devices knew this certificate. The service refuses as in a preflight. */
   async function goBack(id) {
     const wanted = byId(id), version = activation.version;
     await view.load(async () => {
@@ -348,7 +348,7 @@ async function addDialog() {
     content: [certificate.row, key.row, passphrase.row, preview, description.row],
     fields: [certificate, key, passphrase, description],
     setup(dialog) {
-      // Dropped together, told apart by content.
+      // Files dropped together are assigned by their content.
       droppable(dialog.element, async (file) => {
         const head = await file.slice(0, 128 * 1024).arrayBuffer();
         const found = sniff(new Uint8Array(head));
@@ -376,7 +376,7 @@ async function addDialog() {
         return true;
       }
       if (error.status === 422 && !error.violations.length) {
-        certificate.fail(error.message); // whatever is wrong with the certificate stands beside it
+        certificate.fail(error.message); // show the error beside the certificate
         certificate.focus();
         return true;
       }

@@ -1,4 +1,4 @@
-// Why was my device refused? The ten steps, green to the failing one, with the sentence that mends it.
+// Why was my device refused? The ten steps up to the failing one, with the sentence that says how to mend it.
 
 import { Problem, api } from '../api.js';
 import { find, h, replace } from '../dom.js';
@@ -9,11 +9,11 @@ import { copyButton, foreign, moment, rowButton } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { addCA } from './cas.js';
 
-const LIVE = 5000; // ms between two looks at the list of refusals
+const LIVE = 5000; // ms between two requests for the list of refusals
 const HOUR = 3_600_000;
 const SIGNS = { passed: ['✓', 'good'], failed: ['✕', 'bad'], 'not reached': ['–', 'muted'] };
 
-export const CHECKED = () => `trust.checked.${who().org}`; // that a check was passed here: for the first steps
+export const CHECKED = () => `trust.checked.${who().org}`; // set after a successful check; the overview's first steps read it
 
 function show(view, opened) {
   const recent = h('div', { class: 'recent' });
@@ -54,12 +54,12 @@ function show(view, opened) {
   const timer = setInterval(() => { if (!document.hidden && !document.querySelector('dialog')) look().catch(quiet); }, LIVE);
   const quiet = (error) => { if (!(error instanceof Problem)) throw error; };
 
-  /** A refusal as it was: its certificate, client ID and server name go into the form, and are judged as of now. */
+  /** Fill the form with a refusal's certificate, client ID and server name, and check them as of now. */
   async function explain(one) {
     if (one.certificate) certificate.fill(one.certificate);
     else certificate.fill('');
     clientId.control.value = one.clientId ?? '';
-    // A broker that cannot pass the server name leaves it out of the refusal; the device named one all the same.
+    // A broker that cannot pass the server name omits it from the refusal, although the device sent one.
     serverName.control.value = one.serverName ?? (one.code === 'sni_missing' ? '' : who().messagingHost);
     tls.control.checked = one.code !== 'tls_required';
     await check(one);
@@ -68,7 +68,7 @@ function show(view, opened) {
   async function open(id) {
     await refresh();
     let one = refusals?.find((each) => each.id === id);
-    // An older one: look through the list it came from.
+    // An older refusal: search the list page by page.
     for (let page = { bookmark: refusals?.at(-1)?.id ?? null }; !one && page.bookmark;) {
       page = await api.activity({ kind: 'refusal', limit: 200, bookmark: page.bookmark });
       one = page.results.find((each) => each.id === id);
@@ -136,7 +136,7 @@ function show(view, opened) {
     heading.focus();
   }
 
-  /** The button that mends it. */
+  /** The button that leads to the remedy. */
   async function remedy(verdict, body) {
     const link = (label, href) => h('a', { class: 'button', href }, label);
     switch (verdict.code) {
