@@ -14,7 +14,7 @@ import why from './pages/why.js';
 
 const PAGES = [overview, cas, servers, security, why, activity];
 const root = document.getElementById('app');
-let shown = null; // {page, view, update, leave}
+let current = null; // {page, view, update, leave}
 
 async function start() {
   let where = {}, back = null, problem = null;
@@ -66,12 +66,12 @@ function signOut() {
 
 function route(nav, main, first = false) {
   const [path = '', ...args] = location.hash.replace(/^#\/?/, '').split('/').map(decode);
-  const page = PAGES.find((one) => one.path === path) ?? overview;
-  if (shown?.page === page && shown.update) {
-    shown.update(...args);
+  const page = PAGES.find((candidate) => candidate.path === path) ?? overview;
+  if (current?.page === page && current.update) {
+    current.update(...args);
     return;
   }
-  shown?.leave?.();
+  current?.leave?.();
   for (const link of nav.querySelectorAll('a')) {
     if (link.dataset.page !== page.path) link.removeAttribute('aria-current');
     else {
@@ -85,11 +85,11 @@ function route(nav, main, first = false) {
   const status = h('p', { class: 'status', role: 'status' });
   const content = h('div', { class: 'content' });
   main.replaceChildren(h('div', { class: 'head' }, heading, action), status, content);
-  document.querySelectorAll('dialog').forEach((one) => one.close());
+  document.querySelectorAll('dialog').forEach((dialog) => dialog.close());
   const mine = { page };
-  shown = mine;
+  current = mine;
   const view = {
-    content, action, alive: () => shown === mine,
+    content, action, alive: () => current === mine,
     /** Show one sentence on what was just done; screen readers announce it. */
     say(...text) { status.replaceChildren(); put(status, text); },
     /** Run a slow task; the old content stays meanwhile. A failure is shown with [Try again]. */
@@ -99,7 +99,7 @@ function route(nav, main, first = false) {
         await work();
         content.querySelector('.load-error')?.remove();
       } catch (error) {
-        if (shown !== mine) return;
+        if (current !== mine) return;
         if (!(error instanceof Problem)) throw error;
         content.querySelector('.load-error')?.remove();
         content.prepend(h('div', { class: 'load-error', role: 'alert' }, h('p', { class: 'error' }, error.message),

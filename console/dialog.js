@@ -30,7 +30,7 @@ export function openDialog({ title, content, fields = [], actions = [], cancel =
     novalidate: true,
     onsubmit(event) {
       event.preventDefault();
-      const action = actions.find((one) => one.submit);
+      const action = actions.find((candidate) => candidate.submit);
       if (action) perform(action);
     },
   }, heading, h('div', { class: 'dialog-content' }, content), errors.area,
@@ -48,7 +48,7 @@ export function openDialog({ title, content, fields = [], actions = [], cancel =
     busy = true;
     form.setAttribute('aria-busy', 'true');
     errors.clear();
-    fields.forEach((one) => one.clear());
+    fields.forEach((field) => field.clear());
     try {
       const result = await action.run(dialog);
       if (result !== undefined) dialog.close(result);

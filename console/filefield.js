@@ -8,7 +8,7 @@ const FILE_MAX = 64 * 1024;
 
 /**
  * *hint*: what the field accepts. *most*: the largest size in bytes. *onchange(file)*: called after each change, with
- * {bytes, found, wire} or null. *refuse(found)*: returns a sentence if the file must not be sent, else null.
+ * {bytes, content, wire} or null. *refuse(content)*: returns a sentence if the file must not be sent, else null.
  */
 export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange = () => {}, refuse = () => null, paste = true }) {
   const id = newId('file');
@@ -41,10 +41,10 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
   function take(bytes, fresh = false) {
     if (!fresh) turn++;
     if (bytes.length > most) return set(null, `${size(bytes.length)}; at most ${size(most)}.`);
-    const found = sniff(bytes);
-    const refused = refuse(found);
+    const content = sniff(bytes);
+    const refused = refuse(content);
     if (refused) return set(null, refused);
-    set({ bytes, found, wire: wire(bytes) });
+    set({ bytes, content, wire: wire(bytes) });
   }
 
   function set(next, failure) {
@@ -59,18 +59,18 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
     name, row, picker,
     get file() { return file; },
     fail(...content) {
-      for (const one of controls()) {
-        one.setAttribute('aria-invalid', 'true');
-        one.setAttribute('aria-describedby', `${id}-hint ${id}-error`);
+      for (const control of controls()) {
+        control.setAttribute('aria-invalid', 'true');
+        control.setAttribute('aria-describedby', `${id}-hint ${id}-error`);
       }
       errorLine.replaceChildren();
       put(errorLine, content);
       errorLine.hidden = false;
     },
     clear() {
-      for (const one of controls()) {
-        one.removeAttribute('aria-invalid');
-        one.setAttribute('aria-describedby', `${id}-hint`);
+      for (const control of controls()) {
+        control.removeAttribute('aria-invalid');
+        control.setAttribute('aria-describedby', `${id}-hint`);
       }
       errorLine.hidden = true;
       errorLine.replaceChildren();
@@ -111,4 +111,4 @@ export function droppable(element, give) {
 }
 
 export const KEY_REFUSED = 'This is a private key; it was not sent.';
-export const noKey = (found) => (found.key ? KEY_REFUSED : null);
+export const noKey = (content) => (content.key ? KEY_REFUSED : null);

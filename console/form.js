@@ -72,10 +72,10 @@ export function tell(error, fields, area, { fieldOf = (violation) => violation.f
   let first = null;
   for (const violation of error.violations) {
     const name = fieldOf(violation, error);
-    const found = fields.find((one) => one.name === name);
-    if (!found) continue;
-    found.fail(violation.message);
-    first ??= found;
+    const field = fields.find((candidate) => candidate.name === name);
+    if (!field) continue;
+    field.fail(violation.message);
+    first ??= field;
   }
   if (first) first.focus(); else area.say(error.message);
 }

@@ -107,7 +107,7 @@ async function redeem(started, answer) {
 function claimsOf(token) {
   try {
     const middle = token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(middle), (one) => one.charCodeAt(0))));
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(middle), (char) => char.charCodeAt(0))));
   } catch {
     throw failed('the answer cannot be read');
   }

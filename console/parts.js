@@ -16,8 +16,8 @@ export const moment = (iso) => h('time', { datetime: iso }, `${relative(iso)} ($
 /** Show text that others wrote: with its own direction, at most three lines, and visible marks for hidden characters. */
 export function foreign(text, { lines = 3, empty = '–' } = {}) {
   if (!text) return h('span', { class: 'muted' }, empty);
-  const inner = h('bdi', { class: 'foreign' }, pieces(String(text)).map((one) =>
-    one.mark ? h('span', { class: 'mark' }, `⟨${one.mark}⟩`) : one));
+  const inner = h('bdi', { class: 'foreign' }, pieces(String(text)).map((piece) =>
+    piece.mark ? h('span', { class: 'mark' }, `⟨${piece.mark}⟩`) : piece));
   if (lines === 0 || String(text).length < 60) return inner;
   inner.classList.add('clamped');
   inner.id = newId('text');
@@ -38,37 +38,37 @@ export function foreign(text, { lines = 3, empty = '–' } = {}) {
 export function fingerprint(hex) {
   const text = pairs(hex);
   // Groups of 8 pairs: two groups fit on a line, on a phone one group.
-  const shown = h('code', { class: 'fingerprint' }, (text.match(/.{1,24}/g) ?? []).map((part) => h('span', null, part)));
-  return h('span', { class: 'copyable' }, shown, copyButton(() => text, shown, 'fingerprint'));
+  const code = h('code', { class: 'fingerprint' }, (text.match(/.{1,24}/g) ?? []).map((part) => h('span', null, part)));
+  return h('span', { class: 'copyable' }, code, copyButton(() => text, code, 'fingerprint'));
 }
 
 /** A [Copy] button. It says "Copied" only after a copy succeeded; else it selects the text, to be copied by hand. */
-export function copyButton(text, shown, what, label = 'Copy') {
-  const told = h('span', { role: 'status', class: 'told' });
+export function copyButton(text, source, what, label = 'Copy') {
+  const status = h('span', { role: 'status', class: 'copied' });
   const button = h('button', {
     type: 'button', class: 'small', 'aria-label': `${label} ${what}`.trim(),
     async onclick() {
-      told.textContent = '';
+      status.textContent = '';
       try {
         await navigator.clipboard.writeText(text());
-        told.textContent = 'Copied';
+        status.textContent = 'Copied';
       } catch {
         const range = document.createRange();
-        range.selectNodeContents(shown);
+        range.selectNodeContents(source);
         getSelection().removeAllRanges();
         getSelection().addRange(range);
-        told.textContent = 'Press Ctrl+C';
+        status.textContent = 'Press Ctrl+C';
       }
     },
   }, label);
-  return h('span', { class: 'copy' }, button, told);
+  return h('span', { class: 'copy' }, button, status);
 }
 
 /** A command with a [Copy] button. */
 export function command(text, what = 'command') {
-  const shown = h('code', null, text);
+  const code = h('code', null, text);
   return h('div', { class: 'command' },
-    h('pre', { tabindex: '0', 'aria-label': what }, shown), copyButton(() => text, shown, what));
+    h('pre', { tabindex: '0', 'aria-label': what }, code), copyButton(() => text, code, what));
 }
 
 const STATES = {
@@ -113,15 +113,15 @@ export function facts(...pairsOfFacts) {
 }
 
 /** The facts of a certificate, as pairs. */
-export function certificateFacts(one) {
+export function certificateFacts(certificate) {
   return [
-    ['Subject', foreign(one.subject)],
-    ['Issuer', one.issuer ? foreign(one.issuer) : null],
-    ['Serial number', one.serialNumber ? h('code', null, one.serialNumber) : null],
-    ['Valid from', one.notBefore ? when(one.notBefore) : null],
-    ['Ends', one.notAfter ? when(one.notAfter) : null],
-    ['Key', one.keyAlgorithm],
-    ['SHA-256 fingerprint', one.fingerprintSha256 ? fingerprint(one.fingerprintSha256) : null],
+    ['Subject', foreign(certificate.subject)],
+    ['Issuer', certificate.issuer ? foreign(certificate.issuer) : null],
+    ['Serial number', certificate.serialNumber ? h('code', null, certificate.serialNumber) : null],
+    ['Valid from', certificate.notBefore ? when(certificate.notBefore) : null],
+    ['Ends', certificate.notAfter ? when(certificate.notAfter) : null],
+    ['Key', certificate.keyAlgorithm],
+    ['SHA-256 fingerprint', certificate.fingerprintSha256 ? fingerprint(certificate.fingerprintSha256) : null],
   ];
 }
 

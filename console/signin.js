@@ -24,7 +24,7 @@ function signInForm(where, done, { over = false, problem } = {}) {
     async onsubmit(event) {
       event.preventDefault();
       errors.clear();
-      [key, token].forEach((one) => one.clear());
+      [key, token].forEach((field) => field.clear());
       if (!key.value.trim()) { key.fail('Type the API key.'); return key.focus(); }
       if (!token.value) { token.fail('Type the token.'); return token.focus(); }
       form.setAttribute('aria-busy', 'true');

@@ -55,20 +55,20 @@ function element(bytes, at) {
     const octets = length & 0x7f;
     if (octets === 0 || octets > 4 || start + octets > bytes.length) return null;
     length = 0;
-    for (let one = 0; one < octets; one++) length = length * 256 + bytes[start++];
+    for (let octet = 0; octet < octets; octet++) length = length * 256 + bytes[start++];
   }
   return start + length > bytes.length ? null : { tag: bytes[at], start, end: start + length };
 }
 
 function children(bytes, parent) {
-  const found = [];
+  const elements = [];
   for (let at = parent.start; at < parent.end;) {
-    const one = element(bytes, at);
-    if (!one) break;
-    found.push(one);
-    at = one.end;
+    const child = element(bytes, at);
+    if (!child) break;
+    elements.push(child);
+    at = child.end;
   }
-  return found;
+  return elements;
 }
 
 function asText(bytes) {
@@ -85,8 +85,8 @@ export function certificatesOf(text) {
 
 /** Encode a file as the API takes it: PEM as text, anything else as base64. */
 export function wire(bytes) {
-  const found = sniff(bytes);
-  if (found.pem) return found.text;
+  const content = sniff(bytes);
+  if (content.pem) return content.text;
   let binary = '';
   for (let at = 0; at < bytes.length; at += 0x8000) binary += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
   return btoa(binary);

@@ -38,14 +38,14 @@ function show(view, opened) {
   async function look() {
     const page = await api.activity({ kind: 'refusal', limit: 20 });
     refusals = page.results;
-    const fresh = refusals.filter((one) => Date.now() - Date.parse(one.at) < HOUR);
-    const key = fresh.map((one) => one.id).join();
+    const fresh = refusals.filter((refusal) => Date.now() - Date.parse(refusal.at) < HOUR);
+    const key = fresh.map((refusal) => refusal.id).join();
     if (!view.alive() || (key === drawn && recent.firstChild)) return;
     drawn = key;
-    replace(recent, fresh.length ? h('ul', { class: 'refusals' }, fresh.map((one) => h('li', null,
-      h('div', null, foreign(one.clientId ?? one.who), h('span', { class: 'muted block' }, `${one.code} · `, moment(one.at))),
-      rowButton('Explain', short(one.clientId ?? one.who, 40), `explain-${one.id}`, () => {
-        if (location.hash === `#/why/${one.id}`) explain(one); else location.hash = `#/why/${encodeURIComponent(one.id)}`;
+    replace(recent, fresh.length ? h('ul', { class: 'refusals' }, fresh.map((refusal) => h('li', null,
+      h('div', null, foreign(refusal.clientId ?? refusal.who), h('span', { class: 'muted block' }, `${refusal.code} · `, moment(refusal.at))),
+      rowButton('Explain', short(refusal.clientId ?? refusal.who, 40), `explain-${refusal.id}`, () => {
+        if (location.hash === `#/why/${refusal.id}`) explain(refusal); else location.hash = `#/why/${encodeURIComponent(refusal.id)}`;
       }))))
       : h('p', null, 'None in the last hour. Let the device try now.'));
   }
@@ -55,36 +55,36 @@ function show(view, opened) {
   const quiet = (error) => { if (!(error instanceof Problem)) throw error; };
 
   /** Fill the form with a refusal's certificate, client ID and server name, and check them as of now. */
-  async function explain(one) {
-    if (one.certificate) certificate.fill(one.certificate);
+  async function explain(refusal) {
+    if (refusal.certificate) certificate.fill(refusal.certificate);
     else certificate.fill('');
-    clientId.control.value = one.clientId ?? '';
+    clientId.control.value = refusal.clientId ?? '';
     // A broker that cannot pass the server name omits it from the refusal, although the device sent one.
-    serverName.control.value = one.serverName ?? (one.code === 'sni_missing' ? '' : who().messagingHost);
-    tls.control.checked = one.code !== 'tls_required';
-    await check(one);
+    serverName.control.value = refusal.serverName ?? (refusal.code === 'sni_missing' ? '' : who().messagingHost);
+    tls.control.checked = refusal.code !== 'tls_required';
+    await check(refusal);
   }
 
   async function open(id) {
     await refresh();
-    let one = refusals?.find((each) => each.id === id);
+    let refusal = refusals?.find((each) => each.id === id);
     // An older refusal: search the list page by page.
-    for (let page = { bookmark: refusals?.at(-1)?.id ?? null }; !one && page.bookmark;) {
+    for (let page = { bookmark: refusals?.at(-1)?.id ?? null }; !refusal && page.bookmark;) {
       page = await api.activity({ kind: 'refusal', limit: 200, bookmark: page.bookmark });
-      one = page.results.find((each) => each.id === id);
+      refusal = page.results.find((each) => each.id === id);
     }
     if (!view.alive()) return;
-    if (one) await explain(one);
+    if (refusal) await explain(refusal);
     else view.say('This refusal is no longer in the list.');
   }
 
   async function check(was = null) {
     errors.clear();
-    [clientId, serverName].forEach((one) => one.clear());
+    [clientId, serverName].forEach((field) => field.clear());
     if (certificate.failure) return certificate.focus();
     form.setAttribute('aria-busy', 'true');
     const body = { tls: tls.control.checked };
-    if (certificate.file) body[certificate.file.found.pem ? 'certificate' : 'certificateDer'] = certificate.file.wire;
+    if (certificate.file) body[certificate.file.content.pem ? 'certificate' : 'certificateDer'] = certificate.file.wire;
     if (clientId.value.trim()) body.clientId = clientId.value.trim();
     if (serverName.value.trim()) body.serverName = serverName.value.trim();
     try {
@@ -156,8 +156,8 @@ function show(view, opened) {
 
   async function reactivation(verdict) {
     const cas = await api.cas();
-    const ca = cas.find((one) => one.fingerprintSha256 === verdict.failing?.fingerprintSha256)
-      ?? cas.find((one) => one.status === 'inactive' && one.subject === verdict.failing?.subject);
+    const ca = cas.find((known) => known.fingerprintSha256 === verdict.failing?.fingerprintSha256)
+      ?? cas.find((known) => known.status === 'inactive' && known.subject === verdict.failing?.subject);
     return ca && h('button', { type: 'button', async onclick() {
       try {
         await api.changeCA(ca.id, { status: 'active' }, ca.version);
