@@ -80,7 +80,7 @@ class Scale:
                 edge.start_haproxy(PATIENCE)
             with self._time("agent's start until it has compared HAProxy with its disk and reported"):
                 edge.start_agent()
-                wait_reported(edge, self._hosts)
+                wait_until_reported(edge, self._hosts)
             self._measure_change(edge, first)
             self._report("HAProxy's memory", Figure(measure_resident(edge), "MiB"))
             functions.stop()
@@ -99,7 +99,7 @@ class Scale:
             edge.start_haproxy()
             with self._time("first synchronization into a running, empty HAProxy"):
                 edge.start_agent()
-                wait_reported(edge, self._hosts)
+                wait_until_reported(edge, self._hosts)
             self._measure_change(edge, first)
         finally:
             edge.stop()
@@ -140,7 +140,7 @@ def is_served(edge: HAProxyEdge, host: str, fingerprint: str) -> bool:
     return shown_certificate(edge.port, host) == fingerprint
 
 
-def wait_reported(edge: HAProxyEdge, hosts: int) -> None:
+def wait_until_reported(edge: HAProxyEdge, hosts: int) -> None:
     """Wait until the agent has reported to edgeFeed that HAProxy serves all hosts."""
     state = edge.state / "hosts.json"
 

@@ -2,7 +2,7 @@
 
 import { find, h, newId } from './dom.js';
 import { Problem } from './api.js';
-import { errorArea, tell } from './form.js';
+import { errorArea, showProblem } from './form.js';
 import { absolute, visible } from './format.js';
 
 /**
@@ -53,7 +53,7 @@ export function openDialog({ title, content, fields = [], actions = [], cancel =
       const result = await action.run(dialog);
       if (result !== undefined) dialog.close(result);
     } catch (error) {
-      if (!(error instanceof Problem && await onProblem?.(error, dialog))) tell(error, fields, errors, { fieldOf });
+      if (!(error instanceof Problem && await onProblem?.(error, dialog))) showProblem(error, fields, errors, { fieldOf });
     } finally {
       busy = false;
       form.removeAttribute('aria-busy');

@@ -64,7 +64,7 @@ export function errorArea() {
  * Show a Problem's messages beside its fields and focus the first of them, or show the message in *area*. Any other
  * error is a defect of this page, and is thrown again.
  */
-export function tell(error, fields, area, { fieldOf = (violation) => violation.field } = {}) {
+export function showProblem(error, fields, area, { fieldOf = (violation) => violation.field } = {}) {
   if (!(error instanceof Problem)) {
     area.say('Something went wrong on this page. Reload it, then try again.');
     throw error;

@@ -2,7 +2,7 @@
 
 import { api } from './api.js';
 import { h } from './dom.js';
-import { errorArea, field, input, tell } from './form.js';
+import { errorArea, field, input, showProblem } from './form.js';
 import * as oidc from './oidc.js';
 import * as session from './session.js';
 
@@ -35,7 +35,7 @@ function signInForm(where, done, { over = false, problem } = {}) {
           token.fail('Key or token is not right. If the token is lost, create a new key.');
           token.focus();
         } else {
-          tell(error, [], errors);
+          showProblem(error, [], errors);
         }
       } finally {
         form.removeAttribute('aria-busy');
@@ -50,7 +50,7 @@ function signInForm(where, done, { over = false, problem } = {}) {
           if (over) await attempt(await oidc.inWindow(where, waiting.signal));
           else await oidc.leave(where);
         } catch (error) {
-          if (error.name !== 'AbortError') tell(error, [], errors);
+          if (error.name !== 'AbortError') showProblem(error, [], errors);
         }
       },
     }, `Sign in with ${new URL(where.issuer).host}`),

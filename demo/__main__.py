@@ -97,21 +97,21 @@ class Story:
 
         self.chapter("Who gets in")
         thermo = self._device(acme, "d:thermo:1")
-        self._let_in(thermo, "paho-mqtt, which checks the server's certificate against Acme's CA")
+        self._expect_entry(thermo, "paho-mqtt, which checks the server's certificate against Acme's CA")
         publisher = Publisher(thermo, f"clients/{thermo.client_id}/data")
         self._mosquitto_pub(zeta, "d:meter:7")
         stranger = zeta[1].device("d:thermo:2")
-        self._refused(acme, f"d:{acme[0].id}:thermo:2", stranger, "with a certificate that Zeta's CA signed")
+        self._expect_refusal(acme, f"d:{acme[0].id}:thermo:2", stranger, "with a certificate that Zeta's CA signed")
         own = acme[1].device("d:thermo:3")
-        self._refused(acme, f"d:{acme[0].id}:thermo:4", own, "with the certificate of device 3")
-        self._refused(acme, f"d:{acme[0].id}:thermo:5", None, "without a certificate")
+        self._expect_refusal(acme, f"d:{acme[0].id}:thermo:4", own, "with the certificate of device 3")
+        self._expect_refusal(acme, f"d:{acme[0].id}:thermo:5", None, "without a certificate")
         host = f"unknown.{acme[0].host.partition('.')[2]}"
         assert shown_certificate(port, host) is None
         self.say(f"refused  a handshake for {host}: the edge serves no such name")
 
         self.chapter("A device's own topics, and no others")
         neighbour = self._device(acme, "d:thermo:6")
-        self._let_in(neighbour, "a neighbour")
+        self._expect_entry(neighbour, "a neighbour")
         neighbour.subscribe(f"clients/{neighbour.client_id}/#")
         before = len(thermo.received)
         until("the device's own messages", lambda: len(thermo.received) > before)
@@ -143,19 +143,19 @@ class Story:
             f"seen     the live session of {thermo.client_id} was ended {time.monotonic() - withdrawn:.2f} s later"
         )
         publisher.stop()
-        self._refused(acme, thermo.client_id, self.files[thermo.client_id], "at its next connection")
+        self._expect_refusal(acme, thermo.client_id, self.files[thermo.client_id], "at its next connection")
 
     def _org(self, org_id: str, ca_name: str) -> tuple[Org, Pki]:
         org, pki = Org.create(self.stack.functions, org_id), Pki(self.folder / org_id, ca_name)
         self.cas[org_id] = org.upload_ca(pki.ca.read_text())
         self._new_server_certificate(org, pki)
         port = self.stack.edge.port
-        until(f"{org.host} to be served", lambda: self._verified(port, org.host, pki.ca))
+        until(f"{org.host} to be served", lambda: self._is_verified(port, org.host, pki.ca))
         self.say(f"made     {org_id}: CA “{ca_name}”; {org.host} shows a certificate that this CA signed")
         return org, pki
 
     @staticmethod
-    def _verified(port: int, host: str, ca: Path) -> bool:
+    def _is_verified(port: int, host: str, ca: Path) -> bool:
         return shown_certificate(port, host, trusted=ca) is not None
 
     def _new_server_certificate(self, org: Org, pki: Pki) -> None:
@@ -175,11 +175,13 @@ class Story:
         self.devices.append(made)
         return made
 
-    def _let_in(self, device: Device, how: str) -> None:
+    def _expect_entry(self, device: Device, how: str) -> None:
         assert device.connect(), f"{device.client_id} was not let in: {device.outcome}"
         self.say(f"let in   {device.client_id}: {how}")
 
-    def _refused(self, whose: tuple[Org, Pki], client_id: str, files: tuple[Path, Path] | None, how: str) -> None:
+    def _expect_refusal(
+        self, whose: tuple[Org, Pki], client_id: str, files: tuple[Path, Path] | None, how: str
+    ) -> None:
         org, pki = whose
         device = Device(self.stack.edge.port, client_id, context(org.host, files, trusted=pki.ca))
         assert not device.connect(), f"{client_id} was let in {how}"

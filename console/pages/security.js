@@ -5,7 +5,7 @@ import { ask, openDialog, saveOver } from '../dialog.js';
 import { find, h, newId, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { commonName, plural, short, visible } from '../format.js';
-import { checkbox, errorArea, field, input, select, tell, textarea } from '../form.js';
+import { checkbox, errorArea, field, input, select, showProblem, textarea } from '../form.js';
 import { certificateFacts, facts, foreign, good, rowButton, moment, table, warning, when } from '../parts.js';
 import { mayChange, who } from '../session.js';
 
@@ -97,7 +97,7 @@ function policySection(view, part, policy) {
       preview.replaceChildren(...effect(report));
       return report;
     } catch (error) {
-      tell(error, named(), errors);
+      showProblem(error, named(), errors);
       return null;
     }
   }
@@ -119,7 +119,7 @@ function policySection(view, part, policy) {
       view.say(saved ? 'Connection security is saved; it counts from the next connection on.' : 'Theirs was kept.');
       find(part, 'save-policy').focus();
     } catch (error) {
-      tell(error, named(), errors);
+      showProblem(error, named(), errors);
     }
   }
 
@@ -180,7 +180,7 @@ function settingsSection(view, part, settings) {
       find(part, 'save-settings').focus();
     } catch (error) {
       domains.name = 'domains';
-      tell(error, [domains], errors, { fieldOf: (violation) => violation.field.startsWith('customDomains') ? 'domains' : violation.field });
+      showProblem(error, [domains], errors, { fieldOf: (violation) => violation.field.startsWith('customDomains') ? 'domains' : violation.field });
     }
   }
 

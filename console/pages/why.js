@@ -4,7 +4,7 @@ import { Problem, api } from '../api.js';
 import { find, h, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, commonName, short, visible } from '../format.js';
-import { checkbox, errorArea, field, input, tell } from '../form.js';
+import { checkbox, errorArea, field, input, showProblem } from '../form.js';
 import { copyButton, foreign, moment, rowButton } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { addCA } from './cas.js';
@@ -91,7 +91,7 @@ function show(view, opened) {
       const verdict = await api.explain(body);
       if (view.alive()) await draw(verdict, body, was);
     } catch (error) {
-      tell(error, [certificate, clientId, serverName], errors);
+      showProblem(error, [certificate, clientId, serverName], errors);
     } finally {
       form.removeAttribute('aria-busy');
     }
@@ -162,7 +162,7 @@ function show(view, opened) {
       try {
         await api.changeCA(ca.id, { status: 'active' }, ca.version);
       } catch (error) {
-        tell(error, [], errors);
+        showProblem(error, [], errors);
         return;
       }
       view.say(h('bdi', null, short(commonName(ca.subject), 60)), ' is active.');

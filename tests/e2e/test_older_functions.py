@@ -17,7 +17,7 @@ from tests.e2e.conftest import Tenant
 
 @contextmanager
 def serve_verdict(verdict: dict[str, Any]) -> Iterator[str]:
-    """Serve *verdict* as the answer to every request; yield the URL. This stands in for older functions."""
+    """Serve *verdict* as the answer to every request; yield the URL. This replaces older functions."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
