@@ -55,10 +55,12 @@ class Arena:
         self._database = sqlite3.connect(Path(self._folder.name) / "trust.db", check_same_thread=False)
         self._rows = {row[0]: row for row in self._database.execute(_ROWS)}
         self._console = Console()
+        self._level = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)
 
     def close(self) -> None:
         self._keys.stop()
+        logging.getLogger().setLevel(self._level)
         self._log.close()
         self._database.close()
         self.service.app.close()
