@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := functions shared edge demo benchmarks infra tests main.py
+CODE := functions shared edge demo benchmarks infra tests tools main.py
 PINNED := requirements requirements-aws requirements-google requirements-edge requirements-dev tests/infra/google/requirements
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
 
