@@ -34,7 +34,7 @@ from shared.records import Role
 from shared.usecases.orgs.default_certificate import ensure_default
 from shared.usecases.orgs.organizations import create_key
 from tests import certs
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 from tests.harness import basic
 
 ROOT: Final = Path(__file__).parent.parent
@@ -123,14 +123,14 @@ os._exit(0)
 
 
 @dataclass(frozen=True)
-class Cost:
+class StartCost:
     """Seconds from a process's start to its answer, and seconds of CPU time. CPU time is steadier on a busy machine."""
 
     clock: float
     cpu: float
 
 
-def run_process(code: str, env: Mapping[str, str]) -> Cost:
+def run_process(code: str, env: Mapping[str, str]) -> StartCost:
     """Run *code* in a new process until it answers. Raises: RuntimeError with the error output, without an answer."""
     # -S: no function loads the .pth files of a developer's packages.
     command = [sys.executable, "-S", "-c", code + _DONE]
@@ -144,7 +144,7 @@ def run_process(code: str, env: Mapping[str, str]) -> Cost:
             raise RuntimeError(process.stderr.read().decode()[-3000:])
         _, _, used = os.wait4(process.pid, 0)
         process.returncode = 0
-    return Cost(clock, used.ru_utime + used.ru_stime)
+    return StartCost(clock, used.ru_utime + used.ru_stime)
 
 
 # -------------------------------------------------------------------------------------------------------------- stores
@@ -169,7 +169,7 @@ class Store:
         answers = {"SQLite": empty + _ONE_ANSWER + _ASK, "Firestore": empty + _DEPLOYED + _ASK}
         return _FRAMEWORK[self.name] + _BARE + read + answers.get(self.name, "")
 
-    def first(self, call: "Call") -> str:
+    def first(self, call: "FirstCall") -> str:
         """Return the code of a process that answers *call* and does nothing else."""
         headers = {"content-type": "application/json", "authorization": self.keys[call.role]}
         body = call.body(self)
@@ -190,7 +190,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Call:
+class FirstCall:
     """The first call of a function, and the expected status."""
 
     function: str
@@ -209,22 +209,22 @@ class Call:
         return json.dumps(self.fields).encode() if self.fields is not None else b""
 
 
-def list_calls() -> list[Call]:
+def list_calls() -> list[FirstCall]:
     """Return one call per function. Each can be repeated: it uploads again, is refused late, or only reads."""
     own = certs.server(f"{ORG}.messaging.example.net")
     pair = {"certificate": own.pem, "privateKey": own.key_pem}
     authentication, authorization = f"{_PREFIX}/authentication", f"{_PREFIX}/authorization"
     servers = f"{authentication}/servercertificates"
     return [
-        Call("verifyClient", "verify_client", "POST", f"{_PREFIX}/verifyClient", role=Role.BROKER),
-        Call("uploadCA", "upload_ca", "POST", f"{authentication}/cacertificates", "ca"),
-        Call("manageCertificates", "manage_certificates", "GET", f"{authentication}/cacertificates"),
-        Call("uploadServerCert", "upload_server_cert", "POST", servers, pair, 422),  # names another host
-        Call("activateServerCert", "activate_server_cert", "GET", f"{servers}/active"),
-        Call("generateCSR", "generate_csr", "POST", f"{servers}/csr", {"keyAlgorithm": "P-256"}, 201),
-        Call("fulfillCSR", "fulfill_csr", "PUT", f"{servers}/none/certificate", {"certificate": own.pem}, 404),
-        Call("connectionPolicy", "connection_policy", "GET", f"{authorization}/connectionpolicy"),
-        Call("activityLog", "activity_log", "GET", f"{_PREFIX}/activity"),
+        FirstCall("verifyClient", "verify_client", "POST", f"{_PREFIX}/verifyClient", role=Role.BROKER),
+        FirstCall("uploadCA", "upload_ca", "POST", f"{authentication}/cacertificates", "ca"),
+        FirstCall("manageCertificates", "manage_certificates", "GET", f"{authentication}/cacertificates"),
+        FirstCall("uploadServerCert", "upload_server_cert", "POST", servers, pair, 422),  # names another host
+        FirstCall("activateServerCert", "activate_server_cert", "GET", f"{servers}/active"),
+        FirstCall("generateCSR", "generate_csr", "POST", f"{servers}/csr", {"keyAlgorithm": "P-256"}, 201),
+        FirstCall("fulfillCSR", "fulfill_csr", "PUT", f"{servers}/none/certificate", {"certificate": own.pem}, 404),
+        FirstCall("connectionPolicy", "connection_policy", "GET", f"{authorization}/connectionpolicy"),
+        FirstCall("activityLog", "activity_log", "GET", f"{_PREFIX}/activity"),
     ]
 
 
@@ -238,7 +238,7 @@ def open_stores(folder: Path, missing: list[str]) -> list[Store]:
     for name, emulator in (("DynamoDB", "moto"), ("Firestore", "firestore")):
         try:
             address = emulators.address(emulator)
-        except Missing as error:
+        except EmulatorMissing as error:
             missing.append(str(error))
             continue
         if name == "DynamoDB":
@@ -320,8 +320,8 @@ def measure(quick: bool) -> list[Row]:
 class Pairs:
     """The first answers of a function, each paired with a bare process."""
 
-    first: Sequence[Cost]
-    bare: Sequence[Cost]
+    first: Sequence[StartCost]
+    bare: Sequence[StartCost]
 
     @property
     def ratio(self) -> Spread:
@@ -338,11 +338,11 @@ class Pairs:
         }
 
 
-def _measure_pairs(store: Store, call: Call, count: int) -> Pairs:
+def _measure_pairs(store: Store, call: FirstCall, count: int) -> Pairs:
     first, bare = store.first(call), store.bare
     run_process(first, store.env), run_process(bare, store.env)  # writes the byte code and fills the file cache
-    ours: list[Cost] = []
-    theirs: list[Cost] = []
+    ours: list[StartCost] = []
+    theirs: list[StartCost] = []
     for turn in range(count):
         for subject in ((ours, first), (theirs, bare))[:: 1 if turn % 2 else -1]:
             subject[0].append(run_process(subject[1], store.env))

@@ -100,14 +100,14 @@ def edges(folder: Path, devices: Fleet) -> Iterator[tuple[dict[str, int], str]]:
 
 
 @dataclass(frozen=True)
-class Load:
+class ConnectionLoad:
     """Connections per second, and the duration of each connection in seconds."""
 
     rate: float
     took: Sequence[float]
 
 
-class Device:
+class LoadDevice:
     """Connect repeatedly, each time with a full handshake."""
 
     def __init__(self, port: int, host: str, client_id: str, files: tuple[Path, Path]) -> None:
@@ -137,14 +137,14 @@ class Device:
 
 def run_load(
     port: int, host: str, devices: Fleet, files: Sequence[tuple[Path, Path]], seconds: float, rate: float
-) -> Load:
+) -> ConnectionLoad:
     """Run all clients for *seconds*: *rate* connections per second in total, or as fast as possible if *rate* is 0."""
     forks = multiprocessing.get_context("fork")
     results: SimpleQueue[list[float]] = forks.SimpleQueue()
     running = []
     for number in range(_PROCESSES):
         clients = [
-            Device(port, host, f"d:{ORG}:thermo:{at:06}", files[at])
+            LoadDevice(port, host, f"d:{ORG}:thermo:{at:06}", files[at])
             for at in range(number * _THREADS, (number + 1) * _THREADS)
         ]
         running.append(forks.Process(target=_connect, args=(clients, seconds, rate / _PROCESSES, results.put)))
@@ -157,15 +157,15 @@ def run_load(
         process.join()
     if not took:
         raise RuntimeError("no device was admitted")
-    return Load(len(took) / whole, took)
+    return ConnectionLoad(len(took) / whole, took)
 
 
-def _connect(devices: Sequence[Device], seconds: float, rate: float, report: Callable[[list[float]], None]) -> None:
+def _connect(devices: Sequence[LoadDevice], seconds: float, rate: float, report: Callable[[list[float]], None]) -> None:
     took: list[float] = []
     start = time.perf_counter()
     lock, turns = threading.Lock(), iter(range(1 << 30))
 
-    def run(device: Device) -> None:
+    def run(device: LoadDevice) -> None:
         while True:
             if rate:
                 with lock:
@@ -231,8 +231,10 @@ def _ratio(rates: Mapping[str, Sequence[float]], subject: str, against: str) -> 
     return Spread.of([mine / other for mine, other in zip(rates[subject], rates[against], strict=True)])
 
 
-def _run_rounds(ports: Mapping[str, int], rounds: int, run: Callable[[int], Load]) -> dict[str, list[Load]]:
-    loads: dict[str, list[Load]] = {name: [] for name in ports}
+def _run_rounds(
+    ports: Mapping[str, int], rounds: int, run: Callable[[int], ConnectionLoad]
+) -> dict[str, list[ConnectionLoad]]:
+    loads: dict[str, list[ConnectionLoad]] = {name: [] for name in ports}
     for turn in range(rounds):
         for name in list(ports)[:: 1 if turn % 2 else -1]:
             loads[name].append(run(ports[name]))

@@ -30,6 +30,7 @@ from typing import Final
 
 from benchmarks.fleet import DOMAIN, KINDS, Deployment, Fleet, deployment, make_fleet
 from benchmarks.table import Figure, Row, Spread, Target
+from demo.processes import Missing
 from shared.composition import build
 from shared.config import Settings
 
@@ -43,15 +44,11 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 THREADS, CHOSEN = "empty, default server", "empty, chosen server"
 
 
-class Missing(Exception):
-    """A program is not installed on this machine. The text says how to install it."""
-
-
 # ------------------------------------------------------------------------------------------------------------ servers
 
 
 @dataclass(frozen=True)
-class Server:
+class WorkerServer:
     """The process of functions-framework, which runs the workers."""
 
     pid: int
@@ -69,7 +66,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def serve(source: Path, target: str, path: str, log: Path, env: Mapping[str, str]) -> Iterator[Server]:
+def serve(source: Path, target: str, path: str, log: Path, env: Mapping[str, str]) -> Iterator[WorkerServer]:
     """Run functions-framework with the function *target* of *source*, within the block."""
     port = _free_port()
     command = [sys.executable, "-m", "functions_framework", f"--source={source}", f"--target={target}"]
@@ -77,7 +74,7 @@ def serve(source: Path, target: str, path: str, log: Path, env: Mapping[str, str
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **own, **env})
     try:
-        server = Server(process.pid, f"http://127.0.0.1:{port}{path}")
+        server = WorkerServer(process.pid, f"http://127.0.0.1:{port}{path}")
         _wait_until_it_answers(server.url, process, log)
         yield server
     finally:
@@ -114,7 +111,7 @@ def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Pa
 
 
 @dataclass(frozen=True)
-class Load:
+class WrkResult:
     """One run of wrk. *p50*, *p99*: milliseconds; *cpu*: CPU seconds of the workers per request."""
 
     rate: float
@@ -124,7 +121,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Questions:
+class RequestSet:
     """The requests about a fleet, and the embedded store in *folder* that answers them."""
 
     folder: Path
@@ -146,7 +143,9 @@ class Questions:
         return {"TRUST_DATA": str(self.folder), "TRUST_STORE": store, "TRUST_DOMAIN": DOMAIN}
 
 
-def run_load(server: Server, connections: int, seconds: float, questions: Questions, *, first: bool = False) -> Load:
+def run_load(
+    server: WorkerServer, connections: int, seconds: float, questions: RequestSet, *, first: bool = False
+) -> WrkResult:
     """Run wrk. Raises: RuntimeError, if an answer was not 200; *first* allows errors while the processes still load."""
     env = {**os.environ, **questions.env}
     script = Path(__file__).parent / "wrk.lua"
@@ -157,17 +156,17 @@ def run_load(server: Server, connections: int, seconds: float, questions: Questi
     report = json.loads(done.stdout.splitlines()[-1])
     if report["errors"] and not first:
         raise RuntimeError(f"{report['errors']} of {report['requests']} requests went wrong at {server.url}")
-    return Load(report["requests"] / report["seconds"], report["p50"], report["p99"], cpu / report["requests"])
+    return WrkResult(report["requests"] / report["seconds"], report["p50"], report["p99"], cpu / report["requests"])
 
 
 def _find_wrk() -> str:
     path = shutil.which("wrk")
     if path is None:
-        raise Missing("wrk is missing. On Debian: apt-get install wrk")
+        raise Missing("wrk", "wrk")
     return path
 
 
-def measure_decision_cpu(questions: Questions, seconds: float) -> float:
+def measure_decision_cpu(questions: RequestSet, seconds: float) -> float:
     """Return the CPU seconds of one decision in process, measured in as many processes at once as there are workers."""
     forks = multiprocessing.get_context("fork")
     results: SimpleQueue[float] = forks.SimpleQueue()
@@ -180,7 +179,7 @@ def measure_decision_cpu(questions: Questions, seconds: float) -> float:
     return sum(costs) / len(costs)
 
 
-def _decide(questions: Questions, seconds: float, report: Callable[[float], None]) -> None:
+def _decide(questions: RequestSet, seconds: float, report: Callable[[float], None]) -> None:
     app = build(Settings.from_env({**questions.settings, "TRUST_METRICS": "off"}))
     decide = Deployment(app, questions.deployed.broker).decisions(questions.devices)
     for _ in range(100):
@@ -205,10 +204,10 @@ def measure(quick: bool) -> list[Row]:
             THREADS: stack.enter_context(serve(EMPTY / "threads.py", "empty", "/", folder / "threads.log", {})),
             CHOSEN: stack.enter_context(serve(EMPTY / "loop.py", "empty", "/", folder / "loop.log", {})),
         }
-        asked: dict[str, Questions] = {}
+        asked: dict[str, RequestSet] = {}
         for kind in KINDS:
             devices = make_fleet(kind, 200)
-            asked[kind] = Questions(
+            asked[kind] = RequestSet(
                 folder / kind, devices, stack.enter_context(deployment(folder / kind, devices.root))
             )
             log = folder / f"{kind}.log"
@@ -216,7 +215,7 @@ def measure(quick: bool) -> list[Row]:
             servers[kind] = stack.enter_context(main)
         for what, server in servers.items():  # warm up: the first calls load modules and fill caches
             run_load(server, WORKERS * 4, 1, asked.get(what, asked[KINDS[0]]), first=True)
-        runs: dict[tuple[str, int], list[Load]] = {}
+        runs: dict[tuple[str, int], list[WrkResult]] = {}
         decisions: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for _ in range(rounds):
             for connections in CONNECTIONS:
@@ -230,7 +229,7 @@ def measure(quick: bool) -> list[Row]:
     return rows
 
 
-def _rows(kind: str, runs: Mapping[tuple[str, int], Sequence[Load]], decisions: Sequence[float]) -> list[Row]:
+def _rows(kind: str, runs: Mapping[tuple[str, int], Sequence[WrkResult]], decisions: Sequence[float]) -> list[Row]:
     rows = []
     name = f"verifyClient over HTTP ({kind}, {WORKERS} workers)"
     for connections in CONNECTIONS:

@@ -28,7 +28,7 @@ from shared.usecases.context import made
 from shared.validation.ca import ca_id
 from tests import certs
 from tests.adapters.faults import disturbed
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 from tests.stores import new_place
 
 _CAS: Final = (1, 100, 1_000)  # an org has 1,000 at most
@@ -175,7 +175,7 @@ def _measure_round_trips(folder: Path, sizes: Sequence[int], devices: Fleet) -> 
         title = f"questions to {name} of one decision, {' / '.join(f'{size:,}' for size in sizes)} CAs in the org"
         try:
             counts = [_count_requests(kind, folder, emulators, size, devices) for size in sizes]
-        except Missing as missing:
+        except EmulatorMissing as missing:
             rows.append(Row(title, note=str(missing)))
             continue
         figure = Figure(max(counts), "round trips" if max(counts) > 1 else "round trip")

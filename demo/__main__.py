@@ -10,7 +10,7 @@ from ctypes.util import find_library
 from pathlib import Path
 
 from demo.device import Device, Publisher, context, shown_certificate
-from demo.pki import Pki
+from demo.pki import OpensslPki
 from demo.processes import Failed, Missing, program, until
 from demo.stack import Org, Stack
 
@@ -145,8 +145,8 @@ class Story:
         publisher.stop()
         self._expect_refusal(acme, thermo.client_id, self.files[thermo.client_id], "at its next connection")
 
-    def _org(self, org_id: str, ca_name: str) -> tuple[Org, Pki]:
-        org, pki = Org.create(self.stack.functions, org_id), Pki(self.folder / org_id, ca_name)
+    def _org(self, org_id: str, ca_name: str) -> tuple[Org, OpensslPki]:
+        org, pki = Org.create(self.stack.functions, org_id), OpensslPki(self.folder / org_id, ca_name)
         self.cas[org_id] = org.upload_ca(pki.ca.read_text())
         self._new_server_certificate(org, pki)
         port = self.stack.edge.port
@@ -158,7 +158,7 @@ class Story:
     def _is_verified(port: int, host: str, ca: Path) -> bool:
         return shown_certificate(port, host, trusted=ca) is not None
 
-    def _new_server_certificate(self, org: Org, pki: Pki) -> None:
+    def _new_server_certificate(self, org: Org, pki: OpensslPki) -> None:
         """Activate a new certificate. The service makes the key and keeps it; the organization signs the request."""
         servers = "/authentication/servercertificates"
         made = org.call("POST", f"{servers}/csr", {"organization": pki.name})
@@ -166,7 +166,7 @@ class Story:
         org.call("PUT", f"{servers}/{made['id']}/certificate", {"certificate": signed})
         org.activate(made["id"])
 
-    def _device(self, whose: tuple[Org, Pki], identity: str) -> Device:
+    def _device(self, whose: tuple[Org, OpensslPki], identity: str) -> Device:
         org, pki = whose
         kind, type_id, device_id = identity.split(":")
         client_id = f"{kind}:{org.id}:{type_id}:{device_id}"
@@ -180,7 +180,7 @@ class Story:
         self.say(f"let in   {device.client_id}: {how}")
 
     def _expect_refusal(
-        self, whose: tuple[Org, Pki], client_id: str, files: tuple[Path, Path] | None, how: str
+        self, whose: tuple[Org, OpensslPki], client_id: str, files: tuple[Path, Path] | None, how: str
     ) -> None:
         org, pki = whose
         device = Device(self.stack.edge.port, client_id, context(org.host, files, trusted=pki.ca))
@@ -196,7 +196,7 @@ class Story:
         )
         self.say(f"         {explanation['code']}: {explanation['reason']}")
 
-    def _mosquitto_pub(self, whose: tuple[Org, Pki], identity: str) -> None:
+    def _mosquitto_pub(self, whose: tuple[Org, OpensslPki], identity: str) -> None:
         """Publish with mosquitto_pub, an independent client that sends the host's name (SNI)."""
         org, pki = whose
         kind, type_id, device_id = identity.split(":")

@@ -14,7 +14,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 
-class Named(ssl.SSLContext):
+class NamedContext(ssl.SSLContext):
     """A TLS context that sends *name* as SNI, whatever address is connected to; `name = None` sends no SNI."""
 
     name: str | None = None
@@ -32,7 +32,7 @@ def context(
     *,
     trusted: Path | None = None,
     only: ssl.TLSVersion | None = None,
-) -> Named:
+) -> NamedContext:
     """Return the TLS context of a device.
 
     Args:
@@ -41,7 +41,7 @@ def context(
         trusted: the server's CA; without a CA, the server's certificate is not verified.
         only: the only TLS version to offer.
     """
-    tls = Named(ssl.PROTOCOL_TLS_CLIENT)
+    tls = NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.name = name
     tls.check_hostname = trusted is not None
     tls.verify_mode = ssl.CERT_REQUIRED if trusted else ssl.CERT_NONE
@@ -78,7 +78,7 @@ class Device:
 
     port: int
     client_id: str
-    tls: Named
+    tls: NamedContext
     token: tuple[str, str] | None = None  # user name and password
     version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311
     websocket: bool = False

@@ -11,7 +11,7 @@ _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 @dataclass
-class Pki:
+class OpensslPki:
     """An organization's own CA, with its files in *folder*."""
 
     folder: Path

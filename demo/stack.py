@@ -28,7 +28,7 @@ EDGE = ROOT / "edge"
 DOMAIN = "iot.example"
 
 
-class Refused(Exception):
+class ApiRefused(Exception):
     """The API refused a call. *status* and *problem* are its answer."""
 
     def __init__(self, status: int, problem: Any) -> None:
@@ -114,7 +114,7 @@ class Functions:
     def call(self, key: str, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Call the API and return the JSON of the answer.
 
-        *path* is relative to /api/v0002; a path that begins with `//` is relative to the root. Raises: Refused.
+        *path* is relative to /api/v0002; a path that begins with `//` is relative to the root. Raises: ApiRefused.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = {
@@ -131,7 +131,7 @@ class Functions:
             connection.close()
         content = json.loads(data) if data else None
         if answer.status >= 400:
-            raise Refused(answer.status, content)
+            raise ApiRefused(answer.status, content)
         return content
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 
 REGION = "eu-central-1"
 _ACCOUNT = "123456789012"  # moto's account
@@ -20,7 +20,7 @@ def address(emulators: Emulators, name: str) -> str:
     """
     try:
         return emulators.address(name)
-    except Missing as missing:
+    except EmulatorMissing as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing))
         pytest.skip(str(missing))

@@ -10,7 +10,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 from functions.web import deadline
 from shared.x509 import path as trust
 from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 from tests.harness import Client, Service, make_service
 from tests.openssl import OpenSSL
 from tests.stores import EVERY_STORE, Place, new_place
@@ -94,7 +94,7 @@ def place(
     """An empty place for documents, on the store that the test runs on."""
     try:
         return new_place(request.param, tmp_path / "data", emulators, monkeypatch)
-    except Missing as missing:
+    except EmulatorMissing as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing))
         pytest.skip(str(missing))

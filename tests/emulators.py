@@ -1,7 +1,7 @@
 """Start the servers that tests use: the emulators of Firestore and Pub/Sub, moto (AWS) and dynalite (DynamoDB).
 
 A server starts when a test first needs it, once for a whole run with all its workers, on a free port. The server stops
-when the first process of the run has ended, for whatever reason. `Missing` says what to install.
+when the first process of the run has ended, for whatever reason. `EmulatorMissing` says what to install.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ _STARTED: Final[list[subprocess.Popen[bytes]]] = []  # never waited for: the ser
 _JAR: Final = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
 
 
-class Missing(Exception):
+class EmulatorMissing(Exception):
     """An emulator is not installed on this machine. The text says how to install the emulator."""
 
 
@@ -44,7 +44,7 @@ class Emulators:
     run: int
 
     def address(self, name: str) -> str:
-        """Return host:port of the emulator *name*, ready for requests. Raises: Missing."""
+        """Return host:port of the emulator *name*, ready for requests. Raises: EmulatorMissing."""
         address_file = self.folder / f"{name}.address"
         with _locked(self.folder / f"{name}.lock"):
             if not address_file.exists():
@@ -72,7 +72,7 @@ class Emulators:
 
 
 def _command(name: str, port: int) -> list[str]:
-    """Return the command that starts the emulator. Raises: Missing."""
+    """Return the command that starts the emulator. Raises: EmulatorMissing."""
     match name:
         case "firestore":
             small = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # starts in half the time
@@ -86,7 +86,7 @@ def _command(name: str, port: int) -> list[str]:
         case "pubsub":
             gcloud = shutil.which("gcloud")
             if gcloud is None:
-                raise Missing("The Pub/Sub emulator is not here: `gcloud components install pubsub-emulator`.")
+                raise EmulatorMissing("The Pub/Sub emulator is not here: `gcloud components install pubsub-emulator`.")
             _java()
             start = [gcloud, "beta", "emulators", "pubsub", "start", "--project=trust"]
             return [*start, f"--host-port=127.0.0.1:{port}", f"--data-dir={tempfile.mkdtemp(prefix='pubsub-')}"]
@@ -96,7 +96,7 @@ def _command(name: str, port: int) -> list[str]:
 def _java() -> str:
     java = shutil.which("java")
     if not java:
-        raise Missing("The Firestore emulator needs Java 11 or newer on the PATH.")
+        raise EmulatorMissing("The Firestore emulator needs Java 11 or newer on the PATH.")
     return java
 
 
@@ -104,21 +104,23 @@ def _jar() -> Path:
     gcloud = shutil.which("gcloud")
     jar = Path(gcloud).resolve().parents[1] / _JAR if gcloud else None
     if jar is None or not jar.exists():
-        raise Missing("The Firestore emulator is not here: `gcloud components install cloud-firestore-emulator`.")
+        raise EmulatorMissing(
+            "The Firestore emulator is not here: `gcloud components install cloud-firestore-emulator`."
+        )
     return jar
 
 
 def _node() -> str:
     node = shutil.which("node")
     if not node:
-        raise Missing("dynalite needs Node.js 20 or newer on the PATH.")
+        raise EmulatorMissing("dynalite needs Node.js 20 or newer on the PATH.")
     return node
 
 
 def _dynalite() -> Path:
     script = _HERE / "node_modules" / "dynalite" / "cli.js"
     if not script.exists():
-        raise Missing("dynalite is not here: `npm ci --prefix tests`, which `make test` does where npm is.")
+        raise EmulatorMissing("dynalite is not here: `npm ci --prefix tests`, which `make test` does where npm is.")
     return script
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_a_missing_emulator_says_what_to_install(
 ) -> None:
     """The sentence is the reason of the skip, or of the failure in CI."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Missing, match=sentence):
+    with pytest.raises(EmulatorMissing, match=sentence):
         Emulators(tmp_path, run=1).address(name)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 from tests.faults.kills import Kills, kill_again_and_again
-from tests.faults.rig import STORES, Row, rig
+from tests.faults.rig import STORES, FaultRow, rig
 from tests.faults.table import format_table
 
 _HEADS = (
@@ -33,7 +33,7 @@ def main() -> int:
     arguments = _parse_arguments()
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     emulators = Emulators(base, run=os.getpid())
-    rows: list[Row] = []
+    rows: list[FaultRow] = []
     kills: Kills | None = None
     began = time.monotonic()
     try:
@@ -44,7 +44,7 @@ def main() -> int:
                         if fault in running.faults:
                             rows.append(running.suffer(fault, seconds=arguments.seconds))
                             print(f"{store}, {fault}: {'good' if rows[-1].good else 'NOT GOOD'}", file=sys.stderr)
-            except Missing as missing:
+            except EmulatorMissing as missing:
                 print(f"{store} is left out. {missing}")
         print(format_table(_HEADS, [_cells(row) for row in rows]), flush=True)
         for row in rows:
@@ -65,7 +65,7 @@ def main() -> int:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: FaultRow) -> list[str]:
     operations, verdicts = row.operations, row.verdicts
     return [
         row.store,

@@ -28,7 +28,7 @@ from shared.repository import (
     org_hosts_ref,
     org_ref,
 )
-from tests.faults.load import ABSENT, Change, History, Thing
+from tests.faults.load import ABSENT, History, SharedChange, Thing
 
 _SETTLED = 3.0  # seconds after which an unanswered change is certainly made or not made
 
@@ -147,7 +147,7 @@ def _denial_state(denials: dict[str, Denials], thing: Thing) -> str:
     return "denied" if any(thing.id in document.entries for document in denials.values()) else ABSENT
 
 
-def _check_latest(findings: Findings, what: str, now: str, history: list[Change]) -> None:
+def _check_latest(findings: Findings, what: str, now: str, history: list[SharedChange]) -> None:
     """Check that the current value was set by a change that no acknowledged change certainly followed."""
     if not history:
         return

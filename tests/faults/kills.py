@@ -25,7 +25,7 @@ class Kills:
 
     Args:
         starts: seconds from each start to the server's first answer.
-        lost, halves, wrong: see `rig.Row`; findings after any of the restarts.
+        lost, halves, wrong: see `rig.FaultRow`; findings after any of the restarts.
         leftovers: findings of the last check that a sweep has to remove.
     """
 

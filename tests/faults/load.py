@@ -74,7 +74,7 @@ class CallResult:
         return self.status == 0 or self.status >= 500 or self.code == "too_busy"
 
 
-class Caller:
+class KeepAliveCaller:
     """One keep-alive connection to *address* (host:port); the address is asked for at every new connection."""
 
     def __init__(self, address: Callable[[], str], auth: str) -> None:
@@ -114,7 +114,7 @@ def _json(text: bytes) -> Any:
 
 
 @dataclass(frozen=True)
-class Change:
+class SharedChange:
     """One change of a value that several callers change."""
 
     value: str
@@ -153,8 +153,8 @@ class History:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     things: list[Thing] = field(default_factory=list)
-    activations: list[Change] = field(default_factory=list)
-    policies: list[Change] = field(default_factory=list)
+    activations: list[SharedChange] = field(default_factory=list)
+    policies: list[SharedChange] = field(default_factory=list)
     entries: list[tuple[str, str]] = field(default_factory=list)  # (what, id): expected entries of the activity list
     withdrawn: list[tuple[str, str]] = field(
         default_factory=list
@@ -236,12 +236,12 @@ class Load:
             stranger=span.leaf("d:thermo:1", other),
             denied=span.leaf("d:thermo:2", root),
         )
-        operator = Caller(lambda: address, access.operator)
+        operator = KeepAliveCaller(lambda: address, access.operator)
         _must(operator("POST", CAS, {"certificate": root.pem}), 201)
         _must(operator("POST", DENIALS, {"certificate": load.denied.pem}), 201)
         operator.close()
-        load.history.activations.append(Change("default", 0, 0, acknowledged=True))
-        load.history.policies.append(Change("", 0, 0, acknowledged=True))
+        load.history.activations.append(SharedChange("default", 0, 0, acknowledged=True))
+        load.history.policies.append(SharedChange("", 0, 0, acknowledged=True))
         return load
 
     def employ(self, *, changers: int = 3, askers: int = 2, readers: int = 1, seed: int = 6) -> "Load":
@@ -300,7 +300,7 @@ class Verdicts:
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._call = Caller(lambda: load.address, load.access.broker)
+        self._call = KeepAliveCaller(lambda: load.address, load.access.broker)
 
     def __call__(
         self, issued: certs.Issued, number: str, *, may_enter: bool, must_enter: bool, about: str
@@ -346,7 +346,7 @@ class _Reader:
     def __init__(self, load: Load, seed: int) -> None:
         self._load = load
         self._draw = random.Random(seed)
-        self._call = Caller(lambda: load.address, load.access.operator)
+        self._call = KeepAliveCaller(lambda: load.address, load.access.operator)
 
     def run(self) -> None:
         pages = (CAS, SERVERS, POLICY, DENIALS, f"{SERVERS}/active", f"{API}/activity", "/healthz", "/console/")
@@ -374,7 +374,7 @@ class _Changer:
         self._seed = seed
         self._draw = random.Random(seed)
         self._count = 0
-        self._operator = Caller(lambda: load.address, load.access.operator)
+        self._operator = KeepAliveCaller(lambda: load.address, load.access.operator)
         self._ask = Verdicts(load)
         self._cas: list[tuple[Thing, certs.Issued]] = []
         self._servers: list[Thing] = []
@@ -583,10 +583,10 @@ class _Changer:
         body = {"default": "TLS with Client Certificate Authentication", "rules": rules}
         self._record_change(self._history.policies, value, self._call("PUT", POLICY, body))
 
-    def _record_change(self, history: list[Change], value: str, result: CallResult) -> None:
+    def _record_change(self, history: list[SharedChange], value: str, result: CallResult) -> None:
         if result.done or result.unknown:
             with self._history.lock:
-                history.append(Change(value, result.began, result.ended, acknowledged=result.done))
+                history.append(SharedChange(value, result.began, result.ended, acknowledged=result.done))
 
     def _deny_and_lift(self) -> None:
         """Check that a denied device is refused from the answer on, and admitted again after the lift."""

@@ -52,7 +52,7 @@ Fault = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
-class Row:
+class FaultRow:
     """The result of one fault on one store.
 
     Args:
@@ -96,7 +96,7 @@ class Rig:
     faults: Mapping[str, Fault]
     _read: int = 0  # bytes of the log read so far
 
-    def suffer(self, fault: str, *, seconds: float) -> Row:
+    def suffer(self, fault: str, *, seconds: float) -> FaultRow:
         """Load a new organization, under *fault* for *seconds*; then end the fault and check everything."""
         access = self._organization()
         address = f"127.0.0.1:{self.running.port}"
@@ -114,7 +114,7 @@ class Rig:
         before = check(repository, sealer, access.org_id, history)
         self._sweep(access.org_id)
         after = check(repository, sealer, access.org_id, history)
-        return Row(
+        return FaultRow(
             store=self.store,
             fault=fault,
             operations=dict(history.operations),
@@ -172,7 +172,7 @@ def _measure_recovery(load: Load) -> float | None:
 
 @contextmanager
 def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
-    """Run a server on an empty *store*, with its faults. Raises: Missing, if the emulator is not installed."""
+    """Run a server on an empty *store*, with its faults. Raises: EmulatorMissing, if the emulator is not installed."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         place = new_place(EMULATORS.get(store, store), folder, emulators, patch)

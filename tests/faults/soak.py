@@ -35,7 +35,7 @@ _HOST: Final = "demo01.messaging.internetofthings.ibmcloud.com"
 
 
 @dataclass(frozen=True)
-class Sample:
+class MemorySample:
     """The server at one moment.
 
     Args:
@@ -180,12 +180,12 @@ def _format(quarters: Quarters, unit: int) -> tuple[str, str]:
     return text, "GROWS" if quarters.grows else "steady"
 
 
-def _take_sample(process: int, folder: Path, at: float, load: Load) -> Sample:
+def _take_sample(process: int, folder: Path, at: float, load: Load) -> MemorySample:
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     history = load.history
     with history.lock:
         answers = history.operations.total() + history.verdicts.total() + history.reads
-    return Sample(
+    return MemorySample(
         at=at,
         rss=int(status["VmRSS"].split()[0]) * 1024,
         descriptors=len(os.listdir(f"/proc/{process}/fd")),

@@ -10,7 +10,7 @@ from shared.records import CAIndex, CAsOfOneName, Org, ServerCertificate
 from shared.repository import Ref, ca_index_ref, cas_ref, org_ref, server_ref
 from tests import certs
 from tests.faults.check import Findings, check
-from tests.faults.load import ABSENT, Change, History, Thing
+from tests.faults.load import ABSENT, History, SharedChange, Thing
 from tests.faults.soak import Quarters, slope
 from tests.harness import Client, Service
 
@@ -45,7 +45,7 @@ def server(service: Service, operator: Client) -> str:
 def test_complete_entries_give_no_finding(service: Service, ca: str, server: str) -> None:
     history = History(
         things=[Thing("ca", ca, {"active"}), Thing("server", server, {"certificate"})],
-        activations=[Change(server, 1, 2, acknowledged=True)],
+        activations=[SharedChange(server, 1, 2, acknowledged=True)],
         entries=[("uploadCA", ca), ("uploadServerCert", server)],
     )
     assert check_now(service, history) == Findings()
@@ -95,12 +95,12 @@ def test_an_acknowledged_entry_that_is_missing_or_different_is_lost(service: Ser
 @pytest.mark.parametrize(
     ("changes", "fits"),
     [
-        ([Change("default", 0, 0, acknowledged=True)], False),
-        ([Change("NOW", 0, 1, acknowledged=True)], True),
-        ([Change("NOW", 0, 1, acknowledged=True), Change("other", 2, 3, acknowledged=True)], False),
-        ([Change("NOW", 0, 3, acknowledged=True), Change("other", 2, 4, acknowledged=True)], True),
-        ([Change("NOW", 0, 1, acknowledged=False), Change("other", 2, 3, acknowledged=True)], True),
-        ([Change("NOW", 0, 1, acknowledged=False), Change("other", 60, 61, acknowledged=True)], False),
+        ([SharedChange("default", 0, 0, acknowledged=True)], False),
+        ([SharedChange("NOW", 0, 1, acknowledged=True)], True),
+        ([SharedChange("NOW", 0, 1, acknowledged=True), SharedChange("other", 2, 3, acknowledged=True)], False),
+        ([SharedChange("NOW", 0, 3, acknowledged=True), SharedChange("other", 2, 4, acknowledged=True)], True),
+        ([SharedChange("NOW", 0, 1, acknowledged=False), SharedChange("other", 2, 3, acknowledged=True)], True),
+        ([SharedChange("NOW", 0, 1, acknowledged=False), SharedChange("other", 60, 61, acknowledged=True)], False),
     ],
     ids=[
         "never made",
@@ -112,14 +112,14 @@ def test_an_acknowledged_entry_that_is_missing_or_different_is_lost(service: Ser
     ],
 )
 def test_the_active_certificate_must_be_the_last_acknowledged(
-    service: Service, server: str, changes: list[Change], fits: bool
+    service: Service, server: str, changes: list[SharedChange], fits: bool
 ) -> None:
     history = History(activations=[_put_id(change, server) for change in changes])
     assert (check_now(service, history).lost == []) == fits
 
 
-def _put_id(change: Change, server: str) -> Change:
-    return Change(server, change.began, change.ended, change.acknowledged) if change.value == "NOW" else change
+def _put_id(change: SharedChange, server: str) -> SharedChange:
+    return SharedChange(server, change.began, change.ended, change.acknowledged) if change.value == "NOW" else change
 
 
 def test_growth_is_steady_growth_from_quarter_to_quarter() -> None:

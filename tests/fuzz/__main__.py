@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.fuzz import seeds
 from tests.fuzz.replay import ReplayResult, replay
-from tests.fuzz.targets import BY_NAME, TARGETS, Target
+from tests.fuzz.targets import BY_NAME, TARGETS, FuzzTarget
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 CORPUS: Final = Path(__file__).resolve().parent / "corpus"
@@ -23,22 +23,22 @@ _UNITS: Final = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FuzzOutcome:
     """The result of fuzzing one target: number of inputs, coverage, and findings."""
 
-    target: Target
+    target: FuzzTarget
     inputs: int
     coverage: int
     findings: list[ReplayResult]
     failure: str | None  # the fuzzer failed, for a reason that a replay without it does not show
 
 
-def list_corpus(target: Target) -> list[Path]:
+def list_corpus(target: FuzzTarget) -> list[Path]:
     """Return the files of the target's corpus."""
     return sorted(path for path in (CORPUS / target.name).glob("*") if path.is_file())
 
 
-def fuzz(target: Target, seconds: int, *, folder: Path = GROWN, seed: int = 0) -> Outcome:
+def fuzz(target: FuzzTarget, seconds: int, *, folder: Path = GROWN, seed: int = 0) -> FuzzOutcome:
     """Fuzz *target* for about *seconds* in a process of its own, then replay what the fuzzer kept.
 
     Args:
@@ -64,10 +64,12 @@ def fuzz(target: Target, seconds: int, *, folder: Path = GROWN, seed: int = 0) -
     inputs, coverage = _UNITS.findall(output_text), _STATISTICS.findall(output_text)
     findings = [result for result in _replay_apart(target, sorted(artifacts.glob("*"))) if result.problem]
     failure = output_text[-3000:] if not inputs or (ended.returncode and not findings) else None
-    return Outcome(target, int(inputs[-1]) if inputs else 0, int(coverage[-1]) if coverage else 0, findings, failure)
+    return FuzzOutcome(
+        target, int(inputs[-1]) if inputs else 0, int(coverage[-1]) if coverage else 0, findings, failure
+    )
 
 
-def _replay_apart(target: Target, paths: Sequence[Path]) -> list[ReplayResult]:
+def _replay_apart(target: FuzzTarget, paths: Sequence[Path]) -> list[ReplayResult]:
     """Replay *paths* without instrumentation, each in a process of its own, because an input may hang."""
     results = []
     for path in paths:
@@ -102,7 +104,7 @@ def main() -> int:
     return _run(chosen, arguments.seconds)
 
 
-def _run(chosen: Sequence[Target], seconds: int) -> int:
+def _run(chosen: Sequence[FuzzTarget], seconds: int) -> int:
     print(f"{'target':<15} {'inputs':>10} {'per second':>10} {'coverage':>9}  findings", flush=True)
     bad = 0
     for target in chosen:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import bounds
-from tests.fuzz.targets import Run, Target
+from tests.fuzz.targets import FuzzTarget, Run
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ReplayResult:
     problem: str | None
 
 
-def replay(target: Target, paths: Iterable[Path]) -> list[ReplayResult]:
+def replay(target: FuzzTarget, paths: Iterable[Path]) -> list[ReplayResult]:
     """Run *target* on each of *paths*, in this process."""
     with warnings.catch_warnings(), target.ready() as run:
         warnings.simplefilter("ignore")  # warnings about odd serial numbers and lengths are expected
@@ -28,7 +28,7 @@ def replay(target: Target, paths: Iterable[Path]) -> list[ReplayResult]:
         return [_replay_file(target, run, path) for path in paths]
 
 
-def _replay_file(target: Target, run: Run, path: Path) -> ReplayResult:
+def _replay_file(target: FuzzTarget, run: Run, path: Path) -> ReplayResult:
     work = functools.partial(run, path.read_bytes())
     try:
         cost = bounds.cost_of(work, seconds=target.seconds)

@@ -44,7 +44,7 @@ Run = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
-class Target:
+class FuzzTarget:
     """One entry point for bytes from outside.
 
     Args:
@@ -436,22 +436,22 @@ def _name() -> Iterator[Run]:
     yield run
 
 
-TARGETS: Final[tuple[Target, ...]] = (
-    Target("ca_file", _ca_file),
-    Target("ca_signed", _ca_signed, most=pem.DER_MAX + 64),
-    Target("server_bundle", _server_bundle, bounds.KEY_FILE),
-    Target("private_key", _private_key, bounds.KEY_FILE),
-    Target("csr_answer", _csr_answer),
-    Target("device_chain", _device_chain),
-    Target("device_signed", _device_signed, most=pem.DER_MAX + 64),
-    Target("device_plain", _device_plain, most=pem.DER_MAX + 64),
-    Target("api", _http, bounds.KEY_FILE),
-    Target("callout", _http),
-    Target("dialect", _http),
-    Target("sign_in", _sign_in, most=17 * 1024),
-    Target("aws_event", _aws_event),
-    Target("cloud_event", _cloud_event),
-    Target("object_name", _object_name, most=2048),
-    Target("name", _name, most=512),
+TARGETS: Final[tuple[FuzzTarget, ...]] = (
+    FuzzTarget("ca_file", _ca_file),
+    FuzzTarget("ca_signed", _ca_signed, most=pem.DER_MAX + 64),
+    FuzzTarget("server_bundle", _server_bundle, bounds.KEY_FILE),
+    FuzzTarget("private_key", _private_key, bounds.KEY_FILE),
+    FuzzTarget("csr_answer", _csr_answer),
+    FuzzTarget("device_chain", _device_chain),
+    FuzzTarget("device_signed", _device_signed, most=pem.DER_MAX + 64),
+    FuzzTarget("device_plain", _device_plain, most=pem.DER_MAX + 64),
+    FuzzTarget("api", _http, bounds.KEY_FILE),
+    FuzzTarget("callout", _http),
+    FuzzTarget("dialect", _http),
+    FuzzTarget("sign_in", _sign_in, most=17 * 1024),
+    FuzzTarget("aws_event", _aws_event),
+    FuzzTarget("cloud_event", _cloud_event),
+    FuzzTarget("object_name", _object_name, most=2048),
+    FuzzTarget("name", _name, most=512),
 )
 BY_NAME: Final = {target.name: target for target in TARGETS}

@@ -8,14 +8,14 @@ import pytest
 
 from tests.fuzz.__main__ import fuzz, list_corpus
 from tests.fuzz.replay import replay
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.targets import TARGETS, FuzzTarget
 
 SECONDS = 2  # per target; `make fuzz` takes minutes
 every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 
 
 @every_target
-def test_the_corpus_is_refused_within_the_limits(target: Target) -> None:
+def test_the_corpus_is_refused_within_the_limits(target: FuzzTarget) -> None:
     """An input leads to the project's own refusals only, in 100 ms (2 s for a key file) of CPU time and 64 MiB."""
     paths = list_corpus(target)
     assert paths
@@ -24,7 +24,7 @@ def test_the_corpus_is_refused_within_the_limits(target: Target) -> None:
 
 @pytest.mark.slow
 @every_target
-def test_a_moment_of_fuzzing(target: Target, tmp_path: Path) -> None:
+def test_a_moment_of_fuzzing(target: FuzzTarget, tmp_path: Path) -> None:
     """Coverage-guided fuzzing from the corpus, with the same random numbers each time, has no finding."""
     if importlib.util.find_spec("atheris") is None:
         assert os.environ.get("CI") != "true", "atheris is not installed"

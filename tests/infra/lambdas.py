@@ -32,7 +32,7 @@ _RUNTIME: Final = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "s
 
 
 @dataclass(frozen=True)
-class Answer:
+class LambdaAnswer:
     raw: Any
     modules: frozenset[str] = field(repr=False)
     log: str = field(repr=False)
@@ -65,11 +65,11 @@ class Lambda:
     handler: str
     environment: Mapping[str, str]
 
-    def invoke(self, event: Any, **more: str) -> Answer:
+    def invoke(self, event: Any, **more: str) -> LambdaAnswer:
         """Start the function cold, with one event. Raises: AssertionError with the log, if the handler raises."""
         return self.invoke_all([event], **more)[0]
 
-    def invoke_all(self, events: Sequence[Any], **more: str) -> list[Answer]:
+    def invoke_all(self, events: Sequence[Any], **more: str) -> list[LambdaAnswer]:
         """Start the function cold, and use the process for all events. Raises: as `invoke`."""
         environment = {"LAMBDA_TASK_ROOT": str(self.task), **self.environment, **more}
         command = [sys.executable, "-I", "-S", "-c", _BOOT, str(self.task), str(self.runtime), self.handler]
@@ -84,7 +84,7 @@ class Lambda:
         )
         assert done.returncode == 0, done.stderr[-4000:]
         output = json.loads(done.stdout)
-        return [Answer(raw, frozenset(output["modules"]), done.stderr) for raw in output["answers"]]
+        return [LambdaAnswer(raw, frozenset(output["modules"]), done.stderr) for raw in output["answers"]]
 
 
 def unpack(package: Path, folder: Path) -> Path:

@@ -38,7 +38,7 @@ OPTIONS = ("-no-color", "-parallelism=40")
 
 
 @dataclass
-class Deployment:
+class AwsDeployment:
     """The result of `terraform apply`."""
 
     folder: Path
@@ -85,7 +85,7 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsDeployment]:
     """Everything in infra/terraform/aws, applied to an empty moto, and destroyed at the end."""
     machine.terraform()
     folder = tmp_path_factory.mktemp("aws")
@@ -111,7 +111,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         TF_VAR_upload_writers=json.dumps({ORG: [WRITER]}),
         TF_VAR_alarm_email="operator@example.com",
     )
-    made = Deployment(folder / "infra/terraform/aws", environment, packages, "")
+    made = AwsDeployment(folder / "infra/terraform/aws", environment, packages, "")
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     with machine.server(command, f"{url}/moto-api/", folder / "moto.log", machine.clean_environment()):
         ready = made.terraform("init", "-no-color")
@@ -147,13 +147,13 @@ def sign(root: certs.Issued, request: str, now: dt.datetime) -> str:
 # pytest runs the tests of a module in order: the last test destroys the deployment.
 
 
-def test_a_second_apply_changes_nothing(deployment: Deployment) -> None:
+def test_a_second_apply_changes_nothing(deployment: AwsDeployment) -> None:
     """The applied state is what the files say, so that a later plan shows an operator only real changes."""
     done = deployment.terraform("plan", "-detailed-exitcode", *OPTIONS)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
 
 
-def test_every_function_has_its_size_and_a_role_of_its_own(deployment: Deployment) -> None:
+def test_every_function_has_its_size_and_a_role_of_its_own(deployment: AwsDeployment) -> None:
     """Each function of the table, with its handler, memory, timeout, log retention and an alarm on its errors."""
     deployed = {entry["FunctionName"]: entry for entry in deployment.client("lambda").list_functions()["Functions"]}
     groups = {group["logGroupName"]: group for group in deployment.client("logs").describe_log_groups()["logGroups"]}
@@ -172,7 +172,7 @@ def test_every_function_has_its_size_and_a_role_of_its_own(deployment: Deploymen
     assert {"trust-failed", "trust-api-5xx", "trust-verify-client-throttles"} <= alarms
 
 
-def test_the_api_has_exactly_the_routes_of_the_table(deployment: Deployment) -> None:
+def test_the_api_has_exactly_the_routes_of_the_table(deployment: AwsDeployment) -> None:
     """There is one base URL; each address leads to its function, any other address to a problem document."""
     api = deployment.client("apigatewayv2")
     (http,) = api.get_apis()["Items"]
@@ -187,7 +187,7 @@ def test_the_api_has_exactly_the_routes_of_the_table(deployment: Deployment) -> 
     assert {integration["PayloadFormatVersion"] for integration in integrations.values()} == {"2.0"}
 
 
-def test_the_store_is_protected(deployment: Deployment) -> None:
+def test_the_store_is_protected(deployment: AwsDeployment) -> None:
     """Point-in-time recovery, expiry by the attribute that the store writes, and a rotating key."""
     dynamodb, kms = deployment.client("dynamodb"), deployment.client("kms")
     recovery = dynamodb.describe_continuous_backups(TableName="trust-documents")["ContinuousBackupsDescription"]
@@ -198,7 +198,7 @@ def test_the_store_is_protected(deployment: Deployment) -> None:
     assert kms.get_key_rotation_status(KeyId=key)["KeyRotationEnabled"]
 
 
-def test_uploads_are_private_and_each_organization_writes_below_its_own_prefix(deployment: Deployment) -> None:
+def test_uploads_are_private_and_each_organization_writes_below_its_own_prefix(deployment: AwsDeployment) -> None:
     """There is no public access. Versions make sure that the object that was read is deleted.
 
     A writer of one org may write below that org's prefixes only, and a written object starts onUpload.
@@ -219,7 +219,7 @@ def test_uploads_are_private_and_each_organization_writes_below_its_own_prefix(d
     assert wired["Events"] == ["s3:ObjectCreated:*"]
 
 
-def test_on_a_real_cloud_tls_a_lifecycle_of_a_day_and_redrive_are_added(deployment: Deployment) -> None:
+def test_on_a_real_cloud_tls_a_lifecycle_of_a_day_and_redrive_are_added(deployment: AwsDeployment) -> None:
     """What the emulator does not support is planned without it.
 
     Access needs TLS, uploads expire after a day, and connection events that failed five times are kept aside.
@@ -242,7 +242,7 @@ def test_on_a_real_cloud_tls_a_lifecycle_of_a_day_and_redrive_are_added(deployme
     assert after["aws_s3_bucket.uploads"]["force_destroy"] is False
 
 
-def test_events_that_fail_for_good_are_kept_and_reports_run_daily(deployment: Deployment) -> None:
+def test_events_that_fail_for_good_are_kept_and_reports_run_daily(deployment: AwsDeployment) -> None:
     """After three tries, uploads and reports go to one queue, which has an alarm."""
     sqs, events, functions = (deployment.client(service) for service in ("sqs", "events", "lambda"))
     queue = deployment.outputs["settings"]["TRUST_QUEUE"].removeprefix("sqs:")
@@ -262,7 +262,7 @@ def test_events_that_fail_for_good_are_kept_and_reports_run_daily(deployment: De
 # --------------------------------------------------------------------------------------- the packaged functions at work
 
 
-def restrict_credentials(deployment: Deployment, name: str) -> dict[str, str]:
+def restrict_credentials(deployment: AwsDeployment, name: str) -> dict[str, str]:
     """Return credentials with exactly the actions of the role that Terraform made for function *name*.
 
     The emulator compares actions, not resources and conditions, so the actions are allowed on every resource.
@@ -283,7 +283,7 @@ def restrict_credentials(deployment: Deployment, name: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def enforce_iam(deployment: Deployment) -> Iterator[None]:
+def enforce_iam(deployment: AwsDeployment) -> Iterator[None]:
     """Make the emulator check every call with IAM, within the block."""
 
     def enforce_after(calls: bytes) -> None:
@@ -299,7 +299,7 @@ def enforce_iam(deployment: Deployment) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def fleet(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lambdas.Lambda]:
+def fleet(deployment: AwsDeployment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lambdas.Lambda]:
     """Each function as Lambda starts it (package, handler, environment), and one organization."""
     folder = tmp_path_factory.mktemp("lambda")
     runtime = lambdas.runtime(folder / "runtime")
@@ -319,7 +319,7 @@ def fleet(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 def test_the_packaged_functions_work_on_what_terraform_made(
-    deployment: Deployment, fleet: dict[str, lambdas.Lambda]
+    deployment: AwsDeployment, fleet: dict[str, lambdas.Lambda]
 ) -> None:
     """From a CA's upload to a device's verdict, and from a request to a renewal with the key that KMS sealed.
 
@@ -330,7 +330,9 @@ def test_the_packaged_functions_work_on_what_terraform_made(
     root = certs.ca("Thermo Root", not_before=now - certs.DAY, not_after=now + certs.YEAR)
     device = certs.leaf("d:thermo:42", root, not_before=now - certs.DAY, not_after=now + certs.YEAR)
 
-    def call(name: str, method: str, path: str, body: Any = "", *, key: tuple[str, str] = operator) -> lambdas.Answer:
+    def call(
+        name: str, method: str, path: str, body: Any = "", *, key: tuple[str, str] = operator
+    ) -> lambdas.LambdaAnswer:
         text = json.dumps(body) if body else ""
         with enforce_iam(deployment):
             return fleet[name].invoke(lambdas.event(method, f"/api/v0002{path}", text, key=key))
@@ -359,7 +361,7 @@ def test_the_packaged_functions_work_on_what_terraform_made(
 
 
 def test_the_console_is_served_from_the_same_base_url_without_any_right(
-    deployment: Deployment, fleet: dict[str, lambdas.Lambda]
+    deployment: AwsDeployment, fleet: dict[str, lambdas.Lambda]
 ) -> None:
     """The role may only write its log; the page is answered while IAM checks every call."""
     policy = deployment.client("iam").get_role_policy(RoleName="trust-console", PolicyName="least")["PolicyDocument"]
@@ -370,7 +372,7 @@ def test_the_console_is_served_from_the_same_base_url_without_any_right(
     assert page.body == (machine.ROOT / "console/index.html").read_bytes()
 
 
-def test_verify_client_cannot_write(deployment: Deployment, fleet: dict[str, lambdas.Lambda]) -> None:
+def test_verify_client_cannot_write(deployment: AwsDeployment, fleet: dict[str, lambdas.Lambda]) -> None:
     """verifyClient's role may not put a document, even if its code tried to."""
     credentials = fleet["verifyClient"].environment
     client = boto3.client(
@@ -385,7 +387,7 @@ def test_verify_client_cannot_write(deployment: Deployment, fleet: dict[str, lam
         client.put_item(TableName="trust-documents", Item={"pk": {"S": "x"}, "sk": {"S": "x"}})
 
 
-def test_all_documents_are_in_the_table(deployment: Deployment, fleet: dict[str, lambdas.Lambda]) -> None:
+def test_all_documents_are_in_the_table(deployment: AwsDeployment, fleet: dict[str, lambdas.Lambda]) -> None:
     """The functions worked on Terraform's table, which holds what they wrote."""
     stored = deployment.client("dynamodb").scan(TableName="trust-documents")["Items"]
     assert any(ORG in item["pk"]["S"] + item["sk"]["S"] for item in stored)
@@ -400,7 +402,7 @@ def test_a_function_answers_its_own_routes_only(fleet: dict[str, lambdas.Lambda]
     assert answer.raw["headers"]["content-type"] == "application/problem+json"
 
 
-def test_destroy_leaves_nothing(deployment: Deployment) -> None:
+def test_destroy_leaves_nothing(deployment: AwsDeployment) -> None:
     """`terraform destroy` removes what apply made; only the master key remains for 30 days."""
     s3 = deployment.client("s3")
     done = deployment.terraform("destroy", "-auto-approve", "-refresh=false", *OPTIONS)
