@@ -30,7 +30,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]
 
 
 def test_the_commands_of_the_readme_do_what_it_says(running: server.Server, tmp_path: Path) -> None:
-    """From a CA made with openssl to a device that is let in, and one that is not and why."""
+    """The commands lead from a CA made with openssl to an admitted device and to a refused device with its reason."""
     (tmp_path / ".venv").symlink_to(server.ROOT / ".venv")
     environment = {
         **os.environ,
@@ -42,7 +42,7 @@ def test_the_commands_of_the_readme_do_what_it_says(running: server.Server, tmp_
     }
     script = []
     for kind, commands in _BLOCK.findall("".join((server.ROOT / page).read_text() for page in PAGES)):
-        if kind == "setup":  # the two keys and the port are this run's
+        if kind == "setup":  # keys and port are those of this run
             commands = "".join(line + "\n" for line in commands.splitlines() if line.startswith("export HOST="))
         script.append(f"echo '=== {kind}'\n{commands}")
     done = subprocess.run(

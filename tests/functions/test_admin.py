@@ -78,7 +78,7 @@ def test_a_revoked_key_is_refused_and_stays_listed(settings: Settings) -> None:
     assert as_json("key", "revoke", made["key"])["revokedAt"]
     assert status(key_of(made, settings), "/session") == 401
     listed = as_json("key", "list", "--org", "mtxpd0")
-    assert [one["key"] for one in listed] == [made["key"]]
+    assert [view["key"] for view in listed] == [made["key"]]
     assert made["token"] not in json.dumps(listed)
     run("key", "revoke", "a-mtxpd0-0000000000", code=1)
 
@@ -117,7 +117,7 @@ def test_a_deleted_org_leaves_nothing_and_takes_nothing_of_another(settings: Set
     after = run("export").stdout
     assert "mtxpd0" not in after
     assert [line for line in after.splitlines() if "other1" in line] == before
-    assert [one["org"] for one in as_json("org", "list")] == ["other1"]
+    assert [view["org"] for view in as_json("org", "list")] == ["other1"]
 
 
 def test_export_and_import_bring_everything_back(settings: Settings, tmp_path: Path) -> None:
@@ -163,9 +163,9 @@ def test_the_default_certificate_is_replaced_for_all(settings: Settings, tmp_pat
     set_ = as_json("default-cert", "set", str(tmp_path / "good"), "--key", str(tmp_path / "key"))
     assert set_["warnings"] == ["self_signed"]
     client = key_of(as_json("key", "create", "--org", "mtxpd0", "--role", "viewer"), settings)
-    shown = client.get("/authentication/servercertificates/default").ok()
-    assert shown["fingerprintSha256"] == good.fingerprint
-    assert shown["active"] is True
+    default = client.get("/authentication/servercertificates/default").ok()
+    assert default["fingerprintSha256"] == good.fingerprint
+    assert default["active"] is True
     client.app.close()
 
 
