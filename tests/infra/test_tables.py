@@ -57,7 +57,9 @@ def test_the_rest_of_a_path_is_written_in_api_gateways_syntax() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [one for one in FUNCTIONS if one.trigger is Trigger.HTTP], ids=lambda function: function.name
+    "function",
+    [function for function in FUNCTIONS if function.trigger is Trigger.HTTP],
+    ids=lambda function: function.name,
 )
 def test_every_function_has_an_entry_point_in_both_clouds(function: Any) -> None:
     """`functions/aws.verify_client` and FUNCTION_TARGET=verifyClient exist."""
