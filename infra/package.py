@@ -31,7 +31,7 @@ from packaging.utils import canonicalize_name
 from infra.imports import ROOT, imports_of, source_of
 from infra.table import BY_NAME, FUNCTIONS, DeployedFunction
 
-LOCK: Final = ROOT / "requirements.txt"  # the pins of every wheel that a package may hold
+LOCK: Final = ROOT / "requirements/all.txt"  # the pins of every wheel that a package may hold
 CACHE: Final = ROOT / ".build"  # unpacked wheels, by what is in them
 
 IN_RUNTIME: Final = frozenset(("boto3", "botocore"))  # Lambda's Python brings them

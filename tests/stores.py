@@ -1,4 +1,4 @@
-"""Places to keep documents, empty and one for each test: `@pytest.mark.stores("sqlite", ...)` says on which."""
+"""Empty stores, one for each test. `@pytest.mark.stores("sqlite", ...)` names the stores that a test runs on."""
 
 import secrets
 from pathlib import Path
@@ -13,24 +13,24 @@ from shared.config import DynamoDB, Firestore, SQLite
 from shared.ports import DocumentStore
 from tests.emulators import Emulators
 
-EVERY_STORE = ("sqlite", "firestore", "dynamodb")  # what the service itself is tested on
-TWICE_DYNAMODB = (*EVERY_STORE, "dynalite")  # moto and dynalite were made by different people
+EVERY_STORE = ("sqlite", "firestore", "dynamodb")  # the stores that tests of the service run on
+TWICE_DYNAMODB = (*EVERY_STORE, "dynalite")  # moto and dynalite are independent implementations
 
 Place = SQLite | Firestore | DynamoDB
 
 _REGION = "eu-central-1"
-_SECONDS = 60.0  # of one request: the machine that runs the tests may be busy, and no device waits
+_RETRY_SECONDS = 60.0  # seconds: the machine that runs the tests may be busy, and no device waits for an answer
 
 
 def new_place(kind: str, folder: Path, emulators: Emulators, patch: pytest.MonkeyPatch) -> Place:
-    """An empty place that nobody else uses; *patch* points the vendors' clients at the emulator."""
+    """Create an empty place for one test's documents; *patch* points the vendors' clients at the emulator."""
     name = f"t{secrets.token_hex(8)}"
     match kind:
         case "sqlite":
             return SQLite(folder / "trust.db")
         case "firestore":
             patch.setenv("FIRESTORE_EMULATOR_HOST", emulators.address("firestore"))
-            return Firestore(name, retry_budget=_SECONDS)
+            return Firestore(name, retry_budget=_RETRY_SECONDS)
         case "dynamodb" | "dynalite":
             address = emulators.address("moto" if kind == "dynamodb" else "dynalite")
             patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://{address}")
@@ -38,12 +38,12 @@ def new_place(kind: str, folder: Path, emulators: Emulators, patch: pytest.Monke
             patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
             patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
             create_table(name)
-            return DynamoDB(name, _REGION, retry_budget=_SECONDS)
+            return DynamoDB(name, _REGION, retry_budget=_RETRY_SECONDS)
     raise ValueError(kind)
 
 
 def open_store(place: Place) -> DocumentStore:
-    """A new adapter on *place*, with connections of its own."""
+    """Open a new adapter on *place*, with connections of its own."""
     match place:
         case SQLite(path):
             return SQLiteStore(path)
@@ -54,7 +54,7 @@ def open_store(place: Place) -> DocumentStore:
 
 
 def create_table(name: str) -> None:
-    """The table as dynamodb_store.py describes it."""
+    """Create the table that dynamodb_store.py describes."""
     client = get_session().client("dynamodb", region_name=_REGION)
     client.create_table(
         TableName=name,

@@ -1,4 +1,4 @@
-"""What an empty store needs before anybody can use it: the default certificate, and a first organization to try."""
+"""Prepare an empty store: the default server certificate, and a first organization with two API keys."""
 
 from dataclasses import dataclass, field
 
@@ -15,17 +15,21 @@ DEMO_ORG = "demo01"
 
 @dataclass(frozen=True)
 class Key:
+    """An API key with its token, to be shown once."""
+
     role: Role
     key: str
     token: str = field(repr=False)
 
 
 def first_start(context: Context, sealer: KeySealer) -> list[Key]:
-    """Make what is missing. Returns the keys of the first organization, where it was made just now."""
+    """Create what an empty store lacks and return the keys of the first organization.
+
+    The list is empty where the store has an organization already."""
     ensure_default(context, sealer)
     first: list[tuple[str, Org]] = context.repository.list("org", Org, limit=1)
     if first or context.repository.get(org_ref(DEMO_ORG)) is not None:
         return []
     create_org(context, DEMO_ORG)
-    made = [create_key(context, org_id=DEMO_ORG, role=role) for role in (Role.OPERATOR, Role.BROKER)]
-    return [Key(key.role, key.key, token) for key, token in made]
+    keys = [create_key(context, org_id=DEMO_ORG, role=role) for role in (Role.OPERATOR, Role.BROKER)]
+    return [Key(key.role, key.key, token) for key, token in keys]
