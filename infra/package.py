@@ -68,14 +68,15 @@ class CannotPackage(Exception):
 
 
 def wheels_of(modules: Iterable[str], *, python: str = "3.13", machine: str = "x86_64") -> frozenset[str]:
-    """Return the distributions that *modules* import, with those that these require in turn, except what Lambda's
-    runtime brings.
+    """Return the distributions that *modules* import, with those that they require in turn.
 
     Which distribution holds a package, and what a distribution requires, is read from the metadata of the installed
-    wheels. Raises: CannotPackage.
+    wheels. Distributions that Lambda's runtime brings are left out.
+
+    Raises: CannotPackage.
     """
     packages = {package for name in modules for package in imports_of(name).outside} - IN_RUNTIME
-    pins = _pins()
+    pins = _pins(python, machine)
     pending, names = set(map(_distribution, packages)), set[str]()
     while pending:
         name = pending.pop()
@@ -143,17 +144,18 @@ class _Pin:
         return self.marker is None or self.marker.evaluate(_on_lambda(python, machine))
 
 
-def _pins() -> Mapping[str, _Pin]:
+def _pins(python: str, machine: str) -> Mapping[str, _Pin]:
+    """Return the entries of the lock file that apply on Lambda."""
     text = LOCK.read_text(encoding="utf-8")
     entries = re.split(r"^(?=[A-Za-z0-9])", re.sub(r"^ *#.*\n", "", text, flags=re.M), flags=re.M)
-    return {pin.name: pin for pin in map(_Pin, filter(str.strip, entries))}
+    return {pin.name: pin for pin in map(_Pin, filter(str.strip, entries)) if pin.applies(python, machine)}
 
 
 def _unpacked(wheels: frozenset[str], python: str, arch: str) -> Path:
     """Return a folder with *wheels* for a Python and a machine; the wheels are fetched once."""
     machine = _MACHINE[arch]
-    pins = _pins()
-    lines = [pins[name].line() for name in sorted(wheels) if pins[name].applies(python, machine)]
+    pins = _pins(python, machine)
+    lines = [pins[name].line() for name in sorted(wheels)]
     key = hashlib.sha256("\n".join([python, machine, *lines]).encode()).hexdigest()[:16]
     target = CACHE / f"wheels-{key}"
     if target.exists():

@@ -108,7 +108,7 @@ def test_health_is_packaged_without_a_store() -> None:
 
 def test_an_import_that_is_not_pinned_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """No package is made that would fail at its first call."""
-    monkeypatch.setattr(package, "_pins", dict)
+    monkeypatch.setattr(package, "_pins", lambda *_: {})
     with pytest.raises(package.CannotPackage, match=r"all\.txt does not pin it"):
         package.wheels_of(package.modules_of(VERIFY))
 
