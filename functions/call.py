@@ -85,7 +85,10 @@ def prepare_call(request: Request, get_app: Callable[[], App], roles: frozenset[
 
 
 def _admit_member(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> MemberCall:
-    """Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable, IssuerUnavailable."""
+    """Return the argument of a handler for members.
+
+    Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable, IssuerUnavailable.
+    """
     app = get_app()
     member = admit(app.context, app.tokens, _authorization(request), {Role(role) for role in roles})
     return MemberCall(request, app, member)

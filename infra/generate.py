@@ -1,4 +1,6 @@
-"""Write openapi.json and the files that the deployments read: python -m infra.generate [--check]
+"""Write openapi.json and the files that the deployments read.
+
+    python -m infra.generate [--check]
 
 All are made from functions/registry.py, the declarations of the endpoints, and infra/table.py.
 """
@@ -263,6 +265,7 @@ def _knative_service(target: str, memory: int, timeout: int, name: str) -> dict[
 @click.command(help=__doc__)
 @click.option("--check", is_flag=True, help="Write nothing; fail if a file is not up to date.")
 def main(check: bool) -> None:
+    """Write the files that are not up to date; with *check*, only name them."""
     stale = [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         click.echo(f"{path.relative_to(ROOT)} {'is not up to date' if check else 'is written'}")

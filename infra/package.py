@@ -1,4 +1,6 @@
-"""Packages for AWS Lambda, without Docker: python -m infra.package [--python 3.13] [--arch x86_64] [NAME…]
+"""Make the packages for AWS Lambda, without Docker.
+
+    python -m infra.package [--python 3.13] [--arch x86_64] [NAME…]
 
 A package is a zip of a function's own modules (infra/imports.py) and the pinned wheels that they need, built for
 Lambda's Linux. The same sources give the same bytes, so that a deployment tool sees which function has changed.
@@ -283,6 +285,7 @@ def _add(archive: zipfile.ZipFile, files: Mapping[str, Path]) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "dist" / "aws", help="Default: dist/aws.")
 @click.option("--clean", is_flag=True, help="Fetch the wheels again.")
 def main(names: tuple[str, ...], python: str, arch: str, out: Path, clean: bool) -> None:
+    """Build the packages of *names*, or of all functions."""
     if clean:
         shutil.rmtree(CACHE, ignore_errors=True)
     if interpreter(python) is None:

@@ -78,7 +78,7 @@ def list_activity(call: MemberCall) -> Reply:
 
 
 def _kinds(call: MemberCall) -> Sequence[ActivityKind]:
-    """Raises: WrongValue."""
+    """Return the kinds of entries that the query names; all without it. Raises: WrongValue."""
     names = call.request.query.get("kind", "").split(",")
     try:
         return [ActivityKind(name) for name in dict.fromkeys(names) if name] or list(ActivityKind)

@@ -1,5 +1,7 @@
-"""AWS IoT Core: the custom authorizer's Lambda event (AWS IoT developer guide, "Defining your Lambda function" and
-"Custom authentication with X.509 client certificates").
+"""AWS IoT Core: the custom authorizer's Lambda event.
+
+Source: AWS IoT developer guide, "Defining your Lambda function" and "Custom authentication with X.509 client
+certificates".
 
 `authorize` is for a Lambda that AWS IoT invokes itself. The permission to invoke it (`iot.amazonaws.com`, this account)
 authenticates the caller, so no API key is asked for. Over HTTP the same event comes with a broker's key.
@@ -98,7 +100,10 @@ def _authorize(get_app: Callable[[], App], event: Mapping[str, Any], function_ar
 def _decide(
     verifier: Verifier, caller: Credentials | Caller, event: Mapping[str, Any], place: tuple[str, str, str]
 ) -> _Answer:
-    """Raises: WrongValue, MalformedBase64, and what `verify_client` raises."""
+    """Return the answer to an event.
+
+    Raises: WrongValue, MalformedBase64, and what `verify_client` raises.
+    """
     data = _part(event, "protocolData")
     tls, mqtt = _part(data, "tls"), _part(data, "mqtt")
     presented = Presented.of(

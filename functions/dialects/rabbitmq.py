@@ -103,7 +103,7 @@ def topic(call: Call) -> Reply:
 
 
 def _permission(fields: Mapping[str, Any]) -> str:
-    """Raises: MissingField, WrongValue."""
+    """Return the requested permission. Raises: MissingField, WrongValue."""
     permission = dialect.required(fields, "permission")
     if permission not in ("configure", "write", "read"):
         raise WrongValue(field="permission", found="permission is configure, write or read")

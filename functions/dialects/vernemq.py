@@ -82,7 +82,7 @@ def ask(call: Call) -> Reply:
 
 
 def _filters(topics: Any) -> Sequence[str]:
-    """Raises: WrongValue, MissingField."""
+    """Return the topic filters of a subscription. Raises: WrongValue, MissingField."""
     if not isinstance(topics, list) or not 0 < len(topics) <= _TOPICS_MAX:
         raise WrongValue(field="topics", found="topics is a list of topics")
     return [dialect.required(topic if isinstance(topic, dict) else {}, "topic") for topic in topics]

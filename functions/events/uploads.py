@@ -58,8 +58,10 @@ def import_all(app: App, objects: ObjectReader, uploads: Iterable[UploadedObject
 
 
 def parse_s3(event: object, *, depth: int = 0) -> Iterator[UploadedObject]:
-    """Return the new objects in an event (Amazon S3 User Guide, "Event message structure", "EventBridge event message
-    structure"); none for s3:TestEvent, removals, and events of other sources."""
+    """Return the new objects in an event; none for s3:TestEvent, removals, and events of other sources.
+
+    Source: Amazon S3 User Guide, "Event message structure", "EventBridge event message structure".
+    """
     if not isinstance(event, Mapping) or depth >= _DEPTH:
         _log_unknown_event()
     elif event.get("source") == "aws.s3":

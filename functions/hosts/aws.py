@@ -108,7 +108,7 @@ def _path(event: Event) -> str:
 
 
 def _body(event: Event) -> bytes:
-    """Raises: TooLarge (by the encoded length, before decoding), MalformedBody."""
+    """Return the decoded body. Raises: TooLarge (by the encoded length, before decoding), MalformedBody."""
     text: str = event.get("body") or ""
     if len(text) > BODY_MAX * 4 // 3 + 4:
         raise body_too_large()

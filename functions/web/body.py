@@ -41,7 +41,7 @@ def read_body(request: Request, kind: type[T]) -> T:
 
 
 def check_size(request: Request) -> None:
-    """Raises: TooLarge."""
+    """Refuse a body that is larger than BODY_MAX. Raises: TooLarge."""
     if len(request.body) > BODY_MAX:
         raise body_too_large(len(request.body))
 
@@ -66,7 +66,7 @@ def is_json(media: str) -> bool:
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
-    """Raises: MalformedBody."""
+    """Return the JSON object in *body*. Raises: MalformedBody."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
