@@ -49,14 +49,14 @@ class Dispatcher:
             started = time.monotonic()
             module = self._dialect_module(request)
             if module is None:
-                return _log(request, self._answer(request, None, problem), started)
+                return _finish(request, self._answer(request, None, problem), started)
             future, seconds, refuse = self._start_verdict(request, module)
             try:
                 answer = future.result(seconds)
             except TimeoutError:
                 future.cancel()
                 answer = refuse(request, Late()), VERIFY_CLIENT
-            return _log(request, answer, started)
+            return _finish(request, answer, started)
 
     async def dispatch_async(self, request: Request, pool: "ThreadPoolExecutor") -> Reply:
         """Return the reply to *request* without blocking the event loop.
@@ -71,13 +71,13 @@ class Dispatcher:
             module = self._dialect_module(request)
             if module is None:
                 work = partial(copy_context().run, self._answer, request, None, problem)
-                return _log(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
+                return _finish(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
             future, seconds, refuse = self._start_verdict(request, module)
             try:
                 answer = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
             except TimeoutError:
                 answer = refuse(request, Late()), VERIFY_CLIENT
-            return _log(request, answer, started)
+            return _finish(request, answer, started)
 
     def refuse(self, request: Request, error: Exception) -> Reply:
         """Return the reply to an *error* that occurred before `dispatch`."""
@@ -135,7 +135,7 @@ def _refuse(app: "App", dialect: Dialect, request: Request, error: Exception) ->
     return reply
 
 
-def _log(request: Request, answer: _Answer, started: float) -> Reply:
+def _finish(request: Request, answer: _Answer, started: float) -> Reply:
     """Write the access log and return the reply; without its body, for HEAD."""
     reply, function = answer
     if request.method == "HEAD":
