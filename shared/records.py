@@ -16,8 +16,8 @@
     DeliveredMessage    told/{day}/{message}    the webhook messages of a day that were delivered
     OrgHosts            hosts/{orgId}           what the TLS edges serve for an organization, derived from the above
 
-`to_body` and `from_body` convert: bytes to base64, times to RFC 3339. A field that is stored under another name than
-its attribute says so with `name=`.
+`shared.refs` builds the keys. `to_body` and `from_body` convert: bytes to base64, times to RFC 3339. A field whose
+stored name differs from its attribute declares that name with `name=`.
 """
 
 import datetime as dt

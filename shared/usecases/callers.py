@@ -12,7 +12,8 @@ import msgspec
 from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGranted
 from shared.ports import TokenVerifier
 from shared.records import ApiKey, Org, Proof, Role
-from shared.repository import Batch, Ref, api_key_ref, org_ref
+from shared.refs import Ref, api_key_ref, org_ref
+from shared.repository import Batch
 from shared.usecases.context import Context
 from shared.validation.names import is_org_id
 from shared.validation.verdict import Scope

@@ -5,7 +5,8 @@ from typing import Any
 
 from shared.errors import NotFound
 from shared.records import Org
-from shared.repository import Batch, ExistingAttempt, Ref, Repository, org_ref
+from shared.refs import Ref, org_ref
+from shared.repository import Batch, ExistingAttempt, Repository
 
 
 class Organization:

@@ -20,14 +20,8 @@ from shared.records import (
     ServerCertificate,
     Withdrawal,
 )
-from shared.repository import (
-    Repository,
-    activity_partition,
-    ca_index_ref,
-    default_ref,
-    org_hosts_ref,
-    org_ref,
-)
+from shared.refs import activity_partition, ca_index_ref, default_ref, org_hosts_ref, org_ref
+from shared.repository import Repository
 from tests.faults.load import ABSENT, History, SharedChange, Thing
 
 _SETTLED = 3.0  # seconds after which an unanswered change is certainly made or not made

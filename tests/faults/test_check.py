@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from shared.records import CAIndex, CAsOfOneName, Org, ServerCertificate
-from shared.repository import Ref, ca_index_ref, cas_ref, org_ref, server_ref
+from shared.refs import Ref, ca_index_ref, cas_ref, org_ref, server_ref
 from tests import certs
 from tests.faults.check import Findings, check
 from tests.faults.load import ABSENT, History, SharedChange, Thing

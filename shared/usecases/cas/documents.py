@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import NotFound, TooManyCAs, TooManyCAsOfOneName
 from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind
-from shared.repository import Attempt, Batch, Ref, Repository, ca_index_ref, cas_ref
+from shared.refs import Ref, ca_index_ref, cas_ref
+from shared.repository import Attempt, Batch, Repository
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
 from shared.usecases.organization import Organization

@@ -20,7 +20,8 @@ from cryptography import x509
 
 from shared.feed import Change
 from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
-from shared.repository import ORG_HOSTS, Batch, Ref, org_hosts_ref, org_ref
+from shared.refs import ORG_HOSTS, Ref, org_hosts_ref, org_ref
+from shared.repository import Batch
 from shared.usecases.context import Context
 from shared.usecases.organization import Organization, list_organizations
 from shared.usecases.servers.documents import ServerCertificates

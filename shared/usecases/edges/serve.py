@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 from shared.errors import NotFound
 from shared.ports import KeySealer
 from shared.records import DEFAULT, PLATFORM, Activity, ActivityKind, DefaultCertificate, Sealed, ServerCertificate
-from shared.repository import Batch, Ref, activity_id, org_ref
+from shared.refs import Ref, activity_id, org_ref
+from shared.repository import Batch
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
 from shared.usecases.edges.callers import authenticate_edge

@@ -9,7 +9,7 @@ import msgspec
 
 from shared.errors import WrongValue
 from shared.records import PLATFORM, ApiKey, Proof, Role
-from shared.repository import api_key_ref
+from shared.refs import api_key_ref
 from shared.usecases.callers import token_hash
 from shared.usecases.context import Context
 from shared.usecases.organization import Organization

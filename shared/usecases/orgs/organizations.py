@@ -8,7 +8,7 @@ import msgspec
 from shared.errors import Conflict, WrongValue
 from shared.ports import Key
 from shared.records import ActivityKind, Org
-from shared.repository import activity_partition
+from shared.refs import activity_partition
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed

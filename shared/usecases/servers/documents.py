@@ -39,7 +39,8 @@ from shared.records import (
     ServerCertificate,
     Source,
 )
-from shared.repository import Batch, ExistingAttempt, Ref, Repository, server_ref
+from shared.refs import Ref, server_ref
+from shared.repository import Batch, ExistingAttempt, Repository
 from shared.usecases.context import count_in_window
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
