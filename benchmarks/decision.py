@@ -27,7 +27,7 @@ from pyhanko_certvalidator import CertificateValidator, ValidationContext
 
 from benchmarks.fleet import KINDS, Fleet, deployment, fleet
 from benchmarks.table import STATED, Row, Subject, Target, interleaved, microseconds, ratio
-from shared.x509 import certificate
+from shared.x509 import cache, distinguished_name
 
 _LIMITS: Final = {"RSA-2048": 3.5, "P-256": 2.2}  # times the signatures alone
 _DECISION: Final = "decision"
@@ -81,9 +81,9 @@ def _forgetful(decide: Subject) -> Subject:
     """The same as the first one of a process about these CAs: root and intermediate are read and verified anew."""
 
     def judge() -> object:
-        certificate._registered.cache_clear()
-        certificate._sent.cache_clear()
-        certificate._issuer_names.clear()
+        cache._registered.cache_clear()
+        cache._intermediates.cache_clear()
+        distinguished_name._kept.clear()
         return decide()
 
     return judge

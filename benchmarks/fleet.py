@@ -20,7 +20,8 @@ from shared.usecases.cas.upload import upload_ca
 from shared.usecases.devices.verify import verify_client
 from shared.usecases.orgs.organizations import create_key, create_org
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 from tests import certs
 from tests.harness import basic
 

@@ -108,7 +108,7 @@ def _with_orgs(one: Deployment, size: int, devices: Fleet) -> Subject:
     """*size* orgs with a key and a CA each; asked about are any of them in turn."""
     context, root = one.app.context, devices.root
     org = context.repository.get(org_ref(ORG))
-    cas_of_org = cas_ref(ORG, ca_id(root.cert)[:16])
+    cas_of_org = cas_ref(ORG, ca_id(root.certificate)[:16])
     cas = context.repository.get(cas_of_org)
     key = context.repository.get(api_key_ref(None, one.broker.key))
     assert org is not None
@@ -130,9 +130,9 @@ def _add_cas(one: Deployment, number: int, put: Callable[[Key, Record], None]) -
     stamp = made(context.clock(), "benchmark")
     others = [certs.ca(f"Other {index}", private=certs.key("P-256", 1)) for index in range(number)]
     for other in others:
-        own = ca_id(other.cert)
+        own = ca_id(other.certificate)
         put(cas_ref(ORG, own[:16]).key, CAsOfOneName(cas={own: CA(der=other.der, changed=stamp)}))
-    ids = {ca_id(other.cert): True for other in others}
+    ids = {ca_id(other.certificate): True for other in others}
     context.repository.change(
         ca_index_ref(ORG), lambda index: CAIndex({**(index.cas if index else {}), **ids}) if ids else index
     )

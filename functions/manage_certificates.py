@@ -10,7 +10,6 @@ from shared.usecases.servers import manage as servers
 from shared.usecases.servers import preview as previews
 from shared.usecases.servers.documents import ParsedServerCertificate, get_server, served_hosts
 from shared.usecases.servers.requests import renew as renew_usecase
-from shared.validation.ca import is_self_signed
 from shared.validation.server_cert import names_of
 
 # -------------------------------------------------------------------------------------------- CA certificates
@@ -170,7 +169,7 @@ def preview(call: Call) -> Reply:
     view = views.PreviewView(
         **{name: getattr(fields, name) for name in fields.__struct_fields__},
         names=tuple(names_of(found.cert)),
-        self_signed=is_self_signed(found.cert),
+        self_signed=found.cert.is_self_signed,
         ca=_acceptance(found.ca),
         server=_acceptance(found.server),
     )

@@ -6,8 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from functions.web.contract import Body, View
-from shared.validation.verdict import Verdict, fingerprint
-from shared.x509.distinguished_name import shown, shown_subject
+from shared.validation.verdict import Verdict
 
 
 class VerifyClient(Body, frozen=True, kw_only=True):
@@ -91,8 +90,8 @@ def verdict_view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         else None,
         bound=verdict.bound,
         proof=verdict.proof,
-        ca=VouchingCA(id=ca.id, subject=shown(ca.cert.subject)) if ca else None,
-        failing=Failing(subject=shown_subject(failing), fingerprint_sha256=fingerprint(failing)) if failing else None,
+        ca=VouchingCA(id=ca.id, subject=ca.certificate.subject_text) if ca else None,
+        failing=Failing(subject=failing.subject_text, fingerprint_sha256=failing.fingerprint) if failing else None,
         expires_at=verdict.expires_at,
         fingerprints_sha256=verdict.fingerprints,
         watson_reason=verdict.watson_reason,

@@ -11,7 +11,8 @@ from functions.web.contract import Call, endpoint
 from functions.web.http import Reply, Request, file_bytes, reply
 from shared import errors
 from shared.usecases.devices.verify import verify_client as usecase
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 
 
 class _Native(EncodingDialect):

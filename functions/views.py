@@ -8,8 +8,6 @@ from datetime import datetime
 from functools import lru_cache
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import UNSET, UnsetType
 
 from functions.verdict_wire import Failing
@@ -20,9 +18,9 @@ from shared.usecases.edges.serve import is_served_since
 from shared.usecases.servers.documents import ParsedServerCertificate
 from shared.validation.notices import Notice
 from shared.validation.server_cert import names_of
-from shared.validation.verdict import fingerprint
-from shared.x509.distinguished_name import shown
-from shared.x509.strength import describe_key
+from shared.x509.certificate import Certificate
+from shared.x509.distinguished_name import format_name
+from shared.x509.public_keys import describe_key
 
 
 class Warned(View, frozen=True, kw_only=True):
@@ -48,31 +46,31 @@ class CertificateView(View, frozen=True, kw_only=True):
     key_algorithm: str
 
 
-def _common(cert: x509.Certificate) -> dict[str, object]:
+def _common(cert: Certificate) -> dict[str, object]:
     return {
-        "subject": shown(cert.subject),
-        "issuer": shown(cert.issuer),
+        "subject": cert.subject_text,
+        "issuer": cert.issuer.text,
         "serial_number": f"{cert.serial_number:x}",
-        "not_before": cert.not_valid_before_utc,
-        "not_after": cert.not_valid_after_utc,
-        "fingerprint_sha256": fingerprint(cert),
-        "key_algorithm": describe_key(cert.public_key()),
+        "not_before": cert.not_before,
+        "not_after": cert.not_after,
+        "fingerprint_sha256": cert.fingerprint,
+        "key_algorithm": describe_key(cert.public_key),
     }
 
 
-def certificate_view(cert: x509.Certificate) -> CertificateView:
+def certificate_view(cert: Certificate) -> CertificateView:
     return CertificateView(**_common(cert))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=2048)
-def parsed(der: bytes) -> x509.Certificate:
+def parsed(der: bytes) -> Certificate:
     """A stored certificate never changes."""
-    return x509.load_der_x509_certificate(der)
+    return Certificate.from_der(der)
 
 
-def as_pem(*certs: x509.Certificate) -> str:
+def as_pem(*certs: Certificate) -> str:
     """Certificates as PEM, one after the other."""
-    return "".join(cert.public_bytes(Encoding.PEM).decode() for cert in certs)
+    return "".join(cert.pem for cert in certs)
 
 
 def pem(der: bytes) -> str:
@@ -186,12 +184,12 @@ def server_view(
         names=tuple(names_of(one.leaf)) if one.leaf else tuple(one.requested_names),
         hosts=tuple(hosts),
         chain=tuple(certificate_view(cert) for cert in one.chain),
-        subject=shown(one.leaf.subject if one.leaf else one.request_subject),
-        issuer=shown(one.leaf.issuer) if one.leaf else None,
+        subject=one.leaf.subject_text if one.leaf else format_name(one.request_subject),
+        issuer=one.leaf.issuer.text if one.leaf else None,
         serial_number=f"{one.leaf.serial_number:x}" if one.leaf else None,
-        not_before=one.leaf.not_valid_before_utc if one.leaf else None,
-        not_after=one.leaf.not_valid_after_utc if one.leaf else None,
-        fingerprint_sha256=fingerprint(one.leaf) if one.leaf else None,
+        not_before=one.leaf.not_before if one.leaf else None,
+        not_after=one.leaf.not_after if one.leaf else None,
+        fingerprint_sha256=one.leaf.fingerprint if one.leaf else None,
         key_algorithm=describe_key(one.public_key),
         comments=one.comments,
         csr=one.csr_pem,

@@ -124,7 +124,7 @@ class Settings(Struct, frozen=True):
         keys: which master keys seal private keys.
         queue: what carries sightings behind the answer.
         domain: the platform domain.
-        weak_keys: ids of keys known to be weak (`shared.x509.strength.key_ids`).
+        weak_keys: ids of keys known to be weak (`shared.x509.public_keys.key_ids`).
         rate_per_minute: new server certificates and requests of one org.
         topic_prefix: under which a device has its topics.
         behind_tls: a proxy that ends TLS stands before this process, and nobody reaches it another way.

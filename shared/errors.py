@@ -25,17 +25,28 @@ functions/web/http.py maps the first level to HTTP statuses in one table.
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-from cryptography import x509
+
+class FaultyCertificate(Protocol):
+    """What an error shows of the certificate at fault; `shared.x509.certificate.Certificate` has more."""
+
+    @property
+    def subject_text(self) -> str:
+        """The subject for people."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal."""
 
 
 class TrustError(Exception):
     """Base of all that is refused on purpose.
 
     Args:
-        field: the request's field at fault, where there is one.
-        cert: the certificate at fault, where there is one.
+        field: the request's field at fault, for an error about the request.
+        part: the part of what was sent that a rule refuses, in snake case: `private_key`, `rules[0].device_type`.
+        cert: the certificate at fault.
         facts: what the templates `says` and `mend` name, all printable strings or numbers.
     """
 
@@ -43,8 +54,16 @@ class TrustError(Exception):
     says: ClassVar[str]
     mend: ClassVar[str]
 
-    def __init__(self, *, field: str | None = None, cert: x509.Certificate | None = None, **facts: str | int) -> None:
-        self.field = field
+    def __init__(
+        self,
+        *,
+        field: str | None = None,
+        part: str | None = None,
+        cert: FaultyCertificate | None = None,
+        **facts: str | int,
+    ) -> None:
+        self.part = part
+        self.field = field if part is None else _camel_case(part)
         self.cert = cert
         self.facts: dict[str, str | int] = facts
         super().__init__(f"{self.reason} {self.advice}".strip())
@@ -58,6 +77,12 @@ class TrustError(Exception):
     def advice(self) -> str:
         """One sentence or two: how to mend it. May be empty."""
         return self.mend.format_map(_Facts(self.facts))
+
+
+def _camel_case(part: str) -> str:
+    """Return the name of the API's field for a part: `private_key` -> `privateKey`."""
+    first, *rest = part.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 class _Facts(dict[str, Any]):
@@ -289,6 +314,8 @@ class TooManyHosts(Conflict):
 class OrgSuspended(Forbidden):
     """Also an answer to a device: step 1 of verifyClient."""
 
+    step: ClassVar[int] = 1
+
     code = "org_suspended"
     says = "The organization is suspended."
     mend = "Ask the platform's operator."
@@ -322,7 +349,11 @@ class Rejected(TrustError):
 
 
 class Refused(Rejected):
-    """A judgement that may also be the answer to a device. docs/rules.md's table gives each its step."""
+    """A judgement that may also be the answer to a device.
+
+    *step*: which of the ten steps of verifyClient refuses with it, counted from 1 (docs/rules.md)."""
+
+    step: ClassVar[int]
 
 
 class NotACertificate(Rejected):
@@ -333,11 +364,11 @@ class NotACertificate(Rejected):
     def __init__(
         self,
         *,
-        field: str | None = None,
+        part: str | None = None,
         found: str = "No certificate found in the file",
         hint: str = "Choose PEM or DER.",
     ) -> None:
-        super().__init__(field=field, found=found, hint=hint)
+        super().__init__(part=part, found=found, hint=hint)
 
 
 class SeveralCertificates(Rejected):
@@ -384,11 +415,11 @@ class NotAKey(Rejected):
     def __init__(
         self,
         *,
-        field: str | None = None,
+        part: str | None = None,
         found: str = "No private key found in it",
         hint: str = "Choose the key in PEM or DER: PKCS#8, PKCS#1 or SEC1.",
     ) -> None:
-        super().__init__(field=field, found=found, hint=hint)
+        super().__init__(part=part, found=found, hint=hint)
 
 
 class KeyUnsupported(Rejected):
@@ -503,138 +534,165 @@ class InvalidSubject(Rejected):
 
 
 class SNIMissing(Refused):
+    step = 1
     code = "sni_missing"
     says = "The device named no server."
     mend = "Connect to {host} by name."
 
 
 class SNIUnknown(Refused):
+    step = 1
     code = "sni_unknown"
     says = "{name} is not a host of this service."
     mend = "Use {host}."
 
 
 class OrgUnknown(Refused):
+    step = 1
     code = "org_unknown"
     says = "Neither server name nor client ID names an org that is here."
     mend = "Connect to <orgId>.messaging.{domain}, with a client ID that begins with d:<orgId>: ."
 
 
 class ClientIdInvalid(Refused):
+    step = 2
     code = "client_id_invalid"
     says = "The client ID is not of a form this service knows."
     mend = "Write d:{org}:type:device."
 
 
 class OrgMismatch(Refused):
+    step = 2
     code = "org_mismatch"
     says = "{what} says {a}, {where} {b}."
     mend = "Use one org."
 
 
 class TLSRequired(Refused):
+    step = 3
     code = "tls_required"
     says = "{level} needs TLS."
     mend = "Connect with it."
 
 
 class CertificateMissing(Refused):
+    step = 3
     code = "certificate_missing"
     says = "{level} needs a certificate."
     mend = "Give the device its own."
 
 
 class CertificateMalformed(Refused):
+    step = 4
     code = "certificate_malformed"
     says = "The certificate cannot be read: {found}."
     mend = "Export it again as PEM or DER."
 
 
+class KeyUnreadable(CertificateMalformed):
+    """A certificate whose public key cannot be read; its other fields can."""
+
+
 class NoTrustedCA(Refused):
+    step = 5
     code = "no_trusted_ca"
     says = "No CA is active."
     mend = "Add the CA that signs your devices' certificates."
 
 
 class UntrustedIssuer(Refused):
+    step = 6
     code = "untrusted_issuer"
     says = "Issued by {issuer}, not among your CAs."
     mend = "If it is yours, add it; or let the device send its intermediates."
 
 
 class SignatureInvalid(Refused):
+    step = 6
     code = "signature_invalid"
     says = "Not signed by {issuer}'s key: forged, or another CA of that name."
     mend = "Add that one only if it is yours."
 
 
 class ChainInvalid(Refused):
+    step = 6
     code = "chain_invalid"
     says = "{subject} may not sign this: {limit}."
     mend = "Reissue."
 
 
 class WeakKey(Refused):
+    step = 6
     code = "weak_key"
     says = "{found} is weak or of an unsupported kind."
     mend = "Reissue with RSA 2048 or P-256 and SHA-256."
 
 
 class WeakSignature(Refused):
+    step = 6
     code = "weak_signature"
     says = "Signed with {found}."
     mend = "Reissue with SHA-256."
 
 
 class CAInactive(Refused):
+    step = 6
     code = "ca_inactive"
     says = "{subject} is deactivated{when}."
     mend = "Activate it if that was wrong."
 
 
 class CertificateExpired(Refused):
+    step = 7
     code = "certificate_expired"
     says = "Ended {time}."
     mend = "Issue a new one."
 
 
 class CertificateNotYetValid(Refused):
+    step = 7
     code = "certificate_not_yet_valid"
     says = "Begins {time}."
     mend = "Check the issuer's clock."
 
 
 class CAExpired(Refused):
+    step = 7
     code = "ca_expired"
     says = "CA {subject} ended {time}."
     mend = "Add its successor."
 
 
 class WrongKeyUsage(Refused):
+    step = 8
     code = "wrong_key_usage"
     says = "{found}."
     mend = "Reissue as a {wanted}."
 
 
 class CertificateRevoked(Refused):
+    step = 9
     code = "certificate_revoked"
     says = "Denied since {time}."
     mend = "If that was wrong, take it off the deny list."
 
 
 class IdentityMissing(Refused):
+    step = 10
     code = "identity_missing"
     says = "The certificate names no device: {found}."
     mend = "Reissue with CN {name}."
 
 
 class IdentityMismatch(Refused):
+    step = 10
     code = "identity_mismatch"
     says = "It is {found}; the client ID says {expected}."
     mend = "Connect as the one it is. Case counts."
 
 
 class TypeCertificateRefused(Refused):
+    step = 10
     code = "type_certificate_refused"
     says = "Stands for every {type}."
     mend = "Switch type certificates on, or give each device its own."

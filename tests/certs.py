@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from shared.x509.certificate import Certificate
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
 NOON: Final = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)  # "now" in tests of pure rules
@@ -69,6 +71,11 @@ class Issued:
     @property
     def der(self) -> bytes:
         return self.cert.public_bytes(serialization.Encoding.DER)
+
+    @property
+    def certificate(self) -> Certificate:
+        """The certificate as the product's own model."""
+        return Certificate.from_der(self.der)
 
     @property
     def key_pem(self) -> str:

@@ -20,7 +20,8 @@ from shared.records import Role
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.devices.verify import Verifier, verify_client
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 
 _SECONDS: Final = range(300, 86_400 + 1)  # what AWS takes, for both of the two periods
 _REFRESH: Final = 300  # seconds until AWS asks again: so long a withdrawn device may stay

@@ -11,7 +11,8 @@ from functions.web.contract import Call, endpoint
 from functions.web.http import Reply, Request
 from shared.usecases.devices.verify import verify_client, verify_names
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 from shared.validation.verdict_by_name import Named
 
 _RESULT: Final = {Decision.ALLOW: "allow", Decision.DENY: "deny", Decision.CONTINUE: "ignore"}

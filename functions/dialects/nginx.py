@@ -13,7 +13,8 @@ from functions.web.contract import Call, endpoint
 from functions.web.http import Reply, Request
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 
 
 class _Nginx(EncodingDialect):

@@ -112,7 +112,7 @@ class ClientId(msgspec.Struct, frozen=True):
                     is_org_id(org) and is_name(app) and len(instance) < 2 and all(map(is_name, instance))
                 ):
                     return cls(text, org, ClientClass.SCALABLE_APPLICATION, None)
-        raise ClientIdInvalid(field="clientId", org="<orgId>")
+        raise ClientIdInvalid(part="client_id", org="<orgId>")
 
 
 def messaging_host(org_id: str, domain: str) -> str:

@@ -63,22 +63,22 @@ def check_policy(policy: Policy) -> None:
     """Raises: InvalidPolicy, where a rule names no possible device type, names one twice, or there are over 500."""
     if len(policy.rules) > RULES_MAX:
         raise InvalidPolicy(
-            field="rules",
+            part="rules",
             found=f"There are {len(policy.rules)} rules; at most {RULES_MAX} are kept",
             hint="Let the default level speak for most device types.",
         )
     seen: set[str] = set()
     for number, rule in enumerate(policy.rules):
-        field = f"rules[{number}].deviceType"
+        part = f"rules[{number}].device_type"
         if not is_name(rule.device_type):
             raise InvalidPolicy(
-                field=field,
+                part=part,
                 found="This is not a device type",
                 hint="A device type has 1 to 36 characters of A-Z a-z 0-9 - _ . ",
             )
         if rule.device_type in seen:
             raise InvalidPolicy(
-                field=field, found=f"Two rules name the device type {rule.device_type}", hint="Keep one of them."
+                part=part, found=f"Two rules name the device type {rule.device_type}", hint="Keep one of them."
             )
         seen.add(rule.device_type)
 

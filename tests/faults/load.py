@@ -430,7 +430,7 @@ class _Changer:
         load = self._load
         private = certs.key("P-256", 3000 + self._seed % 1000)
         issued = load.span.ca(f"CA {self._seed} {self._number()}", private)
-        thing = self._own(Thing("ca", ca_id(issued.cert), {ABSENT}))
+        thing = self._own(Thing("ca", ca_id(issued.certificate), {ABSENT}))
         told = self._call("POST", CAS, {"certificate": issued.pem})
         thing.was(told, "active")
         self._must_tell(told, "uploadCA", thing.id)

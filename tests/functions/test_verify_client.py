@@ -16,7 +16,7 @@ from shared.records import CA, CAIndex, CAsOfOneName, Org, Revision
 from shared.repository import ca_index_ref, cas_ref, org_ref
 from shared.usecases.orgs.organizations import set_suspended
 from shared.validation.ca import ca_id
-from shared.x509 import certificate
+from shared.x509 import cache
 from tests import certs
 from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
 from tests.harness import Client, Service, make_service
@@ -328,10 +328,10 @@ def test_what_is_kept_of_a_ca_says_nothing_of_its_standing(
     add(operator, OTHER_ROOT)
     upper = certs.ca("Upper", ROOT, not_after=ROOT.cert.not_valid_after_utc + DAY)
     device = one_of(upper, not_after=ROOT.cert.not_valid_after_utc + DAY)
-    hits = certificate._registered.cache_info().hits
+    hits = cache._registered.cache_info().hits
     for _ in range(2):
         assert ask(broker, device, upper)["decision"] == "allow"
-    assert certificate._registered.cache_info().hits > hits
+    assert cache._registered.cache_info().hits > hits
     match change:
         case "inactive":
             operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
@@ -631,7 +631,7 @@ def test_a_denied_ca_in_its_other_form_vouches_for_nobody(broker: Client, operat
     """Whether it was denied before or after it was registered."""
     add(operator, twin(ROOT))
     if before:
-        operator.delete(f"{CAS}/{ca_id(twin(ROOT).cert)}").ok(204)
+        operator.delete(f"{CAS}/{ca_id(twin(ROOT).certificate)}").ok(204)
     operator.post(DENY, {"kind": "fingerprint", "value": ROOT.fingerprint}).ok(201)
     if before:
         add(operator, twin(ROOT))

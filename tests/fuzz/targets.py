@@ -28,14 +28,19 @@ from shared.errors import PassphraseRequired, TrustError, every_error
 from shared.ports import FoundObject, UploadedObject
 from shared.usecases.jobs.uploads import ForeignBucket, on_upload
 from shared.validation import ca, csr, server_cert, verdict
+from shared.validation.deny_list import questions
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
-from shared.x509 import certificate, distinguished_name, pem
-from shared.x509 import path as trust
-from shared.x509 import private_keys as key_files
-from shared.x509.certificate import registered
+from shared.validation.presented import Presented
+from shared.x509 import path as certification_path
+from shared.x509.cache import read_registered
+from shared.x509.certificate import Certificate
+from shared.x509.certificate_files import CERTIFICATE_MAX, FILE_MAX
+from shared.x509.private_keys import load_private_key
+from shared.x509.public_keys import public_key_info
 from tests import bounds
 from tests.certs import NOON
+from tests.differential import compare
 from tests.fuzz import world
 from tests.fuzz.service import Arena
 from tests.issuer import AUDIENCE, running_issuer
@@ -55,7 +60,7 @@ class Target:
     name: str
     ready: Callable[[], AbstractContextManager[Run]]
     seconds: float = bounds.CERTIFICATE
-    most: int = pem.FILE_MAX + 64
+    most: int = FILE_MAX + 64
 
 
 CODES: Final = {kind.code for kind in every_error()} | {"allowed", "token_required", "internal", "key_not_opened"}
@@ -88,7 +93,7 @@ def _read_ca() -> Run:
     def run(data: bytes) -> None:
         cert = ca.read_ca(data, at=NOON)
         ca.ca_id(cert)
-        distinguished_name.shown(cert.subject)
+        assert cert.subject_text.isprintable()
 
     return refusing(run)
 
@@ -128,13 +133,13 @@ def _opened(run: Callable[[str | None], Any]) -> Any:
 @contextmanager
 def _private_key() -> Iterator[Run]:
     def run(data: bytes) -> None:
-        key = _opened(lambda passphrase: key_files.load_private_key(data, passphrase))
-        key_files.public_bytes(key)
+        key = _opened(lambda passphrase: load_private_key(data, passphrase))
+        public_key_info(key.public_key())
 
     yield refusing(run)
 
 
-def _check_server(leaf: x509.Certificate, chain: tuple[x509.Certificate, ...]) -> None:
+def _check_server(leaf: Certificate, chain: tuple[Certificate, ...]) -> None:
     server_cert.check_server_certificate(
         leaf,
         chain,
@@ -147,10 +152,11 @@ def _check_server(leaf: x509.Certificate, chain: tuple[x509.Certificate, ...]) -
     assert _speaks_for_no_other(leaf), "a name of another org was accepted"
 
 
-def _speaks_for_no_other(leaf: x509.Certificate) -> bool:
+def _speaks_for_no_other(leaf: Certificate) -> bool:
     """Of all names under the platform's domain, it has the org's own host alone."""
-    names = [str(one.value).lower() for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    for extension in leaf.extensions:
+    cert = x509.load_der_x509_certificate(leaf.der)
+    names = [str(cn.value).lower() for cn in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    for extension in cert.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
             names += [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
     return all(name == world.HOST for name in names if name.endswith(f".{world.DOMAIN}"))
@@ -159,27 +165,26 @@ def _speaks_for_no_other(leaf: x509.Certificate) -> bool:
 @contextmanager
 def _server_bundle() -> Iterator[Run]:
     def run(data: bytes) -> None:
-        found = _opened(lambda passphrase: server_cert.read_server_certificate(data, passphrase=passphrase))
-        assert key_files.public_bytes(found.private_key) == key_files.public_bytes(found.leaf)
-        _check_server(found.leaf, found.chain)
+        server = _opened(lambda passphrase: server_cert.read_server_certificate(data, passphrase=passphrase))
+        assert public_key_info(server.private_key.public_key()) == server.leaf.public_key_info
+        _check_server(server.leaf, server.chain)
 
     yield refusing(run)
 
 
 @contextmanager
 def _csr_answer() -> Iterator[Run]:
-    wanted = world.key(1004).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    requested = world.key(1004).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     def run(data: bytes) -> None:
-        leaf, chain = csr.read_signed(data, public_key=wanted)
-        assert key_files.public_bytes(leaf) == wanted
+        leaf, chain = csr.read_signed(data, public_key=requested)
+        assert leaf.public_key_info == requested
         _check_server(leaf, chain)
 
     yield refusing(run)
 
 
-def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
-    cas = [(ca.ca_id(one), registered(one.public_bytes(Encoding.DER))) for one in anchors]
+def _facts(anchor: Certificate) -> verdict.OrgFacts:
     return verdict.OrgFacts(
         world.ORG,
         suspended=False,
@@ -187,24 +192,25 @@ def _facts(*anchors: x509.Certificate) -> verdict.OrgFacts:
         custom_domains=(),
         type_certificates=False,
         policy=Policy(),
-        anchors=[verdict.Anchor(ca_id, one, active=True) for ca_id, one in cas],
+        anchors=[verdict.Anchor(ca.ca_id(anchor), read_registered(anchor.der), active=True)],
     )
 
 
-def _judged(leaf: bytes, facts: verdict.OrgFacts) -> None:
-    presented = verdict.Presented.of(server_name=world.HOST, client_id=world.CLIENT_ID, certificate=leaf)
-    verdict.questions(presented)
-    found = verdict.judge(presented, verdict.Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
-    assert found.code in CODES
-    f"{found.reason} {found.mend}".encode()
-    if found.decision is not Decision.DENY:
-        assert found.decision is Decision.ALLOW
-        assert world.DEVICE in _identities(presented.certificates[0].cert)
+def _judge(leaf: bytes, facts: verdict.OrgFacts) -> None:
+    presented = Presented.of(server_name=world.HOST, client_id=world.CLIENT_ID, certificate=leaf)
+    questions(presented)
+    answer = verdict.judge(presented, verdict.Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
+    assert answer.code in CODES
+    f"{answer.reason} {answer.mend}".encode()
+    if answer.decision is not Decision.DENY:
+        assert answer.decision is Decision.ALLOW
+        assert world.DEVICE in _identities(presented.certificates[0].der)
 
 
-def _identities(leaf: x509.Certificate) -> list[str]:
-    names = [str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    for extension in leaf.extensions:
+def _identities(leaf: bytes) -> list[str]:
+    cert = x509.load_der_x509_certificate(leaf)
+    names = [str(cn.value) for cn in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    for extension in cert.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
             names += extension.value.get_values_for_type(x509.RFC822Name)
     return names
@@ -212,18 +218,18 @@ def _identities(leaf: x509.Certificate) -> list[str]:
 
 @contextmanager
 def _device_chain() -> Iterator[Run]:
-    facts = _facts(world.root().cert)
-    yield lambda data: _judged(data, facts)
+    facts = _facts(world.root().certificate)
+    yield lambda data: _judge(data, facts)
 
 
 @contextmanager
 def _device_signed() -> Iterator[Run]:
-    facts = _facts(world.edwards_root().cert)
-    yield lambda data: _judged(_signed_by_edwards(data), facts)
+    facts = _facts(world.edwards_root().certificate)
+    yield lambda data: _judge(_signed_by_edwards(data), facts)
 
 
-def _signed_by_the_root(tbs: bytes) -> bytes:
-    """The same with ECDSA, whose signatures are verified without OpenSSL where a path is plain."""
+def _sign_with_the_root(tbs: bytes) -> bytes:
+    """Return the same with ECDSA, whose signatures are verified without OpenSSL where a path is plain."""
     signature = world.key(1001).sign(tbs, ec.ECDSA(hashes.SHA256()))  # the root's
     algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256, RFC 5758 section 3.2
     bits = b"\0" + signature
@@ -232,29 +238,26 @@ def _signed_by_the_root(tbs: bytes) -> bytes:
 
 @contextmanager
 def _device_plain() -> Iterator[Run]:
-    """What was signed is the leaf, and is the intermediate between a good leaf and the root: a path that is let in for
-    being plain is let in by OpenSSL too."""
-    root, device = certificate.read(world.root().cert), certificate.parse(world.device().der)
+    """The signed input is the leaf, or the intermediate between a good leaf and the root.
 
-    def check(leaf: certificate.Certificate, *more: certificate.Certificate) -> None:
+    On every plain path, the fast way and OpenSSL give the same answer."""
+    root, device = world.root().certificate, world.device().der
+
+    def check(leaf: Certificate, *sent: Certificate) -> None:
         try:
-            path = trust.verify(leaf, more, [root], [], NOON)
+            certification_path.verify(leaf, sent, [root], [], NOON)
         except TrustError as refusal:
             check_refusal(refusal)
-            return
-        if all(one.is_plain for one in path):
-            leaf.__dict__["is_plain"] = False  # where it is kept; this leaf is nobody else's
-            assert trust.verify(leaf, more, [root], [], NOON) == path
+        compare(leaf, sent, [root])
 
     def run(tbs: bytes) -> None:
-        made = _signed_by_the_root(tbs)
         try:
-            one = certificate.read(certificate.parse(made), made)
+            signed = Certificate.from_der(_sign_with_the_root(tbs))
         except TrustError as refusal:
             check_refusal(refusal)
             return
-        check(one)
-        check(certificate.read(device), certificate.read(one.cert, made))
+        check(signed)
+        check(Certificate.from_der(device), signed)
 
     yield run
 
@@ -433,13 +436,13 @@ def _name() -> Iterator[Run]:
 
 TARGETS: Final[tuple[Target, ...]] = (
     Target("ca_file", _ca_file),
-    Target("ca_signed", _ca_signed, most=pem.DER_MAX + 64),
+    Target("ca_signed", _ca_signed, most=CERTIFICATE_MAX + 64),
     Target("server_bundle", _server_bundle, bounds.KEY_FILE),
     Target("private_key", _private_key, bounds.KEY_FILE),
     Target("csr_answer", _csr_answer),
     Target("device_chain", _device_chain),
-    Target("device_signed", _device_signed, most=pem.DER_MAX + 64),
-    Target("device_plain", _device_plain, most=pem.DER_MAX + 64),
+    Target("device_signed", _device_signed, most=CERTIFICATE_MAX + 64),
+    Target("device_plain", _device_plain, most=CERTIFICATE_MAX + 64),
     Target("api", _http, bounds.KEY_FILE),
     Target("callout", _http),
     Target("dialect", _http),

@@ -1,5 +1,6 @@
-"""Certificates made to hurt: each gets its answer, and none costs more than 100 ms of CPU time and 64 MiB (a key file:
-2 s). What is measured is what a user is promised, so the whole way is: the file, the rules, an embedded store.
+"""Hostile certificates: each gets its answer within 100 ms of CPU time and 64 MiB (a key file: 2 s).
+
+Users are promised that for the whole way, so the whole way is measured: the file, the rules, an embedded store.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +15,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from shared.usecases.callers import Credentials
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
+from shared.x509.cache import read_registered
+from shared.x509.certificate_files import split
 from tests import certs
 from tests.bounds import CERTIFICATE, KEY_FILE, cost_of
 from tests.certs import DAY, NOON, Issued
 from tests.der import der, dotted, number, octets, seq
+from tests.differential import compare
 from tests.harness import Answer, Client, Service
 from tests.openssl import OpenSSL
-from tests.validation import test_key_files as key_files
+from tests.validation import test_private_keys as key_files
 
 pytestmark = [pytest.mark.stores("sqlite"), pytest.mark.filterwarnings("ignore")]  # odd certificates are warned of
 
@@ -42,44 +47,50 @@ def ask(service: Service, broker: Client) -> "Ask":
 
 
 class Ask:
-    """What the service says of a file, within the limits of its kind."""
+    """Asks the service about a file, within the limits of its kind."""
 
     def __init__(self, service: Service, broker: Client) -> None:
         self._service = service
         self._operator = service.client("operator")
         self._broker = Credentials(broker.key, broker.token)
+        self._cas: list[bytes] = []
 
     def trusts(self, *cas: Issued) -> None:
-        """These are the org's CAs."""
-        for one in cas:
-            self._operator.form(CAS, {"certificate": one.der}).ok(201)
+        """Register the org's CAs."""
+        for ca in cas:
+            self._operator.form(CAS, {"certificate": ca.der}).ok(201)
+            self._cas.append(ca.der)
 
     def connect(self, certificate: bytes, chain: bytes = b"", client_id: str | None = "d:mtxpd0:thermo:42") -> Verdict:
-        """A device shows *certificate*."""
+        """Present *certificate*, as a device does. Plain paths are compared with OpenSSL."""
 
-        def callout() -> Verdict:
-            presented = Presented.of(
+        def present() -> Presented:
+            return Presented.of(
                 server_name=self._service.host(), client_id=client_id, certificate=certificate, chain=chain
             )
-            return verify_client(self._service.app.verifier, self._broker, presented)
 
-        return within(CERTIFICATE, callout)
+        verdict = within(CERTIFICATE, lambda: verify_client(self._service.app.verifier, self._broker, present()))
+        if certs := present().certificates:
+            compare(certs[0], certs[1:], list(map(read_registered, self._cas)))
+        return verdict
 
     def refused(self, certificate: bytes, chain: bytes = b"") -> str:
-        """The code with which a device that shows *certificate* is denied."""
+        """Return the code with which a device that presents *certificate* is denied."""
         verdict = self.connect(certificate, chain)
         assert verdict.decision is Decision.DENY
         assert verdict.reason
         return verdict.code
 
     def ca(self, data: bytes) -> str:
-        """The code with which *data* is refused as a CA, or ""."""
-        return self._code(self._sent(CERTIFICATE, CAS, {"certificate": data}))
+        """Return the code with which *data* is refused as a CA, or "" where it is registered."""
+        code = self._code(self._sent(CERTIFICATE, CAS, {"certificate": data}))
+        self._cas += [] if code else split(data)
+        return code
 
     def server(
         self, certificate: bytes, key: bytes | None = None, *, passphrase: str = "", seconds: float = KEY_FILE
     ) -> str:
-        """The code with which *certificate* is refused as a server's, or ""."""
+        """Return the code with which *certificate* is refused as a server's, or ""."""
         fields: dict[str, str | bytes] = {"certificate": certificate, "passphrase": passphrase}
         return self._code(self._sent(seconds, SERVERS, fields if key is None else {**fields, "privateKey": key}))
 
@@ -95,11 +106,11 @@ T = TypeVar("T")
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """What *work* gives, at the cost that it may have."""
-    given: list[T] = []
-    cost = cost_of(lambda: given.append(work()), seconds=seconds)
+    """Return the result of *work*, which must cost no more than *seconds*."""
+    results: list[T] = []
+    cost = cost_of(lambda: results.append(work()), seconds=seconds)
     assert not cost.exceeds(seconds), cost
-    return given[-1]
+    return results[-1]
 
 
 # ------------------------------------------------------------------------------------------------------ made by hand

@@ -1,7 +1,6 @@
 """List, describe, deactivate and delete the registered CA certificates of an organization."""
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import NotFound
 from shared.records import CA, CAIndex, CAsOfOneName, CAStatus
@@ -10,7 +9,7 @@ from shared.usecases.callers import Member
 from shared.usecases.cas.upload import forget
 from shared.usecases.context import Context, check_version, entry, touched
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
-from shared.validation.verdict import key_hash
+from shared.x509.certificate import Certificate
 
 
 def get_ca(context: Context, org_id: str, ca_id: str) -> CA:
@@ -92,7 +91,7 @@ def _tell_index(context: Context, org_id: str, ca_id: str) -> None:
 def also_vouched_by(context: Context, org_id: str, ca_id: str) -> list[str]:
     """Ids of other active CAs with the same name and key: devices of this one stay, without it. Raises: NotFound."""
     named = context.repository.get(cas_ref(org_id, ca_id[:16]))
-    own = key_hash(x509.load_der_x509_certificate(_of(named, ca_id).der))
+    own = Certificate.from_der(_of(named, ca_id).der).key_hash
     others = named.cas.items() if named else ()
     return sorted(
         other
@@ -100,7 +99,7 @@ def also_vouched_by(context: Context, org_id: str, ca_id: str) -> list[str]:
         if other != ca_id
         and ca.status is CAStatus.ACTIVE
         and ca.denied_at is None
-        and key_hash(x509.load_der_x509_certificate(ca.der)) == own
+        and Certificate.from_der(ca.der).key_hash == own
     )
 
 

@@ -4,8 +4,6 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import TooManyCAs, TooManyCAsOfOneName
 from shared.records import CA, CAIndex, CAsOfOneName, Org
@@ -16,7 +14,7 @@ from shared.usecases.devices.deny_list import denied_since, refresh_marks
 from shared.validation.ca import ca_id, read_ca
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice, devices_must_send_sni
-from shared.x509.distinguished_name import shown
+from shared.x509.certificate import Certificate
 
 CAS_MAX: Final = 1_000  # of an org
 CAS_OF_ONE_NAME_MAX: Final = 10
@@ -51,7 +49,7 @@ class _Upload(msgspec.Struct, frozen=True):
 
     context: Context
     member: Member
-    cert: x509.Certificate
+    cert: Certificate
     id: str
     at: datetime
     comments: str
@@ -81,12 +79,11 @@ class _Upload(msgspec.Struct, frozen=True):
             if not created:
                 return named
             if len(named.cas) >= CAS_OF_ONE_NAME_MAX:
-                raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=shown(self.cert.subject))
-            der = self.cert.public_bytes(Encoding.DER)
+                raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=self.cert.subject_text)
             ca = CA(
-                der=der,
+                der=self.cert.der,
                 comments=self.comments,
-                denied_at=denied_since(self.context, self.member.org_id, der),  # from its first moment on
+                denied_at=denied_since(self.context, self.member.org_id, self.cert.der),  # from its first moment on
                 changed=made(self.at, self.member.who),
             )
             line = entry(self.at, self.member.who, "uploadCA", certificate=self.id)

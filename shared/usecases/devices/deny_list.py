@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import InvalidDenial, NotFound
 from shared.records import CA, CAsOfOneName, Denial, DenialKind, Denials
@@ -18,18 +17,10 @@ from shared.repository import Ref, cas_ref, denials_ref
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, entry
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
-from shared.validation.ca import is_signed_by
+from shared.validation.deny_list import certificate_ids, fingerprint_id, identity_id, issuer_serial_id
 from shared.validation.names import DeviceName
-from shared.validation.verdict import (
-    fingerprint,
-    fingerprint_id,
-    identity_id,
-    issuer_serial_id,
-    key_hash,
-    serial_id,
-)
-from shared.x509 import distinguished_name, fingerprints
-from shared.x509.pem import read_certificates
+from shared.x509.certificate import Certificate
+from shared.x509.certificate_files import read_certificates
 
 _FINGERPRINT: Final = r"[0-9a-f]{64}"
 _SERIAL: Final = r"([0-9a-f]{16}-[0-9a-f]{32}):([0-9a-f]{1,42})"
@@ -158,7 +149,7 @@ def _by_certificate(data: bytes, kind: DenialKind | None, value: str | None) -> 
             found=f"{len(more) + 1} certificates are in the file",
             hint="Send the one that is meant, alone.",
         )
-    return fingerprint_id(fingerprint(cert)), DenialKind.FINGERPRINT, fingerprint(cert), None
+    return fingerprint_id(cert.fingerprint), DenialKind.FINGERPRINT, cert.fingerprint, None
 
 
 def _by_fingerprint(value: str) -> _Wanted:
@@ -191,8 +182,8 @@ def _by_serial(context: Context, org_id: str, value: str) -> _Wanted:
     issuer = _ca(context, org_id, issuer_id)
     if issuer is None:
         raise NotFound(what="CA certificate of that id", field="value")
-    look_up = issuer_serial_id(distinguished_name.digest(issuer.subject), serial)
-    return look_up, DenialKind.SERIAL, f"{issuer_id}:{serial:x}", key_hash(issuer)
+    look_up = issuer_serial_id(issuer.subject.digest, serial)
+    return look_up, DenialKind.SERIAL, f"{issuer_id}:{serial:x}", issuer.key_hash
 
 
 # ---------------------------------------------------------------------------------- marks on registered CAs
@@ -237,8 +228,8 @@ def _meant(context: Context, org_id: str, denials: Sequence[Denial], *, marked: 
     meant = []
     for _, named in context.repository.every(f"ca/{org_id}", CAsOfOneName):
         for ca_id, ca in named.cas.items():
-            cert = x509.load_der_x509_certificate(ca.der)
-            is_denied = not values[DenialKind.FINGERPRINT].isdisjoint(fingerprints.of(cert, ca.der))
+            cert = Certificate.from_der(ca.der)
+            is_denied = not values[DenialKind.FINGERPRINT].isdisjoint(cert.fingerprints)
             if is_denied or cert.serial_number in serials or (marked and ca.denied_at):
                 meant.append(ca_id)
     return meant
@@ -246,9 +237,8 @@ def _meant(context: Context, org_id: str, denials: Sequence[Denial], *, marked: 
 
 def denied_since(context: Context, org_id: str, der: bytes) -> datetime | None:
     """When the first entry that means the CA certificate *der* was made; None where none does."""
-    cert = x509.load_der_x509_certificate(der)
-    look_ups = [*map(fingerprint_id, fingerprints.of(cert, der)), serial_id(cert)]
-    places: list[Ref[Denials]] = [denials_ref(org_id, one) for one in look_ups]
+    cert = Certificate.from_der(der)
+    places: list[Ref[Denials]] = [denials_ref(org_id, look_up) for look_up in certificate_ids(cert)]
     found = context.repository.find(places)
     entries = [one for place in places for one in (found.get(place) or Denials()).entries.values()]
     issuers = list(_issuer_keys(context, org_id, cert)) if any(one.issuer_key_hash for one in entries) else []
@@ -256,16 +246,16 @@ def denied_since(context: Context, org_id: str, der: bytes) -> datetime | None:
     return min(since, default=None)
 
 
-def _issuer_keys(context: Context, org_id: str, cert: x509.Certificate) -> Iterator[str]:
+def _issuer_keys(context: Context, org_id: str, cert: Certificate) -> Iterator[str]:
     """Key hashes of registered CAs that did sign *cert*."""
-    named = context.repository.get(cas_ref(org_id, distinguished_name.digest(cert.issuer)[:16]))
+    named = context.repository.get(cas_ref(org_id, cert.issuer.digest[:16]))
     for ca in named.cas.values() if named else ():
-        issuer = x509.load_der_x509_certificate(ca.der)
-        if is_signed_by(cert, issuer):
-            yield key_hash(issuer)
+        issuer = Certificate.from_der(ca.der)
+        if cert.is_signed_by(issuer):
+            yield issuer.key_hash
 
 
-def _ca(context: Context, org_id: str, certificate_id: str) -> x509.Certificate | None:
+def _ca(context: Context, org_id: str, certificate_id: str) -> Certificate | None:
     named = context.repository.get(cas_ref(org_id, certificate_id[:16]))
     ca: CA | None = named.cas.get(certificate_id) if named else None
-    return None if ca is None else x509.load_der_x509_certificate(ca.der)
+    return None if ca is None else Certificate.from_der(ca.der)

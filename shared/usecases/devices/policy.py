@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import DomainInUse, DomainReserved, InvalidPolicy, NotFound
 from shared.records import CustomDomains, Org, Settings
@@ -18,6 +17,7 @@ from shared.usecases.edges.host_names import covered_hosts, hosts_of
 from shared.usecases.edges.hosts import publish_hosts
 from shared.validation.names import DeviceName, is_domain, messaging_host
 from shared.validation.policy import Decision, Level, Policy, changed_types, check_policy, outcome
+from shared.x509.certificate import Certificate
 
 DOMAINS_MAX: Final = 10
 
@@ -147,7 +147,7 @@ def _check_active_keeps_a_host(context: Context, org: Org, after: Settings) -> N
     record = context.repository.get(server_ref(org.org_id, org.activation.active))
     if record is None or record.leaf is None:
         return
-    leaf = x509.load_der_x509_certificate(record.leaf)
+    leaf = Certificate.from_der(record.leaf)
     if not covered_hosts(leaf, hosts_of(org.org_id, context.platform_domain, after)):
         used = [domain for domain in gone if covered_hosts(leaf, [messaging_host(org.org_id, domain)])]
         for domain in used:

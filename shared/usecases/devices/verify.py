@@ -13,26 +13,14 @@ from shared.records import CA, CAsOfOneName, CAStatus, ConnectionEvent, Denials,
 from shared.repository import Batch, Ref, ca_index_ref, cas_ref, denials_ref, org_ref
 from shared.usecases.callers import BearerToken, Caller, Credentials, claimed, identified, proven
 from shared.usecases.context import Context
+from shared.validation.deny_list import Denied, Questions, questions
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
+from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
-from shared.validation.verdict import (
-    STEP_OF,
-    Anchor,
-    Denied,
-    OrgFacts,
-    Presented,
-    Questions,
-    Scope,
-    Verdict,
-    asked_org,
-    fingerprint,
-    judge,
-    questions,
-)
+from shared.validation.verdict import CHAIN_STEP, Anchor, OrgFacts, Scope, Verdict, find_org_id, judge
 from shared.validation.verdict_by_name import BROKER, Named, judge_named
-from shared.x509.certificate import registered
-from shared.x509.distinguished_name import shown_subject
+from shared.x509.cache import read_registered
 
 _ANYBODY: Final = Scope(None)
 _ASKERS: Final = (Role.BROKER,)
@@ -71,7 +59,7 @@ def verify_client(
     context = verifier.context
     claim = sent if isinstance(sent, Caller) else claimed(verifier.tokens, sent)
     # An org's key may ask about its own org only, so that one is read; a platform key's question names the org.
-    org_id = claim.org_id or asked_org(presented, _ANYBODY)
+    org_id = claim.org_id or find_org_id(presented, _ANYBODY)
     asked = questions(presented)
     wanted = _Wanted.of(org_id, asked)
     found = context.repository.find([*claim.places, *wanted.places])
@@ -80,7 +68,7 @@ def verify_client(
     facts = wanted.facts(found)
     at = context.clock()
     verdict = _judged(context, presented, caller.asker, facts, at, explain=explain)
-    if facts and STEP_OF.get(verdict.code) == 6 and not any(one.active for one in facts.anchors):
+    if facts and verdict.failed_step == CHAIN_STEP and not any(one.active for one in facts.anchors):
         index = context.repository.get(ca_index_ref(facts.org_id))
         has_active_ca = index is not None and any(index.cas.values())
         facts = replace(facts, has_active_ca=has_active_ca)
@@ -210,7 +198,7 @@ def _anchors(cas: CAsOfOneName) -> list[Anchor]:
 
 def _anchor(ca_id: str, ca: CA) -> Anchor:
     active = ca.status is CAStatus.ACTIVE
-    return Anchor(ca_id, registered(ca.der), active, ca.denied_at, None if active else ca.changed.updated_at)
+    return Anchor(ca_id, read_registered(ca.der), active, ca.denied_at, None if active else ca.changed.updated_at)
 
 
 def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
@@ -229,5 +217,5 @@ def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime)
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
         certificate=leaf.der if leaf is not None and verdict.decision is Decision.DENY else None,
-        failing={"subject": shown_subject(failing), "fingerprintSha256": fingerprint(failing)} if failing else None,
+        failing={"subject": failing.subject_text, "fingerprintSha256": failing.fingerprint} if failing else None,
     )

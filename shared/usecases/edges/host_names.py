@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from cryptography import x509
-
 from shared.records import Settings
 from shared.validation.names import messaging_host
 from shared.validation.server_cert import hosts_covered
+from shared.x509.certificate import Certificate
 
 
 def hosts_of(org_id: str, platform_domain: str, settings: Settings) -> list[str]:
@@ -14,6 +13,6 @@ def hosts_of(org_id: str, platform_domain: str, settings: Settings) -> list[str]
     return [messaging_host(org_id, domain) for domain in (platform_domain, *settings.domains)]
 
 
-def covered_hosts(leaf: x509.Certificate, hosts: Sequence[str]) -> list[str]:
+def covered_hosts(leaf: Certificate, hosts: Sequence[str]) -> list[str]:
     """Those of *hosts* that *leaf* names."""
     return list(hosts_covered(leaf, hosts))

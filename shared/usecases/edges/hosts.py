@@ -13,12 +13,12 @@ from hashlib import sha256
 from typing import Final
 
 import msgspec
-from cryptography import x509
 
 from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
 from shared.repository import ORG_HOSTS, org_hosts_ref, org_ref, server_ref
 from shared.usecases.context import Context
 from shared.usecases.edges.host_names import covered_hosts, hosts_of
+from shared.x509.certificate import Certificate
 
 BY_DEFAULT: Final = ""  # stands where a version stands, for a host that the platform's default serves
 _GONE_MAX: Final = 100  # former hosts of an org that are still told as removed
@@ -36,9 +36,9 @@ def version_of(record: ServerCertificate | DefaultCertificate) -> str:
 
 
 @lru_cache(maxsize=2048)
-def parsed(der: bytes) -> x509.Certificate:
+def parsed(der: bytes) -> Certificate:
     """A stored certificate never changes."""
-    return x509.load_der_x509_certificate(der)
+    return Certificate.from_der(der)
 
 
 def publish_hosts(context: Context, org_id: str) -> None:

@@ -8,7 +8,6 @@ from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -46,6 +45,7 @@ from shared.usecases.context import Context, entry
 from shared.usecases.edges.host_names import covered_hosts, hosts_of
 from shared.usecases.edges.hosts import BY_DEFAULT, parsed, version_of
 from shared.validation.names import ServerName
+from shared.x509.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -323,8 +323,8 @@ def _opened(context: Context, sealer: KeySealer, caller: Caller, served: _Served
     )
     _note(context, caller, host, org_id, certificate_id, version)
     chain = [parsed(record.leaf)] if record.leaf else []
-    chain += map(x509.load_der_x509_certificate, record.chain)
-    pem = "".join(one.public_bytes(Encoding.PEM).decode() for one in chain)
+    chain += map(Certificate.from_der, record.chain)
+    pem = "".join(cert.pem for cert in chain)
     return ExportedKey(host, org_id, version, certificate_id, pem, key)
 
 

@@ -22,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from cryptography import x509
 
 from shared.ports import Webhook, WebhookFailed
 from shared.records import (
@@ -41,6 +40,7 @@ from shared.records import (
 from shared.repository import activity_id, default_ref, delivered_ref, report_run_ref, server_ref
 from shared.usecases.context import Context
 from shared.usecases.jobs.maintenance import sweep_org
+from shared.x509.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ class _Run:
     ) -> Expiry | None:
         if der is None:  # a request that waits
             return None
-        ends = x509.load_der_x509_certificate(der).not_valid_after_utc
+        ends = Certificate.from_der(der).not_after
         stage = _stage(ends - self._at)
         if stage is None or (not in_force and ends < self._at - timedelta(days=_ENDED_DAYS)):
             return None

@@ -22,6 +22,7 @@ from shared.validation.server_cert import (
     check_default_certificate,
     read_server_certificate,
 )
+from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
 
 _DAYS: Final = 825  # of the one made here: clients refuse longer ones (CA/Browser Forum, baseline 6.3.2)
@@ -56,24 +57,24 @@ def ensure_default(context: Context, sealer: KeySealer) -> bool:
 
 
 def _stored(
-    context: Context, sealer: KeySealer, leaf: x509.Certificate, chain: Sequence[x509.Certificate], key: PrivateKey
+    context: Context, sealer: KeySealer, leaf: Certificate, chain: Sequence[Certificate], key: PrivateKey
 ) -> DefaultCertificate:
     record = DefaultCertificate(
         key=sealed_key(sealer, key, org_id=PLATFORM, certificate_id=DEFAULT),
-        leaf=leaf.public_bytes(Encoding.DER),
-        chain=tuple(one.public_bytes(Encoding.DER) for one in chain),
+        leaf=leaf.der,
+        chain=tuple(cert.der for cert in chain),
         changed=made(context.clock(), ADMIN),
     )
     context.repository.change(default_ref(), lambda _: record)
     return record
 
 
-def _self_signed(context: Context, key: PrivateKey) -> x509.Certificate:
+def _self_signed(context: Context, key: PrivateKey) -> Certificate:
     host = messaging_host("*", context.platform_domain)
     short = host if len(host) <= COMMON_NAME_MAX else "MQTT Trust default"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, short)])
     begin = context.clock().replace(microsecond=0) - timedelta(hours=1)  # clocks differ
-    return (
+    cert = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -85,3 +86,4 @@ def _self_signed(context: Context, key: PrivateKey) -> x509.Certificate:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
+    return Certificate.from_der(cert.public_bytes(Encoding.DER))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import NotFound, RequestNotFulfilled
 from shared.records import DEFAULT, Activation, Org
@@ -15,7 +14,8 @@ from shared.usecases.edges.hosts import publish_hosts
 from shared.usecases.servers.documents import ParsedServerCertificate, checked, get_server, place_of, served_hosts
 from shared.validation.notices import Notice
 from shared.validation.server_cert import is_chain_complete, root_of
-from shared.x509.validity import check_validity, shown_time
+from shared.x509.certificate import Certificate
+from shared.x509.text import format_time
 
 
 class Activated(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ def _check(context: Context, org: Org, wanted: ParsedServerCertificate, at: date
     if wanted.leaf is None:
         raise RequestNotFulfilled
     if wanted.id == DEFAULT:
-        check_validity(wanted.leaf, at=at)
+        wanted.leaf.check_dates(at)
     else:
         checked(context, org, wanted.leaf, wanted.chain, at)  # a custom domain may have gone, a key become weak
 
@@ -90,19 +90,19 @@ def _told(context: Context, org: Org, before: Org, wanted: ParsedServerCertifica
     complete = is_chain_complete(leaf, wanted.chain)
     warnings = [] if wanted.id == DEFAULT else checked(context, org, leaf, wanted.chain, at)
     warnings += _new_root(context, before, wanted, leaf)
-    if (left := (leaf.not_valid_after_utc - at).days) < 30:
-        warnings.append(Notice("ends_soon", f"It ends {shown_time(leaf.not_valid_after_utc)}, in {left} days."))
+    if (left := (leaf.not_after - at).days) < 30:
+        warnings.append(Notice("ends_soon", f"It ends {format_time(leaf.not_after)}, in {left} days."))
     return Activated(
         org.activation,
         org.activation_changed.version,
         served_hosts(context, org, leaf),
-        leaf.not_valid_after_utc,
+        leaf.not_after,
         complete,
         warnings,
     )
 
 
-def _new_root(context: Context, before: Org, wanted: ParsedServerCertificate, leaf: x509.Certificate) -> list[Notice]:
+def _new_root(context: Context, before: Org, wanted: ParsedServerCertificate, leaf: Certificate) -> list[Notice]:
     """Devices that pin the root of what they are shown now must be told, where the new one has another."""
     if before.activation.active == wanted.id:
         return []

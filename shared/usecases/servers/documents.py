@@ -25,9 +25,11 @@ from shared.repository import Ref, Repository, default_ref, org_ref, server_ref
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, count_in_window, entry
 from shared.usecases.edges.host_names import hosts_of
+from shared.validation.csr import requested_names
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice, devices_must_send_sni
-from shared.validation.server_cert import check_server_certificate, hosts_covered, names_of
+from shared.validation.server_cert import check_server_certificate, hosts_covered
+from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
 
 SERVERS_MAX = 50  # server certificates and requests of an org
@@ -38,8 +40,8 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
 
     id: str
     source: Source
-    leaf: x509.Certificate | None
-    chain: tuple[x509.Certificate, ...]
+    leaf: Certificate | None
+    chain: tuple[Certificate, ...]
     request: x509.CertificateSigningRequest | None
     served_since: datetime | None
     comments: str
@@ -47,7 +49,7 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
 
     @property
     def public_key(self) -> object:
-        return (self.leaf or self._request).public_key()
+        return self._request.public_key() if self.leaf is None else self.leaf.public_key
 
     @property
     def request_subject(self) -> x509.Name:
@@ -56,7 +58,7 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
     @property
     def requested_names(self) -> list[str]:
         """The hosts a request asks for."""
-        return names_of(self._request)
+        return requested_names(self._request)
 
     @property
     def csr_pem(self) -> str | None:
@@ -70,8 +72,8 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
 
 def shown(certificate_id: str, record: ServerCertificate | DefaultCertificate) -> ParsedServerCertificate:
     """A record, parsed."""
-    leaf = None if record.leaf is None else x509.load_der_x509_certificate(record.leaf)
-    chain = tuple(map(x509.load_der_x509_certificate, record.chain))
+    leaf = None if record.leaf is None else Certificate.from_der(record.leaf)
+    chain = tuple(map(Certificate.from_der, record.chain))
     if isinstance(record, DefaultCertificate):
         return ParsedServerCertificate(
             certificate_id, Source.DEFAULT, leaf, chain, None, record.served_since, "", record.changed
@@ -108,14 +110,12 @@ def _found(repository: Repository, place: Ref[Any]) -> Any:
     return record
 
 
-def served_hosts(context: Context, org: Org, leaf: x509.Certificate | None) -> list[str]:
+def served_hosts(context: Context, org: Org, leaf: Certificate | None) -> list[str]:
     """The org's hosts that *leaf* covers."""
     return list(hosts_covered(leaf, hosts_of(org.org_id, context.platform_domain, org.settings))) if leaf else []
 
 
-def checked(
-    context: Context, org: Org, leaf: x509.Certificate, chain: Sequence[x509.Certificate], at: datetime
-) -> list[Notice]:
+def checked(context: Context, org: Org, leaf: Certificate, chain: Sequence[Certificate], at: datetime) -> list[Notice]:
     """`check_server_certificate` with what is known of the org."""
     return check_server_certificate(
         leaf,

@@ -2,7 +2,6 @@
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import AlreadyFulfilled, NotFound
 from shared.records import ServerCertificate
@@ -12,7 +11,7 @@ from shared.usecases.context import Context, entry, touched
 from shared.usecases.servers.documents import ParsedServerCertificate, checked, shown
 from shared.validation.csr import read_signed
 from shared.validation.notices import Notice
-from shared.x509.encoding import public_key_info
+from shared.x509.public_keys import public_key_info
 
 
 def fulfill_csr(
@@ -31,19 +30,18 @@ def fulfill_csr(
         raise NotFound(what="certificate request of that id")
     leaf, chain = read_signed(data, public_key=_requested_key(record.csr))
     warnings = checked(context, member.org, leaf, chain, at)
-    der = leaf.public_bytes(Encoding.DER)
 
     def alter(before: ServerCertificate | None) -> ServerCertificate:
         if before is None:
             raise NotFound(what="certificate request of that id")
-        if before.leaf == der:
+        if before.leaf == leaf.der:
             return before
         if before.leaf is not None:
             raise AlreadyFulfilled
         return msgspec.structs.replace(
             before,
-            leaf=der,
-            chain=tuple(one.public_bytes(Encoding.DER) for one in chain),
+            leaf=leaf.der,
+            chain=tuple(cert.der for cert in chain),
             changed=touched(before.changed, at, member.who),
             outbox=(entry(at, member.who, "fulfillCSR", certificate=certificate_id),),
         )

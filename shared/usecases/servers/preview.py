@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import Rejected, SeveralCertificates
 from shared.usecases.callers import Member
@@ -12,7 +11,8 @@ from shared.usecases.servers.documents import checked
 from shared.validation.ca import check_ca
 from shared.validation.notices import Notice
 from shared.validation.server_cert import read_leaf
-from shared.x509.pem import read_certificates
+from shared.x509.certificate import Certificate
+from shared.x509.certificate_files import read_certificates
 
 
 class Acceptance(msgspec.Struct, frozen=True):
@@ -23,7 +23,7 @@ class Acceptance(msgspec.Struct, frozen=True):
 
 
 class Preview(msgspec.Struct, frozen=True):
-    cert: x509.Certificate
+    cert: Certificate
     ca: Acceptance
     server: Acceptance
 
@@ -35,7 +35,7 @@ def preview(context: Context, member: Member, data: bytes) -> Preview:
     at = context.clock()
     certs = read_certificates(data)
     leaf, broken = certs[0], None
-    chain: tuple[x509.Certificate, ...] = ()
+    chain: tuple[Certificate, ...] = ()
     try:
         leaf, chain = read_leaf(data)
     except Rejected as error:  # no server's chain; several CAs in one file are no such thing either

@@ -22,9 +22,9 @@ from shared.usecases.servers.documents import (
     new_id,
     sealed_key,
 )
-from shared.validation.csr import make_csr, make_key, renewed_csr, subject_name
-from shared.validation.verdict import public_key_hash
+from shared.validation.csr import make_csr, make_key, renew_csr, subject_name
 from shared.x509.private_keys import PrivateKey
+from shared.x509.public_keys import key_hash
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ def renew(context: Context, sealer: KeySealer, member: Member, certificate_id: s
     if old.leaf is None:
         raise RequestNotFulfilled
     key = opened_key(context, sealer, member.org_id, certificate_id)
-    csr = renewed_csr(key, old.request or old.leaf)
+    csr = renew_csr(key, old.request or old.leaf)
     return _kept(context, sealer, member, key, csr, comments=old.comments, what="renewCSR", at=at)
 
 
@@ -102,7 +102,7 @@ def _kept(
     record = ServerCertificate(
         source=Source.CSR,
         key=sealed_key(sealer, key, org_id=member.org_id, certificate_id=certificate_id),
-        key_hash=public_key_hash(key.public_key()),
+        key_hash=key_hash(key.public_key()),
         csr=csr.public_bytes(Encoding.DER),
         comments=comments,
         changed=made(at, member.who),

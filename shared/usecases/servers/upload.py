@@ -1,8 +1,6 @@
 """uploadServerCert: keep a messaging server certificate with its private key."""
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import UseFulfil
 from shared.ports import KeySealer
@@ -21,7 +19,7 @@ from shared.usecases.servers.documents import (
 )
 from shared.validation.notices import Notice
 from shared.validation.server_cert import has_private_key, read_leaf, read_server_certificate
-from shared.validation.verdict import key_hash
+from shared.x509.certificate import Certificate
 
 
 class Uploaded(msgspec.Struct, frozen=True):
@@ -51,7 +49,7 @@ def upload_server_cert(
         _point_to_request(context, member.org, certificate, chain)
     server = read_server_certificate(certificate, chain=chain, private_key=private_key, passphrase=passphrase)
     warnings = checked(context, member.org, server.leaf, server.chain, at)
-    hashed = key_hash(server.leaf)
+    hashed = server.leaf.key_hash
 
     def same(org: Org) -> str | None:
         return _of_leaf(context, org, hashed, server.leaf)
@@ -65,8 +63,8 @@ def upload_server_cert(
         source=Source.UPLOAD,
         key=sealed_key(sealer, server.private_key, org_id=member.org_id, certificate_id=certificate_id),
         key_hash=hashed,
-        leaf=server.leaf.public_bytes(Encoding.DER),
-        chain=tuple(one.public_bytes(Encoding.DER) for one in server.chain),
+        leaf=server.leaf.der,
+        chain=tuple(cert.der for cert in server.chain),
         comments=comments,
         changed=made(at, member.who),
     )
@@ -75,10 +73,9 @@ def upload_server_cert(
     return Uploaded(stands, standing == certificate_id, [*warnings, *more])
 
 
-def _of_leaf(context: Context, org: Org, hashed: str, leaf: x509.Certificate) -> str | None:
+def _of_leaf(context: Context, org: Org, hashed: str, leaf: Certificate) -> str | None:
     """The id of the record that holds *leaf* already."""
-    der = leaf.public_bytes(Encoding.DER)
-    return next((one for one, record in find_by_key(context.repository, org, hashed) if record.leaf == der), None)
+    return next((one for one, record in find_by_key(context.repository, org, hashed) if record.leaf == leaf.der), None)
 
 
 def _point_to_request(context: Context, org: Org, certificate: bytes, chain: bytes | None) -> None:
@@ -86,6 +83,6 @@ def _point_to_request(context: Context, org: Org, certificate: bytes, chain: byt
 
     Raises: UseFulfil; what `read_leaf` raises."""
     leaf, _ = read_leaf(certificate, chain=chain)
-    for certificate_id, record in find_by_key(context.repository, org, key_hash(leaf)):
+    for certificate_id, record in find_by_key(context.repository, org, leaf.key_hash):
         if record.leaf is None:
             raise UseFulfil(field="privateKey", id=certificate_id)

@@ -1,4 +1,4 @@
-"""Every private key file that openssl makes opens with its passphrase; none costs more than it may; nothing leaks."""
+"""Every private key file that openssl makes opens with its passphrase, within a bounded cost, and nothing leaks."""
 
 import itertools
 import random
@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import errors
-from shared.x509 import pem
-from shared.x509 import private_keys as key_files
-from shared.x509.private_keys import load_pkcs12, load_private_key, looks_like_pkcs12, public_bytes
+from shared.x509.certificate_files import read_one_certificate
+from shared.x509.private_keys import KEY_FILE_MAX, PrivateKey, load_pkcs12, load_private_key, looks_like_pkcs12
+from shared.x509.public_keys import public_key_info
 from tests import certs
 from tests.der import der, number, octets, oid, seq
 from tests.openssl import OpenSSL
@@ -52,7 +52,7 @@ def pbes2(derivation: bytes) -> bytes:
 
 
 def encrypted(algorithm: bytes, content: bytes = bytes(160)) -> bytes:
-    """EncryptedPrivateKeyInfo; what it holds is noise."""
+    """Return an EncryptedPrivateKeyInfo that holds noise."""
     return seq(algorithm, octets(content))
 
 
@@ -78,7 +78,7 @@ def pfx(*parts: bytes, mac: bytes = b"") -> bytes:
 
 
 def sealed(content: bytes, passphrase: bytes) -> bytes:
-    """An encrypted part that really holds *content*: PBES2, 2,048 rounds, AES-256."""
+    """Return an encrypted part that really holds *content*: PBES2, 2,048 rounds, AES-256."""
     key = PBKDF2HMAC(hashes.SHA256(), 32, b"saltsalt", 2048).derive(passphrase)
     pad = padding.PKCS7(128).padder()
     run = Cipher(algorithms.AES(key), modes.CBC(bytes(16))).encryptor()
@@ -104,8 +104,12 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> OpenSSL:
     return openssl
 
 
+def public_info(key: PrivateKey) -> bytes:
+    return public_key_info(key.public_key())
+
+
 def public_of(openssl: OpenSSL, name: str) -> bytes:
-    return public_bytes(load_private_key(openssl.bytes(name), None))
+    return public_info(load_private_key(openssl.bytes(name), None))
 
 
 @pytest.mark.parametrize(
@@ -121,8 +125,8 @@ def public_of(openssl: OpenSSL, name: str) -> bytes:
 def test_plain_keys_open(tools: OpenSSL, command: str) -> None:
     """PKCS#8 (RFC 5958) and PKCS#1 (RFC 8017, A.1.2), PEM and DER."""
     tools(f"{command} -out plain")
-    assert public_bytes(load_private_key(tools.bytes("plain"), None)) == public_of(tools, "rsa.pem")
-    assert public_bytes(load_private_key(tools.bytes("plain"), "")) == public_of(tools, "rsa.pem")
+    assert public_info(load_private_key(tools.bytes("plain"), None)) == public_of(tools, "rsa.pem")
+    assert public_info(load_private_key(tools.bytes("plain"), "")) == public_of(tools, "rsa.pem")
     with pytest.raises(errors.PassphraseUnneeded):
         load_private_key(tools.bytes("plain"), "secret")
 
@@ -150,18 +154,18 @@ def test_encrypted_keys_open_with_their_passphrase_only(tools: OpenSSL, command:
     """PBES2 with PBKDF2 and scrypt (RFC 8018, RFC 7914), PBES1 of PKCS#12, traditional PEM encryption."""
     tools(f"{command} -passout pass:pässword -out encrypted")
     data = tools.bytes("encrypted")
-    assert public_bytes(load_private_key(data, "pässword")) == public_of(tools, "rsa.pem")
+    assert public_info(load_private_key(data, "pässword")) == public_of(tools, "rsa.pem")
     for wrong in ("password", "nul\0", "x" * 2000, "\udc80"):
         with pytest.raises(errors.PassphraseWrong) as refused:
             load_private_key(data, wrong)
-        assert refused.value.field == "passphrase"
+        assert refused.value.part == "passphrase"
     for none in (None, ""):
         with pytest.raises(errors.PassphraseRequired):
             load_private_key(data, none)
 
 
 def test_a_wrong_passphrase_that_decrypts_to_noise_is_a_wrong_passphrase(tools: OpenSSL) -> None:
-    """With traditional encryption one in 256 wrong ones has right padding: of 1,500, about six get that far."""
+    """With traditional encryption, one wrong passphrase in 256 gives right padding: about six of 1,500."""
     tools("ec -in ec.pem -aes128 -passout pass:right -out noise.pem")
     for n in range(1500):
         with pytest.raises(errors.PassphraseWrong):
@@ -178,7 +182,7 @@ def test_a_wrong_passphrase_that_decrypts_to_noise_is_a_wrong_passphrase(tools: 
         "pkcs8 -topk8 -in rsa.pem -provider legacy -provider default -v1 PBE-SHA1-RC2-128",
     ],
 )
-def test_ciphers_not_read_here_are_said_so_instead_of_blaming_the_passphrase(tools: OpenSSL, command: str) -> None:
+def test_unsupported_ciphers_are_named_and_the_passphrase_is_not_blamed(tools: OpenSSL, command: str) -> None:
     tools(f"{command} -passout pass:secret -out strange.pem")
     with pytest.raises(errors.NotAKey, match="openssl pkcs8 -topk8 -v2 aes-256-cbc"):
         load_private_key(tools.bytes("strange.pem"), "secret")
@@ -195,11 +199,11 @@ def test_pkcs12_opens(tools: OpenSSL, options: str, passphrase: str) -> None:
     data = tools.bytes("c.p12")
     assert looks_like_pkcs12(data)
     key, leaf, chain = load_pkcs12(data, passphrase)
-    assert leaf == pem.read_one_ca(tools.bytes("c.pem"))
-    assert (public_bytes(key), chain) == (public_of(tools, "rsa.pem"), [])
+    assert leaf == read_one_certificate(tools.bytes("c.pem"))
+    assert (public_info(key), chain) == (public_of(tools, "rsa.pem"), [])
     with pytest.raises(errors.PassphraseWrong):
         load_pkcs12(data, "wrong")
-    assert public_bytes(load_private_key(data, passphrase)) == public_bytes(key)
+    assert public_info(load_private_key(data, passphrase)) == public_info(key)
     if passphrase:
         with pytest.raises(errors.PassphraseRequired):
             load_pkcs12(data, None)
@@ -219,12 +223,12 @@ def test_pkcs12_of_other_writers_opens() -> None:
         b"name", KEY, LEAF.cert, [ROOT.cert], serialization.BestAvailableEncryption(b"secret")
     )
     _, leaf, chain = load_pkcs12(data, "secret")
-    assert (leaf, chain) == (LEAF.cert, [ROOT.cert])
+    assert (leaf, chain) == (LEAF.certificate, [ROOT.certificate])
 
 
 def test_pkcs12_without_any_passphrase_opens_without() -> None:
     data = pfx(content_info(seq(bag(KEY_BAG, KEY_DER), cert_bag(LEAF))))
-    assert load_pkcs12(data, None)[1] == LEAF.cert
+    assert load_pkcs12(data, None)[1] == LEAF.certificate
     with pytest.raises(errors.PassphraseUnneeded):
         load_pkcs12(data, "secret")
 
@@ -242,7 +246,7 @@ def test_pkcs12_needs_one_key_and_its_certificate() -> None:
 
 def test_pkcs12_whose_parts_have_other_passphrases_is_refused() -> None:
     parts = content_info(seq(bag(KEY_BAG, KEY_DER))), sealed(seq(cert_bag(LEAF)), b"secret")
-    assert load_pkcs12(pfx(*parts), "secret")[1] == LEAF.cert
+    assert load_pkcs12(pfx(*parts), "secret")[1] == LEAF.certificate
     with pytest.raises(errors.PassphraseWrong):
         load_pkcs12(pfx(*parts), "wrong")
     with pytest.raises(errors.PassphraseRequired):
@@ -262,7 +266,7 @@ def test_twenty_million_rounds_are_refused_before_they_are_run() -> None:
             "Opening this key would cost 20,000,000 rounds; at most 1,000,000 is done here."
         )
     with pytest.raises(errors.KdfTooCostly):
-        load_private_key(encrypted(pbes2(pbkdf2(2**31))), None)  # said before a passphrase is asked for
+        load_private_key(encrypted(pbes2(pbkdf2(2**31))), None)  # before a passphrase is asked for
     costly(encrypted(pbes2(pbkdf2(2**4000))))
 
 
@@ -331,7 +335,7 @@ def test_costs_hidden_in_an_encrypted_part_are_not_paid() -> None:
     hidden = bag(SHROUDED, encrypted(pbes2(pbkdf2(2**31 - 1))))
     for inside in (seq(hidden, cert_bag(LEAF)), seq(cert_bag(LEAF), hidden)):
         part = sealed(inside, b"secret")
-        assert load_pkcs12(pfx(part, content_info(seq(bag(KEY_BAG, KEY_DER)))), "secret")[1] == LEAF.cert
+        assert load_pkcs12(pfx(part, content_info(seq(bag(KEY_BAG, KEY_DER)))), "secret")[1] == LEAF.certificate
         with pytest.raises(errors.NotAKey):
             load_pkcs12(pfx(part), "secret")
 
@@ -366,7 +370,7 @@ def test_keys_servers_do_not_take_are_named(kind: str) -> None:
 def test_rsa_4096_fits(tools: OpenSSL) -> None:
     tools("genrsa -out 4096.pem 4096")
     tools("pkcs8 -topk8 -in 4096.pem -scrypt -passout pass:x -out 4096.enc")
-    assert public_bytes(load_private_key(tools.bytes("4096.enc"), "x")) == public_of(tools, "4096.pem")
+    assert public_info(load_private_key(tools.bytes("4096.enc"), "x")) == public_of(tools, "4096.pem")
 
 
 def rsa_der(**changed: int) -> bytes:
@@ -412,8 +416,8 @@ def test_rsa_numbers_that_do_not_fit_together_are_no_key(changed: dict[str, int]
         b"\x30\x80" * 30_000,
     ],
 )
-def test_what_is_no_key_is_said_so(data: bytes) -> None:
-    """Never a 500: empty, text, certificates, SSH keys, damaged keys, nonsense in the parameters, deep nests."""
+def test_other_files_are_not_keys(data: bytes) -> None:
+    """Empty, text, certificates, SSH keys, damaged keys, nonsense in the parameters, deep nests: never a 500."""
     with pytest.raises(errors.NotAKey):
         load_private_key(data, None)
 
@@ -426,7 +430,7 @@ def test_the_size_of_key_files_is_bounded() -> None:
 
 
 def test_no_error_carries_the_key_or_the_passphrase() -> None:
-    """Nor does what it was raised from: a log shows that too."""
+    """Nor does the error that caused it, which a log shows too."""
     secret = "Tr0ub4dor"
     for data in (KEY_PEM.encode(), ENCRYPTED, KEY_DER[:-1], rsa_der(d=3)):
         with pytest.raises(errors.TrustError) as refused:
@@ -434,9 +438,9 @@ def test_no_error_carries_the_key_or_the_passphrase() -> None:
         chained: list[BaseException | None] = [refused.value, refused.value.__cause__]
         if not refused.value.__suppress_context__:
             chained.append(refused.value.__context__)
-        for one in chained:
-            assert secret not in repr(one)
-            assert "MIG" not in repr(one)
+        for error in chained:
+            assert secret not in repr(error)
+            assert "MIG" not in repr(error)
 
 
 # --- noise
@@ -490,5 +494,5 @@ def test_no_bytes_raise_anything_but_a_refusal(data: bytes, passphrase: str | No
 
 def test_the_limit_is_the_callers_where_a_key_is_in_a_bundle() -> None:
     bundle = LEAF.pem.encode() * 200 + KEY_PEM.encode()
-    assert len(bundle) > key_files.KEY_FILE_MAX
+    assert len(bundle) > KEY_FILE_MAX
     load_private_key(bundle, None, limit=256 * 1024)
