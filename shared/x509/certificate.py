@@ -50,12 +50,19 @@ class Certificate:
         is_version_3: X.509 v3; only such a certificate may have extensions.
         is_ca: BasicConstraints says CA:TRUE, critical or not (RFC 5280, 4.2.1.9).
         path_length: of BasicConstraints; None without a limit.
+        may_sign_certificates: KeyUsage, if present, includes keyCertSign (4.2.1.3).
+        may_sign_data: KeyUsage, if present, includes digitalSignature (4.2.1.3).
+        is_for_clients: ExtendedKeyUsage, if present, includes clientAuth or anyExtendedKeyUsage (4.2.1.12).
         key_id: SubjectKeyIdentifier (4.2.1.2); None without one.
         issuer_key_id: keyIdentifier of AuthorityKeyIdentifier (4.2.1.1); None without one.
         extensions: by the type of their values.
         critical_extensions: the types of those that are critical.
         signature_algorithm: as the unsigned part names it.
+        signature_weakness: the weak or unknown algorithm for people ("SHA-1"), or None.
+        has_one_algorithm: the signed part names the same (4.1.1.2).
         has_unused_bits: signatureValue is not whole octets; such a signature verifies under no key.
+        weakness: what is weak about the key, in words, or None.
+        is_plain: the signature is all that OpenSSL would add to the checks here (`plain.is_plain`).
     """
 
     def __init__(self, encoded: bytes, parsed: x509.Certificate) -> None:
@@ -80,19 +87,24 @@ class Certificate:
             self.extensions[kind] = extension.value
             if extension.critical:
                 self.critical_extensions.add(kind)
-        self._constraints = self._extension(x509.BasicConstraints)
-        self._usage = self._extension(x509.KeyUsage)
+        constraints, usage = self._extension(x509.BasicConstraints), self._extension(x509.KeyUsage)
         self._purposes = self._extension(x509.ExtendedKeyUsage)
         self._names = self._extension(x509.SubjectAlternativeName)
-        self.is_ca = self._constraints is not None and self._constraints.ca
-        self.path_length = self._constraints.path_length if self._constraints is not None else None
+        self.is_ca = constraints is not None and constraints.ca
+        self.path_length = constraints.path_length if constraints is not None else None
+        self.may_sign_certificates = usage is None or usage.key_cert_sign
+        self.may_sign_data = usage is None or usage.digital_signature
+        self.is_for_clients = self._purposes is None or not _FOR_CLIENTS.isdisjoint(self._purposes)
         own, above = self._extension(x509.SubjectKeyIdentifier), self._extension(x509.AuthorityKeyIdentifier)
         self.key_id = own.digest if own is not None else None
         self.issuer_key_id = above.key_identifier if above is not None else None
         self.signature_algorithm = read_algorithm(parts.algorithm, parsed)
+        self.signature_weakness = self.signature_algorithm.weakness
         self.has_one_algorithm = parts.algorithm == parts.inner_algorithm
         self.algorithm_identifier = parts.algorithm
         self.public_key = _read_key(encoded, parsed)
+        self.weakness = strength.find_weakness(self.public_key)
+        self.is_plain = plain.is_plain(self)
         self._signers: set[bytes] = set()
 
     @classmethod
@@ -168,26 +180,11 @@ class Certificate:
 
     @property
     def has_basic_constraints(self) -> bool:
-        return self._constraints is not None
+        return x509.BasicConstraints in self.extensions
 
     @property
     def has_name_constraints(self) -> bool:
         return x509.NameConstraints in self.extensions
-
-    @property
-    def may_sign_certificates(self) -> bool:
-        """Whether KeyUsage, if present, includes keyCertSign (RFC 5280, 4.2.1.3)."""
-        return self._usage is None or self._usage.key_cert_sign
-
-    @property
-    def may_sign_data(self) -> bool:
-        """Whether KeyUsage, if present, includes digitalSignature (RFC 5280, 4.2.1.3)."""
-        return self._usage is None or self._usage.digital_signature
-
-    @property
-    def is_for_clients(self) -> bool:
-        """Whether ExtendedKeyUsage, if present, includes clientAuth or anyExtendedKeyUsage (RFC 5280, 4.2.1.12)."""
-        return self._purposes is None or not _FOR_CLIENTS.isdisjoint(self._purposes)
 
     @property
     def is_for_servers(self) -> bool:
@@ -207,16 +204,6 @@ class Certificate:
         return [extension.oid.dotted_string for extension in unknown or critical]
 
     # ---------------------------------------------------------------------------------------------------- strength
-
-    @cached_property
-    def weakness(self) -> str | None:
-        """What is weak about the key, in words, or None (`strength.find_weakness`)."""
-        return strength.find_weakness(self.public_key)
-
-    @property
-    def signature_weakness(self) -> str | None:
-        """The weak or unknown algorithm that the certificate is signed with, or None."""
-        return self.signature_algorithm.weakness
 
     @property
     def has_curve_parameters(self) -> bool:
@@ -241,11 +228,6 @@ class Certificate:
     def is_self_signed(self) -> bool:
         """Whether the certificate is self-issued and its own key verifies it (RFC 5280, 3.2)."""
         return self.is_self_issued and self.is_signed_by(self)
-
-    @cached_property
-    def is_plain(self) -> bool:
-        """Whether its signature is all that OpenSSL would add to the checks here (`plain.is_plain`)."""
-        return plain.is_plain(self)
 
     # ------------------------------------------------------------------------------------------------- identifiers
 

@@ -48,18 +48,18 @@ def header(data: bytes, at: int) -> tuple[int, int, int]:
     """Return the tag of the element at *at*, and the indices at which its content begins and ends.
 
     Raises: NotDER."""
-    start = at + 2
-    if start > len(data):
-        raise NotDER("cut off")
-    tag, length = data[at], data[at + 1]
+    try:
+        tag, length = data[at], data[at + 1]
+    except IndexError:
+        raise NotDER("cut off") from None
     if tag & 0x1F == 0x1F:
         raise NotDER("tag")
+    start = at + 2
     if length >= _LONG:
-        count = length - _LONG
-        octets = data[start : start + count]
+        octets = data[start : start + length - _LONG]
+        start += length - _LONG
         length = int.from_bytes(octets)
-        start += count
-        if not 1 <= count <= 4 or octets[:1] in (b"", b"\0") or length < _LONG:
+        if not 1 <= len(octets) <= 4 or length < _LONG or not octets[0]:
             raise NotDER("length")
     end = start + length
     if end > len(data):

@@ -32,11 +32,14 @@ class DistinguishedName:
     Attributes:
         der: the name as it is encoded in the certificate.
         parsed: the name as cryptography reads it.
+        has_usual_text: each value is a UTF8String, PrintableString or IA5String. cryptography reads other string types
+            in another way than OpenSSL does.
     """
 
     def __init__(self, encoded: bytes, parsed: x509.Name) -> None:
         self.der = encoded
         self.parsed = parsed
+        self.has_usual_text = _value_tags(encoded) <= _USUAL_TAGS
 
     @cached_property
     def canonical(self) -> bytes:
@@ -57,13 +60,6 @@ class DistinguishedName:
     def common_names(self) -> list[str]:
         """Every CN, in the order of the name."""
         return common_names(self.parsed)
-
-    @cached_property
-    def has_usual_text(self) -> bool:
-        """Whether each value is a UTF8String, PrintableString or IA5String.
-
-        cryptography reads other string types in another way than OpenSSL does."""
-        return _value_tags(self.der) <= _USUAL_TAGS
 
 
 _kept: Final[dict[bytes, DistinguishedName]] = {}

@@ -282,7 +282,8 @@ class PathBuilder:
 def _check_keys(path: Path, weak: Container[str]) -> None:
     """Check keys first, because OpenSSL would spend seconds on a key of absurd size. Raises: WeakKey."""
     for cert in path:
-        strength.check_key(cert, weak=weak)
+        if weak or cert.weakness is not None:
+            strength.check_key(cert, weak=weak)
 
 
 def _check_chain(path: Path, builder: PathBuilder) -> None:
@@ -294,7 +295,8 @@ def _check_chain(path: Path, builder: PathBuilder) -> None:
     Raises: SignatureInvalid, WeakSignature, ChainInvalid, UntrustedIssuer, CertificateMalformed, BudgetSpent."""
     try:
         for cert in path[:-1]:  # an anchor's own signature proves nothing
-            strength.check_signature(cert)
+            if cert.signature_weakness is not None:
+                strength.check_signature(cert)
         _check_cas(path)
         builder.check_signatures(path)
     except (WeakSignature, ChainInvalid):

@@ -1,6 +1,8 @@
 """Which certificates are plain, and that both judgements agree on the paths that they make."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 from cryptography import x509
@@ -175,3 +177,20 @@ def test_both_agree_on_a_leaf_with_one_changed_octet(mask: int) -> None:
             continue
         compared += compare(leaf, [INTER.certificate], [ROOT.certificate])
     assert compared > 50
+
+
+def test_a_plain_path_loads_no_openssl_binding() -> None:
+    """Cold starts: importing pyOpenSSL takes longer than a decision."""
+    code = f"""
+import datetime, sys
+from shared.validation.presented import Presented
+from shared.x509.cache import read_registered
+from shared.x509.path import verify
+sent = bytes.fromhex("{LEAF.der.hex()}"), bytes.fromhex("{INTER.der.hex()}")
+leaf, inter = Presented.of(certificate=sent[0], chain=sent[1]).chain
+root = read_registered(bytes.fromhex("{ROOT.der.hex()}"))
+assert len(verify(leaf, [inter], [root], [], datetime.datetime.fromisoformat("{NOON.isoformat()}"))) == 3
+assert "OpenSSL" not in sys.modules
+assert "cryptography.hazmat.primitives.serialization" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
