@@ -1,4 +1,4 @@
-"""Which device a certificate speaks for (docs/rules.md, step 10).
+"""Which device a certificate identifies (docs/rules.md, step 10).
 
 Candidates are the subject's CN and every rfc822Name of the SubjectAltName that reads `d:typeId:deviceId` or
 `g:typeId:deviceId`. Nothing else in the certificate names a device: not a DNS name, not a URI, not an orgId.
@@ -36,11 +36,11 @@ def match(
     *,
     type_certificates: bool,
 ) -> DeviceName:
-    """Return the device that *cert*, in which *identities* are, speaks for.
+    """Return the device that *cert*, in which *identities* are, identifies.
 
     Args:
         expected: the device the client ID names; None before a client ID is known.
-        type_certificates: whether the org lets `d:type:` speak for every device of the type.
+        type_certificates: whether the org accepts `d:type:` for every device of the type.
 
     Raises: IdentityMissing, IdentityMismatch, TypeCertificateRefused."""
     if not identities:

@@ -26,7 +26,9 @@ from shared.validation.names import messaging_host
 from shared.validation.notices import Notice
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import BUNDLE_MAX, Part, read_certificates
-from shared.x509.private_keys import PrivateKey, holds_private_key, load_pkcs12, load_private_key, looks_like_pkcs12
+from shared.x509.pkcs12 import load_pkcs12, looks_like_pkcs12
+from shared.x509.private_key_files import holds_private_key, load_private_key
+from shared.x509.private_keys import PrivateKey
 from shared.x509.public_keys import describe_key, public_key_info
 from shared.x509.strength import check_key, check_signature
 from shared.x509.text import printable
@@ -89,7 +91,7 @@ def read_server_certificate(
             its own.
         passphrase: of an encrypted key; an empty one counts as not given.
 
-    Raises: PrivateKeyMissing, and what read_leaf and private_keys.load_private_key raise."""
+    Raises: PrivateKeyMissing, and what read_leaf and private_key_files.load_private_key raise."""
     if looks_like_pkcs12(certificate):
         key, leaf, others = load_pkcs12(certificate, passphrase)
         others += _read(chain, part="chain") if chain else []

@@ -131,7 +131,7 @@ class Verdict(msgspec.Struct, frozen=True):
     failed_step: int | None = None
     expires_at: datetime | None = None
     steps: tuple[Step, ...] = ()
-    shown: Presence = Presence.NONE
+    presence: Presence = Presence.NONE
     fingerprints: tuple[tuple[str, ...], ...] = ()  # of each certificate presented, leaf first
     proof: str = "chain"  # the chain judged here, or a "broker" that judged the chain and passes names
 
@@ -266,7 +266,7 @@ class _Judgement:
         if not presented.tls and needs_tls(self._level):
             raise errors.TLSRequired(level=self._level.value)
         if presented.chain == ():
-            if outcome(self._level, tls=presented.tls, shown=Presence.NONE) is Decision.DENY:
+            if outcome(self._level, tls=presented.tls, presence=Presence.NONE) is Decision.DENY:
                 raise errors.CertificateMissing(level=self._level.value)
             for denial in _identity_denials(facts, device):
                 raise denial
@@ -373,7 +373,7 @@ class _Judgement:
     # The answer.
 
     def _satisfied(self, facts: OrgFacts) -> Verdict:
-        decision = outcome(self._level, tls=self._presented.tls, shown=self._presence)
+        decision = outcome(self._level, tls=self._presented.tls, presence=self._presence)
         client = self._presented.client_id
         named = client.device if isinstance(client, ClientId) else None
         if decision is Decision.ALLOW:
@@ -390,7 +390,7 @@ class _Judgement:
             ca=_find_anchor(facts, self._path),
             expires_at=_end(self._path) if self._path else None,
             steps=self._all_steps(),
-            shown=self._presence,
+            presence=self._presence,
             fingerprints=tuple(cert.fingerprints for cert in self._presented.certificates),
         )
 
@@ -414,7 +414,7 @@ class _Judgement:
             failing=refusal.cert,
             failed_step=number,
             steps=self._all_steps(failed),
-            shown=self._presence,
+            presence=self._presence,
         )
 
     def _pass(self, number: int, found: str | None, expected: str | None) -> None:

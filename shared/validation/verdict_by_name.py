@@ -50,13 +50,13 @@ class Named(msgspec.Struct, frozen=True, dict=True):
         return sorted(set(map(identity_id, devices)))
 
 
-def judge_named(named: Named, facts: OrgFacts | None, *, believed: bool, platform_domain: str) -> Verdict:
+def judge_named(named: Named, facts: OrgFacts | None, *, broker_proves: bool, platform_domain: str) -> Verdict:
     """Return the verdict on *named*, in the order of the ten steps. The broker ran the steps about a certificate.
 
     Args:
         facts: of the org of the caller's key; None where it does not exist, or the key is the platform's.
-        believed: whether the key says that the broker proves names."""
-    is_proven = believed and not named.typed
+        broker_proves: whether the caller's key is marked for a broker that proves names."""
+    is_proven = broker_proves and not named.typed
     try:
         return _judge(named, facts, is_proven, platform_domain)
     except (errors.Refused, errors.OrgSuspended) as refusal:
@@ -68,7 +68,7 @@ def judge_named(named: Named, facts: OrgFacts | None, *, believed: bool, platfor
             org_id=facts.org_id if facts else None,
             failed_step=refusal.step,
             proof=BROKER if is_proven else CHAIN,
-            shown=Presence.INVALID if is_proven else Presence.NONE,
+            presence=Presence.INVALID if is_proven else Presence.NONE,
         )
 
 
@@ -90,7 +90,7 @@ def _judge(named: Named, facts: OrgFacts | None, is_proven: bool, platform_domai
     expected = client.device if client else None
     device = _match(named, expected, facts) if is_proven else expected or named.device
     level = facts.policy.level_for(device.type_id if device else None)
-    decision = outcome(level, tls=True, shown=Presence.VALID if is_proven else Presence.NONE)
+    decision = outcome(level, tls=True, presence=Presence.VALID if is_proven else Presence.NONE)
     if decision is Decision.DENY:
         raise errors.CertificateMissing(level=level.value)
     return _satisfied(facts, device if is_proven else expected, decision, bound=client is not None, is_proven=is_proven)
@@ -129,5 +129,5 @@ def _satisfied(
         identity=device,
         bound=bound,
         proof=BROKER if is_proven else CHAIN,
-        shown=Presence.VALID if is_proven else Presence.NONE,
+        presence=Presence.VALID if is_proven else Presence.NONE,
     )

@@ -36,7 +36,7 @@ from shared.x509 import path as certification_path
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import CERTIFICATE_MAX, FILE_MAX
-from shared.x509.private_keys import load_private_key
+from shared.x509.private_key_files import load_private_key
 from shared.x509.public_keys import public_key_info
 from tests import bounds
 from tests.certs import NOON

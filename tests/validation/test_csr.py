@@ -63,9 +63,9 @@ def test_openssl_reads_the_request(openssl: OpenSSL) -> None:
         email_address="ops@acme.example",
     )
     openssl.write("r.pem", request.public_bytes(Encoding.PEM).decode())
-    shown = openssl("req -in r.pem -noout -verify -subject -text -nameopt RFC2253,-esc_msb,utf8")
-    assert f"emailAddress=ops@acme.example,CN={HOST},OU=Fleet,O=Acme Ltd,L=Rīga,ST=Rīga,C=LV" in shown
-    assert f"DNS:{HOST}" in shown
+    text = openssl("req -in r.pem -noout -verify -subject -text -nameopt RFC2253,-esc_msb,utf8")
+    assert f"emailAddress=ops@acme.example,CN={HOST},OU=Fleet,O=Acme Ltd,L=Rīga,ST=Rīga,C=LV" in text
+    assert f"DNS:{HOST}" in text
 
 
 def test_a_host_of_over_64_characters_goes_in_the_san_alone() -> None:

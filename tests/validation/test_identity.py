@@ -1,4 +1,4 @@
-"""Which device a certificate speaks for: CN and e-mail SANs, and nothing else."""
+"""Which device a certificate identifies: by CN and e-mail SANs, and by nothing else."""
 
 import pytest
 from cryptography import x509

@@ -88,7 +88,7 @@ def constraints(
 
 
 def key_ids(own: Issued | None, issuer: Issued | None) -> list[tuple[x509.ExtensionType, bool]]:
-    """SubjectKeyIdentifier of *own*'s key, AuthorityKeyIdentifier of *issuer*'s."""
+    """Return SubjectKeyIdentifier of the key of *own*, and AuthorityKeyIdentifier of the key of *issuer*."""
     made: list[tuple[x509.ExtensionType, bool]] = []
     if own:
         made.append((x509.SubjectKeyIdentifier.from_public_key(own.key.public_key()), False))
@@ -135,12 +135,12 @@ def test_the_device_may_send_its_intermediate() -> None:
 
 
 def test_the_org_may_have_registered_the_intermediate_beside_the_root() -> None:
-    """Each registered CA is trusted by itself: the nearest one vouches."""
+    """Each registered CA is trusted by itself: the path ends at the nearest."""
     assert accept(LEAF, [ROOT, INTER]) == path_of(LEAF, INTER)
 
 
 def test_an_intermediate_alone_is_an_anchor() -> None:
-    """A fleet whose signing CA is an intermediate registers just that one."""
+    """A fleet whose signing CA is an intermediate registers the intermediate alone."""
     assert accept(LEAF, [INTER]) == path_of(LEAF, INTER)
 
 
@@ -169,15 +169,15 @@ def test_every_kind_of_strong_key_passes(kind: str) -> None:
 
 
 def test_issuer_names_match_in_canonical_form() -> None:
-    """RFC 5280, 7.1: case, spacing and string type are no difference."""
+    """RFC 5280, 7.1: case, spacing and string type do not count."""
     leaf = certs.certificate(
         certs.name("d:thermo:42"), signer=ROOT, private=K(), issuer=certs.name("  rOOt "), not_after=NOON + DAY
     )
     assert accept(leaf, [ROOT]) == path_of(leaf, ROOT)
 
 
-def test_sibling_certificates_do_not_matter() -> None:
-    """What the device sends beside its chain is not its chain."""
+def test_unrelated_certificates_do_not_matter() -> None:
+    """Certificates that the device sends beside its chain are ignored."""
     stranger = certs.ca("Stranger", private=K("P-256", 50))
     assert accept(LEAF, [ROOT], sent=[stranger, INTER]) == path_of(LEAF, INTER, ROOT)
 
@@ -241,7 +241,7 @@ def with_extension(oid: str, content: bytes, *, critical: bool = False, signer: 
     ids=["e-mail not ASCII", "empty EKU", "KeyUsage no bits"],
 )
 def test_a_field_that_cannot_be_read_is_malformed(oid: str, content: bytes) -> None:
-    """cryptography reads extensions late; no later step may stumble over one. Sent along, it counts as well."""
+    """cryptography reads extensions late; no later step may fail on them. Intermediates are read as well."""
     bad = with_extension(oid, content)
     for refusal in (refuse(bad, [ROOT]), refuse(LEAF, [ROOT], sent=[INTER, bad])):
         assert isinstance(refusal, errors.CertificateMalformed)
@@ -254,7 +254,7 @@ def test_what_only_openssl_cannot_read_is_malformed(monkeypatch: pytest.MonkeyPa
     def fails(*_: object) -> None:
         raise crypto.Error([("asn1", "", "bad")])
 
-    leaf = with_extension("1.2.3.4.5", b"\x05\x00")  # so that OpenSSL is asked
+    leaf = with_extension("1.2.3.4.5", b"\x05\x00")  # not plain, so OpenSSL judges it
     assert accept(leaf, [ROOT])
     monkeypatch.setattr(crypto, "load_certificate", fails)
     refusal = refuse(leaf, [ROOT])
@@ -263,7 +263,7 @@ def test_what_only_openssl_cannot_read_is_malformed(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_naive_time_is_a_mistake_of_the_caller() -> None:
-    """A naive time would be read as local time."""
+    """Python would take a naive time for local time."""
     with pytest.raises(ValueError, match="aware"):
         certification_path.verify(LEAF.certificate, [], _registered([INTER]), [], NOON.replace(tzinfo=None))
 
@@ -272,7 +272,7 @@ def test_a_naive_time_is_a_mistake_of_the_caller() -> None:
 
 
 def test_another_orgs_ca_is_not_trusted() -> None:
-    """The issuer's name is nobody's here."""
+    """No CA of this org has the issuer's name."""
     other = certs.ca("Other Root", private=K("P-256", 3))
     refusal = refuse(certs.leaf("d:thermo:42", other), [ROOT], sent=[other])
     assert isinstance(refusal, errors.UntrustedIssuer)
@@ -284,7 +284,7 @@ def test_without_any_ca_nothing_is_trusted() -> None:
 
 
 def test_the_missing_issuer_is_named() -> None:
-    """Without its intermediate: that one is missing. With it: the one above is."""
+    """Without the intermediate, the intermediate is missing. With it, the CA above is."""
     root = certs.ca("Unknown Root", private=K("P-256", 3))
     inter = certs.ca("Known Inter", root, private=K("P-256", 4))
     leaf = certs.leaf("d:thermo:42", inter)
@@ -297,7 +297,7 @@ def test_the_missing_issuer_is_named() -> None:
 
 @pytest.mark.parametrize("with_ids", [False, True])
 def test_the_right_name_from_the_wrong_signer_is_a_bad_signature(with_ids: bool) -> None:
-    """With key identifiers or without: a CA of that name is here, and its key did not sign this."""
+    """With key identifiers or without: a CA has the name, and its key did not sign the certificate."""
     real, forger = certs.ca("Acme", private=K("P-256", 3)), certs.ca("Acme", private=K("P-256", 4))
     if with_ids:
         real = certs.ca("Acme", private=K("P-256", 3), more=key_ids(real, None))
@@ -319,7 +319,7 @@ def test_a_self_signed_device_with_a_cas_name_is_a_bad_signature() -> None:
 @pytest.mark.parametrize("is_ca", [False, None])
 @pytest.mark.parametrize("usage", [None, certs.usage(key_cert_sign=True)])
 def test_an_intermediate_without_ca_true_may_not_sign(is_ca: bool | None, usage: x509.KeyUsage | None) -> None:
-    """RFC 5280, 6.1.4 (k). keyCertSign alone makes no CA, whatever OpenSSL thinks."""
+    """RFC 5280, 6.1.4 (k). keyCertSign alone makes no CA, although OpenSSL accepts it."""
     inter = certs.ca("Device", ROOT, private=K("P-256", 3), is_ca=is_ca, key_usage=usage)
     refusal = refuse(certs.leaf("d:thermo:42", inter), [ROOT], sent=[inter])
     assert isinstance(refusal, errors.ChainInvalid)
@@ -327,8 +327,8 @@ def test_an_intermediate_without_ca_true_may_not_sign(is_ca: bool | None, usage:
     assert refusal.reason.startswith("CN=Device may not sign this: it is not a CA")
 
 
-def test_an_anchor_without_ca_true_vouches_for_nobody() -> None:
-    """Not even for itself."""
+def test_an_anchor_without_ca_true_is_refused() -> None:
+    """Also as its own leaf."""
     anchor = certs.ca("Self", private=K("P-256", 3), is_ca=None)
     assert isinstance(refuse(certs.leaf("d:thermo:42", anchor), [anchor]), errors.ChainInvalid)
     assert isinstance(refuse(anchor, [anchor]), errors.ChainInvalid)
@@ -359,7 +359,7 @@ def test_path_length_zero_allows_devices_only() -> None:
 
 
 def test_self_issued_cas_do_not_count_in_the_path_length() -> None:
-    """RFC 5280, 6.1.4 (l): a key rollover needs no longer path."""
+    """RFC 5280, 6.1.4 (l): a key rollover does not lengthen the path."""
     old = certs.ca("R", path_length=0, private=K("P-256", 3))
     new_key = K("P-256", 4)
     new_with_old = certs.ca("R", old, private=new_key, path_length=0)
@@ -370,7 +370,7 @@ def test_self_issued_cas_do_not_count_in_the_path_length() -> None:
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("purposes", [[SERVER_AUTH], [ExtendedKeyUsageOID.CODE_SIGNING, SERVER_AUTH]])
 def test_a_ca_for_servers_may_not_sign_clients(purposes: list[x509.ObjectIdentifier], depth: int) -> None:
-    """EKU on a CA is a limit for all below it, be it an intermediate or the anchor."""
+    """EKU on an intermediate or anchor limits everything below it."""
     limit = [(x509.ExtendedKeyUsage(purposes), False)]
     root = certs.ca("R", private=K("P-256", 3), more=limit if depth == 2 else ())
     inter = certs.ca("I", root, private=K("P-256", 4), more=limit if depth == 1 else ())
@@ -397,7 +397,7 @@ def acme(common_name: str) -> x509.Name:
     return certs.name(common_name, organization="Acme")
 
 
-def test_a_kept_name_constraint_passes() -> None:
+def test_a_name_within_the_constraints_passes() -> None:
     """RFC 5280, 4.2.1.10."""
     root = certs.ca("R", private=K("P-256", 3), more=[constraints([DIRECTORY])])
     leaf = certs.leaf(acme("d:thermo:42"), root)
@@ -405,7 +405,7 @@ def test_a_kept_name_constraint_passes() -> None:
 
 
 @pytest.mark.parametrize("at_root", [True, False])
-def test_a_broken_name_constraint_is_refused(at_root: bool) -> None:
+def test_a_name_outside_the_constraints_is_refused(at_root: bool) -> None:
     limit = [constraints([DIRECTORY])]
     root = certs.ca(acme("R"), private=K("P-256", 3), more=limit if at_root else ())
     inter = certs.ca(acme("I"), root, private=K("P-256", 4), more=() if at_root else limit)
@@ -422,8 +422,8 @@ def test_an_excluded_name_is_refused() -> None:
     assert accept(leaf, [root]) == path_of(leaf, root)
 
 
-def test_an_email_constraint_forbids_every_device_name_in_san_and_says_so() -> None:
-    """d:type:device is no mailbox (RFC 5280, 4.2.1.10): such a CA cannot vouch for it, by any engine."""
+def test_an_email_constraint_forbids_every_device_name_in_the_san() -> None:
+    """d:type:device is no mailbox (RFC 5280, 4.2.1.10), so no verifier can accept it under such a CA."""
     root = certs.ca("R", private=K("P-256", 3), more=[constraints([x509.RFC822Name("acme.com")])])
     refusal = refuse(certs.leaf("x", root, emails=["d:thermo:42"]), [root])
     assert isinstance(refusal, errors.ChainInvalid)
@@ -434,7 +434,7 @@ def test_an_email_constraint_forbids_every_device_name_in_san_and_says_so() -> N
 
 
 def test_an_unknown_critical_extension_is_refused() -> None:
-    """RFC 5280, 4.2. On the leaf, its issuer is told; on a CA, that one."""
+    """RFC 5280, 4.2. The refusal names the issuer of a leaf, or the CA that has the extension."""
     leaf = with_extension("1.2.3.4", b"\x05\x00", critical=True)
     refusal = refuse(leaf, [ROOT])
     assert isinstance(refusal, errors.ChainInvalid)
@@ -479,7 +479,7 @@ def test_a_key_on_the_weak_list_is_refused_anywhere(which: Issued) -> None:
 
 
 def test_a_key_of_unknown_kind_is_weak_not_malformed() -> None:
-    """It can be read, just not used."""
+    """It can be read, but not used."""
     leaf = certs.leaf("d:thermo:42", ROOT)
     curve, odd = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
     strange = Certificate.from_der(leaf.der.replace(curve, odd))
@@ -491,7 +491,7 @@ def test_a_key_of_unknown_kind_is_weak_not_malformed() -> None:
 # ------------------------------------------------------------------------------------------------------ inactive CAs
 
 
-def test_an_inactive_ca_vouches_for_nobody() -> None:
+def test_an_inactive_ca_is_no_anchor() -> None:
     leaf = certs.leaf("d:thermo:42", ROOT)
     refusal = refuse(leaf, [], inactive=[ROOT])
     assert isinstance(refusal, errors.CAInactive)
@@ -510,7 +510,7 @@ def test_no_path_passes_through_an_inactive_ca(sent: tuple[Issued, ...]) -> None
 
 
 def test_another_certificate_of_an_inactive_cas_name_and_key_is_inactive_too() -> None:
-    """Renewed or cross-signed: the key is what was switched off. Its name may be spelled otherwise."""
+    """Renewed or cross-signed: the key was switched off. Its name may be spelled in another way."""
     again = certs.ca("INTER", ROOT, private=K("P-256", 2), serial=77)
     refusal = refuse(LEAF, [ROOT], sent=[again], inactive=[INTER])
     assert isinstance(refusal, errors.CAInactive)
@@ -519,7 +519,7 @@ def test_another_certificate_of_an_inactive_cas_name_and_key_is_inactive_too() -
 
 
 def test_a_ca_of_an_inactive_cas_name_with_another_key_is_not_inactive() -> None:
-    """A rotation: the old one is switched off, the new one signs."""
+    """A rotation: the old CA is switched off, the new CA signs."""
     new = certs.ca("Inter", ROOT, private=K("P-256", 6))
     leaf = certs.leaf("d:thermo:42", new)
     assert accept(leaf, [ROOT], sent=[new], inactive=[INTER]) == path_of(leaf, new, ROOT)
@@ -527,7 +527,7 @@ def test_a_ca_of_an_inactive_cas_name_with_another_key_is_not_inactive() -> None
     assert isinstance(refuse(LEAF, [new], inactive=[INTER]), errors.CAInactive)
 
 
-def test_another_way_around_an_inactive_ca_is_fine() -> None:
+def test_a_path_around_an_inactive_ca_passes() -> None:
     other = certs.ca("Other Root", private=K("P-256", 3))
     cross = certs.ca("Cross", other, private=K("P-256", 7))
     same_by_root = certs.ca("Cross", ROOT, private=K("P-256", 7))
@@ -535,8 +535,8 @@ def test_another_way_around_an_inactive_ca_is_fine() -> None:
     assert accept(leaf, [ROOT], sent=[cross, same_by_root], inactive=[other]) == path_of(leaf, same_by_root, ROOT)
 
 
-def test_a_forged_chain_to_an_inactive_ca_is_forged() -> None:
-    """ca_inactive is said only where nothing else is wrong."""
+def test_a_forged_chain_to_an_inactive_ca_is_refused_as_forged() -> None:
+    """The refusal is ca_inactive only where nothing else is wrong with the chain."""
     forger = certs.ca("Root", private=K("P-256", 8))
     assert isinstance(refuse(certs.leaf("d:thermo:42", forger), [], inactive=[ROOT]), errors.SignatureInvalid)
 
@@ -578,7 +578,7 @@ def test_outside_its_time_a_leaf_is_refused(at: dt.datetime, kind: type[Refused]
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_an_expired_ca_is_refused(depth: int) -> None:
-    """An intermediate or the anchor: no CA outlives itself."""
+    """An intermediate or the anchor."""
     ended = {"not_after": NOON - SECOND}
     root = certs.ca("R", private=K("P-256", 3), **(ended if depth == 2 else {}))  # type: ignore[arg-type]
     inter = certs.ca("I", root, private=K("P-256", 4), **(ended if depth == 1 else {}))  # type: ignore[arg-type]
@@ -596,7 +596,7 @@ def test_a_ca_that_has_not_begun_is_refused() -> None:
 
 
 def test_the_chain_is_judged_before_the_dates() -> None:
-    """Step 6 before step 7: an expired forgery is a forgery."""
+    """Step 6 before step 7: an expired forgery is refused as a forgery."""
     forger = certs.ca("Root", private=K("P-256", 8))
     leaf = certs.leaf("d:thermo:42", forger, not_after=NOON - DAY)
     assert isinstance(refuse(leaf, [ROOT]), errors.SignatureInvalid)
@@ -629,8 +629,8 @@ def test_a_leaf_for_something_else_is_refused(
     assert refusal.advice == "Reissue as a client certificate (clientAuth, digitalSignature)."
 
 
-def test_a_ca_is_no_device() -> None:
-    """An intermediate, a registered one, and the anchor itself."""
+def test_a_ca_is_not_accepted_as_a_device() -> None:
+    """An intermediate, a registered intermediate, and the anchor itself."""
     for ca, anchors in ((INTER, [ROOT]), (INTER, [INTER]), (ROOT, [ROOT])):
         refusal = refuse(ca, anchors)
         assert isinstance(refusal, errors.WrongKeyUsage)
@@ -660,11 +660,11 @@ def answers(leaf: Issued, anchors: Sequence[Issued], sent: Sequence[Issued], at:
 
 @pytest.mark.parametrize("signer", range(4))
 def test_a_rotation_gives_one_answer_in_every_order(signer: int) -> None:
-    """Four CAs of one name without key identifiers: the one that signed is found wherever it stands."""
+    """Four CAs of one name without key identifiers: the CA that signed is found in every position."""
     generations = [certs.ca("Acme CA", private=K("P-256", 20 + n)) for n in range(4)]
     leaf = certs.leaf("d:thermo:42", generations[signer])
     assert answers(leaf, generations, []) == {path_of(leaf, generations[signer])}
-    others = [one for one in generations if one is not generations[signer]]
+    others = [ca for ca in generations if ca is not generations[signer]]
     (answer,) = answers(leaf, others, [])
     assert isinstance(answer, tuple)
     assert answer[0] is errors.SignatureInvalid
@@ -714,7 +714,7 @@ def test_a_key_rollover_in_every_order(ids: bool, under: bool) -> None:
 
 
 def test_a_forged_rollover_is_a_bad_signature_in_every_order() -> None:
-    """It names itself as its issuer, as OpenSSL's mimics do; the old key never signed it."""
+    """It names itself as its issuer, and the old key never signed it."""
     old, forger = certs.ca("Roll", private=K("P-256", 40)), certs.ca("Roll", private=K("P-256", 42))
     leaf = certs.leaf("d:thermo:42", forger)
     again = certs.ca("Roll", forger, private=K("P-256", 42), serial=5)
@@ -723,8 +723,8 @@ def test_a_forged_rollover_is_a_bad_signature_in_every_order() -> None:
     assert answer[0] is errors.SignatureInvalid
 
 
-def test_a_rollover_does_not_shake_off_name_constraints() -> None:
-    """What OpenSSL cannot hold against the names below is refused, not forgotten. With key identifiers it can."""
+def test_name_constraints_hold_across_a_rollover() -> None:
+    """Constraints that OpenSSL cannot compare with the names below are refused. With key identifiers it can."""
     limit = [constraints([DIRECTORY])]
     old = certs.ca(acme("Roll"), private=K("P-256", 40), more=limit)
     new = certs.ca(acme("Roll"), old, private=K("P-256", 41))
@@ -751,7 +751,7 @@ def test_a_path_length_holds_across_a_rollover() -> None:
     assert refusal.facts["limit"] == "its path length allows 0 CAs below it, here are 1"
 
 
-def test_an_unknown_critical_extension_above_a_rollover_is_seen() -> None:
+def test_an_unknown_critical_extension_above_a_rollover_is_refused() -> None:
     """Every certificate of the path is judged, in whichever piece it is."""
     unknown = (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), True)
     for bad_old, bad_new in ((True, False), (False, True)):
@@ -762,7 +762,7 @@ def test_an_unknown_critical_extension_above_a_rollover_is_seen() -> None:
         assert refusal.cert == (old if bad_old else new).certificate
 
 
-def test_a_name_that_comes_twice_with_others_between_in_every_order() -> None:
+def test_a_name_twice_on_a_path_in_every_order() -> None:
     """R signed X, and X signed another R: OpenSSL alone takes the first R for the leaf's issuer."""
     top = certs.ca("R", private=K("P-256", 60))
     middle = certs.ca("X", top, private=K("P-256", 61))
@@ -771,8 +771,8 @@ def test_a_name_that_comes_twice_with_others_between_in_every_order() -> None:
     assert answers(leaf, [top], [middle, lower]) == {path_of(leaf, lower, middle, top)}
 
 
-def test_the_path_that_got_furthest_speaks_in_every_order() -> None:
-    """Of three CAs of one name one signed, and the leaf has expired: that helps more than "not signed by"."""
+def test_the_refusal_is_that_of_the_path_that_got_furthest_in_every_order() -> None:
+    """One of three CAs of one name signed the leaf, which has expired. The refusal is not "not signed by"."""
     generations = [certs.ca("Acme CA", private=K("P-256", 20 + n)) for n in range(3)]
     leaf = certs.leaf("d:thermo:42", generations[1], not_after=NOON - DAY)
     (answer,) = answers(leaf, generations, [])
@@ -789,8 +789,8 @@ def test_an_expired_ca_gives_way_to_its_renewal_in_every_order() -> None:
     assert answers(leaf, [renewed], [old]) == {path_of(leaf, renewed)}
 
 
-def test_a_signature_that_fails_comes_before_what_the_ca_may() -> None:
-    """A certificate that only calls itself Root is no CA, and that is not the point."""
+def test_a_failed_signature_comes_before_the_limits_of_a_ca() -> None:
+    """The intermediate is no CA either, but a link that was never signed has no rules to break."""
     fake = certs.ca("Fake", private=K("P-256", 70), is_ca=False)
     claims = certs.certificate(
         certs.name("Fake"), signer=ROOT, private=K("P-256", 70), signing_key=K("P-256", 71), not_after=NOON + DAY
@@ -827,7 +827,7 @@ def test_a_chain_among_many_strangers_costs_one_question(questions: list[Path]) 
 
 
 def test_cross_signed_loops_are_bounded(questions: list[Path]) -> None:
-    """Ten CAs, each signed by each of the others: millions of ways that lead nowhere."""
+    """Ten CAs, each signed by each of the others: millions of paths without an anchor."""
     own = [certs.ca(f"Loop {n}", private=K("P-256", 200 + n)) for n in range(10)]
     loop = [certs.ca(f"Loop {n}", own[m], private=K("P-256", 200 + n)) for n in range(10) for m in range(10) if n != m]
     leaf = certs.leaf("d:thermo:42", own[0])
@@ -839,7 +839,7 @@ def test_cross_signed_loops_are_bounded(questions: list[Path]) -> None:
 
 
 def test_a_crowd_of_rollovers_is_bounded(questions: list[Path]) -> None:
-    """Self-issued ones are judged in pieces; pieces count."""
+    """Paths of self-issued CAs are judged in pieces, and each piece counts."""
     line = [certs.ca("Roll", private=K("P-256", 200))]
     for n in range(1, 9):
         line.append(certs.ca("Roll", line[-1], private=K("P-256", 200 + n)))
@@ -867,7 +867,7 @@ def test_an_absurd_key_is_refused_before_openssl_sees_it(questions: list[Path]) 
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """A leaf is never kept; nor is what a device sends, if it is longer than CAs are."""
+    """A leaf is never kept, nor is an intermediate that is longer than CAs are."""
     cache._intermediates.cache_clear()
     cache._registered.cache_clear()
     long = certs.ca(
@@ -886,7 +886,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 def test_a_refusal_leaves_nothing_in_openssls_error_queue() -> None:
-    """The next caller in this thread would take it for its own."""
+    """The next caller in this thread would take the entry for its own."""
     forger = certs.ca("Root", private=K("P-256", 8))
     refuse(certs.leaf("d:thermo:42", forger), [ROOT])
     with pytest.raises(crypto.Error) as error:
@@ -913,7 +913,7 @@ def decide(ders: Sequence[bytes], root: Issued) -> Path:
 @pytest.mark.filterwarnings("ignore")  # odd serials and lengths are cryptography's warnings, not our answers
 @pytest.mark.parametrize("seed", range(4))
 def test_a_changed_certificate_is_refused_and_nothing_else(seed: int) -> None:
-    """4,000 chains with some byte changed: never believed, never anything but a refusal."""
+    """4,000 chains with changed bytes are refused, and nothing else is raised."""
     source = random.Random(seed)
     root = certs.ca("Root", private=K("RSA-2048", 1)) if seed % 2 else ROOT
     inter = certs.ca("Inter", root, private=K("P-256", 2), more=key_ids(INTER, None))
@@ -932,7 +932,7 @@ def test_a_changed_certificate_is_refused_and_nothing_else(seed: int) -> None:
 
 
 def test_eight_threads_give_no_wrong_answer() -> None:
-    """Stores and CAs are shared; answers are not."""
+    """Threads share stores and CAs, and no answers."""
     cache._intermediates.cache_clear()
     cache._registered.cache_clear()
     generations = [certs.ca("Acme CA", private=K("P-256", 20 + n)) for n in range(4)]
@@ -949,7 +949,7 @@ def test_eight_threads_give_no_wrong_answer() -> None:
 
 
 def test_a_two_valued_subject_is_fine() -> None:
-    """What the names mean is for a later step to say."""
-    odd = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one) for one in ("d:a:b", "d:a:c")])
+    """A later step judges identities."""
+    odd = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text) for text in ("d:a:b", "d:a:c")])
     leaf = certs.leaf(odd, ROOT)
     assert accept(leaf, [ROOT])[0].der == leaf.der

@@ -1,4 +1,4 @@
-"""The certificates that fleets really have, made by the openssl command line as their makers did."""
+"""The certificates that fleets have, made with the openssl command line as their makers did."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -139,7 +139,7 @@ def test_family_c_p256_with_email_identities_and_one_serial_for_all(ec: Workshop
 
 
 def test_family_d_gateways_long_names_and_several_names(ec: Workshop) -> None:
-    """A CN holds 64 characters (RFC 5280, appendix A.1, ub-common-name): longer names live in the SAN."""
+    """A CN holds 64 characters (RFC 5280, appendix A.1, ub-common-name): longer names are in the SAN."""
     ec.root("root", "/CN=Acme Root")
     ec.signed("in_cn", "/CN=g:thermo:42", "root")
     ec.signed("in_san", "/CN=Gateway", "root", "subjectAltName=email:g:thermo:42\n")
@@ -180,8 +180,8 @@ def test_pss_signatures(rsa: Workshop) -> None:
     assert rsa.accept("device", ["root"]) == ["device", "root"]
 
 
-def test_a_roots_own_sha1_signature_is_nobodys_evidence(rsa: Workshop) -> None:
-    """The org says that it trusts the root; what the root says of itself is not needed."""
+def test_a_roots_own_sha1_signature_does_not_matter(rsa: Workshop) -> None:
+    """The org trusts the root; the root's own signature proves nothing."""
     rsa.root("root", "/CN=Old Root", "-sha1")
     rsa.signed("device", f"/CN={DEVICE}", "root")
     assert rsa.accept("device", ["root"]) == ["device", "root"]
@@ -190,7 +190,7 @@ def test_a_roots_own_sha1_signature_is_nobodys_evidence(rsa: Workshop) -> None:
 # ---------------------------------------------------------------------------------------------- what must not pass
 
 
-def test_another_orgs_device_is_not_ours(rsa: Workshop) -> None:
+def test_the_device_of_another_org_is_refused(rsa: Workshop) -> None:
     rsa.root("ours", "/CN=Our Root")
     rsa.root("theirs", "/CN=Their Root")
     rsa.signed("device", f"/CN={DEVICE}", "theirs")
@@ -198,7 +198,7 @@ def test_another_orgs_device_is_not_ours(rsa: Workshop) -> None:
 
 
 @pytest.mark.parametrize("extensions", [None, "authorityKeyIdentifier=keyid,issuer\n"])
-def test_a_forger_who_takes_our_name_is_a_forger(rsa: Workshop, extensions: str | None) -> None:
+def test_a_forger_with_the_name_of_a_ca_is_refused(rsa: Workshop, extensions: str | None) -> None:
     """With key identifiers in the certificates or without."""
     rsa.root("ours", "/CN=Our Root")
     rsa.root("forger", "/CN=Our Root")
@@ -208,8 +208,8 @@ def test_a_forger_who_takes_our_name_is_a_forger(rsa: Workshop, extensions: str 
 
 
 @pytest.mark.parametrize("extensions", [None, "basicConstraints=CA:false\n", "keyUsage=keyCertSign\n"])
-def test_a_device_is_no_intermediate(rsa: Workshop, extensions: str | None) -> None:
-    """A stolen device key must not make devices; X.509 v1 says nothing and so may not."""
+def test_a_device_may_not_sign_as_an_intermediate(rsa: Workshop, extensions: str | None) -> None:
+    """A stolen device key must not issue certificates. X.509 v1 cannot say CA:TRUE, so it may not either."""
     rsa.root("root", "/CN=Root")
     rsa.signed("stolen", "/CN=d:thermo:1", "root", extensions)
     rsa.signed("device", f"/CN={DEVICE}", "stolen")
@@ -239,7 +239,7 @@ def test_a_name_constraint_holds(ec: Workshop) -> None:
     assert ec.refuse("named", ["root"], sent=["mail"]) is errors.ChainInvalid
 
 
-def test_a_server_certificate_is_no_client(ec: Workshop) -> None:
+def test_a_server_certificate_is_refused_as_a_client(ec: Workshop) -> None:
     ec.root("root", "/CN=Root")
     ec.signed("server", f"/CN={DEVICE}", "root", "extendedKeyUsage=serverAuth\n")
     ec.signed("encrypts", f"/CN={DEVICE}", "root", "keyUsage=keyEncipherment\n")
@@ -251,7 +251,7 @@ def test_a_server_certificate_is_no_client(ec: Workshop) -> None:
     assert ec.refuse("device", ["inter"]) is errors.ChainInvalid
 
 
-def test_a_ca_is_no_device(ec: Workshop) -> None:
+def test_a_ca_is_refused_as_a_device(ec: Workshop) -> None:
     ec.root("root", "/CN=Root")
     ec.signed("inter", f"/CN={DEVICE}", "root", CA_ONLY)
     assert ec.refuse("inter", ["root"]) is errors.WrongKeyUsage
@@ -279,7 +279,7 @@ def test_weak_and_foreign_keys_are_refused(rsa: Workshop, kind: str) -> None:
 
 
 def test_curves_written_out_are_refused(ec: Workshop) -> None:
-    """RFC 5480, 2.1.1: specifiedCurve MUST NOT be used; a curve of the sender's making is no curve."""
+    """RFC 5480, 2.1.1: specifiedCurve MUST NOT be used."""
     explicit = "ecparam -name prime256v1 -param_enc explicit -genkey -out"
     ec.root("root", "/CN=Root")
     ec.run(f"{explicit} device.key")
@@ -299,7 +299,7 @@ def test_an_unknown_critical_extension_is_refused(ec: Workshop) -> None:
     assert ec.refuse("device", ["root"]) is errors.ChainInvalid
 
 
-def test_dates_hold_for_all_of_them(ec: Workshop) -> None:
+def test_the_dates_of_every_certificate_count(ec: Workshop) -> None:
     """The leaf, the intermediate and the anchor, each the first to end."""
     ec.root("root", "/CN=Root")
     ec.signed("inter", "/CN=Inter", "root", CA_ONLY, options="-days 100 -set_serial 2")
@@ -318,7 +318,7 @@ def test_dates_hold_for_all_of_them(ec: Workshop) -> None:
 
 
 def test_an_inactive_ca_in_the_middle(ec: Workshop) -> None:
-    """Registered and inactive: sent by the device under an active root, it still is."""
+    """A registered, inactive CA stays inactive where the device sends it under an active root."""
     ec.root("root", "/CN=Root")
     ec.signed("inter", "/CN=Inter", "root", CA_ONLY)
     ec.signed("device", f"/CN={DEVICE}", "inter")

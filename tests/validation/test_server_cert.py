@@ -188,9 +188,9 @@ def test_keys_that_mqtt_servers_take(kind: str) -> None:
     assert check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER) == []
 
 
-@pytest.mark.parametrize(("kind", "shown"), [("P-521", "P-521"), ("Ed25519", "Ed25519"), ("RSA-1024", "RSA 1024")])
-def test_other_keys_are_refused(kind: str, shown: str) -> None:
-    with pytest.raises(errors.KeyUnsupported, match=f"{shown} is not a key MQTT servers take"):
+@pytest.mark.parametrize(("kind", "text"), [("P-521", "P-521"), ("Ed25519", "Ed25519"), ("RSA-1024", "RSA 1024")])
+def test_other_keys_are_refused(kind: str, text: str) -> None:
+    with pytest.raises(errors.KeyUnsupported, match=f"{text} is not a key MQTT servers take"):
         check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER)
 
 
@@ -290,7 +290,7 @@ def test_a_listed_custom_domain_by_name_or_wildcard(name: str) -> None:
     ],
 )
 def test_names_that_only_resemble_a_host_are_refused(name: str) -> None:
-    """A wildcard is the whole leftmost label and stands for one label (RFC 9525, 6.3)."""
+    """A wildcard is the whole leftmost label and matches one label (RFC 9525, 6.3)."""
     with pytest.raises(errors.HostMismatch) as refused:
         check(certs.server("server", LOWER, dns=[name]), LOWER, domains=["acme.com"])
     assert refused.value.reason == f"For server, {name}; yours is {HOST}."

@@ -38,7 +38,7 @@ def test_a_prefix_keeps_devices_apart(template: str) -> None:
         "x" * 250 + "/{typeId}/{deviceId}/",
     ],
 )
-def test_what_could_mix_devices_up_is_no_prefix(template: str) -> None:
+def test_a_prefix_that_could_mix_devices_up_is_refused(template: str) -> None:
     assert not is_prefix(template)
 
 

@@ -66,8 +66,8 @@ def dry_run(context: Context, member: Member, policy: Policy) -> DryRun:
     ]
     refused: Counter[str] = Counter()
     for device, seen in clients:
-        before = outcome(now.level_for(device.type_id), tls=seen.tls, shown=seen.shown)
-        after = outcome(policy.level_for(device.type_id), tls=seen.tls, shown=seen.shown)
+        before = outcome(now.level_for(device.type_id), tls=seen.tls, presence=seen.shown)
+        after = outcome(policy.level_for(device.type_id), tls=seen.tls, presence=seen.shown)
         if after is Decision.DENY and before is not Decision.DENY:
             refused[device.type_id] += 1
     return DryRun(

@@ -124,7 +124,7 @@ def _named(context: Context, credentials: Credentials, named: Named) -> Verdict:
     caller.must_be(_ASKERS)
     facts = wanted.facts(found)
     believed = caller.proof is Proof.BROKER
-    return judge_named(named, facts, believed=believed, platform_domain=context.platform_domain)
+    return judge_named(named, facts, broker_proves=believed, platform_domain=context.platform_domain)
 
 
 def _named_sighting(named: Named, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
@@ -135,7 +135,7 @@ def _named_sighting(named: Named, verdict: Verdict, org_id: str, at: datetime) -
         decision=verdict.decision.value,
         code=verdict.code,
         tls=True,
-        shown=verdict.shown,
+        shown=verdict.presence,
         client_id=getattr(client, "text", None),
         identity=str(verdict.identity) if verdict.identity else None,
     )
@@ -211,7 +211,7 @@ def _sighting(presented: Presented, verdict: Verdict, org_id: str, at: datetime)
         decision=verdict.decision.value,
         code=verdict.code,
         tls=presented.tls,
-        shown=verdict.shown,
+        shown=verdict.presence,
         client_id=getattr(client, "text", None),
         server_name=presented.server_name and presented.server_name[:256],
         identity=str(device) if device else None,

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from shared import errors
 from shared.x509.certificate_files import read_one_certificate
-from shared.x509.private_keys import KEY_FILE_MAX, PrivateKey, load_pkcs12, load_private_key, looks_like_pkcs12
+from shared.x509.pkcs12 import load_pkcs12, looks_like_pkcs12
+from shared.x509.private_key_files import KEY_FILE_MAX, load_private_key
+from shared.x509.private_keys import PrivateKey
 from shared.x509.public_keys import public_key_info
 from tests import certs
 from tests.der import der, number, octets, oid, seq
