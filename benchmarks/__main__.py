@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure everything, print one table, write its JSON."""
+"""`python -m benchmarks`: run all benchmarks, print one table and write the figures as JSON."""
 
 import argparse
 import importlib
@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from benchmarks.table import Row, machine, table, write_json
+from benchmarks.table import Row, describe_machine, format_table, write_json
 
 MODULES = (  # in the order of the table
     "decision",
@@ -21,10 +21,14 @@ MODULES = (  # in the order of the table
 
 
 def main() -> int:
-    """Returns the exit code: 1 where something could not be measured. A target that is missed is a figure, no error."""
+    """Return the exit code: 1 if a benchmark failed. A missed target is a figure, not an error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(MODULES)}; all without it")
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: the way, not the figures")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(MODULES)}; all if none is named")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="take seconds instead of minutes: a check that everything runs; the figures do not count",
+    )
     parser.add_argument("--out", type=Path, default=Path("dist/benchmarks.json"), help="where the JSON goes")
     chosen = parser.parse_args()
     rows: list[Row] = []
@@ -32,12 +36,12 @@ def main() -> int:
     for name in chosen.names or MODULES:
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            rows += importlib.import_module(f"benchmarks.{name}").rows(chosen.quick)
+            rows += importlib.import_module(f"benchmarks.{name}").measure(chosen.quick)
         except Exception:
             traceback.print_exc()
             failed = True
-    print(f"On {machine()}{' (quick: not to be quoted)' if chosen.quick else ''}\n")
-    print(table(rows))
+    print(f"On {describe_machine()}{' (quick: not to be quoted)' if chosen.quick else ''}\n")
+    print(format_table(rows))
     write_json(chosen.out, rows, quick=chosen.quick)
     return int(failed)
 

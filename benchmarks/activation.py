@@ -1,4 +1,4 @@
-"""From the answer to `activate` to the first handshake that shows the new certificate, at HAProxy and at Envoy.
+"""Measure the time from the answer to `activate` to the first handshake with the new certificate (HAProxy, Envoy).
 
 AWS IoT documents up to 60 minutes for a change of a custom domain's certificate, EMQX 120 s for its cache of one.
 """
@@ -18,7 +18,7 @@ from tests import certs
 _ORG = "alpha1"
 
 
-def rows(quick: bool) -> list[Row]:
+def measure(quick: bool) -> list[Row]:
     times = 2 if quick else 15
     with tempfile.TemporaryDirectory(prefix="bench-activation-") as name:
         folder = Path(name)
@@ -26,14 +26,14 @@ def rows(quick: bool) -> list[Row]:
         try:
             org = Org.create(stack.functions, _ORG)
             stack.wait_until_served(org.host)
-            found = [_row("HAProxy", [_seconds(org, stack.edge.port) for _ in range(times)])]
-            found.append(_envoy(folder, stack, org, times))
+            rows = [_row("HAProxy", [_seconds(org, stack.edge.port) for _ in range(times)])]
+            rows.append(_measure_envoy(folder, stack, org, times))
         finally:
             stack.stop()
-    return found
+    return rows
 
 
-def _envoy(folder: Path, stack: Stack, org: Org, times: int) -> Row:
+def _measure_envoy(folder: Path, stack: Stack, org: Org, times: int) -> Row:
     edge = EnvoyEdge(folder, stack.functions, stack.broker.trusting, stack.broker.websockets)
     try:
         edge.start()

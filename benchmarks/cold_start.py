@@ -1,16 +1,16 @@
-"""Cold start: from a new process to its first answer, for each function on each store.
+"""Measure cold starts: from a new process to its first answer, for each function on each store.
 
-Beside each, in turn: a bare process that imports what cannot be done without (the platform's framework, OpenSSL, the
-store's client), makes the client and reads one document. What is above 1 is this project's own: its modules, msgspec,
-the request and its answer.
+Each function is measured in turn with a bare process. The bare process imports what is indispensable (the platform's
+framework, OpenSSL, the store's client), makes the client and reads one document. The part of the ratio above 1 is this
+project's own cost: its modules, msgspec, the request and its answer.
 
     SQLite                  as `make run` answers: the ASGI application, uvicorn, uvloop, httptools
-    DynamoDB (moto)         as AWS Lambda does: hosts/aws.py's handler; of a framework there is what Lambda's own
+    DynamoDB (moto)         as AWS Lambda does: the handler in hosts/aws.py; the framework is what Lambda's own
                             runtime client (awslambdaric) imports
-    Firestore (emulator)    as Cloud Run does: functions-framework's ASGI application, with what serves it
+    Firestore (emulator)    as Cloud Run does: functions-framework's ASGI application and its server
 
-On Firestore the framework is most of it, and only the two main functions are looked at. Functions that the platform
-calls behind everybody's back (events, the schedule) are not here: nobody waits for them.
+On Firestore the framework dominates, so only the two main functions are measured. Functions for events and the schedule
+are left out: no caller waits for them.
 """
 
 import json
@@ -26,15 +26,15 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.fleet import DOMAIN, KINDS, ORG, Fleet, deployed, fleet
+from benchmarks.fleet import DOMAIN, KINDS, ORG, Fleet, deploy, make_fleet
 from benchmarks.table import Figure, Row, Spread, Target
 from shared.composition import build
 from shared.config import Settings, SQLite
 from shared.records import Role
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key
 from tests import certs
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 from tests.harness import basic
 
 ROOT: Final = Path(__file__).parent.parent
@@ -46,7 +46,7 @@ _REGION: Final = "eu-central-1"
 
 # ----------------------------------------------------------------------------------------------------------- processes
 
-# What the platform has loaded before it loads a function, or what serves it.
+# The modules that the platform has loaded before it loads a function, or the modules of the server.
 _FRAMEWORK: Final = {
     "SQLite": """
 import uvicorn, uvloop, httptools
@@ -123,28 +123,28 @@ os._exit(0)
 
 
 @dataclass(frozen=True)
-class Took:
-    """Seconds from a process's start to its answer, and of CPU. The second tells more where a machine is busy."""
+class StartCost:
+    """Seconds from a process's start to its answer, and seconds of CPU time. CPU time is steadier on a busy machine."""
 
     clock: float
     cpu: float
 
 
-def took(code: str, env: Mapping[str, str]) -> Took:
-    """Raises: RuntimeError with what the process said, where it gives no answer."""
-    # -S: what .pth files of a developer's packages load at each start is no function's.
+def run_process(code: str, env: Mapping[str, str]) -> StartCost:
+    """Run *code* in a new process until it answers. Raises: RuntimeError with the error output, without an answer."""
+    # -S: no function loads the .pth files of a developer's packages.
     command = [sys.executable, "-S", "-c", code + _DONE]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        told = process.stdout.read(1)
+        signal = process.stdout.read(1)
         clock = time.perf_counter() - start
-        if told != b".":
+        if signal != b".":
             raise RuntimeError(process.stderr.read().decode()[-3000:])
         _, _, used = os.wait4(process.pid, 0)
         process.returncode = 0
-    return Took(clock, used.ru_utime + used.ru_stime)
+    return StartCost(clock, used.ru_utime + used.ru_stime)
 
 
 # -------------------------------------------------------------------------------------------------------------- stores
@@ -152,31 +152,31 @@ def took(code: str, env: Mapping[str, str]) -> Took:
 
 @dataclass(frozen=True)
 class Store:
-    """A store with an organization in it, and the environment in which functions find it."""
+    """A store with one organization, and the environment that points functions at it."""
 
     name: str
     place: str
     env: Mapping[str, str]
-    question: bytes = field(repr=False)  # to verifyClient
+    question: bytes = field(repr=False)  # the body of a request to verifyClient
     root_pem: str = field(repr=False)
-    keys: Mapping[Role, str] = field(repr=False)  # as the Authorization header carries them
+    keys: Mapping[Role, str] = field(repr=False)  # values of the Authorization header
 
     @property
     def bare(self) -> str:
-        """A process that imports what it must, reads once, and answers nothing of ours."""
+        """Return the code of the bare process: it imports what is indispensable, reads once and answers."""
         read = f"place, region = {self.place!r}, {_REGION!r}\n" + _READ[self.name]
         empty = f"empty = {str(ROOT / 'benchmarks/empty/loop.py')!r}\n" + _EMPTY
         answers = {"SQLite": empty + _ONE_ANSWER + _ASK, "Firestore": empty + _DEPLOYED + _ASK}
         return _FRAMEWORK[self.name] + _BARE + read + answers.get(self.name, "")
 
-    def first(self, call: "Call") -> str:
-        """A process that does *call* and nothing else."""
+    def first(self, call: "FirstCall") -> str:
+        """Return the code of a process that answers *call* and does nothing else."""
         headers = {"content-type": "application/json", "authorization": self.keys[call.role]}
         body = call.body(self)
         if self.name != "DynamoDB":
             raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-            asked = (call.function, str(ROOT / "main.py"), call.status, call.method, call.path, body, raw)
-            given = f"target, source, status, method, path, body, headers = {asked!r}\n"
+            values = (call.function, str(ROOT / "main.py"), call.status, call.method, call.path, body, raw)
+            given = f"target, source, status, method, path, body, headers = {values!r}\n"
             return _FRAMEWORK[self.name] + given + (_LOCAL if self.name == "SQLite" else _DEPLOYED) + _ASK
         event = {
             "rawPath": call.path,
@@ -190,8 +190,8 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Call:
-    """The first call of a function, and the status of its answer."""
+class FirstCall:
+    """The first call of a function, and the expected status."""
 
     function: str
     stem: str
@@ -209,35 +209,37 @@ class Call:
         return json.dumps(self.fields).encode() if self.fields is not None else b""
 
 
-def calls() -> list[Call]:
-    """One a function, made to be repeated: what exists already, what is refused last, what is only read."""
+def list_calls() -> list[FirstCall]:
+    """Return one call per function. Each can be repeated: it uploads again, is refused late, or only reads."""
     own = certs.server(f"{ORG}.messaging.example.net")
     pair = {"certificate": own.pem, "privateKey": own.key_pem}
     authentication, authorization = f"{_PREFIX}/authentication", f"{_PREFIX}/authorization"
     servers = f"{authentication}/servercertificates"
     return [
-        Call("verifyClient", "verify_client", "POST", f"{_PREFIX}/verifyClient", role=Role.BROKER),
-        Call("uploadCA", "upload_ca", "POST", f"{authentication}/cacertificates", "ca"),
-        Call("manageCertificates", "manage_certificates", "GET", f"{authentication}/cacertificates"),
-        Call("uploadServerCert", "upload_server_cert", "POST", servers, pair, 422),  # of another host
-        Call("activateServerCert", "activate_server_cert", "GET", f"{servers}/active"),
-        Call("generateCSR", "generate_csr", "POST", f"{servers}/csr", {"keyAlgorithm": "P-256"}, 201),
-        Call("fulfillCSR", "fulfill_csr", "PUT", f"{servers}/none/certificate", {"certificate": own.pem}, 404),
-        Call("connectionPolicy", "connection_policy", "GET", f"{authorization}/connectionpolicy"),
-        Call("activityLog", "activity_log", "GET", f"{_PREFIX}/activity"),
+        FirstCall("verifyClient", "verify_client", "POST", f"{_PREFIX}/verifyClient", role=Role.BROKER),
+        FirstCall("uploadCA", "upload_ca", "POST", f"{authentication}/cacertificates", "ca"),
+        FirstCall("manageCertificates", "manage_certificates", "GET", f"{authentication}/cacertificates"),
+        FirstCall("uploadServerCert", "upload_server_cert", "POST", servers, pair, 422),  # names another host
+        FirstCall("activateServerCert", "activate_server_cert", "GET", f"{servers}/active"),
+        FirstCall("generateCSR", "generate_csr", "POST", f"{servers}/csr", {"keyAlgorithm": "P-256"}, 201),
+        FirstCall("fulfillCSR", "fulfill_csr", "PUT", f"{servers}/none/certificate", {"certificate": own.pem}, 404),
+        FirstCall("connectionPolicy", "connection_policy", "GET", f"{authorization}/connectionpolicy"),
+        FirstCall("activityLog", "activity_log", "GET", f"{_PREFIX}/activity"),
     ]
 
 
-def stores(folder: Path, missing: list[str]) -> list[Store]:
-    """Those that can be had here; of the others, what would bring them goes to *missing*."""
+def open_stores(folder: Path, missing: list[str]) -> list[Store]:
+    """Return the stores that this machine can run. Append to *missing* how to install the others."""
     emulators = Emulators(folder, os.getpid())
-    devices = fleet(KINDS[0], 1)
-    found = [_store("SQLite", str(folder / "trust.db"), f"sqlite:///{folder / 'trust.db'}", {}, folder, devices)]
+    devices = make_fleet(KINDS[0], 1)
+    stores = [
+        _prepare_store("SQLite", str(folder / "trust.db"), f"sqlite:///{folder / 'trust.db'}", {}, folder, devices)
+    ]
     for name, emulator in (("DynamoDB", "moto"), ("Firestore", "firestore")):
         try:
             address = emulators.address(emulator)
-        except Missing as one:
-            missing.append(str(one))
+        except EmulatorMissing as error:
+            missing.append(str(error))
             continue
         if name == "DynamoDB":
             env = {
@@ -248,96 +250,100 @@ def stores(folder: Path, missing: list[str]) -> list[Store]:
                 "AWS_CONFIG_FILE": "/dev/null",
                 "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             }
-            found.append(_store(name, "documents", f"dynamodb://documents?region={_REGION}", env, folder, devices))
-        else:
-            found.append(
-                _store(name, "bench", "firestore://bench", {"FIRESTORE_EMULATOR_HOST": address}, folder, devices)
+            stores.append(
+                _prepare_store(name, "documents", f"dynamodb://documents?region={_REGION}", env, folder, devices)
             )
-    return found
+        else:
+            stores.append(
+                _prepare_store(
+                    name, "bench", "firestore://bench", {"FIRESTORE_EMULATOR_HOST": address}, folder, devices
+                )
+            )
+    return stores
 
 
-def _store(name: str, place: str, setting: str, env: Mapping[str, str], folder: Path, devices: Fleet) -> Store:
+def _prepare_store(name: str, place: str, setting: str, env: Mapping[str, str], folder: Path, devices: Fleet) -> Store:
     own = {"TRUST_DATA": str(folder / "data"), "TRUST_DOMAIN": DOMAIN, "TRUST_STORE": setting, **env}
     own["TRUST_RATE_PER_MINUTE"] = "100000"
-    paths = [str(ROOT), *(one for one in sys.path if one.endswith("site-packages"))]
+    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
     whole = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": os.pathsep.join(paths), **own}
-    os.environ.update(env)  # the vendors' clients of this process
+    os.environ.update(env)  # for the vendors' clients in this process
     if name == "DynamoDB":
         from tests.stores import create_table
 
         os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = env["AWS_ENDPOINT_URL"]
         create_table(place)
     chosen = Settings.from_env(own)
-    if not isinstance(chosen.store, SQLite):  # an emulator's first answers take their time
-        chosen = msgspec.structs.replace(chosen, store=msgspec.structs.replace(chosen.store, patience=60.0))
+    if not isinstance(chosen.store, SQLite):  # an emulator answers slowly at first
+        chosen = msgspec.structs.replace(chosen, store=msgspec.structs.replace(chosen.store, retry_budget=60.0))
     app = build(chosen)
     try:
         ensure_default(app.context, app.sealer)
-        broker = deployed(app, devices.root)
+        broker = deploy(app, devices.root)
         operator, token = create_key(app.context, org_id=ORG, role=Role.OPERATOR)
     finally:
         app.close()
     keys = {Role.BROKER: broker.authorization, Role.OPERATOR: basic(operator.key, token)}
-    return Store(name, place, whole, broker.asked(devices)[0], devices.root.pem, keys)
+    return Store(name, place, whole, broker.encode_questions(devices)[0], devices.root.pem, keys)
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
-def rows(quick: bool) -> list[Row]:
+def measure(quick: bool) -> list[Row]:
     missing: list[str] = []
-    found: list[Row] = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-cold-") as name:
-        for store in stores(Path(name), missing):
+        for store in open_stores(Path(name), missing):
             others: dict[str, Pairs] = {}
-            for call in calls():
+            for call in list_calls():
                 main = call.function in MAIN
                 count = (1 if quick else 7) if main else (0 if quick or store.name == "Firestore" else 5)
                 if not count:
                     continue
-                pairs = _pairs(store, call, count)
+                pairs = _measure_pairs(store, call, count)
                 if main:
                     name_ = f"cold start, {call.function} on {store.name}"
-                    found.append(Row(name_, "bare process", pairs.ratio, AT_MOST, figures=pairs.figures))
+                    rows.append(Row(name_, "bare process", pairs.ratio, AT_MOST, figures=pairs.figures))
                 else:
                     others[call.function] = pairs
             if others:
-                worst = max(others, key=lambda one: others[one].ratio.median)
-                figures = {one: Figure(pairs.ratio.median, "") for one, pairs in others.items()}
+                worst = max(others, key=lambda function: others[function].ratio.median)
+                figures = {function: Figure(pairs.ratio.median, "") for function, pairs in others.items()}
                 name_ = f"cold start on {store.name}, the worst of the other functions ({worst})"
-                found.append(Row(name_, "bare process", others[worst].ratio, AT_MOST, figures=figures))
-    found += [Row("cold start", note=one) for one in missing]
-    return found
+                rows.append(Row(name_, "bare process", others[worst].ratio, AT_MOST, figures=figures))
+    rows += [Row("cold start", note=text) for text in missing]
+    return rows
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A function's first answers, and the bare process beside each."""
+    """The first answers of a function, each paired with a bare process."""
 
-    first: Sequence[Took]
-    bare: Sequence[Took]
+    first: Sequence[StartCost]
+    bare: Sequence[StartCost]
 
     @property
     def ratio(self) -> Spread:
-        return Spread.of([one.clock / other.clock for one, other in zip(self.first, self.bare, strict=True)])
+        return Spread.of([ours.clock / bare.clock for ours, bare in zip(self.first, self.bare, strict=True)])
 
     @property
     def figures(self) -> dict[str, Figure]:
-        cpu = min(one.cpu for one in self.first), min(one.cpu for one in self.bare)
+        cpu = min(cost.cpu for cost in self.first), min(cost.cpu for cost in self.bare)
         return {
-            "function": Figure.of([one.clock for one in self.first], "ms", scale=1e3),
-            "bare": Figure.of([one.clock for one in self.bare], "ms", scale=1e3),
+            "function": Figure.of([cost.clock for cost in self.first], "ms", scale=1e3),
+            "bare": Figure.of([cost.clock for cost in self.bare], "ms", scale=1e3),
             "least CPU": Figure(cpu[0] * 1e3, "ms"),
             "bare's": Figure(cpu[1] * 1e3, "ms"),
         }
 
 
-def _pairs(store: Store, call: Call, count: int) -> Pairs:
+def _measure_pairs(store: Store, call: FirstCall, count: int) -> Pairs:
     first, bare = store.first(call), store.bare
-    took(first, store.env), took(bare, store.env)  # byte code is written, files are in memory
-    ours: list[Took] = []
-    theirs: list[Took] = []
+    run_process(first, store.env), run_process(bare, store.env)  # writes the byte code and fills the file cache
+    ours: list[StartCost] = []
+    theirs: list[StartCost] = []
     for turn in range(count):
         for subject in ((ours, first), (theirs, bare))[:: 1 if turn % 2 else -1]:
-            subject[0].append(took(subject[1], store.env))
+            subject[0].append(run_process(subject[1], store.env))
     return Pairs(ours, theirs)

@@ -1,8 +1,8 @@
-"""One decision in process, against its limit (the signatures alone) and against what one could use instead.
+"""Measure one decision in process against its lower limit (the signatures alone) and against alternatives.
 
-PEM bytes in: the leaf and the intermediate that a device sent. The decision is the whole use case, with the caller's
-key, the batched read from SQLite, the chain, the deny list, the policy and the identity; what stands against it judges
-the chain alone, from the same bytes, and knows nothing of orgs, weak keys or identities.
+The input is PEM bytes: the leaf and the intermediate that a device sends. A decision is the whole use case: the key of
+the caller, the batched read from SQLite, the chain, the deny list, the policy and the identity. The alternatives judge
+the chain alone, from the same bytes, without organizations, weak keys or identities.
 """
 
 import asyncio
@@ -25,60 +25,60 @@ from cryptography.x509 import verification
 from OpenSSL import crypto
 from pyhanko_certvalidator import CertificateValidator, ValidationContext
 
-from benchmarks.fleet import KINDS, Fleet, deployment, fleet
-from benchmarks.table import STATED, Row, Subject, Target, interleaved, microseconds, ratio
+from benchmarks.fleet import KINDS, Fleet, deployment, make_fleet
+from benchmarks.table import STATED, Row, Subject, Target, measure_interleaved, microseconds, ratio
 from shared.x509 import cache, distinguished_name
 
-_LIMITS: Final = {"RSA-2048": 3.5, "P-256": 2.2}  # times the signatures alone
+_LIMITS: Final = {"RSA-2048": 3.5, "P-256": 2.2}  # multiples of the cost of the signatures
 _DECISION: Final = "decision"
 _FORGETFUL: Final = "decision, nothing kept"
 _SIGNATURES: Final = "signatures"
 
 
-def rows(quick: bool) -> list[Row]:
+def measure(quick: bool) -> list[Row]:
     return [row for kind in KINDS for row in _rows(kind, quick)]
 
 
 def _rows(kind: str, quick: bool) -> list[Row]:
-    devices = fleet(kind, 20 if quick else 300)
+    devices = make_fleet(kind, 20 if quick else 300)
     subjects = {
         _SIGNATURES: _signatures(devices),
         "pyOpenSSL store": _pyopenssl(devices),
         "pyOpenSSL store that is kept": _pyopenssl(devices, keep=True),
         "cryptography, relaxed policy": _cryptography(devices),
     }
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, deployment(Path(folder), devices.root) as one:
-        decide = one.decisions(devices)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, deployment(Path(folder), devices.root) as deployed:
+        decide = deployed.decisions(devices)
         rounds = 3 if quick else 400
-        ways = {_DECISION: decide, _FORGETFUL: _forgetful(decide), **subjects}
-        samples = interleaved(ways, rounds=rounds, clock=time.process_time)
+        ways = {_DECISION: decide, _FORGETFUL: _clear_caches_before(decide), **subjects}
+        samples = measure_interleaved(ways, rounds=rounds, clock=time.process_time)
         slow: dict[str, Subject] = {"pyhanko-certvalidator": _pyhanko(devices)}
         if shutil.which("openssl"):
             slow["openssl verify (process)"] = _process(devices, Path(folder))
-        slow_samples = interleaved({_DECISION: decide, **slow}, rounds=1 if quick else 100)
+        slow_samples = measure_interleaved({_DECISION: decide, **slow}, rounds=1 if quick else 100)
     figures = microseconds(samples)
     slow_figures = microseconds(slow_samples)
     name = f"one decision, {kind}"
-    shown = {one: figures[one] for one in (_DECISION, _SIGNATURES)}
+    shown_figures = {subject: figures[subject] for subject in (_DECISION, _SIGNATURES)}
     limit = Target(at_most=_LIMITS[kind])
-    found = [Row(name, "its two signatures alone", ratio(samples, _DECISION, _SIGNATURES), limit, figures=shown)]
-    shown = {one: figures[one] for one in (_FORGETFUL, _SIGNATURES)}
+    rows = [Row(name, "its two signatures alone", ratio(samples, _DECISION, _SIGNATURES), limit, figures=shown_figures)]
+    shown_figures = {subject: figures[subject] for subject in (_FORGETFUL, _SIGNATURES)}
     first = ratio(samples, _FORGETFUL, _SIGNATURES)
-    found.append(Row(f"{name}, nothing kept from before", "its two signatures alone", first, figures=shown))
+    rows.append(Row(f"{name}, nothing kept from before", "its two signatures alone", first, figures=shown_figures))
     for other in subjects:
         if other != _SIGNATURES:
-            kept = other.endswith("kept")  # of one CA for ever: no service of many orgs can do it so
-            against = {one: figures[one] for one in (_DECISION, other)}
+            kept = other.endswith("kept")  # a store with one CA for ever: a service of many organizations cannot do so
+            against = {subject: figures[subject] for subject in (_DECISION, other)}
             target = STATED if kept else Target(below=1)
-            found.append(Row(name, other, ratio(samples, _DECISION, other), target, figures=against))
+            rows.append(Row(name, other, ratio(samples, _DECISION, other), target, figures=against))
     for other in slow:
-        against = {one: slow_figures[one] for one in (_DECISION, other)}
-        found.append(Row(name, other, ratio(slow_samples, _DECISION, other), Target(below=1), figures=against))
-    return found
+        against = {subject: slow_figures[subject] for subject in (_DECISION, other)}
+        rows.append(Row(name, other, ratio(slow_samples, _DECISION, other), Target(below=1), figures=against))
+    return rows
 
 
-def _forgetful(decide: Subject) -> Subject:
-    """The same as the first one of a process about these CAs: root and intermediate are read and verified anew."""
+def _clear_caches_before(decide: Subject) -> Subject:
+    """Return *decide* with empty caches, as a process decides first: root and intermediate are parsed and verified."""
 
     def judge() -> object:
         cache._registered.cache_clear()
@@ -89,21 +89,21 @@ def _forgetful(decide: Subject) -> Subject:
     return judge
 
 
-# ---------------------------------------------------------------------------------------- what it is measured against
-# Each takes the next device at each call, and raises where it refuses it.
+# ----------------------------------------------------------------------------------------------------- alternatives
+# Each call judges the next device, and raises if the device is refused.
 
 
 def _signatures(devices: Fleet) -> Subject:
-    """The limit: the signatures on leaf and intermediate, every certificate and key parsed before."""
+    """Return the lower limit: verify the signatures on leaf and intermediate, which are parsed beforehand."""
     intermediate = devices.intermediate.cert
     above = _check(intermediate, devices.root.cert)
-    checks = cycle([_check(one.cert, intermediate) for one in devices.devices])
+    checks = cycle([_check(issued.cert, intermediate) for issued in devices.devices])
 
-    def both() -> None:
+    def check_both() -> None:
         next(checks)()
         above()
 
-    return both
+    return check_both
 
 
 def _check(cert: x509.Certificate, issuer: x509.Certificate) -> Callable[[], None]:
@@ -118,8 +118,8 @@ def _check(cert: x509.Certificate, issuer: x509.Certificate) -> Callable[[], Non
 
 
 def _split(devices: Fleet) -> tuple[list[bytes], bytes, bytes]:
-    """The leaves and the intermediate as PEM, and the registered root as DER, the form in which it is kept."""
-    leaves = [one.pem.encode() for one in devices.devices]
+    """Return the leaves and the intermediate as PEM, and the registered root as DER, the form in which it is stored."""
+    leaves = [issued.pem.encode() for issued in devices.devices]
     return leaves, devices.intermediate.pem.encode(), devices.root.der
 
 

@@ -1,11 +1,11 @@
-"""Devices connecting through HAProxy: TLS handshake with a client certificate, MQTT CONNECT, CONNACK, and away.
+"""Measure device connections through HAProxy: TLS handshake with a client certificate, CONNECT, CONNACK, close.
 
-    callout       edge/haproxy as it stands, asking verifyClient (functions.local, the embedded store)
-    empty         the same, asking a function that allows everything, on the same server
-    mutual TLS    the same HAProxy without a callout, which verifies against the CA itself
+    callout       edge/haproxy with its callout to verifyClient (functions.local, the embedded store)
+    empty         the same, with a callout to a function that allows everything, on the same server
+    mutual TLS    the same HAProxy without a callout; HAProxy verifies against the CA itself
 
-One broker, the same clients. P-256 throughout, which makes handshakes cheap and the callout weigh most. All of it has
-to share this machine's processors.
+All three use one broker and the same clients. All keys are P-256: handshakes are cheap, so the share of the callout is
+as large as it can be. Clients and servers share the processors of this machine.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Final
 
-from benchmarks.fleet import ORG, Fleet, fleet
+from benchmarks.fleet import ORG, Fleet, make_fleet
 from benchmarks.table import Figure, Row, Spread, Target
 from demo.device import connect_packet
 from demo.processes import Process, free_port, program
@@ -34,7 +34,7 @@ from shared.records import Role
 
 CALLOUT, EMPTY, MUTUAL = "callout", "empty callout", "mutual TLS, no callout"
 _PROCESSES: Final = 2
-_THREADS: Final = 8  # of each
+_THREADS: Final = 8  # per process
 _CONNACK: Final = b"\x20\x02\x00\x00"  # accepted (MQTT 3.1.1, 3.2)
 
 
@@ -42,7 +42,7 @@ _CONNACK: Final = b"\x20\x02\x00\x00"  # accepted (MQTT 3.1.1, 3.2)
 
 
 class MutualTLS(HAProxyEdge):
-    """edge/haproxy/haproxy.cfg without the callout: who has a certificate of the CA is let in."""
+    """edge/haproxy/haproxy.cfg without the callout: every device with a certificate of the CA is admitted."""
 
     @property
     def config(self) -> Path:
@@ -61,7 +61,7 @@ class MutualTLS(HAProxyEdge):
 
 @contextmanager
 def edges(folder: Path, devices: Fleet) -> Iterator[tuple[dict[str, int], str]]:
-    """The port of each edge, and the host that all of them serve."""
+    """Start all edges. Yield the port of each edge, and the host that all of them serve."""
     with ExitStack() as stack:
         functions = Functions(folder)
         stack.callback(functions.stop)
@@ -100,28 +100,31 @@ def edges(folder: Path, devices: Fleet) -> Iterator[tuple[dict[str, int], str]]:
 
 
 @dataclass(frozen=True)
-class Load:
-    """Connections a second, and how long each took (seconds)."""
+class ConnectionLoad:
+    """Connections per second, and the duration of each connection in seconds."""
 
     rate: float
     took: Sequence[float]
 
 
-class Device:
-    """Connects again and again, each time with a whole handshake."""
+class LoadDevice:
+    """Connect repeatedly, each time with a full handshake."""
 
     def __init__(self, port: int, host: str, client_id: str, files: tuple[Path, Path]) -> None:
         self._port, self._host = port, host
         self._packet = connect_packet(client_id)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE  # of the server's certificate
+        self._tls.check_hostname, self._tls.verify_mode = (
+            False,
+            ssl.CERT_NONE,
+        )  # the server's certificate is not verified
         self._tls.load_cert_chain(*files)
 
     def connect(self) -> float:
-        """Seconds until the broker welcomed it. Raises: OSError, where it does not."""
+        """Return the seconds until the broker's CONNACK. Raises: OSError, if the broker does not accept."""
         start = time.perf_counter()
         with socket.create_connection(("127.0.0.1", self._port), timeout=20) as plain:
-            # The kernel forgets it at once: thousands of closed connections would use up the ports.
+            # With linger 0 the kernel drops the connection at once; else thousands in TIME_WAIT would use up the ports.
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             with self._tls.wrap_socket(plain, server_hostname=self._host) as secure:
                 secure.sendall(self._packet)
@@ -132,35 +135,37 @@ class Device:
         return took
 
 
-def load(port: int, host: str, devices: Fleet, files: Sequence[tuple[Path, Path]], seconds: float, rate: float) -> Load:
-    """All clients for *seconds*: as fast as they can, or *rate* connections a second in all, where it is above 0."""
+def run_load(
+    port: int, host: str, devices: Fleet, files: Sequence[tuple[Path, Path]], seconds: float, rate: float
+) -> ConnectionLoad:
+    """Run all clients for *seconds*: *rate* connections per second in total, or as fast as possible if *rate* is 0."""
     forks = multiprocessing.get_context("fork")
-    told: SimpleQueue[list[float]] = forks.SimpleQueue()
+    results: SimpleQueue[list[float]] = forks.SimpleQueue()
     running = []
     for number in range(_PROCESSES):
-        of = [
-            Device(port, host, f"d:{ORG}:thermo:{at:06}", files[at])
+        clients = [
+            LoadDevice(port, host, f"d:{ORG}:thermo:{at:06}", files[at])
             for at in range(number * _THREADS, (number + 1) * _THREADS)
         ]
-        running.append(forks.Process(target=_connect, args=(of, seconds, rate / _PROCESSES, told.put)))
+        running.append(forks.Process(target=_connect, args=(clients, seconds, rate / _PROCESSES, results.put)))
     start = time.perf_counter()
-    for one in running:
-        one.start()
-    took = [each for _ in running for each in told.get()]
+    for process in running:
+        process.start()
+    took = [duration for _ in running for duration in results.get()]
     whole = time.perf_counter() - start
-    for one in running:
-        one.join()
+    for process in running:
+        process.join()
     if not took:
-        raise RuntimeError("no device was let in")
-    return Load(len(took) / whole, took)
+        raise RuntimeError("no device was admitted")
+    return ConnectionLoad(len(took) / whole, took)
 
 
-def _connect(devices: Sequence[Device], seconds: float, rate: float, tell: Callable[[list[float]], None]) -> None:
+def _connect(devices: Sequence[LoadDevice], seconds: float, rate: float, report: Callable[[list[float]], None]) -> None:
     took: list[float] = []
     start = time.perf_counter()
     lock, turns = threading.Lock(), iter(range(1 << 30))
 
-    def run(device: Device) -> None:
+    def run(device: LoadDevice) -> None:
         while True:
             if rate:
                 with lock:
@@ -170,43 +175,43 @@ def _connect(devices: Sequence[Device], seconds: float, rate: float, tell: Calla
                 return
             took.append(device.connect())
 
-    threads = [threading.Thread(target=run, args=(one,)) for one in devices]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    tell(took)
+    threads = [threading.Thread(target=run, args=(device,)) for device in devices]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    report(took)
 
 
-def _files(folder: Path, devices: Fleet) -> list[tuple[Path, Path]]:
-    found = []
+def _write_files(folder: Path, devices: Fleet) -> list[tuple[Path, Path]]:
+    files = []
     for number, (issued, sent) in enumerate(zip(devices.devices, devices.sent, strict=True)):
         pem, key = folder / f"device-{number}.pem", folder / f"device-{number}.key"
         pem.write_bytes(sent)
         key.write_text(issued.key_pem)
-        found.append((pem, key))
-    return found
+        files.append((pem, key))
+    return files
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
-def rows(quick: bool) -> list[Row]:
+def measure(quick: bool) -> list[Row]:
     rounds, seconds = (1, 1.0) if quick else (5, 2.5)
-    devices = fleet("P-256", _PROCESSES * _THREADS)
+    devices = make_fleet("P-256", _PROCESSES * _THREADS)
     with tempfile.TemporaryDirectory(prefix="bench-edge-") as name:
         folder = Path(name)
-        files = _files(folder, devices)
+        files = _write_files(folder, devices)
         with edges(folder, devices) as (ports, host):
             for port in ports.values():
-                load(port, host, devices, files, 1, 0)
-            full = _rounds(ports, rounds, lambda port: load(port, host, devices, files, seconds, 0))
-            half = statistics.median(one.rate for one in full[EMPTY]) / 2
-            there = {one: ports[one] for one in (CALLOUT, EMPTY)}
-            count_in_window = _rounds(there, rounds, lambda port: load(port, host, devices, files, seconds, half))
-    rates = {name: [one.rate for one in loads] for name, loads in full.items()}
-    figures = {name: Figure.of(found, "connections/s") for name, found in rates.items()}
-    medians = {name: [statistics.median(one.took) for one in loads] for name, loads in count_in_window.items()}
+                run_load(port, host, devices, files, 1, 0)
+            full = _run_rounds(ports, rounds, lambda port: run_load(port, host, devices, files, seconds, 0))
+            half = statistics.median(load.rate for load in full[EMPTY]) / 2
+            with_callout = {name: ports[name] for name in (CALLOUT, EMPTY)}
+            paced = _run_rounds(with_callout, rounds, lambda port: run_load(port, host, devices, files, seconds, half))
+    rates = {name: [load.rate for load in loads] for name, loads in full.items()}
+    figures = {name: Figure.of(samples, "connections/s") for name, samples in rates.items()}
+    medians = {name: [statistics.median(load.took) for load in loads] for name, loads in paced.items()}
     added = [mine - other for mine, other in zip(medians[CALLOUT], medians[EMPTY], strict=True)]
     what = "device connections through HAProxy"
     return [
@@ -217,7 +222,7 @@ def rows(quick: bool) -> list[Row]:
             EMPTY,
             value=Figure.of(added, "ms", scale=1e3),
             target=Target(at_most=10),
-            figures={name: Figure.of(found, "ms", scale=1e3) for name, found in medians.items()},
+            figures={name: Figure.of(samples, "ms", scale=1e3) for name, samples in medians.items()},
         ),
     ]
 
@@ -226,9 +231,11 @@ def _ratio(rates: Mapping[str, Sequence[float]], subject: str, against: str) -> 
     return Spread.of([mine / other for mine, other in zip(rates[subject], rates[against], strict=True)])
 
 
-def _rounds(ports: Mapping[str, int], rounds: int, run: Callable[[int], Load]) -> dict[str, list[Load]]:
-    found: dict[str, list[Load]] = {name: [] for name in ports}
+def _run_rounds(
+    ports: Mapping[str, int], rounds: int, run: Callable[[int], ConnectionLoad]
+) -> dict[str, list[ConnectionLoad]]:
+    loads: dict[str, list[ConnectionLoad]] = {name: [] for name in ports}
     for turn in range(rounds):
         for name in list(ports)[:: 1 if turn % 2 else -1]:
-            found[name].append(run(ports[name]))
-    return found
+            loads[name].append(run(ports[name]))
+    return loads

@@ -1,7 +1,7 @@
-"""How the HAProxy edge bears many hosts: real functions, agent and HAProxy on this machine.
+"""Measure the HAProxy edge with many hosts: real functions, agent and HAProxy on this machine.
 
-Some of the hosts have a certificate of their own, the others the platform's default. `make bench` takes a tenth of what
-the issue of scale is about; all of it: `python -m benchmarks.edge_scale --hosts 10000 --own 1000`.
+Some of the hosts have a certificate of their own, the others have the platform's default. `make bench` measures a tenth
+of the size that the edge is designed for. The full size: `python -m benchmarks.edge_scale --hosts 10000 --own 1000`.
 """
 
 import argparse
@@ -14,21 +14,22 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.table import Figure, Row, table
+from benchmarks.table import Figure, Row, format_table
 from demo.device import shown_certificate
 from demo.processes import free_port, until
 from demo.stack import DOMAIN, Functions, HAProxyEdge, Org
 from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
+from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from tests import certs
 
 PATIENCE = 900.0
 
 
-def rows(quick: bool) -> list[Row]:
-    return measured(50, 10) if quick else measured(1_000, 100)
+def measure(quick: bool) -> list[Row]:
+    return measure_scale(50, 10) if quick else measure_scale(1_000, 100)
 
 
 def main() -> None:
@@ -36,35 +37,35 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=10_000)
     parser.add_argument("--own", type=int, default=1_000)
     chosen = parser.parse_args()
-    print(table(measured(chosen.hosts, chosen.own)))
+    print(format_table(measure_scale(chosen.hosts, chosen.own)))
 
 
-def measured(hosts: int, own: int) -> list[Row]:
+def measure_scale(hosts: int, own: int) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="edge-scale-") as folder:
         return Scale(hosts).run(Path(folder), own)
 
 
 class Scale:
-    """One run; *hosts* organizations."""
+    """One run with *hosts* organizations."""
 
     def __init__(self, hosts: int) -> None:
         self._hosts = hosts
         self._rows: list[Row] = []
 
-    def _tell(self, what: str, figure: Figure) -> None:
+    def _report(self, what: str, figure: Figure) -> None:
         self._rows.append(Row(f"edge with {self._hosts:,} hosts: {what}", value=figure))
         print(f"{what:<72} {figure}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
+    def _time(self, what: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        self._tell(what, Figure(time.monotonic() - start, "s"))
+        self._report(what, Figure(time.monotonic() - start, "s"))
 
     def run(self, folder: Path, own: int) -> list[Row]:
         functions = Functions(folder, settings={"TRUST_LOG": "ERROR"})
         names = [f"h{number:05}" for number in range(self._hosts)]
-        with self._timed(f"(making them, {own:,} with a certificate of their own)"):
+        with self._time(f"(making them, {own:,} with a certificate of their own)"):
             keys = make_orgs(functions, names, own)
             functions.start()
             for name, key in zip(names, keys, strict=False):
@@ -74,18 +75,18 @@ class Scale:
         last = f"{names[-1]}.messaging.{DOMAIN}"
         first = Org(functions, names[0], keys[0])
         try:
-            with self._timed("first synchronization, before HAProxy runs (--once)"):
+            with self._time("first synchronization, before HAProxy runs (--once)"):
                 edge.sync_once()
-            with self._timed("HAProxy's start with all of them"):
+            with self._time("HAProxy's start with all of them"):
                 edge.start_haproxy(PATIENCE)
-            with self._timed("agent's start until it has compared HAProxy with its disk and reported"):
+            with self._time("agent's start until it has compared HAProxy with its disk and reported"):
                 edge.start_agent()
-                wait_reported(edge, self._hosts)
-            self._one_change(edge, first)
-            self._tell("HAProxy's memory", Figure(resident(edge), "MiB"))
+                wait_until_reported(edge, self._hosts)
+            self._measure_change(edge, first)
+            self._report("HAProxy's memory", Figure(measure_resident(edge), "MiB"))
             functions.stop()
             edge.stop()
-            with self._timed("restart of HAProxy and agent while the functions are away, until shown"):
+            with self._time("restart of HAProxy and agent while the functions are away, until shown"):
                 edge.sync_once()
                 edge.start_haproxy(PATIENCE)
                 until("the last host", lambda: shown_certificate(edge.port, last), PATIENCE)
@@ -97,33 +98,33 @@ class Scale:
             edge.state.mkdir()
             (edge.state / "crt-list.txt").write_text("")
             edge.start_haproxy()
-            with self._timed("first synchronization into a running, empty HAProxy"):
+            with self._time("first synchronization into a running, empty HAProxy"):
                 edge.start_agent()
-                wait_reported(edge, self._hosts)
-            self._one_change(edge, first)
+                wait_until_reported(edge, self._hosts)
+            self._measure_change(edge, first)
         finally:
             edge.stop()
             functions.stop()
         return self._rows
 
-    def _one_change(self, edge: HAProxyEdge, org: Org) -> None:
+    def _measure_change(self, edge: HAProxyEdge, org: Org) -> None:
         times = []
         for _ in range(5):
             issued = activate_own(org)
             start = time.monotonic()
-            until("the change", partial(shows, edge, org.host, issued.fingerprint), PATIENCE, every=0.01)
+            until("the change", partial(is_served, edge, org.host, issued.fingerprint), PATIENCE, every=0.01)
             times.append(time.monotonic() - start)
-        self._tell("one change among them, from the API's answer until it is shown", Figure.of(times, "s"))
+        self._report("one change among them, from the API's answer until it is shown", Figure.of(times, "s"))
 
 
 def make_orgs(functions: Functions, names: list[str], own: int) -> list[str]:
-    """Returns the operators' keys of the first *own*."""
+    """Create organizations. Return the operators' keys of the first *own*."""
     app = build(Settings.from_env(functions.env))
     keys = []
     for number, name in enumerate(names):
         orgs.create_org(app.context, name)
         if number < own:
-            key, token = orgs.create_key(app.context, org_id=name, role=Role.OPERATOR)
+            key, token = api_keys.create_key(app.context, org_id=name, role=Role.OPERATOR)
             keys.append(f"{key.key}:{token}")
     app.close()
     return keys
@@ -136,21 +137,22 @@ def activate_own(org: Org) -> certs.Issued:
     return issued
 
 
-def shows(edge: HAProxyEdge, host: str, fingerprint: str) -> bool:
+def is_served(edge: HAProxyEdge, host: str, fingerprint: str) -> bool:
     return shown_certificate(edge.port, host) == fingerprint
 
 
-def wait_reported(edge: HAProxyEdge, hosts: int) -> None:
-    """Until the agent has told edgeFeed that HAProxy serves them all."""
+def wait_until_reported(edge: HAProxyEdge, hosts: int) -> None:
+    """Wait until the agent has reported to edgeFeed that HAProxy serves all hosts."""
     state = edge.state / "hosts.json"
 
-    def done() -> bool:
+    def is_reported() -> bool:
         return state.exists() and state.read_text().count('"reported": true') >= hosts
 
-    until("the agent's report", done, PATIENCE, every=0.2)
+    until("the agent's report", is_reported, PATIENCE, every=0.2)
 
 
-def resident(edge: HAProxyEdge) -> float:
+def measure_resident(edge: HAProxyEdge) -> float:
+    """Return HAProxy's resident memory, in MiB."""
     assert edge.haproxy is not None
     status = Path(f"/proc/{edge.haproxy.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024

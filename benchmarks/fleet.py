@@ -1,4 +1,4 @@
-"""What is measured upon: a fleet's certificates as its makers issue them, and an organization that trusts them."""
+"""Make the input of the benchmarks: a fleet's certificates as vendors issue them, and an org that trusts them."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +16,10 @@ from shared.composition import App, build
 from shared.config import Settings, SQLite
 from shared.records import Role
 from shared.usecases.callers import Caller, Credentials, Member
-from shared.usecases.cas.upload import upload_ca
+from shared.usecases.cas.manage import upload_ca
 from shared.usecases.devices.verify import verify_client
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.api_keys import create_key
+from shared.usecases.orgs.organizations import create_org
 from shared.validation.policy import Decision
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict
@@ -42,15 +43,16 @@ class Fleet:
 
     @property
     def sent(self) -> tuple[bytes, ...]:
-        """What each device sends: its leaf and the intermediate, as PEM."""
-        return tuple(certs.bundle(one, self.intermediate).encode() for one in self.devices)
+        """Return what each device sends: its leaf and the intermediate, as PEM."""
+        return tuple(certs.bundle(device, self.intermediate).encode() for device in self.devices)
 
 
-def fleet(kind: str, size: int) -> Fleet:
-    """*size* devices with keys of *kind* ("RSA-2048", "P-256"), each with a certificate of its own.
+def make_fleet(kind: str, size: int) -> Fleet:
+    """Make *size* devices with keys of *kind* ("RSA-2048", "P-256"), each with a certificate of its own.
 
-    The extensions are those of `openssl x509 -req` with the extension file that vendors' guides show: BasicConstraints,
-    KeyUsage, ExtendedKeyUsage, and both key identifiers."""
+    The extensions are those of `openssl x509 -req` with the extension file in vendors' guides: BasicConstraints,
+    KeyUsage, ExtendedKeyUsage, and both key identifiers.
+    """
     root = _ca("Fleet Root", None, certs.key(kind, 1))
     intermediate = _ca("Fleet Devices CA", root, certs.key(kind, 2))
     devices = tuple(
@@ -108,13 +110,13 @@ class Deployment:
     broker: Credentials
 
     def decide(self, sent: bytes, number: int, org_id: str = ORG) -> Verdict:
-        """One decision as the function takes it: from the bytes that the broker passed to the verdict."""
+        """Decide about one device as the function does: from the bytes that the broker sends to the verdict."""
         host, client_id = f"{org_id}.messaging.{DOMAIN}", f"d:{org_id}:thermo:{number:06}"
         presented = Presented.of(server_name=host, client_id=client_id, certificate=sent)
         return verify_client(self.app.verifier, self.broker, presented)
 
-    def asked(self, of: Fleet) -> list[bytes]:
-        """The bodies with which a broker asks verifyClient about each device, as JSON."""
+    def encode_questions(self, of: Fleet) -> list[bytes]:
+        """Return the JSON body of a broker's request to verifyClient about each device."""
         host = f"{ORG}.messaging.{DOMAIN}"
         return [
             msgspec.json.encode(
@@ -125,14 +127,16 @@ class Deployment:
 
     @property
     def authorization(self) -> str:
-        """The broker's Authorization header."""
+        """Return the broker's Authorization header."""
         return basic(self.broker.key, self.broker.token)
 
     def decisions(self, of: Fleet, orgs: Sequence[str] = (ORG,)) -> Callable[[], Verdict]:
-        """Called, it decides about the next device of a fleet, at the next of *orgs*. None comes twice in a row, so
-        that nothing is remembered of a leaf.
+        """Return a function that decides about the next device of a fleet, at the next of *orgs*.
 
-        Raises: RuntimeError, where a device is refused."""
+        No device comes twice in a row, so that no leaf is in a cache.
+
+        Raises: RuntimeError, if a device is refused.
+        """
         devices, where = cycle(enumerate(of.sent)), cycle(orgs)
 
         def decide() -> Verdict:
@@ -146,24 +150,25 @@ class Deployment:
 
 @contextmanager
 def deployment(folder: Path, *trusted: certs.Issued, platform: bool = False) -> Iterator[Deployment]:
-    """An empty SQLite store in *folder* with one org that trusts the CAs *trusted*."""
+    """Open an empty SQLite store in *folder* with one org that trusts the CAs *trusted*."""
     app = build(settings(folder))
     try:
-        yield deployed(app, *trusted, platform=platform)
+        yield deploy(app, *trusted, platform=platform)
     finally:
         app.close()
 
 
 def settings(folder: Path) -> Settings:
-    """Decisions are not counted in a log here, which would be this run's output."""
+    """Return settings without metrics: a count of decisions would be mixed into the output of the benchmarks."""
     return Settings(data=folder, store=SQLite(folder / "trust.db"), domain=DOMAIN, metrics="off")
 
 
-def deployed(app: App, *trusted: certs.Issued, platform: bool = False) -> Deployment:
-    """An org on *app*'s store that trusts the CAs *trusted*.
+def deploy(app: App, *trusted: certs.Issued, platform: bool = False) -> Deployment:
+    """Create an org that trusts the CAs *trusted*, with a broker's key.
 
     Args:
-        platform: the broker speaks for every org."""
+        platform: the broker's key belongs to the platform, and asks for every org.
+    """
     org = create_org(app.context, ORG)
     key, token = create_key(app.context, org_id=None if platform else ORG, role=Role.BROKER)
     for ca in trusted:

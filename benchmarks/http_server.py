@@ -1,11 +1,12 @@
-"""verifyClient over HTTP, with keep-alive: how much of what a server can do it does.
+"""Measure verifyClient over HTTP with keep-alive, against the capacity of the server.
 
     (a) an empty function on functions-framework's default server (gunicorn's threads, Flask)
-    (b) an empty function on the server chosen (docs/decisions/0093-the-server.md)
-    (c) verifyClient on it, with the embedded store, everything set as it comes
+    (b) an empty function on the chosen server (docs/decisions/0093-the-server.md)
+    (c) verifyClient on the chosen server, with the embedded store and default settings
 
-Two workers each, started once; wrk asks one after the other, again and again. wrk and the workers share this machine's
-processors, so a server that leaves wrk more of them looks better than it would alone: that is so for all three.
+Each server has two workers and starts once; wrk measures one server after the other, in rounds. wrk and the workers
+share the processors of this machine, so a server that leaves wrk more of them looks faster than it would alone. This
+holds for all three.
 """
 
 import json
@@ -27,8 +28,9 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Final
 
-from benchmarks.fleet import DOMAIN, KINDS, Deployment, Fleet, deployment, fleet
+from benchmarks.fleet import DOMAIN, KINDS, Deployment, Fleet, deployment, make_fleet
 from benchmarks.table import Figure, Row, Spread, Target
+from demo.processes import Missing
 from shared.composition import build
 from shared.config import Settings
 
@@ -42,24 +44,20 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 THREADS, CHOSEN = "empty, default server", "empty, chosen server"
 
 
-class Missing(Exception):
-    """A program that is not on this machine. The text says how to get it."""
-
-
 # ------------------------------------------------------------------------------------------------------------ servers
 
 
 @dataclass(frozen=True)
-class Server:
-    """functions-framework's process, and the two that answer."""
+class WorkerServer:
+    """The process of functions-framework, which runs the workers."""
 
     pid: int
     url: str
 
     def cpu_seconds(self) -> float:
-        """What all its workers have taken so far, in user and in system mode."""
+        """Return the CPU time of all workers so far, in user and in system mode."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sum(_cpu_seconds(int(one)) for one in children)
+        return sum(_cpu_seconds(int(child)) for child in children)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -68,16 +66,16 @@ def _cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def served(source: Path, target: str, path: str, log: Path, env: Mapping[str, str]) -> Iterator[Server]:
-    """functions-framework with the function *target* of *source*, while this lasts."""
+def serve(source: Path, target: str, path: str, log: Path, env: Mapping[str, str]) -> Iterator[WorkerServer]:
+    """Run functions-framework with the function *target* of *source*, within the block."""
     port = _free_port()
     command = [sys.executable, "-m", "functions_framework", f"--source={source}", f"--target={target}"]
     own = {"PORT": str(port), "HOST": "127.0.0.1", "WORKERS": str(WORKERS), "PYTHONPATH": str(ROOT)}
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **own, **env})
     try:
-        server = Server(process.pid, f"http://127.0.0.1:{port}{path}")
-        _until_it_answers(server.url, process, log)
+        server = WorkerServer(process.pid, f"http://127.0.0.1:{port}{path}")
+        _wait_until_it_answers(server.url, process, log)
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
@@ -95,7 +93,7 @@ def _free_port() -> int:
         return port
 
 
-def _until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     end = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < end:
         try:
@@ -113,8 +111,8 @@ def _until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -
 
 
 @dataclass(frozen=True)
-class Load:
-    """One run of wrk. *p50*, *p99*: milliseconds; *cpu*: seconds of the workers for a request."""
+class WrkResult:
+    """One run of wrk. *p50*, *p99*: milliseconds; *cpu*: CPU seconds of the workers per request."""
 
     rate: float
     p50: float
@@ -123,8 +121,8 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What is asked about a fleet, and where the answers are: the embedded store in *folder*."""
+class RequestSet:
+    """The requests about a fleet, and the embedded store in *folder* that answers them."""
 
     folder: Path
     devices: Fleet
@@ -132,54 +130,56 @@ class Questions:
 
     @property
     def env(self) -> dict[str, str]:
-        """For wrk.lua."""
+        """Return the environment for wrk.lua."""
         bodies = self.folder / "bodies"
         if not bodies.exists():
-            bodies.write_bytes(b"\n".join(self.deployed.asked(self.devices)))
+            bodies.write_bytes(b"\n".join(self.deployed.encode_questions(self.devices)))
         return {"ASK_BODIES": str(bodies), "ASK_AUTHORIZATION": self.deployed.authorization}
 
     @property
     def settings(self) -> dict[str, str]:
-        """For the functions: the store, and all else as it comes."""
+        """Return the functions' settings: the store; every other setting has its default."""
         store = f"sqlite:///{self.folder}/trust.db"
         return {"TRUST_DATA": str(self.folder), "TRUST_STORE": store, "TRUST_DOMAIN": DOMAIN}
 
 
-def load(server: Server, connections: int, seconds: float, questions: Questions, *, first: bool = False) -> Load:
-    """Raises: RuntimeError, where any answer was not 200; *first* ones may be late, while the processes still load."""
+def run_load(
+    server: WorkerServer, connections: int, seconds: float, questions: RequestSet, *, first: bool = False
+) -> WrkResult:
+    """Run wrk. Raises: RuntimeError, if an answer was not 200; *first* allows errors while the processes still load."""
     env = {**os.environ, **questions.env}
     script = Path(__file__).parent / "wrk.lua"
-    command = [_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), server.url]
+    command = [_find_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), server.url]
     before = server.cpu_seconds()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     cpu = server.cpu_seconds() - before
-    told = json.loads(done.stdout.splitlines()[-1])
-    if told["errors"] and not first:
-        raise RuntimeError(f"{told['errors']} of {told['requests']} requests went wrong at {server.url}")
-    return Load(told["requests"] / told["seconds"], told["p50"], told["p99"], cpu / told["requests"])
+    report = json.loads(done.stdout.splitlines()[-1])
+    if report["errors"] and not first:
+        raise RuntimeError(f"{report['errors']} of {report['requests']} requests went wrong at {server.url}")
+    return WrkResult(report["requests"] / report["seconds"], report["p50"], report["p99"], cpu / report["requests"])
 
 
-def _wrk() -> str:
-    found = shutil.which("wrk")
-    if found is None:
-        raise Missing("wrk is missing. On Debian: apt-get install wrk")
-    return found
+def _find_wrk() -> str:
+    path = shutil.which("wrk")
+    if path is None:
+        raise Missing("wrk", "wrk")
+    return path
 
 
-def decision_cpu(questions: Questions, seconds: float) -> float:
-    """CPU seconds of one decision in process, measured in as many processes at once as there are workers."""
+def measure_decision_cpu(questions: RequestSet, seconds: float) -> float:
+    """Return the CPU seconds of one decision in process, measured in as many processes at once as there are workers."""
     forks = multiprocessing.get_context("fork")
-    told: SimpleQueue[float] = forks.SimpleQueue()
-    running = [forks.Process(target=_decide, args=(questions, seconds, told.put)) for _ in range(WORKERS)]
-    for one in running:
-        one.start()
-    found = [told.get() for _ in running]
-    for one in running:
-        one.join()
-    return sum(found) / len(found)
+    results: SimpleQueue[float] = forks.SimpleQueue()
+    running = [forks.Process(target=_decide, args=(questions, seconds, results.put)) for _ in range(WORKERS)]
+    for process in running:
+        process.start()
+    costs = [results.get() for _ in running]
+    for process in running:
+        process.join()
+    return sum(costs) / len(costs)
 
 
-def _decide(questions: Questions, seconds: float, tell: Callable[[float], None]) -> None:
+def _decide(questions: RequestSet, seconds: float, report: Callable[[float], None]) -> None:
     app = build(Settings.from_env({**questions.settings, "TRUST_METRICS": "off"}))
     decide = Deployment(app, questions.deployed.broker).decisions(questions.devices)
     for _ in range(100):
@@ -188,93 +188,93 @@ def _decide(questions: Questions, seconds: float, tell: Callable[[float], None])
     while time.monotonic() < end:
         decide()
         calls += 1
-    tell((time.process_time() - start) / calls)
+    report((time.process_time() - start) / calls)
     app.close()
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
-def rows(quick: bool) -> list[Row]:
+def measure(quick: bool) -> list[Row]:
     rounds, seconds = (1, 1.0) if quick else (4, 4.0)
-    found: list[Row] = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-http-") as name, ExitStack() as stack:
         folder = Path(name)
         servers = {
-            THREADS: stack.enter_context(served(EMPTY / "threads.py", "empty", "/", folder / "threads.log", {})),
-            CHOSEN: stack.enter_context(served(EMPTY / "loop.py", "empty", "/", folder / "loop.log", {})),
+            THREADS: stack.enter_context(serve(EMPTY / "threads.py", "empty", "/", folder / "threads.log", {})),
+            CHOSEN: stack.enter_context(serve(EMPTY / "loop.py", "empty", "/", folder / "loop.log", {})),
         }
-        asked: dict[str, Questions] = {}
+        asked: dict[str, RequestSet] = {}
         for kind in KINDS:
-            devices = fleet(kind, 200)
-            asked[kind] = Questions(
+            devices = make_fleet(kind, 200)
+            asked[kind] = RequestSet(
                 folder / kind, devices, stack.enter_context(deployment(folder / kind, devices.root))
             )
             log = folder / f"{kind}.log"
-            main = served(ROOT / "main.py", "verifyClient", "/verifyClient", log, asked[kind].settings)
+            main = serve(ROOT / "main.py", "verifyClient", "/verifyClient", log, asked[kind].settings)
             servers[kind] = stack.enter_context(main)
-        for what, server in servers.items():  # what is loaded and kept at first calls
-            load(server, WORKERS * 4, 1, asked.get(what, asked[KINDS[0]]), first=True)
-        runs: dict[tuple[str, int], list[Load]] = {}
+        for what, server in servers.items():  # warm up: the first calls load modules and fill caches
+            run_load(server, WORKERS * 4, 1, asked.get(what, asked[KINDS[0]]), first=True)
+        runs: dict[tuple[str, int], list[WrkResult]] = {}
         decisions: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for _ in range(rounds):
             for connections in CONNECTIONS:
                 for what, server in servers.items():
-                    done = load(server, connections, seconds, asked.get(what, asked[KINDS[0]]))
+                    done = run_load(server, connections, seconds, asked.get(what, asked[KINDS[0]]))
                     runs.setdefault((what, connections), []).append(done)
             for kind in KINDS:
-                decisions[kind].append(decision_cpu(asked[kind], seconds / 2))
+                decisions[kind].append(measure_decision_cpu(asked[kind], seconds / 2))
         for kind in KINDS:
-            found += _rows(kind, runs, decisions[kind])
-    return found
+            rows += _rows(kind, runs, decisions[kind])
+    return rows
 
 
-def _rows(kind: str, runs: Mapping[tuple[str, int], Sequence[Load]], decisions: Sequence[float]) -> list[Row]:
-    found = []
+def _rows(kind: str, runs: Mapping[tuple[str, int], Sequence[WrkResult]], decisions: Sequence[float]) -> list[Row]:
+    rows = []
     name = f"verifyClient over HTTP ({kind}, {WORKERS} workers)"
     for connections in CONNECTIONS:
         ours, theirs = runs[kind, connections], runs[THREADS, connections]
         chosen = runs[CHOSEN, connections]
-        found += [
+        rows += [
             Row(
                 f"{name}: requests/s, {connections} connections",
                 THREADS,
-                Spread.of([one.rate / other.rate for one, other in zip(ours, theirs, strict=True)]),
+                Spread.of([mine.rate / other.rate for mine, other in zip(ours, theirs, strict=True)]),
                 Target(at_least=1),
                 figures={
-                    "verifyClient": Figure.of([one.rate for one in ours], "req/s"),
-                    THREADS: Figure.of([one.rate for one in theirs], "req/s"),
-                    CHOSEN: Figure.of([one.rate for one in chosen], "req/s"),
+                    "verifyClient": Figure.of([load.rate for load in ours], "req/s"),
+                    THREADS: Figure.of([load.rate for load in theirs], "req/s"),
+                    CHOSEN: Figure.of([load.rate for load in chosen], "req/s"),
                 },
             ),
             Row(
                 f"{name}: p99, {connections} connections",
                 THREADS,
-                Spread.of([one.p99 / other.p99 for one, other in zip(ours, theirs, strict=True)]),
+                Spread.of([mine.p99 / other.p99 for mine, other in zip(ours, theirs, strict=True)]),
                 Target(below=1),
                 figures={
-                    "verifyClient": Figure.of([one.p99 for one in ours], "ms"),
-                    "its p50": Figure.of([one.p50 for one in ours], "ms"),
-                    THREADS: Figure.of([one.p99 for one in theirs], "ms"),
-                    "its p50 ": Figure.of([one.p50 for one in theirs], "ms"),
-                    CHOSEN: Figure.of([one.p99 for one in chosen], "ms"),
+                    "verifyClient": Figure.of([load.p99 for load in ours], "ms"),
+                    "its p50": Figure.of([load.p50 for load in ours], "ms"),
+                    THREADS: Figure.of([load.p99 for load in theirs], "ms"),
+                    "its p50 ": Figure.of([load.p50 for load in theirs], "ms"),
+                    CHOSEN: Figure.of([load.p99 for load in chosen], "ms"),
                 },
             ),
         ]
     connections = CONNECTIONS[0]
     ours, chosen = runs[kind, connections], runs[CHOSEN, connections]
-    limit = [one.cpu + decision for one, decision in zip(chosen, decisions, strict=True)]
-    found.append(
+    limit = [load.cpu + decision for load, decision in zip(chosen, decisions, strict=True)]
+    rows.append(
         Row(
             f"{name}: CPU per request",
             "decision in process + empty function on the chosen server",
-            Spread.of([one.cpu / other for one, other in zip(ours, limit, strict=True)]),
+            Spread.of([load.cpu / lowest for load, lowest in zip(ours, limit, strict=True)]),
             Target(at_most=1.3),
             figures={
-                "verifyClient": Figure.of([one.cpu for one in ours], "µs", scale=1e6),
+                "verifyClient": Figure.of([load.cpu for load in ours], "µs", scale=1e6),
                 "decision": Figure.of(decisions, "µs", scale=1e6),
-                CHOSEN: Figure.of([one.cpu for one in chosen], "µs", scale=1e6),
+                CHOSEN: Figure.of([load.cpu for load in chosen], "µs", scale=1e6),
             },
         )
     )
-    return found
+    return rows

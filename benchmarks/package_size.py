@@ -1,6 +1,6 @@
-"""The size of verifyClient's package for AWS Lambda, and of each top-level package in it.
+"""Measure verifyClient's package for AWS Lambda, and each top-level package in it.
 
-Why each is there: docs/deploy-aws.md, "What is in a package".
+docs/deploy-aws.md, "What is in a package", gives the reason for each of them.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from infra.table import BY_NAME
 _MIB = 1 << 20
 
 
-def rows(quick: bool) -> list[Row]:
+def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="bench-package-") as folder:
         package = build(BY_NAME["verifyClient"], Path(folder), python="3.13", arch="x86_64")
         zipped, unpacked = sizes(package)
@@ -26,14 +26,14 @@ def rows(quick: bool) -> list[Row]:
 
 
 def sizes(package: Path) -> tuple[Counter[str], Counter[str]]:
-    """Bytes in the zip, and unpacked, of each top-level name in it."""
+    """Return the bytes of each top-level name of a zip: compressed, and unpacked."""
     zipped: Counter[str] = Counter()
     unpacked: Counter[str] = Counter()
     with zipfile.ZipFile(package) as archive:
-        for one in archive.infolist():
-            name = one.filename.partition("/")[0].partition(".")[0]
-            if ".dist-info/" in one.filename:
+        for entry in archive.infolist():
+            name = entry.filename.partition("/")[0].partition(".")[0]
+            if ".dist-info/" in entry.filename:
                 name = "dist-info"
-            zipped[name] += one.compress_size
-            unpacked[name] += one.file_size
+            zipped[name] += entry.compress_size
+            unpacked[name] += entry.file_size
     return zipped, unpacked

@@ -1,8 +1,8 @@
-"""What the benchmarks have in common: rows, how two things are measured side by side, the table and its JSON.
+"""What all benchmarks share: rows, measuring two things side by side, the table and its JSON.
 
-A benchmark is a module of this package with `rows(quick) -> list[Row]`. Every figure that counts is a ratio of two
-things measured in one run, one after the other, again and again: a machine that gets slower meanwhile slows both. The
-median of the ratios of all rounds speaks, and the spread says how far to believe it.
+A benchmark is a module of this package with `measure(quick) -> list[Row]`. Every figure that counts is a ratio of two
+things, measured alternately in one run: a machine that becomes slower slows both. The result is the median of the
+ratios of all rounds; the spread shows how reliable it is.
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-_SLICE_SECONDS: Final = 0.005  # of one subject in one round: well above the clock's grain, below a machine's moods
+_SLICE_SECONDS: Final = 0.005  # per subject and round: far above the clock's resolution, short against disturbances
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
@@ -27,7 +27,7 @@ _SLICE_SECONDS: Final = 0.005  # of one subject in one round: well above the clo
 
 @dataclass(frozen=True)
 class Spread:
-    """What was measured over and over: the median, and where one in ten is below and above."""
+    """The median of repeated measurements, with the 10th and the 90th percentile."""
 
     median: float
     p10: float
@@ -35,7 +35,7 @@ class Spread:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> "Spread":
-        """Raises: ValueError, without samples."""
+        """Return the spread of *samples*. Raises: ValueError, without samples."""
         if not samples:
             raise ValueError("nothing was measured")
         if len(samples) == 1:
@@ -46,7 +46,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value with its unit ("µs", "req/s", "MiB"); *spread* where it was measured more than once."""
+    """A measured value with its unit ("µs", "req/s", "MiB"), and percentiles if it was measured more than once."""
 
     value: float
     unit: str
@@ -55,8 +55,8 @@ class Figure:
 
     @classmethod
     def of(cls, samples: Sequence[float], unit: str, *, scale: float = 1.0) -> "Figure":
-        """The median of *samples*, each times *scale*."""
-        spread = Spread.of([one * scale for one in samples])
+        """Return the median of *samples*, each multiplied by *scale*."""
+        spread = Spread.of([sample * scale for sample in samples])
         return cls(spread.median, unit, spread.p10, spread.p90)
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Target:
-    """What a ratio is to reach. Neither limit: it is only stated."""
+    """The limit for a ratio. Without a limit, the ratio is only stated."""
 
     at_most: float | None = None
     at_least: float | None = None
@@ -95,13 +95,13 @@ class Row:
 
     Args:
         name: what was measured.
-        against: what beside it.
-        ratio: the first by the second; None where there is no second, or where it could not be measured here.
-        target: what the ratio, or else *value*, is to reach.
-        value: of a row without a ratio, where the target is an absolute one.
-        figures: what was measured, by name.
-        note: one sentence, where a reader would go wrong without it.
-        held: of a row whose target is no number at all ("one round trip"): whether it holds.
+        against: what it was compared with.
+        ratio: the first divided by the second; None without a second, or if it could not be measured here.
+        target: the limit for the ratio, or else for *value*.
+        value: the absolute value, in a row without a ratio.
+        figures: the measured values, by name.
+        note: one sentence against a likely misreading.
+        held: whether the target holds, if the target is not a number ("one round trip").
     """
 
     name: str
@@ -115,7 +115,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is reached; None where there is none, or nothing was measured."""
+        """Whether the target is reached; None without a target or a measurement."""
         if self.held is not None:
             return self.held
         if self.ratio is not None:
@@ -130,7 +130,7 @@ class Row:
             "target": str(self.target),
             "met": self.met,
             "value": msgspec.to_builtins(self.value),
-            "figures": {name: msgspec.to_builtins(one) for name, one in self.figures.items()},
+            "figures": {name: msgspec.to_builtins(figure) for name, figure in self.figures.items()},
             "note": self.note,
         }
 
@@ -140,22 +140,23 @@ class Row:
 Subject = Callable[[], object]
 
 
-def interleaved(
+def measure_interleaved(
     subjects: Mapping[str, Subject],
     *,
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
     slice_seconds: float = _SLICE_SECONDS,
 ) -> dict[str, list[float]]:
-    """Seconds per call of each subject, one sample a round.
+    """Return the seconds per call of each subject, one sample per round.
 
-    In each round every subject runs for about *slice_seconds* (once at least), in an order drawn anew, so that none
-    always comes after the same other one. Collection of garbage stays on: it is part of what calls cost.
+    In each round every subject runs for about *slice_seconds* (at least once), in a new random order, so that no
+    subject always follows the same other. Garbage collection stays on: it is part of the cost of a call.
 
     Args:
-        clock: `time.process_time` where all of them only compute, in this process: it stands still while another
-            process has the CPU."""
-    calls = {name: _calls(subject, slice_seconds, clock) for name, subject in subjects.items()}
+        clock: `time.process_time` if all subjects only compute, in this process: that clock does not advance while
+            another process has the CPU.
+    """
+    calls = {name: _count_calls(subject, slice_seconds, clock) for name, subject in subjects.items()}
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     order = list(subjects)
     draw = random.Random(6)
@@ -163,12 +164,12 @@ def interleaved(
     for _ in range(rounds):
         draw.shuffle(order)
         for name in order:
-            samples[name].append(_timed(subjects[name], calls[name], clock))
+            samples[name].append(_time(subjects[name], calls[name], clock))
     return samples
 
 
 def ratio(samples: Mapping[str, Sequence[float]], subject: str, against: str) -> Spread:
-    """How many times *against* the *subject* took, from the rounds of one `interleaved` run."""
+    """Return the time of *subject* as a multiple of *against*, from the rounds of one `measure_interleaved` run."""
     return Spread.of([mine / other for mine, other in zip(samples[subject], samples[against], strict=True)])
 
 
@@ -176,14 +177,14 @@ def microseconds(samples: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
     return {name: Figure.of(taken, "µs", scale=1e6) for name, taken in samples.items()}
 
 
-def _calls(subject: Subject, slice_seconds: float, clock: Callable[[], float]) -> int:
-    """How many calls take *slice_seconds*; a few first, which fill what the subject keeps between calls."""
+def _count_calls(subject: Subject, slice_seconds: float, clock: Callable[[], float]) -> int:
+    """Return the number of calls that take *slice_seconds*. The first calls warm up the subject's caches."""
     subject()
-    once = min(_timed(subject, 1, clock) for _ in range(3))
+    once = min(_time(subject, 1, clock) for _ in range(3))
     return max(1, round(slice_seconds / once)) if once else 1
 
 
-def _timed(subject: Subject, calls: int, clock: Callable[[], float]) -> float:
+def _time(subject: Subject, calls: int, clock: Callable[[], float]) -> float:
     start = clock()
     for _ in range(calls):
         subject()
@@ -196,11 +197,11 @@ _HEADS: Final = ("what", "against", "ratio (p10-p90)", "target", "met", "figures
 _MET: Final = {True: "yes", False: "NO", None: ""}
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table that reads well as text."""
+def format_table(rows: Sequence[Row]) -> str:
+    """Return the rows as a Markdown table that is also readable as text."""
     lines = [_cells(row) for row in rows]
     widths = [max(len(line[column]) for line in [_HEADS, *lines]) for column in range(len(_HEADS))]
-    widths[-1] = 3  # the last is long, and nothing stands behind it
+    widths[-1] = 3  # the last column is long, and needs no padding
     rule = ["-" * width for width in widths]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
@@ -213,13 +214,13 @@ def _cells(row: Row) -> tuple[str, ...]:
         measured = f"{_short(row.ratio.median)} ({_short(row.ratio.p10)}-{_short(row.ratio.p90)})"
     else:
         measured = str(row.value) if row.value is not None else ""
-    figures = ", ".join(f"{name} {one}" for name, one in row.figures.items())
+    figures = ", ".join(f"{name} {figure}" for name, figure in row.figures.items())
     target = "" if row.held is not None and row.target == STATED else str(row.target)
     return row.name, row.against, measured, target, _MET[row.met], ". ".join(filter(None, (figures, row.note)))
 
 
-def machine() -> str:
-    """What this ran on, in words, without its name."""
+def describe_machine() -> str:
+    """Return a description of this machine, without its name."""
     return f"{os.cpu_count()} CPUs, {_processor()}, {platform.system()} {platform.release()}"
 
 
@@ -232,10 +233,10 @@ def _processor() -> str:
 
 
 def write_json(path: Path, rows: Sequence[Row], *, quick: bool) -> None:
-    """All that was measured, for programs."""
+    """Write everything that was measured, for programs."""
     whole = {
         "at": dt.datetime.now(dt.UTC),
-        "machine": machine(),
+        "machine": describe_machine(),
         "python": platform.python_version(),
         "quick": quick,
         "rows": [row.as_json() for row in rows],
@@ -245,7 +246,7 @@ def write_json(path: Path, rows: Sequence[Row], *, quick: bool) -> None:
 
 
 def _short(value: float) -> str:
-    """Three digits, more only before the point."""
+    """Format a number with three digits, or more if they come before the point."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

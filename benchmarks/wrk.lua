@@ -1,4 +1,4 @@
--- What wrk sends (the environment says), a question after the other, and what it tells at the end: one line of JSON.
+-- Send the requests that the environment names, one after another. Print the result as one line of JSON.
 local headers = { ['Content-Type'] = 'application/json', Authorization = os.getenv('ASK_AUTHORIZATION') }
 local requests, at = {}, 0
 

@@ -1,10 +1,10 @@
-// Every request this page makes. `credentials: 'omit'`: else a 401 opens the browser's own prompt.
+// All requests of this page. `credentials: 'omit'`: otherwise a 401 opens the browser's own sign-in prompt.
 
 import * as session from './session.js';
 
 const PREFIX = '/api/v0002';
 
-/** What the service refused, in its own words. */
+/** A refusal of the service, in the words of its answer. */
 export class Problem extends Error {
   constructor(status, document) {
     super(document.detail);
@@ -14,18 +14,18 @@ export class Problem extends Error {
   }
 }
 
-let renew = null; // async (): asks the person to sign in again
+let renew = null; // async (): asks the user to sign in again
 let renewing = null;
 
-/** Set what asks the person to sign in again, once a session has ended. */
+/** Set the function that asks the user to sign in again after a session has ended. */
 export function onEnded(ask) {
   renew = ask;
 }
 
 /**
- * One call. Answers {status, data, version}; raises Problem.
- * *as*: a proof to try instead of the session's; then a 401 is a Problem like any other.
- * *text*: the answer is text, a PEM file.
+ * Make one call. Resolves to {status, data, version}; throws a Problem.
+ * *as*: credentials to try instead of the session's; a 401 then throws a Problem like any other refusal.
+ * *text*: the answer is text (a PEM file), not JSON.
  */
 export async function call(method, path, { body, version, as, text = false, bare = false, signal } = {}) {
   for (;;) {
@@ -60,13 +60,13 @@ async function problemOf(response) {
   try {
     const document = await response.json();
     if (typeof document?.detail === 'string') return document;
-  } catch { /* something between here and the service answered */ }
+  } catch { /* not JSON: a proxy in front of the service answered */ }
   return { code: 'unreadable', detail: `The service answered ${response.status} without a reason. Try again.` };
 }
 
 const data = async (promise) => (await promise).data;
 
-/** A whole list: page after page. */
+/** Fetch a whole list, page by page. */
 async function every(path) {
   const results = [];
   for (let bookmark = ''; bookmark !== null;) {
@@ -88,26 +88,26 @@ export const api = {
   preview: (certificate, signal) => data(call('POST', '/authentication/preview', { body: { certificate }, signal })),
 
   cas: () => every(CAS),
-  ca: (one) => data(call('GET', `${CAS}/${id(one)}`)),
+  ca: (caId) => data(call('GET', `${CAS}/${id(caId)}`)),
   addCA: (body) => call('POST', CAS, { body }),
-  changeCA: (one, body, version) => data(call('PUT', `${CAS}/${id(one)}`, { body, version })),
-  caEffect: (one) => data(call('DELETE', `${CAS}/${id(one)}?dryrun=true`)),
-  deleteCA: (one, version) => call('DELETE', `${CAS}/${id(one)}`, { version }),
-  caPem: (one) => data(call('GET', `${CAS}/${id(one)}/pem`, { text: true })),
+  changeCA: (caId, body, version) => data(call('PUT', `${CAS}/${id(caId)}`, { body, version })),
+  caEffect: (caId) => data(call('DELETE', `${CAS}/${id(caId)}?dryrun=true`)),
+  deleteCA: (caId, version) => call('DELETE', `${CAS}/${id(caId)}`, { version }),
+  caPem: (caId) => data(call('GET', `${CAS}/${id(caId)}/pem`, { text: true })),
 
   servers: () => every(SERVERS),
-  server: (one) => data(call('GET', `${SERVERS}/${id(one)}`)),
+  server: (serverId) => data(call('GET', `${SERVERS}/${id(serverId)}`)),
   addServer: (body) => call('POST', SERVERS, { body }),
-  changeServer: (one, body, version) => data(call('PUT', `${SERVERS}/${id(one)}`, { body, version })),
-  deleteServer: (one, version) => call('DELETE', `${SERVERS}/${id(one)}`, { version }),
-  serverPem: (one) => data(call('GET', `${SERVERS}/${id(one)}/pem`, { text: true })),
-  csrPem: (one) => data(call('GET', `${SERVERS}/${id(one)}/csr`, { text: true })),
+  changeServer: (serverId, body, version) => data(call('PUT', `${SERVERS}/${id(serverId)}`, { body, version })),
+  deleteServer: (serverId, version) => call('DELETE', `${SERVERS}/${id(serverId)}`, { version }),
+  serverPem: (serverId) => data(call('GET', `${SERVERS}/${id(serverId)}/pem`, { text: true })),
+  csrPem: (serverId) => data(call('GET', `${SERVERS}/${id(serverId)}/csr`, { text: true })),
   generateCSR: (body) => data(call('POST', `${SERVERS}/csr`, { body })),
-  fulfillCSR: (one, certificate) => data(call('PUT', `${SERVERS}/${id(one)}/certificate`, { body: { certificate } })),
-  renew: (one) => data(call('POST', `${SERVERS}/${id(one)}/renewal`)),
+  fulfillCSR: (serverId, certificate) => data(call('PUT', `${SERVERS}/${id(serverId)}/certificate`, { body: { certificate } })),
+  renew: (serverId) => data(call('POST', `${SERVERS}/${id(serverId)}/renewal`)),
   active: () => data(call('GET', `${SERVERS}/active`)),
-  preflight: (one) => data(call('PUT', `${SERVERS}/active?dryrun=true`, { body: { id: one } })),
-  activate: (one, version) => data(call('PUT', `${SERVERS}/active`, { body: { id: one }, version })),
+  preflight: (serverId) => data(call('PUT', `${SERVERS}/active?dryrun=true`, { body: { id: serverId } })),
+  activate: (serverId, version) => data(call('PUT', `${SERVERS}/active`, { body: { id: serverId }, version })),
 
   policy: () => data(call('GET', '/authorization/connectionpolicy')),
   putPolicy: (body, version) => data(call('PUT', '/authorization/connectionpolicy', { body, version })),
@@ -116,13 +116,13 @@ export const api = {
   putSettings: (body, version) => data(call('PUT', '/authorization/settings', { body, version })),
   denials: () => every(DENIALS),
   deny: (body) => call('POST', DENIALS, { body }),
-  lift: (one) => call('DELETE', `${DENIALS}/${id(one)}`),
+  lift: (entryId) => call('DELETE', `${DENIALS}/${id(entryId)}`),
 
   explain: (body) => data(call('POST', '/authorization/verifyclient', { body: { ...body, explain: true } })),
   activity: ({ kind = '', limit = 50, bookmark = '' } = {}) =>
     data(call('GET', `/activity?limit=${limit}${kind && `&kind=${kind}`}${bookmark && `&bookmark=${encodeURIComponent(bookmark)}`}`)),
 
-  // The OIDC issuer: its description of itself, and the exchange of a code for tokens.
+  // The OIDC issuer: its discovery document, and the exchange of a code for tokens.
   discover: (issuer) => foreignJson(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`),
   exchange: (endpoint, fields) => foreignJson(endpoint, { method: 'POST', body: new URLSearchParams(fields) }),
 };

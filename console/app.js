@@ -1,4 +1,4 @@
-// The frame, and which page is shown: hash routes, so that an address holds ids and never a secret.
+// The frame of the page, and routing by hash: an address holds ids, never a secret.
 
 import { Problem, api, onEnded } from './api.js';
 import { h, put } from './dom.js';
@@ -14,7 +14,7 @@ import why from './pages/why.js';
 
 const PAGES = [overview, cas, servers, security, why, activity];
 const root = document.getElementById('app');
-let shown = null; // {page, view, update, leave}
+let current = null; // {page, view, update, leave}
 
 async function start() {
   let where = {}, back = null, problem = null;
@@ -66,17 +66,17 @@ function signOut() {
 
 function route(nav, main, first = false) {
   const [path = '', ...args] = location.hash.replace(/^#\/?/, '').split('/').map(decode);
-  const page = PAGES.find((one) => one.path === path) ?? overview;
-  if (shown?.page === page && shown.update) {
-    shown.update(...args);
+  const page = PAGES.find((candidate) => candidate.path === path) ?? overview;
+  if (current?.page === page && current.update) {
+    current.update(...args);
     return;
   }
-  shown?.leave?.();
+  current?.leave?.();
   for (const link of nav.querySelectorAll('a')) {
     if (link.dataset.page !== page.path) link.removeAttribute('aria-current');
     else {
       link.setAttribute('aria-current', 'page');
-      link.scrollIntoView({ block: 'nearest', inline: 'center' }); // on a phone the pages' names scroll
+      link.scrollIntoView({ block: 'nearest', inline: 'center' }); // on a phone the navigation scrolls
     }
   }
   document.title = `${page.title} · Trust console`;
@@ -85,21 +85,21 @@ function route(nav, main, first = false) {
   const status = h('p', { class: 'status', role: 'status' });
   const content = h('div', { class: 'content' });
   main.replaceChildren(h('div', { class: 'head' }, heading, action), status, content);
-  document.querySelectorAll('dialog').forEach((one) => one.close());
+  document.querySelectorAll('dialog').forEach((dialog) => dialog.close());
   const mine = { page };
-  shown = mine;
+  current = mine;
   const view = {
-    content, action, alive: () => shown === mine,
-    /** One sentence on what was just done; said aloud, and shown. */
+    content, action, alive: () => current === mine,
+    /** Show one sentence on what was just done; screen readers announce it. */
     say(...text) { status.replaceChildren(); put(status, text); },
-    /** Do something that takes time: old content stays. A failure is told, with [Try again]. */
+    /** Run a slow task; the old content stays meanwhile. A failure is shown with [Try again]. */
     async load(work) {
       content.setAttribute('aria-busy', 'true');
       try {
         await work();
         content.querySelector('.load-error')?.remove();
       } catch (error) {
-        if (shown !== mine) return;
+        if (current !== mine) return;
         if (!(error instanceof Problem)) throw error;
         content.querySelector('.load-error')?.remove();
         content.prepend(h('div', { class: 'load-error', role: 'alert' }, h('p', { class: 'error' }, error.message),
@@ -108,7 +108,7 @@ function route(nav, main, first = false) {
         content.removeAttribute('aria-busy');
       }
     },
-    /** The page's one main action, or why there is none. */
+    /** Show the page's main action, or the reason why this user has none. */
     primary(label, run) {
       put(action, [session.mayChange()
         ? h('button', { type: 'button', class: 'primary', 'data-key': 'primary', onclick: run }, label)
@@ -128,11 +128,11 @@ function decode(part) {
 }
 
 document.getElementById('skip').addEventListener('click', (event) => {
-  event.preventDefault(); // the hash is the route
+  event.preventDefault(); // the hash is the route, so the link must not change it
   document.getElementById('content')?.focus();
 });
 
-// A file that misses its place must not open in place of the page.
+// A file dropped beside its field must not replace the page.
 for (const kind of ['dragover', 'drop']) addEventListener(kind, (event) => event.preventDefault());
 
 start();

@@ -1,17 +1,18 @@
-// Native dialogs: Esc cancels, focus goes back to what opened them, or to the new row after a save.
+// Native dialogs: Esc cancels. Afterwards the focus returns to the opener, or moves to the new row after a save.
 
 import { find, h, newId } from './dom.js';
 import { Problem } from './api.js';
-import { errorArea, tell } from './form.js';
+import { errorArea, showProblem } from './form.js';
 import { absolute, visible } from './format.js';
 
 /**
- * A dialog with a form.
+ * Open a dialog with a form.
  *
- * content: nodes. fields: form.js fields that refusals belong to. actions: [{label, tone, submit, run, value, key}] after
- * [Cancel]; *submit* names the one that Enter means. run(dialog): answers the value to close with; undefined keeps it
- * open; raises a Problem. focusFirst: what has the focus at first (else [Cancel], if *cancelFirst*).
- * Answers a promise of the value (undefined: cancelled).
+ * content: nodes. fields: the form.js fields that show refusals. actions: [{label, tone, submit, run, value, key}],
+ * shown after [Cancel]; *submit* marks the action of the Enter key. run(dialog) returns the value to close with, or
+ * undefined to keep the dialog open; it may throw a Problem. focusFirst: the element with the initial focus (default:
+ * [Cancel], if *cancelFirst*).
+ * Resolves to the value, or undefined if cancelled.
  */
 export function openDialog({ title, content, fields = [], actions = [], cancel = 'Cancel', cancelFirst = false, focusFirst,
   fieldOf, onProblem, wide = false, setup }) {
@@ -29,7 +30,7 @@ export function openDialog({ title, content, fields = [], actions = [], cancel =
     novalidate: true,
     onsubmit(event) {
       event.preventDefault();
-      const action = actions.find((one) => one.submit);
+      const action = actions.find((candidate) => candidate.submit);
       if (action) perform(action);
     },
   }, heading, h('div', { class: 'dialog-content' }, content), errors.area,
@@ -47,12 +48,12 @@ export function openDialog({ title, content, fields = [], actions = [], cancel =
     busy = true;
     form.setAttribute('aria-busy', 'true');
     errors.clear();
-    fields.forEach((one) => one.clear());
+    fields.forEach((field) => field.clear());
     try {
       const result = await action.run(dialog);
       if (result !== undefined) dialog.close(result);
     } catch (error) {
-      if (!(error instanceof Problem && await onProblem?.(error, dialog))) tell(error, fields, errors, { fieldOf });
+      if (!(error instanceof Problem && await onProblem?.(error, dialog))) showProblem(error, fields, errors, { fieldOf });
     } finally {
       busy = false;
       form.removeAttribute('aria-busy');
@@ -67,19 +68,19 @@ export function openDialog({ title, content, fields = [], actions = [], cancel =
   return new Promise((resolve) => {
     element.addEventListener('close', () => {
       element.remove();
-      // The browser gives the focus back; where the list was drawn anew meanwhile, the opener's successor has it.
+      // The browser restores the focus. If the list was redrawn meanwhile, focus the element that replaced the opener.
       if (value === undefined && !opener?.isConnected && openerKey) find(document, openerKey)?.focus();
       resolve(value);
     });
   });
 }
 
-/** A question with [Cancel], which has the focus. */
+/** Ask a question; [Cancel] has the focus. */
 export const ask = (options) => openDialog({ ...options, cancelFirst: true });
 
 /**
- * Somebody else was faster: one clear winner. Answers 'theirs' or 'mine'.
- * *theirs*: the record as it stands now.
+ * Ask which version to keep, after another user saved first. Resolves to 'theirs' or 'mine'.
+ * *theirs*: the record as stored now.
  */
 export async function conflict(theirs, summary) {
   const name = visible(theirs.updatedBy);
@@ -96,8 +97,8 @@ export async function conflict(theirs, summary) {
 }
 
 /**
- * Save with the version that was read. Where it is stale, *read* what stands, and ask.
- * Answers the saved record, or null where theirs is kept.
+ * Save with the version that was read. If that version is stale, *read* the stored record and ask the user.
+ * Resolves to the saved record, or to null if the stored record is kept.
  */
 export async function saveOver(save, version, read, summary = () => null) {
   try {

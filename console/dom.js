@@ -1,20 +1,20 @@
-// Elements and text nodes: the only way anything gets onto the page. Text never becomes markup.
+// Elements and text nodes. All content reaches the page through this module, so text never becomes markup.
 
 const SVG = 'http://www.w3.org/2000/svg';
 let numbers = 0;
 
-/** A new id, for label and description references. */
+/** Return a new id, for label and description references. */
 export const newId = (prefix = 'n') => `${prefix}-${++numbers}`;
 
 /**
- * An element. `on…` properties are listeners, `value`, `checked`, `disabled`, `hidden`, `open`, `required` are
- * properties, the rest are attributes; undefined, null and false leave one out.
+ * Create an element. `on…` properties become listeners; `value`, `checked`, `disabled`, `hidden`, `open` and
+ * `required` become properties; all others become attributes. An attribute that is undefined, null or false is omitted.
  */
 export function h(tag, properties, ...children) {
   return fill(document.createElement(tag), properties, children);
 }
 
-/** The same in SVG. */
+/** Create an SVG element in the same way. */
 export function svg(tag, properties, ...children) {
   return fill(document.createElementNS(SVG, tag), properties, children);
 }
@@ -32,7 +32,7 @@ function fill(element, properties, children) {
   return element;
 }
 
-/** Append text and nodes, however nested; nothing for null, undefined and false. */
+/** Append text and nodes, however nested; skip null, undefined and false. */
 export function put(element, children) {
   for (const child of [children].flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
@@ -41,7 +41,7 @@ export function put(element, children) {
   return element;
 }
 
-/** Put new content in an element's place; what had the focus has it again, if it is still there (by data-key or id). */
+/** Replace an element's content. The focused element regains the focus if it still exists (by data-key or id). */
 export function replace(element, ...children) {
   const held = element.contains(document.activeElement) ? document.activeElement : null;
   const key = held?.dataset?.key, id = held?.id;
@@ -52,5 +52,5 @@ export function replace(element, ...children) {
   if (again) again.focus({ preventScroll: true });
 }
 
-/** The element with this data-key. */
+/** Return the element with this data-key. */
 export const find = (root, key) => root.querySelector(`[data-key="${CSS.escape(key)}"]`);

@@ -1,4 +1,4 @@
-// A file that is browsed, dropped anywhere in its form, or pasted. Looked at here before it goes anywhere.
+// A file that is chosen, dropped anywhere in its form, or pasted. The file is inspected before it is sent.
 
 import { h, newId, put } from './dom.js';
 import { size } from './format.js';
@@ -7,8 +7,8 @@ import { sniff, wire } from './sniff.js';
 const FILE_MAX = 64 * 1024;
 
 /**
- * *hint*: what is taken. *most*: bytes. *onchange(file)*: after each change, with {bytes, found, wire} or null.
- * *refuse(found)*: a sentence for what must not be sent, else null.
+ * *hint*: what the field accepts. *most*: the largest size in bytes. *onchange(file)*: called after each change, with
+ * {bytes, content, wire} or null. *refuse(content)*: returns a sentence if the file must not be sent, else null.
  */
 export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange = () => {}, refuse = () => null, paste = true }) {
   const id = newId('file');
@@ -41,10 +41,10 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
   function take(bytes, fresh = false) {
     if (!fresh) turn++;
     if (bytes.length > most) return set(null, `${size(bytes.length)}; at most ${size(most)}.`);
-    const found = sniff(bytes);
-    const refused = refuse(found);
+    const content = sniff(bytes);
+    const refused = refuse(content);
     if (refused) return set(null, refused);
-    set({ bytes, found, wire: wire(bytes) });
+    set({ bytes, content, wire: wire(bytes) });
   }
 
   function set(next, failure) {
@@ -59,31 +59,31 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
     name, row, picker,
     get file() { return file; },
     fail(...content) {
-      for (const one of controls()) {
-        one.setAttribute('aria-invalid', 'true');
-        one.setAttribute('aria-describedby', `${id}-hint ${id}-error`);
+      for (const control of controls()) {
+        control.setAttribute('aria-invalid', 'true');
+        control.setAttribute('aria-describedby', `${id}-hint ${id}-error`);
       }
       errorLine.replaceChildren();
       put(errorLine, content);
       errorLine.hidden = false;
     },
     clear() {
-      for (const one of controls()) {
-        one.removeAttribute('aria-invalid');
-        one.setAttribute('aria-describedby', `${id}-hint`);
+      for (const control of controls()) {
+        control.removeAttribute('aria-invalid');
+        control.setAttribute('aria-describedby', `${id}-hint`);
       }
       errorLine.hidden = true;
       errorLine.replaceChildren();
     },
     focus() { (area?.value ? area : picker).focus(); },
-    /** Take a file that was dropped: the control shows its name. */
+    /** Take a dropped file; the control shows its name. */
     drop(dropped) {
       const transfer = new DataTransfer();
       transfer.items.add(dropped);
       picker.files = transfer.files;
       return read(dropped);
     },
-    /** Take a text from elsewhere on this page. */
+    /** Take a text from another part of the page. */
     fill(text) {
       if (area) area.value = text;
       picker.value = '';
@@ -94,7 +94,7 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
   return self;
 }
 
-/** Files dropped anywhere in *element* go where *give(file)* says. */
+/** Pass files that are dropped anywhere in *element* to the field that *give(file)* returns. */
 export function droppable(element, give) {
   element.addEventListener('dragover', (event) => {
     event.preventDefault();
@@ -111,4 +111,4 @@ export function droppable(element, give) {
 }
 
 export const KEY_REFUSED = 'This is a private key; it was not sent.';
-export const noKey = (found) => (found.key ? KEY_REFUSED : null);
+export const noKey = (content) => (content.key ? KEY_REFUSED : null);

@@ -1,4 +1,4 @@
-// Fields with a label, a hint, and a sentence beside them when they are refused. A refusal clears nothing.
+// Form fields with a label, a hint, and a message beside the field after a refusal. A refusal clears no input.
 
 import { h, newId, put } from './dom.js';
 import { Problem } from './api.js';
@@ -17,7 +17,7 @@ export function field(label, control, { hint, name } = {}) {
   return {
     name, row, control,
     get value() { return control.value; },
-    /** The sentence beside the field, with what mends it. */
+    /** Show the message beside the field, with the remedy. */
     fail(...content) {
       control.setAttribute('aria-invalid', 'true');
       errorLine.replaceChildren();
@@ -47,7 +47,7 @@ export function checkbox(label, checked, { hint, key } = {}) {
   return { control, row: h('div', { class: 'field check' }, h('label', null, control, ' ', label), hintLine) };
 }
 
-/** Where a sentence is said that belongs to no single field. */
+/** The place of a message that belongs to no single field. */
 export function errorArea() {
   const area = h('div', { class: 'error-area', role: 'alert' });
   return {
@@ -61,10 +61,10 @@ export function errorArea() {
 }
 
 /**
- * Say what a Problem says: beside its fields, the first of which has the focus, or in *area*. What is no Problem is a
- * mistake of this page, and goes on.
+ * Show a Problem's messages beside its fields and focus the first of them, or show the message in *area*. Any other
+ * error is a defect of this page, and is thrown again.
  */
-export function tell(error, fields, area, { fieldOf = (violation) => violation.field } = {}) {
+export function showProblem(error, fields, area, { fieldOf = (violation) => violation.field } = {}) {
   if (!(error instanceof Problem)) {
     area.say('Something went wrong on this page. Reload it, then try again.');
     throw error;
@@ -72,10 +72,10 @@ export function tell(error, fields, area, { fieldOf = (violation) => violation.f
   let first = null;
   for (const violation of error.violations) {
     const name = fieldOf(violation, error);
-    const found = fields.find((one) => one.name === name);
-    if (!found) continue;
-    found.fail(violation.message);
-    first ??= found;
+    const field = fields.find((candidate) => candidate.name === name);
+    if (!field) continue;
+    field.fail(violation.message);
+    first ??= field;
   }
   if (first) first.focus(); else area.say(error.message);
 }

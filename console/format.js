@@ -1,4 +1,4 @@
-// Values as people read them. Pure: nothing here touches the page.
+// Format values for people. Pure functions: nothing here touches the page.
 
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 const MINUTE = 60_000, HOUR = 60 * MINUTE;
@@ -31,45 +31,45 @@ export function relative(iso, now = Date.now()) {
   return left > 0 ? `in ${words}` : `${words} ago`;
 }
 
-/** Pairs with colons: AB:CD:… */
+/** Hexadecimal pairs with colons: AB:CD:… */
 export const fingerprint = (hex) => (hex.toUpperCase().match(/../g) ?? []).join(':');
 
-/** A fingerprint as typed or copied, to compare: no colons, no spaces, lower case. */
+/** Normalize a fingerprint, typed or copied, for comparison: no colons, no spaces, lower case. */
 export const plainHex = (text) => text.replace(/[\s:]/g, '').toLowerCase();
 
 export function size(bytes) {
   return bytes < 1024 ? `${bytes} bytes` : `${(bytes / 1024).toLocaleString('en', { maximumFractionDigits: 1 })} KiB`;
 }
 
-export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
+export const plural = (count, singular, many = `${singular}s`) => `${count.toLocaleString('en')} ${count === 1 ? singular : many}`;
 
-// Control and format characters (direction marks among them), line separators, halves of surrogate pairs: what could
-// change how the text around it reads, or hide. Line feeds and tabs stay.
+// Control and format characters (including direction marks), line separators and lone surrogates: characters that could
+// be invisible or change how the text around them reads. Line feeds and tabs are kept.
 const UNSEEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu;
 
-/** Text in pieces: strings as they are, and {mark: 'U+202E'} for each character that would not be seen. */
+/** Split text into strings and {mark: 'U+202E'} for each character that would be invisible. */
 export function pieces(text) {
-  const found = [];
+  const parts = [];
   let from = 0;
   for (const hit of text.matchAll(UNSEEN)) {
-    if (hit.index > from) found.push(text.slice(from, hit.index));
-    found.push({ mark: `U+${hit[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}` });
+    if (hit.index > from) parts.push(text.slice(from, hit.index));
+    parts.push({ mark: `U+${hit[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}` });
     from = hit.index + hit[0].length;
   }
-  if (from < text.length) found.push(text.slice(from));
-  return found;
+  if (from < text.length) parts.push(text.slice(from));
+  return parts;
 }
 
 /** The same as one string: "⟨U+202E⟩". For labels, titles and confirmations. */
-export const visible = (text) => pieces(String(text ?? '')).map((one) => one.mark ? `⟨${one.mark}⟩` : one).join('');
+export const visible = (text) => pieces(String(text ?? '')).map((piece) => piece.mark ? `⟨${piece.mark}⟩` : piece).join('');
 
-/** At most so many characters, for a label. */
+/** Shorten a text to *most* characters, for a label. */
 export function short(text, most = 60) {
-  const shown = [...visible(text)];
-  return shown.length > most ? `${shown.slice(0, most - 1).join('')}…` : shown.join('');
+  const letters = [...visible(text)];
+  return letters.length > most ? `${letters.slice(0, most - 1).join('')}…` : letters.join('');
 }
 
-/** The name people use of a distinguished name: its CN, else all of it. */
+/** Return the readable name in a distinguished name: its CN, else the whole name. */
 export function commonName(subject) {
   return /(?:^|,)CN=((?:\\.|[^,\\])*)/.exec(subject)?.[1].replace(/\\(.)/g, '$1') || subject;
 }

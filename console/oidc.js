@@ -1,12 +1,12 @@
-// Sign in through OpenID Connect: authorization code with PKCE (RFC 6749, RFC 7636; OpenID Connect Core 1.0, 3.1).
-// In this tab by redirect, back to the same page; over an open form in a window of its own, so that nothing typed is
-// lost. That window hands over only the code: verifier and nonce never leave this tab.
+// Sign-in through OpenID Connect: authorization code with PKCE (RFC 6749, RFC 7636; OpenID Connect Core 1.0, 3.1).
+// The sign-in happens in this tab by redirect, back to the same page. Over an open form it happens in a second window,
+// so that no input is lost. That window passes back only the code: verifier and nonce never leave this tab.
 
 import { Problem, api } from './api.js';
 
 const KEPT = 'trust.oidc';
 const CHANNEL = 'trust.signin';
-const WINDOW = 'w.'; // how a state begins that was asked for from a window of its own
+const WINDOW = 'w.'; // prefix of the state of a sign-in in a second window
 
 const back = () => `${location.origin}/console/`;
 const failed = (why) => new Problem(0, { code: 'sign_in_failed', detail: `Signing in did not work: ${why}. Try again.` });
@@ -23,21 +23,21 @@ async function request(where, prefix) {
   const fields = {
     response_type: 'code', client_id: where.clientId, redirect_uri: back(), scope: 'openid', state: started.state,
     nonce: started.nonce, code_challenge: challenge, code_challenge_method: 'S256',
-    // Some issuers name the service by this; the others ignore it (RFC 6749, 3.1).
+    // Some issuers take the service's name from this parameter; others ignore it (RFC 6749, 3.1).
     ...(where.audience !== where.clientId && { audience: where.audience }),
   };
   for (const [name, value] of Object.entries(fields)) url.searchParams.set(name, value);
   return { started, url: url.href };
 }
 
-/** Leave for the issuer. This tab comes back to the page it shows now. */
+/** Redirect this tab to the issuer. The tab returns to the page that it shows now. */
 export async function leave(where) {
   const { started, url } = await request(where, '');
   sessionStorage.setItem(KEPT, JSON.stringify(started));
   location.assign(url);
 }
 
-/** Sign in in a window of its own. Answers a proof. *signal* stops the waiting. */
+/** Sign in in a second window. Resolves to the credentials. *signal* cancels the wait. */
 export async function inWindow(where, signal) {
   const opened = open('', '_blank', 'popup,width=520,height=640');
   if (!opened) throw failed('the browser did not let a window open');
@@ -67,8 +67,8 @@ function heard(state, signal) {
 }
 
 /**
- * What the address says, when the issuer has sent this tab back: null (nothing), {handed: true} (a window that handed
- * its answer over), or {proof, hash}. The address is cleaned first.
+ * Read the issuer's answer from the address after a redirect. Resolves to null (no answer), {handed: true} (a second
+ * window has passed the answer on), or {proof, hash}. The address is cleaned first.
  */
 export async function returned() {
   const answer = Object.fromEntries(new URLSearchParams(location.search));
@@ -96,8 +96,8 @@ async function redeem(started, answer) {
     code_verifier: started.verifier,
   });
   const claims = claimsOf(tokens.id_token);
-  // The issuer's own TLS vouches for this token (Core, 3.1.3.7, 6.); the nonce ties it to this very request. What the
-  // service believes, it checks by signature itself.
+  // TLS to the issuer authenticates this token (Core, 3.1.3.7, 6.); the nonce ties the token to this request. The
+  // service itself verifies the signature of every token.
   const audience = [claims?.aud].flat();
   if (claims?.iss !== started.issuer || !audience.includes(started.clientId)) throw failed('the answer is for somebody else');
   if (claims.nonce !== started.nonce) throw failed('the answer belongs to another request');
@@ -107,7 +107,7 @@ async function redeem(started, answer) {
 function claimsOf(token) {
   try {
     const middle = token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(middle), (one) => one.charCodeAt(0))));
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(middle), (char) => char.charCodeAt(0))));
   } catch {
     throw failed('the answer cannot be read');
   }

@@ -1,23 +1,23 @@
-// What every page shows alike: times, fingerprints, foreign text, states.
+// Parts that all pages share: times, fingerprints, text from others, states.
 
 import { h, newId } from './dom.js';
 import { DAY, absolute, fingerprint as pairs, pieces, relative } from './format.js';
 
-/** "in 23 days" over "16 Dec 2026, 09:30 UTC". */
+/** "in 23 days" above "16 Dec 2026, 09:30 UTC". */
 export function when(iso) {
   if (!iso) return h('span', { class: 'muted' }, '–');
   return h('time', { datetime: iso, class: 'when' },
     h('span', null, relative(iso)), ' ', h('span', { class: 'muted' }, absolute(iso)));
 }
 
-/** The same within a sentence: "in 23 days (16 Dec 2026, 09:30 UTC)". */
+/** The same in one line: "in 23 days (16 Dec 2026, 09:30 UTC)". */
 export const moment = (iso) => h('time', { datetime: iso }, `${relative(iso)} (${absolute(iso)})`);
 
-/** Text that somebody else wrote: a text node with its own direction, three lines, hidden characters drawn. */
+/** Show text that others wrote: with its own direction, at most three lines, and visible marks for hidden characters. */
 export function foreign(text, { lines = 3, empty = '–' } = {}) {
   if (!text) return h('span', { class: 'muted' }, empty);
-  const inner = h('bdi', { class: 'foreign' }, pieces(String(text)).map((one) =>
-    one.mark ? h('span', { class: 'mark' }, `⟨${one.mark}⟩`) : one));
+  const inner = h('bdi', { class: 'foreign' }, pieces(String(text)).map((piece) =>
+    piece.mark ? h('span', { class: 'mark' }, `⟨${piece.mark}⟩`) : piece));
   if (lines === 0 || String(text).length < 60) return inner;
   inner.classList.add('clamped');
   inner.id = newId('text');
@@ -37,38 +37,38 @@ export function foreign(text, { lines = 3, empty = '–' } = {}) {
 
 export function fingerprint(hex) {
   const text = pairs(hex);
-  // In pieces of 8 pairs, two of which make a line; a phone has room for one.
-  const shown = h('code', { class: 'fingerprint' }, (text.match(/.{1,24}/g) ?? []).map((part) => h('span', null, part)));
-  return h('span', { class: 'copyable' }, shown, copyButton(() => text, shown, 'fingerprint'));
+  // Groups of 8 pairs: two groups fit on a line, on a phone one group.
+  const code = h('code', { class: 'fingerprint' }, (text.match(/.{1,24}/g) ?? []).map((part) => h('span', null, part)));
+  return h('span', { class: 'copyable' }, code, copyButton(() => text, code, 'fingerprint'));
 }
 
-/** [Copy]: "Copied" only once it is; else the text is selected, to be copied by hand. */
-export function copyButton(text, shown, what, label = 'Copy') {
-  const told = h('span', { role: 'status', class: 'told' });
+/** A [Copy] button. It says "Copied" only after a copy succeeded; else it selects the text, to be copied by hand. */
+export function copyButton(text, source, what, label = 'Copy') {
+  const status = h('span', { role: 'status', class: 'copied' });
   const button = h('button', {
     type: 'button', class: 'small', 'aria-label': `${label} ${what}`.trim(),
     async onclick() {
-      told.textContent = '';
+      status.textContent = '';
       try {
         await navigator.clipboard.writeText(text());
-        told.textContent = 'Copied';
+        status.textContent = 'Copied';
       } catch {
         const range = document.createRange();
-        range.selectNodeContents(shown);
+        range.selectNodeContents(source);
         getSelection().removeAllRanges();
         getSelection().addRange(range);
-        told.textContent = 'Press Ctrl+C';
+        status.textContent = 'Press Ctrl+C';
       }
     },
   }, label);
-  return h('span', { class: 'copy' }, button, told);
+  return h('span', { class: 'copy' }, button, status);
 }
 
-/** A command to copy. */
+/** A command with a [Copy] button. */
 export function command(text, what = 'command') {
-  const shown = h('code', null, text);
+  const code = h('code', null, text);
   return h('div', { class: 'command' },
-    h('pre', { tabindex: '0', 'aria-label': what }, shown), copyButton(() => text, shown, what));
+    h('pre', { tabindex: '0', 'aria-label': what }, code), copyButton(() => text, code, what));
 }
 
 const STATES = {
@@ -88,7 +88,7 @@ export function states(...names) {
   }));
 }
 
-/** What its dates make of a certificate: 'ended', 'begins', 'soon' (30 days), or nothing to say. */
+/** Classify a certificate by its dates: 'ended', 'begins', 'soon' (30 days), or none of these. */
 export function dateState({ notBefore, notAfter }, now = Date.now()) {
   if (!notAfter) return null;
   if (now > Date.parse(notAfter)) return 'ended';
@@ -106,28 +106,28 @@ function sentence(sign, tone, content) {
 }
 const WORDS = { '✓': 'Good: ', '✕': 'Not good: ', '⚠': 'Warning: ' };
 
-/** Names and values below each other. Pairs whose value is null are left out. */
+/** A list of names and values. Pairs with the value null are left out. */
 export function facts(...pairsOfFacts) {
   return h('dl', { class: 'facts' }, pairsOfFacts.filter((pair) => pair && pair[1] !== null && pair[1] !== undefined)
     .map(([name, value]) => h('div', null, h('dt', null, name), h('dd', null, value))));
 }
 
-/** What can be read from a certificate. */
-export function certificateFacts(one) {
+/** The facts of a certificate, as pairs. */
+export function certificateFacts(certificate) {
   return [
-    ['Subject', foreign(one.subject)],
-    ['Issuer', one.issuer ? foreign(one.issuer) : null],
-    ['Serial number', one.serialNumber ? h('code', null, one.serialNumber) : null],
-    ['Valid from', one.notBefore ? when(one.notBefore) : null],
-    ['Ends', one.notAfter ? when(one.notAfter) : null],
-    ['Key', one.keyAlgorithm],
-    ['SHA-256 fingerprint', one.fingerprintSha256 ? fingerprint(one.fingerprintSha256) : null],
+    ['Subject', foreign(certificate.subject)],
+    ['Issuer', certificate.issuer ? foreign(certificate.issuer) : null],
+    ['Serial number', certificate.serialNumber ? h('code', null, certificate.serialNumber) : null],
+    ['Valid from', certificate.notBefore ? when(certificate.notBefore) : null],
+    ['Ends', certificate.notAfter ? when(certificate.notAfter) : null],
+    ['Key', certificate.keyAlgorithm],
+    ['SHA-256 fingerprint', certificate.fingerprintSha256 ? fingerprint(certificate.fingerprintSha256) : null],
   ];
 }
 
 /**
- * A table whose rows become labelled blocks on a narrow screen. Each row is {key, cells, details}; widths are set by
- * the class (automatic ones starve the date column).
+ * A table whose rows become labelled blocks on a narrow screen. Each row is {key, cells, details}. The class sets the
+ * column widths, because automatic widths make the date column too narrow.
  */
 export function table(kind, caption, columns, rows) {
   const head = h('tr', { role: 'row' }, columns.map((name) => h('th', { role: 'columnheader', scope: 'col' }, name)));
@@ -143,12 +143,12 @@ export function table(kind, caption, columns, rows) {
     h('thead', { role: 'rowgroup' }, head), h('tbody', { role: 'rowgroup' }, body));
 }
 
-/** A button in a row; its name tells the row to those who do not see it. */
+/** A button in a row; its accessible name names the row. */
 export function rowButton(label, name, key, onclick, tone = '') {
   return h('button', { type: 'button', class: `small ${tone}`, 'aria-label': `${label} ${name}`, 'data-key': key, onclick }, label);
 }
 
-/** Hand a text to the browser's own download. */
+/** Save a text as a file, through the browser's download. */
 export function download(text, filename) {
   const url = URL.createObjectURL(new Blob([text], { type: 'application/x-pem-file' }));
   const link = h('a', { href: url, download: filename, hidden: true });

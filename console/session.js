@@ -1,9 +1,9 @@
-// Who is signed in. The proof lives in this tab's session storage at the longest; nothing of it is ever in an address.
+// The signed-in user. The credentials stay in this tab's session storage; no part of them is ever in an address.
 
 const KEPT = 'trust.session';
 
 let proof = read(); // {kind: 'key', key, token} or {kind: 'token', token}
-let person = null; // {org, role, messagingHost, key} as the service told
+let person = null; // {org, role, messagingHost, key} as the service returned it
 
 function read() {
   try {
@@ -17,14 +17,14 @@ export const current = () => proof;
 export const who = () => person;
 export const mayChange = () => person?.role === 'operator';
 
-export function keep(next, told) {
+export function keep(next, user) {
   proof = next;
-  person = told;
+  person = user;
   sessionStorage.setItem(KEPT, JSON.stringify(next));
 }
 
-export function setPerson(told) {
-  person = told;
+export function setPerson(user) {
+  person = user;
 }
 
 export function forget() {
@@ -32,10 +32,10 @@ export function forget() {
   sessionStorage.removeItem(KEPT);
 }
 
-/** The Authorization header for a proof (RFC 7617, RFC 6750). */
-export function authorization(one = proof) {
-  if (!one) return null;
-  if (one.kind === 'token') return `Bearer ${one.token}`;
-  const bytes = new TextEncoder().encode(`${one.key}:${one.token}`);
+/** Return the Authorization header for credentials (RFC 7617, RFC 6750). */
+export function authorization(credentials = proof) {
+  if (!credentials) return null;
+  if (credentials.kind === 'token') return `Bearer ${credentials.token}`;
+  const bytes = new TextEncoder().encode(`${credentials.key}:${credentials.token}`);
   return `Basic ${btoa(String.fromCharCode(...bytes))}`;
 }

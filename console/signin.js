@@ -1,12 +1,12 @@
-// Sign in: a page of its own, or over the page when a session has ended.
+// Sign-in: as a page, or as a dialog over the page after a session has ended.
 
 import { api } from './api.js';
 import { h } from './dom.js';
-import { errorArea, field, input, tell } from './form.js';
+import { errorArea, field, input, showProblem } from './form.js';
 import * as oidc from './oidc.js';
 import * as session from './session.js';
 
-/** *done(proof, person)* once it is right. *over*: above a page that must not be lost. */
+/** The sign-in form. *done(proof, person)*: called after success. *over*: above a page whose input must not be lost. */
 function signInForm(where, done, { over = false, problem } = {}) {
   const key = field('API key', input({ name: 'key', autocomplete: 'username', autocapitalize: 'none' }), { name: 'key' });
   const token = field('Token', input({ type: 'password', name: 'token', autocomplete: 'current-password' }),
@@ -24,7 +24,7 @@ function signInForm(where, done, { over = false, problem } = {}) {
     async onsubmit(event) {
       event.preventDefault();
       errors.clear();
-      [key, token].forEach((one) => one.clear());
+      [key, token].forEach((field) => field.clear());
       if (!key.value.trim()) { key.fail('Type the API key.'); return key.focus(); }
       if (!token.value) { token.fail('Type the token.'); return token.focus(); }
       form.setAttribute('aria-busy', 'true');
@@ -35,7 +35,7 @@ function signInForm(where, done, { over = false, problem } = {}) {
           token.fail('Key or token is not right. If the token is lost, create a new key.');
           token.focus();
         } else {
-          tell(error, [], errors);
+          showProblem(error, [], errors);
         }
       } finally {
         form.removeAttribute('aria-busy');
@@ -50,7 +50,7 @@ function signInForm(where, done, { over = false, problem } = {}) {
           if (over) await attempt(await oidc.inWindow(where, waiting.signal));
           else await oidc.leave(where);
         } catch (error) {
-          if (error.name !== 'AbortError') tell(error, [], errors);
+          if (error.name !== 'AbortError') showProblem(error, [], errors);
         }
       },
     }, `Sign in with ${new URL(where.issuer).host}`),
@@ -58,7 +58,7 @@ function signInForm(where, done, { over = false, problem } = {}) {
   return { form, focus: () => key.focus() };
 }
 
-/** The page of somebody who is not signed in. */
+/** Show the sign-in page. */
 export function signInPage(root, where, done, problem) {
   const { form, focus } = signInForm(where, (proof, person) => {
     session.keep(proof, person);
@@ -69,7 +69,7 @@ export function signInPage(root, where, done, problem) {
   focus();
 }
 
-/** Over the page, until somebody has signed in. Another org's key begins anew: what is shown is not that org's. */
+/** Show the sign-in dialog until a user has signed in. For another org the page starts again, without the old data. */
 export function signInAgain(where) {
   const before = session.who();
   return new Promise((resolve) => {
@@ -83,7 +83,7 @@ export function signInAgain(where) {
     const heading = h('h2', { id: 'ended' }, 'Sign in');
     const element = h('dialog', { 'aria-labelledby': 'ended', 'aria-describedby': 'ended-why' }, heading,
       h('p', { id: 'ended-why' }, 'Your session has ended. Sign in to go on; nothing typed is lost.'), form);
-    // There is nothing behind this dialog without a session: Esc does not close it.
+    // Without a session the page cannot be used, so Esc does not close this dialog.
     element.addEventListener('cancel', (event) => event.preventDefault());
     element.addEventListener('close', () => { if (element.isConnected) element.showModal(); });
     document.body.append(element);

@@ -1,12 +1,12 @@
-// What a file holds, told from its bytes before anything is sent: a private key never leaves by mistake.
-// The service judges; this only recognizes. Outer shapes as in RFC 7468 (PEM), RFC 5958, 8017, 5915 (keys),
-// RFC 7292 (PKCS#12), RFC 5652 (PKCS#7), RFC 2986 (requests).
+// Recognize what a file holds by its bytes, before anything is sent, so that no private key is sent by mistake.
+// Only the outer shape is recognized; the service judges the content. Shapes: RFC 7468 (PEM), RFC 5958, 8017, 5915
+// (keys), RFC 7292 (PKCS#12), RFC 5652 (PKCS#7), RFC 2986 (requests).
 
 const LABEL = /-----BEGIN ([A-Z0-9 #.]{1,60})-----/g;
 
 /**
- * {pem, text, certificates, key, request, pkcs12}: *key* is null, 'plain' or 'encrypted'; *certificates* is how many
- * there seem to be; *text* is there where the file is PEM.
+ * Return {pem, text, certificates, key, request, pkcs12}. *key* is null, 'plain' or 'encrypted'; *certificates* is the
+ * apparent number of certificates; *text* is set if the file is PEM.
  */
 export function sniff(bytes) {
   const text = asText(bytes);
@@ -41,7 +41,7 @@ function ofDer(bytes) {
   if (/^2( 2){5}/.test(tags)) return { ...nothing, key: 'plain' };
   if (/^2 48\b/.test(tags) && number === 3) return { ...nothing, pkcs12: true };
   if (/^48 48 3$/.test(tags)) {
-    // A certificate's or a request's signed part: a request begins with its version, then a name, then a key.
+    // The signed part of a certificate or request. A request begins with its version, then a name, then a key.
     const inner = children(bytes, parts[0]).map((part) => part.tag).join(' ');
     return /^2 48 48( 160)?$/.test(inner) ? { ...nothing, request: true } : { ...nothing, certificates: 1 };
   }
@@ -55,20 +55,20 @@ function element(bytes, at) {
     const octets = length & 0x7f;
     if (octets === 0 || octets > 4 || start + octets > bytes.length) return null;
     length = 0;
-    for (let one = 0; one < octets; one++) length = length * 256 + bytes[start++];
+    for (let octet = 0; octet < octets; octet++) length = length * 256 + bytes[start++];
   }
   return start + length > bytes.length ? null : { tag: bytes[at], start, end: start + length };
 }
 
 function children(bytes, parent) {
-  const found = [];
+  const elements = [];
   for (let at = parent.start; at < parent.end;) {
-    const one = element(bytes, at);
-    if (!one) break;
-    found.push(one);
-    at = one.end;
+    const child = element(bytes, at);
+    if (!child) break;
+    elements.push(child);
+    at = child.end;
   }
-  return found;
+  return elements;
 }
 
 function asText(bytes) {
@@ -77,16 +77,16 @@ function asText(bytes) {
   return new TextDecoder().decode(bytes);
 }
 
-/** Only the certificates of a PEM text: what may be shown and judged while a key stays here. */
+/** Return only the certificates of a PEM text, for a preview without the key. */
 export function certificatesOf(text) {
   const blocks = text.match(/-----BEGIN ([A-Z0-9 ]*CERTIFICATE|PKCS7|CMS)-----[\s\S]*?-----END \1-----/g);
   return blocks ? blocks.join('\n') : '';
 }
 
-/** A file as the API takes it: PEM as text, anything else as base64. */
+/** Encode a file as the API takes it: PEM as text, anything else as base64. */
 export function wire(bytes) {
-  const found = sniff(bytes);
-  if (found.pem) return found.text;
+  const content = sniff(bytes);
+  if (content.pem) return content.text;
   let binary = '';
   for (let at = 0; at < bytes.length; at += 0x8000) binary += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
   return btoa(binary);

@@ -1,1 +1,1 @@
-"""The whole system on one machine: `make demo`, and what the end-to-end tests start."""
+"""The whole system on one machine, for `make demo` and the end-to-end tests."""

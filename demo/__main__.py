@@ -1,4 +1,4 @@
-"""`make demo`: two organizations, their devices, a real edge and a real broker, on this machine, in under a minute."""
+"""`make demo`: two organizations with their devices, a real edge and a real broker on this machine, in a minute."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from ctypes.util import find_library
 from pathlib import Path
 
 from demo.device import Device, Publisher, context, shown_certificate
-from demo.pki import Pki
+from demo.pki import OpensslPki
 from demo.processes import Failed, Missing, program, until
 from demo.stack import Org, Stack
 
@@ -21,16 +21,17 @@ PROGRAMS = {
     "mosquitto_sub": "mosquitto-clients",
     "openssl": "openssl",
 }
-WRAPPER = "libnss_wrapper.so"  # lets mosquitto_pub dial 127.0.0.1 and still say the host's name (SNI)
+WRAPPER = "libnss_wrapper.so"  # lets mosquitto_pub connect to 127.0.0.1 and still send the host's name (SNI)
 
 
 def main() -> int:
-    lacking = missing()
-    if lacking:
+    """Run the demo. Return the exit code: 1 if a program is missing or a step fails."""
+    packages = find_missing_packages()
+    if packages:
         print("The demo needs programs that are not on this machine. On Debian or Ubuntu:")
-        print(f"\n    sudo apt-get install {' '.join(sorted(lacking))}\n")
+        print(f"\n    sudo apt-get install {' '.join(sorted(packages))}\n")
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what stops and removes everything
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the `finally` below stops and removes everything
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mqtt-trust-demo-") as folder:
@@ -40,7 +41,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
         try:
-            Story(Path(folder), stack, started).tell()
+            Story(Path(folder), stack, started).run()
         except (Failed, AssertionError) as error:
             print(f"\nThe demo stopped: {error}", file=sys.stderr)
             return 1
@@ -50,7 +51,8 @@ def main() -> int:
     return 0
 
 
-def missing() -> set[str]:
+def find_missing_packages() -> set[str]:
+    """Return the Debian packages of the programs that are not installed."""
     packages = set()
     for name, package in PROGRAMS.items():
         try:
@@ -63,7 +65,7 @@ def missing() -> set[str]:
 
 
 class Story:
-    """The steps, each with a line of what was seen."""
+    """The steps of the demo. Each prints what happened."""
 
     def __init__(self, folder: Path, stack: Stack, started: float) -> None:
         self.folder, self.stack, self._started = folder, stack, started
@@ -77,14 +79,15 @@ class Story:
     def chapter(self, title: str) -> None:
         print(f"\n{title}", flush=True)
 
-    def tell(self) -> None:
+    def run(self) -> None:
+        """Run all steps. Raises: Failed, AssertionError."""
         try:
-            self._tell()
+            self._run()
         finally:
             for device in self.devices:
                 device.close()
 
-    def _tell(self) -> None:
+    def _run(self) -> None:
         port = self.stack.edge.port
         self.chapter("The stack")
         self.say(f"functions on {self.stack.functions.url}; edge (HAProxy) on 127.0.0.1:{port}; mosquitto behind it")
@@ -94,21 +97,21 @@ class Story:
 
         self.chapter("Who gets in")
         thermo = self._device(acme, "d:thermo:1")
-        self._let_in(thermo, "paho-mqtt, which checks the server's certificate against Acme's CA")
+        self._expect_entry(thermo, "paho-mqtt, which checks the server's certificate against Acme's CA")
         publisher = Publisher(thermo, f"clients/{thermo.client_id}/data")
         self._mosquitto_pub(zeta, "d:meter:7")
         stranger = zeta[1].device("d:thermo:2")
-        self._refused(acme, f"d:{acme[0].id}:thermo:2", stranger, "with a certificate that Zeta's CA signed")
+        self._expect_refusal(acme, f"d:{acme[0].id}:thermo:2", stranger, "with a certificate that Zeta's CA signed")
         own = acme[1].device("d:thermo:3")
-        self._refused(acme, f"d:{acme[0].id}:thermo:4", own, "with the certificate of device 3")
-        self._refused(acme, f"d:{acme[0].id}:thermo:5", None, "without a certificate")
-        host = f"nobody.{acme[0].host.partition('.')[2]}"
+        self._expect_refusal(acme, f"d:{acme[0].id}:thermo:4", own, "with the certificate of device 3")
+        self._expect_refusal(acme, f"d:{acme[0].id}:thermo:5", None, "without a certificate")
+        host = f"unknown.{acme[0].host.partition('.')[2]}"
         assert shown_certificate(port, host) is None
-        self.say(f"refused  a handshake for {host}: nobody's name")
+        self.say(f"refused  a handshake for {host}: the edge serves no such name")
 
-        self.chapter("Its own topics, and nobody else's")
+        self.chapter("A device's own topics, and no others")
         neighbour = self._device(acme, "d:thermo:6")
-        self._let_in(neighbour, "a neighbour")
+        self._expect_entry(neighbour, "a neighbour")
         neighbour.subscribe(f"clients/{neighbour.client_id}/#")
         before = len(thermo.received)
         until("the device's own messages", lambda: len(thermo.received) > before)
@@ -118,7 +121,7 @@ class Story:
         assert [body for _, body in neighbour.received] == [b"my own"], neighbour.received
         self.say(f"seen     {neighbour.client_id} receives what it publishes, and not what thermo:1 sent to its topic")
 
-        self.chapter("A new server certificate, while everybody stays connected")
+        self.chapter("A new server certificate, while every device stays connected")
         old = shown_certificate(port, acme[0].host)
         self._new_server_certificate(*acme)
         activated = time.monotonic()
@@ -140,30 +143,30 @@ class Story:
             f"seen     the live session of {thermo.client_id} was ended {time.monotonic() - withdrawn:.2f} s later"
         )
         publisher.stop()
-        self._refused(acme, thermo.client_id, self.files[thermo.client_id], "at its next connection")
+        self._expect_refusal(acme, thermo.client_id, self.files[thermo.client_id], "at its next connection")
 
-    def _org(self, org_id: str, ca_name: str) -> tuple[Org, Pki]:
-        org, pki = Org.create(self.stack.functions, org_id), Pki(self.folder / org_id, ca_name)
+    def _org(self, org_id: str, ca_name: str) -> tuple[Org, OpensslPki]:
+        org, pki = Org.create(self.stack.functions, org_id), OpensslPki(self.folder / org_id, ca_name)
         self.cas[org_id] = org.upload_ca(pki.ca.read_text())
         self._new_server_certificate(org, pki)
         port = self.stack.edge.port
-        until(f"{org.host} to be served", lambda: self._verified(port, org.host, pki.ca))
+        until(f"{org.host} to be served", lambda: self._is_verified(port, org.host, pki.ca))
         self.say(f"made     {org_id}: CA “{ca_name}”; {org.host} shows a certificate that this CA signed")
         return org, pki
 
     @staticmethod
-    def _verified(port: int, host: str, ca: Path) -> bool:
+    def _is_verified(port: int, host: str, ca: Path) -> bool:
         return shown_certificate(port, host, trusted=ca) is not None
 
-    def _new_server_certificate(self, org: Org, pki: Pki) -> None:
-        """The key is made by the service and never leaves it; the org signs the request."""
+    def _new_server_certificate(self, org: Org, pki: OpensslPki) -> None:
+        """Activate a new certificate. The service makes the key and keeps it; the organization signs the request."""
         servers = "/authentication/servercertificates"
         made = org.call("POST", f"{servers}/csr", {"organization": pki.name})
         signed = pki.sign_server(made["csr"], org.host)
         org.call("PUT", f"{servers}/{made['id']}/certificate", {"certificate": signed})
         org.activate(made["id"])
 
-    def _device(self, whose: tuple[Org, Pki], identity: str) -> Device:
+    def _device(self, whose: tuple[Org, OpensslPki], identity: str) -> Device:
         org, pki = whose
         kind, type_id, device_id = identity.split(":")
         client_id = f"{kind}:{org.id}:{type_id}:{device_id}"
@@ -172,25 +175,29 @@ class Story:
         self.devices.append(made)
         return made
 
-    def _let_in(self, device: Device, how: str) -> None:
+    def _expect_entry(self, device: Device, how: str) -> None:
         assert device.connect(), f"{device.client_id} was not let in: {device.outcome}"
         self.say(f"let in   {device.client_id}: {how}")
 
-    def _refused(self, whose: tuple[Org, Pki], client_id: str, files: tuple[Path, Path] | None, how: str) -> None:
+    def _expect_refusal(
+        self, whose: tuple[Org, OpensslPki], client_id: str, files: tuple[Path, Path] | None, how: str
+    ) -> None:
         org, pki = whose
         device = Device(self.stack.edge.port, client_id, context(org.host, files, trusted=pki.ca))
         assert not device.connect(), f"{client_id} was let in {how}"
-        told = org.last_refusal(client_id)
+        refusal = org.last_refusal(client_id)
         self.say(f"refused  {client_id} {how}")
-        asked: dict[str, object] = {"serverName": org.host, "clientId": client_id, "explain": True}
+        question: dict[str, object] = {"serverName": org.host, "clientId": client_id, "explain": True}
         if files:
-            asked["certificate"] = files[0].read_text()
-        why = org.call("POST", "/verifyClient", asked)
-        assert why["code"] == told["code"], f"refused for {told['code']}, explained as {why['code']}"
-        self.say(f"         {why['code']}: {why['reason']}")
+            question["certificate"] = files[0].read_text()
+        explanation = org.call("POST", "/verifyClient", question)
+        assert explanation["code"] == refusal["code"], (
+            f"refused for {refusal['code']}, explained as {explanation['code']}"
+        )
+        self.say(f"         {explanation['code']}: {explanation['reason']}")
 
-    def _mosquitto_pub(self, whose: tuple[Org, Pki], identity: str) -> None:
-        """Other people's client, with its own TLS: it says the host's name and dials 127.0.0.1."""
+    def _mosquitto_pub(self, whose: tuple[Org, OpensslPki], identity: str) -> None:
+        """Publish with mosquitto_pub, an independent client that sends the host's name (SNI)."""
         org, pki = whose
         kind, type_id, device_id = identity.split(":")
         client_id = f"{kind}:{org.id}:{type_id}:{device_id}"

@@ -1,4 +1,4 @@
-"""A device: a real MQTT client with a real certificate that says the server's name and dials 127.0.0.1."""
+"""A device: a real MQTT client with a real certificate. It sends the server's name (SNI) and connects to 127.0.0.1."""
 
 import hashlib
 import socket
@@ -14,8 +14,8 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 
-class Named(ssl.SSLContext):
-    """A TLS context that asks for *name*, whatever address is dialled; with `name = None` it says no SNI."""
+class NamedContext(ssl.SSLContext):
+    """A TLS context that sends *name* as SNI, whatever address is connected to; `name = None` sends no SNI."""
 
     name: str | None = None
     latest: ssl.SSLSocket | None = None
@@ -32,29 +32,33 @@ def context(
     *,
     trusted: Path | None = None,
     only: ssl.TLSVersion | None = None,
-) -> Named:
-    """The TLS of a device.
+) -> NamedContext:
+    """Return the TLS context of a device.
 
     Args:
         name: the server's name.
         files: the device's certificate (and chain) and its key.
-        trusted: the server's CA; without, any server is believed.
-        only: the one TLS version spoken."""
-    made = Named(ssl.PROTOCOL_TLS_CLIENT)
-    made.name = name
-    made.check_hostname = trusted is not None
-    made.verify_mode = ssl.CERT_REQUIRED if trusted else ssl.CERT_NONE
+        trusted: the server's CA; without a CA, the server's certificate is not verified.
+        only: the only TLS version to offer.
+    """
+    tls = NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.name = name
+    tls.check_hostname = trusted is not None
+    tls.verify_mode = ssl.CERT_REQUIRED if trusted else ssl.CERT_NONE
     if trusted:
-        made.load_verify_locations(trusted)
+        tls.load_verify_locations(trusted)
     if only:
-        made.minimum_version = made.maximum_version = only
+        tls.minimum_version = tls.maximum_version = only
     if files:
-        made.load_cert_chain(*files)
-    return made
+        tls.load_cert_chain(*files)
+    return tls
 
 
 def shown_certificate(port: int, name: str | None, *, trusted: Path | None = None) -> str | None:
-    """SHA-256 of the certificate that the edge shows for *name*; None where it shows none (that *trusted* signed)."""
+    """Return the SHA-256 fingerprint of the certificate that the edge serves for *name*.
+
+    Return None if the handshake fails, or if *trusted* did not sign the certificate.
+    """
     with (
         suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
@@ -69,11 +73,12 @@ def shown_certificate(port: int, name: str | None, *, trusted: Path | None = Non
 class Device:
     """A paho-mqtt client in the background.
 
-    *outcome* is "connected", or why not, in the client's own words."""
+    *outcome* is "connected", or the reason for a failure in the client's own words.
+    """
 
     port: int
     client_id: str
-    tls: Named
+    tls: NamedContext
     token: tuple[str, str] | None = None  # user name and password
     version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311
     websocket: bool = False
@@ -98,18 +103,18 @@ class Device:
         self.client.on_message = lambda _, __, message: self.received.append((message.topic, bytes(message.payload)))
         self.client.on_publish = lambda _, __, mid, *___: self._acknowledged.add(mid)
         self.client.on_log = lambda _, __, ___, text: self._said.append(text)
-        self.client.reconnect_delay_set(60, 120)  # a test sees what happened, not what happened next
+        self.client.reconnect_delay_set(60, 120)  # effectively off: a test sees the first outcome, not a retry
         if self.token is not None:
             self.client.username_pw_set(*self.token)
 
     def connect(self, seconds: float = 8) -> bool:
-        """Whether the broker welcomed it."""
+        """Connect. Return whether the broker accepted the connection."""
         try:
             self.client.connect("127.0.0.1", self.port, keepalive=30)
         except OSError as error:
             self.outcome = f"{type(error).__name__}: {error}"
             if self.tls.latest:
-                self.tls.latest.close()  # paho leaves it open where the handshake fails
+                self.tls.latest.close()  # paho leaves the socket open if the handshake fails
             return False
         self.client.loop_start()
         self._answered.wait(seconds)
@@ -129,14 +134,14 @@ class Device:
         self.disconnected.set()
 
     def publish(self, topic: str, payload: bytes = b"x", seconds: float = 10) -> None:
-        """QoS 1, until it is acknowledged. Raises: RuntimeError, where it is not in time."""
+        """Publish at QoS 1 and wait for the acknowledgement. Raises: RuntimeError, if it does not arrive in time."""
         sent = self.client.publish(topic, payload, qos=1)
         sent.wait_for_publish(seconds)
         if not sent.is_published():
             raise RuntimeError(f"{topic} was not acknowledged")
 
     def subscribe(self, topic: str) -> None:
-        """Returns once the broker has answered."""
+        """Subscribe at QoS 1. Return when the broker has answered. Raises: RuntimeError, if it does not answer."""
         done = threading.Event()
         self.client.on_subscribe = lambda *_: done.set()
         self.client.subscribe(topic, qos=1)
@@ -153,7 +158,7 @@ class Device:
 
 
 class Publisher:
-    """Keeps a connected device publishing to itself, QoS 1, every 20 ms, and counts."""
+    """Publish from a connected device to itself, at QoS 1, every 20 ms, and count the messages."""
 
     def __init__(self, device: Device, topic: str) -> None:
         self.device, self.topic = device, topic
@@ -178,7 +183,7 @@ class Publisher:
         self._thread.join(15)
 
     def lost(self) -> list[str]:
-        """What was sent and acknowledged and did not arrive; and whether the device was ever cut off."""
+        """Return the acknowledged messages that did not arrive, any failure, and any disconnection, as texts."""
         arrived = {payload for topic, payload in self.device.received if topic == self.topic}
         missing = [str(number) for number in range(self.sent) if str(number).encode() not in arrived]
         if self.failed:
@@ -189,7 +194,7 @@ class Publisher:
 
 
 def connect_packet(client_id: str) -> bytes:
-    """An MQTT 3.1.1 CONNECT."""
+    """Return an MQTT 3.1.1 CONNECT packet."""
     name = client_id.encode()
     rest = b"\x00\x04MQTT\x04\x02\x00\x1e" + struct.pack(">H", len(name)) + name
     return b"\x10" + bytes([len(rest)]) + rest

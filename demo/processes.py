@@ -1,4 +1,4 @@
-"""Starting programs, waiting until they are ready, and stopping just what was started."""
+"""Start programs, wait until they are ready, and stop exactly the programs that were started."""
 
 import atexit
 import shutil
@@ -16,58 +16,58 @@ T = TypeVar("T")
 
 
 class Failed(Exception):
-    """Something did not start, or did not happen in time. The text says what, with what the program said."""
+    """Something did not start, or did not happen in time. The text says what, and quotes the program's output."""
 
 
 class Missing(Exception):
-    """A program that is not on this machine. The text says how to get it."""
+    """A program is not installed on this machine. The text says how to install it."""
 
     def __init__(self, program: str, package: str) -> None:
         super().__init__(f"{program} is missing. On Debian: apt-get install {package}")
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program. Raises: Missing."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
-    if not found:
+    """Return the path of a program. Raises: Missing."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+    if not path:
         raise Missing(name, package)
-    return found
+    return path
 
 
-_given: set[int] = set()
+_given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on; never the same twice."""
+    """Return a free port of 127.0.0.1; never the same port twice."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
+        if port not in _given_ports:
+            _given_ports.add(port)
             return port
 
 
 def until(what: str, probe: Callable[[], T | None], seconds: float = 20, *, every: float = 0.02) -> T:
-    """What *probe* gives as soon as it is true. Raises: Failed after *seconds*, naming *what* was waited for."""
+    """Return the first true value of *probe*. Raises: Failed after *seconds*; the text names *what* was awaited."""
     end = time.monotonic() + seconds
     while True:
-        if found := probe():
-            return found
+        if value := probe():
+            return value
         if time.monotonic() > end:
             raise Failed(f"waited {seconds:.0f} s in vain: {what}")
         time.sleep(every)
 
 
-def listens(port: int) -> bool:
-    """Whether somebody listens on a port of 127.0.0.1."""
+def is_listening(port: int) -> bool:
+    """Return whether a process listens on a port of 127.0.0.1."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
 
 
-def answers(path: Path) -> bool:
-    """Whether somebody listens at a Unix socket."""
+def is_socket_open(path: Path) -> bool:
+    """Return whether a process listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -103,24 +103,24 @@ class Process:
         return self._popen.poll() is None
 
     def wait_for(self, what: str, probe: Callable[[], T | None], seconds: float = 20) -> T:
-        """As `until`, but ends at once where the program does. Raises: Failed with the end of its output."""
+        """Wait as `until` does, but fail as soon as the program ends. Raises: Failed with the end of its output."""
 
-        def living() -> T | None:
+        def check_alive_and_probe() -> T | None:
             if not self.running:
                 raise Failed(f"{self.name} ended with {self._popen.returncode}: {self.tail()}")
             return probe()
 
         try:
-            return until(what, living, seconds)
+            return until(what, check_alive_and_probe, seconds)
         except Failed as error:
             raise Failed(f"{error}; {self.name} said: {self.tail()}") from None
 
     def wait_for_port(self, port: int, seconds: float = 20) -> None:
-        self.wait_for(f"{self.name} to listen on port {port}", lambda: listens(port), seconds)
+        self.wait_for(f"{self.name} to listen on port {port}", lambda: is_listening(port), seconds)
 
     def wait_for_socket(self, path: Path, seconds: float = 20) -> None:
-        """A Unix socket at *path*: HAProxy gives its own its name after it listens on its ports."""
-        self.wait_for(f"{self.name} to listen at {path}", lambda: answers(path), seconds)
+        """Wait for a Unix socket at *path*. HAProxy renames its socket into place after it listens on its ports."""
+        self.wait_for(f"{self.name} to listen at {path}", lambda: is_socket_open(path), seconds)
 
     def tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:]
@@ -129,7 +129,7 @@ class Process:
         self._popen.send_signal(what)
 
     def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
-        """Send *how*, and SIGKILL where that does not end it. Returns the exit code."""
+        """Send the signal *how*, then SIGKILL if the program does not end in time. Return the exit code."""
         if self.running:
             self._popen.send_signal(how)
         try:
@@ -140,8 +140,10 @@ class Process:
 
 
 def socket_folder() -> Path:
-    """A private folder for a Unix socket, removed when this process ends. A socket's path has room for about a hundred
-    bytes, and a test's own folder may be deeper than that."""
-    made = Path(tempfile.mkdtemp(prefix="trust-"))
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    return made
+    """Create a private folder for a Unix socket; the folder is removed when this process ends.
+
+    The path of a socket has room for about a hundred bytes, and a test's own folder may be deeper.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="trust-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,4 +1,4 @@
-"""Functions, edge and broker, started as an operator starts them: the same files, on free ports of 127.0.0.1."""
+"""Functions, edge and broker as an operator starts them: the same files, on free ports of 127.0.0.1."""
 
 import base64
 import getpass
@@ -21,6 +21,7 @@ from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
 from shared.usecases.context import Context
+from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 
 ROOT = Path(__file__).parent.parent
@@ -28,8 +29,8 @@ EDGE = ROOT / "edge"
 DOMAIN = "iot.example"
 
 
-class Refused(Exception):
-    """The API said no. *status* and *problem* are its answer."""
+class ApiRefused(Exception):
+    """The API refused a call. *status* and *problem* are its answer."""
 
     def __init__(self, status: int, problem: Any) -> None:
         super().__init__(f"{status}: {problem}")
@@ -65,8 +66,8 @@ class Functions:
             self.process.stop()
 
     @contextmanager
-    def _tools(self) -> Iterator[Context]:
-        """What `functions.admin` works with, on the same store; a process for each of its commands takes seconds."""
+    def _context(self) -> Iterator[Context]:
+        """Open the store in this process, as `functions.admin` does; a process for each command would take seconds."""
         app = build(Settings.from_env(self.env))
         try:
             yield app.context
@@ -74,28 +75,28 @@ class Functions:
             app.close()
 
     def create_org(self, org_id: str) -> str:
-        """A new organization. Returns the key:token of its operator."""
-        with self._tools() as context:
+        """Create an organization. Return the key:token of its operator."""
+        with self._context() as context:
             orgs.create_org(context, org_id)
-            key, token = orgs.create_key(context, org_id=org_id, role=Role.OPERATOR)
+            key, token = api_keys.create_key(context, org_id=org_id, role=Role.OPERATOR)
             return f"{key.key}:{token}"
 
     def delete_org(self, org_id: str) -> None:
-        with self._tools() as context:
+        with self._context() as context:
             orgs.delete_org(context, org_id)
 
     def suspend_org(self, org_id: str, suspended: bool = True) -> None:
-        with self._tools() as context:
+        with self._context() as context:
             orgs.set_suspended(context, org_id, suspended)
 
     def key(self, role: Role, org_id: str | None = None, **more: Any) -> str:
-        """The key:token of a new API key, of the platform where no org is given."""
-        with self._tools() as context:
-            key, token = orgs.create_key(context, org_id=org_id, role=role, **more)
+        """Create an API key. Return its key:token. Without *org_id* the key belongs to the platform."""
+        with self._context() as context:
+            key, token = api_keys.create_key(context, org_id=org_id, role=role, **more)
             return f"{key.key}:{token}"
 
     def key_file(self, role: Role) -> Path:
-        """A new platform key, in a file as edges read it."""
+        """Create a platform key. Return its file, as edges read it."""
         path = self.folder / f"{role.value}.key"
         path.write_text(self.key(role) + "\n")
         path.chmod(0o600)
@@ -103,7 +104,7 @@ class Functions:
 
     @contextmanager
     def store_broken(self) -> Iterator[None]:
-        """While this lasts, the store answers every question with an error."""
+        """Make the store answer every request with an error, within the block."""
         with closing(sqlite3.connect(self.folder / "data" / "trust.db", timeout=10)) as store:
             store.execute("ALTER TABLE documents RENAME TO away")
             try:
@@ -112,7 +113,10 @@ class Functions:
                 store.execute("ALTER TABLE away RENAME TO documents")
 
     def call(self, key: str, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        """The JSON of an API call below /api/v0002 (or of a path from the root, with `//`). Raises: Refused."""
+        """Call the API and return the JSON of the answer.
+
+        *path* is relative to /api/v0002; a path that begins with `//` is relative to the root. Raises: ApiRefused.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = {
             "Authorization": "Basic " + base64.b64encode(key.encode()).decode(),
@@ -126,15 +130,15 @@ class Functions:
             data = answer.read()
         finally:
             connection.close()
-        found = json.loads(data) if data else None
+        content = json.loads(data) if data else None
         if answer.status >= 400:
-            raise Refused(answer.status, found)
-        return found
+            raise ApiRefused(answer.status, content)
+        return content
 
 
 @dataclass
 class Org:
-    """An organization with an operator's key; its calls in words."""
+    """An organization with an operator's key, and its API calls as methods."""
 
     functions: Functions
     id: str
@@ -152,7 +156,7 @@ class Org:
         return self.functions.call(self.key, method, path, body, **headers)
 
     def upload_ca(self, pem: str) -> str:
-        """The id of the CA."""
+        """Upload a CA certificate. Return its id."""
         made: str = self.call("POST", "/authentication/cacertificates", {"certificate": pem})["id"]
         return made
 
@@ -160,7 +164,7 @@ class Org:
         self.call("PUT", f"/authentication/cacertificates/{ca_id}", {"status": status}, If_Match="*")
 
     def upload_server(self, pem: str, key_pem: str) -> str:
-        """The id of the server certificate."""
+        """Upload a server certificate with its key. Return its id."""
         body = {"certificate": pem, "privateKey": key_pem}
         made: str = self.call("POST", "/authentication/servercertificates", body)["id"]
         return made
@@ -169,7 +173,7 @@ class Org:
         self.call("PUT", "/authentication/servercertificates/active", {"id": server_id})
 
     def policy(self, default: str, **types: str) -> None:
-        """The level of every device, and those of *types*."""
+        """Set the level of all devices, and the levels of the device types in *types*."""
         rules = [{"deviceType": name, "level": level} for name, level in types.items()]
         self.call("PUT", "/authorization/connectionpolicy", {"default": default, "rules": rules}, If_Match="*")
 
@@ -185,13 +189,16 @@ class Org:
         self.call("DELETE", f"/authorization/denylist/{entry_id}")
 
     def last_refusal(self, client_id: str, seconds: float = 10) -> Any:
-        """What the activity list tells of a refused client; it is written behind the answer. Raises: Failed."""
+        """Return the newest refusal of a client from the activity list. Raises: Failed.
 
-        def told() -> Any:
+        Activity is recorded asynchronously, so the entry may appear after the refusal.
+        """
+
+        def find_refusal() -> Any:
             page = self.call("GET", "/activity?kind=refusal&limit=200")
-            return next((one for one in page["results"] if one.get("clientId") == client_id), None)
+            return next((entry for entry in page["results"] if entry.get("clientId") == client_id), None)
 
-        return until(f"a refusal of {client_id} in the activity list", told, seconds)
+        return until(f"a refusal of {client_id} in the activity list", find_refusal, seconds)
 
 
 @dataclass
@@ -205,7 +212,7 @@ class Broker:
     process: Process | None = None
 
     def start(self, passwords: Mapping[str, str]) -> "Broker":
-        """*passwords*: user -> password, of the listener that asks."""
+        """Start the broker. *passwords* maps users to passwords, for the listener that asks for them."""
         command = program("mosquitto", "mosquitto")
         words = self.folder / "edge.passwords"
         words.write_text("".join(f"{user}:{word}\n" for user, word in passwords.items()))
@@ -223,7 +230,7 @@ class Broker:
         text = text.replace("/etc/mosquitto/", f"{self.folder}/")
         config = self.folder / "mosquitto.conf"
         text += f"\nlistener {self.websockets} 127.0.0.1\nprotocol websockets\nallow_anonymous true\nacl_file {acl}\n"
-        config.write_text(f"{text}\nuser {getpass.getuser()}\n")  # started by root, it would become another
+        config.write_text(f"{text}\nuser {getpass.getuser()}\n")  # as root, mosquitto would switch to another user
         self.process = Process("mosquitto", [command, "-v", "-c", str(config)], self.folder / "mosquitto.log")
         self.process.wait_for_port(self.trusting)
         self.process.wait_for_port(self.asking)
@@ -236,7 +243,7 @@ class Broker:
 
 @dataclass
 class HAProxyEdge:
-    """HAProxy with edge/haproxy/haproxy.cfg, and the agent that keeps it."""
+    """HAProxy with edge/haproxy/haproxy.cfg, and the agent that keeps its certificates current."""
 
     folder: Path
     url: str
@@ -274,7 +281,7 @@ class HAProxyEdge:
         }
 
     def start(self) -> "HAProxyEdge":
-        """First the agent's one look, so that HAProxy finds what to serve; then both."""
+        """Synchronize once, so that HAProxy has certificates to serve; then start HAProxy and the agent."""
         self.sync_once()
         self.start_haproxy()
         self.start_agent()
@@ -297,12 +304,12 @@ class HAProxyEdge:
         self.agent = Process("the edge's agent", command, self.folder / "agent.log", env=self.env, cwd=ROOT)
 
     def stop(self) -> None:
-        for one in (self.agent, self.haproxy):
-            if one:
-                one.stop()
+        for process in (self.agent, self.haproxy):
+            if process:
+                process.stop()
 
     def command(self, words: str) -> str:
-        """HAProxy's answer on its runtime socket."""
+        """Send a command to HAProxy's runtime socket. Return the answer."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(20)
             connection.connect(str(self.socket))
@@ -315,7 +322,7 @@ class HAProxyEdge:
 
 @dataclass
 class Stack:
-    """All three, in *folder*."""
+    """Functions, broker and edge, with their files in *folder*."""
 
     folder: Path
     functions: Functions
@@ -324,7 +331,7 @@ class Stack:
 
     @classmethod
     def start(cls, folder: Path, passwords: Mapping[str, str] | None = None) -> "Stack":
-        """Raises: Missing, Failed; nothing is left running then."""
+        """Start the stack. Raises: Missing, Failed; then no process is left running."""
         program("haproxy", "haproxy")
         program("mosquitto", "mosquitto")
         functions = Functions(folder)
@@ -352,5 +359,5 @@ class Stack:
         self.functions.stop()
 
     def wait_until_served(self, host: str, seconds: float = 10) -> None:
-        """Until the edge shows a certificate for *host*. Raises: Failed."""
+        """Wait until the edge serves a certificate for *host*. Raises: Failed."""
         until(f"the edge to show a certificate for {host}", lambda: shown_certificate(self.edge.port, host), seconds)

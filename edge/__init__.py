@@ -1,4 +1,5 @@
-"""What stands at the TLS edge: the agent that keeps HAProxy as the functions say, and the shim before Envoy's callout.
+"""The TLS edge: the agent that synchronizes HAProxy with edgeFeed, and the gRPC shim between Envoy and verifyClient.
 
-It imports nothing of the functions: an edge is another machine, and edgeFeed and verifyClient are all it knows of them.
+An edge runs on another machine than the functions. So this package imports nothing of the functions and uses only the
+HTTP APIs of edgeFeed and verifyClient.
 """

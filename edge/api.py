@@ -1,4 +1,4 @@
-"""A client of the functions: one key, connections kept open, nothing but Python's own library."""
+"""HTTP client of the functions, with one API key and persistent connections. Uses only the standard library."""
 
 import base64
 import http.client
@@ -13,20 +13,23 @@ from pathlib import Path
 from typing import Any, Final
 
 _KEY: Final = re.compile(r"[^:\s]+:\S+")
-_MOST_BYTES: Final = 8 * 1024 * 1024
-_REFUSED: Final = object()
+_BODY_MAX: Final = 8 * 1024 * 1024  # bytes of a response
+_NO_DEFAULT: Final = object()
 
 
 class Unavailable(Exception):
-    """The functions did not answer, or not with what was asked for. They are asked again later."""
+    """The functions did not answer, or answered with an error. A later request may succeed."""
 
 
 class WrongConfiguration(Exception):
-    """What no waiting mends: a sentence for the operator."""
+    """A configuration error. The message is a sentence for the operator."""
 
 
 def read_key(path: Path) -> str:
-    """The one line, key:token, of a key's file. Raises: WrongConfiguration."""
+    """Return the content of a key file, one line `key:token`.
+
+    Raises: WrongConfiguration.
+    """
     try:
         line = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
@@ -36,18 +39,26 @@ def read_key(path: Path) -> str:
     return line
 
 
-class Api:
-    """The functions at *url* (the base URL, without a path), asked with *key* (key:token).
+class ApiClient:
+    """A client of the functions. Each thread has a persistent connection of its own.
 
-    Safe in several threads: each has a connection of its own, kept open.
-
-    Raises: WrongConfiguration for plain HTTP to another machine, because keys travel."""
+    Args:
+        url: the base URL of the functions, without a path.
+        key: an API key, `key:token`.
+        timeout: the timeout of each network operation, in seconds.
+        ca_file: CA certificates (PEM) for the functions' server certificate; None for the system's.
+    """
 
     def __init__(self, url: str, key: str, *, timeout: float = 5, ca_file: Path | None = None) -> None:
+        """Check the URL. No request is made.
+
+        Raises: WrongConfiguration, also for plain HTTP to another machine, because requests contain the API key and
+        responses contain private keys.
+        """
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise WrongConfiguration(f"{url!r} is no address of the functions; it takes https://host[:port].")
-        if parts.scheme == "http" and not _loopback(parts.hostname):
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
             raise WrongConfiguration(f"{url!r} is refused: keys travel, so it takes https://.")
         self._host, self._port, self._base = parts.hostname, parts.port, parts.path.rstrip("/")
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
@@ -57,77 +68,86 @@ class Api:
             "Accept": "application/json",
         }
         self._local = threading.local()
-        self._opened: list[http.client.HTTPConnection] = []
+        self._connections: list[http.client.HTTPConnection] = []
 
     def close(self) -> None:
-        """Close the connections of all threads; none of them may be asking."""
-        while self._opened:
-            self._opened.pop().close()
+        """Close the connections of all threads. No request may be in progress."""
+        while self._connections:
+            self._connections.pop().close()
 
-    def json(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing: Any = _REFUSED) -> Any:
-        """The JSON of an answer; *missing*, where given, for 404. Raises: Unavailable."""
-        status, data = self.ask(method, path, body)
-        return missing if status == 404 and missing is not _REFUSED else _decoded(status, data)
+    def request_json(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing: Any = _NO_DEFAULT
+    ) -> Any:
+        """Make a request and return the decoded JSON of the response; for a 404, return *missing* if it is given.
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
+        Raises: Unavailable.
+        """
+        status, data = self.request(method, path, body)
+        return missing if status == 404 and missing is not _NO_DEFAULT else _decode(status, data)
+
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
+        """Make a request with a JSON body, and return the status and the body of the response.
+
+        Raises: Unavailable.
+        """
         data = None if body is None else json.dumps(body).encode()
         headers = self._headers if data is None else {**self._headers, "Content-Type": "application/json"}
-        for last in (False, True):  # a kept connection may have been closed by the other side since
-            connection, fresh = self._connection()
+        for is_last in (False, True):  # the server may have closed a persistent connection
+            connection, is_new = self._get_connection()
             try:
                 connection.request(method, self._base + path, data, headers)
-                answer = connection.getresponse()
-                found = answer.read(_MOST_BYTES + 1)
+                response = connection.getresponse()
+                content = response.read(_BODY_MAX + 1)
             except (OSError, http.client.HTTPException) as error:
-                self._drop()
-                if last or fresh:
+                self._drop_connection()
+                if is_last or is_new:
                     raise Unavailable(f"the functions do not answer: {type(error).__name__}: {error}") from error
                 continue
-            if answer.will_close or len(found) > _MOST_BYTES:
-                self._drop()
-            if len(found) > _MOST_BYTES:
-                raise Unavailable("the functions' answer is too long")
-            return answer.status, found
+            if response.will_close or len(content) > _BODY_MAX:
+                self._drop_connection()
+            if len(content) > _BODY_MAX:
+                raise Unavailable("the functions' response is too long")
+            return response.status, content
         raise AssertionError("unreachable")
 
-    def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if kept is not None:
-            return kept, False
-        made: http.client.HTTPConnection
+    def _get_connection(self) -> tuple[http.client.HTTPConnection, bool]:
+        """Return this thread's connection, and whether it is new."""
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            return connection, False
         if self._tls:
-            made = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
         else:
-            made = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        self._local.connection = made
-        self._opened.append(made)
-        return made, True
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        self._local.connection = connection
+        self._connections.append(connection)
+        return connection, True
 
-    def _drop(self) -> None:
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if kept is not None:
-            kept.close()
-            self._opened.remove(kept)
+    def _drop_connection(self) -> None:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._connections.remove(connection)
             self._local.connection = None
 
 
-def _decoded(status: int, body: bytes) -> Any:
+def _decode(status: int, body: bytes) -> Any:
     if status not in (200, 204):
-        raise Unavailable(f"the functions answer {status}: {_detail(body)}")
+        raise Unavailable(f"the functions answer {status}: {_read_detail(body)}")
     try:
         return json.loads(body or b"{}")
     except ValueError as error:
-        raise Unavailable("the functions' answer is no JSON") from error
+        raise Unavailable("the functions' response is not JSON") from error
 
 
-def _detail(body: bytes) -> str:
+def _read_detail(body: bytes) -> str:
     try:
         return str(json.loads(body)["detail"])[:300]
     except (ValueError, KeyError, TypeError):
         return "no problem document"
 
 
-def _loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,9 +1,11 @@
-"""Envoy's gRPC callout before verifyClient: `python -m edge.envoy_shim`. Needs grpcio and xds-protos.
+"""gRPC shim between Envoy and verifyClient: `python -m edge.envoy_shim`. Needs grpcio and xds-protos.
 
-For raw MQTT over TLS Envoy asks over gRPC only (envoy.service.auth.v3), when the handshake is done and nothing of MQTT
-is read yet: it knows the server name and the device's leaf certificate, and no client ID. So a verdict from here says
-who holds the certificate (`bound: false`); that the client ID is the device's own is the broker's to see to
-(docs/brokers/README.md). Everything but `allow` is a refusal: a `continue` has no word here.
+For MQTT over TLS, Envoy supports external authorization over gRPC only (envoy.service.auth.v3). Envoy calls after the
+TLS handshake and before the first MQTT packet, so the request has the server name and the device's certificate, and no
+client ID. The verdict therefore identifies the holder of the certificate (`bound: false`). The broker must check that
+the client ID belongs to that device (docs/brokers/README.md).
+
+Every decision except `allow` is a refusal. The gRPC API has no equivalent of `continue`.
 """
 
 import argparse
@@ -23,62 +25,66 @@ from envoy.service.auth.v3 import external_auth_pb2 as messages
 from envoy.service.auth.v3 import external_auth_pb2_grpc as service
 from google.rpc import code_pb2, status_pb2
 
-from edge.api import Api, Unavailable, WrongConfiguration, read_key
+from edge.api import ApiClient, Unavailable, WrongConfiguration, read_key
 
 log = logging.getLogger("edge.envoy_shim")
 
-_TIMEOUT: Final = 2.2  # seconds; Envoy gives up after 2.5, the function answers within 2
-_MOST_CERTIFICATE: Final = 64 * 1024
+_TIMEOUT: Final = 2.2  # seconds; Envoy's timeout is 2.5 s, and the function's deadline is 2 s
+_CERTIFICATE_MAX: Final = 64 * 1024  # characters of PEM
 
 
 class Authorization(service.AuthorizationServicer):  # type: ignore[misc]
-    """May this connection go on to the broker?"""
+    """The Authorization service: decides whether Envoy forwards a connection to the broker."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ApiClient) -> None:
+        """Store the client of the functions."""
         self._api = api
 
     def Check(self, request: messages.CheckRequest, context: grpc.ServicerContext) -> messages.CheckResponse:  # noqa: N802
-        """Refuses in any doubt."""
-        server_name, certificate = presented(request)
+        """Return the verdict on a connection. Every failure is a refusal."""
+        server_name, certificate = read_presented(request)
         try:
-            verdict = self._verdict(server_name, certificate)
+            verdict = self._request_verdict(server_name, certificate)
         except Unavailable as error:
-            log.warning("a connection to %s was refused: %s", server_name, error)
-            return _answer(False, "unavailable")
-        except Exception:  # a bug is no way in
-            log.exception("a connection to %s was refused", server_name)
-            return _answer(False, "unavailable")
-        allowed = verdict.get("decision") == "allow"
+            log.warning("refused a connection to %s: %s", server_name, error)
+            return _make_response(False, "unavailable")
+        except Exception:  # a defect must not let a device in
+            log.exception("refused a connection to %s", server_name)
+            return _make_response(False, "unavailable")
+        is_allowed = verdict.get("decision") == "allow"
         log.info("%s %s for %s", verdict.get("decision"), verdict.get("code"), server_name)
-        return _answer(allowed, str(verdict.get("code")))
+        return _make_response(is_allowed, str(verdict.get("code")))
 
-    def _verdict(self, server_name: str, certificate: str) -> Mapping[str, Any]:
-        if len(certificate) > _MOST_CERTIFICATE:
+    def _request_verdict(self, server_name: str, certificate: str) -> Mapping[str, Any]:
+        if len(certificate) > _CERTIFICATE_MAX:
             return {"decision": "deny", "code": "certificate_malformed"}
         body: dict[str, Any] = {"tls": True}
         if server_name:
             body["serverName"] = server_name
         if certificate:
             body["certificate"] = certificate
-        found = self._api.json("POST", "/api/v0002/verifyClient", body)
-        if not isinstance(found, dict):
-            raise Unavailable("verifyClient's answer is no verdict")
-        return found
+        verdict = self._api.request_json("POST", "/api/v0002/verifyClient", body)
+        if not isinstance(verdict, dict):
+            raise Unavailable("verifyClient's response is not a verdict")
+        return verdict
 
 
-def presented(request: messages.CheckRequest) -> tuple[str, str]:
-    """Server name and leaf (PEM) of a connection; empty where there is none."""
+def read_presented(request: messages.CheckRequest) -> tuple[str, str]:
+    """Return the server name and the device's certificate (PEM) of a connection; missing values are empty."""
     attributes = request.attributes
     return attributes.tls_session.sni, urllib.parse.unquote(attributes.source.certificate)
 
 
-def _answer(allowed: bool, code: str) -> messages.CheckResponse:
-    status = code_pb2.OK if allowed else code_pb2.PERMISSION_DENIED
-    return messages.CheckResponse(status=status_pb2.Status(code=status, message="" if allowed else code))
+def _make_response(is_allowed: bool, code: str) -> messages.CheckResponse:
+    status = code_pb2.OK if is_allowed else code_pb2.PERMISSION_DENIED
+    return messages.CheckResponse(status=status_pb2.Status(code=status, message="" if is_allowed else code))
 
 
-def serve(api: Api, address: str, *, threads: int = 32) -> tuple[grpc.Server, int]:
-    """A started server, and its port. Raises: WrongConfiguration."""
+def serve(api: ApiClient, address: str, *, threads: int = 32) -> tuple[grpc.Server, int]:
+    """Start a server and return the server and its port.
+
+    Raises: WrongConfiguration.
+    """
     server = grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="check"), options=[("grpc.so_reuseport", 0)])
     service.add_AuthorizationServicer_to_server(Authorization(api), server)
     try:
@@ -90,6 +96,7 @@ def serve(api: Api, address: str, *, threads: int = 32) -> tuple[grpc.Server, in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the shim until SIGTERM or SIGINT, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m edge.envoy_shim", description=__doc__)
     env = os.environ
 
@@ -97,22 +104,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         value = env.get(variable) or default
         parser.add_argument(flag, default=value, required=value is None, help=f"{help_} ({variable})")
 
-    add("--url", "TRUST_URL", "the functions, without a path")
+    add("--url", "TRUST_URL", "base URL of the functions, without a path")
     add("--key-file", "TRUST_BROKER_KEY_FILE", "file with one line, key:token of a broker key")
-    add("--listen", "TRUST_SHIM_LISTEN", "address for Envoy, on this machine or in its pod", "127.0.0.1:9191")
-    add("--ca-file", "TRUST_CA_FILE", "CAs of the functions' own certificate; without: the system's", "")
-    chosen = parser.parse_args(arguments)
+    add("--listen", "TRUST_SHIM_LISTEN", "address for Envoy, on this machine or in the same pod", "127.0.0.1:9191")
+    add("--ca-file", "TRUST_CA_FILE", "CA certificates for the functions' certificate; default: the system's", "")
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    ca_file = Path(chosen.ca_file) if chosen.ca_file else None
+    ca_file = Path(options.ca_file) if options.ca_file else None
     try:
-        api = Api(chosen.url, read_key(Path(chosen.key_file)), timeout=_TIMEOUT, ca_file=ca_file)
-        server, _ = serve(api, chosen.listen)
+        api = ApiClient(options.url, read_key(Path(options.key_file)), timeout=_TIMEOUT, ca_file=ca_file)
+        server, _ = serve(api, options.listen)
     except WrongConfiguration as error:
         log.error("%s", error)
         return 2
     stopping = threading.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: stopping.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     stopping.wait()
     server.stop(grace=3).wait()
     api.close()

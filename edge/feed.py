@@ -1,4 +1,4 @@
-"""A client of edgeFeed: which hosts there are, what each shows, whose sessions must end."""
+"""Client of edgeFeed: hosts, their certificates and keys, and withdrawals."""
 
 import re
 import urllib.parse
@@ -6,51 +6,78 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edge.api import Api, Unavailable
+from edge.api import ApiClient, Unavailable
 
 _SERVER_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 def is_server_name(text: str) -> bool:
-    """Whether *text* may become a file's name and a word of a command."""
+    """Return whether *text* is safe as a file name and as a word of a HAProxy command."""
     return _SERVER_NAME.fullmatch(text) is not None and ".." not in text
 
 
 @dataclass(frozen=True)
-class Host:
-    """One server name at one version."""
+class HostVersion:
+    """A version of a host.
+
+    Args:
+        server_name: the host's name.
+        org: the orgId.
+        version: the version of the served certificate.
+        certificate: the certificate's id; `default` is the platform's certificate, which many hosts share.
+        removed: whether the host does not exist any more.
+    """
 
     server_name: str
     org: str
     version: str
-    certificate: str = ""  # its id; `default`: the platform's own, the same for all hosts at one version
+    certificate: str = ""
     removed: bool = False
 
 
 @dataclass(frozen=True)
-class Page:
-    """Hosts that changed, or a part of all (*full*, beginning with the *first*: once there is no *more*, a host on none
-    of them is gone). *head* is what to ask with next."""
+class HostPage:
+    """A page of hosts: either the changed hosts, or a part of the list of all hosts.
+
+    Args:
+        head: the cursor of the next request.
+        hosts: the hosts of this page.
+        more: whether there is another page.
+        full: whether the page is a part of the list of all hosts. Hosts that are on none of its pages are removed.
+        first: whether the page is the first of that list.
+    """
 
     head: str
-    hosts: tuple[Host, ...]
+    hosts: tuple[HostVersion, ...]
     more: bool
     full: bool
     first: bool
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a host shows."""
+class KeyMaterial:
+    """A host's certificate chain and private key.
+
+    Args:
+        version: the version of the certificate.
+        certificate: the chain as PEM, the host's certificate first.
+        private_key: the private key as PEM.
+    """
 
     version: str
-    certificate: str  # PEM, leaf first
+    certificate: str
     private_key: str = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Withdrawal:
-    """Whose sessions must end."""
+class WithdrawalEntry:
+    """A withdrawal: all sessions that depend on the withdrawn object must end.
+
+    Args:
+        org: the orgId.
+        kind: "org", "identity", "ca", "fingerprint" or "serial"; later versions of edgeFeed may add kinds.
+        value: the withdrawn object; empty for an organization.
+    """
 
     org: str
     kind: str
@@ -58,66 +85,80 @@ class Withdrawal:
 
 
 @dataclass(frozen=True)
-class Withdrawals:
-    """*missed*: more was withdrawn than is told; every session must end."""
+class WithdrawalPage:
+    """A page of withdrawals.
+
+    Args:
+        head: the cursor of the next request.
+        withdrawals: the withdrawals of this page.
+        more: whether there is another page.
+        missed: whether withdrawals are missing before this page, so that every session must end.
+    """
 
     head: str
-    withdrawals: tuple[Withdrawal, ...]
+    withdrawals: tuple[WithdrawalEntry, ...]
     more: bool
     missed: bool
 
 
-class Feed:
-    """edgeFeed as *api* reaches it. Every method raises Unavailable."""
+class FeedClient:
+    """A client of edgeFeed. Every method raises Unavailable."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ApiClient) -> None:
+        """Store the client of the functions."""
         self._api = api
 
-    def hosts(self, since: str) -> Page:
-        """What changed after *since*, an earlier page's head; all, where it is empty."""
-        body = self._api.json("GET", f"/edge/v1/hosts?since={urllib.parse.quote(since, safe='')}")
+    def list_hosts(self, since: str) -> HostPage:
+        """Return the hosts that changed after *since*, the head of an earlier page; if it is empty, all hosts."""
+        body = self._api.request_json("GET", f"/edge/v1/hosts?since={urllib.parse.quote(since, safe='')}")
         try:
-            hosts = tuple(_host(one) for one in body["hosts"])
-            return Page(str(body["head"]), hosts, bool(body["more"]), bool(body["full"]), bool(body["first"]))
+            hosts = tuple(_decode_host(item) for item in body["hosts"])
+            return HostPage(str(body["head"]), hosts, bool(body["more"]), bool(body["full"]), bool(body["first"]))
         except (KeyError, TypeError, ValueError) as error:
             raise Unavailable(f"edgeFeed's list of hosts is not of the expected form: {error!r}") from error
 
-    def material(self, server_name: str) -> Material | None:
-        """What a host shows; None where there is no such host any more."""
-        found = self._api.json("GET", f"/edge/v1/hosts/{urllib.parse.quote(server_name, safe='')}", missing=None)
-        if found is None:
+    def get_key_material(self, server_name: str) -> KeyMaterial | None:
+        """Return a host's certificate and key, or None if the host does not exist any more."""
+        path = f"/edge/v1/hosts/{urllib.parse.quote(server_name, safe='')}"
+        body = self._api.request_json("GET", path, missing=None)
+        if body is None:
             return None
         try:
-            return Material(str(found["version"]), str(found["certificate"]), str(found["privateKey"]))
+            return KeyMaterial(str(body["version"]), str(body["certificate"]), str(body["privateKey"]))
         except (KeyError, TypeError) as error:
-            raise Unavailable(f"edgeFeed's answer for {server_name} lacks a field") from error
+            raise Unavailable(f"edgeFeed's response for {server_name} lacks a field") from error
 
-    def withdrawals(self, since: str) -> Withdrawals:
-        """Whose sessions must end, after *since*, an earlier head."""
-        body = self._api.json("GET", f"/edge/v1/withdrawals?since={urllib.parse.quote(since, safe='')}")
+    def list_withdrawals(self, since: str) -> WithdrawalPage:
+        """Return the withdrawals after *since*, the head of an earlier page."""
+        body = self._api.request_json("GET", f"/edge/v1/withdrawals?since={urllib.parse.quote(since, safe='')}")
         try:
-            found = tuple(
-                Withdrawal(str(one["org"]), str(one["kind"]), str(one.get("value") or ""))
-                for one in body["withdrawals"]
+            entries = tuple(
+                WithdrawalEntry(str(item["org"]), str(item["kind"]), str(item.get("value") or ""))
+                for item in body["withdrawals"]
             )
-            return Withdrawals(str(body["head"]), found, bool(body["more"]), bool(body["missed"]))
+            return WithdrawalPage(str(body["head"]), entries, bool(body["more"]), bool(body["missed"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"edgeFeed's withdrawals are not of the expected form: {error!r}") from error
 
-    def served(self, edge: str, hosts: Iterable[tuple[str, str]]) -> None:
-        """Tell which version (second) each server name (first) is served at."""
+    def report_served(self, edge: str, hosts: Iterable[tuple[str, str]]) -> None:
+        """Report the served versions of hosts.
+
+        Args:
+            edge: the name of this edge.
+            hosts: pairs of a server name and the version that this edge serves.
+        """
         body = {"edge": edge, "hosts": [{"serverName": name, "version": version} for name, version in hosts]}
-        self._api.json("POST", "/edge/v1/served", body)
+        self._api.request_json("POST", "/edge/v1/served", body)
 
 
-def _host(one: Mapping[str, Any]) -> Host:
-    name = str(one["serverName"])
+def _decode_host(item: Mapping[str, Any]) -> HostVersion:
+    name = str(item["serverName"])
     if not is_server_name(name):
-        raise ValueError(f"{name!r} is no server name")
-    return Host(
+        raise ValueError(f"{name!r} is not a server name")
+    return HostVersion(
         name,
-        str(one.get("org") or ""),
-        str(one.get("version") or ""),
-        str(one.get("certificateId") or ""),
-        bool(one.get("removed", False)),
+        str(item.get("org") or ""),
+        str(item.get("version") or ""),
+        str(item.get("certificateId") or ""),
+        bool(item.get("removed", False)),
     )

@@ -1,11 +1,11 @@
-"""What an edge serves, on its disk: enough to serve the same after a restart while the functions are away.
+"""The certificates that an edge serves, on its disk, so that a restart can serve them while the functions are away.
 
-    crt-list.txt        HAProxy's list: one line a host
-    certs/NAME.pem      what a host shows: chain and private key
-    hosts.json          which version of which host that is, and how far edgeFeed was followed
-    withdrawals.json    how far withdrawals were followed
+    crt-list.txt        HAProxy's certificate list: a line for each host
+    certs/NAME.pem      a host's certificate chain and private key
+    hosts.json          the version of each host, and the cursor in edgeFeed's hosts
+    withdrawals.json    the cursor in edgeFeed's withdrawals
 
-The folder is its owner's alone (0700, files 0600); every file is replaced whole or not at all.
+The folder is accessible to its owner only (mode 0700, files 0600). Every file is replaced atomically.
 """
 
 import fcntl
@@ -21,209 +21,243 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from edge.api import WrongConfiguration
-from edge.feed import Host, is_server_name
+from edge.feed import HostVersion, is_server_name
 
 _STEM_MAX: Final = 240
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----\s.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class NotServable(Exception):
-    """A certificate and key that a TLS server could not show."""
+    """A certificate and private key that a TLS server cannot use."""
 
 
 @dataclass(frozen=True)
-class Served:
-    """A host as it is on the disk. *fingerprint*: SHA-1 of the leaf, by which HAProxy names what it holds."""
+class StoredHost:
+    """A host as it is on the disk. hosts.json has the same fields.
+
+    Args:
+        org: the orgId.
+        version: the version of the certificate; empty if it is unknown.
+        fingerprint: the SHA-1 fingerprint of the host's certificate, which HAProxy reports too.
+        reported: whether this edge has reported the version to edgeFeed.
+    """
 
     org: str
     version: str
     fingerprint: str
-    reported: bool = False  # whether edgeFeed was told that this version is served
+    reported: bool = False
 
 
 class State:
-    """The folder at *path*, made where it is not there. One agent a folder.
+    """The folder of an edge, locked for one agent.
 
-    Raises: WrongConfiguration, where another agent holds it, or it is not writable."""
+    Attributes:
+        head: the cursor in edgeFeed's hosts.
+        hosts: the served hosts, by server name.
+        pending: changes that edgeFeed has reported and that are not applied yet, by server name.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Create or read the folder at *path*.
+
+        Raises: WrongConfiguration, if another agent uses the folder, or it is not writable.
+        """
         self.path = path.absolute()
         self.certificates = self.path / "certs"
         self.crt_list = self.path / "crt-list.txt"
         self.head = ""
-        self.hosts: dict[str, Served] = {}
-        self.wanted: dict[str, Host] = {}  # changes that were heard of and could not be applied yet
-        self._last = "", ""  # what was checked last, and its fingerprint
-        self._lock = self._take()
-        self._read()
+        self.hosts: dict[str, StoredHost] = {}
+        self.pending: dict[str, HostVersion] = {}
+        self._last_checked = "", ""  # the content of the last checked file, and its fingerprint
+        self._file_count = -1
+        self._lock = self._acquire()
+        self._load()
 
-    def _take(self) -> IO[str]:
+    def _acquire(self) -> IO[str]:
         try:
             self.certificates.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self.certificates):
                 folder.chmod(0o700)
             lock = (self.path / "lock").open("w")
         except OSError as error:
-            raise WrongConfiguration(f"{self.path} cannot be kept: {error}.") from error
+            raise WrongConfiguration(f"{self.path} cannot be written: {error}.") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
-            raise WrongConfiguration(f"Another agent keeps {self.path}.") from error
+            raise WrongConfiguration(f"Another agent uses {self.path}.") from error
         return lock
 
-    def _read(self) -> None:
-        """Take up what is there. A host whose file is not the one that was noted stays served where it can be, and is
-        fetched anew; so are all where nothing can be read of the index."""
+    def _load(self) -> None:
+        """Read the folder.
+
+        A host whose file differs from the index is served if possible, and its key material is requested again. Without
+        a readable index, all hosts are requested again.
+        """
         try:
-            self._take_up(self.document("hosts.json"))
-        except (AttributeError, TypeError):  # of another version, or somebody else's
-            self.head, self.hosts, self.wanted = "", {}, {}
+            self._load_index(self.read_document("hosts.json"))
+        except (AttributeError, TypeError):  # an index of another version, or another file
+            self.head, self.hosts, self.pending = "", {}, {}
         if not self.hosts and not self.head:
-            self._take_up_listed()
-        for name, served in list(self.hosts.items()):
-            found = self._leaf_of(name)
-            if found == served.fingerprint:
+            self._load_crt_list()
+        for name, host in list(self.hosts.items()):
+            fingerprint = self._read_fingerprint(name)
+            if fingerprint == host.fingerprint:
                 continue
-            if found:  # the agent was killed between the file and the index
-                self.hosts[name] = Served(served.org, "", found, reported=True)  # nobody knows which version it is
+            if fingerprint:  # the agent was killed after it wrote the file and before it wrote the index
+                self.hosts[name] = StoredHost(host.org, "", fingerprint, reported=True)  # of an unknown version
             else:
                 del self.hosts[name]
-            self.wanted.setdefault(name, Host(name, served.org, served.version))
-        for unfinished in self.certificates.glob("*.new"):
-            unfinished.unlink()
+            self.pending.setdefault(name, HostVersion(name, host.org, host.version))
+        for prepared in self.certificates.glob("*.new"):
+            prepared.unlink()
         self.save()
 
-    def _take_up(self, kept: dict[str, Any]) -> None:
-        self.head = str(kept.get("head", ""))
-        self.wanted = {name: Host(**one) for name, one in kept.get("wanted", {}).items()}
-        self.hosts = {name: Served(**one) for name, one in kept.get("hosts", {}).items()}
+    def _load_index(self, index: dict[str, Any]) -> None:
+        self.head = str(index.get("head", ""))
+        self.pending = {name: HostVersion(**fields) for name, fields in index.get("wanted", {}).items()}
+        self.hosts = {name: StoredHost(**fields) for name, fields in index.get("hosts", {}).items()}
 
-    def _take_up_listed(self) -> None:
-        """Without an index, HAProxy's list still says what is served. edgeFeed, asked for everything, corrects it."""
+    def _load_crt_list(self) -> None:
+        """Read the names of the served hosts from HAProxy's list. The next synchronization corrects them."""
         with suppress(OSError, ValueError):
             for line in self.crt_list.read_text(encoding="ascii").splitlines():
                 name = line.rpartition(" ")[2]
                 if is_server_name(name):
-                    self.hosts[name] = Served("", "", "")
+                    self.hosts[name] = StoredHost("", "", "")
 
     def close(self) -> None:
+        """Release the lock."""
         self._lock.close()
 
     def pem_path(self, name: str) -> Path:
+        """Return the path of a host's file."""
         return self.certificates / f"{_stem(name)}.pem"
 
-    def is_whole(self, name: str) -> bool:
-        """Whether a host's file is what was put there."""
-        return self._leaf_of(name) == self.hosts[name].fingerprint
+    def is_unchanged(self, name: str) -> bool:
+        """Return whether a host's file is the file that the agent wrote."""
+        return self._read_fingerprint(name) == self.hosts[name].fingerprint
 
-    def _leaf_of(self, name: str) -> str | None:
-        """SHA-1 of the leaf in a host's file; None where it cannot be served."""
+    def _read_fingerprint(self, name: str) -> str | None:
+        """Return the SHA-1 fingerprint of the certificate in a host's file, or None if the file cannot be served."""
         try:
-            return checked(self.pem_path(name))
+            return check_pem(self.pem_path(name))
         except (OSError, NotServable):
             return None
 
-    def pem(self, name: str) -> str:
+    def read_pem(self, name: str) -> str:
+        """Return the content of a host's file."""
         return self.pem_path(name).read_text(encoding="ascii")
 
-    def line(self, name: str) -> str:
-        """The host's line in HAProxy's list."""
+    def format_line(self, name: str) -> str:
+        """Return the host's line in HAProxy's certificate list."""
         return f"{self.pem_path(name)} {name}"
 
     def prepare(self, name: str, pem: str) -> str:
-        """Write a host's new file beside the old one. Returns the leaf's SHA-1. Raises: NotServable."""
-        unfinished = self._unfinished(name)
-        _write(unfinished, pem, flush=False)
-        if pem == self._last[0]:  # the platform's own, for many hosts in a row
-            return self._last[1]
+        """Write a host's new file beside the current file, and return the certificate's SHA-1 fingerprint.
+
+        Raises: NotServable, OSError.
+        """
+        path = self._prepared_path(name)
+        _write(path, pem, flush=False)
+        if pem == self._last_checked[0]:  # many hosts in a row may use the platform's certificate
+            return self._last_checked[1]
         try:
-            self._last = pem, checked(unfinished)
+            self._last_checked = pem, check_pem(path)
         except NotServable:
-            unfinished.unlink()
+            path.unlink()
             raise
-        return self._last[1]
+        return self._last_checked[1]
 
     def flush(self, names: Iterable[str]) -> None:
-        """See that prepared files survive a lost power supply; for many at once the disk is waited for about once."""
+        """Write prepared files to the disk, so that they survive a power failure.
+
+        Flushing many files together is faster than flushing each file after its write.
+        """
         for name in names:
-            descriptor = os.open(self._unfinished(name), os.O_RDONLY)
+            descriptor = os.open(self._prepared_path(name), os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
-    def keep(self, host: Host, version: str, fingerprint: str) -> None:
-        """The prepared and flushed file becomes the host's own; `save` makes the list follow."""
-        os.replace(self._unfinished(host.server_name), self.pem_path(host.server_name))
-        self.hosts[host.server_name] = Served(host.org, version, fingerprint)
+    def commit(self, host: HostVersion, version: str, fingerprint: str) -> None:
+        """Replace the host's file by its prepared and flushed file. `save` updates the list and the index."""
+        os.replace(self._prepared_path(host.server_name), self.pem_path(host.server_name))
+        self.hosts[host.server_name] = StoredHost(host.org, version, fingerprint)
 
     def discard(self, name: str) -> None:
-        """Forget a prepared file."""
-        self._unfinished(name).unlink(missing_ok=True)
+        """Delete a prepared file."""
+        self._prepared_path(name).unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        """Forget a host; its file goes with the next `save`."""
+        """Remove a host. The next `save` deletes its file."""
         self.hosts.pop(name, None)
 
-    def reported(self, name: str) -> None:
+    def mark_reported(self, name: str) -> None:
+        """Note that the host's version was reported to edgeFeed."""
         self.hosts[name] = replace(self.hosts[name], reported=True)
 
     def save(self) -> None:
-        """Write the list and the index; then drop the files of hosts that are gone."""
-        lines = "".join(self.line(name) + "\n" for name in self.hosts)
+        """Write the certificate list and the index, then delete the files of removed hosts."""
+        lines = "".join(self.format_line(name) + "\n" for name in self.hosts)
         _replace(self.crt_list, lines)
-        document = {
+        index = {
             "head": self.head,
-            "hosts": {name: asdict(one) for name, one in self.hosts.items()},
-            "wanted": {name: asdict(one) for name, one in self.wanted.items()},
+            "hosts": {name: asdict(host) for name, host in self.hosts.items()},
+            "wanted": {name: asdict(host) for name, host in self.pending.items()},
         }
-        self.keep_document("hosts.json", document)
-        if len(self.hosts) != self._files:
-            kept = {self.pem_path(name) for name in self.hosts}
+        self.write_document("hosts.json", index)
+        if len(self.hosts) != self._file_count:
+            current = {self.pem_path(name) for name in self.hosts}
             for file in self.certificates.glob("*.pem"):
-                if file not in kept:
+                if file not in current:
                     file.unlink()
-            self._files = len(self.hosts)
+            self._file_count = len(self.hosts)
 
-    _files = -1
-
-    def document(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder; empty where there is none, or none that can be read."""
+    def read_document(self, name: str) -> dict[str, Any]:
+        """Return the JSON object in a file of the folder; an empty object if the file is missing or invalid."""
         with suppress(OSError, ValueError):
-            found = json.loads((self.path / name).read_bytes())
-            if isinstance(found, dict):
-                return found
+            document = json.loads((self.path / name).read_bytes())
+            if isinstance(document, dict):
+                return document
         return {}
 
-    def keep_document(self, name: str, body: dict[str, Any]) -> None:
-        _replace(self.path / name, json.dumps(body))
+    def write_document(self, name: str, document: dict[str, Any]) -> None:
+        """Write a JSON object to a file of the folder."""
+        _replace(self.path / name, json.dumps(document))
 
-    def _unfinished(self, name: str) -> Path:
+    def _prepared_path(self, name: str) -> Path:
         return self.certificates / f"{_stem(name)}.new"
 
 
 def _stem(name: str) -> str:
-    """A server name has up to 253 characters, a file's name with its ending 255."""
+    """Return the file name of a host, without its ending.
+
+    A server name may have 253 characters. A file name with its ending may have 255, so a long name is shortened.
+    """
     return name if len(name) <= _STEM_MAX else f"{name[:160]}_{hashlib.sha256(name.encode()).hexdigest()}"
 
 
-def checked(path: Path) -> str:
-    """SHA-1 of the leaf in a file with chain and key, which must belong together. Raises: NotServable, OSError."""
+def check_pem(path: Path) -> str:
+    """Check that a file contains a certificate chain and its private key, and return the certificate's SHA-1.
+
+    Raises: NotServable, OSError.
+    """
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path)
         leaf = _PEM.search(path.read_text(encoding="ascii"))
         if leaf is None:
-            raise NotServable("there is no certificate in it")
+            raise NotServable("it contains no certificate")
         return hashlib.sha1(ssl.PEM_cert_to_DER_cert(leaf[0]), usedforsecurity=False).hexdigest()
     except (ssl.SSLError, ValueError) as error:
-        raise NotServable(f"no chain with its key: {type(error).__name__}") from error
+        raise NotServable(f"not a chain with its private key: {type(error).__name__}") from error
 
 
 def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".new")
-    _write(unfinished, text)
-    os.replace(unfinished, path)
+    new_path = path.with_name(path.name + ".new")
+    _write(new_path, text)
+    os.replace(new_path, path)
 
 
 def _write(path: Path, text: str, *, flush: bool = True) -> None:

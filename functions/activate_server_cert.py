@@ -22,7 +22,7 @@ def activate_server_cert(call: Call) -> Reply:
         call.context,
         call.member,
         body.id,
-        seen=if_match(call.request, required=False),
+        expected_version=if_match(call.request, required=False),
         dry_run=call.request.flag("dryrun"),
     )
     view = ActivationView(
@@ -40,7 +40,7 @@ def activate_server_cert(call: Call) -> Reply:
 
 @endpoint("Which server certificate is active, and which one was before it", {200: ActiveView})
 def active_server_cert(call: Call) -> Reply:
-    activation, version = usecase.active_of(call.member.org)
+    activation, version = usecase.get_activation(call.member.org)
     view = ActiveView(
         active=activation.active,
         previous=activation.previous,

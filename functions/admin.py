@@ -1,10 +1,4 @@
-"""The platform operator's own commands: organizations, keys, the default certificate, export and import.
-
-    python -m functions.admin org create mtxpd0
-    python -m functions.admin key create --org mtxpd0 --role operator --json
-
-Acts on the configured store (README, Settings).
-"""
+"""The platform operator's commands: organizations, keys, the default certificate, export and import."""
 
 import json
 import sys
@@ -21,13 +15,25 @@ from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
 from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
+from shared.usecases.jobs import transfer
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
+from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
 from shared.validation.names import messaging_host
+
+# click joins the lines of a paragraph, unless the paragraph begins with \b.
+_HELP = """The platform operator's commands: organizations, keys, the default certificate, export and import.
+
+\b
+    .venv/bin/python -m functions.admin org create mtxpd0
+    .venv/bin/python -m functions.admin key create --org mtxpd0 --role operator --json
+
+The commands act on the store that the settings name (docs/settings.md).
+"""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object or list.")
 
@@ -39,7 +45,7 @@ def _fail(error: Exception) -> NoReturn:
 
 @contextmanager
 def _app() -> Iterator[App]:
-    """The configured app; a refusal becomes a sentence on standard error and exit code 1."""
+    """Yield the configured app. A refusal becomes a sentence on standard error and exit code 1."""
     try:
         settings = Settings.from_env()
     except WrongSetting as error:
@@ -55,13 +61,13 @@ def _app() -> Iterator[App]:
         app.close()
 
 
-def _tell(as_json: bool, data: Any, text: str) -> None:
+def _print(as_json: bool, data: Any, text: str) -> None:
     click.echo(json.dumps(data) if as_json else text)
 
 
-@click.group(help=__doc__)
+@click.group(help=_HELP)
 def main() -> None:
-    pass
+    """Run one command."""
 
 
 # -------------------------------------------------------------------------------------------- organizations
@@ -69,45 +75,50 @@ def main() -> None:
 
 @main.group(help="Organizations.")
 def org() -> None:
-    pass
+    """Group the commands for organizations."""
 
 
-@org.command("create", help="A new organization. ORG_ID: six characters of a-z and 0-9.")
+@org.command("create", help="Create an organization. ORG_ID: six characters of a-z and 0-9.")
 @click.argument("org_id")
 @as_json
 def org_create(org_id: str, as_json: bool) -> None:
+    """Create an organization."""
     with _app() as app:
-        _show(app, orgs.create_org(app.context, org_id), as_json)
+        _print_org(app, orgs.create_org(app.context, org_id), as_json)
 
 
-@org.command("list", help="Every organization.")
+@org.command("list", help="List every organization.")
 @as_json
 def org_list(as_json: bool) -> None:
+    """List every organization."""
     with _app() as app:
-        found = [_org(app, one) for one in orgs.list_orgs(app.context)]
-        _tell(as_json, found, "\n".join(_line(one) for one in found) or "No organization yet.")
+        views = [_org_view(app, record) for record in orgs.list_orgs(app.context)]
+        _print(as_json, views, "\n".join(_org_line(view) for view in views) or "No organization yet.")
 
 
 @org.command("suspend", help="Refuse an organization's keys and devices until it is resumed.")
 @click.argument("org_id")
 @as_json
 def org_suspend(org_id: str, as_json: bool) -> None:
+    """Suspend an organization."""
     with _app() as app:
-        _show(app, orgs.set_suspended(app.context, org_id, True), as_json)
+        _print_org(app, orgs.set_suspended(app.context, org_id, True), as_json)
 
 
-@org.command("resume", help="Let a suspended organization go on.")
+@org.command("resume", help="Resume a suspended organization.")
 @click.argument("org_id")
 @as_json
 def org_resume(org_id: str, as_json: bool) -> None:
+    """Resume a suspended organization."""
     with _app() as app:
-        _show(app, orgs.set_suspended(app.context, org_id, False), as_json)
+        _print_org(app, orgs.set_suspended(app.context, org_id, False), as_json)
 
 
-@org.command("delete", help="Remove an organization and everything of its own.")
+@org.command("delete", help="Delete an organization with everything that belongs to it.")
 @click.argument("org_id")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def org_delete(org_id: str, yes: bool) -> None:
+    """Delete an organization, after a confirmation."""
     with _app() as app:
         orgs.get_org(app.context, org_id)
         if not yes:
@@ -118,22 +129,22 @@ def org_delete(org_id: str, yes: bool) -> None:
         click.echo(f"{org_id} is gone.")
 
 
-def _org(app: App, one: Org) -> dict[str, Any]:
+def _org_view(app: App, record: Org) -> dict[str, Any]:
     return {
-        "org": one.org_id,
-        "suspended": one.suspended,
-        "createdAt": one.created_at.isoformat(),
-        "messagingHost": messaging_host(one.org_id, app.settings.domain),
+        "org": record.org_id,
+        "suspended": record.suspended,
+        "createdAt": record.created_at.isoformat(),
+        "messagingHost": messaging_host(record.org_id, app.settings.domain),
     }
 
 
-def _line(one: dict[str, Any]) -> str:
-    return f"{one['org']}  {one['messagingHost']}{'  suspended' if one['suspended'] else ''}"
+def _org_line(view: dict[str, Any]) -> str:
+    return f"{view['org']}  {view['messagingHost']}{'  suspended' if view['suspended'] else ''}"
 
 
-def _show(app: App, one: Org, as_json: bool) -> None:
-    data = _org(app, one)
-    _tell(as_json, data, _line(data))
+def _print_org(app: App, record: Org, as_json: bool) -> None:
+    view = _org_view(app, record)
+    _print(as_json, view, _org_line(view))
 
 
 # ------------------------------------------------------------------------------------------------- API keys
@@ -141,62 +152,76 @@ def _show(app: App, one: Org, as_json: bool) -> None:
 
 @main.group(help="API keys.")
 def key() -> None:
-    pass
+    """Group the commands for API keys."""
 
 
-@key.command("create", help="A new API key; its token is shown this once.")
-@click.option("--org", "org_id", help="The organization it is for.")
+@key.command("create", help="Create an API key. Its token is shown only once.")
+@click.option("--org", "org_id", help="The key's organization.")
 @click.option("--platform", is_flag=True, help="For brokers and edges that serve many organizations.")
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
-@click.option("--orgs", "some", help="Of a platform key: only these organizations, with commas between.")
-@click.option("--no-sni", is_flag=True, help="Of an organization's broker that cannot pass the server name.")
-@click.option("--proof", type=click.Choice([proof.value for proof in Proof]), default="chain")
+@click.option("--orgs", "some", help="For a platform key: only these organizations, separated by commas.")
+@click.option("--no-sni", is_flag=True, help="For an organization's broker that cannot pass the server name.")
+@click.option(
+    "--proof",
+    type=click.Choice([proof.value for proof in Proof]),
+    default="chain",
+    show_default=True,
+    help="What proves a device's identity: its certificate chain, or the broker's own check of it.",
+)
 @as_json
 def key_create(
     org_id: str | None, platform: bool, role: str, some: str | None, no_sni: bool, proof: str, as_json: bool
 ) -> None:
+    """Create an API key and print its token."""
     if platform == (org_id is not None):
-        raise click.UsageError("Say either --org ORG_ID or --platform.")
+        raise click.UsageError("Give either --org ORG_ID or --platform.")
     with _app() as app:
-        made, token = orgs.create_key(
+        api_key, token = api_keys.create_key(
             app.context,
             org_id=org_id,
             role=Role(role),
-            orgs=[one for one in (some or "").split(",") if one],
+            orgs=[name for name in (some or "").split(",") if name],
             no_sni=no_sni,
             proof=Proof(proof),
         )
-        _tell(as_json, {"key": made.key, "token": token}, f"key   {made.key}\ntoken {token}  (shown this once)")
+        text = f"key   {api_key.key}\ntoken {token}  (shown only once)"
+        _print(as_json, {"key": api_key.key, "token": token}, text)
 
 
-@key.command("list", help="The keys of an organization, or of the platform; never a token.")
-@click.option("--org", "org_id")
+@key.command("list", help="List the API keys of the platform, or of one organization. Tokens are never shown.")
+@click.option("--org", "org_id", help="List this organization's keys. Without it: the platform's.")
 @as_json
 def key_list(org_id: str | None, as_json: bool) -> None:
+    """List the API keys of an organization or of the platform."""
     with _app() as app:
-        found = [_key(one) for one in orgs.list_keys(app.context, org_id)]
-        lines = [f"{one['key']}  {one['role']}{'  revoked' if one['revokedAt'] else ''}" for one in found]
-        _tell(as_json, found, "\n".join(lines) or "No key yet.")
+        if org_id is None:
+            none = "No platform key yet. `key list --org ORG_ID` lists the keys of an organization."
+        else:
+            none = f"The organization {orgs.get_org(app.context, org_id).org_id} has no key yet."
+        views = [_key_view(api_key) for api_key in api_keys.list_keys(app.context, org_id)]
+        lines = [f"{view['key']}  {view['role']}{'  revoked' if view['revokedAt'] else ''}" for view in views]
+        _print(as_json, views, "\n".join(lines) or none)
 
 
 @key.command("revoke", help="Refuse a key from now on.")
 @click.argument("name")
 @as_json
 def key_revoke(name: str, as_json: bool) -> None:
+    """Revoke an API key."""
     with _app() as app:
-        one = _key(orgs.revoke_key(app.context, name))
-        _tell(as_json, one, f"{one['key']} is revoked.")
+        view = _key_view(api_keys.revoke_key(app.context, name))
+        _print(as_json, view, f"{view['key']} is revoked.")
 
 
-def _key(one: ApiKey) -> dict[str, Any]:
+def _key_view(api_key: ApiKey) -> dict[str, Any]:
     return {
-        "key": one.key,
-        "role": one.role.value,
-        "orgs": list(one.orgs),
-        "noSni": one.no_sni,
-        "proof": one.proof.value,
-        "createdAt": one.created_at.isoformat(),
-        "revokedAt": one.revoked_at.isoformat() if one.revoked_at else None,
+        "key": api_key.key,
+        "role": api_key.role.value,
+        "orgs": list(api_key.orgs),
+        "noSni": api_key.no_sni,
+        "proof": api_key.proof.value,
+        "createdAt": api_key.created_at.isoformat(),
+        "revokedAt": api_key.revoked_at.isoformat() if api_key.revoked_at else None,
     }
 
 
@@ -205,21 +230,22 @@ def _key(one: ApiKey) -> dict[str, Any]:
 
 @main.group("default-cert", help="The platform's default server certificate, one for all organizations.")
 def default_cert() -> None:
-    pass
+    """Group the commands for the default certificate."""
 
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@default_cert.command("set", help="Replace it, for all organizations at once.")
+@default_cert.command("set", help="Replace the default certificate, for all organizations at once.")
 @click.argument("certificate", type=_FILE)
-@click.option("--key", "key_file", type=_FILE, help="Its private key, where the certificate's file has none.")
-@click.option("--chain", type=_FILE)
-@click.option("--passphrase-file", type=_FILE, help="First line: the passphrase of an encrypted key.")
+@click.option("--key", "key_file", type=_FILE, help="The certificate's private key, unless CERTIFICATE contains it.")
+@click.option("--chain", type=_FILE, help="The certificates between the certificate and its root.")
+@click.option("--passphrase-file", type=_FILE, help="A file whose first line is the passphrase of an encrypted key.")
 @as_json
 def default_cert_set(
     certificate: Path, key_file: Path | None, chain: Path | None, passphrase_file: Path | None, as_json: bool
 ) -> None:
+    """Replace the default certificate."""
     with _app() as app:
         record, warnings = set_default(
             app.context,
@@ -229,57 +255,66 @@ def default_cert_set(
             private_key=key_file.read_bytes() if key_file else None,
             passphrase=passphrase_file.read_text().splitlines()[0] if passphrase_file else None,
         )
-        lines = ["The default certificate is replaced.", *(one.message for one in warnings)]
-        data = {"version": record.changed.version, "warnings": [one.code for one in warnings]}
-        _tell(as_json, data, "\n".join(lines))
+        lines = ["The default certificate is replaced.", *(warning.message for warning in warnings)]
+        data = {"version": record.changed.version, "warnings": [warning.code for warning in warnings]}
+        _print(as_json, data, "\n".join(lines))
 
 
 # ------------------------------------------------------------------------------------- export, import, reseal
 
 
-@main.command("export", help="Every document as JSON, one a line, to standard output. Private keys stay sealed.")
-@click.option("--org", "org_id", help="Of this organization only.")
+@main.command("export", help="Print every document as a line of JSON. Private keys stay sealed.")
+@click.option("--org", "org_id", help="Only this organization's documents.")
 def export(org_id: str | None) -> None:
+    """Print every document as a line of JSON."""
     with _app() as app:
-        for line in orgs.export_lines(app.context, org_id):
+        for line in transfer.export_lines(app.context, org_id):
             click.echo(json.dumps(line))
 
 
-@main.command("import", help="Put back what export gave. What is there already stays. Needs the same master key.")
+@main.command(
+    "import", help="Import the lines of an export. Existing documents stay as they are. Needs the same master key."
+)
 @click.argument("file", type=click.File())
 @as_json
 def import_(file: Iterator[str], as_json: bool) -> None:
+    """Import the lines of an export."""
     with _app() as app:
         try:
-            written, kept = orgs.import_lines(app.context, map(json.loads, file))
+            written, kept = transfer.import_lines(app.context, map(json.loads, file))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             _fail(click.ClickException(f"This is no file that export wrote ({type(error).__name__})."))
-        _tell(as_json, {"written": written, "kept": kept}, f"{written} written, {kept} were there already.")
+        _print(as_json, {"written": written, "kept": kept}, f"{written} written, {kept} were there already.")
 
 
 @main.command("reseal", help="Seal every private key under the newest master key.")
-@click.option("--rotate", is_flag=True, help="Make a new master key first.")
+@click.option("--rotate", is_flag=True, help="Create a new master key first.")
 @as_json
 def reseal(rotate: bool, as_json: bool) -> None:
+    """Seal every private key under the newest master key."""
     with _app() as app:
         if rotate:
             app.sealer.rotate()
         moved, current = reseal_usecase(app.context, app.sealer)
-        _tell(as_json, {"moved": moved, "current": current}, f"{moved} sealed anew, {current} were current already.")
+        _print(as_json, {"moved": moved, "current": current}, f"{moved} sealed anew, {current} were current already.")
 
 
 @main.command(
     "sweep",
-    help="Mend what a crash left behind, tell the TLS edges what it left untold, and forget what none needs any more.",
+    help="Repair what a crash left behind, publish to the TLS edges what it left unpublished, and remove what is no "
+    "longer needed.",
 )
 @as_json
 def sweep(as_json: bool) -> None:
+    """Repair what a crash left behind."""
     with _app() as app:
-        mended = sum(sweep_org(app.context, org.org_id, at=app.context.clock()) for org in orgs.list_orgs(app.context))
-        late = sweep_hosts(app.context)
+        at = app.context.clock()
+        repaired = sum(sweep_org(app.context, record.org_id, at=at) for record in orgs.list_orgs(app.context))
+        published = HostFeed(app.context).sweep()
         sweep_withdrawals(app.context)
-        done = f"{mended} leftovers were mended, {late} organizations were told of late."
-        _tell(as_json, {"mended": mended, "told": late}, done if mended or late else "Nothing was left out.")
+        text = f"{repaired} leftovers were repaired, the hosts of {published} organizations were published."
+        data = {"mended": repaired, "told": published}
+        _print(as_json, data, text if repaired or published else "Nothing was left out.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""The device maker's own check, offline, with the service's own engine:
-
-python -m functions.check_cert device.pem --ca ca.pem --org mtxpd0
-"""
+"""Check a device's certificate offline, with the rules of verifyClient: a command for device makers."""
 
 import sys
 from datetime import UTC, datetime
@@ -17,17 +14,37 @@ from shared.validation.presented import Presented
 from shared.validation.verdict import Anchor, OrgFacts, Scope, Verdict, judge
 from shared.x509.certificate_files import read_certificates
 
+# click joins the lines of a paragraph, unless the paragraph begins with \b.
+_HELP = """Check a device's certificate offline, with the rules of verifyClient.
+
+\b
+    .venv/bin/python -m functions.check_cert device.pem --ca ca.pem --org mtxpd0
+
+The exit code is 0 where the device may connect, and 1 where it is refused.
+"""
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MARKS = {"passed": "✓", "failed": "✕", "not reached": "–"}
 
 
-@click.command(help=__doc__)
+@click.command(help=_HELP)
 @click.argument("device", type=_FILE)
-@click.option("--ca", "cas", type=_FILE, multiple=True, required=True, help="A CA the organization has registered.")
+@click.option(
+    "--ca",
+    "cas",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="A CA certificate that the organization has registered. May be repeated.",
+)
 @click.option("--org", "org_id", required=True, help="The organization's id.")
 @click.option("--client-id", help="The client ID the device connects with.")
-@click.option("--chain", type=_FILE, help="What the device sends after its certificate.")
-@click.option("--type-certificates", is_flag=True, help="The organization lets d:type: speak for every device.")
+@click.option("--chain", type=_FILE, help="The certificates that the device sends after its own.")
+@click.option(
+    "--type-certificates",
+    is_flag=True,
+    help="The organization accepts type certificates (d:type:) for every device of the type.",
+)
 @click.option("--domain", default="internetofthings.ibmcloud.com", show_default=True, help="The platform domain.")
 def main(
     device: Path,
@@ -38,7 +55,7 @@ def main(
     type_certificates: bool,
     domain: str,
 ) -> None:
-    """Exit code 0: would be let in; 1: would be refused."""
+    """Print the ten steps of the decision. Exit with 0 where the device may connect, with 1 where it is refused."""
     now = datetime.now(UTC)
     try:
         anchors = _anchors(cas, now)
@@ -61,7 +78,7 @@ def main(
         anchors=anchors,
     )
     verdict = judge(presented, Scope(org_id), facts, platform_domain=domain, at=now)
-    _tell(verdict)
+    _print(verdict)
     sys.exit(0 if verdict.decision is Decision.ALLOW else 1)
 
 
@@ -72,10 +89,10 @@ def _anchors(cas: tuple[Path, ...], now: datetime) -> list[Anchor]:
     return [Anchor(ca_id(cert), cert, active=True) for cert in certs]
 
 
-def _tell(verdict: Verdict) -> None:
+def _print(verdict: Verdict) -> None:
     for step in verdict.steps:
-        found = f": {step.found}" if step.found else ""
-        click.echo(f"{_MARKS[step.status]} {step.number:>2} {step.name}{found}")
+        detail = f": {step.found}" if step.found else ""
+        click.echo(f"{_MARKS[step.status]} {step.number:>2} {step.name}{detail}")
     mark = "✓" if verdict.decision is Decision.ALLOW else "✕"
     click.echo(f"{mark} {verdict.reason} {verdict.mend}".rstrip())
 

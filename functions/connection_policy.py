@@ -4,9 +4,10 @@ from functions import bodies, views
 from functions.web.contract import PAGING, Call, endpoint
 from functions.web.http import NO_CONTENT, Reply, file_bytes, if_match, page, reply
 from shared import errors
-from shared.records import CustomDomains, Org
+from shared.records import CustomDomainSettings, Org
 from shared.usecases.devices import deny_list as denials
 from shared.usecases.devices import policy as usecase
+from shared.usecases.orgs import settings as settings_usecase
 from shared.validation.policy import Policy, Rule
 
 
@@ -24,7 +25,7 @@ def get_policy(call: Call) -> Reply:
 )
 def put_policy(call: Call) -> Reply:
     policy = _read(call.request.fields(bodies.PutPolicy))
-    return _policy(usecase.put_policy(call.context, call.member, policy, seen=if_match(call.request)))
+    return _policy(usecase.put_policy(call.context, call.member, policy, expected_version=if_match(call.request)))
 
 
 @endpoint(
@@ -77,12 +78,12 @@ def get_settings(call: Call) -> Reply:
 def put_settings(call: Call) -> Reply:
     body = call.request.fields(bodies.PutSettings)
     domains = body.custom_domains
-    org = usecase.put_settings(
+    org = settings_usecase.put_settings(
         call.context,
         call.member,
-        custom_domains=CustomDomains(domains.enabled, domains.domains) if domains is not None else None,
+        custom_domains=CustomDomainSettings(domains.enabled, domains.domains) if domains is not None else None,
         type_certificates=body.type_certificates,
-        seen=if_match(call.request),
+        expected_version=if_match(call.request),
     )
     return _settings(org)
 
@@ -104,7 +105,7 @@ def _settings(org: Org) -> Reply:
 @endpoint("The deny list", {200: views.DenialList}, query=PAGING)
 def list_denials(call: Call) -> Reply:
     limit, after = page(call.request)
-    found = denials.listed(call.context, call.member.org_id, after=after, limit=limit + 1)
+    found = denials.list_denials(call.context, call.member.org_id, after=after, limit=limit + 1)
     results = tuple(views.denial_view(one) for one in found[:limit])
     return reply(views.DenialList(results=results, bookmark=results[-1].id if len(found) > limit else None))
 

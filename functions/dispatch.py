@@ -32,13 +32,13 @@ def dispatch(app: App, request: Request, *, function: str | None = None) -> Repl
 
     Args:
         function: answer only for this function's routes (one deployed by itself); None: for all of them."""
-    with log.request(log.request_id_of(request.headers)):
+    with log.request(log.get_request_id(request.headers)):
         return _dispatch(app, request, function)
 
 
 def refuse(request: Request, error: Exception, *, function: str | None = None) -> Reply:
     """The answer where *request* did not come as far as `dispatch`: a broker's own words, or a problem document."""
-    with log.request(log.request_id_of(request.headers)):
+    with log.request(log.get_request_id(request.headers)):
         dialect = _dialect(request, function)
         return http.problem(request, error) if dialect is None else dialect.refuse(request, error)
 
@@ -63,7 +63,7 @@ async def dispatch_async(
     """The same from an event loop: work runs in *pool*, but for verdicts, which wait for nobody there."""
     import asyncio  # on AWS Lambda there is no loop, and a new process does not load one
 
-    with log.request(log.request_id_of(request.headers)):
+    with log.request(log.get_request_id(request.headers)):
         began = time.monotonic()
         dialect = _dialect(request, function)
         work = _work(app, request, function, dialect)

@@ -8,8 +8,9 @@ from functions.web.contract import Call, endpoint
 from functions.web.http import Reply, reply
 from shared import errors
 from shared.usecases.callers import Credentials
-from shared.usecases.edges import serve as usecase
-from shared.usecases.edges.serve import Host
+from shared.usecases.edges.listing import ListedHost, changed_hosts
+from shared.usecases.edges.reports import report_served
+from shared.usecases.edges.serve import export_key
 from shared.usecases.edges.withdrawals import withdrawn_since
 
 CLIENT_CERTIFICATE = "requested"  # of every client, required of none: verifyClient decides, applications have none
@@ -30,7 +31,7 @@ def edge_credentials(call: Call) -> Credentials:
 )
 def list_hosts(call: Call) -> Reply:
     credentials = edge_credentials(call)
-    page = usecase.changed_hosts(call.context, credentials, call.request.query.get("since", ""))
+    page = changed_hosts(call.context, credentials, call.request.query.get("since", ""))
     view = views.HostsView(
         head=page.head,
         hosts=tuple(map(_host, page.hosts)),
@@ -42,7 +43,7 @@ def list_hosts(call: Call) -> Reply:
     return reply(view)
 
 
-def _host(one: Host) -> views.HostView:
+def _host(one: ListedHost) -> views.HostView:
     return views.HostView(
         server_name=one.server_name,
         org=one.org_id,
@@ -60,7 +61,7 @@ def _host(one: Host) -> views.HostView:
 )
 def get_host(call: Call) -> Reply:
     credentials = edge_credentials(call)
-    one = usecase.export_key(call.context, call.app.sealer, credentials, call.request.params["serverName"])
+    one = export_key(call.context, call.app.sealer, credentials, call.request.params["serverName"])
     view = views.HostKeyView(
         server_name=one.server_name,
         org=one.org_id,
@@ -83,7 +84,7 @@ def served(call: Call) -> Reply:
     credentials = edge_credentials(call)
     body = call.request.fields(bodies.Served)
     hosts = [(one.server_name, one.version) for one in body.hosts]
-    report = usecase.report_served(call.context, credentials, body.edge, hosts)
+    report = report_served(call.context, credentials, body.edge, hosts)
     return reply(views.ServedView(taken=report.taken, stale=tuple(report.stale)))
 
 

@@ -14,7 +14,8 @@ from functions.edge_feed import edge_credentials
 from functions.web.contract import Call, endpoint
 from functions.web.http import JSON, Reply, typed
 from shared import errors
-from shared.usecases.edges import serve as usecase
+from shared.usecases.edges.listing import every_host
+from shared.usecases.edges.serve import export_keys
 
 SECRETS_MAX: Final = 100  # in one question
 _LISTENERS_MAX: Final = 10
@@ -64,7 +65,7 @@ def listeners(call: Call) -> Reply:
     wanted = typed(asked.node.metadata.get("listeners", [{}]), tuple[envoy.Listening, ...])
     if len(wanted) > _LISTENERS_MAX:
         raise errors.WrongValue(field="node", found=f"At most {_LISTENERS_MAX} listeners can be asked for")
-    hosts = sorted(one.server_name for one in usecase.every_host(call.context, credentials))
+    hosts = sorted(one.server_name for one in every_host(call.context, credentials))
     resources = tuple(envoy.listener(one, hosts) for one in wanted)
     return _answer(asked, envoy.LISTENER, resources, msgspec.json.encode(resources))
 
@@ -85,7 +86,7 @@ def secrets(call: Call) -> Reply:
     def known(versions: Sequence[str]) -> bool:
         return asked.version == _version("\n".join(versions).encode())
 
-    found, had = usecase.export_keys(call.context, call.app.sealer, credentials, hosts, unless=known)
+    found, had = export_keys(call.context, call.app.sealer, credentials, hosts, unless=known)
     if had:
         return Reply(304, headers=_NO_STORE)
     resources = tuple(envoy.secret(one.server_name, one.certificate, one.private_key) for one in found)

@@ -5,8 +5,8 @@ from functions.views import ServerView, server_view
 from functions.web.contract import Call, endpoint
 from functions.web.http import Reply, file_bytes, reply
 from shared import errors
-from shared.usecases.servers.documents import served_hosts
-from shared.usecases.servers.fulfill import fulfill_csr as usecase
+from shared.usecases.servers.requests import fulfill_csr as usecase
+from shared.usecases.servers.rules import served_hosts
 
 
 @endpoint(

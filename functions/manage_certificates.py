@@ -5,11 +5,12 @@ from functions.web.contract import PAGING, PEM_TEXT, Call, endpoint
 from functions.web.http import NO_CONTENT, Reply, file_bytes, if_match, page, pem_reply, reply
 from shared import errors
 from shared.usecases.cas import manage as cas
-from shared.usecases.devices.usage import RecentUsage, lately
+from shared.usecases.devices.usage import RecentUsage, read_recent_usage
 from shared.usecases.servers import manage as servers
 from shared.usecases.servers import preview as previews
-from shared.usecases.servers.documents import ParsedServerCertificate, get_server, served_hosts
-from shared.usecases.servers.requests import renew as renew_usecase
+from shared.usecases.servers.documents import ParsedServerCertificate
+from shared.usecases.servers.renew import renew as renew_usecase
+from shared.usecases.servers.rules import served_hosts
 from shared.validation.server_cert import names_of
 
 # -------------------------------------------------------------------------------------------- CA certificates
@@ -49,7 +50,12 @@ def change_ca(call: Call) -> Reply:
     if call.request.flag("dryrun"):
         return _effect(call)
     ca = cas.change_ca(
-        call.context, call.member, call.id, status=body.status, comments=body.comments, seen=if_match(call.request)
+        call.context,
+        call.member,
+        call.id,
+        status=body.status,
+        comments=body.comments,
+        expected_version=if_match(call.request),
     )
     return reply(views.ca_view(call.id, ca, _lately(call)), version=ca.changed.version)
 
@@ -64,12 +70,12 @@ def change_ca(call: Call) -> Reply:
 def delete_ca(call: Call) -> Reply:
     if call.request.flag("dryrun"):
         return _effect(call)
-    cas.delete_ca(call.context, call.member, call.id, seen=if_match(call.request, required=False))
+    cas.delete_ca(call.context, call.member, call.id, expected_version=if_match(call.request, required=False))
     return NO_CONTENT
 
 
 def _effect(call: Call) -> Reply:
-    others = cas.also_vouched_by(call.context, call.member.org_id, call.id)
+    others = cas.list_also_vouched_by(call.context, call.member.org_id, call.id)
     use = _lately(call).of_ca(call.id)
     view = views.CAEffect(
         connections_30d=use.count if use else 0, last_used=use.last if use else None, also_vouched_by=tuple(others)
@@ -78,7 +84,7 @@ def _effect(call: Call) -> Reply:
 
 
 def _lately(call: Call) -> RecentUsage:
-    return lately(call.context.repository, call.member.org_id, call.context.clock())
+    return read_recent_usage(call.context.repository, call.member.org_id, call.context.clock())
 
 
 # ---------------------------------------------------------------------------------------- server certificates
@@ -94,13 +100,13 @@ def list_servers(call: Call) -> Reply:
 
 @endpoint("One server certificate or request", {200: views.ServerView}, refusals=(errors.NotFound,))
 def get_server_cert(call: Call) -> Reply:
-    one = get_server(call.context.repository, call.member.org, call.id)
+    one = servers.get_server(call.context, call.member.org, call.id)
     return reply(_view(call, one), version=one.changed.version)
 
 
 @endpoint("A server certificate with its chain, as PEM", {200: PEM_TEXT}, refusals=(errors.NotFound,))
 def server_pem(call: Call) -> Reply:
-    one = get_server(call.context.repository, call.member.org, call.id)
+    one = servers.get_server(call.context, call.member.org, call.id)
     if one.leaf is None:
         raise errors.NotFound(what="certificate yet: it is a request")
     return pem_reply(views.as_pem(one.leaf, *one.chain), f"{call.id}.pem")
@@ -108,7 +114,7 @@ def server_pem(call: Call) -> Reply:
 
 @endpoint("A certificate request as PEM", {200: PEM_TEXT}, refusals=(errors.NotFound,))
 def server_csr(call: Call) -> Reply:
-    text = get_server(call.context.repository, call.member.org, call.id).csr_pem
+    text = servers.get_server(call.context, call.member.org, call.id).csr_pem
     if text is None:
         raise errors.NotFound(what="request: this certificate was uploaded with its key")
     return pem_reply(text, f"{call.id}.csr.pem")
@@ -124,7 +130,7 @@ def server_csr(call: Call) -> Reply:
 def change_server(call: Call) -> Reply:
     body = call.request.fields(bodies.ChangeServer)
     seen = if_match(call.request)
-    one = servers.change_server(call.context, call.member, call.id, comments=body.comments, seen=seen)
+    one = servers.change_server(call.context, call.member, call.id, comments=body.comments, expected_version=seen)
     return reply(_view(call, one), version=one.changed.version)
 
 
@@ -135,7 +141,7 @@ def change_server(call: Call) -> Reply:
     refusals=(errors.NotFound, errors.ActiveCertificate, errors.Stale),
 )
 def delete_server(call: Call) -> Reply:
-    servers.delete_server(call.context, call.member, call.id, seen=if_match(call.request, required=False))
+    servers.delete_server(call.context, call.member, call.id, expected_version=if_match(call.request, required=False))
     return NO_CONTENT
 
 

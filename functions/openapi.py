@@ -11,6 +11,7 @@ from functions.web.contract import CONTRACTS, PEM_TEXT, Answer, Call, Contract, 
 from functions.web.http import JSON, PEM, PROBLEM, Problem, Reply, status_of
 from shared import errors
 from shared.records import Role
+from shared.version import VERSION
 
 _REF: Final = "#/components/schemas/{name}"
 _ALWAYS: Final = (errors.StoreUnavailable, errors.IssuerUnavailable)
@@ -45,7 +46,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "MQTT Trust",
-            "version": "0.1.0",
+            "version": VERSION,
             "description": "Certificates for MQTT messaging: whose devices are trusted, which certificate the server "
             "shows, and whether a client may connect.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},

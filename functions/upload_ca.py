@@ -5,8 +5,8 @@ from functions.views import CAView, ca_view
 from functions.web.contract import Call, endpoint
 from functions.web.http import Reply, file_bytes, reply
 from shared import errors
-from shared.usecases.cas import upload as usecase
-from shared.usecases.devices.usage import lately
+from shared.usecases.cas import manage as usecase
+from shared.usecases.devices.usage import read_recent_usage
 
 
 @endpoint(
@@ -19,6 +19,6 @@ def upload_ca(call: Call) -> Reply:
     body = call.request.fields(bodies.UploadCA)
     data = file_bytes(body.certificate, "certificate")
     done = usecase.upload_ca(call.context, call.member, data, comments=body.comments)
-    seen = lately(call.context.repository, call.member.org_id, call.context.clock())
+    seen = read_recent_usage(call.context.repository, call.member.org_id, call.context.clock())
     view = ca_view(done.id, done.ca, seen, done.warnings)
     return reply(view, status=201 if done.created else 200, version=done.ca.changed.version)

@@ -5,7 +5,7 @@ from functions.views import ServerView, server_view
 from functions.web.contract import Call, endpoint
 from functions.web.http import Reply, file_bytes, reply
 from shared import errors
-from shared.usecases.servers.documents import served_hosts
+from shared.usecases.servers.rules import served_hosts
 from shared.usecases.servers.upload import upload_server_cert as usecase
 
 
@@ -27,6 +27,6 @@ def upload_server_cert(call: Call) -> Reply:
         passphrase=body.passphrase,
         comments=body.comments,
     )
-    hosts = served_hosts(call.context, call.member.org, done.shown.leaf)
-    view = server_view(done.shown, call.member.org, hosts, done.warnings)
-    return reply(view, status=201 if done.created else 200, version=done.shown.changed.version)
+    hosts = served_hosts(call.context, call.member.org, done.parsed.leaf)
+    view = server_view(done.parsed, call.member.org, hosts, done.warnings)
+    return reply(view, status=201 if done.is_created else 200, version=done.parsed.changed.version)

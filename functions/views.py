@@ -14,12 +14,10 @@ from functions.verdict_wire import Failing
 from functions.web.contract import View
 from shared.records import CA, DEFAULT, Activity, Denial, Org, Revision
 from shared.usecases.devices.usage import RecentUsage
-from shared.usecases.edges.serve import is_served_since
+from shared.usecases.edges.reports import is_served_since
 from shared.usecases.servers.documents import ParsedServerCertificate
 from shared.validation.notices import Notice
-from shared.validation.server_cert import names_of
 from shared.x509.certificate import Certificate
-from shared.x509.distinguished_name import format_name
 from shared.x509.public_keys import describe_key
 
 
@@ -181,10 +179,10 @@ def server_view(
         source=one.source.value,
         active=org.activation.active == one.id,
         served_since=_served_since(one, org),
-        names=tuple(names_of(one.leaf)) if one.leaf else tuple(one.requested_names),
+        names=tuple(one.names),
         hosts=tuple(hosts),
         chain=tuple(certificate_view(cert) for cert in one.chain),
-        subject=one.leaf.subject_text if one.leaf else format_name(one.request_subject),
+        subject=one.subject,
         issuer=one.leaf.issuer.text if one.leaf else None,
         serial_number=f"{one.leaf.serial_number:x}" if one.leaf else None,
         not_before=one.leaf.not_before if one.leaf else None,

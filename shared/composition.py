@@ -1,4 +1,4 @@
-"""The only place that names concrete adapters: settings in, an App out."""
+"""Creation of an App from settings. No other module names concrete adapters."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ from shared.validation.topics import TopicPrefix
 
 
 class App(msgspec.Struct, frozen=True):
-    """The context, and how to give back what they hold."""
+    """The context of the use cases, and everything else that handlers need."""
 
     context: Context
     verifier: Verifier
@@ -53,11 +53,11 @@ class App(msgspec.Struct, frozen=True):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the store is in this process, so that no call waits for a network."""
+        """Whether the store is in this process, so that no request waits for a network."""
         return isinstance(self.settings.store, SQLite)
 
     def close(self) -> None:
-        """Write what is held, and close the store. Safe to call twice."""
+        """Deliver waiting events, messages and counts, and close the store. May be called twice."""
         self.queue.close()
         self.notifier.close()
         self.decisions.flush()
@@ -65,7 +65,7 @@ class App(msgspec.Struct, frozen=True):
 
 
 def system_clock() -> datetime:
-    """Now, aware, in UTC."""
+    """Return the current time, with time zone UTC."""
     return datetime.now(UTC)
 
 
@@ -76,19 +76,22 @@ def build(
     wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store,
     queue_pause: float = 1.0,
 ) -> App:
-    """An App on the store, keys and queue that *settings* name.
+    """Create an App with the store, keys and queue of *settings*.
 
     Args:
-        wrap: stands between the repository and the store, for a test that counts or disturbs.
-        queue_pause: seconds between two writes of the queue behind the answer.
+        settings: the operator's settings.
+        clock: the clock of the use cases.
+        wrap: returns the store that the repository uses, for tests that count or disturb its calls.
+        queue_pause: seconds between two deliveries of the queue of connection events.
 
-    Raises: WrongSetting, StoreUnavailable."""
-    store = wrap(_store(settings))
+    Raises: WrongSetting, StoreUnavailable.
+    """
+    store = wrap(_create_store(settings))
     repository = Repository(store)
-    sealer = _sealer(settings)
-    queue = _queue(settings, repository, queue_pause)
+    sealer = _create_sealer(settings)
+    queue = _create_queue(settings, repository, queue_pause)
     decisions = Decisions(settings.metrics)
-    notifier = _notifier(settings)
+    notifier = _create_notifier(settings)
     context = Context(
         repository,
         clock,
@@ -102,28 +105,28 @@ def build(
     return App(context, verifier, sealer, tokens, settings, store, queue, decisions, notifier)
 
 
-# An adapter is imported only where it is chosen: a function loads no client that it does not use.
+# An adapter is imported only if it is chosen, so that a function loads no client library that it does not use.
 
 
-def _store(settings: Settings) -> DocumentStore:
+def _create_store(settings: Settings) -> DocumentStore:
     match settings.store:
         case SQLite(path):
             from shared.adapters.sqlite_store import SQLiteStore
 
             return SQLiteStore(path)
-        case Firestore(project, database, patience):
+        case Firestore(project, database, seconds):
             from shared.adapters.firestore_store import FirestoreStore
-            from shared.adapters.patience import RetryBudget
+            from shared.adapters.retry_budget import RetryBudget
 
-            return FirestoreStore(project, database, patience=RetryBudget(patience))
-        case DynamoDB(table, region, patience):
+            return FirestoreStore(project, database, retry_budget=RetryBudget(seconds))
+        case DynamoDB(table, region, seconds):
             from shared.adapters.dynamodb_store import DynamoDBStore
-            from shared.adapters.patience import RetryBudget
+            from shared.adapters.retry_budget import RetryBudget
 
-            return DynamoDBStore(table, region, patience=RetryBudget(patience))
+            return DynamoDBStore(table, region, retry_budget=RetryBudget(seconds))
 
 
-def _sealer(settings: Settings) -> KeySealer:
+def _create_sealer(settings: Settings) -> KeySealer:
     match settings.keys:
         case LocalKeys():
             from shared.adapters.local_sealer import LocalSealer
@@ -139,64 +142,64 @@ def _sealer(settings: Settings) -> KeySealer:
             return GcpKmsSealer(key)
 
 
-def _queue(settings: Settings, repository: Repository, pause: float) -> ConnectionEventQueue:
+def _create_queue(settings: Settings, repository: Repository, interval: float) -> ConnectionEventQueue:
     match settings.queue:
         case InProcess():
             from shared.adapters.local_queue import LocalQueue
 
-            return LocalQueue(lambda org_id, sightings: usage.record(repository, org_id, sightings), pause=pause)
+            return LocalQueue(lambda org_id, events: usage.record_events(repository, org_id, events), interval=interval)
         case Sqs(url):
             from shared.adapters.sqs_queue import SqsQueue
 
-            return SqsQueue(url, usage.summed, pause=pause)
+            return SqsQueue(url, usage.summarize, interval=interval)
         case PubSub(topic):
             from shared.adapters.pubsub_queue import PubSubQueue
 
-            return PubSubQueue(topic, usage.summed, pause=pause)
+            return PubSubQueue(topic, usage.summarize, interval=interval)
 
 
-def _notifier(settings: Settings) -> Notifier:
+def _create_notifier(settings: Settings) -> Notifier:
     if settings.webhook is None:
         return NoNotifier()
     from shared.adapters.webhook import SignedWebhook
 
     url, secret = settings.webhook.url, settings.webhook.secret
     if isinstance(settings.queue, InProcess):
-        from shared.adapters.background_announcer import BackgroundNotifier
+        from shared.adapters.background_notifier import BackgroundNotifier
 
-        return BackgroundNotifier(SignedWebhook(url, secret).tell)
-    # A cloud stops a function's threads with its answer: what is to be told is told before, within a few seconds.
-    from shared.adapters.prompt_announcer import PromptNotifier
+        return BackgroundNotifier(SignedWebhook(url, secret).send)
+    # A cloud may stop a function's threads with its response. So the message is sent before, within a few seconds.
+    from shared.adapters.prompt_notifier import PromptNotifier
 
     return PromptNotifier(SignedWebhook(url, secret, seconds=2.0, waits=(0.2,)))
 
 
-# --------------------------------------------------------------------------- what only the event functions work with
+# ------------------------------------------------------------------------------------ adapters of event functions
 
 
 def s3_objects() -> ObjectReader:
-    """Uploads in Amazon S3."""
+    """Create a reader of uploads in Amazon S3."""
     from shared.adapters.s3_reader import S3Reader
 
     return S3Reader()
 
 
 def gcs_objects() -> ObjectReader:
-    """Uploads in Google Cloud Storage."""
+    """Create a reader of uploads in Google Cloud Storage."""
     from shared.adapters.gcs_reader import GcsReader
 
     return GcsReader()
 
 
 def folder_objects(folder: Path) -> ObjectReader:
-    """Uploads in a folder of this machine."""
+    """Create a reader of uploads in a folder of this machine."""
     from shared.adapters.folder_reader import FolderReader
 
     return FolderReader(folder)
 
 
 def webhook(settings: Settings) -> Webhook | None:
-    """Whom expiryReport tells, where TRUST_WEBHOOK names anybody."""
+    """Create the webhook of expiryReport, or return None without TRUST_WEBHOOK."""
     if settings.webhook is None:
         return None
     from shared.adapters.webhook import SignedWebhook
@@ -205,7 +208,7 @@ def webhook(settings: Settings) -> Webhook | None:
 
 
 def token_verifier(oidc: Oidc | None, clock: Clock = system_clock) -> TokenVerifier | None:
-    """Who judges tokens of an OIDC issuer, where one is configured."""
+    """Create the verifier for tokens of the OIDC issuer, or return None without an issuer."""
     if oidc is None:
         return None
     from shared.adapters.oidc_tokens import OidcTokens

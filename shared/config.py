@@ -1,4 +1,7 @@
-"""Settings from the environment: the only reader of os.environ. A wrong one stops the start with a sentence."""
+"""Settings from environment variables. No other module reads os.environ.
+
+An invalid setting stops the start with a message that names the variable.
+"""
 
 import base64
 import binascii
@@ -24,87 +27,95 @@ _SECRET_MIN: Final = 16  # bytes
 
 
 class WrongSetting(Exception):
-    """A setting that cannot be used. Its text names the variable and says what it takes."""
+    """An invalid setting. The message names the variable and its valid values."""
 
 
 class SQLite(Struct, frozen=True):
-    """TRUST_STORE=sqlite:///path/of/file.db"""
+    """A store in a file (TRUST_STORE=sqlite:///path/of/file.db)."""
 
     path: Path
 
 
 class Firestore(Struct, frozen=True):
-    """TRUST_STORE=firestore://project/database
+    """A store in Firestore (TRUST_STORE=firestore://project/database).
 
     Args:
-        patience: seconds until an unanswered question is given up; a verdict has two in all."""
+        project: the Google Cloud project's id.
+        database: the database's id.
+        retry_budget: the time limit of one request in seconds, including retries; a verdict has two seconds in all.
+    """
 
     project: str
     database: str = "(default)"
-    patience: float = 1.8
+    retry_budget: float = 1.8
 
 
 class DynamoDB(Struct, frozen=True):
-    """TRUST_STORE=dynamodb://table?region=eu-central-1
+    """A store in DynamoDB (TRUST_STORE=dynamodb://table?region=eu-central-1).
 
     Args:
-        patience: seconds until an unanswered question is given up; a verdict has two in all."""
+        table: the table's name.
+        region: the AWS region; None for boto3's default.
+        retry_budget: the time limit of one request in seconds, including retries; a verdict has two seconds in all.
+    """
 
     table: str
     region: str | None = None
-    patience: float = 1.8
+    retry_budget: float = 1.8
 
 
 class LocalKeys(Struct, frozen=True):
-    """TRUST_KEYS=local: (files in TRUST_DATA/keys)"""
+    """Master keys in files in TRUST_DATA/keys (TRUST_KEYS=local:)."""
 
 
 class AwsKms(Struct, frozen=True):
-    """TRUST_KEYS=awskms:<key id, ARN or alias>"""
+    """A master key in AWS KMS (TRUST_KEYS=awskms:<key id, ARN or alias>)."""
 
     key: str
 
 
 class GcpKms(Struct, frozen=True):
-    """TRUST_KEYS=gcpkms:projects/…/locations/…/keyRings/…/cryptoKeys/…"""
+    """A master key in Cloud KMS (TRUST_KEYS=gcpkms:projects/…/locations/…/keyRings/…/cryptoKeys/…)."""
 
     key: str
 
 
 class InProcess(Struct, frozen=True):
-    """TRUST_QUEUE=local:"""
+    """A queue in this process (TRUST_QUEUE=local:)."""
 
 
 class Sqs(Struct, frozen=True):
-    """TRUST_QUEUE=sqs:<queue URL>"""
+    """A queue on Amazon SQS (TRUST_QUEUE=sqs:<queue URL>)."""
 
     url: str
 
 
 class PubSub(Struct, frozen=True):
-    """TRUST_QUEUE=pubsub:projects/…/topics/…"""
+    """A queue on Google Pub/Sub (TRUST_QUEUE=pubsub:projects/…/topics/…)."""
 
     topic: str
 
 
-class Webhook(Struct, frozen=True):
-    """TRUST_WEBHOOK=https://… and TRUST_WEBHOOK_SECRET"""
+class WebhookEndpoint(Struct, frozen=True):
+    """The operator's webhook (TRUST_WEBHOOK=https://… and TRUST_WEBHOOK_SECRET)."""
 
     url: str
     secret: bytes
 
     def __repr__(self) -> str:
-        """Without the secret."""
-        return f"Webhook({self.url})"
+        """Return a representation without the secret."""
+        return f"WebhookEndpoint({self.url})"
 
 
 class Oidc(Struct, frozen=True):
-    """TRUST_OIDC_*: the issuer whose tokens are believed.
+    """The OpenID Connect issuer whose tokens are accepted (TRUST_OIDC_*).
 
     Args:
-        audience: what its tokens must be meant for.
-        client_id: the console's; None: nobody signs in there through the issuer.
-        org_claim, role_claim: which claims name the one org and the one role of a token.
+        issuer: the issuer's URL, exactly as in the `iss` claim.
+        audience: the expected `aud` claim.
+        client_id: the client id of the console; None disables the console's sign-in through the issuer.
+        org_claim: the name of the claim with the orgId.
+        role_claim: the name of the claim with the role.
     """
 
     issuer: str
@@ -115,24 +126,24 @@ class Oidc(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True):
-    """What an operator can set. The README has the table.
+    """The operator's settings. The table in the README lists the variables.
 
     Args:
-        port: where the local server listens; 0 is any free port.
-        data: folder of the embedded store, keys and uploads.
-        store: where documents are kept.
-        keys: which master keys seal private keys.
-        queue: what carries sightings behind the answer.
+        port: the local server's port; 0 is any free port.
+        data: the folder of the embedded store, keys and uploads.
+        store: the store of all documents.
+        keys: the master keys that seal private keys.
+        queue: the queue of connection events.
         domain: the platform domain.
-        weak_keys: ids of keys known to be weak (`shared.x509.public_keys.key_ids`).
-        rate_per_minute: new server certificates and requests of one org.
-        topic_prefix: under which a device has its topics.
-        behind_tls: a proxy that ends TLS stands before this process, and nobody reaches it another way.
-        log: least level that is logged.
-        metrics: how decisions are counted in the log: a line for each, one a second, or none.
-        upload_bucket: the only bucket whose events onUpload believes.
-        webhook: whom expiryReport tells.
-        oidc: whose tokens are believed beside API keys; None: nobody's.
+        weak_keys: ids of keys that are known to be weak (`shared.x509.public_keys.key_ids`).
+        rate_per_minute: the largest number of new server certificates and requests of an organization.
+        topic_prefix: the prefix of a device's topics.
+        behind_tls: whether a proxy terminates TLS before this process, and no client can bypass the proxy.
+        log: the lowest level that is logged.
+        metrics: how decisions are logged: "each" (a line per decision), "second" (a line per second) or "off".
+        upload_bucket: the only bucket whose events onUpload accepts.
+        webhook: the receiver of expiryReport's messages.
+        oidc: the issuer whose tokens are accepted beside API keys; None accepts API keys only.
     """
 
     port: int = 8080
@@ -148,34 +159,37 @@ class Settings(Struct, frozen=True):
     log: str = "INFO"
     metrics: str = "each"
     upload_bucket: str | None = None
-    webhook: Webhook | None = None
+    webhook: WebhookEndpoint | None = None
     oidc: Oidc | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """The settings in *environ* (the process's own where not given). Raises: WrongSetting."""
+        """Read the settings from *environ*, by default the environment of the process.
+
+        Raises: WrongSetting.
+        """
         env = os.environ if environ is None else environ
         data = Path(env.get("TRUST_DATA") or "data")
         return cls(
-            port=_number(env, "PORT", 8080, range(65536)),
+            port=_read_number(env, "PORT", 8080, range(65536)),
             data=data,
-            store=_store(env, data),
-            keys=_keys(env),
-            queue=_queue(env),
-            domain=_domain(env),
-            weak_keys=_weak_keys(env),
-            rate_per_minute=_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
-            topic_prefix=_topic_prefix(env),
-            behind_tls=_yes(env, "TRUST_BEHIND_TLS"),
-            log=_level(env),
-            metrics=_metrics(env),
-            upload_bucket=_bucket(env),
-            webhook=_webhook(env),
-            oidc=_oidc(env),
+            store=_read_store(env, data),
+            keys=_read_keys(env),
+            queue=_read_queue(env),
+            domain=_read_domain(env),
+            weak_keys=_read_weak_keys(env),
+            rate_per_minute=_read_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
+            topic_prefix=_read_topic_prefix(env),
+            behind_tls=_read_bool(env, "TRUST_BEHIND_TLS"),
+            log=_read_level(env),
+            metrics=_read_metrics(env),
+            upload_bucket=_read_bucket(env),
+            webhook=_read_webhook(env),
+            oidc=_read_oidc(env),
         )
 
 
-def _store(env: Mapping[str, str], data: Path) -> SQLite | Firestore | DynamoDB:
+def _read_store(env: Mapping[str, str], data: Path) -> SQLite | Firestore | DynamoDB:
     url = env.get("TRUST_STORE") or f"sqlite:///{data / 'trust.db'}"
     scheme, _, rest = url.partition("://")
     name, _, query = rest.partition("?")
@@ -192,7 +206,7 @@ def _store(env: Mapping[str, str], data: Path) -> SQLite | Firestore | DynamoDB:
     )
 
 
-def _keys(env: Mapping[str, str]) -> LocalKeys | AwsKms | GcpKms:
+def _read_keys(env: Mapping[str, str]) -> LocalKeys | AwsKms | GcpKms:
     scheme, colon, name = (env.get("TRUST_KEYS") or "local:").partition(":")
     match scheme, name:
         case "local", "" if colon:
@@ -204,7 +218,7 @@ def _keys(env: Mapping[str, str]) -> LocalKeys | AwsKms | GcpKms:
     raise WrongSetting("TRUST_KEYS takes local:, awskms:<key id, ARN or alias> or gcpkms:<name of the key>.")
 
 
-def _queue(env: Mapping[str, str]) -> InProcess | Sqs | PubSub:
+def _read_queue(env: Mapping[str, str]) -> InProcess | Sqs | PubSub:
     scheme, colon, name = (env.get("TRUST_QUEUE") or "local:").partition(":")
     match scheme, name:
         case "local", "" if colon:
@@ -216,21 +230,21 @@ def _queue(env: Mapping[str, str]) -> InProcess | Sqs | PubSub:
     raise WrongSetting("TRUST_QUEUE takes local:, sqs:<queue URL> or pubsub:<name of the topic>.")
 
 
-def _domain(env: Mapping[str, str]) -> str:
+def _read_domain(env: Mapping[str, str]) -> str:
     domain = (env.get("TRUST_DOMAIN") or "internetofthings.ibmcloud.com").lower()
     if not is_domain(domain):
         raise WrongSetting(f"TRUST_DOMAIN is {domain!r}; it takes a domain like example.com, in A-labels.")
     return domain
 
 
-def _number(env: Mapping[str, str], name: str, default: int, valid: range) -> int:
+def _read_number(env: Mapping[str, str], name: str, default: int, valid: range) -> int:
     text = env.get(name) or str(default)
     if not text.isascii() or not text.isdigit() or int(text) not in valid:
         raise WrongSetting(f"{name} is {text!r}; it takes a number from {valid.start} to {valid.stop - 1}.")
     return int(text)
 
 
-def _oidc(env: Mapping[str, str]) -> Oidc | None:
+def _read_oidc(env: Mapping[str, str]) -> Oidc | None:
     issuer, audience = env.get("TRUST_OIDC_ISSUER"), env.get("TRUST_OIDC_AUDIENCE")
     if not issuer and not audience:
         return None
@@ -255,23 +269,23 @@ def _is_issuer(url: str) -> bool:
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        _ = parts.port
+        _ = parts.port  # raises ValueError if the port is invalid
     except ValueError:
         return False
-    local = host in ("localhost", "127.0.0.1", "::1")
-    plain = not (parts.query or parts.fragment or parts.username or parts.password)
-    known = all(one.isascii() and one.isprintable() and one not in " ;,'\"" for one in url)
-    return known and plain and bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and local))
+    is_bare = not (parts.query or parts.fragment or parts.username or parts.password)
+    is_safe = all(char.isascii() and char.isprintable() and char not in " ;,'\"" for char in url)
+    has_scheme = parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
+    return is_safe and is_bare and bool(host) and has_scheme
 
 
-def _yes(env: Mapping[str, str], name: str) -> bool:
+def _read_bool(env: Mapping[str, str], name: str) -> bool:
     text = env.get(name) or "false"
     if text not in ("true", "false"):
         raise WrongSetting(f"{name} is {text!r}; it takes true or false.")
     return text == "true"
 
 
-def _topic_prefix(env: Mapping[str, str]) -> str:
+def _read_topic_prefix(env: Mapping[str, str]) -> str:
     template = env.get("TRUST_TOPIC_PREFIX") or DEFAULT_PREFIX
     if not is_prefix(template):
         raise WrongSetting(
@@ -281,21 +295,21 @@ def _topic_prefix(env: Mapping[str, str]) -> str:
     return template
 
 
-def _level(env: Mapping[str, str]) -> str:
+def _read_level(env: Mapping[str, str]) -> str:
     level = (env.get("TRUST_LOG") or "INFO").upper()
     if level not in _LEVELS:
         raise WrongSetting(f"TRUST_LOG is {level!r}; it takes {', '.join(_LEVELS)}.")
     return level
 
 
-def _metrics(env: Mapping[str, str]) -> str:
+def _read_metrics(env: Mapping[str, str]) -> str:
     metrics = (env.get("TRUST_METRICS") or "each").lower()
     if metrics not in _METRICS:
         raise WrongSetting(f"TRUST_METRICS is {metrics!r}; it takes {', '.join(_METRICS)}.")
     return metrics
 
 
-def _bucket(env: Mapping[str, str]) -> str | None:
+def _read_bucket(env: Mapping[str, str]) -> str | None:
     bucket = env.get("TRUST_UPLOAD_BUCKET") or None
     if bucket is not None and not re.fullmatch(_BUCKET, bucket):
         raise WrongSetting(
@@ -304,25 +318,28 @@ def _bucket(env: Mapping[str, str]) -> str | None:
     return bucket
 
 
-def _webhook(env: Mapping[str, str]) -> Webhook | None:
+def _read_webhook(env: Mapping[str, str]) -> WebhookEndpoint | None:
     url = env.get("TRUST_WEBHOOK")
     if not url:
         return None
     try:
         parts = urlsplit(url)
-        named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        named, parts = False, urlsplit("")
-    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    if not named or not safe or "@" in parts.netloc or parts.fragment or not re.fullmatch(_PLAIN, url):
+        has_host, parts = False, urlsplit("")
+    has_scheme = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    if not has_host or not has_scheme or "@" in parts.netloc or parts.fragment or not re.fullmatch(_PLAIN, url):
         raise WrongSetting(
             "TRUST_WEBHOOK takes an https:// address without user name (http:// only on this machine itself)."
         )
-    return Webhook(url, _secret(env.get("TRUST_WEBHOOK_SECRET", "").strip()))
+    return WebhookEndpoint(url, _decode_secret(env.get("TRUST_WEBHOOK_SECRET", "").strip()))
 
 
-def _secret(text: str) -> bytes:
-    """`whsec_` and base64 (Standard Webhooks), or the bytes of any other text. Never quoted in an error."""
+def _decode_secret(text: str) -> bytes:
+    """Decode `whsec_` and base64 (Standard Webhooks), or take the bytes of any other text.
+
+    Raises: WrongSetting, with a message that does not quote the secret.
+    """
     secret = text.encode()
     if text.startswith("whsec_"):
         try:
@@ -336,8 +353,13 @@ def _secret(text: str) -> bytes:
     return secret
 
 
-def _weak_keys(env: Mapping[str, str]) -> frozenset[str]:
-    """One id a line: Debian's openssl-blacklist form (20 hex digits), or SHA-256 of SubjectPublicKeyInfo (64)."""
+def _read_weak_keys(env: Mapping[str, str]) -> frozenset[str]:
+    """Read the ids of weak keys from a file, one id a line.
+
+    An id has the form of Debian's openssl-blacklist (20 hex digits), or is the SHA-256 of a SubjectPublicKeyInfo (64).
+
+    Raises: WrongSetting.
+    """
     name = env.get("TRUST_WEAK_KEYS")
     if not name:
         return frozenset()
@@ -346,7 +368,7 @@ def _weak_keys(env: Mapping[str, str]) -> frozenset[str]:
     except (OSError, ValueError) as error:
         raise WrongSetting(f"TRUST_WEAK_KEYS names {name!r}, which cannot be read: {type(error).__name__}.") from error
     ids = [line.strip().lower() for line in lines if line.strip() and not line.startswith("#")]
-    for number, one in enumerate(ids, start=1):
-        if not re.fullmatch(_WEAK_ID, one):
+    for number, key_id in enumerate(ids, start=1):
+        if not re.fullmatch(_WEAK_ID, key_id):
             raise WrongSetting(f"TRUST_WEAK_KEYS: entry {number} of {name!r} is neither 20 nor 64 hex digits.")
     return frozenset(ids)

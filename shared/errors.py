@@ -1,27 +1,27 @@
-"""Everything this project can refuse, as one tree.
+"""All errors that this project returns to callers, as one tree.
 
-    TrustError                 has a stable `code`, a sentence that says what is wrong, and one that mends it
-    ├── BadRequest             400  the request cannot be read: JSON, multipart, base64, a field's name or type
+    TrustError                 has a stable `code`, a sentence about the error, and a sentence of advice
+    ├── BadRequest             400  the request cannot be decoded: JSON, multipart, base64, a field's name or type
     ├── NotAuthenticated       401
     ├── Forbidden              403
     ├── NotFound               404
     ├── MethodNotAllowed       405
-    ├── Conflict               409  the request is fine, the state of things is against it
-    ├── Stale                  412  somebody changed it first
+    ├── Conflict               409  the request is valid, but the current state does not allow it
+    ├── Stale                  412  the resource was changed by another caller
     ├── TooLarge               413
     ├── UnsupportedMediaType   415
     ├── PreconditionRequired   428
     ├── RateLimited            429
-    ├── StoreUnavailable       503  nothing was changed, or it is safe to repeat
+    ├── StoreUnavailable       503  nothing was changed, or the change may be repeated
     ├── IssuerUnavailable      503  the OIDC issuer does not answer
-    ├── Rejected               422  a judgement on what was sent
-    │   └── Refused                 a judgement that is also an answer to a connecting device (verifyClient)
+    ├── Rejected               422  the content of the request is not acceptable
+    │   └── Refused                 the same, and also a refusal of a connecting device (verifyClient)
 
-What is wrong is `says`, what to do about it is `mend`; both are templates, filled from the *facts* given where the
-error is raised. Facts are shown to users: a key, passphrase or token is never a fact. The sentences are the ones the
-console shows, so they are written once, here.
+`says` describes the error and `mend` gives advice. Both are templates, filled with the *facts* that are given where the
+error is raised. Facts are visible to users: a key, passphrase or token is never a fact. The console shows the same
+sentences; this module is their only source.
 
-functions/web/http.py maps the first level to HTTP statuses in one table.
+functions/web/http.py maps the first level of the tree to HTTP statuses, in one table.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Protocol
 
 
 class FaultyCertificate(Protocol):
-    """What an error shows of the certificate at fault; `shared.x509.certificate.Certificate` has more."""
+    """What an error shows of a certificate; `shared.x509.certificate.Certificate` has more."""
 
     @property
     def subject_text(self) -> str:
@@ -41,13 +41,14 @@ class FaultyCertificate(Protocol):
 
 
 class TrustError(Exception):
-    """Base of all that is refused on purpose.
+    """Base of all errors that are returned to callers.
 
     Args:
-        field: the request's field at fault, for an error about the request.
-        part: the part of what was sent that a rule refuses, in snake case: `private_key`, `rules[0].device_type`.
-        cert: the certificate at fault.
-        facts: what the templates `says` and `mend` name, all printable strings or numbers.
+        field: the request field that caused the error, or None.
+        part: for an error of a rule, the part of what was sent that caused the error, in snake case: `private_key`,
+            `rules[0].device_type`. The request field of a part has the same name in camel case.
+        cert: the certificate that caused the error, or None.
+        facts: values for the templates `says` and `mend`, printable strings or numbers.
     """
 
     code: ClassVar[str]
@@ -70,30 +71,29 @@ class TrustError(Exception):
 
     @property
     def reason(self) -> str:
-        """One sentence: what is wrong."""
+        """The error in one sentence."""
         return self.says.format_map(_Facts(self.facts))
 
     @property
     def advice(self) -> str:
-        """One sentence or two: how to mend it. May be empty."""
+        """Advice in one or two sentences; may be empty."""
         return self.mend.format_map(_Facts(self.facts))
 
 
 def _camel_case(part: str) -> str:
-    """Return the name of the API's field for a part: `private_key` -> `privateKey`."""
     first, *rest = part.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
 class _Facts(dict[str, Any]):
-    """Facts for a template: one that was not given reads as its own name, so that a sentence is never lost."""
+    """Facts for a template. A missing fact is replaced by its own name, so that formatting never fails."""
 
     def __missing__(self, key: str) -> str:
         return key
 
 
 def every_error() -> Iterator[type[TrustError]]:
-    """Each error that has a code, in the order of this file."""
+    """Yield each error class that has a code, in the order of this module."""
     pending: list[type[TrustError]] = [TrustError]
     while pending:
         kind = pending.pop(0)
@@ -106,41 +106,51 @@ def every_error() -> Iterator[type[TrustError]]:
 
 
 class BadRequest(TrustError):
-    """400: what was sent cannot be read as this call's fields."""
+    """400: the request cannot be decoded as the fields of its endpoint."""
 
 
 class MalformedBody(BadRequest):
+    """The body is not valid JSON or multipart/form-data."""
+
     code = "malformed_body"
     says = "The body cannot be read as {format}: {found}."
     mend = "Send {format} as the documentation of this call shows."
 
 
 class MalformedBase64(BadRequest):
+    """A field is neither PEM text nor base64."""
+
     code = "malformed_base64"
     says = "{field_name} is neither PEM text nor base64."
     mend = "Send PEM as text, or DER in base64."
 
 
 class UnknownField(BadRequest):
+    """A field that the endpoint does not have."""
+
     code = "unknown_field"
     says = "This call has no field {name}."
     mend = "It takes {known}."
 
 
 class WrongValue(BadRequest):
+    """A field's value has the wrong type, or is outside the field's range."""
+
     code = "wrong_value"
     says = "{found}."
     mend = ""
 
 
 class MissingField(BadRequest):
+    """A required field is missing."""
+
     code = "missing_field"
     says = "The field {name} is missing."
     mend = "Send it."
 
 
 class NotAuthenticated(TrustError):
-    """401: nobody known is calling."""
+    """401: the caller has no valid API key or token."""
 
     code = "not_authenticated"
     says = "Key or token is not right."
@@ -148,7 +158,7 @@ class NotAuthenticated(TrustError):
 
 
 class TokenRefused(NotAuthenticated):
-    """A token of the OIDC issuer that is not believed."""
+    """A token of the OIDC issuer that is not valid."""
 
     code = "token_refused"
     says = "The sign-in is not accepted: {found}."
@@ -156,7 +166,7 @@ class TokenRefused(NotAuthenticated):
 
 
 class Forbidden(TrustError):
-    """403: known, but not allowed to do this."""
+    """403: the caller is known and not allowed to make this call."""
 
     code = "forbidden"
     says = "This key has the role {role}; this call needs {needed}."
@@ -164,7 +174,7 @@ class Forbidden(TrustError):
 
 
 class RoleNotGranted(Forbidden):
-    """A sign-in that is right, and yet gives no role here."""
+    """A valid token that names no organization and role of this service."""
 
     code = "role_not_granted"
     says = "Your sign-in names {found}."
@@ -172,13 +182,15 @@ class RoleNotGranted(Forbidden):
 
 
 class InsecureTransport(Forbidden):
+    """A private key was requested over plain HTTP by another machine."""
+
     code = "insecure_transport"
     says = "Private keys are handed out over TLS only, or to this very machine."
     mend = "Ask over https."
 
 
 class NotFound(TrustError):
-    """404: there is no such thing, or it is not the caller's to know."""
+    """404: the resource does not exist, or the caller may not know about it."""
 
     code = "not_found"
     says = "There is no {what} here."
@@ -186,7 +198,7 @@ class NotFound(TrustError):
 
 
 class MethodNotAllowed(TrustError):
-    """405."""
+    """405: the path does not have this method."""
 
     code = "method_not_allowed"
     says = "{method} is not a method of this address."
@@ -194,11 +206,11 @@ class MethodNotAllowed(TrustError):
 
 
 class Conflict(TrustError):
-    """409: refused because of how things stand."""
+    """409: the current state does not allow the change."""
 
 
 class Stale(TrustError):
-    """412: the version the caller saw is no longer the current one."""
+    """412: the resource is not at the caller's version any more."""
 
     code = "stale"
     says = "{who} changed this at {when}."
@@ -206,7 +218,7 @@ class Stale(TrustError):
 
 
 class TooLarge(TrustError):
-    """413."""
+    """413: the request is too large."""
 
     code = "file_too_large"
     says = "{size} were sent; at most {limit} are taken."
@@ -214,7 +226,7 @@ class TooLarge(TrustError):
 
 
 class UnsupportedMediaType(TrustError):
-    """415."""
+    """415: the content type is not supported."""
 
     code = "unsupported_media_type"
     says = "The content type {found} is not taken here."
@@ -222,7 +234,7 @@ class UnsupportedMediaType(TrustError):
 
 
 class PreconditionRequired(TrustError):
-    """428 (RFC 6585, section 3)."""
+    """428 (RFC 6585, section 3): the If-Match header is missing."""
 
     code = "precondition_required"
     says = "A change needs the version it is based on."
@@ -246,83 +258,98 @@ class StoreUnavailable(TrustError):
 
 
 class KeysUnavailable(StoreUnavailable):
-    """The service that keeps the master keys does not answer, or will not let this function use them."""
+    """The key service does not answer, or does not allow this function to use the master key."""
 
     code = "keys_unavailable"
     says = "The key service does not answer; nothing was changed, or the change is safe to repeat."
 
 
 class IssuerUnavailable(TrustError):
-    """503: whether a token is to be believed cannot be known now."""
+    """503: a token cannot be verified, because the OIDC issuer does not answer."""
 
     code = "issuer_unavailable"
     says = "The sign-in service does not answer."
     mend = "Try again in a minute, or use an API key."
 
 
-# ------------------------------------------------------------------------------- how things stand: conflicts
+# ------------------------------------------------------------------------------------------------------------ conflicts
 
 
 class TooManyCAs(Conflict):
+    """The organization has the largest number of CA certificates."""
+
     code = "too_many_cas"
     says = "This organization has {limit} CA certificates already."
     mend = "Delete one that no device needs any more."
 
 
 class TooManyCAsOfOneName(Conflict):
+    """The organization has the largest number of CA certificates with the same subject."""
+
     code = "too_many_cas_of_one_name"
     says = "{limit} CA certificates named {subject} are here already."
     mend = "Delete an old one first."
 
 
 class TooManyServerCertificates(Conflict):
+    """The organization has the largest number of server certificates and requests."""
+
     code = "too_many_server_certificates"
     says = "This organization has {limit} server certificates and requests already."
     mend = "Delete one that is not needed any more."
 
 
 class ActiveCertificate(Conflict):
+    """The active server certificate cannot be deleted."""
+
     code = "active_certificate"
     says = "This certificate is the one shown to devices."
     mend = "Activate another first."
 
 
 class RequestNotFulfilled(Conflict):
+    """A certificate request that has no certificate yet."""
+
     code = "csr_not_fulfilled"
     says = "This is a request that waits for its signature."
     mend = "Have it signed and upload the certificate to it first."
 
 
 class AlreadyFulfilled(Conflict):
+    """A certificate request that has another certificate already."""
+
     code = "already_fulfilled"
     says = "Another certificate has been put in this request's place already."
     mend = "To replace it, renew it: that makes a new request on the same key."
 
 
 class DomainInUse(Conflict):
+    """A custom domain that the active server certificate is for cannot be removed."""
+
     code = "domain_in_use"
     says = "The active server certificate is for {host}."
     mend = "Activate another certificate first, then remove {domain}."
 
 
 class TooManyHosts(Conflict):
+    """Envoy's listeners would have too many hosts."""
+
     code = "too_many_hosts"
     says = "More than {limit} hosts do not fit one list of listeners."
     mend = "Give this Envoy a key for some of the organizations (--orgs), or use the HAProxy edge."
 
 
 class OrgSuspended(Forbidden):
-    """Also an answer to a device: step 1 of verifyClient."""
+    """The organization is suspended. Also a refusal of a device: step 1 of verifyClient."""
 
     step: ClassVar[int] = 1
-
     code = "org_suspended"
     says = "The organization is suspended."
     mend = "Ask the platform's operator."
 
 
 class DocumentTooLarge(Conflict):
-    """What is kept together would outgrow the one limit that every store keeps (shared.ports.MAX_BODY_BYTES)."""
+    """A document would exceed the limit of all stores (shared.ports.MAX_BODY_BYTES)."""
 
     code = "document_too_large"
     says = "With this, {size} bytes would be kept together; {limit} fit."
@@ -330,33 +357,39 @@ class DocumentTooLarge(Conflict):
 
 
 class RotationRefused(Conflict):
+    """The key service does not allow the rotation of the master key."""
+
     code = "rotation_refused"
     says = "The master key {key} cannot be rotated: {found}."
     mend = "{hint}"
 
 
 class TooBusy(Conflict):
+    """A change lost against concurrent changes too often."""
+
     code = "too_busy"
     says = "Too many changes were made at the same moment; this one was not."
     mend = "Repeat it."
 
 
-# ------------------------------------------------------------------------------- what was sent: rejections
+# ----------------------------------------------------------------------------------------------------------- rejections
 
 
 class Rejected(TrustError):
-    """422: read, understood, and not acceptable."""
+    """422: the request can be decoded, and its content is not acceptable."""
 
 
 class Refused(Rejected):
-    """A judgement that may also be the answer to a device.
+    """A rejection that is also a refusal of a device.
 
-    *step*: which of the ten steps of verifyClient refuses with it, counted from 1 (docs/rules.md)."""
+    *step*: the step of verifyClient that refuses with it, from 1 to 10 (docs/rules.md)."""
 
     step: ClassVar[int]
 
 
 class NotACertificate(Rejected):
+    """A file that contains no certificate, or an invalid certificate."""
+
     code = "not_a_certificate"
     says = "{found}."
     mend = "{hint}"
@@ -372,42 +405,56 @@ class NotACertificate(Rejected):
 
 
 class SeveralCertificates(Rejected):
+    """A file with several certificates, where one is expected."""
+
     code = "several_certificates"
     says = "{n} certificates are in the file."
     mend = "Save the CA alone."
 
 
 class PrivateKeyGiven(Rejected):
+    """A file with a private key, where a certificate is expected."""
+
     code = "private_key_given"
     says = "A private key is in this file; it was not kept."
     mend = "Choose the certificate alone. If others may have seen this file, make a new key."
 
 
 class CSRGiven(Rejected):
+    """A file with a certificate request, where a certificate is expected."""
+
     code = "csr_given"
     says = "This is a certificate request, not a certificate."
     mend = "Have it signed first."
 
 
 class NotACA(Rejected):
+    """A certificate that is not a CA certificate (RFC 5280, 4.2.1.3 and 4.2.1.9)."""
+
     code = "not_a_ca"
     says = "Not a CA: {found}."
     mend = "{hint}"
 
 
 class SelfSignatureInvalid(Rejected):
+    """A self-signed certificate whose signature is not valid."""
+
     code = "self_signature_invalid"
     says = "Its own signature fails."
     mend = "Export it again."
 
 
 class PrivateKeyMissing(Rejected):
+    """A server certificate without its private key."""
+
     code = "private_key_missing"
     says = "The certificate's private key is missing."
     mend = "Add the private key file."
 
 
 class NotAKey(Rejected):
+    """A file that contains no private key, or an invalid private key."""
+
     code = "not_a_key"
     says = "{found}."
     mend = "{hint}"
@@ -423,79 +470,103 @@ class NotAKey(Rejected):
 
 
 class KeyUnsupported(Rejected):
+    """A key whose algorithm or size is not supported."""
+
     code = "key_unsupported"
     says = "{key} is not a key MQTT servers take."
     mend = "Use RSA 2048-4096, P-256 or P-384."
 
 
 class PassphraseRequired(Rejected):
+    """An encrypted private key without a passphrase."""
+
     code = "passphrase_required"
     says = "This key is encrypted."
     mend = "Give its passphrase."
 
 
 class PassphraseWrong(Rejected):
+    """A passphrase that does not decrypt the private key."""
+
     code = "passphrase_wrong"
     says = "Wrong passphrase."
     mend = "Type it again; the files are fine as they are."
 
 
 class PassphraseUnneeded(Rejected):
+    """A passphrase for a private key that is not encrypted."""
+
     code = "passphrase_unneeded"
     says = "This key has no passphrase."
     mend = "Leave the passphrase empty."
 
 
 class KdfTooCostly(Rejected):
+    """An encrypted private key whose key derivation would take too much time or memory."""
+
     code = "kdf_too_costly"
     says = "Opening this key would cost {found}; at most {limit} is done here."
     mend = "Re-encrypt the key with fewer rounds."
 
 
 class KeyMismatch(Rejected):
+    """A private key that does not belong to the certificate."""
+
     code = "key_mismatch"
     says = "The key belongs to another certificate."
     mend = "Choose the key that was made for this certificate."
 
 
 class ChainBroken(Rejected):
+    """A chain with a certificate that did not sign the certificate before it."""
+
     code = "chain_broken"
     says = "{subject} did not sign the certificate before it."
     mend = "Send the leaf with the certificates that lead from it to its root, and no others."
 
 
 class ChainTooLong(Rejected):
+    """A chain with too many certificates."""
+
     code = "chain_too_long"
     says = "{n} certificates were sent; at most {limit} are taken."
     mend = "Send only those that lead from the leaf to its root."
 
 
 class HostMismatch(Rejected):
+    """A server certificate that is not valid for the organization's host."""
+
     code = "host_mismatch"
     says = "For {names}; yours is {host}{note}."
     mend = "Have it issued for {host} in CN or as DNS name."
 
 
 class UseFulfil(Rejected):
+    """An upload of a certificate that belongs to a waiting request."""
+
     code = "use_fulfil"
     says = "Belongs to the waiting request {id}."
     mend = "Upload it there; its key is here already."
 
 
 class DomainReserved(Rejected):
+    """A custom domain that belongs to the platform."""
+
     code = "domain_reserved"
     says = "{domain} belongs to the platform."
     mend = "List a domain of your own."
 
 
 class NotAHost(Rejected):
+    """A common name that is not a host of the organization."""
+
     code = "host_not_allowed"
     says = "{host} is not a host of this organization."
     mend = "Use {hosts}; a custom domain is listed in the settings first."
 
 
 class Misplaced(Rejected):
-    """An upload to an object store, in a place that means nothing."""
+    """An upload to an object store under a key with no meaning."""
 
     code = "upload_misplaced"
     says = "{place} is no place for an upload."
@@ -503,19 +574,23 @@ class Misplaced(Rejected):
 
 
 class InvalidPolicy(Rejected):
+    """A connection policy that is not valid."""
+
     code = "policy_invalid"
     says = "{found}."
     mend = "{hint}"
 
 
 class InvalidDenial(Rejected):
+    """An entry of the deny list that is not valid."""
+
     code = "denial_invalid"
     says = "{found}."
     mend = "{hint}"
 
 
 class UseRefused(Rejected):
-    """An answer to a broker that asks for one topic, queue or virtual host."""
+    """A refusal to a broker that asks about one topic, queue or virtual host."""
 
     code = "use_refused"
     says = "This is not {device}'s to use."
@@ -523,17 +598,19 @@ class UseRefused(Rejected):
 
 
 class InvalidSubject(Rejected):
-    """A subject field of a certificate request that no CA would take."""
+    """A subject field of a certificate request that CAs refuse (RFC 5280, appendix A.1)."""
 
     code = "subject_invalid"
     says = "{found}."
     mend = "{hint}"
 
 
-# --------------------------------------------- judgements on a device, in the order of the ten steps (docs/rules.md)
+# -------------------------------------------------- refusals of a device, in the order of the ten steps (docs/rules.md)
 
 
 class SNIMissing(Refused):
+    """The device sent no server name (RFC 6066, section 3)."""
+
     step = 1
     code = "sni_missing"
     says = "The device named no server."
@@ -541,6 +618,8 @@ class SNIMissing(Refused):
 
 
 class SNIUnknown(Refused):
+    """The server name is not a host of this service."""
+
     step = 1
     code = "sni_unknown"
     says = "{name} is not a host of this service."
@@ -548,6 +627,8 @@ class SNIUnknown(Refused):
 
 
 class OrgUnknown(Refused):
+    """Neither the server name nor the client ID names an existing organization."""
+
     step = 1
     code = "org_unknown"
     says = "Neither server name nor client ID names an org that is here."
@@ -555,6 +636,8 @@ class OrgUnknown(Refused):
 
 
 class ClientIdInvalid(Refused):
+    """The client ID does not have a known form."""
+
     step = 2
     code = "client_id_invalid"
     says = "The client ID is not of a form this service knows."
@@ -562,6 +645,8 @@ class ClientIdInvalid(Refused):
 
 
 class OrgMismatch(Refused):
+    """Two parts of the connection name different organizations."""
+
     step = 2
     code = "org_mismatch"
     says = "{what} says {a}, {where} {b}."
@@ -569,6 +654,8 @@ class OrgMismatch(Refused):
 
 
 class TLSRequired(Refused):
+    """The organization's policy requires TLS."""
+
     step = 3
     code = "tls_required"
     says = "{level} needs TLS."
@@ -576,6 +663,8 @@ class TLSRequired(Refused):
 
 
 class CertificateMissing(Refused):
+    """The organization's policy requires a client certificate."""
+
     step = 3
     code = "certificate_missing"
     says = "{level} needs a certificate."
@@ -583,6 +672,8 @@ class CertificateMissing(Refused):
 
 
 class CertificateMalformed(Refused):
+    """The client certificate cannot be decoded."""
+
     step = 4
     code = "certificate_malformed"
     says = "The certificate cannot be read: {found}."
@@ -590,10 +681,12 @@ class CertificateMalformed(Refused):
 
 
 class KeyUnreadable(CertificateMalformed):
-    """A certificate whose public key cannot be read; its other fields can."""
+    """The public key in a certificate cannot be decoded; its other fields can."""
 
 
 class NoTrustedCA(Refused):
+    """The organization has no active CA certificate."""
+
     step = 5
     code = "no_trusted_ca"
     says = "No CA is active."
@@ -601,6 +694,8 @@ class NoTrustedCA(Refused):
 
 
 class UntrustedIssuer(Refused):
+    """The issuer is not among the organization's CA certificates."""
+
     step = 6
     code = "untrusted_issuer"
     says = "Issued by {issuer}, not among your CAs."
@@ -608,6 +703,8 @@ class UntrustedIssuer(Refused):
 
 
 class SignatureInvalid(Refused):
+    """The signature was not made by the CA's key."""
+
     step = 6
     code = "signature_invalid"
     says = "Not signed by {issuer}'s key: forged, or another CA of that name."
@@ -615,6 +712,8 @@ class SignatureInvalid(Refused):
 
 
 class ChainInvalid(Refused):
+    """A certificate of the path may not sign the next one (RFC 5280, section 6.1.4)."""
+
     step = 6
     code = "chain_invalid"
     says = "{subject} may not sign this: {limit}."
@@ -622,6 +721,8 @@ class ChainInvalid(Refused):
 
 
 class WeakKey(Refused):
+    """A key of the path is weak or not supported."""
+
     step = 6
     code = "weak_key"
     says = "{found} is weak or of an unsupported kind."
@@ -629,6 +730,8 @@ class WeakKey(Refused):
 
 
 class WeakSignature(Refused):
+    """A signature of the path uses a weak algorithm."""
+
     step = 6
     code = "weak_signature"
     says = "Signed with {found}."
@@ -636,6 +739,8 @@ class WeakSignature(Refused):
 
 
 class CAInactive(Refused):
+    """The CA certificate is deactivated."""
+
     step = 6
     code = "ca_inactive"
     says = "{subject} is deactivated{when}."
@@ -643,6 +748,8 @@ class CAInactive(Refused):
 
 
 class CertificateExpired(Refused):
+    """The client certificate is expired."""
+
     step = 7
     code = "certificate_expired"
     says = "Ended {time}."
@@ -650,6 +757,8 @@ class CertificateExpired(Refused):
 
 
 class CertificateNotYetValid(Refused):
+    """The client certificate is not valid yet."""
+
     step = 7
     code = "certificate_not_yet_valid"
     says = "Begins {time}."
@@ -657,6 +766,8 @@ class CertificateNotYetValid(Refused):
 
 
 class CAExpired(Refused):
+    """The CA certificate is expired."""
+
     step = 7
     code = "ca_expired"
     says = "CA {subject} ended {time}."
@@ -664,6 +775,8 @@ class CAExpired(Refused):
 
 
 class WrongKeyUsage(Refused):
+    """The client certificate may not be used for client authentication (RFC 5280, 4.2.1.3 and 4.2.1.12)."""
+
     step = 8
     code = "wrong_key_usage"
     says = "{found}."
@@ -671,6 +784,8 @@ class WrongKeyUsage(Refused):
 
 
 class CertificateRevoked(Refused):
+    """The client certificate is on the organization's deny list."""
+
     step = 9
     code = "certificate_revoked"
     says = "Denied since {time}."
@@ -678,6 +793,8 @@ class CertificateRevoked(Refused):
 
 
 class IdentityMissing(Refused):
+    """The client certificate contains no device identity."""
+
     step = 10
     code = "identity_missing"
     says = "The certificate names no device: {found}."
@@ -685,6 +802,8 @@ class IdentityMissing(Refused):
 
 
 class IdentityMismatch(Refused):
+    """The client certificate's identity is not that of the client ID."""
+
     step = 10
     code = "identity_mismatch"
     says = "It is {found}; the client ID says {expected}."
@@ -692,6 +811,8 @@ class IdentityMismatch(Refused):
 
 
 class TypeCertificateRefused(Refused):
+    """The client certificate is for a device type, and the policy does not allow this."""
+
     step = 10
     code = "type_certificate_refused"
     says = "Stands for every {type}."

@@ -1,12 +1,14 @@
-"""What changed since: a numbered list of changes that a reader follows without missing one, trusting no clock.
+"""Numbered lists of changes. A reader follows a list without missing a change, and without relying on clocks.
 
-    feed/{name}       {number}   one change. Numbers begin with 1 and leave none out
-    feedhead/{name}   "head"     where a writer begins to look for the end, and what was cut off at the beginning
+    feed/{name}       {number}   one change; numbers begin with 1 and have no gaps
+    feedhead/{name}   "head"     a hint about the end of the list, and the first number that is not trimmed
 
-A change gets its number by being created there: the writer looks for the end and creates the next document, which only
-one of several writers can; the others look again. So a number and its change appear in one step, a number is taken only
-when all before it are there, and a writer that dies leaves nothing half done. (A counter apart from its entries would:
-between the two steps a reader could see 8, go on from there, and never see the 7 that came later.)
+A writer looks for the end of the list and creates the document with the next number. Only one of several concurrent
+writers succeeds; the others look again. So a number and its change appear in one step, a number is taken only when all
+numbers before it exist, and a writer that crashes leaves nothing incomplete.
+
+A counter in a document of its own would need two steps. Between the two steps, a reader could see number 8, continue
+from there, and never see number 7, which appears later.
 """
 
 from collections.abc import Sequence
@@ -21,111 +23,138 @@ from shared.repository import Ref, Repository
 
 C = TypeVar("C", bound=Record)
 
-_ATTEMPTS: Final = 300  # of one append, against others
-_NOTED_EVERY: Final = 16  # changes, between two notes of the end; a writer that knows nothing reads one page from there
+_ATTEMPTS: Final = 300  # of one append, against concurrent writers
+_NOTE_INTERVAL: Final = 16  # changes between two updates of the hint; a new process reads one page from the hint
 _PAGE: Final = 200
 
 
 class FeedHead(Record, frozen=True):
-    """*at_least*: changes up to this number were there; a hint, which lags. *floor*: those below are being removed."""
+    """The head of a feed.
+
+    Args:
+        at_least: a number that existed at some time; the feed's end may be later.
+        floor: changes below this number are deleted, or are being deleted.
+    """
 
     at_least: int = 0
     floor: int = 0
 
 
 class CursorExpired(Exception):
-    """The feed does not go on from the reader's number: it was cut off there, or never was. The reader has to begin
-    anew: `end` first, then the whole state, then `since` that end."""
+    """The feed does not continue from the reader's number: the change was trimmed, or never existed.
+
+    The reader must start again: `end` first, then the whole state, then `since` with that end.
+    """
 
 
 class Change(msgspec.Struct, Generic[C], frozen=True):
+    """A change and its number."""
+
     number: int
     what: C
 
 
 class Feed(Generic[C]):
-    """Changes of one kind, in the order they were appended. Every method raises StoreUnavailable where the store does
-    not answer; an append may then have happened all the same, so a reader must bear to hear of a change twice."""
+    """A list of changes of one kind, in the order of their appends.
+
+    Every method raises StoreUnavailable if the store does not answer. An append may have happened nevertheless, and its
+    caller repeats it. So readers must tolerate duplicates.
+
+    Args:
+        repository: the repository that stores the changes.
+        name: the feed's name.
+        kind: the record class of the changes.
+    """
 
     def __init__(self, repository: Repository, name: str, kind: type[C]) -> None:
+        """Store the arguments. The store is not read."""
         self._repository = repository
         self._partition = f"feed/{name}"
         self._kind = kind
         self._head = Ref(Key(f"feedhead/{name}", "head"), FeedHead)
-        self._known = 0  # the number of a change that was there when this process looked last; 0: did not look yet
+        self._last_known = 0  # the last number that this process saw; 0 before the first look
 
     def append(self, change: C) -> int:
-        """The number of *change*, which every reader that has not passed it will see.
+        """Append *change* and return its number. Every reader whose number is smaller will receive the change.
 
-        Raises: TooBusy, StoreUnavailable."""
-        number = (self._known or self.end()) + 1
+        Raises: TooBusy, StoreUnavailable.
+        """
+        number = (self._last_known or self.end()) + 1
         for _ in range(_ATTEMPTS):
-            if self._repository.create(self._place(number), change):
-                if self._stands(number):
-                    self._known = number
-                    if number % _NOTED_EVERY == 0:
+            if self._repository.create(self._ref(number), change):
+                if self._is_at_end(number):
+                    self._last_known = number
+                    if number % _NOTE_INTERVAL == 0:
                         self._note(at_least=number)
                     return number
-                self._repository.discard(self._place(number))
-            self._known = 0
+                self._repository.delete(self._ref(number))
+            self._last_known = 0
             number = self.end() + 1
         raise TooBusy
 
     def since(self, number: int, *, limit: int = 500) -> Sequence[Change[C]]:
-        """At most *limit* changes after *number*, in order, none left out; 0 is the beginning.
+        """Return at most *limit* changes after *number*, in order and without gaps; 0 is the beginning.
 
-        Raises: CursorExpired, StoreUnavailable."""
-        first = max(number, 1)  # the reader's own comes too: that it is there shows that the reader is on this feed
-        found: list[Change[C]] = []
-        while len(found) <= limit:
-            page = self._repository.list(self._partition, self._kind, after=_id(first + len(found) - 1), limit=_PAGE)
-            for name, what in page:
-                expected = first + len(found)
-                if int(name) != expected:
-                    if self._repository.get(self._place(expected)) is None:
+        Raises: CursorExpired, StoreUnavailable.
+        """
+        # The reader's own change is read as well. If it does not exist, the reader is not on this feed.
+        first = max(number, 1)
+        changes: list[Change[C]] = []
+        while len(changes) <= limit:
+            after = _id(first + len(changes) - 1)
+            page = self._repository.list(self._partition, self._kind, after=after, limit=_PAGE)
+            for change_id, what in page:
+                expected = first + len(changes)
+                if int(change_id) != expected:
+                    if self._repository.get(self._ref(expected)) is None:
                         raise CursorExpired(number)
-                    # A list is no snapshot: that one was appended while it was read. The next call shows both.
-                    return _behind(number, found)[:limit]
-                found.append(Change(expected, what))
+                    # A list is not a snapshot: the missing change was appended while the page was read. The next call
+                    # returns both.
+                    return _select_after(number, changes)[:limit]
+                changes.append(Change(expected, what))
             if len(page) < _PAGE:
                 break
-        if number and not found:
+        if number and not changes:
             raise CursorExpired(number)
-        return _behind(number, found)[:limit]
+        return _select_after(number, changes)[:limit]
 
     def end(self) -> int:
-        """The number of the latest change; 0 where there is none yet."""
-        near = self._known or (self._repository.get(self._head) or FeedHead()).at_least
-        number = self._last(from_number=near) or self._last(from_number=0)
-        self._known = number
+        """Return the number of the latest change, or 0 for an empty feed."""
+        start = self._last_known or (self._repository.get(self._head) or FeedHead()).at_least
+        number = self._find_last(start) or self._find_last(0)
+        self._last_known = number
         return number
 
     def trim(self, before: int) -> int:
-        """Remove changes below *before*, oldest first, but never the latest. Returns how many were removed.
+        """Delete changes below *before*, the oldest first, and return their number. The latest change is never deleted.
 
-        Safe to stop at any point, to repeat, and to run twice at once."""
+        An interrupted call may be repeated, and calls may run concurrently.
+        """
         floor = min(before, self.end())
-        self._note(floor=floor)  # first: a writer that was asleep since then must notice (`_stands`)
-        removed = 0
+        self._note(floor=floor)  # first, so that a writer with an outdated end notices (`_is_at_end`)
+        count = 0
         while True:
             page = self._repository.list(self._partition, self._kind, limit=_PAGE)
-            old = [int(name) for name, _ in page if int(name) < floor]
-            for number in old:
-                self._repository.discard(self._place(number))
-            removed += len(old)
-            if len(old) < _PAGE:
-                return removed
+            old_numbers = [int(change_id) for change_id, _ in page if int(change_id) < floor]
+            for number in old_numbers:
+                self._repository.delete(self._ref(number))
+            count += len(old_numbers)
+            if len(old_numbers) < _PAGE:
+                return count
 
-    def _stands(self, number: int) -> bool:
-        """Whether what was just created at *number* is at the end of the feed, and not in a place that was cut off (the
-        writer remembered an old end), or beyond the end (the store was set back to a backup meanwhile)."""
-        found = self._repository.find([self._place(number - 1), self._head])
-        floor = (found.get(self._head) or FeedHead()).floor
-        return number >= floor and (number in (1, floor) or found.get(self._place(number - 1)) is not None)
+    def _is_at_end(self, number: int) -> bool:
+        """Return whether the change that was just created at *number* is at the end of the feed.
 
-    def _last(self, from_number: int) -> int:
-        """The last number from *from_number* on; 0 where there is none."""
-        last, after = 0, _id(max(from_number - 1, 0))
+        Otherwise the writer used an outdated end: the number is below the trimmed part, or beyond the end, because the
+        store was restored from a backup meanwhile.
+        """
+        records = self._repository.read_batch([self._ref(number - 1), self._head])
+        floor = (records.get(self._head) or FeedHead()).floor
+        return number >= floor and (number in (1, floor) or records.get(self._ref(number - 1)) is not None)
+
+    def _find_last(self, start: int) -> int:
+        """Return the last number that is at least *start*, or 0."""
+        last, after = 0, _id(max(start - 1, 0))
         while True:
             page = self._repository.list(self._partition, self._kind, after=after, limit=_PAGE)
             if page:
@@ -134,25 +163,20 @@ class Feed(Generic[C]):
             if len(page) < _PAGE:
                 return last
 
-    def _place(self, number: int) -> Ref[C]:
+    def _ref(self, number: int) -> Ref[C]:
         return Ref(Key(self._partition, _id(number)), self._kind)
 
     def _note(self, *, at_least: int = 0, floor: int = 0) -> None:
-        """Move the head forward, never back."""
-
-        def forward(head: FeedHead | None) -> FeedHead:
-            before = head or FeedHead()
-            return msgspec.structs.replace(
-                before, at_least=max(before.at_least, at_least), floor=max(before.floor, floor)
-            )
-
-        self._repository.change(self._head, forward)
+        """Increase the numbers of the head; smaller numbers change nothing."""
+        for attempt in self._repository.changing(self._head):
+            with attempt as record:
+                head = record or FeedHead()
+                attempt.write(FeedHead(max(head.at_least, at_least), max(head.floor, floor)))
 
 
 def _id(number: int) -> str:
     return f"{number:016}"
 
 
-def _behind(number: int, found: Sequence[Change[C]]) -> Sequence[Change[C]]:
-    """Those that a reader at *number* does not have yet."""
-    return [change for change in found if change.number > number]
+def _select_after(number: int, changes: Sequence[Change[C]]) -> Sequence[Change[C]]:
+    return [change for change in changes if change.number > number]

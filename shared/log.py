@@ -1,9 +1,11 @@
-"""Structured logs: one JSON object a line on standard error. Says what happened, never what was sent.
+"""Structured logs: one JSON object a line on standard error. Lines describe events and never contain request data.
 
-A request's id stands in every line that is written while it is answered. Decisions are counted in lines of their own,
-in a form that becomes a metric without an agent: Amazon CloudWatch reads `_aws` (Embedded Metric Format); Google Cloud
-Logging counts by a log-based metric on `jsonPayload.logger="trust.decisions"`, with `org` and `code` as its labels and,
-where a line stands for several, `decisions` as its value.
+Every line that is written while a request is handled contains the request's id.
+
+Decisions are counted in lines of their own, which become metrics without an agent. Amazon CloudWatch reads `_aws`
+(CloudWatch User Guide, "Embedded metric format specification"). Google Cloud Logging counts with a log-based metric on
+`jsonPayload.logger="trust.decisions"`: `org` and `code` are the labels, and `decisions` is the number of decisions that
+a line counts.
 """
 
 import logging
@@ -22,7 +24,7 @@ from typing import Final
 import msgspec
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_log = logging.getLogger("trust.access")
+_access_log = logging.getLogger("trust.access")
 
 # ---------------------------------------------------------------------------------------------------- request ids
 
@@ -30,11 +32,12 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=;-]{0,127}")
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
-def request_id_of(headers: Mapping[str, str]) -> str:
-    """The id a request came with (names of *headers* in lower case), or a new one.
+def get_request_id(headers: Mapping[str, str]) -> str:
+    """Return the request id from *headers* (names in lower case), or a new id.
 
-    X-Request-Id, else the trace of X-Cloud-Trace-Context, else X-Amzn-Trace-Id. Whoever sends it could write anything:
-    what does not look like an id is no id, so that a line of the log cannot be forged or flooded by it."""
+    The id is X-Request-Id, else the trace of X-Cloud-Trace-Context, else X-Amzn-Trace-Id. Clients control these
+    headers. A value that does not look like an id is ignored, so that no client can forge or flood the log.
+    """
     trace = headers.get("x-cloud-trace-context", "").partition("/")[0]
     for value in (headers.get("x-request-id", ""), trace, headers.get("x-amzn-trace-id", "")):
         if _ID.fullmatch(value):
@@ -44,29 +47,30 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 
 @contextmanager
 def request(request_id: str | None) -> Iterator[None]:
-    """While this lasts, lines of the log carry *request_id* (a new one where it is none, or does not look like one)."""
-    known = request_id if request_id and _ID.fullmatch(request_id) else secrets.token_hex(8)
-    token = _request_id.set(known)
+    """Add *request_id* to all lines within the block; a missing or invalid id is replaced by a new one."""
+    valid_id = request_id if request_id and _ID.fullmatch(request_id) else secrets.token_hex(8)
+    token = _request_id.set(valid_id)
     try:
         yield
     finally:
         _request_id.reset(token)
 
 
-def current_request_id() -> str | None:
-    return _request_id.get()
-
-
 # ---------------------------------------------------------------------------------------------------------- lines
 
 
 class JsonLines(logging.Formatter):
-    """severity, time, message, the request's id and what was given as `extra`; a traceback as one field."""
+    """A formatter whose lines are JSON objects.
+
+    The fields are severity, time, logger and message; request_id within a request; the values given as `extra`; and the
+    traceback of an exception.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return *record* as a JSON object without a line end."""
         line: dict[str, object] = {
             "severity": record.levelname,
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "time": _format_time(record.created),
             "logger": record.name,
             "message": record.getMessage(),
         }
@@ -75,108 +79,147 @@ class JsonLines(logging.Formatter):
         line.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return _json(line)
+        return _encode(line)
 
 
-def _json(line: Mapping[str, object]) -> str:
+def _encode(line: Mapping[str, object]) -> str:
     try:
         return msgspec.json.encode(line, enc_hook=str).decode()
-    except UnicodeEncodeError:  # half of a surrogate pair, from the name of a file say
+    except UnicodeEncodeError:  # a lone surrogate, for example from a file name
         import json
 
         return json.dumps(line, default=str)
 
 
+def _format_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
 def configure(level: str) -> None:
-    """Write logs of at least *level* ("DEBUG", "INFO", …) to standard error."""
+    """Write all records of at least *level* ("DEBUG", "INFO", …) to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # nobody reads them here
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not part of a line
 
 
 def access(*, function: str, method: str, status: int, seconds: float) -> None:
-    """One line for one answered request."""
-    if _log.isEnabledFor(logging.INFO):
-        # As `_log.info` does, without looking for the line of code that calls: this is done for every request.
-        record = logging.LogRecord(_log.name, logging.INFO, "", 0, "answered", None, None)
-        vars(record).update(function=function, method=method, status=status, ms=round(seconds * 1000, 2))
-        _log.handle(record)
+    """Log one handled request."""
+    fields = {"function": function, "method": method, "status": status, "ms": round(seconds * 1000, 2)}
+    _access_log.info("answered", extra=fields)
 
 
 # ------------------------------------------------------------------------------------------------------ decisions
 
-NOBODY: Final = "-"  # stands for an org that is not here: names that clients make up must not become metrics
-_NAMESPACE: Final = "MQTTTrust"
-# Each code of the platform, and of each org (CloudWatch User Guide, "Embedded metric format specification").
-_EMF: Final = (
-    '"CloudWatchMetrics":[{"Namespace":"' + _NAMESPACE + '","Dimensions":[["code"],["org","code"]],'
-    '"Metrics":[{"Name":"decisions","Unit":"Count"}]}]'
+_UNKNOWN_ORG: Final = "-"  # the label of all organizations that do not exist: clients must not be able to add metrics
+_DISTINCT_MAX: Final = 1_000  # combinations of organization, code and decision between two flushes
+
+
+class _Metric(msgspec.Struct, frozen=True, rename="pascal"):
+    name: str
+    unit: str
+
+
+class _MetricDirective(msgspec.Struct, frozen=True, rename="pascal"):
+    namespace: str
+    dimensions: tuple[tuple[str, ...], ...]
+    metrics: tuple[_Metric, ...]
+
+
+class _EmbeddedMetrics(msgspec.Struct, frozen=True):
+    """The metadata object of the embedded metric format."""
+
+    timestamp: int = msgspec.field(name="Timestamp")  # milliseconds since 1970
+    directives: tuple[_MetricDirective, ...] = msgspec.field(name="CloudWatchMetrics")
+
+
+class _DecisionLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    severity: str
+    time: str
+    logger: str
+    message: str
+    request_id: str | None = None
+    org: str
+    code: str
+    decision: str
+    decisions: int
+    metadata: _EmbeddedMetrics = msgspec.field(name="_aws")
+
+
+_DIRECTIVES: Final = (
+    # One metric for each code of the platform, and one for each code of an organization.
+    _MetricDirective("MQTTTrust", (("code",), ("org", "code")), (_Metric("decisions", "Count"),)),
 )
-_DIFFERENT_MAX: Final = 1_000  # org, code and decision, in one second
 
 
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line)
+def _write_to_stderr(lines: str) -> None:
+    sys.stderr.write(lines)
 
 
 class Decisions:
-    """Counts decisions by org and code, in lines of the log.
+    """A counter of decisions by organization and code, which writes log lines.
 
     Args:
-        how: "each": a line for every decision; "second": one for all that are alike in a second; "off".
-        emit: writes one line.
-        now: seconds since 1970.
-        pause: seconds that alike ones are put together.
+        mode: "each" writes a line for each decision, "second" a line for equal decisions of a second, "off" none.
+        emit: writes lines, each with its line end.
+        now: returns seconds since 1970.
+        interval: seconds between two flushes in the mode "second".
     """
 
     def __init__(
         self,
-        how: str,
+        mode: str,
         *,
-        emit: Callable[[str], None] = _to_stderr,
+        emit: Callable[[str], None] = _write_to_stderr,
         now: Callable[[], float] = time.time,
-        pause: float = 1.0,
+        interval: float = 1.0,
     ) -> None:
-        self._how = how
+        """Store the arguments."""
+        self._mode = mode
         self._emit = emit
         self._now = now
-        self._pause = pause
+        self._interval = interval
         self._lock = threading.Lock()
-        self._held: Counter[tuple[str, str, str]] = Counter()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
         self._timer: threading.Timer | None = None
 
     def __call__(self, org_id: str | None, code: str, decision: str) -> None:
-        """Count one. *org_id*: of an org that is here, None otherwise."""
-        if self._how == "each":
-            self._emit(self._line(org_id or NOBODY, code, decision, 1, _request_id.get()))
-        elif self._how == "second":
+        """Count one decision; *org_id* is None if the organization does not exist."""
+        if self._mode == "each":
+            self._emit(self._format(org_id or _UNKNOWN_ORG, code, decision, 1, _request_id.get()))
+        elif self._mode == "second":
             with self._lock:
-                self._held[org_id or NOBODY, code, decision] += 1
-                full = len(self._held) >= _DIFFERENT_MAX
+                self._counts[org_id or _UNKNOWN_ORG, code, decision] += 1
+                is_full = len(self._counts) >= _DISTINCT_MAX
                 if self._timer is None:
-                    self._timer = threading.Timer(self._pause, self.flush)
+                    self._timer = threading.Timer(self._interval, self.flush)
                     self._timer.daemon = True
                     self._timer.start()
-            if full:
+            if is_full:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what is held."""
+        """Write all decisions that are not written yet."""
         with self._lock:
-            held, self._held = self._held, Counter()
+            counts, self._counts = self._counts, Counter()
             timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
-        if held:
-            self._emit("".join(self._line(*one, count, None) for one, count in held.items()))
+        if counts:
+            self._emit("".join(self._format(*labels, count, None) for labels, count in counts.items()))
 
-    def _line(self, org_id: str, code: str, decision: str, count: int, request_id: str | None) -> str:
-        # Put together by hand, because it is done for every connection: orgIds, codes and ids need no escaping.
-        at = self._now()
-        known = f'"request_id":"{request_id}",' if request_id else ""
-        return (
-            f'{{"severity":"INFO","time":"{datetime.fromtimestamp(at, UTC).isoformat()}","logger":"trust.decisions",'
-            f'"message":"decided",{known}"org":"{org_id}","code":"{code}","decision":"{decision}","decisions":{count},'
-            f'"_aws":{{"Timestamp":{int(at * 1000)},{_EMF}}}}}\n'
+    def _format(self, org_id: str, code: str, decision: str, count: int, request_id: str | None) -> str:
+        seconds = self._now()
+        line = _DecisionLine(
+            severity="INFO",
+            time=_format_time(seconds),
+            logger="trust.decisions",
+            message="decided",
+            request_id=request_id,
+            org=org_id,
+            code=code,
+            decision=decision,
+            decisions=count,
+            metadata=_EmbeddedMetrics(int(seconds * 1000), _DIRECTIVES),
         )
+        return msgspec.json.encode(line).decode() + "\n"

@@ -1,4 +1,8 @@
-"""What the use cases ask of the outside, in their own words. Adapters implement these; composition chooses them."""
+"""Interfaces to stores, key services, queues and other outside systems.
+
+Use cases depend on these protocols. The adapters in `shared.adapters` implement them, and `shared.composition` chooses
+the adapters.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -10,30 +14,33 @@ if TYPE_CHECKING:
     from shared.records import ConnectionEvent, Sealed
 
 Version = str
-"""Opaque and new at each write: a document deleted and made again never has a version it had before."""
-
+"""A document's version: opaque, and new at each write. A document that is deleted and created again never has a version
+that it had before."""
 
 MAX_BODY_BYTES: Final = 384 * 1024
-"""A document's body as compact JSON in UTF-8. DynamoDB takes 400 KB with all names and keys, Firestore 1 MiB; one limit
-for all stores, because what one holds another must be able to import."""
+"""The largest body, as compact JSON in UTF-8. DynamoDB allows 400 KB including names and keys, Firestore 1 MiB. All
+stores have the same limit, because each must be able to import the documents of another."""
 
 MAX_KEY_BYTES: Final = 255
-"""Of a partition, and of an id, in UTF-8."""
+"""The largest partition and the largest id, in UTF-8."""
 
 
 class Key(NamedTuple):
-    """Where a document lies. Within a *partition*, documents are ordered by *id* (Unicode code points, which is the
-    order of its UTF-8 bytes).
+    """A document's key. The documents of a *partition* are ordered by *id*.
 
-    Both are text of 1 to MAX_KEY_BYTES bytes without control characters; `/`, `.` and `..` mean nothing in them. No
-    document is ever found at a key of another form, and to write there is a ValueError."""
+    The order is that of Unicode code points, which is also the order of UTF-8 bytes.
+
+    Partition and id are text of 1 to MAX_KEY_BYTES bytes without control characters. The characters `/`, `.` and `..`
+    have no special meaning. A read with any other key finds no document, and a write with any other key raises
+    ValueError.
+    """
 
     partition: str
     id: str
 
 
 class Document(NamedTuple):
-    """A JSON object, as text, at a version. Every JSON type comes back as it went in, whole numbers of any size too."""
+    """A version of a document. The text is a JSON object; all JSON values, also large integers, are kept unchanged."""
 
     key: Key
     version: Version
@@ -41,104 +48,129 @@ class Document(NamedTuple):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The object; a new one at each call."""
+        """The JSON object, decoded again at each access."""
         body: dict[str, Any] = msgspec.json.decode(self.text)
         return body
 
 
-class WriteConflict(Exception):  # not a refusal: the repository reads again and repeats the change
-    """The document is not at the version the writer had read."""
+class WriteConflict(Exception):  # not a TrustError: the repository reads the document again and repeats the change
+    """The document is not at the version that the writer read."""
 
 
 class DocumentStore(Protocol):
-    """Documents of JSON, changed one at a time by compare-and-set.
+    """A store of JSON documents, each changed by compare-and-set.
 
-    Each method raises StoreUnavailable where the store does not answer; the write then did not happen, or is safe to
-    repeat, because every writer names the version it saw. A write that the adapter repeats because its answer was lost
-    is recognized as its own, unless another writer has written over it since: then it is a WriteConflict.
+    Each method raises StoreUnavailable if the store does not answer. A write then did not happen, or may be repeated,
+    because every writer names the version that it read. An adapter may repeat a write whose response was lost. It
+    recognizes its own earlier write, unless another writer has replaced it since; then it raises WriteConflict.
     """
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        """The documents that exist among *keys*, each as it is after every write answered before.
+        """Return the documents that exist among *keys*, including all writes that completed before.
 
-        In one round trip for up to 100 keys (and 16 MB, on DynamoDB). Each document is whole; together they are no
-        snapshot: a write that is under way may show in one and not yet in another."""
+        Up to 100 keys (on DynamoDB also up to 16 MB) take one round trip. Each document is consistent. The documents
+        together are not a snapshot: a concurrent change may be visible in one document and not yet in another.
+        """
         ...
 
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
     ) -> Version:
-        """Store *body* if the document is still at *expected* (None: does not exist yet).
+        """Store *body* if the document is at version *expected*, and return the new version.
 
-        Some time after *expires* (a day or two, in the clouds) the store removes the document by itself; until then it
-        is there like any other. Without *expires* it stays, even if it had one before.
+        Args:
+            key: the document's key.
+            body: a JSON object, which replaces the whole body.
+            expected: the version that the writer read; None if the document must not exist.
+            expires: the time after which the store may delete the document. The clouds delete it within a day or two.
+                Until then, the document is readable. None removes an earlier expiry.
 
-        Raises: WriteConflict, DocumentTooLarge, StoreUnavailable."""
+        Raises: WriteConflict, DocumentTooLarge, StoreUnavailable.
+        """
         ...
 
     def delete(self, key: Key, *, expected: Version) -> None:
-        """Remove the document if it is still at *expected*. Raises: WriteConflict, StoreUnavailable."""
+        """Delete the document if it is at version *expected*.
+
+        Raises: WriteConflict, StoreUnavailable.
+        """
         ...
 
     def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
-        """At most *limit* documents of *partition* whose ids come after *after*, ordered by id.
+        """Return at most *limit* documents of *partition*, ordered by id, with ids greater than *after*.
 
-        Fewer than *limit* means that the end was reached. Whoever pages on from the last id sees every document that
-        was there all the while once; no snapshot: one that is written meanwhile may be missed, also where a later one
-        is seen."""
+        Fewer than *limit* documents mean the end of the partition. A reader that continues after the last id sees each
+        document that exists during the whole time exactly once. Pages are not a snapshot: a document that is written
+        meanwhile may be missing, even if a later document is visible.
+        """
         ...
 
     def close(self) -> None:
-        """Give back what the adapter holds. Safe to call twice."""
+        """Release connections and files. May be called twice."""
         ...
 
 
 class KeySealer(Protocol):
-    """Envelope encryption of private keys. A sealed key opens only for the org and certificate it was sealed for."""
+    """Envelope encryption of private keys. A sealed key opens only for its own organization and certificate."""
 
     def seal(self, secret: bytes, *, org_id: str, certificate_id: str) -> "Sealed":
-        """Encrypt *secret* under a fresh data key, bound to *org_id* and *certificate_id*."""
+        """Encrypt *secret* under a new data key, bound to *org_id* and *certificate_id*.
+
+        Raises: KeysUnavailable.
+        """
         ...
 
     def open(self, sealed: "Sealed", *, org_id: str, certificate_id: str) -> bytes:
-        """Raises: SealBroken, where it was sealed for another place, was changed, or its master key is not here."""
+        """Decrypt *sealed*.
+
+        Raises: SealBroken, if it was sealed for another location, was changed, or its master key does not exist here;
+        KeysUnavailable.
+        """
         ...
 
     def is_current(self, sealed: "Sealed") -> bool:
-        """Whether *sealed* is under the master key that seals new secrets."""
+        """Return whether *sealed* is under the current master key, which seals new secrets.
+
+        Raises: KeysUnavailable.
+        """
         ...
 
     def rotate(self) -> str:
-        """Make a new master key (or a new version of it), which seals from now on. Returns its name."""
+        """Create a new master key, or a new version of it, and return its name. It seals all later secrets.
+
+        Raises: RotationRefused, KeysUnavailable.
+        """
         ...
 
 
 class SealBroken(Exception):
-    """A sealed key does not open. Says nothing of its content."""
+    """A sealed key cannot be opened. The message contains nothing of the key."""
 
 
 class ConnectionEventQueue(Protocol):
-    """What is told behind the answer. Losing one is fine, waiting for one is not."""
+    """A queue of connection events, delivered asynchronously and best effort."""
 
-    def offer(self, sighting: "ConnectionEvent") -> None:
-        """Take *sighting*, or drop it where the queue is full. Never raises, never waits."""
+    def offer(self, event: "ConnectionEvent") -> None:
+        """Add *event*, or drop it if the queue is full. Never raises, never waits."""
         ...
 
     def flush(self) -> None:
-        """Hand on what is held, in the caller's thread."""
+        """Deliver all events of the queue in the caller's thread."""
         ...
 
     def close(self) -> None:
-        """Hand on what is held, and stop. Safe to call twice."""
+        """Deliver all events of the queue and stop. May be called twice."""
         ...
 
 
 class UploadedObject(msgspec.Struct, frozen=True):
-    """What an event says was put into an object store: a claim, until `ObjectReader.find` has looked.
+    """An object as named by an event of an object store. The event is not verified, see `ObjectReader.find`.
 
     Args:
-        version: the object's version or generation, where the event names it.
-        etag: of its content, where the event names it: the next best thing in a bucket without versions.
+        bucket: the bucket's name.
+        key: the object's name.
+        version: the object's version or generation, if the event names it.
+        etag: the ETag of the content, if the event names it; selects the content in a bucket without versioning.
     """
 
     bucket: str
@@ -148,48 +180,64 @@ class UploadedObject(msgspec.Struct, frozen=True):
 
 
 class FoundObject(msgspec.Struct, frozen=True):
-    """One version of an object, as its store describes it."""
+    """One version of an object, as described by the object store.
+
+    Args:
+        bucket: the bucket's name.
+        key: the object's name.
+        version: the version or generation; None in a bucket without versioning.
+        etag: the ETag of the content.
+        size: bytes.
+        stored_at: the time of the upload.
+    """
 
     bucket: str
     key: str
     version: str | None
     etag: str | None
-    size: int  # bytes
+    size: int
     stored_at: datetime
 
 
 class ObjectReader(Protocol):
-    """Uploads in an object store. Each method raises StoreUnavailable where the store does not answer."""
+    """Uploads in an object store. Each method raises StoreUnavailable if the store does not answer."""
 
     def find(self, uploaded: UploadedObject) -> FoundObject | None:
-        """That very version; None where it is gone, or another one has taken its place."""
+        """Return the uploaded version, or None if it was deleted or replaced."""
         ...
 
-    def read(self, found: FoundObject) -> bytes | None:
-        """At most `found.size` bytes of that very version; None where it is gone by now."""
+    def read(self, stored: FoundObject) -> bytes | None:
+        """Return at most `stored.size` bytes of that version, or None if it does not exist any more."""
         ...
 
-    def remove(self, found: FoundObject) -> None:
-        """Delete that very version and no other. Nothing there is fine."""
+    def remove(self, stored: FoundObject) -> None:
+        """Delete that version and no other. A missing version is not an error."""
         ...
 
 
 class Webhook(Protocol):
-    """Tells the platform's operator."""
+    """The webhook of the platform's operator."""
 
-    def tell(self, message_id: str, body: bytes) -> None:
-        """Deliver *body* (JSON); the receiver may see a *message_id* more than once.
+    def send(self, message_id: str, body: bytes) -> None:
+        """Deliver *body* (JSON). The receiver must tolerate duplicates, which have the same *message_id*.
 
-        Raises: WebhookFailed."""
+        Raises: WebhookFailed.
+        """
         ...
 
 
 class WebhookFailed(Exception):
-    """What was told did not arrive. Says why, without the secret."""
+    """A message was not delivered. The exception's text gives the reason, without the secret."""
 
 
 class TokenClaims(msgspec.Struct, frozen=True):
-    """What a sign-in token says, once it is believed. Org and role are None where it names not exactly one."""
+    """The claims of a verified token. A claim with no value or several values is None.
+
+    Args:
+        subject: the `sub` claim, printable, at most 128 characters.
+        org_id: the orgId.
+        role: the role's name.
+    """
 
     subject: str
     org_id: str | None
@@ -197,41 +245,48 @@ class TokenClaims(msgspec.Struct, frozen=True):
 
 
 class TokenVerifier(Protocol):
-    """Tokens of the OIDC issuer that an operator configured."""
+    """A verifier for tokens of the operator's OpenID Connect issuer."""
 
     def verify(self, token: str) -> TokenClaims:
-        """What *token* says. Raises: TokenRefused, IssuerUnavailable."""
+        """Verify *token* and return its claims.
+
+        Raises: TokenRefused, IssuerUnavailable.
+        """
         ...
 
     def origins(self) -> tuple[str, ...]:
-        """Where a page must be allowed to ask, to sign in: origins of the issuer. Never raises."""
+        """Return the origins that a page connects to during the sign-in. Never raises."""
         ...
 
 
 class Notifier(Protocol):
-    """Tells the platform's operator what cannot wait."""
+    """Urgent messages to the platform's operator."""
 
-    def announce(self, message_id: str, body: bytes) -> None:
-        """Take *body* (JSON) for delivery, behind the answer where the process outlives it; the receiver may see a
-        *message_id* twice. Never raises."""
+    def notify(self, message_id: str, body: bytes) -> None:
+        """Accept *body* (JSON) for delivery. The receiver must tolerate duplicates, which have the same *message_id*.
+
+        Delivery is asynchronous where the process continues after its response. Never raises.
+        """
         ...
 
     def close(self) -> None:
-        """Deliver what is held, as far as a few seconds allow. Safe to call twice."""
+        """Deliver waiting messages within a few seconds. May be called twice."""
         ...
 
 
 class NoNotifier:
-    """Where nobody is to be told."""
+    """A notifier for a platform without a webhook."""
 
-    def announce(self, message_id: str, body: bytes) -> None:
-        pass
+    def notify(self, message_id: str, body: bytes) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 class Clock(Protocol):
+    """A clock."""
+
     def __call__(self) -> datetime:
-        """Now, aware, in UTC."""
+        """Return the current time, with time zone UTC."""
         ...

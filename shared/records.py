@@ -1,22 +1,23 @@
-"""What is kept, as frozen records, and the one place that knows their stored form.
+"""The stored records, as frozen structs, and the one place that knows their JSON form.
 
-    Org                 org/{orgId}             what is true of an organization: settings, policy, which certificate
-                                                is active, which server certificates there are
-    CAsOfOneName        ca/{orgId}/{name}       its CA certificates of one subject name: one document, because a
-                                                decision asks for them by a certificate's issuer name
-    CAIndex             caindex/{orgId}         which CA certificates there are: a reservation, so that the limit
-                                                per org holds under any number of concurrent uploads
-    ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request waiting for one
-    DefaultCertificate  platform/default        the platform's own
-    Denials             deny/{orgId}/{what}     deny-list entries that one look-up finds
+    Org                 org/{orgId}             an organization: settings, policy, the active server certificate, the
+                                                index of its server certificates
+    CAsOfOneName        ca/{orgId}/{name}       the CA certificates of one subject name: one document, because a verdict
+                                                looks them up by the issuer name of a certificate
+    CAIndex             caindex/{orgId}         the ids of all CA certificates: a reservation, so that the limit of an
+                                                organization holds under any number of concurrent uploads
+    ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request for one
+    DefaultCertificate  platform/default        the server certificate of the platform
+    Denials             deny/{orgId}/{lookUp}   the deny-list entries that one look-up finds
     ApiKey              key/{orgId}/{key}
-    Activity            activity/{orgId}/{kind} what happened, newest first
-    Usage               usage/{orgId}/{day}     who connected: per CA, and a sample of identities
-    ReportRun           platform/expiry-report  how far the day's expiry report has come
-    DeliveredMessage                told/{day}/{message}    which webhook messages of the day have arrived
-    OrgHosts            hosts/{orgId}           what the TLS edges serve for an org, made from the documents above
+    ActivityPage        activity/{orgId}/{kind} what happened, newest first
+    Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
+    ReportRun           platform/expiry-report  the progress of the day's expiry report
+    DeliveredMessage    told/{day}/{message}    the webhook messages of a day that were delivered
+    OrgHosts            hosts/{orgId}           what the TLS edges serve for an organization, derived from the above
 
-`stored` and `loaded` translate; bytes travel as base64, times as RFC 3339, names as they stand here.
+`to_body` and `from_body` convert: bytes to base64, times to RFC 3339. A field that is stored under another name than
+its attribute says so with `name=`.
 """
 
 import datetime as dt
@@ -27,32 +28,33 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from shared.validation.names import messaging_host
 from shared.validation.policy import Policy, Presence
 
-DEFAULT: Final = "default"  # the id of the platform's default certificate, in every org
-PLATFORM: Final = "platform"  # stands where an orgId stands, for what belongs to the platform
+DEFAULT: Final = "default"  # the id of the platform's default certificate, in every organization
+PLATFORM: Final = "platform"  # takes the place of an orgId where something belongs to the platform
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Base of what is stored."""
+    """The base of all stored records."""
 
 
 R = TypeVar("R", bound=Record)
 
 
-def stored(record: Record) -> dict[str, Any]:
-    """A record as a JSON object."""
+def to_body(record: Record) -> dict[str, Any]:
+    """Return a record as a JSON object."""
     body: dict[str, Any] = msgspec.to_builtins(record)
     return body
 
 
-def loaded(kind: type[R], body: Mapping[str, Any]) -> R:
-    """The record of *kind* in a JSON object that `stored` made."""
+def from_body(kind: type[R], body: Mapping[str, Any]) -> R:
+    """Return the record of *kind* in a JSON object that `to_body` made."""
     return msgspec.convert(body, kind)
 
 
-def read(kind: type[R], text: bytes | str) -> R:
-    """The same, from the object's JSON text."""
+def decode(kind: type[R], text: bytes | str) -> R:
+    """Return the record of *kind* in the JSON text of such an object."""
     record: R = _decoder(kind).decode(text)
     return record
 
@@ -70,7 +72,7 @@ class ActivityKind(StrEnum):
 
 
 class Activity(Record, frozen=True):
-    """One line of the activity list. No free text of users: *detail* holds ids, codes and levels."""
+    """An entry of the activity list. *detail* holds ids, codes and levels, never the free text of a user."""
 
     id: str  # sorts newest first
     at: dt.datetime
@@ -87,7 +89,7 @@ class Activity(Record, frozen=True):
 
 
 class ActivityPage(Record, frozen=True):
-    """A stored group of activity entries; their ids begin with the document's."""
+    """A stored group of activity entries. The id of the document is that of the newest entry."""
 
     entries: tuple[Activity, ...] = ()
 
@@ -100,12 +102,12 @@ class Sealed(Record, frozen=True):
     nonce: bytes
     ciphertext: bytes
 
-    def __repr__(self) -> str:  # ciphertext is no secret, but has no place in a log either
+    def __repr__(self) -> str:  # ciphertext is not secret, but does not belong in a log
         return f"Sealed(master={self.master!r})"
 
 
 class Revision(Record, frozen=True):
-    """Who changed a thing last, and the version a change must name."""
+    """Who created and who last changed a record, and the version that a change must name (ETag)."""
 
     version: str
     created_at: dt.datetime
@@ -115,7 +117,7 @@ class Revision(Record, frozen=True):
 
 
 class Outboxed(Record, frozen=True):
-    """A document that carries its latest activity entries until they are copied to the activity list."""
+    """A document that carries its newest activity entries until they are copied to the activity list."""
 
     outbox: tuple[Activity, ...] = ()
 
@@ -123,31 +125,31 @@ class Outboxed(Record, frozen=True):
 # ------------------------------------------------------------------------------------------------ organization
 
 
-class CustomDomains(Record, frozen=True):
+class CustomDomainSettings(Record, frozen=True):
     enabled: bool = False
     domains: tuple[str, ...] = ()
 
 
-class Settings(Record, frozen=True):
-    """What an org has switched on."""
+class OrgSettings(Record, frozen=True):
+    """What an organization has switched on."""
 
-    custom_domains: CustomDomains = CustomDomains()
+    custom_domains: CustomDomainSettings = CustomDomainSettings()
     type_certificates: bool = False
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The custom domains in force."""
+        """The custom domains in force: none while they are switched off."""
         return self.custom_domains.domains if self.custom_domains.enabled else ()
 
 
 class Listed(Record, frozen=True):
-    """A server certificate in the org's index: enough to find the record of a key."""
+    """A server certificate in the index of its organization: enough to find the records of a key."""
 
     key_hash: str  # SHA-256 of SubjectPublicKeyInfo, hex
 
 
 class Activation(Record, frozen=True):
-    """Which server certificate is shown to devices."""
+    """Which server certificate devices receive."""
 
     active: str = DEFAULT
     previous: str | None = None
@@ -155,30 +157,43 @@ class Activation(Record, frozen=True):
 
 
 class RateWindow(Record, frozen=True):
-    """How many new things were made in the current minute (minutes since 1970)."""
+    """How many records were created in the current minute (minutes since 1970)."""
 
     minute: int = 0
     made: int = 0
 
 
 class Org(Outboxed, frozen=True, kw_only=True):
+    """An organization.
+
+    Args:
+        servers: the index of its server certificates and requests, by id.
+        has_ca: whether a CA is registered. Kept by `shared.usecases.cas.documents`.
+        rate_window: counts new server certificates and requests.
+    """
+
     org_id: str
     created_at: dt.datetime
     suspended: bool = False
-    settings: Settings = Settings()
+    settings: OrgSettings = OrgSettings()
     settings_changed: Revision
     policy: Policy = Policy()
     policy_changed: Revision
     activation: Activation = Activation()
     activation_changed: Revision
     servers: dict[str, Listed] = {}
-    has_ca: bool = False  # a CA was registered and not all are deleted: devices must then send SNI
-    pace: RateWindow = RateWindow()
+    has_ca: bool = False
+    rate_window: RateWindow = msgspec.field(default=RateWindow(), name="pace")
 
     @property
     def requires_sni(self) -> bool:
-        """Whether a TLS connection must name its server: the org has a CA, or a server certificate of its own."""
+        """Whether devices must send SNI: the organization has a CA, or a server certificate of its own."""
         return self.has_ca or bool(self.servers)
+
+    def hosts(self, platform_domain: str) -> list[str]:
+        """Return the messaging hosts of the organization: under the platform's domain, then under each custom domain
+        in force."""
+        return [messaging_host(self.org_id, domain) for domain in (platform_domain, *self.settings.domains)]
 
 
 # ------------------------------------------------------------------------------------------------ certificates
@@ -190,12 +205,12 @@ class CAStatus(StrEnum):
 
 
 class CA(Record, frozen=True, kw_only=True):
-    """A registered CA certificate. All that can be read from the certificate is not kept beside it."""
+    """A registered CA certificate. What the certificate itself says is not stored again."""
 
     der: bytes
     status: CAStatus = CAStatus.ACTIVE
     comments: str = ""
-    denied_at: dt.datetime | None = None  # on the deny list since then
+    denied_at: dt.datetime | None = None  # when an entry of the deny list that means this CA was made
     changed: Revision
 
 
@@ -206,10 +221,12 @@ class CAsOfOneName(Outboxed, frozen=True):
 
 
 class CAIndex(Record, frozen=True):
-    """Every CA of an org: id -> whether it is active. May name one whose upload was cut short; never misses one."""
+    """The CAs of an organization: id -> whether the CA is active.
+
+    The index may name a CA whose upload was cut short, and never misses a CA. *rate_window* counts new CAs."""
 
     cas: dict[str, bool] = {}
-    pace: RateWindow = RateWindow()
+    rate_window: RateWindow = msgspec.field(default=RateWindow(), name="pace")
 
 
 class Source(StrEnum):
@@ -219,7 +236,9 @@ class Source(StrEnum):
 
 
 class ServerCertificate(Outboxed, frozen=True, kw_only=True):
-    """A messaging server certificate, or a request that waits for one (*leaf* None)."""
+    """A messaging server certificate, or a certificate request that is not fulfilled yet (*leaf* None).
+
+    *served_since*: when an edge first reported to serve the certificate after its latest activation."""
 
     source: Source
     key: Sealed
@@ -233,12 +252,12 @@ class ServerCertificate(Outboxed, frozen=True, kw_only=True):
 
 
 class DefaultCertificate(Record, frozen=True, kw_only=True):
-    """The platform's own server certificate, one for all orgs."""
+    """The platform's default server certificate, one for all organizations."""
 
     key: Sealed
     leaf: bytes
     chain: tuple[bytes, ...] = ()
-    served_since: dt.datetime | None = None  # by an edge's own word
+    served_since: dt.datetime | None = None  # as an edge reported
     changed: Revision
 
 
@@ -246,21 +265,22 @@ class DefaultCertificate(Record, frozen=True, kw_only=True):
 
 
 class HostsChanged(Record, frozen=True):
-    """A line of the feed `hosts`: what is served for an org changed. What it is now stands in `OrgHosts`."""
+    """A line of the feed `hosts`: what is served for an organization changed. `OrgHosts` holds what is served now."""
 
     org_id: str
 
 
 class OrgHosts(Record, frozen=True, kw_only=True):
-    """What the TLS edges serve for an org; made from its other documents, so that a listing reads nothing else.
+    """What the TLS edges serve for an organization. Derived from its other documents, so that a listing reads nothing
+    else.
 
     Args:
         certificate_id: the active server certificate.
-        hosts: each host -> the version of the active certificate, or "" where the platform's default is to serve it.
-        gone: hosts that were here once.
-        basis: what it was made from (`shared.usecases.edges.hosts`), so that a sweep finds a difference without reading
-            certificates.
-        told: whether the feed has it.
+        hosts: each host -> the version of the active certificate, or "" where the platform's default serves the host.
+        gone: former hosts.
+        basis: a digest of what the record was derived from (`shared.usecases.edges.hosts`), so that a sweep finds a
+            difference without reading certificates.
+        is_published: whether the feed has a line for this state.
     """
 
     certificate_id: str = DEFAULT
@@ -268,12 +288,12 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     hosts: dict[str, str] = {}
     gone: tuple[str, ...] = ()
     basis: str = ""
-    told: bool = False
+    is_published: bool = msgspec.field(default=False, name="told")
     changed_at: dt.datetime
 
 
 class Withdrawal(Record, frozen=True, kw_only=True):
-    """A line of the feed `withdrawals`: whose live sessions must end (`shared.usecases.edges.withdrawals`)."""
+    """A line of the feed `withdrawals`: which live sessions must end (`shared.usecases.edges.withdrawals`)."""
 
     org_id: str
     kind: str
@@ -291,17 +311,20 @@ class DenialKind(StrEnum):
 
 
 class Denial(Record, frozen=True, kw_only=True):
+    """An entry of the deny list."""
+
     id: str
     kind: DenialKind
     value: str
     reason: str = ""
-    issuer_key_hash: str | None = None  # of a serial: SHA-256 of the issuing CA's SubjectPublicKeyInfo, hex
+    issuer_key_hash: str | None = None  # of a serial number: SHA-256 of the CA's SubjectPublicKeyInfo, hex
     created_at: dt.datetime
     created_by: str
 
 
 class Denials(Outboxed, frozen=True):
-    """The entries one look-up finds: serials are looked up by issuer name, so several CAs' can meet here."""
+    """The entries that one look-up finds, by id. A serial number is looked up by the name of its issuer, so entries for
+    several CAs may meet in one document."""
 
     entries: dict[str, Denial] = {}
 
@@ -317,20 +340,20 @@ class Role(StrEnum):
 
 
 class Proof(StrEnum):
-    """What a verdict rests on: the chain judged here, or a broker that judged it and passes names only."""
+    """What a verdict rests on: the chain, or a broker that judged the chain itself and passes names only."""
 
     CHAIN = "chain"
     BROKER = "broker"
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """An API key. The token itself is shown once and not kept."""
+    """An API key. Its token is shown once and not stored."""
 
     key: str
     role: Role
     token_hash: str  # SHA-256, hex
     org_id: str | None = None  # None: a platform key
-    orgs: tuple[str, ...] = ()  # of a platform key: those it may speak for; empty: all
+    orgs: tuple[str, ...] = ()  # of a platform key: the organizations it may ask about; empty: all
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
     created_at: dt.datetime
@@ -344,14 +367,14 @@ class ApiKey(Record, frozen=True, kw_only=True):
 
 
 class ConnectionEvent(Record, frozen=True, kw_only=True):
-    """What a verdict leaves behind it."""
+    """A verdict on one connection, for usage and the activity list."""
 
     org_id: str
     at: dt.datetime
     decision: str
     code: str
     tls: bool
-    shown: Presence
+    presence: Presence = msgspec.field(name="shown")
     client_id: str | None = None
     server_name: str | None = None
     identity: str | None = None
@@ -361,43 +384,45 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
 
 
 class CAUse(Record, frozen=True):
+    """How many connections rested on a CA, and when the last one was."""
+
     count: int
     last: dt.datetime
 
 
-class Seen(Record, frozen=True):
-    """How a client showed itself last."""
+class LastConnection(Record, frozen=True):
+    """How a client connected last."""
 
     tls: bool
-    shown: Presence
+    presence: Presence = msgspec.field(name="shown")
     at: dt.datetime
 
 
 class Usage(Record, frozen=True):
-    """One day of an org: connections per CA, and a sample of the clients seen (identity -> how)."""
+    """One day of an organization: connections per CA, and a sample of its clients by identity."""
 
     cas: dict[str, CAUse] = {}
-    clients: dict[str, Seen] = {}
-    batches: tuple[str, ...] = ()  # ids of the latest that were added: a queue may deliver one twice
+    clients: dict[str, LastConnection] = {}
+    batches: tuple[str, ...] = ()  # ids of the latest batches that were added: a queue may deliver a batch twice
 
 
 class ConnectionEventBatch(Record, frozen=True, kw_only=True):
-    """What one process saw of one org in a moment, added up: what travels through a queue. Of bounded size."""
+    """Connection events of one organization, summed up by one process: the message of a queue. Of bounded size."""
 
     id: str
     org_id: str
-    at: dt.datetime  # of the newest
+    at: dt.datetime  # of the newest event
     cas: dict[str, CAUse] = {}
-    clients: dict[str, Seen] = {}
+    clients: dict[str, LastConnection] = {}
     refusals: tuple[ConnectionEvent, ...] = ()  # newest first
 
-    def encoded(self) -> bytes:
-        """As a message's body."""
+    def encode(self) -> bytes:
+        """Return the body of a message."""
         return msgspec.json.encode(self)
 
     @classmethod
-    def decoded(cls, data: bytes | str) -> "ConnectionEventBatch":
-        """Raises: ValueError, where it is none."""
+    def decode(cls, data: bytes | str) -> "ConnectionEventBatch":
+        """Return the batch in a message. Raises: ValueError, where *data* is malformed."""
         try:
             return msgspec.json.decode(data, type=cls)
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -408,14 +433,14 @@ class ConnectionEventBatch(Record, frozen=True, kw_only=True):
 
 
 class ReportRun(Record, frozen=True, kw_only=True):
-    """How far the day's expiry report has come: a run that is cut short goes on from here."""
+    """The progress of the day's expiry report, from which a run that was cut short continues."""
 
     day: str
-    after: str = ""  # the last org that is done
+    after: str = ""  # the last organization that is done
     done: bool = False
 
 
 class DeliveredMessage(Record, frozen=True):
-    """A webhook message that has arrived."""
+    """A webhook message that was delivered."""
 
     at: dt.datetime

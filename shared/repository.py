@@ -1,7 +1,8 @@
-"""Records in a document store, for every store alike: reading, and changing by compare-and-set.
+"""Typed records in a document store: batched reads, and changes by compare-and-set.
 
-Every change is one document. Activity entries travel in the changed document (its outbox) and are copied to the
-activity list afterwards, under ids of their own, so that copying twice does no harm and a crash in between loses none.
+A change writes one document. Its activity entries travel in that document (the outbox) and are copied to the activity
+list afterwards. Each entry has an id of its own, so that copying an entry twice does no harm and a crash between the
+write and the copy loses none.
 """
 
 import hashlib
@@ -10,13 +11,13 @@ import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from shared.errors import StoreUnavailable, TooBusy
+from shared.errors import NotFound, StoreUnavailable, TooBusy
 from shared.ports import Document, DocumentStore, Key, WriteConflict
 from shared.records import (
     PLATFORM,
@@ -36,29 +37,31 @@ from shared.records import (
     ReportRun,
     ServerCertificate,
     Usage,
-    loaded,
-    read,
-    stored,
+    decode,
+    from_body,
+    to_body,
 )
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
+A = TypeVar("A", bound="Attempt[Any]")
 
-_ATTEMPTS: Final = 300  # of one change, against others of the same document
-_CHANGE_SECONDS: Final = 20.0  # how long a change is tried again
+_ATTEMPTS: Final = 300  # of one change, against other writers of the same document
+_CHANGE_SECONDS: Final = 20.0  # after which a change is not attempted again
 _OUTBOX_MAX: Final = 100  # entries
 _OUTBOX_BYTES: Final = 32 * 1024
 KEEP_USAGE: Final = timedelta(days=35)
 _KEEP_ACTIVITY: Final = timedelta(days=400)
 _KEEP_REFUSALS: Final = timedelta(days=30)
 _END_OF_TIME: Final = 1 << 63  # microseconds; activity ids count down from here, so that the newest sorts first
-_REMEMBERED: Final = 4096
-ORG_HOSTS: Final = "hosts"  # the partition
+_COPIED_MAX: Final = 4096  # ids of copied activity entries that a process remembers
+_PAGE: Final = 200  # documents in one page of a partition
+ORG_HOSTS: Final = "hosts"  # a partition
 
 
 class Ref(NamedTuple, Generic[R]):
-    """Where a record of one kind lies."""
+    """The key of a document and the type of its record."""
 
     key: Key
     kind: type[R]
@@ -114,70 +117,98 @@ def activity_partition(org_id: str, kind: ActivityKind) -> str:
 
 
 def activity_id(at: datetime, about: str | None = None) -> str:
-    """An id that sorts before those of all earlier moments.
+    """Return an id that sorts before the ids of all earlier moments.
 
     Args:
-        about: makes the id the same each time, so that what is told twice is written once (`append_once`)."""
+        about: makes the id the same at each call, so that `append_once` writes an entry about the same thing once."""
     micros = int(at.timestamp() * 1_000_000)
     tail = secrets.token_hex(4) if about is None else hashlib.sha256(about.encode()).hexdigest()[:16]
     return f"{_END_OF_TIME - micros:016x}-{tail}"
 
 
 def new_version() -> str:
-    """A version (ETag) of a record: never the same twice, even if a thing is deleted and made again."""
+    """Return a new version (ETag) of a record.
+
+    No version is used twice, also if a record is deleted and created again."""
     return secrets.token_hex(6)
 
 
 class Batch:
     """The documents of one batched read, as records."""
 
-    def __init__(self, documents: Mapping[Key, Document]) -> None:
+    def __init__(self, keys: Collection[Key], documents: Mapping[Key, Document]) -> None:
+        self._keys = keys
         self._documents = documents
 
-    def get(self, place: Ref[R]) -> R | None:
-        """The record at *place*, which was among those asked for; None where there is none."""
-        document = self._documents.get(place.key)
-        return None if document is None else read(place.kind, document.text)
+    def get(self, ref: Ref[R]) -> R | None:
+        """Return the record at *ref*, or None where no document exists.
+
+        Raises: KeyError, where the batch did not ask for *ref*."""
+        document = self.document(ref)
+        return None if document is None else decode(ref.kind, document.text)
+
+    def document(self, ref: Ref[Any]) -> Document | None:
+        """Return the document at *ref* as it was read. Raises: KeyError, as `get` does."""
+        if ref.key not in self._keys:
+            raise KeyError(ref.key)
+        return self._documents.get(ref.key)
+
+    def replace(self, ref: Ref[Any], document: Document | None) -> "Batch":
+        """Return a batch that holds *document* at *ref*; None: no document exists there."""
+        documents = {key: kept for key, kept in self._documents.items() if key != ref.key}
+        if document is not None:
+            documents[ref.key] = document
+        return Batch({*self._keys, ref.key}, documents)
 
 
 class Repository:
-    """Records by place. Every method raises StoreUnavailable where the store does not answer."""
+    """Records by `Ref`. Every method raises StoreUnavailable where the store does not answer."""
 
     def __init__(self, store: DocumentStore) -> None:
         self._store = store
-        self._copied: OrderedDict[str, None] = OrderedDict()  # activity ids known to be in the list
+        self._copied: OrderedDict[str, None] = OrderedDict()  # ids of activity entries known to be in the list
 
     # ------------------------------------------------------------------------------------------------- reading
 
-    def find(self, places: Sequence[Ref[Any]]) -> Batch:
-        """The records at *places*, in one round trip."""
-        return Batch(self._store.get_many({place.key for place in places}))
+    def read_batch(self, refs: Collection[Ref[Any]]) -> Batch:
+        """Return the records at *refs*, read in one round trip."""
+        keys = {ref.key for ref in refs}
+        return Batch(keys, self._store.get_many(keys))
 
-    def get(self, place: Ref[R]) -> R | None:
-        return self.find([place]).get(place)
+    def get(self, ref: Ref[R]) -> R | None:
+        return self.read_batch([ref]).get(ref)
 
     def list(self, partition: str, kind: type[R], *, after: str = "", limit: int = 100) -> list[tuple[str, R]]:
-        """At most *limit* (id, record) of *partition*, in the order of ids, beginning behind *after*."""
-        return [(one.key.id, read(kind, one.text)) for one in self._store.list(partition, after=after, limit=limit)]
+        """Return at most *limit* pairs (id, record) of *partition* whose ids come after *after*, ordered by id."""
+        page = self._store.list(partition, after=after, limit=limit)
+        return [(document.key.id, decode(kind, document.text)) for document in page]
 
-    def every(self, partition: str, kind: type[R]) -> Iterator[tuple[str, R]]:
-        """All of *partition*, page by page."""
+    def iterate(self, partition: str, kind: type[R]) -> Iterator[tuple[str, R]]:
+        """Yield every (id, record) of *partition*, read page by page."""
         after = ""
-        while page := self.list(partition, kind, after=after, limit=200):
+        while page := self.list(partition, kind, after=after, limit=_PAGE):
             yield from page
+            if len(page) < _PAGE:
+                return
             after = page[-1][0]
 
     # ------------------------------------------------------------------------------------------------ changing
 
     def changing(
-        self, ref: Ref[R], *, activity_of: str | None = None, expires: datetime | None = None
+        self,
+        ref: Ref[R],
+        *,
+        also: Collection[Ref[Any]] = (),
+        first: Batch | None = None,
+        activity_of: str | None = None,
+        expires: datetime | None = None,
     ) -> Iterator["Attempt[R]"]:
         """Change the record at *ref* by compare-and-set: read, decide, write, and again while another writer was first.
 
             for attempt in repository.changing(org_ref(org_id), activity_of=org_id):
                 with attempt as org:
                     ...
-                    attempt.write(replace(org, suspended=True), activity=entry(...))
+                    attempt.write(replace(org, suspended=True), activity=make_entry(...))
 
         The block receives the stored record with an empty outbox, or None. A block that calls neither `write` nor
         `delete` changes nothing. A block that raises refuses the change. A block may run many times, also after an
@@ -185,96 +216,63 @@ class Repository:
         return, and it must not do anything that may not happen twice.
 
         Args:
+            also: further records that the block decides by, read in the same round trip at each attempt:
+                `attempt.batch.get(...)`.
+            first: documents that were read a moment ago, *ref* among them: the first attempt begins with them instead
+                of a read. A block that decides not to write has then decided by what was read at that time.
             activity_of: the organization whose activity list takes the entries of the outbox. None leaves them in the
                 document.
-            expires: when the document may be removed.
+            expires: when the store may remove the document.
 
         Raises: TooBusy, StoreUnavailable, and whatever the block raises."""
-        deadline = time.monotonic() + _CHANGE_SECONDS
-        for number in range(_ATTEMPTS):
-            attempt = Attempt(self, self._store, ref, activity_of, expires)
-            yield attempt
-            if attempt.is_done:
-                return
-            if time.monotonic() > deadline:
-                break
-            time.sleep(random.uniform(0, min(0.002 * (number + 1), 0.1)))  # noqa: S311 - spreads writers apart
-        raise TooBusy
+        return _repeat(lambda batch: Attempt(self, ref, also, batch, activity_of, expires), first)
 
-    def change(
+    def changing_existing(
         self,
-        place: Ref[R],
-        alter: Callable[[R | None], R | None],
+        ref: Ref[R],
+        what: str,
         *,
-        org_id: str | None = None,
-        expires: datetime | None = None,
-    ) -> R | None:
-        """Replace the record at *place* by what *alter* makes of it, if nobody else wrote in between; else again.
+        also: Collection[Ref[Any]] = (),
+        first: Batch | None = None,
+        activity_of: str | None = None,
+    ) -> Iterator["ExistingAttempt[R]"]:
+        """Change a record as `changing` does, where a missing record refuses the change.
 
-        *alter* gets the record as it stands (None where there is none) with an empty outbox, and returns the new
-        one, the very same object for "leave it as it is", or None for "remove it". It may be called many times, also
-        after a call of it was written whose answer was lost, and raises to refuse. Activity entries in the outbox of
-        what it returns are copied to the list of *org_id*; a document is not removed before all it holds are.
+        Args:
+            what: names the record in the refusal: "There is no *what* here."
 
-        Returns what now stands. Raises: TooBusy, StoreUnavailable, and what *alter* raises."""
-        deadline = time.monotonic() + _CHANGE_SECONDS
-        for attempt in range(_ATTEMPTS):
-            document = self._store.get_many([place.key]).get(place.key)
-            before, waiting = _emptied(None if document is None else read(place.kind, document.text))
-            after = alter(before)
-            if after is before:
-                return after
-            waiting = [entry for entry in waiting if not (org_id and self.note_once(org_id, entry))]
-            if after is None and org_id and waiting:
-                raise StoreUnavailable  # the list has not taken what only this document tells
-            fresh = after.outbox if isinstance(after, Outboxed) else ()
-            if isinstance(after, Outboxed):
-                after = msgspec.structs.replace(after, outbox=_trimmed((*waiting, *fresh)))
-            try:
-                self._write(place.key, document, after, expires)
-            except WriteConflict:
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(random.uniform(0, min(0.002 * (attempt + 1), 0.1)))  # noqa: S311 - spreads writers apart
-                continue
-            if org_id is not None:
-                for entry in fresh:
-                    self.note_once(org_id, entry)
-            return after
-        raise TooBusy
+        Raises: NotFound, TooBusy, StoreUnavailable, and whatever the block raises."""
+        return _repeat(lambda batch: ExistingAttempt(self, ref, also, batch, activity_of, None, what), first)
 
-    def _write(self, key: Key, document: Document | None, after: Record | None, expires: datetime | None) -> None:
-        if after is not None:
-            self._store.put(key, stored(after), expected=document.version if document else None, expires=expires)
-        elif document is not None:
-            self._store.delete(key, expected=document.version)
-
-    def create(self, place: Ref[R], record: R) -> bool:
-        """Write a record where none is. Returns False, and changes nothing, where one is already."""
+    def create(self, ref: Ref[R], record: R) -> bool:
+        """Create the record at *ref*. Return False, and change nothing, where a document exists already."""
         try:
-            self._store.put(place.key, stored(record), expected=None)
+            self._store.put(ref.key, to_body(record), expected=None)
         except WriteConflict:
             return False
         return True
 
-    def discard(self, place: Ref[Any], *, org_id: str | None = None) -> None:
-        """Remove what is at *place*, whatever it is, once its activity entries are in the list of *org_id*. Nothing
-        there is fine."""
-        self.change(place, lambda _: None, org_id=org_id)
+    def delete(self, ref: Ref[Any], *, activity_of: str | None = None) -> None:
+        """Delete the document at *ref*, once the activity list of *activity_of* has its activity entries.
 
-    def discard_all(self, partition: str) -> None:
-        """Remove everything in *partition*."""
-        while page := self._store.list(partition, limit=200):
+        A missing document is not an error."""
+        for attempt in self.changing(ref, activity_of=activity_of):
+            with attempt:
+                attempt.delete()
+
+    def delete_partition(self, partition: str) -> None:
+        """Delete every document of *partition*."""
+        while page := self._store.list(partition, limit=_PAGE):
             for document in page:
                 try:
                     self._store.delete(document.key, expected=document.version)
                 except WriteConflict:
-                    continue  # written or removed meanwhile: the next page shows which
+                    continue  # written or deleted meanwhile: the next page shows which
 
     # ------------------------------------------------------------------------------------------ export, import
 
-    def dump(self, keys: Sequence[Key], partitions: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Documents as they are stored: `{partition, id, body}`."""
+    def export_documents(self, keys: Sequence[Key], partitions: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the documents at *keys* and in *partitions* as they are stored: `{partition, id, body}`."""
         for document in self._store.get_many(keys).values():
             yield {"partition": document.key.partition, "id": document.key.id, "body": document.body}
         for partition in partitions:
@@ -284,14 +282,14 @@ class Repository:
                     yield {"partition": partition, "id": document.key.id, "body": document.body}
                 after = page[-1].key.id
 
-    def restore(self, line: Mapping[str, Any]) -> bool:
-        """Write what `dump` gave, where nothing is. Returns whether it was written.
+    def import_document(self, line: Mapping[str, Any]) -> bool:
+        """Create the document in *line*, which `export_documents` made. Return False where a document exists already.
 
-        Raises: KeyError, TypeError, ValueError, where it is no such line."""
+        Raises: KeyError, TypeError, ValueError, where *line* is malformed."""
         key = Key(str(line["partition"]), str(line["id"]))
         body = {str(name): value for name, value in line["body"].items()}
         try:
-            self._store.put(key, body, expected=None, expires=_expiry(key, body))
+            self._store.put(key, body, expected=None, expires=_expiry_of(key, body))
         except WriteConflict:
             return False
         return True
@@ -299,36 +297,30 @@ class Repository:
     # ------------------------------------------------------------------------------------------------ activity
 
     def append(self, org_id: str, kind: ActivityKind, entries: Sequence[Activity]) -> None:
-        """Write entries that belong to no document (refusals, receipts) as one."""
+        """Append entries that belong to no document (refusals, receipts) as one page."""
         if entries:
-            newest = max(entries, key=lambda one: one.at)
-            key = Key(activity_partition(org_id, kind), min(one.id for one in entries))  # the newest's
-            self._store.put(key, stored(ActivityPage(tuple(entries))), expected=None, expires=_until(newest))
+            newest = max(entries, key=lambda entry: entry.at)
+            key = Key(activity_partition(org_id, kind), min(entry.id for entry in entries))  # the id of the newest
+            self._store.put(key, to_body(ActivityPage(tuple(entries))), expected=None, expires=_keep_until(newest))
 
-    def told(self, org_id: str, entry_id: str, kind: ActivityKind) -> Activity | None:
-        """The entry that `append_once` wrote under that id, if it did."""
+    def get_activity(self, org_id: str, entry_id: str, kind: ActivityKind) -> Activity | None:
+        """Return the entry that `append_once` wrote under *entry_id*, or None."""
         page = self.get(Ref(Key(activity_partition(org_id, kind), entry_id), ActivityPage))
         return page.entries[0] if page else None
 
     def append_once(self, org_id: str, entry: Activity) -> bool:
-        """Write an entry whose id says what it is about. Returns False where it is there already."""
+        """Append an entry whose id follows from its content. Return False where the list has the entry already."""
         key = Key(activity_partition(org_id, entry.kind), entry.id)
         try:
-            self._store.put(key, stored(ActivityPage((entry,))), expected=None, expires=_until(entry))
+            self._store.put(key, to_body(ActivityPage((entry,))), expected=None, expires=_keep_until(entry))
         except WriteConflict:
             return False
         return True
 
-    def copy_outbox(self, org_id: str, entries: Sequence[Activity]) -> int:
-        """Put entries that wait in a document into the activity list, where a crash left them out. Returns how many
-        were missing."""
-        keys = {Key(activity_partition(org_id, one.kind), one.id): one for one in entries if one.id not in self._copied}
-        present = self._store.get_many(keys)
-        return sum(self.append_once(org_id, one) for key, one in keys.items() if key not in present)
+    def try_append_once(self, org_id: str, entry: Activity) -> bool:
+        """Append an entry as `append_once` does, best effort. Return whether the list has the entry now.
 
-    def note_once(self, org_id: str, entry: Activity) -> bool:
-        """`append_once` for what is no reason to fail: a store that does not answer is logged. One process asks the
-        store once. Returns whether the entry is there now."""
+        A store that does not answer is logged. One process asks the store once for each entry."""
         if entry.id in self._copied:
             return True
         try:
@@ -337,44 +329,75 @@ class Repository:
             log.warning("an activity entry could not be copied to the list", extra={"org": org_id, "entry": entry.id})
             return False
         self._copied[entry.id] = None
-        while len(self._copied) > _REMEMBERED:
+        while len(self._copied) > _COPIED_MAX:
             self._copied.popitem(last=False)
         return True
 
+    def copy_outbox(self, org_id: str, entries: Sequence[Activity]) -> int:
+        """Copy those *entries* of an outbox that a crash kept from the activity list. Return how many were copied."""
+        keys = {
+            Key(activity_partition(org_id, entry.kind), entry.id): entry
+            for entry in entries
+            if entry.id not in self._copied
+        }
+        present = self._store.get_many(keys)
+        return sum(self.append_once(org_id, entry) for key, entry in keys.items() if key not in present)
+
+    def commit(
+        self, ref: Ref[Any], document: Document | None, record: Record | None, expires: datetime | None
+    ) -> Document | None:
+        """Replace *document* at *ref* by *record*, or delete it where *record* is None. Return the new document.
+
+        Raises: WriteConflict, where *document* is not the stored one."""
+        if record is None:
+            if document is not None:
+                self._store.delete(ref.key, expected=document.version)
+            return None
+        body = to_body(record)
+        expected = None if document is None else document.version
+        version = self._store.put(ref.key, body, expected=expected, expires=expires)
+        return Document(ref.key, version, msgspec.json.encode(body))
+
 
 class Attempt(Generic[R]):
-    """One attempt at a change: a block that reads a record and may replace or delete the record. See `changing`."""
+    """One attempt at a change: a block that reads a record and may replace or delete the record.
+
+    `Repository.changing` makes attempts. *batch* holds the documents of the attempt: as they were read, and behind the
+    block as they were written, so that a second change of the same record may begin with them (`first`)."""
+
+    batch: Batch
 
     def __init__(
         self,
         repository: Repository,
-        store: DocumentStore,
         ref: Ref[R],
+        also: Collection[Ref[Any]],
+        first: Batch | None,
         activity_of: str | None,
         expires: datetime | None,
     ) -> None:
         self._repository = repository
-        self._store = store
         self._ref = ref
+        self._also = also
+        self._first = first
         self._activity_of = activity_of
         self._expires = expires
-        self._document: Document | None = None
-        self._waiting: list[Activity] = []  # entries of earlier changes that the activity list may lack
-        self._written: R | None = None
+        self._uncopied: list[Activity] = []  # entries of earlier changes that the activity list may lack
+        self._record: R | None = None
         self._is_deleted = False
         self.is_done = False
 
     def __enter__(self) -> R | None:
-        self._document = self._store.get_many([self._ref.key]).get(self._ref.key)
-        record = None if self._document is None else read(self._ref.kind, self._document.text)
-        record, self._waiting = _emptied(record)
+        first = self._first
+        self.batch = first if first is not None else self._repository.read_batch([self._ref, *self._also])
+        record, self._uncopied = _take_outbox(self.batch.get(self._ref))
         return record
 
     def write(self, record: R, *, activity: Activity | None = None) -> None:
         """Store *record* at the end of the block; *activity* goes into its outbox."""
         if activity is not None:
             record = msgspec.structs.replace(record, outbox=(activity,))
-        self._written = record
+        self._record = record
 
     def delete(self) -> None:
         """Delete the record at the end of the block. A missing record is not an error."""
@@ -386,58 +409,92 @@ class Attempt(Generic[R]):
         try:
             self._commit()
         except WriteConflict:
-            return  # `changing` tries again
+            return  # `changing` makes another attempt
         self.is_done = True
 
     def _commit(self) -> None:
         """Raises: WriteConflict, StoreUnavailable."""
-        if self._written is None and not self._is_deleted:
+        record: Record | None = self._record
+        if record is None and not self._is_deleted:
             return
-        missing = [entry for entry in self._waiting if not self._is_copied(entry)]
-        if self._written is None:
-            if missing and self._activity_of is not None:
-                raise StoreUnavailable  # the document is the only place that has these entries
-            if self._document is not None:
-                self._store.delete(self._ref.key, expected=self._document.version)
-            return
-        new: tuple[Activity, ...] = ()
-        record = self._written
+        uncopied = [entry for entry in self._uncopied if not self._copy(entry)]
+        if record is None and uncopied and self._activity_of is not None:
+            raise StoreUnavailable  # the document is the only place that has these entries
+        entries: tuple[Activity, ...] = ()
         if isinstance(record, Outboxed):
-            new = record.outbox
-            record = msgspec.structs.replace(record, outbox=_trimmed((*missing, *new)))
-        version = self._document.version if self._document is not None else None
-        self._store.put(self._ref.key, stored(record), expected=version, expires=self._expires)
-        for entry in new:
-            self._is_copied(entry)
+            entries = record.outbox
+            record = msgspec.structs.replace(record, outbox=_trim((*uncopied, *entries)))
+        document = self._repository.commit(self._ref, self.batch.document(self._ref), record, self._expires)
+        self.batch = self.batch.replace(self._ref, document)
+        for entry in entries:
+            self._copy(entry)
 
-    def _is_copied(self, entry: Activity) -> bool:
-        return self._activity_of is not None and self._repository.note_once(self._activity_of, entry)
+    def _copy(self, entry: Activity) -> bool:
+        return self._activity_of is not None and self._repository.try_append_once(self._activity_of, entry)
 
 
-def _until(entry: Activity) -> datetime:
+class ExistingAttempt(Attempt[R]):
+    """An attempt at changing a record that must exist."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        ref: Ref[R],
+        also: Collection[Ref[Any]],
+        first: Batch | None,
+        activity_of: str | None,
+        expires: datetime | None,
+        what: str,
+    ) -> None:
+        super().__init__(repository, ref, also, first, activity_of, expires)
+        self._what = what
+
+    def __enter__(self) -> R:
+        """Raises: NotFound."""
+        record = super().__enter__()
+        if record is None:
+            raise NotFound(what=self._what)
+        return record
+
+
+def _repeat(make: Callable[[Batch | None], A], first: Batch | None) -> Iterator[A]:
+    """Yield attempts until one is done; *first* is what the first of them begins with. Raises: TooBusy."""
+    deadline = time.monotonic() + _CHANGE_SECONDS
+    for number in range(_ATTEMPTS):
+        attempt = make(first if number == 0 else None)
+        yield attempt
+        if attempt.is_done:
+            return
+        if time.monotonic() > deadline:
+            break
+        time.sleep(random.uniform(0, min(0.002 * (number + 1), 0.1)))  # noqa: S311 - spreads writers apart
+    raise TooBusy
+
+
+def _keep_until(entry: Activity) -> datetime:
     return entry.at + (_KEEP_REFUSALS if entry.kind is ActivityKind.REFUSAL else _KEEP_ACTIVITY)
 
 
-def _expiry(key: Key, body: Mapping[str, Any]) -> datetime | None:
-    """When a restored document goes: as it would have gone where it came from."""
+def _expiry_of(key: Key, body: Mapping[str, Any]) -> datetime | None:
+    """Return when an imported document expires: at the same time as the exported document."""
     kind = key.partition.partition("/")[0]
     if kind == "usage":
         return datetime.fromisoformat(key.id).replace(tzinfo=UTC) + KEEP_USAGE
     if kind == "activity":
-        return max((_until(entry) for entry in loaded(ActivityPage, body).entries), default=None)
+        return max((_keep_until(entry) for entry in from_body(ActivityPage, body).entries), default=None)
     return None
 
 
-def _emptied(record: R | None) -> tuple[R | None, list[Activity]]:
-    """The record without its outbox, and what was in it."""
+def _take_outbox(record: R | None) -> tuple[R | None, list[Activity]]:
+    """Return the record with an empty outbox, and the entries of its outbox."""
     if isinstance(record, Outboxed) and record.outbox:
         return msgspec.structs.replace(record, outbox=()), list(record.outbox)
     return record, []
 
 
-def _trimmed(outbox: Sequence[Activity]) -> tuple[Activity, ...]:
-    """The newest entries that an outbox may hold."""
-    kept = list(outbox)[-_OUTBOX_MAX:]
-    while kept and len(msgspec.json.encode(kept)) > _OUTBOX_BYTES:
-        kept.pop(0)
-    return tuple(kept)
+def _trim(outbox: Sequence[Activity]) -> tuple[Activity, ...]:
+    """Return the newest entries of *outbox* that a document may hold."""
+    entries = list(outbox)[-_OUTBOX_MAX:]
+    while entries and len(msgspec.json.encode(entries)) > _OUTBOX_BYTES:
+        entries.pop(0)
+    return tuple(entries)

@@ -1,7 +1,7 @@
-"""What one input may cost, and what it did cost.
+"""Measure what one input costs, and the limits on that cost.
 
-CPU time, because a busy machine makes nothing but the wall clock slow; memory as the peak of the process's resident
-set, because OpenSSL and Rust allocate where tracemalloc does not look.
+Time is CPU time, because a busy machine stretches only the wall clock. Memory is the peak of the process's resident
+set, because tracemalloc does not see what OpenSSL and Rust allocate.
 """
 
 import gc
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-MEMORY: Final = 64 * 1024 * 1024  # bytes above what the process had
-CERTIFICATE: Final = 0.1  # seconds, for a certificate or a callout
-KEY_FILE: Final = 2.0  # seconds, for a key file, whose passphrase costs time on purpose
+MEMORY: Final = 64 * 1024 * 1024  # bytes above what the process held before
+CERTIFICATE: Final = 0.1  # seconds of CPU time, for a certificate or a callout
+KEY_FILE: Final = 2.0  # seconds of CPU time, for a key file; key derivation from a passphrase is slow by design
 
 _CLEAR: Final = Path("/proc/self/clear_refs")
 _STATUS: Final = Path("/proc/self/status")
@@ -23,7 +23,7 @@ _STATUS: Final = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of CPU time, of all threads; bytes at the peak. *memory* is 0 where it cannot be told (not Linux)."""
+    """CPU time of all threads in seconds, and peak memory in bytes (0 on systems other than Linux)."""
 
     seconds: float
     memory: int
@@ -36,23 +36,25 @@ class Cost:
 
 
 def cost_of(work: Callable[[], object], *, seconds: float, tries: int = 3) -> Cost:
-    """The least that *work* costs in up to *tries* runs: the first within *seconds* and MEMORY is enough.
+    """Return the lowest cost of *work* in up to *tries* runs.
 
-    Whatever disturbs a measurement makes it larger."""
+    Stop at the first run within *seconds* and MEMORY. A disturbance can only make a measurement larger, so the
+    minimum is the best estimate.
+    """
     best = Cost(float("inf"), 0)
     for _ in range(tries):
-        found = _measured(work)
-        best = min(best, found, key=lambda one: (one.memory > MEMORY, one.seconds))
+        cost = _measure(work)
+        best = min(best, cost, key=lambda candidate: (candidate.memory > MEMORY, candidate.seconds))
         if not best.exceeds(seconds):
             break
     return best
 
 
-def _measured(work: Callable[[], object]) -> Cost:
+def _measure(work: Callable[[], object]) -> Cost:
     gc.collect()
     resident = _reset_peak()
     tracing = sys.gettrace()
-    sys.settrace(None)  # a test's coverage costs more than what it looks at
+    sys.settrace(None)  # tracing for coverage would cost more than the work itself
     try:
         began = time.process_time()
         work()
@@ -63,7 +65,7 @@ def _measured(work: Callable[[], object]) -> Cost:
 
 
 def _reset_peak() -> int:
-    """Forget the peak so far (proc(5), clear_refs): what is resident now, in KiB, or 0 where there is no such file."""
+    """Reset the peak (proc(5), clear_refs) and return the resident memory in KiB, or 0 where the file is missing."""
     try:
         _CLEAR.write_text("5")
     except OSError:
@@ -72,6 +74,7 @@ def _reset_peak() -> int:
 
 
 def _kibibytes(name: str) -> int:
+    """Return the value of a field of /proc/self/status, in KiB; 0 if the field is missing."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1])
@@ -79,5 +82,5 @@ def _kibibytes(name: str) -> int:
 
 
 def peak() -> int:
-    """Bytes at this process's highest, cheap enough to be asked around every input."""
+    """Return this process's peak resident memory, in bytes. The call is cheap enough to surround every input."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,12 +1,12 @@
-"""Certificates for tests: good by default, wrong in exactly what a test names.
+"""Issue certificates for tests: valid by default, wrong only in what a test names.
 
     root = certs.ca("Root")
     leaf = certs.leaf("d:thermo:42", root)
     certs.leaf("d:thermo:42", root, not_after=NOON - DAY)
 
-Keys are made once per kind and number and reused, because making RSA keys is most of a test's time.
-cryptography no longer signs with SHA-1 or MD5: such certificates come from openssl.
-`tests/openssl.py` makes the same with the openssl command line, as fleets do.
+Keys are made once per kind and number and reused, because making RSA keys dominates the run time of the tests.
+cryptography no longer signs with SHA-1 or MD5; tests make such certificates with openssl (`openssl.py`), which is also
+how fleets make theirs.
 """
 
 import datetime as dt
@@ -25,7 +25,7 @@ from shared.x509.certificate import Certificate
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
-NOON: Final = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)  # "now" in tests of pure rules
+NOON: Final = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)  # the current time in tests of pure rules
 DAY: Final = dt.timedelta(days=1)
 YEAR: Final = dt.timedelta(days=365)
 CLIENT_AUTH: Final = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -42,7 +42,10 @@ _serials = itertools.count(1000)
 
 @cache
 def key(kind: str = "P-256", number: int = 0) -> PrivateKey:
-    """The *number*-th key of *kind*: "P-256", "P-384", "P-521", "K-256", "RSA-2048" (any size), "Ed25519", "Ed448"."""
+    """Return key *number* of *kind*.
+
+    Kinds: "P-256", "P-384", "P-521", "K-256", "RSA-2048" (any size), "Ed25519", "Ed448".
+    """
     if kind == "Ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     if kind == "Ed448":
@@ -87,7 +90,7 @@ class Issued:
 
 
 def key_pem(private: PrivateKey, passphrase: str | None = None) -> str:
-    """PKCS#8 PEM, encrypted where a passphrase is given."""
+    """Return the key as PKCS#8 PEM, encrypted if a passphrase is given."""
     how: serialization.KeySerializationEncryption = (
         serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
     )
@@ -100,7 +103,7 @@ def name(common_name: str | None, *, organization: str | None = None) -> x509.Na
 
 
 def usage(**granted: bool) -> x509.KeyUsage:
-    """A KeyUsage with only what is named: usage(key_cert_sign=True)."""
+    """Return a KeyUsage with only the named bits set: usage(key_cert_sign=True)."""
     every = (
         "digital_signature content_commitment key_encipherment data_encipherment key_agreement "
         "key_cert_sign crl_sign encipher_only decipher_only"
@@ -120,7 +123,14 @@ def certificate(
     issuer: x509.Name | None = None,
     signing_key: PrivateKey | None = None,
 ) -> Issued:
-    """Any certificate at all; *signer* None makes it self-signed. *extensions* are (value, critical)."""
+    """Issue a certificate.
+
+    Args:
+        signer: the issuer; None for a self-signed certificate.
+        extensions: pairs (value, critical).
+        issuer: the issuer name, if it is to differ from the signer's subject.
+        signing_key: the key that signs, if it is to differ from the signer's.
+    """
     by = signing_key or (signer.key if signer else private)
     builder = (
         x509.CertificateBuilder()
@@ -151,7 +161,7 @@ def ca(
     not_after: dt.datetime = NOON + 10 * YEAR,
     serial: int | None = None,
 ) -> Issued:
-    """A CA: a root, or signed by *signer*. *is_ca* None leaves BasicConstraints out."""
+    """Issue a CA certificate: a root, or signed by *signer*. *is_ca* None omits BasicConstraints."""
     subject = name(common_name) if isinstance(common_name, str) else common_name
     extensions = list(more)
     if is_ca is not None:
@@ -185,7 +195,7 @@ def leaf(
     serial: int | None = None,
     signing_key: PrivateKey | None = None,
 ) -> Issued:
-    """A device's (or server's) certificate."""
+    """Issue a certificate for a device (or a server)."""
     subject = common_name if isinstance(common_name, x509.Name) else name(common_name)
     san: list[x509.GeneralName] = [
         *map(x509.RFC822Name, emails),
@@ -221,12 +231,12 @@ def server(
     not_before: dt.datetime = NOON - DAY,
     not_after: dt.datetime = NOON + YEAR,
 ) -> Issued:
-    """A messaging server's certificate for *host*; self-signed where *signer* is None."""
+    """Issue a messaging server's certificate for *host*; self-signed if *signer* is None."""
     own = private or key("P-256", 98)
     names = [host] if dns is None else list(dns)
     extensions: list[tuple[x509.ExtensionType, bool]] = []
     if names:
-        extensions.append((x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), False))
+        extensions.append((x509.SubjectAlternativeName([x509.DNSName(dns_name) for dns_name in names]), False))
     if extended_key_usage:
         extensions.append((x509.ExtendedKeyUsage(extended_key_usage), False))
     return certificate(
@@ -235,5 +245,5 @@ def server(
 
 
 def bundle(*issued: Issued) -> str:
-    """Their PEMs, one after the other."""
-    return "".join(one.pem for one in issued)
+    """Return the PEM certificates, concatenated."""
+    return "".join(item.pem for item in issued)

@@ -1,4 +1,4 @@
-"""The clouds as tests see them: AWS as moto plays it, and Pub/Sub's emulator, each with names of the test's own."""
+"""The clouds in tests: AWS as moto emulates it, and the Pub/Sub emulator. Every test gets resource names of its own."""
 
 import os
 import secrets
@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 
 REGION = "eu-central-1"
-_ACCOUNT = "123456789012"  # moto's own
+_ACCOUNT = "123456789012"  # moto's account
 
 
 def address(emulators: Emulators, name: str) -> str:
-    """host:port of an emulator. Without it the test is skipped; with CI=true it fails: a green run has run it."""
+    """Return host:port of an emulator.
+
+    Skip the test if the emulator is missing; fail the test if CI=true, so that a green CI run has run every test.
+    """
     try:
         return emulators.address(name)
-    except Missing as missing:
+    except EmulatorMissing as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
@@ -25,7 +28,7 @@ def address(emulators: Emulators, name: str) -> str:
 
 @dataclass(frozen=True)
 class Aws:
-    """AWS as moto plays it. Names are new for each test, because one server serves them all."""
+    """AWS as moto emulates it. Names are new for each test, because all tests share one server."""
 
     endpoint: str
 
@@ -51,30 +54,30 @@ class Aws:
         return name
 
     def queue(self) -> tuple[str, str]:
-        """A new queue: its name and URL."""
+        """Create a queue. Return its name and URL."""
         name = f"queue-{secrets.token_hex(6)}"
         return name, str(self.client("sqs").create_queue(QueueName=name)["QueueUrl"])
 
     def drain(self, url: str) -> list[str]:
-        """The bodies that wait in a queue; they are gone then."""
+        """Receive and delete all messages of a queue. Return their bodies."""
         sqs, bodies = self.client("sqs"), []
-        while found := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
-            for one in found:
-                bodies.append(one["Body"])
-                sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
+            for message in messages:
+                bodies.append(message["Body"])
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return bodies
 
 
 @pytest.fixture
 def aws(emulators: Emulators, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    """AWS, and an environment in which the adapters' own clients find it."""
-    found = Aws(f"http://{address(emulators, 'moto')}")
-    aws_environment(monkeypatch, found.endpoint)
-    return found
+    """AWS, and an environment that points the adapters' own clients at it."""
+    cloud = Aws(f"http://{address(emulators, 'moto')}")
+    aws_environment(monkeypatch, cloud.endpoint)
+    return cloud
 
 
 def aws_environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """What a deployed function finds in its environment, with *endpoint* in AWS's place."""
+    """Set the environment variables of a deployed function, with *endpoint* in place of AWS."""
     for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -87,22 +90,22 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 
 @dataclass(frozen=True)
 class PubSub:
-    """The Pub/Sub emulator, with a topic and a subscription of this test's own."""
+    """The Pub/Sub emulator, with a topic and a subscription for one test."""
 
     host: str
     topic: str
     subscription: str
 
     def pull(self) -> list[tuple[str, bytes]]:
-        """(message id, data) of what waits; it is gone then."""
+        """Pull and acknowledge the waiting messages. Return (message id, data) of each."""
         import google.cloud.pubsub_v1 as pubsub_v1
 
         with pubsub_v1.SubscriberClient() as subscriber:
             answer = subscriber.pull(request={"subscription": self.subscription, "max_messages": 100}, timeout=10)
-            ids = [one.ack_id for one in answer.received_messages]
+            ids = [message.ack_id for message in answer.received_messages]
             if ids:
                 subscriber.acknowledge(request={"subscription": self.subscription, "ack_ids": ids})
-        return [(one.message.message_id, one.message.data) for one in answer.received_messages]
+        return [(received.message.message_id, received.message.data) for received in answer.received_messages]
 
 
 @pytest.fixture
@@ -112,10 +115,10 @@ def pubsub(emulators: Emulators, monkeypatch: pytest.MonkeyPatch) -> PubSub:
     host = address(emulators, "pubsub")
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", host)
     name = secrets.token_hex(6)
-    found = PubSub(host, f"projects/trust/topics/t-{name}", f"projects/trust/subscriptions/s-{name}")
+    pubsub_ = PubSub(host, f"projects/trust/topics/t-{name}", f"projects/trust/subscriptions/s-{name}")
     publisher = pubsub_v1.PublisherClient()
-    publisher.create_topic(request={"name": found.topic})
+    publisher.create_topic(request={"name": pubsub_.topic})
     publisher.stop()
     with pubsub_v1.SubscriberClient() as subscriber:
-        subscriber.create_subscription(request={"name": found.subscription, "topic": found.topic})
-    return found
+        subscriber.create_subscription(request={"name": pubsub_.subscription, "topic": pubsub_.topic})
+    return pubsub_

@@ -8,7 +8,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from functions.web import deadline
 from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 from tests.harness import Client, Service, make_service
 from tests.openssl import OpenSSL
 from tests.stores import EVERY_STORE, Place, new_place
@@ -18,42 +18,44 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--stores",
         default="sqlite,firestore,dynamodb,dynalite",
-        help="run tests that keep documents on these stores only (sqlite,firestore,dynamodb,dynalite)",
+        help="run tests with a store on these stores only (sqlite,firestore,dynamodb,dynalite)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "stores(*names): the stores a test runs on, where not on sqlite, firestore and dynamodb"
+        "markers", "stores(*names): the stores that a test runs on, instead of sqlite, firestore and dynamodb"
     )
-    config.addinivalue_line("markers", "clouds: the service's own tests, again on a cloud's store (make test-slow)")
+    config.addinivalue_line("markers", "clouds: tests of the service, repeated on a cloud's store (make test-slow)")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """What a module of tests starts for itself (a deployment, brokers, a browser) is started once: its tests stay
-    together on one worker, the larger modules first. All other tests are given out one by one."""
-    return _TogetherWhereTheyShare(config, log)
+    """Keep the tests of a module on one worker if the module starts something large.
+
+    A deployment, brokers or a browser are then started once. The larger modules come first.
+    """
+    return _ModuleScheduling(config, log)
 
 
-class _TogetherWhereTheyShare(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+class _ModuleScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return path if path.startswith(_SHARING) else nodeid
+        return path if path.startswith(_KEPT_TOGETHER) else nodeid
 
 
-_SHARING: Final = ("tests/infra/", "tests/e2e/", "tests/console/", "tests/edge/", "tests/faults/test_faults.py")
+_KEPT_TOGETHER: Final = ("tests/infra/", "tests/e2e/", "tests/console/", "tests/edge/", "tests/faults/test_faults.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that keeps documents runs once on each store."""
+    """Run a test with a store once on each store."""
     if "place" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("stores")
-        asked = metafunc.config.getoption("--stores").split(",")
-        again = pytest.mark.clouds if marker is None else ()
+        requested = metafunc.config.getoption("--stores").split(",")
+        marks = pytest.mark.clouds if marker is None else ()
         places = [
-            one if one == "sqlite" else pytest.param(one, marks=again)
-            for one in (marker.args if marker else EVERY_STORE)
-            if one in asked
+            store if store == "sqlite" else pytest.param(store, marks=marks)
+            for store in (marker.args if marker else EVERY_STORE)
+            if store in requested
         ]
         metafunc.parametrize("place", places, indirect=True)
 
@@ -68,7 +70,7 @@ def openssl(tmp_path: Path) -> OpenSSL:
 
 @pytest.fixture(scope="session")
 def emulators(tmp_path_factory: pytest.TempPathFactory) -> Emulators:
-    """The emulators of this run; its workers share them."""
+    """The emulators of this run, shared by its workers."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         return Emulators(base.parent, run=os.getppid())
@@ -90,7 +92,7 @@ def place(
     """An empty place for documents, on the store that the test runs on."""
     try:
         return new_place(request.param, tmp_path / "data", emulators, monkeypatch)
-    except Missing as missing:
+    except EmulatorMissing as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
@@ -98,7 +100,7 @@ def place(
 
 @pytest.fixture
 def service(tmp_path: Path, place: Place) -> Iterator[Service]:
-    """A service with one organization, on an empty store; it is always noon on 1 June 2026."""
+    """A service with one organization, on an empty store; its clock always shows noon on 1 June 2026."""
     made = make_service(tmp_path / "data", store=place)
     yield made
     made.app.close()
@@ -120,12 +122,12 @@ def broker(service: Service) -> Client:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes (certificates, keys) are new in each process: as ids they would differ between workers."""
+    """Use the name of the parameter as the id of bytes: certificates and keys differ between processes."""
     return argname if isinstance(val, bytes) else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The times that end-to-end tests measured, from all workers."""
+    """Print the times that end-to-end tests measured, from all workers."""
     measured = [
         (str(name).removeprefix("measured: "), float(str(seconds)))
         for report in terminalreporter.getreports("passed")

@@ -1,8 +1,8 @@
-"""DER by hand (X.690), for what no tool makes."""
+"""Write DER by hand (X.690), for encodings that no tool produces."""
 
 
 def der(tag: int, *parts: bytes) -> bytes:
-    """One element, its length in the shortest form."""
+    """Encode one element, with its length in the shortest form."""
     content = b"".join(parts)
     length = len(content).to_bytes((len(content).bit_length() + 7) // 8)
     return (
@@ -15,7 +15,7 @@ def seq(*parts: bytes) -> bytes:
 
 
 def oid(text: str) -> bytes:
-    """*text*: the content in hexadecimal."""
+    """Encode an OBJECT IDENTIFIER from its content octets in hexadecimal."""
     return der(6, bytes.fromhex(text))
 
 
@@ -28,12 +28,12 @@ def number(value: int) -> bytes:
 
 
 def dotted(text: str) -> bytes:
-    """An OBJECT IDENTIFIER as people write it."""
+    """Encode an OBJECT IDENTIFIER from its dotted form."""
     first, second, *rest = map(int, text.split("."))
     content = bytearray()
-    for one in (40 * first + second, *rest):
-        octets_ = [one & 0x7F]
-        while one := one >> 7:
-            octets_.append(one & 0x7F | 0x80)
+    for arc in (40 * first + second, *rest):
+        octets_ = [arc & 0x7F]
+        while arc := arc >> 7:
+            octets_.append(arc & 0x7F | 0x80)
         content += bytes(reversed(octets_))
     return der(6, bytes(content))

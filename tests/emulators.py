@@ -1,7 +1,7 @@
-"""The servers that tests talk to: the emulators of Firestore and Pub/Sub, moto (AWS) and dynalite (DynamoDB again).
+"""Start the servers that tests use: the emulators of Firestore and Pub/Sub, moto (AWS) and dynalite (DynamoDB).
 
-Each is started at the first need, once for a whole run with all its workers, on a free port; it ends by itself when the
-run's first process is gone, however that came. What cannot be started says what is missing (`Missing`).
+A server starts when a test first needs it, once for a whole run with all its workers, on a free port. The server stops
+when the first process of the run has ended, for whatever reason. `EmulatorMissing` says what to install.
 """
 
 import fcntl
@@ -23,33 +23,33 @@ from typing import Final
 
 _HERE: Final = Path(__file__).parent
 _START_SECONDS: Final = 90.0
-_STARTED: Final[list[subprocess.Popen[bytes]]] = []  # not waited for: they outlive this worker
+_STARTED: Final[list[subprocess.Popen[bytes]]] = []  # never waited for: the servers outlive this worker
 _JAR: Final = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
 
 
-class Missing(Exception):
-    """An emulator is not on this machine. Its text says what brings it."""
+class EmulatorMissing(Exception):
+    """An emulator is not installed on this machine. The text says how to install the emulator."""
 
 
 @dataclass(frozen=True)
 class Emulators:
-    """Of one run of the tests.
+    """The emulators of one run of the tests.
 
     Args:
         folder: shared by all workers of the run, and by no other run.
-        run: the process that the emulators end with.
+        run: the process id of the run; the emulators stop when that process ends.
     """
 
     folder: Path
     run: int
 
     def address(self, name: str) -> str:
-        """host:port of the emulator called *name*, which answers there. Raises: Missing."""
-        noted = self.folder / f"{name}.address"
+        """Return host:port of the emulator *name*, ready for requests. Raises: EmulatorMissing."""
+        address_file = self.folder / f"{name}.address"
         with _locked(self.folder / f"{name}.lock"):
-            if not noted.exists():
-                noted.write_text(self._start(name))
-            return noted.read_text()
+            if not address_file.exists():
+                address_file.write_text(self._start(name))
+            return address_file.read_text()
 
     def _start(self, name: str) -> str:
         port = free_port()
@@ -60,7 +60,7 @@ class Emulators:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for the tests; the server ends with them
+                start_new_session=True,  # Ctrl-C goes to the tests only; the server stops after them
             )
         _STARTED.append(supervisor)
         deadline = time.monotonic() + _START_SECONDS
@@ -72,7 +72,7 @@ class Emulators:
 
 
 def _command(name: str, port: int) -> list[str]:
-    """Raises: Missing."""
+    """Return the command that starts the emulator. Raises: EmulatorMissing."""
     match name:
         case "firestore":
             small = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # starts in half the time
@@ -86,7 +86,7 @@ def _command(name: str, port: int) -> list[str]:
         case "pubsub":
             gcloud = shutil.which("gcloud")
             if gcloud is None:
-                raise Missing("The Pub/Sub emulator is not here: `gcloud components install pubsub-emulator`.")
+                raise EmulatorMissing("The Pub/Sub emulator is not here: `gcloud components install pubsub-emulator`.")
             _java()
             start = [gcloud, "beta", "emulators", "pubsub", "start", "--project=trust"]
             return [*start, f"--host-port=127.0.0.1:{port}", f"--data-dir={tempfile.mkdtemp(prefix='pubsub-')}"]
@@ -94,31 +94,33 @@ def _command(name: str, port: int) -> list[str]:
 
 
 def _java() -> str:
-    found = shutil.which("java")
-    if not found:
-        raise Missing("The Firestore emulator needs Java 11 or newer on the PATH.")
-    return found
+    java = shutil.which("java")
+    if not java:
+        raise EmulatorMissing("The Firestore emulator needs Java 11 or newer on the PATH.")
+    return java
 
 
 def _jar() -> Path:
     gcloud = shutil.which("gcloud")
     jar = Path(gcloud).resolve().parents[1] / _JAR if gcloud else None
     if jar is None or not jar.exists():
-        raise Missing("The Firestore emulator is not here: `gcloud components install cloud-firestore-emulator`.")
+        raise EmulatorMissing(
+            "The Firestore emulator is not here: `gcloud components install cloud-firestore-emulator`."
+        )
     return jar
 
 
 def _node() -> str:
-    found = shutil.which("node")
-    if not found:
-        raise Missing("dynalite needs Node.js 20 or newer on the PATH.")
-    return found
+    node = shutil.which("node")
+    if not node:
+        raise EmulatorMissing("dynalite needs Node.js 20 or newer on the PATH.")
+    return node
 
 
 def _dynalite() -> Path:
     script = _HERE / "node_modules" / "dynalite" / "cli.js"
     if not script.exists():
-        raise Missing("dynalite is not here: `npm ci --prefix tests`, which `make test` does where npm is.")
+        raise EmulatorMissing("dynalite is not here: `npm ci --prefix tests`, which `make test` does where npm is.")
     return script
 
 
@@ -140,17 +142,17 @@ def _answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
             return True
-    except urllib.error.HTTPError:  # any answer will do
+    except urllib.error.HTTPError:  # any HTTP answer shows that the server is ready
         return True
     except OSError:
         return False
 
 
 def _serve(run: int, command: list[str]) -> None:
-    """Run *command* for as long as the process *run* lives."""
-    server = subprocess.Popen(command, start_new_session=True)  # a group of its own: some are scripts with children
+    """Run *command* until the process *run* ends."""
+    server = subprocess.Popen(command, start_new_session=True)  # own group: some commands are scripts with children
     try:
-        while server.poll() is None and _lives(run):
+        while server.poll() is None and _is_alive(run):
             time.sleep(0.5)
     finally:
         with suppress(ProcessLookupError):
@@ -158,7 +160,7 @@ def _serve(run: int, command: list[str]) -> None:
         server.wait()
 
 
-def _lives(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

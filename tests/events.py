@@ -1,4 +1,4 @@
-"""Events as the clouds' documentation shows them; each file names the document and section."""
+"""Events as the clouds document them; each file names its document and section."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ _FOLDER = Path(__file__).parent / "data" / "events"
 
 
 def recorded(name: str) -> Any:
-    """The event in tests/data/events/<name>.json."""
-    found = json.loads((_FOLDER / f"{name}.json").read_text())
-    assert found["source"], "a fixture cites where it is from"
-    return found["event"]
+    """Return the event in tests/data/events/<name>.json."""
+    fixture = json.loads((_FOLDER / f"{name}.json").read_text())
+    assert fixture["source"], "every fixture names its source"
+    return fixture["event"]

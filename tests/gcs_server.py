@@ -1,6 +1,9 @@
-"""Google Cloud Storage's JSON API on this machine, as its reference describes the three calls that GcsReader makes:
-objects.get (JSON and alt=media), objects.delete, each for one generation. An object whose content encoding is gzip is
-unpacked on its way unless the client accepts gzip ("Transcoding of gzip-compressed files")."""
+"""A local server for the JSON API of Google Cloud Storage.
+
+The server implements the three calls that GcsReader makes, as the reference describes them: objects.get (JSON and
+alt=media) and objects.delete, each for one generation. An object with content encoding gzip is decompressed in transit
+unless the client accepts gzip ("Transcoding of gzip-compressed files").
+"""
 
 import gzip
 import json
@@ -31,14 +34,14 @@ class GcsServer:
     fails_with: int | None = None
 
     def put(self, bucket: str, name: str, data: bytes, *, encoding: str = "") -> str:
-        """Store a new generation, and return it."""
+        """Store a new generation. Return its number."""
         generation = str(1_743_752_582_769_318 + len(self.objects))
         self.objects[bucket, name, generation] = Stored(data, encoding)
         return generation
 
     def live(self, bucket: str, name: str, generation: str | None) -> tuple[str, Stored] | None:
-        found = [(g, one) for (b, n, g), one in self.objects.items() if (b, n) == (bucket, name)]
-        matching = [one for one in found if generation in (None, one[0])]
+        generations = [(g, stored) for (b, n, g), stored in self.objects.items() if (b, n) == (bucket, name)]
+        matching = [entry for entry in generations if generation in (None, entry[0])]
         return matching[-1] if matching else None
 
     def reader(self) -> GcsReader:
@@ -71,21 +74,21 @@ def serving() -> Iterator[GcsServer]:
             _, _, _, _, bucket, o, name = parts.path.split("/", 6)
             assert o == "o"
             query = parse_qs(parts.query)
-            found = gcs.live(unquote(bucket), unquote(name), query.get("generation", [None])[0])
+            entry = gcs.live(unquote(bucket), unquote(name), query.get("generation", [None])[0])
             if gcs.fails_with:
                 self._answer(gcs.fails_with)
                 return None
-            if found is None or "/" in name:
+            if entry is None or "/" in name:
                 self._answer(404, b'{"error": {"code": 404}}')
                 return None
-            return unquote(bucket), unquote(name), found[0], found[1], query
+            return unquote(bucket), unquote(name), entry[0], entry[1], query
 
         def do_GET(self) -> None:
-            if (found := self._find()) is None:
+            if (match := self._find()) is None:
                 return
-            bucket, name, generation, stored, query = found
+            bucket, name, generation, stored, query = match
             if query.get("alt") != ["media"]:
-                told = {
+                metadata = {
                     "bucket": bucket,
                     "name": name,
                     "generation": generation,
@@ -93,15 +96,15 @@ def serving() -> Iterator[GcsServer]:
                     "timeCreated": stored.at.isoformat().replace("+00:00", "Z"),
                     "etag": "x",
                 }
-                self._answer(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+                self._answer(200, json.dumps(metadata).encode(), {"Content-Type": "application/json"})
             elif stored.encoding and "gzip" not in self.headers.get("Accept-Encoding", ""):
                 self._answer(200, gzip.decompress(stored.data))
             else:
                 self._answer(200, stored.data, {"Content-Encoding": stored.encoding} if stored.encoding else None)
 
         def do_DELETE(self) -> None:
-            if (found := self._find()) is not None:
-                del gcs.objects[found[0], found[1], found[2]]
+            if (match := self._find()) is not None:
+                del gcs.objects[match[0], match[1], match[2]]
                 self._answer(204)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -1,6 +1,6 @@
-"""The whole service in the test's process: real functions, real rules, a real store; only the wire is left out.
+"""The whole service in the test's process: real functions, real rules, a real store. Only HTTP is left out.
 
-service.operator.post("/authentication/cacertificates", {"certificate": root.pem})
+service.client("operator").post("/authentication/cacertificates", {"certificate": root.pem})
 """
 
 import base64
@@ -20,15 +20,16 @@ from shared.composition import App, build
 from shared.config import Settings, SQLite
 from shared.ports import Document, DocumentStore, Key, Version
 from shared.records import Role
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.organizations import create_org
 from tests.certs import NOON
 
 DOMAIN = "example.com"
 
 
 class Clock:
-    """A clock that stands still until a test moves it."""
+    """A clock that returns the same time until a test moves it."""
 
     def __init__(self, at: datetime = NOON) -> None:
         self.now = at
@@ -38,10 +39,11 @@ class Clock:
 
 
 class CountingStore:
-    """Passes everything on to the real store, and counts the calls by name.
+    """Pass every call on to the real store, and count the calls by name.
 
-    *between* stands between each call and the store: it gets the call's name, the key it writes or None, and
-    the call itself, which it makes or does not."""
+    *between* runs instead of each call. Its arguments are the call's name, the key to write or None, and the call
+    itself, which *between* may make or leave out.
+    """
 
     def __init__(self, store: DocumentStore) -> None:
         self._store = store
@@ -55,8 +57,8 @@ class CountingStore:
         return self.between(name, key, call)
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        found: dict[Key, Document] = self._pass_on("get_many", None, lambda: self._store.get_many(keys))
-        return found
+        documents: dict[Key, Document] = self._pass_on("get_many", None, lambda: self._store.get_many(keys))
+        return documents
 
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
@@ -70,10 +72,10 @@ class CountingStore:
         self._pass_on("delete", key, lambda: self._store.delete(key, expected=expected))
 
     def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
-        found: Sequence[Document] = self._pass_on(
+        documents: Sequence[Document] = self._pass_on(
             "list", None, lambda: self._store.list(partition, after=after, limit=limit)
         )
-        return found
+        return documents
 
     def close(self) -> None:
         self._store.close()
@@ -81,7 +83,7 @@ class CountingStore:
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply, readable."""
+    """A reply, with accessors for tests."""
 
     reply: Reply
 
@@ -99,23 +101,23 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The code of a problem document or verdict."""
-        found: str = self.json["code"]
-        return found
+        """Return the code of a problem document or verdict."""
+        code: str = self.json["code"]
+        return code
 
     @property
     def etag(self) -> str:
         return self.reply.headers["ETag"]
 
     def ok(self, status: int = 200) -> Any:
-        """The JSON of a reply that must have *status*."""
+        """Return the JSON of a reply that must have *status*."""
         assert self.status == status, f"{self.status}: {self.text}"
         return self.json if self.reply.body else None
 
 
 @dataclass(frozen=True)
 class Client:
-    """One caller. Paths are below the API's prefix unless they begin with `//`, which stands for the root."""
+    """One caller. Paths are relative to the API's prefix; a path that begins with `//` is relative to the root."""
 
     app: App
     key: str = ""
@@ -155,7 +157,7 @@ class Client:
         return self.send("DELETE", path, headers={} if version is None else {"if-match": version}, **more)
 
     def form(self, path: str, fields: Mapping[str, str | bytes], *, method: str = "POST") -> Answer:
-        """multipart/form-data; bytes are sent as a file's."""
+        """Send multipart/form-data. Values of type bytes are sent as files."""
         content_type, body = multipart(fields)
         return self.send(method, path, body, headers={"content-type": content_type})
 
@@ -165,7 +167,7 @@ def basic(key: str, token: str) -> str:
 
 
 def multipart(fields: Mapping[str, str | bytes]) -> tuple[str, bytes]:
-    """(content type, body), as curl -F makes them."""
+    """Return (content type, body) of multipart/form-data, as curl -F encodes the fields."""
     mark = "------------------------d74496d66958873e"
     parts = []
     for name, value in fields.items():
@@ -179,7 +181,7 @@ def multipart(fields: Mapping[str, str | bytes]) -> tuple[str, bytes]:
 
 @dataclass
 class Service:
-    """The service with one organization in it."""
+    """The service with one organization."""
 
     app: App
     clock: Clock
@@ -187,7 +189,7 @@ class Service:
     org_id: str = "mtxpd0"
 
     def client(self, role: Role | str, org_id: str | None = None, **more: Any) -> Client:
-        """A new key of *role*: of the service's org, or of another one."""
+        """Return a client with a new key of *role*, of the service's organization or of *org_id*."""
         key, token = create_key(self.app.context, org_id=org_id or self.org_id, role=Role(role), **more)
         return Client(self.app, key.key, token)
 
@@ -207,13 +209,15 @@ class Service:
         return f"{org_id or self.org_id}.messaging.{DOMAIN}"
 
     def flush(self) -> None:
-        """Write what waits behind the answers."""
+        """Write the queued usage, connection events and activity now."""
         self.app.queue.flush()
 
 
 def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Service:
-    """A service with the org `mtxpd0` and the default certificate, on the empty store that *settings* name (else one in
-    *folder*)."""
+    """Return a service with the org `mtxpd0` and the default certificate, on an empty store.
+
+    *settings* may name the store; the default is SQLite in *folder*.
+    """
     clock = Clock(at)
     counting: list[CountingStore] = []
 
@@ -223,7 +227,7 @@ def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Servi
 
     defaults: dict[str, Any] = {"domain": DOMAIN, "rate_per_minute": 1_000_000, "store": SQLite(folder / "trust.db")}
     chosen = Settings(data=folder, **{**defaults, **settings})
-    app = build(chosen, clock=clock, wrap=wrap, queue_pause=3600)  # what waits is written when a test says flush
+    app = build(chosen, clock=clock, wrap=wrap, queue_pause=3600)  # a test writes the queue with flush()
     service = Service(app, clock, counting[0])
     ensure_default(app.context, app.sealer)
     create_org(app.context, service.org_id)
@@ -231,5 +235,5 @@ def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Servi
 
 
 def now_service(folder: Path, **settings: Any) -> Service:
-    """The same at the machine's own time, for certificates that openssl made a moment ago."""
+    """Return a service at the machine's own time, for certificates that openssl has just made."""
     return make_service(folder, at=datetime.now(UTC), **settings)

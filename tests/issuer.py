@@ -1,7 +1,7 @@
-"""An OpenID Connect issuer of the tests' own: a real HTTP server that signs real tokens.
+"""An OpenID Connect issuer for tests: a real HTTP server that signs real tokens.
 
-issuer.token(org="mtxpd0", role="operator") is good; any claim or header can be changed. Its authorization endpoint
-shows a page with one button, so that a browser can be tested on it.
+issuer.token(org="mtxpd0", role="operator") is valid; a test can change every claim and header. The authorization
+endpoint shows a page with one button, so that a browser can complete a sign-in.
 """
 
 import base64
@@ -29,14 +29,14 @@ CLIENT = "console"
 
 
 class Issuer:
-    """Keys, and what was asked of it."""
+    """The issuer's keys, documents and settings, and a count of the requests by path."""
 
     def __init__(self) -> None:
         self.url = ""
         self.keys: dict[str, PrivateKey] = {"first": key("RSA-2048", 900)}
-        self.more_keys: list[dict[str, Any]] = []  # as they stand in the key set
+        self.more_keys: list[dict[str, Any]] = []  # appended to the key set as they are
         self.asked: Counter[str] = Counter()
-        self.discovery: dict[str, Any] = {}  # what its discovery document says otherwise
+        self.discovery: dict[str, Any] = {}  # overrides in the discovery document
         self.redirect_keys_to: str | None = None
         self.down = False
         self.person = {"sub": "anna", "org": "mtxpd0", "role": "operator"}
@@ -51,16 +51,16 @@ class Issuer:
         secret: bytes | None = None,
         **claims: Any,
     ) -> str:
-        """A token; a claim that is None is left out."""
-        said = self.claims(**claims)
+        """Return a signed token. A claim that is None is left out."""
+        payload = self.claims(**claims)
         private = secret if secret is not None else self.keys[signer] if isinstance(signer, str) else signer
         kid = {"kid": signer} if isinstance(signer, str) else {"kid": "first"}
-        return jwt.encode(said, private, algorithm=algorithm, headers={**kid, **(headers or {})})
+        return jwt.encode(payload, private, algorithm=algorithm, headers={**kid, **(headers or {})})
 
     def claims(self, **claims: Any) -> dict[str, Any]:
         now = int(time.time())
-        said = {"iss": self.url, "aud": AUDIENCE, "iat": now, "exp": now + 300, **self.person, **claims}
-        return {name: value for name, value in said.items() if value is not None}
+        payload = {"iss": self.url, "aud": AUDIENCE, "iat": now, "exp": now + 300, **self.person, **claims}
+        return {name: value for name, value in payload.items() if value is not None}
 
     def public_pem(self, name: str = "first") -> bytes:
         public = self.keys[name].public_key()
@@ -70,21 +70,21 @@ class Issuer:
         keys = [jwk(name, private) for name, private in self.keys.items()]
         return {"keys": [*keys, *self.more_keys]}
 
-    # ------------------------------------------------------------------------------------------------- its pages
+    # ------------------------------------------------------------------------------------------------- HTTP pages
 
     def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, str]) -> tuple[int, str, str, str]:
-        """(status, content type, location, body)"""
+        """Return (status, content type, location, body) of one request."""
         self.asked[path] += 1
         if self.down:
             return 503, "text/plain", "", "down"
         if path == "/.well-known/openid-configuration":
-            found = {
+            document = {
                 "issuer": self.url,
                 "jwks_uri": f"{self.url}/keys",
                 "authorization_endpoint": f"{self.url}/authorize",
                 "token_endpoint": f"{self.url}/token",
             }
-            return 200, "application/json", "", json.dumps({**found, **self.discovery})
+            return 200, "application/json", "", json.dumps({**document, **self.discovery})
         if path == "/keys":
             if self.redirect_keys_to:
                 return 302, "text/plain", self.redirect_keys_to, ""
@@ -117,24 +117,25 @@ class Issuer:
         if asked is None or asked["code_challenge"] != challenge or asked["redirect_uri"] != body.get("redirect_uri"):
             return 400, "application/json", "", json.dumps({"error": "invalid_grant"})
         id_token = self.token(aud=CLIENT, nonce=asked["nonce"])
-        found = {"access_token": self.token(), "id_token": id_token, "token_type": "Bearer", "expires_in": 300}
-        return 200, "application/json", "", json.dumps(found)
+        tokens = {"access_token": self.token(), "id_token": id_token, "token_type": "Bearer", "expires_in": 300}
+        return 200, "application/json", "", json.dumps(tokens)
 
 
 def jwk(name: str, private: PrivateKey) -> dict[str, Any]:
+    """Return the public half of *private* as a JSON Web Key (RFC 7517)."""
     match private:
         case rsa.RSAPrivateKey():
-            found = jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key(), as_dict=True)
+            public = jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key(), as_dict=True)
         case ec.EllipticCurvePrivateKey():
-            found = jwt.algorithms.ECAlgorithm.to_jwk(private.public_key(), as_dict=True)
+            public = jwt.algorithms.ECAlgorithm.to_jwk(private.public_key(), as_dict=True)
         case _:
             raise TypeError(private)
-    return {**found, "kid": name, "use": "sig"}
+    return {**public, "kid": name, "use": "sig"}
 
 
 @contextmanager
 def running_issuer() -> Iterator[Issuer]:
-    """The issuer on a free port of this machine."""
+    """Run the issuer on a free port of this machine."""
     issuer = Issuer()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,8 @@
-"""Google Cloud KMS on this machine: the real gRPC wire and messages, AES-256-GCM instead of an HSM.
+"""A local Google Cloud KMS: the real gRPC protocol and messages, with AES-256-GCM instead of an HSM.
 
-Answers as the reference of google.cloud.kms.v1.KeyManagementService says: an encrypt names the version it used, a
-decrypt finds it in the ciphertext, checksums that were sent are verified, a disabled version is FAILED_PRECONDITION.
+The server follows the reference of google.cloud.kms.v1.KeyManagementService: an encrypt response names the version
+used, a decrypt reads the version from the ciphertext, checksums in a request are verified, and a disabled version
+fails with FAILED_PRECONDITION.
 """
 
 import secrets
@@ -36,66 +37,66 @@ class KmsServer:
     address: str = ""
     versions: dict[str, Version] = field(default_factory=lambda: {"1": Version()})
     primary: str = "1"
-    damage: int = 0  # so many answers are damaged on their way back
-    lag: int = 0  # so many encrypts still use the first version, as a service that is "eventually consistent" may
+    damage: int = 0  # number of the next answers to damage
+    lag: int = 0  # number of the next encrypts that still use version 1: the real service is eventually consistent
     calls: list[str] = field(default_factory=list)
 
     def client(self) -> kms_v1.KeyManagementServiceClient:
         channel = grpc.insecure_channel(self.address)
         return kms_v1.KeyManagementServiceClient(transport=KeyManagementServiceGrpcTransport(channel=channel))
 
-    def encrypt(self, asked: kms_v1.EncryptRequest, context: grpc.ServicerContext) -> kms_v1.EncryptResponse:
-        key, _, number = asked.name.partition("/cryptoKeyVersions/")
+    def encrypt(self, request: kms_v1.EncryptRequest, context: grpc.ServicerContext) -> kms_v1.EncryptResponse:
+        key, _, number = request.name.partition("/cryptoKeyVersions/")
         self._check(key == KEY, context, grpc.StatusCode.NOT_FOUND)
         if not number:
             number = "1" if self.lag else self.primary
             self.lag = max(0, self.lag - 1)
         version = self.versions[number]
         self._check(version.enabled, context, grpc.StatusCode.FAILED_PRECONDITION)
-        aad = asked.additional_authenticated_data
-        self._check(asked.plaintext_crc32c == google_crc32c.value(asked.plaintext), context)
-        self._check(asked.additional_authenticated_data_crc32c == google_crc32c.value(aad), context)
+        aad = request.additional_authenticated_data
+        self._check(request.plaintext_crc32c == google_crc32c.value(request.plaintext), context)
+        self._check(request.additional_authenticated_data_crc32c == google_crc32c.value(aad), context)
         nonce = secrets.token_bytes(12)
-        sealed = number.encode() + b":" + nonce + version.key.encrypt(nonce, asked.plaintext, aad)
+        sealed = number.encode() + b":" + nonce + version.key.encrypt(nonce, request.plaintext, aad)
         return kms_v1.EncryptResponse(
             name=f"{KEY}/cryptoKeyVersions/{number}",
-            ciphertext=self._damaged(sealed),
+            ciphertext=self._damage(sealed),
             ciphertext_crc32c=google_crc32c.value(sealed),
             verified_plaintext_crc32c=True,
             verified_additional_authenticated_data_crc32c=True,
         )
 
-    def decrypt(self, asked: kms_v1.DecryptRequest, context: grpc.ServicerContext) -> kms_v1.DecryptResponse:
-        self._check(asked.name == KEY, context, grpc.StatusCode.NOT_FOUND)
-        self._check(asked.ciphertext_crc32c == google_crc32c.value(asked.ciphertext), context)
-        number, _, rest = asked.ciphertext.partition(b":")
+    def decrypt(self, request: kms_v1.DecryptRequest, context: grpc.ServicerContext) -> kms_v1.DecryptResponse:
+        self._check(request.name == KEY, context, grpc.StatusCode.NOT_FOUND)
+        self._check(request.ciphertext_crc32c == google_crc32c.value(request.ciphertext), context)
+        number, _, rest = request.ciphertext.partition(b":")
         version = self.versions.get(number.decode())
         self._check(version is not None and version.enabled, context, grpc.StatusCode.FAILED_PRECONDITION)
         assert version is not None
         try:
-            plain = version.key.decrypt(rest[:12], rest[12:], asked.additional_authenticated_data)
+            plain = version.key.decrypt(rest[:12], rest[12:], request.additional_authenticated_data)
         except InvalidTag:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Decryption failed: the ciphertext is invalid.")
-        return kms_v1.DecryptResponse(plaintext=self._damaged(plain), plaintext_crc32c=google_crc32c.value(plain))
+        return kms_v1.DecryptResponse(plaintext=self._damage(plain), plaintext_crc32c=google_crc32c.value(plain))
 
-    def get(self, asked: kms_v1.GetCryptoKeyRequest, context: grpc.ServicerContext) -> kms_v1.CryptoKey:
-        self._check(asked.name == KEY, context, grpc.StatusCode.NOT_FOUND)
+    def get(self, request: kms_v1.GetCryptoKeyRequest, context: grpc.ServicerContext) -> kms_v1.CryptoKey:
+        self._check(request.name == KEY, context, grpc.StatusCode.NOT_FOUND)
         return self._key()
 
     def create(
-        self, asked: kms_v1.CreateCryptoKeyVersionRequest, context: grpc.ServicerContext
+        self, request: kms_v1.CreateCryptoKeyVersionRequest, context: grpc.ServicerContext
     ) -> kms_v1.CryptoKeyVersion:
-        self._check(asked.parent == KEY, context, grpc.StatusCode.NOT_FOUND)
+        self._check(request.parent == KEY, context, grpc.StatusCode.NOT_FOUND)
         number = str(len(self.versions) + 1)
         self.versions[number] = Version()
         return kms_v1.CryptoKeyVersion(name=f"{KEY}/cryptoKeyVersions/{number}", state=_ENABLED)
 
     def set_primary(
-        self, asked: kms_v1.UpdateCryptoKeyPrimaryVersionRequest, context: grpc.ServicerContext
+        self, request: kms_v1.UpdateCryptoKeyPrimaryVersionRequest, context: grpc.ServicerContext
     ) -> kms_v1.CryptoKey:
-        version = self.versions.get(asked.crypto_key_version_id)
+        version = self.versions.get(request.crypto_key_version_id)
         self._check(version is not None and version.enabled, context, grpc.StatusCode.FAILED_PRECONDITION)
-        self.primary = asked.crypto_key_version_id
+        self.primary = request.crypto_key_version_id
         return self._key()
 
     def _key(self) -> kms_v1.CryptoKey:
@@ -109,7 +110,7 @@ class KmsServer:
         if not right:
             context.abort(status, "refused")
 
-    def _damaged(self, data: bytes) -> bytes:
+    def _damage(self, data: bytes) -> bytes:
         if not self.damage:
             return data
         self.damage -= 1
@@ -118,7 +119,7 @@ class KmsServer:
 
 @contextmanager
 def serving(server: KmsServer | None = None) -> Iterator[KmsServer]:
-    """*server* (a new one where not given) on a free port of this machine."""
+    """Run *server*, or a new server, on a free port of this machine."""
     kms = server or KmsServer()
     methods: dict[str, tuple[Callable[..., Any], Any, Any]] = {
         "Encrypt": (kms.encrypt, kms_v1.EncryptRequest, kms_v1.EncryptResponse),
@@ -132,18 +133,18 @@ def serving(server: KmsServer | None = None) -> Iterator[KmsServer]:
         ),
     }
 
-    def counted(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
-        def call(asked: Any, context: grpc.ServicerContext) -> Any:
+    def count_calls(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
             kms.calls.append(name)
-            return answer(asked, context)
+            return answer(request, context)
 
         return call
 
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            counted(name, answer), request_deserializer=asked.deserialize, response_serializer=told.serialize
+            count_calls(name, answer), request_deserializer=request.deserialize, response_serializer=response.serialize
         )
-        for name, (answer, asked, told) in methods.items()
+        for name, (answer, request, response) in methods.items()
     }
     running = grpc.server(futures.ThreadPoolExecutor(4))
     service = "google.cloud.kms.v1.KeyManagementService"

@@ -1,4 +1,4 @@
-"""What the holder of a certificate can change in it without its issuer's key."""
+"""Change a certificate as its holder can, without the issuer's key."""
 
 import re
 import subprocess
@@ -16,28 +16,31 @@ _OPENSSL_CURVES = {"P-256": "prime256v1", "P-384": "secp384r1", "P-521": "secp52
 
 @cache
 def order(curve: str) -> int:
-    """The order of "P-256", "P-384" or "P-521", as openssl has it."""
+    """Return the order of the group of "P-256", "P-384" or "P-521", read from openssl."""
     command = ["openssl", "ecparam", "-name", _OPENSSL_CURVES[curve], "-param_enc", "explicit", "-text", "-noout"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"^Order: *([0-9a-f:\s]+)", text, re.MULTILINE)
-    assert found is not None, text
-    return int(re.sub(r"[:\s]", "", found[1]), 16)
+    match = re.search(r"^Order: *([0-9a-f:\s]+)", text, re.MULTILINE)
+    assert match is not None, text
+    return int(re.sub(r"[:\s]", "", match[1]), 16)
 
 
 def twin(issued: Issued, curve: str = "P-256") -> Issued:
-    """The same with its signature (r, s) written as (r, n - s), which holds as well. *curve*: of the issuer's key."""
+    """Return the certificate with its ECDSA signature (r, s) replaced by (r, n - s), which verifies as well.
+
+    *curve* is the curve of the issuer's key.
+    """
     r, s = decode_dss_signature(issued.cert.signature)
     made = with_signature(issued.cert, b"\0" + encode_dss_signature(r, order(curve) - s))
     return Issued(x509.load_der_x509_certificate(made), issued.key)
 
 
 def loosened(cert: x509.Certificate, bits: int = 1) -> bytes:
-    """The same, DER, saying that the last *bits* bits of the signature do not count."""
+    """Return the certificate as DER, with *bits* unused bits in the BIT STRING of the signature (X.690, 8.6)."""
     return with_signature(cert, bytes([bits]) + cert.signature)
 
 
 def with_signature(cert: x509.Certificate, content: bytes) -> bytes:
-    """The certificate with another signatureValue, its last element: *content* of the BIT STRING."""
+    """Return the certificate as DER with another signatureValue; *content* is the content of its BIT STRING."""
     signed = cert.tbs_certificate_bytes
     whole = cert.public_bytes(Encoding.DER)
     begin = whole.index(signed)

@@ -1,6 +1,8 @@
-"""moto's server, one request at a time: a conditional write of DynamoDB is atomic, moto's looks first and writes then.
+"""Run moto's server, one request at a time.
 
-python tests/moto_dynamodb.py PORT
+A conditional write of DynamoDB is atomic. moto reads, checks and then writes, so requests in parallel would break that.
+
+Usage: python moto_dynamodb.py PORT
 """
 
 import sys
@@ -16,11 +18,11 @@ def main(port: int) -> None:
     app = DomainDispatcherApplication(create_backend_app)
     lock = threading.Lock()
 
-    def alone(environ: Any, start_response: Any) -> Iterable[bytes]:
+    def handle_alone(environ: Any, start_response: Any) -> Iterable[bytes]:
         with lock:
             return [*app(environ, start_response)]
 
-    run_simple("127.0.0.1", port, alone, threaded=True)
+    run_simple("127.0.0.1", port, handle_alone, threaded=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The real openssl command line, in a folder of its own: how fleets make their certificates."""
+"""Run the openssl command line in a folder of its own, as fleets do to make their certificates."""
 
 import subprocess
 from dataclasses import dataclass
@@ -7,14 +7,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class OpenSSL:
-    """Runs openssl in *folder*; file names are relative to it."""
+    """Run openssl in *folder*; file names are relative to the folder."""
 
     folder: Path
 
     def __call__(self, command: str, *more: str) -> str:
-        """`ssl("req -x509 -newkey rsa:2048 …", "-subj", "/CN=My Root")`: split at spaces, then *more* as it is.
+        """Run `ssl("req -x509 -newkey rsa:2048 …", "-subj", "/CN=My Root")` and return the output.
 
-        Raises: AssertionError with openssl's own words where it fails."""
+        *command* is split at spaces; *more* is passed as it is.
+
+        Raises: AssertionError with the error output of openssl.
+        """
         done = subprocess.run(
             ["openssl", *command.split(), *more], cwd=self.folder, capture_output=True, text=True, check=False
         )

@@ -1,4 +1,4 @@
-"""The real server, as `make run` starts it, on a free port and an empty data folder."""
+"""Start the real server, as `make run` does, on a free port and an empty data folder."""
 
 import os
 import re
@@ -24,14 +24,14 @@ class Server:
     output: IO[str]
     port: int = 0
     banner: str = ""
-    keys: dict[str, str] = field(default_factory=dict)  # role -> key:token, shown at the first start
+    keys: dict[str, str] = field(default_factory=dict)  # role -> key:token, as the first start prints them
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
-        """Send a signal and wait. Returns the exit code."""
+        """Send a signal and wait for the end of the process. Return the exit code."""
         with suppress(ProcessLookupError):
             self.process.send_signal(how)
         code = self.process.wait(30)
@@ -43,14 +43,16 @@ class Server:
 def start(
     data: Path, *, log: Path | None = None, module: Sequence[str] = ("functions.local",), **environment: str
 ) -> Server:
-    """Start a server on *data*; returns once it says that it listens. Its log goes to the file *log*.
+    """Start a server on *data*. Return when the server listens.
 
     Args:
-        module: what to run, with its arguments: `functions.local`, or what starts it in a test's way.
+        log: the file for the server's log; None discards the log.
+        module: the module to run, with its arguments: `functions.local`, or a module that starts it for a test.
 
-    Raises: AssertionError with its output, where it ends before."""
+    Raises: AssertionError with the output, if the server ends before it listens.
+    """
     env: Mapping[str, str] = {**os.environ, "TRUST_DATA": str(data), "PORT": "0", **environment}
-    errors = open(log, "a") if log else open(os.devnull, "w")  # noqa: SIM115 - closed below, the process has its own
+    errors = open(log, "a") if log else open(os.devnull, "w")  # noqa: SIM115 - closed below, once the process has it
     with errors:
         process = subprocess.Popen(
             [sys.executable, "-m", *module],
@@ -65,8 +67,8 @@ def start(
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if found := _ADDRESS.search(line):
-            server.port = server.port or int(found[1])
+        if match := _ADDRESS.search(line):
+            server.port = server.port or int(match[1])
         if key := _KEY.match(line):
             server.keys[key[1]] = f"{key[2]}:{key[3]}"
         if line.startswith("Ctrl-C"):

@@ -1,4 +1,4 @@
-"""Settings: a wrong one stops the start with a sentence that names it."""
+"""Settings: an invalid setting stops the start with a message that names the variable."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pytest
 from shared.config import AwsKms, DynamoDB, Firestore, GcpKms, PubSub, Settings, SQLite, Sqs, WrongSetting
 
 
-def test_nothing_set_is_the_embedded_default() -> None:
+def test_without_variables_the_settings_are_the_embedded_defaults() -> None:
+    """A first start needs no configuration."""
     settings = Settings.from_env({})
     assert settings == Settings()
     assert (settings.port, settings.domain, settings.store) == (
@@ -17,13 +18,15 @@ def test_nothing_set_is_the_embedded_default() -> None:
     )
 
 
-def test_the_store_lies_in_the_data_folder_unless_it_is_named() -> None:
+def test_the_default_store_is_a_file_in_the_data_folder() -> None:
+    """TRUST_STORE names another file."""
     assert Settings.from_env({"TRUST_DATA": "/srv/trust"}).store == SQLite(Path("/srv/trust/trust.db"))
     assert Settings.from_env({"TRUST_STORE": "sqlite:////var/x.db"}).store == SQLite(Path("/var/x.db"))
     assert Settings.from_env({"TRUST_STORE": "sqlite:///x.db"}).store == SQLite(Path("x.db"))
 
 
-def test_the_clouds_own_words_are_understood() -> None:
+def test_stores_keys_and_queues_of_the_clouds_can_be_chosen() -> None:
+    """The settings contain the clouds' own names of their resources."""
     assert Settings.from_env({"TRUST_STORE": "firestore://p/db"}).store == Firestore("p", "db")
     assert Settings.from_env({"TRUST_STORE": "firestore://p"}).store == Firestore("p", "(default)")
     assert Settings.from_env({"TRUST_STORE": "dynamodb://t?region=eu-west-1"}).store == DynamoDB("t", "eu-west-1")
@@ -54,13 +57,14 @@ def test_the_clouds_own_words_are_understood() -> None:
         ("TRUST_LOG", "LOUD"),
     ],
 )
-def test_a_wrong_setting_is_named(name: str, value: str) -> None:
+def test_an_invalid_setting_is_named(name: str, value: str) -> None:
+    """The message contains the variable's name."""
     with pytest.raises(WrongSetting, match=name):
         Settings.from_env({name: value})
 
 
-def test_weak_keys_are_read_in_both_forms(tmp_path: Path) -> None:
-    """20 hex digits as in Debian's openssl-blacklist, or 64 of the SHA-256 of SubjectPublicKeyInfo."""
+def test_weak_keys_may_have_both_forms(tmp_path: Path) -> None:
+    """An id has 20 hex digits (Debian's openssl-blacklist) or 64 (SHA-256 of SubjectPublicKeyInfo)."""
     path = tmp_path / "weak.txt"
     path.write_text(f"# comment\n{'ab' * 10}\n\n{'CD' * 32}\n")
     assert Settings.from_env({"TRUST_WEAK_KEYS": str(path)}).weak_keys == {"ab" * 10, "cd" * 32}
@@ -69,12 +73,13 @@ def test_weak_keys_are_read_in_both_forms(tmp_path: Path) -> None:
         Settings.from_env({"TRUST_WEAK_KEYS": str(path)})
 
 
-@pytest.mark.parametrize(("value", "found"), [("true", True), ("false", False), ("", False)])
-def test_an_operator_says_that_tls_ends_before(value: str, found: bool) -> None:
-    """edgeFeed hands out private keys by that word."""
-    assert Settings.from_env({"TRUST_BEHIND_TLS": value}).behind_tls is found
+@pytest.mark.parametrize(("value", "expected"), [("true", True), ("false", False), ("", False)])
+def test_an_operator_declares_a_tls_proxy(value: str, expected: bool) -> None:
+    """With this setting, edgeFeed exports private keys over plain HTTP to the proxy."""
+    assert Settings.from_env({"TRUST_BEHIND_TLS": value}).behind_tls is expected
 
 
-def test_a_word_that_is_neither_true_nor_false_stops_the_start() -> None:
+def test_a_boolean_setting_is_true_or_false() -> None:
+    """Any other value stops the start."""
     with pytest.raises(WrongSetting, match="TRUST_BEHIND_TLS is 'yes'; it takes true or false"):
         Settings.from_env({"TRUST_BEHIND_TLS": "yes"})

@@ -1,4 +1,4 @@
-"""The emulators that tests run on: found or named, and gone with the run."""
+"""The emulators that tests use: started, or named as missing, and stopped at the end of the run."""
 
 import contextlib
 import socket
@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"), [("firestore", "Java 11 or newer on the PATH"), ("dynalite", "Node.js 20 or newer")]
 )
-def test_an_emulator_that_is_not_here_says_what_brings_it(
+def test_a_missing_emulator_says_what_to_install(
     name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the one line of the skip, or of the failure in CI."""
+    """The sentence is the reason of the skip, or of the failure in CI."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Missing, match=sentence):
+    with pytest.raises(EmulatorMissing, match=sentence):
         Emulators(tmp_path, run=1).address(name)
 
 
 def test_an_emulator_ends_with_the_run_that_started_it(tmp_path: Path) -> None:
-    """However the run ended: nothing stays behind on the machine."""
+    """No emulator keeps running after its run has ended, for whatever reason the run ended."""
     run = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         host, port = Emulators(tmp_path, run.pid).address("moto").split(":")
@@ -33,5 +33,5 @@ def test_an_emulator_ends_with_the_run_that_started_it(tmp_path: Path) -> None:
         run.kill()
         run.communicate()
     with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
-        while True:  # until it refuses
+        while True:  # until the port refuses connections
             socket.create_connection((host, int(port))).close()

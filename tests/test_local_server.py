@@ -1,9 +1,15 @@
-"""`make run`: one process, a first start that explains itself, nothing lost at any stop."""
+"""`make run`: one process, a first start that explains itself, and no data lost at any stop."""
 
 import base64
 import json
+import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,7 +23,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def call(url: str, auth: str = "", body: Any = None, *, method: str = "GET", timeout: float = 30) -> tuple[int, Any]:
-    """(status, JSON) of one HTTP request."""
+    """Send one HTTP request. Return (status, JSON)."""
     headers = {"Content-Type": "application/json"}
     if auth:
         headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
@@ -31,8 +37,8 @@ def call(url: str, auth: str = "", body: Any = None, *, method: str = "GET", tim
             return error.code, json.loads(error.read() or b"null")
 
 
-def test_a_first_start_shows_keys_once_and_a_second_finds_everything_again(tmp_path: Path) -> None:
-    """Ctrl-C ends with exit code 0; what was there before is there after."""
+def test_a_first_start_prints_keys_and_a_restart_keeps_all_data(tmp_path: Path) -> None:
+    """Keys are printed once only. Ctrl-C ends with exit code 0. A restart serves the data of the run before."""
     first = server.start(tmp_path)
     api = f"{first.url}/api/v0002"
     status, ca = call(f"{api}/authentication/cacertificates", first.keys["operator"], _upload("Root"), method="POST")
@@ -44,26 +50,101 @@ def test_a_first_start_shows_keys_once_and_a_second_finds_everything_again(tmp_p
     api = f"{second.url}/api/v0002"
     status, listed = call(f"{api}/authentication/cacertificates", first.keys["operator"])
     assert status == 200
-    assert [one["id"] for one in listed["results"]] == [ca["id"]]
+    assert [entry["id"] for entry in listed["results"]] == [ca["id"]]
     assert call(f"{second.url}/healthz") == (200, {"status": "ok"})
     assert second.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
 
 
-def test_master_keys_are_for_their_owner_only(tmp_path: Path) -> None:
-    """Files of mode 600 in a folder of mode 700."""
+def test_master_key_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    """The key files have mode 600, in a folder of mode 700."""
     server.start(tmp_path).stop()
     folder = tmp_path / "keys"
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert [one.stat().st_mode & 0o777 for one in folder.iterdir()] == [0o600]
+    assert [file.stat().st_mode & 0o777 for file in folder.iterdir()] == [0o600]
 
 
 def test_a_wrong_setting_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    """The server does not start, and names the setting and its value."""
     with pytest.raises(AssertionError, match="TRUST_RATE_PER_MINUTE is 'many'"):
         server.start(tmp_path, log=tmp_path / "log", TRUST_RATE_PER_MINUTE="many")
 
 
+def test_a_first_start_on_a_busy_port_creates_nothing(tmp_path: Path) -> None:
+    """The start fails with a sentence that names the port; the keys of the first start are not lost by it."""
+    data = tmp_path / "data"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(AssertionError, match=rf"Cannot listen on 127\.0\.0\.1:{port}: .* Set PORT"):
+            server.start(data, log=tmp_path / "log", PORT=str(port))
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert not data.exists()
+    later = server.start(data)
+    assert set(later.keys) == {"operator", "broker"}
+    assert later.stop() == 0
+
+
+def test_ctrl_c_during_the_first_start_loses_no_key(tmp_path: Path) -> None:
+    """No traceback; and either this start has shown the first keys, or the next one shows them."""
+    data = tmp_path / "data"
+    process = _starting(data)
+    deadline = time.monotonic() + 60
+    while not any(data.glob("keys/*")) and time.monotonic() < deadline:  # the first file that a start creates
+        time.sleep(0.001)
+    output, errors = _interrupt(process)
+    assert "Traceback" not in errors
+    assert "Stopped." in output
+    printed = re.findall(r"^ +(?:operator|broker) +key \S+ +token \S+$", output, re.M)
+    later = server.start(data)
+    assert len(printed) + len(later.keys) == 2
+    assert later.stop() == 0
+
+
+def test_ctrl_c_while_the_modules_load_ends_without_a_traceback(tmp_path: Path) -> None:
+    """The first start on a machine takes longest there: nothing is compiled yet."""
+    process = _starting(tmp_path / "data", "-X", "importtime")
+    assert process.stderr is not None
+    while "uvicorn" not in process.stderr.readline():
+        assert process.poll() is None
+    output, errors = _interrupt(process)
+    assert "Traceback" not in errors
+    assert (output, process.returncode) == ("Stopped.\n", 130)
+    assert not (tmp_path / "data").exists()
+
+
+def _starting(data: Path, *options: str) -> "subprocess.Popen[str]":
+    """Return the process of a first start, which is not ready yet."""
+    return subprocess.Popen(
+        [sys.executable, *options, "-m", "functions.local"],
+        cwd=server.ROOT,
+        env={**os.environ, "TRUST_DATA": str(data), "PORT": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _interrupt(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Send Ctrl-C. Return what the process wrote to standard output and standard error."""
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=60)
+
+
+def test_the_command_for_more_keys_works_as_it_is_printed(tmp_path: Path) -> None:
+    """In a shell that activated no virtual environment, in the folder that the server was started in."""
+    running = server.start(tmp_path)
+    assert running.stop() == 0
+    command = re.search(r"^More organizations and keys: (.*)$", running.banner, re.M)
+    assert command is not None
+    environment = {"PATH": "/usr/bin:/bin", "TRUST_DATA": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", "-c", command[1]], cwd=server.ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "key create --org mtxpd0" in done.stdout
+
+
 def test_a_body_that_is_too_large_is_answered(tmp_path: Path) -> None:
-    """1 MiB: 413, not a broken connection."""
+    """A body of 1 MiB is answered with 413; the connection is not reset."""
     running = server.start(tmp_path)
     try:
         url = f"{running.url}/api/v0002/authentication/cacertificates"
@@ -73,8 +154,8 @@ def test_a_body_that_is_too_large_is_answered(tmp_path: Path) -> None:
         running.stop()
 
 
-def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path) -> None:
-    """Killed again and again in the middle of writes: each answered upload is there, and nothing is half there."""
+def test_kill_9_loses_no_answered_write(tmp_path: Path) -> None:
+    """Every answered upload survives kill -9 in the middle of writes, and every stored entry is complete."""
     answered: dict[str, str] = {}
     keys: dict[str, str] = {}
     serial = iter(range(10_000))
@@ -94,25 +175,25 @@ def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path) -> None:
             while True:
                 try:
                     upload = _upload(f"Root {round_} {next(serial)}")
-                    status, one = call(f"{api}/cacertificates", auth, upload, method="POST")
-                    assert status == 201, one
-                    answered[one["id"]] = "ca"
+                    status, created = call(f"{api}/cacertificates", auth, upload, method="POST")
+                    assert status == 201, created
+                    answered[created["id"]] = "ca"
                     request = {"keyAlgorithm": "P-256"}
-                    status, one = call(f"{api}/servercertificates/csr", auth, request, method="POST")
+                    status, created = call(f"{api}/servercertificates/csr", auth, request, method="POST")
                     if status == 201:  # an org has room for 50
-                        answered[one["id"]] = "csr"
+                        answered[created["id"]] = "csr"
                     if len(answered) >= 16 * (round_ + 1):
                         enough.set()
                 except (OSError, ValueError):
                     return  # killed
 
         writers = [threading.Thread(target=write) for _ in range(4)]
-        for one in writers:
-            one.start()
+        for writer in writers:
+            writer.start()
         assert enough.wait(60)
         running.stop(signal.SIGKILL)
-        for one in writers:
-            one.join()
+        for writer in writers:
+            writer.join()
     last = server.start(tmp_path)
     _check_nothing_lost(f"{last.url}/api/v0002", keys["operator"], answered)
     assert last.stop() == 0
@@ -120,18 +201,18 @@ def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path) -> None:
 
 def _check_nothing_lost(api: str, auth: str, answered: dict[str, str]) -> None:
     for what in ("cacertificates", "servercertificates"):
-        found, bookmark = set(), ""
+        stored, bookmark = set(), ""
         while bookmark is not None:
             status, page = call(f"{api}/authentication/{what}?limit=200&bookmark={bookmark}", auth)
             assert status == 200, page
-            found |= {one["id"] for one in page["results"]}
+            stored |= {entry["id"] for entry in page["results"]}
             bookmark = page["bookmark"]
-        wanted = {one for one, kind in answered.items() if (kind == "csr") == (what == "servercertificates")}
-        assert wanted <= found
-        for one in found - {"default"}:
-            assert call(f"{api}/authentication/{what}/{one}", auth)[0] == 200
+        expected = {id_ for id_, kind in answered.items() if (kind == "csr") == (what == "servercertificates")}
+        assert expected <= stored
+        for id_ in stored - {"default"}:
+            assert call(f"{api}/authentication/{what}/{id_}", auth)[0] == 200
 
 
 def _upload(name: str) -> dict[str, str]:
-    # The server runs at the machine's own time.
+    # The server uses the machine's clock.
     return {"certificate": certs.ca(name).pem}

@@ -1,7 +1,8 @@
-"""The running service against its own description: schemathesis makes requests of /openapi.json, good ones and broken
-ones, and every answer has a status, a media type and a body that stand there. Never a 500.
+"""The running service keeps to its own description.
 
-The same requests each time (no random seed): what it finds is found again.
+schemathesis makes valid and invalid requests from /openapi.json. The status, media type and body of every answer must
+be described there, and no answer may be a 500. The requests are the same in each run (no random seed), so every
+failure can be repeated.
 """
 
 import json
@@ -33,7 +34,7 @@ from tests import certs, server
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 8  # of each operation, and of each kind: as described, and not as described
+EXAMPLES = 8  # requests per operation and per kind (valid, invalid)
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -47,14 +48,14 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Running:
-    """The service as `make run` starts it, with a key of each role."""
+    """The service as `make run` starts it, with a key for each role."""
 
     url: str
     schema: Any
     keys: dict[str, str]
 
     def auth(self, path: str) -> tuple[str, str]:
-        """Key and token of a role that may ask."""
+        """Return the key and token of a role that may call *path*."""
         role = "operator"
         if path.startswith(("/edge/", "/v3/")):
             role = "edge"
@@ -63,14 +64,14 @@ class Running:
         key, _, token = self.keys[role].partition(":")
         return key, token
 
-    def known(self, path: str) -> str:
-        """The id of a thing of the kind that *path* is about, a new one where none is left."""
+    def existing_id(self, path: str) -> str:
+        """Return the id of an existing entry of the kind that *path* names. Create an entry if none is left."""
         kind = re.sub(r"/\{id\}.*", "", path)
         auth = self.auth(path)
-        found = requests.get(self.url + kind, auth=auth, timeout=30).json()["results"]
-        there = [one["id"] for one in found if one["id"] != "default"]
-        if there:
-            return str(there[-1])
+        results = requests.get(self.url + kind, auth=auth, timeout=30).json()["results"]
+        ids = [entry["id"] for entry in results if entry["id"] != "default"]
+        if ids:
+            return str(ids[-1])
         made = requests.post(self.url + kind + _MAKING[kind][0], json=_MAKING[kind][1], auth=auth, timeout=30)
         return str(made.json()["id"])
 
@@ -102,9 +103,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         started.stop()
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=lambda one: one)
+@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=lambda value: value)
 def test_every_answer_is_as_described(running: Running, method: str, path: str) -> None:
-    """To requests that the description allows, to such as it does not, and to those about a thing that is there."""
+    """Answers to valid and invalid requests, also about existing entries, keep to the description."""
     operation = running.schema[path][method]
     modes = [schemathesis.GenerationMode.POSITIVE]
     if operation.body or operation.query or operation.headers:
@@ -122,7 +123,7 @@ def test_every_answer_is_as_described(running: Running, method: str, path: str) 
     @given(case=strategies, there=st.booleans())
     def ask(case: Any, there: bool) -> None:
         if there and "{id}" in path:
-            case.path_parameters = {**(case.path_parameters or {}), "id": running.known(path)}
+            case.path_parameters = {**(case.path_parameters or {}), "id": running.existing_id(path)}
         response = case.call(auth=running.auth(path), timeout=30)
         case.validate_response(response, checks=CHECKS)
 

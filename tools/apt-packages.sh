@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Debian packages that the tests need. Installs those that are missing, where it may.
+# Install the Debian packages that the tests need and that are missing. Without root rights: print the command.
 set -euo pipefail
 packages=(
   ca-certificates chromium curl openssl python3-venv
   haproxy mosquitto mosquitto-clients libnss-wrapper nginx-light rabbitmq-server
   wrk
 )
-# Node.js often comes from elsewhere than Debian, and then Debian's npm cannot stand beside it.
+# Debian's npm conflicts with a Node.js from another source, so an existing npm is kept.
 command -v npm >/dev/null || packages+=(nodejs npm)
 missing=()
 for package in "${packages[@]}"; do

@@ -1,4 +1,4 @@
-"""An empty function for the TLS edge: whoever is asked about may connect. For uvicorn, as the local server uses it."""
+"""An empty function for the TLS edge: it allows every device. For uvicorn, as the local server uses it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +15,7 @@ _VERDICT = {
     "bound": True,
     "ca": {"id": "0"},
     "expiresAt": "2030-01-01T00:00:00Z",
-    "fingerprintsSha256": [["0" * 64, "1" * 64]],  # without any the callout lets nobody in
+    "fingerprintsSha256": [["0" * 64, "1" * 64]],  # without fingerprints the callout refuses every client
 }
 _BODY = msgspec.json.encode(_VERDICT)
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(_BODY)).encode())]

@@ -38,8 +38,8 @@ function show(view, chosen = '') {
     const [page, cas, servers] = await Promise.all([api.activity({ kind }), api.cas(), api.servers()]);
     if (!view.alive() || kind !== chosen) return;
     names = new Map([
-      ...cas.map((one) => [one.id, [`#/ca/${one.id}`, commonName(one.subject)]]),
-      ...servers.map((one) => [one.id, [`#/servers/${one.id}`, one.names[0] ?? one.subject]]),
+      ...cas.map((ca) => [ca.id, [`#/ca/${ca.id}`, commonName(ca.subject)]]),
+      ...servers.map((server) => [server.id, [`#/servers/${server.id}`, server.names[0] ?? server.subject]]),
     ]);
     ({ results: entries, bookmark } = page);
     draw();
@@ -56,28 +56,28 @@ function show(view, chosen = '') {
 
   function draw() {
     if (!entries.length) return replace(list, h('p', null, chosen === 'upload' ? 'No upload by object store yet.' : 'Nothing yet.'));
-    replace(list, table('activity', 'Activity', ['Time', 'Who', 'What', 'Result'], entries.map((one) => ({
-      key: one.id, cells: [when(one.at), foreign(one.who), what(one), result(one)],
+    replace(list, table('activity', 'Activity', ['Time', 'Who', 'What', 'Result'], entries.map((entry) => ({
+      key: entry.id, cells: [when(entry.at), foreign(entry.who), what(entry), result(entry)],
     }))), bookmark && h('p', null, h('button', { type: 'button', 'data-key': 'more', onclick: more }, 'Show more')));
   }
 
-  function what(one) {
-    const details = Object.entries(one.detail ?? {}).filter(([, value]) => value).map(([name, value]) => h('span', { class: 'detail' },
+  function what(entry) {
+    const details = Object.entries(entry.detail ?? {}).filter(([, value]) => value).map(([name, value]) => h('span', { class: 'detail' },
       h('span', { class: 'muted' }, `${DETAIL[name] ?? name}: `),
       name === 'certificates' ? value.split(',').map((each, at) => [at ? ', ' : '', named(each)]) : named(value)));
-    return [h('span', { class: 'block' }, WHAT[one.what] ?? foreign(one.what)), details];
+    return [h('span', { class: 'block' }, WHAT[entry.what] ?? foreign(entry.what)), details];
   }
 
-  /** An id that is known here as a link with its name; anything else as it is. */
+  /** Show the id of a known entry as a link with its name, and anything else unchanged. */
   function named(value) {
     const [href, label] = names.get(value) ?? [];
     return href ? h('a', { href }, h('bdi', null, short(label, 40))) : foreign(value);
   }
 
-  function result(one) {
-    const word = RESULT[one.result] ?? one.result;
-    return [h('span', { class: one.kind === 'refusal' || one.result === 'refused' ? 'bad block' : 'block' }, `${word}${one.code ? ` (${one.code})` : ''}`),
-      one.kind === 'refusal' && rowButton('Explain', short(one.who, 40), `explain-${one.id}`, () => { location.hash = `#/why/${encodeURIComponent(one.id)}`; })];
+  function result(entry) {
+    const word = RESULT[entry.result] ?? entry.result;
+    return [h('span', { class: entry.kind === 'refusal' || entry.result === 'refused' ? 'bad block' : 'block' }, `${word}${entry.code ? ` (${entry.code})` : ''}`),
+      entry.kind === 'refusal' && rowButton('Explain', short(entry.who, 40), `explain-${entry.id}`, () => { location.hash = `#/why/${encodeURIComponent(entry.id)}`; })];
   }
 
   drawTabs();

@@ -1,4 +1,4 @@
-// CA certificates: whose devices are trusted.
+// The page of CA certificates.
 
 import { api } from '../api.js';
 import { find, h, replace } from '../dom.js';
@@ -23,10 +23,10 @@ export function statesOf(ca) {
 
 function show(view, opened) {
   let all = null;
-  let wanted = '';
+  let query = '';
   const list = h('div');
   const search = input({
-    type: 'search', id: 'ca-search', oninput: () => { wanted = search.value; draw(); },
+    type: 'search', id: 'ca-search', oninput: () => { query = search.value; draw(); },
     placeholder: 'Name, description or fingerprint',
   });
   const searchRow = h('div', { class: 'field search', hidden: true }, h('label', { for: 'ca-search' }, 'Search'), search);
@@ -39,9 +39,9 @@ function show(view, opened) {
   });
 
   function matching() {
-    const text = wanted.trim().toLowerCase(), hex = plainHex(wanted);
+    const text = query.trim().toLowerCase(), hex = plainHex(query);
     const isHex = /^[0-9a-f]{4,}$/.test(hex);
-    return all.filter((ca) => !text || [ca.subject, ca.comments, ca.issuer].some((one) => one.toLowerCase().includes(text))
+    return all.filter((ca) => !text || [ca.subject, ca.comments, ca.issuer].some((value) => value.toLowerCase().includes(text))
       || (isHex && (ca.fingerprintSha256.includes(hex) || ca.serialNumber === hex)));
   }
 
@@ -49,9 +49,9 @@ function show(view, opened) {
     if (!all) return;
     searchRow.hidden = all.length < 2;
     if (!all.length) return replace(list, empty());
-    const found = matching();
-    if (!found.length) return replace(list, h('p', null, `No CA here matches “${short(wanted)}”.`));
-    replace(list, table('cas', 'CA certificates', ['Subject', 'Description', 'Ends', 'Status', 'Actions'], found.map(row)));
+    const matches = matching();
+    if (!matches.length) return replace(list, h('p', null, `No CA here matches “${short(query)}”.`));
+    replace(list, table('cas', 'CA certificates', ['Subject', 'Description', 'Ends', 'Status', 'Actions'], matches.map(row)));
   }
 
   function row(ca) {
@@ -109,7 +109,7 @@ function show(view, opened) {
     await view.load(async () => download(await api.caPem(ca.id), `${ca.id}.pem`));
   }
 
-  /** Show the record as it is now, and put the focus on it. */
+  /** Show the current record, and focus it. */
   async function settle(id, ...said) {
     await refresh();
     if (said.length) view.say(...said);
@@ -153,15 +153,15 @@ function show(view, opened) {
   }
 
   function consequence(ca, effect) {
-    const others = all.filter((one) => effect.alsoVouchedBy.includes(one.id));
-    const active = all.filter((one) => one.status === 'active');
+    const others = all.filter((ca) => effect.alsoVouchedBy.includes(ca.id));
+    const active = all.filter((ca) => ca.status === 'active');
     const isLast = ca.status === 'active' && active.length === 1;
     return [
       h('p', null, 'Devices with certificates from ', foreign(ca.subject), ' are refused at their next connection.'),
       h('p', null, effect.connections30d
         ? ['Last 30 days: at least ', h('strong', null, plural(effect.connections30d, 'connection')), ' seen, latest ', moment(effect.lastUsed), '.']
         : 'Last 30 days: no connection seen.'),
-      others.length > 0 && h('p', null, 'Also vouched for by ', others.map((one, at) => [at ? ', ' : '', foreign(one.subject, { lines: 0 })]),
+      others.length > 0 && h('p', null, 'Also vouched for by ', others.map((ca, at) => [at ? ', ' : '', foreign(ca.subject, { lines: 0 })]),
         ': those devices stay.'),
       isLast && warning('Every device certificate will be refused.'),
     ];
@@ -209,7 +209,7 @@ function show(view, opened) {
 }
 
 /**
- * The dialog that adds a CA. *text*: a certificate already at hand. Answers {ca, said} or undefined.
+ * Open the dialog that adds a CA. *text*: a certificate to fill in. Resolves to {ca, said} or undefined.
  */
 export async function addCA({ known = [], text = null } = {}) {
   const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
@@ -226,16 +226,16 @@ export async function addCA({ known = [], text = null } = {}) {
     const mine = turn = new AbortController();
     preview.setAttribute('aria-busy', 'true');
     try {
-      const found = await api.preview(file.wire, mine.signal);
+      const report = await api.preview(file.wire, mine.signal);
       if (mine.signal.aborted) return;
-      const here = known.find((one) => one.fingerprintSha256 === found.fingerprintSha256);
+      const here = known.find((ca) => ca.fingerprintSha256 === report.fingerprintSha256);
       const first = !known.length;
       preview.replaceChildren(
         here ? good('Already here since ', moment(here.createdAt), '.')
-        : found.ca.accepted ? good('Will be accepted and active at once.')
-        : bad(found.ca.message),
-        facts(...certificateFacts(found)));
-      if (found.ca.accepted && first) {
+        : report.ca.accepted ? good('Will be accepted and active at once.')
+        : bad(report.ca.message),
+        facts(...certificateFacts(report)));
+      if (report.ca.accepted && first) {
         preview.append(warning(`From now on devices must name ${who().messagingHost} in TLS (SNI); clients that connect by host name do.`));
       }
     } catch (error) {
@@ -251,8 +251,8 @@ export async function addCA({ known = [], text = null } = {}) {
     title: 'Add CA certificate', wide: true, content: [certificate.row, preview, description.row],
     fields: [certificate, description], focusFirst: certificate.picker,
     onProblem(error) {
-      if (error.status !== 422 || error.violations.some((one) => one.field === 'comments')) return false;
-      certificate.fail(error.message); // whatever is wrong with the certificate stands beside it
+      if (error.status !== 422 || error.violations.some((violation) => violation.field === 'comments')) return false;
+      certificate.fail(error.message); // show the error beside the certificate
       certificate.focus();
       return true;
     },
@@ -270,7 +270,7 @@ export async function addCA({ known = [], text = null } = {}) {
       const name = h('bdi', null, nameOf(data));
       const said = status === 200
         ? [`Already here since ${absolute(data.createdAt)}; nothing changed.`]
-        : [name, ' is active. ', ...(data.warnings ?? []).map((one) => visible(one.message))];
+        : [name, ' is active. ', ...(data.warnings ?? []).map((warning) => visible(warning.message))];
       return { ca: data, said };
     } }],
   });

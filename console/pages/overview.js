@@ -1,4 +1,4 @@
-// Overview: first steps that tick themselves; what ends when.
+// The overview: first steps, ticked when done, and what ends when.
 
 import { api } from '../api.js';
 import { h, replace, svg } from '../dom.js';
@@ -50,44 +50,44 @@ function drawSteps(part, cas) {
 function drawEnds(part, cas, servers, now = Date.now()) {
   const items = [
     ...cas.filter((ca) => ca.status === 'active').map((ca) => item(ca, 0, short(commonName(ca.subject), 40), `#/ca/${encodeURIComponent(ca.id)}`, now)),
-    ...servers.filter((one) => one.notAfter).map((one) => item(one, 1, serverName(one), `#/servers/${encodeURIComponent(one.id)}`, now)),
-  ].sort((one, other) => one.days - other.days);
-  const near = items.filter((one) => one.days <= SPAN);
-  const later = items.filter((one) => one.days > SPAN);
+    ...servers.filter((server) => server.notAfter).map((server) => item(server, 1, serverName(server), `#/servers/${encodeURIComponent(server.id)}`, now)),
+  ].sort((first, other) => first.days - other.days);
+  const near = items.filter((entry) => entry.days <= SPAN);
+  const later = items.filter((entry) => entry.days > SPAN);
   const heading = h('h2', { id: 'ends' }, 'What ends when');
   if (!near.length) {
     replace(part, heading, h('p', null, `Nothing ends within ${SPAN} days.`,
       later.length > 0 && [' Next: ', h('a', { href: later[0].href }, h('bdi', null, later[0].label)), `, ${date(later[0].notAfter)}.`]));
     return;
   }
-  replace(part, heading, near.some((one) => one.active && one.days < 0) && bad('A certificate in use has ended.'),
-    timeline(near, later.length), h('ul', { class: 'ends' }, near.map((one) => h('li', null,
-      h('a', { href: one.href }, foreign(one.label, { lines: 0 })), h('span', { class: 'muted' }, ['CA', 'Server certificate'][one.lane]),
-      h('span', { class: one.tone }, h('span', { 'aria-hidden': 'true' }, one.days < 0 ? '✕ ' : '◷ '), one.days < 0 ? 'Ended ' : 'Ends ', when(one.notAfter))))),
+  replace(part, heading, near.some((entry) => entry.active && entry.days < 0) && bad('A certificate in use has ended.'),
+    timeline(near, later.length), h('ul', { class: 'ends' }, near.map((entry) => h('li', null,
+      h('a', { href: entry.href }, foreign(entry.label, { lines: 0 })), h('span', { class: 'muted' }, ['CA', 'Server certificate'][entry.lane]),
+      h('span', { class: entry.tone }, h('span', { 'aria-hidden': 'true' }, entry.days < 0 ? '✕ ' : '◷ '), entry.days < 0 ? 'Ended ' : 'Ends ', when(entry.notAfter))))),
     later.length > 0 && h('p', { class: 'muted' }, `${later.length} later.`));
 }
 
-function item(one, lane, label, href, now) {
-  const days = (Date.parse(one.notAfter) - now) / DAY;
-  const state = dateState(one, now);
-  return { lane, label, href, days, notAfter: one.notAfter, active: one.active ?? true, tone: state === 'ended' ? 'bad' : state === 'soon' ? 'warn' : 'plain' };
+function item(certificate, lane, label, href, now) {
+  const days = (Date.parse(certificate.notAfter) - now) / DAY;
+  const state = dateState(certificate, now);
+  return { lane, label, href, days, notAfter: certificate.notAfter, active: certificate.active ?? true, tone: state === 'ended' ? 'bad' : state === 'soon' ? 'warn' : 'plain' };
 }
 
-// In px of the drawing; LETTER is what a wide letter takes.
+// In px of the drawing; LETTER is the width of a wide letter.
 const WIDTH = 960, LEFT = 190, RIGHT = 40, LANE = 30, STACK = 22, ROWS = 5, MARK = 10, LETTER = 8.5;
 
-const textOf = (one) => `${short(one.label, 24)}, ends ${date(one.notAfter).replace(/ \d+$/, '')}`;
+const textOf = (mark) => `${short(mark.label, 24)}, ends ${date(mark.notAfter).replace(/ \d+$/, '')}`;
 
 /**
- * Where the marks of a lane stand: those of one day above each other, and no name over another mark. Where there are
- * too many, names give way first; marks that find no row are counted. The list below has them all.
+ * Place the marks of a lane: marks of one day above each other, and no name over another mark. If there is not enough
+ * room, names are dropped first; marks without a row are only counted. The list below the drawing shows all of them.
  */
 function placed(items, x) {
-  const rows = []; // each its marks so far
-  const more = new Map(); // x -> how many found no room
-  for (const one of items) {
-    const at = x(one.days), left = at > WIDTH - 330, wide = MARK + textOf(one).length * LETTER;
-    const spot = { one, at, left, named: one.days >= 0, from: left ? at - wide : at - MARK, to: left ? at + MARK : at + wide };
+  const rows = []; // the marks of each row so far
+  const more = new Map(); // x -> number of marks without room
+  for (const entry of items) {
+    const at = x(entry.days), left = at > WIDTH - 330, wide = MARK + textOf(entry).length * LETTER;
+    const spot = { entry, at, left, named: entry.days >= 0, from: left ? at - wide : at - MARK, to: left ? at + MARK : at + wide };
     if (!spot.named) Object.assign(spot, { from: at - MARK, to: at + MARK });
     const free = rows.find((row) => row.at(-1).to <= spot.from) ?? (rows.length < ROWS && (rows.push([]), rows.at(-1)));
     const tight = free || rows.find((row) => row.at(-1).at <= at - 2 * MARK);
@@ -106,10 +106,10 @@ function placed(items, x) {
   };
 }
 
-/** The axis from today to 90 days; a lane for CAs, one for server certificates; ended ones stand left of today. */
+/** Draw the axis from today to 90 days, with a lane for CAs and a lane for server certificates; ended ones at the left. */
 function timeline(near, later) {
   const x = (days) => days < 0 ? LEFT - 24 : LEFT + (Math.min(Math.floor(days), SPAN) / SPAN) * (WIDTH - LEFT - RIGHT);
-  const lanes = [0, 1].map((lane) => placed(near.filter((one) => one.lane === lane), x));
+  const lanes = [0, 1].map((lane) => placed(near.filter((entry) => entry.lane === lane), x));
   const heights = lanes.map(({ rows }) => LANE + STACK * rows);
   const tops = [36, 36 + heights[0]];
   const bottom = tops[1] + heights[1];
@@ -129,14 +129,14 @@ function timeline(near, later) {
   return svg('svg', { class: 'timeline', viewBox: `0 0 ${WIDTH} ${bottom + 26}`, role: 'group', 'aria-label': 'What ends within 90 days' }, parts);
 }
 
-function mark({ one, at, left, named }, y) {
-  const name = `${visible(one.label)}, ${one.days < 0 ? 'ended' : 'ends'} ${date(one.notAfter)}, ${relative(one.notAfter)}`;
-  // Who says what is read on the line means this link: its name begins with that (WCAG 2.2, 2.5.3).
-  const spoken = name.startsWith(textOf(one)) || !named ? name : `${textOf(one)}: ${name}`;
-  return svg('a', { href: one.href, 'aria-label': spoken, class: `mark-link ${one.tone}` },
+function mark({ entry, at, left, named }, y) {
+  const name = `${visible(entry.label)}, ${entry.days < 0 ? 'ended' : 'ends'} ${date(entry.notAfter)}, ${relative(entry.notAfter)}`;
+  // The link's name begins with its visible text, so that speech input finds the link (WCAG 2.2, 2.5.3).
+  const spoken = name.startsWith(textOf(entry)) || !named ? name : `${textOf(entry)}: ${name}`;
+  return svg('a', { href: entry.href, 'aria-label': spoken, class: `mark-link ${entry.tone}` },
     svg('title', null, name),
     svg('circle', { cx: at, cy: y, r: 7 }),
-    named && svg('text', { x: left ? at - 12 : at + 12, y: y + 5, 'text-anchor': left ? 'end' : 'start', class: 'mark-text' }, textOf(one)));
+    named && svg('text', { x: left ? at - 12 : at + 12, y: y + 5, 'text-anchor': left ? 'end' : 'start', class: 'mark-text' }, textOf(entry)));
 }
 
 export default { path: '', title: 'Overview', show };

@@ -1,15 +1,15 @@
-// Connection security: what a device must show, custom domains, type certificates, deny list.
+// Connection security: the policy, custom domains, type certificates, the deny list.
 
 import { api } from '../api.js';
 import { ask, openDialog, saveOver } from '../dialog.js';
 import { find, h, newId, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { commonName, plural, short, visible } from '../format.js';
-import { checkbox, errorArea, field, input, select, tell, textarea } from '../form.js';
+import { checkbox, errorArea, field, input, select, showProblem, textarea } from '../form.js';
 import { certificateFacts, facts, foreign, good, rowButton, moment, table, warning, when } from '../parts.js';
 import { mayChange, who } from '../session.js';
 
-// Each level: who gets in with a valid, an invalid, no certificate. "Token": the broker then asks for the token.
+// For each level: whether a device is admitted with a valid, an invalid, no certificate. "Token": the broker asks for it.
 const IN = 'let in', OUT = 'refused', TOKEN = 'token decides';
 const LEVELS = [
   ['TLS Optional', IN, OUT, TOKEN, 'Connections without TLS too; then the token decides.'],
@@ -59,13 +59,13 @@ function policySection(view, part, policy) {
 
   function addRule(rule, at = lines.length) {
     const type = field('Device type', input({ value: rule.deviceType, maxlength: 64, oninput: stale, disabled: !may }), {});
-    const level = field('Level', select(LEVELS.map(([one]) => [one, one]), rule.level, { onchange: stale, disabled: !may }));
+    const level = field('Level', select(LEVELS.map(([name]) => [name, name]), rule.level, { onchange: stale, disabled: !may }));
     const line = { type, level };
     line.row = h('div', { class: 'rule', role: 'group', 'aria-label': 'Rule' }, type.row, level.row, may && h('button', {
       type: 'button', class: 'small', 'aria-label': 'Remove this rule',
       onclick() {
         const next = lines[lines.indexOf(line) + 1] ?? lines[lines.indexOf(line) - 1];
-        lines = lines.filter((one) => one !== line);
+        lines = lines.filter((other) => other !== line);
         line.row.remove();
         stale();
         (next?.type ?? { focus: () => adder.focus() }).focus();
@@ -78,7 +78,7 @@ function policySection(view, part, policy) {
   policy.rules.forEach((rule) => addRule(rule));
   const adder = h('button', { type: 'button', onclick() { stale(); addRule({ deviceType: '', level: LEVELS[2][0] }).type.focus(); } }, 'Add rule');
 
-  const wanted = () => ({
+  const readPolicy = () => ({
     default: part.querySelector(`input[name=${group}]:checked`).value,
     rules: lines.map(({ type, level }) => ({ deviceType: type.value.trim(), level: level.value })),
   });
@@ -91,35 +91,35 @@ function policySection(view, part, policy) {
   async function look() {
     clear();
     try {
-      const body = wanted();
-      const found = await api.dryRun(body);
-      previewed = { body: JSON.stringify(body), found };
-      preview.replaceChildren(...effect(found));
-      return found;
+      const body = readPolicy();
+      const report = await api.dryRun(body);
+      previewed = { body: JSON.stringify(body), report };
+      preview.replaceChildren(...effect(report));
+      return report;
     } catch (error) {
-      tell(error, named(), errors);
+      showProblem(error, named(), errors);
       return null;
     }
   }
 
   async function save() {
-    const body = wanted();
-    const found = previewed?.body === JSON.stringify(body) ? previewed.found : await look();
-    if (!found) return;
-    if (found.refused) {
-      const sure = await ask({ title: 'Save, and refuse them?', content: effect(found), actions: [{ label: 'Save', tone: 'danger', submit: true, run: () => true }] });
+    const body = readPolicy();
+    const report = previewed?.body === JSON.stringify(body) ? previewed.report : await look();
+    if (!report) return;
+    if (report.refused) {
+      const sure = await ask({ title: 'Save, and refuse them?', content: effect(report), actions: [{ label: 'Save', tone: 'danger', submit: true, run: () => true }] });
       if (!sure) return;
     }
     clear();
     try {
       const saved = await saveOver((version) => api.putPolicy(body, version), policy.version, api.policy,
-        (theirs) => facts(['Default level', theirs.default], ['Rules', theirs.rules.map((one) => `${one.deviceType}: ${one.level}`).join('; ') || 'None']));
+        (theirs) => facts(['Default level', theirs.default], ['Rules', theirs.rules.map((rule) => `${rule.deviceType}: ${rule.level}`).join('; ') || 'None']));
       const now = saved ?? await api.policy();
       policySection(view, part, now);
       view.say(saved ? 'Connection security is saved; it counts from the next connection on.' : 'Theirs was kept.');
       find(part, 'save-policy').focus();
     } catch (error) {
-      tell(error, named(), errors);
+      showProblem(error, named(), errors);
     }
   }
 
@@ -134,12 +134,12 @@ function policySection(view, part, policy) {
     changed(policy)));
 }
 
-function effect(found) {
-  const { refused, sample, refusedTypes, changed: changes } = found;
+function effect(report) {
+  const { refused, sample, refusedTypes, changed: changes } = report;
   const count = `${refused.toLocaleString('en')} of ${plural(sample.identities, 'client')} seen in 30 days would be refused`;
   return [
     refused ? warning(`${count}: ${refusedTypes.join(', ')}.`) : sample.identities ? good(`${count}.`) : h('p', null, 'No client was seen in 30 days, so nobody known would be refused.'),
-    changes.length ? h('ul', null, changes.map((one) => h('li', null, h('bdi', null, one.deviceType), `: ${one.from} → ${one.to}`))) : h('p', { class: 'muted' }, 'No device type seen or named here changes its level.'),
+    changes.length ? h('ul', null, changes.map((change) => h('li', null, h('bdi', null, change.deviceType), `: ${change.from} → ${change.to}`))) : h('p', { class: 'muted' }, 'No device type seen or named here changes its level.'),
   ];
 }
 
@@ -153,7 +153,7 @@ function settingsSection(view, part, settings) {
   const { org, messagingHost } = who();
   const enabled = checkbox('Use custom domains', settings.customDomains.enabled);
   const typed = checkbox('Accept type certificates', settings.typeCertificates, { hint: 'One certificate d:{type}: speaks for every device of its type.' });
-  [enabled, typed].forEach((one) => { one.control.disabled = !may; });
+  [enabled, typed].forEach((field) => { field.control.disabled = !may; });
   const domains = field('Domains', textarea({ rows: 3, value: settings.customDomains.domains.join('\n'), spellcheck: 'false', disabled: !may, oninput: records }),
     { hint: 'One a line, at most 10, like iot.example.com.' });
   const dns = h('div', { 'aria-live': 'polite' });
@@ -162,7 +162,7 @@ function settingsSection(view, part, settings) {
   function records() {
     const [first = '{domain}'] = list();
     dns.replaceChildren(h('p', null, `You point the DNS of ${org}.messaging.${first} here.`),
-      h('pre', { tabindex: '0', 'aria-label': 'DNS records' }, (list().length ? list() : ['{domain}']).map((one) => `${visible(`${org}.messaging.${one}`)}. CNAME ${messagingHost}.`).join('\n')));
+      h('pre', { tabindex: '0', 'aria-label': 'DNS records' }, (list().length ? list() : ['{domain}']).map((domain) => `${visible(`${org}.messaging.${domain}`)}. CNAME ${messagingHost}.`).join('\n')));
   }
   records();
 
@@ -180,7 +180,7 @@ function settingsSection(view, part, settings) {
       find(part, 'save-settings').focus();
     } catch (error) {
       domains.name = 'domains';
-      tell(error, [domains], errors, { fieldOf: (violation) => violation.field.startsWith('customDomains') ? 'domains' : violation.field });
+      showProblem(error, [domains], errors, { fieldOf: (violation) => violation.field.startsWith('customDomains') ? 'domains' : violation.field });
     }
   }
 
@@ -201,26 +201,26 @@ function denySection(view, part, denials, cas) {
 
   function draw() {
     if (!denials.length) return replace(list, h('p', null, 'Nobody is denied. Who is on this list is refused whatever the certificate says.'));
-    replace(list, table('denials', 'Deny list', ['Kind', 'Value', 'Reason', 'Since', 'By', 'Actions'], denials.map((one) => ({
-      key: one.id,
-      cells: [KINDS[one.kind] ?? one.kind, value(one), foreign(one.reason), when(one.createdAt), foreign(one.createdBy),
-        mayChange() ? rowButton('Remove', short(one.value, 24), `lift-${one.id}`, () => lift(one)) : '–'],
+    replace(list, table('denials', 'Deny list', ['Kind', 'Value', 'Reason', 'Since', 'By', 'Actions'], denials.map((denial) => ({
+      key: denial.id,
+      cells: [KINDS[denial.kind] ?? denial.kind, value(denial), foreign(denial.reason), when(denial.createdAt), foreign(denial.createdBy),
+        mayChange() ? rowButton('Remove', short(denial.value, 24), `lift-${denial.id}`, () => lift(denial)) : '–'],
     }))));
   }
 
-  function value(one) {
-    if (one.kind !== 'serial') return h('code', { 'data-key': `row-${one.id}`, tabindex: '-1' }, foreign(one.value));
-    const [ca, serial] = one.value.split(':');
+  function value(denial) {
+    if (denial.kind !== 'serial') return h('code', { 'data-key': `row-${denial.id}`, tabindex: '-1' }, foreign(denial.value));
+    const [ca, serial] = denial.value.split(':');
     const issuer = cas.find((known) => known.id === ca);
-    return h('span', { 'data-key': `row-${one.id}`, tabindex: '-1' }, h('code', null, serial), ' of ', issuer ? foreign(commonName(issuer.subject), { lines: 0 }) : ca);
+    return h('span', { 'data-key': `row-${denial.id}`, tabindex: '-1' }, h('code', null, serial), ' of ', issuer ? foreign(commonName(issuer.subject), { lines: 0 }) : ca);
   }
 
   const refresh = () => view.load(async () => { denials = await api.denials(); draw(); });
 
-  async function lift(one) {
+  async function lift(denial) {
     const done = await ask({
-      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[one.kind] ?? one.kind}: `, foreign(one.value)), h('p', null, 'It is let in again where its certificate is good.')],
-      actions: [{ label: 'Remove', tone: 'danger', submit: true, run: async () => { await api.lift(one.id); return true; } }],
+      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[denial.kind] ?? denial.kind}: `, foreign(denial.value)), h('p', null, 'It is let in again where its certificate is good.')],
+      actions: [{ label: 'Remove', tone: 'danger', submit: true, run: async () => { await api.lift(denial.id); return true; } }],
     });
     if (!done) return;
     await refresh();
@@ -247,15 +247,15 @@ async function denyDialog(cas) {
       preview.replaceChildren();
       if (!file) return;
       try {
-        const found = await api.preview(file.wire);
-        if (mine === turn) preview.replaceChildren(facts(...certificateFacts(found)));
+        const report = await api.preview(file.wire);
+        if (mine === turn) preview.replaceChildren(facts(...certificateFacts(report)));
       } catch (error) {
         if (mine === turn) certificate.fail(error.message);
       }
     },
   });
   const identity = field('Device', input({ placeholder: 'd:type:device' }), { name: 'value', hint: 'Its identity: d:type:device, or g:type:device for a gateway.' });
-  const issuer = field('Issuing CA', select(cas.map((one) => [one.id, short(commonName(one.subject), 60)])), { name: 'issuer' });
+  const issuer = field('Issuing CA', select(cas.map((ca) => [ca.id, short(commonName(ca.subject), 60)])), { name: 'issuer' });
   const serial = field('Serial number', input({ placeholder: '4f2a…' }), { name: 'value', hint: 'In hex.' });
   const print = field('SHA-256 fingerprint', input({}), { name: 'value', hint: '64 hex digits, with or without colons.' });
   const reason = field('Reason', textarea({ maxlength: 1000 }), { name: 'reason', hint: 'For whoever asks later.' });
@@ -267,7 +267,7 @@ async function denyDialog(cas) {
 
   function choose() {
     for (const [name, members] of Object.entries(parts)) {
-      for (const one of members) (one.row ?? one).hidden = name !== kind.value;
+      for (const member of members) (member.row ?? member).hidden = name !== kind.value;
     }
   }
   choose();
@@ -285,10 +285,10 @@ async function denyDialog(cas) {
       droppable(dialog.element, (file) => { kind.control.value = 'certificate'; choose(); return certificate.drop(file); });
     },
     onProblem(error) {
-      const shown = { certificate, identity, serial, fingerprint: print }[kind.value];
+      const active = { certificate, identity, serial, fingerprint: print }[kind.value];
       if (![404, 422].includes(error.status)) return false;
-      shown.fail(error.message);
-      shown.focus();
+      active.fail(error.message);
+      active.focus();
       return true;
     },
     actions: [{ label: 'Deny', tone: 'danger', submit: true, async run() {

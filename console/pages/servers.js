@@ -1,4 +1,4 @@
-// Server certificates: what is shown to devices.
+// The page of server certificates.
 
 import { Problem, api } from '../api.js';
 import { find, h, replace } from '../dom.js';
@@ -16,12 +16,12 @@ const SOURCES = { default: 'Default', upload: 'Uploaded', csr: 'Requested' };
 const KEYS = ['RSA-2048', 'RSA-3072', 'RSA-4096', 'P-256', 'P-384'];
 const SELF_SIGNED = 'Browsers refuse this certificate until it is added to them; devices need it in their trust store.';
 
-export const nameOf = (one) => one.id === 'default' ? 'Default certificate' : short(one.names[0] ?? one.subject, 50);
+export const nameOf = (server) => server.id === 'default' ? 'Default certificate' : short(server.names[0] ?? server.subject, 50);
 
-function statesOf(one) {
-  if (one.status === 'csr') return ['waiting'];
-  const byDate = dateState(one);
-  return [...(one.active ? ['active'] : byDate === 'ended' ? [] : ['inactive']), ...(byDate ? [byDate] : [])];
+function statesOf(server) {
+  if (server.status === 'csr') return ['waiting'];
+  const byDate = dateState(server);
+  return [...(server.active ? ['active'] : byDate === 'ended' ? [] : ['inactive']), ...(byDate ? [byDate] : [])];
 }
 
 function show(view, opened) {
@@ -36,7 +36,7 @@ function show(view, opened) {
     if (view.alive()) draw();
   });
 
-  const byId = (id) => all.find((one) => one.id === id);
+  const byId = (id) => all.find((server) => server.id === id);
 
   function draw() {
     if (!all) return;
@@ -48,13 +48,13 @@ function show(view, opened) {
 
   function chooser() {
     const now = byId(activation.active);
-    const choices = all.filter((one) => one.status === 'certificate');
-    const label = (one) => {
-      const state = dateState(one);
-      const note = one.id === activation.active ? ' (shown now)' : state === 'ended' ? ' (ended)' : state === 'begins' ? ' (not valid yet)' : '';
-      return `${nameOf(one)}, ends ${absolute(one.notAfter).split(',')[0]}${note}`;
+    const choices = all.filter((server) => server.status === 'certificate');
+    const label = (server) => {
+      const state = dateState(server);
+      const note = server.id === activation.active ? ' (shown now)' : state === 'ended' ? ' (ended)' : state === 'begins' ? ' (not valid yet)' : '';
+      return `${nameOf(server)}, ends ${absolute(server.notAfter).split(',')[0]}${note}`;
     };
-    const choice = select(choices.map((one) => [one.id, label(one)]), activation.active, { id: 'active-choice', 'data-key': 'choice', 'aria-describedby': 'shown-at' });
+    const choice = select(choices.map((server) => [server.id, label(server)]), activation.active, { id: 'active-choice', 'data-key': 'choice', 'aria-describedby': 'shown-at' });
     const previous = activation.previous && byId(activation.previous);
     const ended = now && dateState(now) === 'ended';
     return [
@@ -71,51 +71,51 @@ function show(view, opened) {
     ];
   }
 
-  /** What the TLS edges say. Where there is none, nothing is said of the default certificate. */
-  function served(one) {
-    if (one.servedSince) return [' Served since ', moment(one.servedSince), '.'];
-    return one.source === 'default' ? null : ' No TLS edge has said yet that it serves it.';
+  /** Show what the TLS edges report. Without an edge, nothing is shown about the default certificate. */
+  function served(server) {
+    if (server.servedSince) return [' Served since ', moment(server.servedSince), '.'];
+    return server.source === 'default' ? null : ' No TLS edge has said yet that it serves it.';
   }
 
-  function row(one) {
-    const isOpen = one.id === opened;
+  function row(server) {
+    const isOpen = server.id === opened;
     const link = h('a', {
-      href: isOpen ? '#/servers' : `#/servers/${encodeURIComponent(one.id)}`, 'data-key': `row-${one.id}`,
+      href: isOpen ? '#/servers' : `#/servers/${encodeURIComponent(server.id)}`, 'data-key': `row-${server.id}`,
       'aria-expanded': String(isOpen),
-    }, one.names.length ? one.names.slice(0, 3).map((name) => h('span', { class: 'name-line' }, foreign(name, { lines: 0 })))
-      : foreign(one.subject, { lines: 0 }), one.names.length > 3 && `and ${one.names.length - 3} more`);
+    }, server.names.length ? server.names.slice(0, 3).map((name) => h('span', { class: 'name-line' }, foreign(name, { lines: 0 })))
+      : foreign(server.subject, { lines: 0 }), server.names.length > 3 && `and ${server.names.length - 3} more`);
     return {
-      key: one.id,
-      cells: [h('div', { class: 'clamp' }, link, one.comments && h('div', { class: 'muted' }, foreign(one.comments))),
-        SOURCES[one.source] ?? one.source, when(one.notAfter), states(...statesOf(one)), actions(one)],
-      details: isOpen && details(one),
+      key: server.id,
+      cells: [h('div', { class: 'clamp' }, link, server.comments && h('div', { class: 'muted' }, foreign(server.comments))),
+        SOURCES[server.source] ?? server.source, when(server.notAfter), states(...statesOf(server)), actions(server)],
+      details: isOpen && details(server),
     };
   }
 
-  function actions(one) {
-    const button = (label, run, tone) => rowButton(label, nameOf(one), `${label}-${one.id}`, () => run(one), tone);
-    const csr = one.status === 'csr', own = one.source !== 'default' && mayChange();
+  function actions(server) {
+    const button = (label, run, tone) => rowButton(label, nameOf(server), `${label}-${server.id}`, () => run(server), tone);
+    const csr = server.status === 'csr', own = server.source !== 'default' && mayChange();
     return h('div', { class: 'row-actions' },
       csr && button('Download request', (it) => view.load(async () => download(await api.csrPem(it.id), `${it.id}.csr.pem`))),
       csr && own && button('Upload certificate', (it) => fulfil(it)),
       own && button('Describe', describe),
       !csr && own && button('Renew', renew),
       !csr && button('Download PEM', (it) => view.load(async () => download(await api.serverPem(it.id), `${it.id}.pem`))),
-      own && (one.active
+      own && (server.active
         ? h('p', { class: 'hint' }, 'To delete it, activate another first.')
         : button('Delete', remove, 'danger')));
   }
 
-  function details(one) {
+  function details(server) {
     return facts(
-      ...certificateFacts(one),
-      ['All names', foreign(one.names.join('\n'))],
-      ['Your hosts it serves', one.status === 'csr' ? null : one.hosts.join(', ') || 'None'],
-      one.servedSince && ['Served since', when(one.servedSince)],
-      one.chain.length > 0 && ['Chain', h('ol', { class: 'chain' }, one.chain.map((cert) => h('li', null, foreign(cert.subject), ', ends ', moment(cert.notAfter))))],
-      one.source !== 'default' && ['Added', h('span', null, foreign(one.createdBy, { lines: 0 }), ', ', moment(one.createdAt))],
-      one.updatedAt !== one.createdAt && ['Changed', h('span', null, foreign(one.updatedBy, { lines: 0 }), ', ', moment(one.updatedAt))],
-      one.comments && ['Description', foreign(one.comments)],
+      ...certificateFacts(server),
+      ['All names', foreign(server.names.join('\n'))],
+      ['Your hosts it serves', server.status === 'csr' ? null : server.hosts.join(', ') || 'None'],
+      server.servedSince && ['Served since', when(server.servedSince)],
+      server.chain.length > 0 && ['Chain', h('ol', { class: 'chain' }, server.chain.map((cert) => h('li', null, foreign(cert.subject), ', ends ', moment(cert.notAfter))))],
+      server.source !== 'default' && ['Added', h('span', null, foreign(server.createdBy, { lines: 0 }), ', ', moment(server.createdAt))],
+      server.updatedAt !== server.createdAt && ['Changed', h('span', null, foreign(server.updatedBy, { lines: 0 }), ', ', moment(server.updatedAt))],
+      server.comments && ['Description', foreign(server.comments)],
     );
   }
 
@@ -128,8 +128,8 @@ function show(view, opened) {
   // ------------------------------------------------------------------------------------------------ activation
 
   async function activate(id) {
-    const wanted = byId(id);
-    if (id === activation.active) return view.say(h('bdi', null, nameOf(wanted)), ' is shown to devices already.');
+    const server = byId(id);
+    if (id === activation.active) return view.say(h('bdi', null, nameOf(server)), ' is shown to devices already.');
     const version = activation.version, was = byId(activation.active);
     let checked = null, refusal = null;
     await view.load(async () => {
@@ -143,36 +143,36 @@ function show(view, opened) {
     if (!checked && !refusal) return undefined;
     const warnings = checked?.warnings ?? [];
     const done = await openDialog({
-      title: `Activate ${nameOf(wanted)}?`, cancelFirst: true, cancel: refusal ? 'Close' : 'Cancel',
+      title: `Activate ${nameOf(server)}?`, cancelFirst: true, cancel: refusal ? 'Close' : 'Cancel',
       content: refusal ? [bad(refusal)] : [
         checked.hosts.length ? good(`Names cover ${checked.hosts.join(', ')}`) : bad(`Names do not cover ${who().messagingHost}`),
-        checked.chainComplete ? good('Chain complete') : warnings.some((one) => one.code === 'chain_incomplete') ? null : warning('Chain incomplete'),
-        warnings.some((one) => one.code === 'ends_soon') ? null : good('Ends ', moment(checked.notAfter)),
-        warnings.map((one) => warning(visible(one.message))),
+        checked.chainComplete ? good('Chain complete') : warnings.some((notice) => notice.code === 'chain_incomplete') ? null : warning('Chain incomplete'),
+        warnings.some((notice) => notice.code === 'ends_soon') ? null : good('Ends ', moment(checked.notAfter)),
+        warnings.map((notice) => warning(visible(notice.message))),
         was && h('p', { class: 'muted' }, `Until now: ${nameOf(was)}. One click returns to it.`),
       ],
       actions: refusal ? [] : [{ label: 'Activate', tone: 'primary', submit: true, async run() {
-        // The activation itself has no "changed by": the latest entry of the activity list says who it was.
-        const saved = await saveOver((seen) => api.activate(id, seen), version, lastActivation,
+        // An activation does not record who made it; the latest entry of the activity list does.
+        const saved = await saveOver((readVersion) => api.activate(id, readVersion), version, lastActivation,
           (theirs) => h('p', null, 'Shown to devices now: ', h('bdi', null, theirs.name), '.'));
         return saved ? 'done' : 'kept';
       } }],
     });
     if (!done) return undefined;
     await refresh();
-    view.say(...(done === 'done' ? [h('bdi', null, nameOf(wanted)), ' is active.'] : ['Theirs was kept.']));
+    view.say(...(done === 'done' ? [h('bdi', null, nameOf(server)), ' is active.'] : ['Theirs was kept.']));
     return find(top, 'activate')?.focus();
   }
 
-  /** One click: it was shown before. What a preflight would refuse is refused here too, and then nothing changes. */
+  /** Go back with one click, because devices knew this certificate. The service refuses as in a preflight. */
   async function goBack(id) {
-    const wanted = byId(id), version = activation.version;
+    const server = byId(id), version = activation.version;
     await view.load(async () => {
-      const now = await saveOver((seen) => api.activate(id, seen), version, lastActivation,
+      const now = await saveOver((readVersion) => api.activate(id, readVersion), version, lastActivation,
         (theirs) => h('p', null, 'Shown to devices now: ', h('bdi', null, theirs.name), '.'));
       await refresh();
       view.say(...(now
-        ? [h('bdi', null, nameOf(wanted)), ' is active.', ...now.warnings.map((one) => ` ${visible(one.message)}`)]
+        ? [h('bdi', null, nameOf(server)), ' is active.', ...now.warnings.map((notice) => ` ${visible(notice.message)}`)]
         : ['Theirs was kept.']));
       find(top, 'activate')?.focus();
     });
@@ -180,8 +180,8 @@ function show(view, opened) {
 
   async function lastActivation() {
     const [now, servers, changes] = await Promise.all([api.active(), api.servers(), api.activity({ kind: 'change', limit: 50 })]);
-    const entry = changes.results.find((one) => one.what === 'activateServerCert');
-    const shownNow = servers.find((one) => one.id === now.active);
+    const entry = changes.results.find((change) => change.what === 'activateServerCert');
+    const shownNow = servers.find((server) => server.id === now.active);
     return { version: now.version, updatedBy: entry?.who ?? 'Somebody', updatedAt: entry?.at ?? now.activatedAt, name: shownNow ? nameOf(shownNow) : now.active };
   }
 
@@ -202,18 +202,18 @@ function show(view, opened) {
     });
     const text = (label, name, more) => field(label, input({ maxlength: 256, ...more }), { name, hint: more?.hint });
     const fields = [
-      field('Common name', hosts.length > 1 ? select(hosts.map((one) => [one, one]), hosts[0]) : input({ value: hosts[0] }), { name: 'commonName' }),
+      field('Common name', hosts.length > 1 ? select(hosts.map((host) => [host, host]), hosts[0]) : input({ value: hosts[0] }), { name: 'commonName' }),
       text('Organization', 'organization'), text('Unit', 'organizationalUnit'), text('Locality', 'locality'), text('State', 'state'),
       field('Country', input({ maxlength: 2, autocapitalize: 'characters' }), { name: 'country', hint: 'Two letters.' }),
       field('E-mail', input({ type: 'email', maxlength: 256 }), { name: 'emailAddress' }),
-      field('Key', select(KEYS.map((one) => [one, one.replace('RSA-', 'RSA ')]), KEYS[0]), { name: 'keyAlgorithm' }),
+      field('Key', select(KEYS.map((key) => [key, key.replace('RSA-', 'RSA ')]), KEYS[0]), { name: 'keyAlgorithm' }),
       field('Description', textarea({ maxlength: 1000 }), { name: 'comments' }),
     ];
     const done = await openDialog({
       title: 'Generate CSR', wide: true, fields,
-      content: [h('p', null, 'The private key stays here; nobody can download it.'), h('div', { class: 'columns' }, fields.map((one) => one.row))],
+      content: [h('p', null, 'The private key stays here; nobody can download it.'), h('div', { class: 'columns' }, fields.map((field) => field.row))],
       actions: [{ label: 'Generate', tone: 'primary', submit: true, run: () => api.generateCSR(Object.fromEntries(
-        fields.map((one) => [one.name, one.value.trim()]).filter(([, value]) => value))) }],
+        fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value))) }],
     });
     if (done) await settle(done.id, 'The request is made. Download it, have it signed, then upload the certificate to its row.');
   }
@@ -245,42 +245,42 @@ function show(view, opened) {
         return true;
       },
     });
-    if (done) await settle(done.id, h('bdi', null, nameOf(done)), ' took the place of its request.', ...(done.warnings ?? []).map((one) => ` ${visible(one.message)}`));
+    if (done) await settle(done.id, h('bdi', null, nameOf(done)), ' took the place of its request.', ...(done.warnings ?? []).map((notice) => ` ${visible(notice.message)}`));
   }
 
-  async function renew(one) {
+  async function renew(server) {
     const done = await ask({
-      title: `Renew ${nameOf(one)}?`,
+      title: `Renew ${nameOf(server)}?`,
       content: [h('p', null, 'This makes a new request on the same key. The certificate stays as it is until you activate the new one.')],
-      actions: [{ label: 'Make the request', tone: 'primary', submit: true, run: () => api.renew(one.id) }],
+      actions: [{ label: 'Make the request', tone: 'primary', submit: true, run: () => api.renew(server.id) }],
     });
     if (done) await settle(done.id, 'The request is made. Download it, have it signed, then upload the certificate to its row.');
   }
 
-  async function describe(one) {
-    const comments = field('Description', textarea({ value: one.comments, maxlength: 1000 }), { name: 'comments' });
+  async function describe(server) {
+    const comments = field('Description', textarea({ value: server.comments, maxlength: 1000 }), { name: 'comments' });
     const done = await openDialog({
-      title: 'Describe server certificate', content: [h('p', null, h('bdi', null, nameOf(one))), comments.row], fields: [comments],
+      title: 'Describe server certificate', content: [h('p', null, h('bdi', null, nameOf(server))), comments.row], fields: [comments],
       actions: [{ label: 'Save', tone: 'primary', submit: true, run: async () => ({
-        kept: !await saveOver((version) => api.changeServer(one.id, { comments: comments.value }, version), one.version,
-          () => api.server(one.id), (theirs) => [h('p', null, 'The description is now:'), foreign(theirs.comments, { empty: '(empty)' })]),
+        kept: !await saveOver((version) => api.changeServer(server.id, { comments: comments.value }, version), server.version,
+          () => api.server(server.id), (theirs) => [h('p', null, 'The description is now:'), foreign(theirs.comments, { empty: '(empty)' })]),
       }) }],
     });
-    if (done) await settle(one.id, done.kept ? 'Theirs was kept.' : 'Description saved.');
+    if (done) await settle(server.id, done.kept ? 'Theirs was kept.' : 'Description saved.');
   }
 
-  async function remove(one) {
-    const csr = one.status === 'csr';
+  async function remove(server) {
+    const csr = server.status === 'csr';
     const done = await ask({
       title: csr ? 'Delete request?' : 'Delete server certificate?',
-      content: [h('p', null, h('bdi', null, nameOf(one))),
+      content: [h('p', null, h('bdi', null, nameOf(server))),
         h('p', null, csr ? 'A certificate issued for it becomes useless.' : 'Its private key is deleted with it. It is not shown to devices now.')],
       actions: [{ label: 'Delete', tone: 'danger', submit: true, run: async () => (await saveOver(
-        async (version) => { await api.deleteServer(one.id, version); return true; }, one.version, () => api.server(one.id),
+        async (version) => { await api.deleteServer(server.id, version); return true; }, server.version, () => api.server(server.id),
         (theirs) => h('p', null, `It is ${theirs.status === 'csr' ? 'a request' : 'a certificate'} now. “Save mine” deletes it.`))
         ? 'deleted' : 'kept') }],
     });
-    if (done) await settle(one.id, ...(done === 'deleted' ? [h('bdi', null, nameOf(one)), ' is deleted.'] : ['Theirs was kept.']));
+    if (done) await settle(server.id, ...(done === 'deleted' ? [h('bdi', null, nameOf(server)), ' is deleted.'] : ['Theirs was kept.']));
   }
 
   refresh();
@@ -291,20 +291,20 @@ function show(view, opened) {
 async function look(file, preview, beside, alive = () => beside.file === file) {
   preview.replaceChildren();
   if (!file) return;
-  const text = file.found.pem ? certificatesOf(file.found.text) : file.wire;
-  if (file.found.pkcs12) {
+  const text = file.content.pem ? certificatesOf(file.content.text) : file.wire;
+  if (file.content.pkcs12) {
     preview.replaceChildren(h('p', null, 'A PKCS#12 file: it is opened when you save.'));
     return;
   }
   if (!text) return;
   try {
-    const found = await api.preview(text);
+    const report = await api.preview(text);
     if (!alive()) return;
     preview.replaceChildren(
-      found.server.accepted ? good('Will be accepted.') : bad(found.server.message),
-      ...found.server.warnings.filter((one) => one.code !== 'self_signed').map((one) => warning(visible(one.message))),
-      found.selfSigned ? warning(SELF_SIGNED) : '',
-      facts(...certificateFacts(found), ['Names', foreign(found.names.join('\n'))]));
+      report.server.accepted ? good('Will be accepted.') : bad(report.server.message),
+      ...report.server.warnings.filter((notice) => notice.code !== 'self_signed').map((notice) => warning(visible(notice.message))),
+      report.selfSigned ? warning(SELF_SIGNED) : '',
+      facts(...certificateFacts(report), ['Names', foreign(report.names.join('\n'))]));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (alive()) beside.fail(error.message);
@@ -316,7 +316,7 @@ async function addDialog() {
   const ENCRYPTED = 'This key is encrypted. Passphrase:';
   const certificate = fileField('Certificate file', {
     name: 'certificate', hint: 'The server\'s certificate with its chain: PEM, DER or PKCS#12.', most: 180 * 1024,
-    refuse: (found) => found.key && !found.certificates && !found.pkcs12 ? 'This is a private key; it belongs in the field below.' : null,
+    refuse: (content) => content.key && !content.certificates && !content.pkcs12 ? 'This is a private key; it belongs in the field below.' : null,
     onchange(file) {
       look(file, preview, certificate);
       settleFields();
@@ -324,7 +324,7 @@ async function addDialog() {
   });
   const key = fileField('Private key file', {
     name: 'privateKey', hint: 'PEM or DER. Not needed for PKCS#12.',
-    refuse: (found) => found.certificates && !found.key ? 'No private key found in it.' : null, onchange: () => settleFields(),
+    refuse: (content) => content.certificates && !content.key ? 'No private key found in it.' : null, onchange: () => settleFields(),
   });
   const passphrase = field(ENCRYPTED, input({ type: 'password', autocomplete: 'off', maxlength: 1024 }), { name: 'passphrase' });
   const description = field('Description', textarea({ maxlength: 1000 }), { name: 'comments' });
@@ -332,9 +332,9 @@ async function addDialog() {
   passphrase.row.hidden = true;
 
   function settleFields() {
-    const whole = certificate.file?.found;
+    const whole = certificate.file?.content;
     key.row.hidden = Boolean(whole?.pkcs12);
-    const needed = asked || whole?.pkcs12 || whole?.key === 'encrypted' || key.file?.found.key === 'encrypted';
+    const needed = asked || whole?.pkcs12 || whole?.key === 'encrypted' || key.file?.content.key === 'encrypted';
     if (needed && passphrase.row.hidden) {
       passphrase.row.hidden = false;
       passphrase.focus();
@@ -348,11 +348,11 @@ async function addDialog() {
     content: [certificate.row, key.row, passphrase.row, preview, description.row],
     fields: [certificate, key, passphrase, description],
     setup(dialog) {
-      // Dropped together, told apart by content.
+      // Files dropped together are assigned by their content.
       droppable(dialog.element, async (file) => {
         const head = await file.slice(0, 128 * 1024).arrayBuffer();
-        const found = sniff(new Uint8Array(head));
-        await (found.key && !found.certificates ? key : certificate).drop(file);
+        const content = sniff(new Uint8Array(head));
+        await (content.key && !content.certificates ? key : certificate).drop(file);
       });
     },
     fieldOf: (violation) => violation.code.startsWith('passphrase_') || violation.code === 'kdf_too_costly' ? 'passphrase'
@@ -362,7 +362,7 @@ async function addDialog() {
         const id = error.violations[0]?.id;
         certificate.fail(error.message, ' ', h('button', {
           type: 'button', class: 'small',
-          onclick: () => dialog.close({ fulfil: id, text: certificate.file.found.pem ? certificate.file.found.text : null }),
+          onclick: () => dialog.close({ fulfil: id, text: certificate.file.content.pem ? certificate.file.content.text : null }),
         }, 'Upload it there'));
         certificate.focus();
         return true;
@@ -376,7 +376,7 @@ async function addDialog() {
         return true;
       }
       if (error.status === 422 && !error.violations.length) {
-        certificate.fail(error.message); // whatever is wrong with the certificate stands beside it
+        certificate.fail(error.message); // show the error beside the certificate
         certificate.focus();
         return true;
       }
@@ -394,7 +394,7 @@ async function addDialog() {
       });
       const said = status === 200
         ? [`Already here since ${absolute(data.createdAt)}; nothing changed.`]
-        : [h('bdi', null, nameOf(data)), ' is saved. Activate it to show it to devices.', ...(data.warnings ?? []).map((one) => ` ${visible(one.message)}`)];
+        : [h('bdi', null, nameOf(data)), ' is saved. Activate it to show it to devices.', ...(data.warnings ?? []).map((notice) => ` ${visible(notice.message)}`)];
       return { id: data.id, said };
     } }],
   });

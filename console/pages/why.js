@@ -1,19 +1,19 @@
-// Why was my device refused? The ten steps, green to the failing one, with the sentence that mends it.
+// Why was my device refused? The ten steps up to the failing one, with the sentence that says how to mend it.
 
 import { Problem, api } from '../api.js';
 import { find, h, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, commonName, short, visible } from '../format.js';
-import { checkbox, errorArea, field, input, tell } from '../form.js';
+import { checkbox, errorArea, field, input, showProblem } from '../form.js';
 import { copyButton, foreign, moment, rowButton } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { addCA } from './cas.js';
 
-const LIVE = 5000; // ms between two looks at the list of refusals
+const LIVE = 5000; // ms between two requests for the list of refusals
 const HOUR = 3_600_000;
 const SIGNS = { passed: ['✓', 'good'], failed: ['✕', 'bad'], 'not reached': ['–', 'muted'] };
 
-export const CHECKED = () => `trust.checked.${who().org}`; // that a check was passed here: for the first steps
+export const CHECKED = () => `trust.checked.${who().org}`; // set after a successful check; the overview's first steps read it
 
 function show(view, opened) {
   const recent = h('div', { class: 'recent' });
@@ -38,14 +38,14 @@ function show(view, opened) {
   async function look() {
     const page = await api.activity({ kind: 'refusal', limit: 20 });
     refusals = page.results;
-    const fresh = refusals.filter((one) => Date.now() - Date.parse(one.at) < HOUR);
-    const key = fresh.map((one) => one.id).join();
+    const fresh = refusals.filter((refusal) => Date.now() - Date.parse(refusal.at) < HOUR);
+    const key = fresh.map((refusal) => refusal.id).join();
     if (!view.alive() || (key === drawn && recent.firstChild)) return;
     drawn = key;
-    replace(recent, fresh.length ? h('ul', { class: 'refusals' }, fresh.map((one) => h('li', null,
-      h('div', null, foreign(one.clientId ?? one.who), h('span', { class: 'muted block' }, `${one.code} · `, moment(one.at))),
-      rowButton('Explain', short(one.clientId ?? one.who, 40), `explain-${one.id}`, () => {
-        if (location.hash === `#/why/${one.id}`) explain(one); else location.hash = `#/why/${encodeURIComponent(one.id)}`;
+    replace(recent, fresh.length ? h('ul', { class: 'refusals' }, fresh.map((refusal) => h('li', null,
+      h('div', null, foreign(refusal.clientId ?? refusal.who), h('span', { class: 'muted block' }, `${refusal.code} · `, moment(refusal.at))),
+      rowButton('Explain', short(refusal.clientId ?? refusal.who, 40), `explain-${refusal.id}`, () => {
+        if (location.hash === `#/why/${refusal.id}`) explain(refusal); else location.hash = `#/why/${encodeURIComponent(refusal.id)}`;
       }))))
       : h('p', null, 'None in the last hour. Let the device try now.'));
   }
@@ -54,44 +54,44 @@ function show(view, opened) {
   const timer = setInterval(() => { if (!document.hidden && !document.querySelector('dialog')) look().catch(quiet); }, LIVE);
   const quiet = (error) => { if (!(error instanceof Problem)) throw error; };
 
-  /** A refusal as it was: its certificate, client ID and server name go into the form, and are judged as of now. */
-  async function explain(one) {
-    if (one.certificate) certificate.fill(one.certificate);
+  /** Fill the form with a refusal's certificate, client ID and server name, and check them as of now. */
+  async function explain(refusal) {
+    if (refusal.certificate) certificate.fill(refusal.certificate);
     else certificate.fill('');
-    clientId.control.value = one.clientId ?? '';
-    // A broker that cannot pass the server name leaves it out of the refusal; the device named one all the same.
-    serverName.control.value = one.serverName ?? (one.code === 'sni_missing' ? '' : who().messagingHost);
-    tls.control.checked = one.code !== 'tls_required';
-    await check(one);
+    clientId.control.value = refusal.clientId ?? '';
+    // A broker that cannot pass the server name omits it from the refusal, although the device sent one.
+    serverName.control.value = refusal.serverName ?? (refusal.code === 'sni_missing' ? '' : who().messagingHost);
+    tls.control.checked = refusal.code !== 'tls_required';
+    await check(refusal);
   }
 
   async function open(id) {
     await refresh();
-    let one = refusals?.find((each) => each.id === id);
-    // An older one: look through the list it came from.
-    for (let page = { bookmark: refusals?.at(-1)?.id ?? null }; !one && page.bookmark;) {
+    let refusal = refusals?.find((each) => each.id === id);
+    // An older refusal: search the list page by page.
+    for (let page = { bookmark: refusals?.at(-1)?.id ?? null }; !refusal && page.bookmark;) {
       page = await api.activity({ kind: 'refusal', limit: 200, bookmark: page.bookmark });
-      one = page.results.find((each) => each.id === id);
+      refusal = page.results.find((each) => each.id === id);
     }
     if (!view.alive()) return;
-    if (one) await explain(one);
+    if (refusal) await explain(refusal);
     else view.say('This refusal is no longer in the list.');
   }
 
   async function check(was = null) {
     errors.clear();
-    [clientId, serverName].forEach((one) => one.clear());
+    [clientId, serverName].forEach((field) => field.clear());
     if (certificate.failure) return certificate.focus();
     form.setAttribute('aria-busy', 'true');
     const body = { tls: tls.control.checked };
-    if (certificate.file) body[certificate.file.found.pem ? 'certificate' : 'certificateDer'] = certificate.file.wire;
+    if (certificate.file) body[certificate.file.content.pem ? 'certificate' : 'certificateDer'] = certificate.file.wire;
     if (clientId.value.trim()) body.clientId = clientId.value.trim();
     if (serverName.value.trim()) body.serverName = serverName.value.trim();
     try {
       const verdict = await api.explain(body);
       if (view.alive()) await draw(verdict, body, was);
     } catch (error) {
-      tell(error, [certificate, clientId, serverName], errors);
+      showProblem(error, [certificate, clientId, serverName], errors);
     } finally {
       form.removeAttribute('aria-busy');
     }
@@ -136,7 +136,7 @@ function show(view, opened) {
     heading.focus();
   }
 
-  /** The button that mends it. */
+  /** The button that leads to the remedy. */
   async function remedy(verdict, body) {
     const link = (label, href) => h('a', { class: 'button', href }, label);
     switch (verdict.code) {
@@ -156,13 +156,13 @@ function show(view, opened) {
 
   async function reactivation(verdict) {
     const cas = await api.cas();
-    const ca = cas.find((one) => one.fingerprintSha256 === verdict.failing?.fingerprintSha256)
-      ?? cas.find((one) => one.status === 'inactive' && one.subject === verdict.failing?.subject);
+    const ca = cas.find((known) => known.fingerprintSha256 === verdict.failing?.fingerprintSha256)
+      ?? cas.find((known) => known.status === 'inactive' && known.subject === verdict.failing?.subject);
     return ca && h('button', { type: 'button', async onclick() {
       try {
         await api.changeCA(ca.id, { status: 'active' }, ca.version);
       } catch (error) {
-        tell(error, [], errors);
+        showProblem(error, [], errors);
         return;
       }
       view.say(h('bdi', null, short(commonName(ca.subject), 60)), ' is active.');

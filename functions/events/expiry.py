@@ -13,7 +13,7 @@ from shared import log
 from shared.composition import App, build, webhook
 from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs.expiry_report import Report, Unfinished
 from shared.usecases.jobs.expiry_report import expiry_report as usecase
@@ -25,7 +25,7 @@ def expiry_report(app: App, *, seconds_left: Callable[[], float] | None = None) 
     """Today's report, or the rest of it; and the edges hear of what a crash left untold.
 
     Raises: Unfinished, so that the platform calls again; StoreUnavailable."""
-    sweep_hosts(app.context)
+    HostFeed(app.context).sweep()
     sweep_withdrawals(app.context)
     hook = webhook(app.settings)
     return usecase(app.context, hook, enough=lambda: seconds_left is not None and seconds_left() < _SPARE)

@@ -45,7 +45,7 @@ class Recorder:
         for org_id, batches in by_org.items():
             self._wait(org_id)
             try:
-                usage.add(context.repository, org_id, batches)
+                usage.add_batches(context.repository, org_id, batches)
             except Exception as error:  # noqa: BLE001 - raised below, when the other orgs are done
                 failure = failure or error
         if failure is not None:
@@ -65,7 +65,7 @@ class Recorder:
 def _batches(bodies: Iterable[bytes | str]) -> Iterator[ConnectionEventBatch]:
     for body in bodies:
         try:
-            batch = ConnectionEventBatch.decoded(body)
+            batch = ConnectionEventBatch.decode(body)
         except ValueError:
             log.error("a message was dropped: it holds no sightings")
             continue

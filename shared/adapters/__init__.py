@@ -1,1 +1,1 @@
-"""The only importers of a store's or a cloud's client."""
+"""Implementations of the ports, and the only modules that import a store's or a cloud's client library."""

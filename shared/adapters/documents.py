@@ -1,7 +1,7 @@
-"""What every store does alike with keys and bodies, so that a document of one is a document of each.
+"""Rules for keys and bodies that all stores share, so that every document fits every store.
 
-A body travels as one text of JSON, on the clouds too: their own types would change it on the way (DynamoDB has no empty
-set and numbers of 38 digits, Firestore no array in an array and no number beyond 64 bits).
+All stores keep a body as JSON text. The clouds' own types would change the body: DynamoDB has no empty set and rounds
+numbers to 38 digits; Firestore has no array inside an array and no integer beyond 64 bits.
 """
 
 import re
@@ -16,8 +16,11 @@ from shared.ports import MAX_BODY_BYTES, MAX_KEY_BYTES, Key
 _CONTROL: Final = r"[\x00-\x1f\x7f]"
 
 
-def encoded(body: Mapping[str, Any]) -> bytes:
-    """*body* as it is stored. Raises: DocumentTooLarge."""
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Encode *body* as compact JSON in UTF-8.
+
+    Raises: DocumentTooLarge.
+    """
     data = msgspec.json.encode(body)
     if len(data) > MAX_BODY_BYTES:
         raise DocumentTooLarge(size=len(data), limit=MAX_BODY_BYTES)
@@ -25,28 +28,35 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def can_exist(key: Key) -> bool:
-    """Whether a document may lie at *key*: what a caller asks for can be anything, and one bad key must not spoil the
-    batch it is in."""
-    both = key.partition + key.id
-    if both.isascii() and both.isprintable():  # nearly all
+    """Return whether a document may have *key*.
+
+    Keys may come from requests. A read leaves impossible keys out, so that the rest of its batch is still found.
+    """
+    text = key.partition + key.id
+    if text.isascii() and text.isprintable():  # the common case
         return 0 < len(key.partition) <= MAX_KEY_BYTES and 0 < len(key.id) <= MAX_KEY_BYTES
-    return _is_name(key.partition) and _is_name(key.id)
+    return _is_valid(key.partition) and _is_valid(key.id)
 
 
 def check_key(key: Key) -> None:
-    """Raises: ValueError, where no document may lie at *key*."""
+    """Check that a document may have *key*.
+
+    Raises: ValueError.
+    """
     if not can_exist(key):
         raise ValueError("A key's partition and id are 1 to 255 bytes of text without control characters.")
 
 
-def position(after: str) -> str:
-    """*after*, which may be any text (a caller's bookmark), as one that every store takes: ids behind it are the same.
+def normalize_bookmark(after: str) -> str:
+    """Convert *after*, any text, to text that every store accepts and that the same ids follow.
 
-    No id has more than 255 characters, so what follows those decides nothing. A lone surrogate has no UTF-8."""
+    No id has more than 255 characters, so later characters of *after* decide nothing. A lone surrogate has no UTF-8
+    encoding and becomes a question mark.
+    """
     return after[:MAX_KEY_BYTES].encode("utf-8", "replace").decode()
 
 
-def _is_name(text: str) -> bool:
+def _is_valid(text: str) -> bool:
     if re.search(_CONTROL, text):
         return False
     try:

@@ -1,11 +1,13 @@
 """DocumentStore in one DynamoDB table: partition key `pk`, sort key `sk`, both strings.
 
-    pk, sk    the key as it is; a sort key is ordered by its UTF-8 bytes
-    version   random, new at each write: what conditions name, and how a write whose answer was lost is recognized
+    pk, sk    the document's key; DynamoDB orders a sort key by its UTF-8 bytes
+    version   random, new at each write; conditions compare it, and it identifies a write whose response was lost
     body      JSON text (see shared.adapters.documents)
-    expires   seconds since 1970, where the document expires; the table's time-to-live attribute
+    expires   seconds since 1970, if the document expires; the table's time-to-live attribute
 
-Every read is consistent.
+Every read is strongly consistent.
+
+Source: Amazon DynamoDB API Reference (BatchGetItem, PutItem, DeleteItem, Query).
 """
 
 import secrets
@@ -19,8 +21,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from shared.adapters.documents import can_exist, check_key, encoded, position
-from shared.adapters.patience import RetryBudget
+from shared.adapters.documents import can_exist, check_key, encode, normalize_bookmark
+from shared.adapters.retry_budget import RetryBudget
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
 
@@ -30,8 +32,8 @@ Item = Mapping[str, Any]
 _BATCH_MAX: Final = 100  # keys in one BatchGetItem
 _CONNECTIONS: Final = 32
 _CONFLICT: Final = "ConditionalCheckFailedException"
-_OURS: Final = "ValidationException"  # a request that DynamoDB does not understand: a mistake in this module
-_PASSING: Final = frozenset(
+_INVALID: Final = "ValidationException"  # an invalid request: a defect of this module, not an outage
+_TRANSIENT: Final = frozenset(
     {
         "InternalServerError",
         "LimitExceededException",
@@ -43,12 +45,11 @@ _PASSING: Final = frozenset(
     }
 )
 
+_CREATING: Final = threading.Lock()  # a session may create one client at a time; a client serves all threads
 
-_MAKING: Final = threading.Lock()  # a session makes one client at a time; clients serve all threads
 
-
-class Client(Protocol):
-    """The part of boto3's DynamoDB client that is used here."""
+class DynamoDBClient(Protocol):
+    """The methods of boto3's DynamoDB client that this module uses."""
 
     def batch_get_item(self, **request: Any) -> dict[str, Any]: ...
     def put_item(self, **request: Any) -> dict[str, Any]: ...
@@ -57,147 +58,148 @@ class Client(Protocol):
     def close(self) -> None: ...
 
 
-def connect(region: str | None, patience: RetryBudget) -> Client:
-    """boto3's client: credentials from where it looks for them, one try for each call, within *patience*."""
+def connect(region: str | None, retry_budget: RetryBudget) -> DynamoDBClient:
+    """Create boto3's client, without retries of its own; one request takes at most one attempt of *retry_budget*.
+
+    The client takes the credentials from boto3's usual places.
+    """
     config = Config(
         retries={"total_max_attempts": 1},
-        connect_timeout=patience.of_one_try * 0.4,
-        read_timeout=patience.of_one_try * 0.6,
+        connect_timeout=retry_budget.attempt_seconds * 0.4,
+        read_timeout=retry_budget.attempt_seconds * 0.6,
         max_pool_connections=_CONNECTIONS,
     )
-    with _MAKING:
-        client: Client = session().client("dynamodb", region_name=region, config=config)
+    with _CREATING:
+        client: DynamoDBClient = get_session().client("dynamodb", region_name=region, config=config)
     return client
 
 
 @cache
-def session() -> boto3.session.Session:
-    """One for the process: it holds botocore's parsed description of DynamoDB, whose reading is what a client costs."""
+def get_session() -> boto3.session.Session:
+    """Return the session of the process.
+
+    A session caches botocore's description of DynamoDB. Parsing the description is the main cost of a new client.
+    """
     return boto3.session.Session()
 
 
 class _Unprocessed(Exception):
-    """DynamoDB took none of a batch."""
+    """A response without any item of the requested batch."""
 
 
 class _CutShort(Exception):
-    """An answer that ended in its headers: HTTP takes it for a whole one without a body."""
+    """A response that ended within its headers. HTTP treats it as a complete response with an empty body."""
 
 
 class DynamoDBStore:
-    """See `shared.ports.DocumentStore`. The table is there already: infra makes it."""
+    """A document store in DynamoDB, see `shared.ports.DocumentStore`. The table must exist.
+
+    Args:
+        table: the table's name.
+        region: the AWS region; None for boto3's default.
+        retry_budget: the time limit of one request.
+        connect: creates the client; called once, before the first request.
+    """
 
     def __init__(
         self,
         table: str,
         region: str | None = None,
         *,
-        patience: RetryBudget | None = None,
-        connect: Callable[[str | None, RetryBudget], Client] = connect,
+        retry_budget: RetryBudget | None = None,
+        connect: Callable[[str | None, RetryBudget], DynamoDBClient] = connect,
     ) -> None:
-        """Asks nothing yet: the client is made at the first call, and kept."""
+        """Store the arguments. No request is made."""
         self._table = table
         self._region = region
-        self._patience = patience or RetryBudget()
+        self._retry_budget = retry_budget or RetryBudget()
         self._connect = connect
-        self._client: Client | None = None
+        self._client: DynamoDBClient | None = None
         self._lock = threading.Lock()
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        wanted = [_key(key) for key in {*keys} if can_exist(key)]
+        """Return the documents that exist among *keys*, with one request for up to 100 keys."""
+        item_keys = [_item_key(key) for key in {*keys} if can_exist(key)]
         items: list[Item] = []
-        for start in range(0, len(wanted), _BATCH_MAX):
-            items += self._batch(wanted[start : start + _BATCH_MAX])
+        for start in range(0, len(item_keys), _BATCH_MAX):
+            items += self._read_batch(item_keys[start : start + _BATCH_MAX])
         documents = map(_document, items)
         return {document.key: document for document in documents}
 
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
     ) -> Version:
+        """Store *body* if the document is at version *expected*, and return the new version."""
         check_key(key)
         version = secrets.token_hex(8)
-        item = {**_key(key), "version": {"S": version}, "body": {"S": encoded(body).decode()}}
+        item = {**_item_key(key), "version": {"S": version}, "body": {"S": encode(body).decode()}}
         if expires is not None:
             item["expires"] = {"N": str(int(expires.timestamp()))}
         request = {"TableName": self._table, "Item": item, **_condition(expected)}
 
-        def attempt(client: Client) -> None:
+        def attempt(client: DynamoDBClient, _: int) -> None:
             try:
                 client.put_item(**request)
             except ClientError as error:
                 if _code(error) != _CONFLICT:
                     raise
-                if self._version(client, key) != version:  # else an earlier try did it, and its answer was lost
+                # With this version, an earlier attempt succeeded and its response was lost.
+                if self._get_version(client, key) != version:
                     raise WriteConflict(key) from error
 
-        self._ask(attempt)
+        self._run(attempt)
         return version
 
     def delete(self, key: Key, *, expected: Version) -> None:
+        """Delete the document if it is at version *expected*."""
         check_key(key)
-        request = {"TableName": self._table, "Key": _key(key), **_condition(expected)}
-        tries = 0
+        request = {"TableName": self._table, "Key": _item_key(key), **_condition(expected)}
 
-        def attempt(client: Client) -> None:
-            nonlocal tries
-            tries += 1
+        def attempt(client: DynamoDBClient, number: int) -> None:
             try:
                 client.delete_item(**request)
             except ClientError as error:
                 if _code(error) != _CONFLICT:
                     raise
-                # It is gone, and the answer to an earlier try of this very call was lost: it was that one.
-                if tries == 1 or self._version(client, key) is not None:
+                # If the document is missing, an earlier attempt succeeded and its response was lost.
+                if number == 1 or self._get_version(client, key) is not None:
                     raise WriteConflict(key) from error
 
-        self._ask(attempt)
+        self._run(attempt)
 
     def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        """Return at most *limit* documents of *partition*, ordered by id, with ids greater than *after*."""
         if not can_exist(Key(partition, "any")):
             return []
-        found: list[Document] = []
-        behind = position(after)
-        while len(found) < limit:
-            answer = self._page(partition, behind, limit - len(found))
-            found += map(_document, answer["Items"])
-            if "LastEvaluatedKey" not in answer:
+        documents: list[Document] = []
+        last_id = normalize_bookmark(after)
+        while len(documents) < limit:
+            response = self._query(partition, last_id, limit - len(documents))
+            documents += map(_document, response["Items"])
+            if "LastEvaluatedKey" not in response:
                 break
-            behind = answer["LastEvaluatedKey"]["sk"]["S"]  # 1 MB was reached before the limit
-        return found
+            last_id = response["LastEvaluatedKey"]["sk"]["S"]  # a response has at most 1 MB
+        return documents
 
     def close(self) -> None:
+        """Close the client. May be called twice."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
             client.close()
 
-    def _batch(self, keys: Sequence[Item]) -> Sequence[Item]:
-        """The items at *keys*, at most 100. What DynamoDB leaves out of an answer is asked for again: at once where it
-        was the answer's size (16 MB), after a pause where it took none."""
-        request: Mapping[str, Any] = {self._table: {"Keys": keys, "ConsistentRead": True}}
-        items: list[Item] = []
+    def _read_batch(self, item_keys: Sequence[Item]) -> Sequence[Item]:
+        batch = _BatchRead(self._table, item_keys)
+        return self._run(lambda client, _: batch.read(client))
 
-        def attempt(client: Client) -> None:
-            nonlocal request
-            while request:
-                answer = _whole(client.batch_get_item(RequestItems=request), "Responses")
-                came = answer["Responses"].get(self._table, [])
-                items.extend(came)
-                request = answer.get("UnprocessedKeys") or {}
-                if request and not came:
-                    raise _Unprocessed
-
-        self._ask(attempt)
-        return items
-
-    def _page(self, partition: str, after: str, limit: int) -> dict[str, Any]:
+    def _query(self, partition: str, after: str, limit: int) -> dict[str, Any]:
         values = {":partition": {"S": partition}}
         condition = "pk = :partition"
-        if after:  # an empty string is no value of a key
+        if after:  # DynamoDB refuses an empty string as value of a key
             values[":after"] = {"S": after}
             condition += " AND sk > :after"
-        return self._ask(
-            lambda client: _whole(
+        return self._run(
+            lambda client, _: _check_complete(
                 client.query(
                     TableName=self._table,
                     KeyConditionExpression=condition,
@@ -209,46 +211,81 @@ class DynamoDBStore:
             )
         )
 
-    def _version(self, client: Client, key: Key) -> Version | None:
-        """The version at which *key* is now. Asked as a batch: GetItem's answer where there is none is `{}`, and so is
-        one that was cut short."""
-        request = {self._table: {"Keys": [_key(key)], "ConsistentRead": True}}
-        answer = _whole(client.batch_get_item(RequestItems=request), "Responses")
-        if answer.get("UnprocessedKeys"):
+    def _get_version(self, client: DynamoDBClient, key: Key) -> Version | None:
+        """Return the current version of *key*, or None if the document does not exist.
+
+        The request is a batch: GetItem's response for a missing item is `{}`, like a response that was cut short.
+        """
+        request = {self._table: {"Keys": [_item_key(key)], "ConsistentRead": True}}
+        response = _check_complete(client.batch_get_item(RequestItems=request), "Responses")
+        if response.get("UnprocessedKeys"):
             raise _Unprocessed
-        items = answer["Responses"].get(self._table, [])
+        items = response["Responses"].get(self._table, [])
         return str(items[0]["version"]["S"]) if items else None
 
-    def _ask(self, attempt: Callable[[Client], T]) -> T:
-        """Raises: StoreUnavailable, and what *attempt* raises that is not DynamoDB's or the network's."""
+    def _run(self, attempt: Callable[[DynamoDBClient, int], T]) -> T:
+        """Return the result of *attempt*, which is called with the client and the number of the attempt.
+
+        Raises: StoreUnavailable, for errors of DynamoDB and of the network; every other error of *attempt*.
+        """
         try:
-            client = self._connected()
-            return self._patience.ask(lambda: attempt(client), _passes)
+            client = self._get_client()
+            return self._retry_budget.run(lambda number: attempt(client, number), _is_transient)
         except (BotoCoreError, ClientError) as error:
-            if isinstance(error, ClientError) and _code(error) == _OURS:
+            if isinstance(error, ClientError) and _code(error) == _INVALID:
                 raise
             raise StoreUnavailable from error
 
-    def _connected(self) -> Client:
+    def _get_client(self) -> DynamoDBClient:
         with self._lock:
             if self._client is None:
-                self._client = self._connect(self._region, self._patience)
+                self._client = self._connect(self._region, self._retry_budget)
             return self._client
 
 
-def _whole(answer: dict[str, Any], part: str) -> dict[str, Any]:
-    """*answer*, which has *part* whatever was found. Raises: _CutShort."""
-    if part not in answer:
+class _BatchRead:
+    """A BatchGetItem of at most 100 keys that continues after incomplete responses.
+
+    DynamoDB may leave keys out of a response. If the response was too large (16 MB), the rest is requested at once. If
+    the response has no item, DynamoDB is overloaded, and the rest is requested by the next attempt, after a pause.
+    """
+
+    def __init__(self, table: str, item_keys: Sequence[Item]) -> None:
+        self._table = table
+        self._pending: Mapping[str, Any] = {table: {"Keys": item_keys, "ConsistentRead": True}}
+        self._items: list[Item] = []
+
+    def read(self, client: DynamoDBClient) -> Sequence[Item]:
+        """Request the keys that are still missing, and return all items.
+
+        Raises: _Unprocessed, _CutShort, ClientError, BotoCoreError.
+        """
+        while self._pending:
+            response = _check_complete(client.batch_get_item(RequestItems=self._pending), "Responses")
+            items = response["Responses"].get(self._table, [])
+            self._items.extend(items)
+            self._pending = response.get("UnprocessedKeys") or {}
+            if self._pending and not items:
+                raise _Unprocessed
+        return self._items
+
+
+def _check_complete(response: dict[str, Any], field: str) -> dict[str, Any]:
+    """Return *response*, which always has *field* if it is complete.
+
+    Raises: _CutShort.
+    """
+    if field not in response:
         raise _CutShort
-    return answer
+    return response
 
 
-def _passes(error: Exception) -> bool:
-    """Whether it is worth asking again."""
+def _is_transient(error: Exception) -> bool:
     if isinstance(error, ClientError):
         code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return code in _PASSING or status >= 500 or code == str(status)  # the last: a refusal that was cut short
-    # no connection, a timeout, a broken connection
+        is_cut_short = code == str(status)  # botocore's code for an error response without a body
+        return code in _TRANSIENT or status >= 500 or is_cut_short
+    # HTTPClientError: no connection, a timeout, or a broken connection
     return isinstance(error, HTTPClientError | _Unprocessed | _CutShort)
 
 
@@ -266,7 +303,7 @@ def _condition(expected: Version | None) -> dict[str, Any]:
     }
 
 
-def _key(key: Key) -> dict[str, Any]:
+def _item_key(key: Key) -> dict[str, Any]:
     return {"pk": {"S": key.partition}, "sk": {"S": key.id}}
 
 

@@ -1,9 +1,11 @@
-"""Envelope encryption, the same for every kind of master key.
+"""Envelope encryption of private keys, shared by all kinds of master keys.
 
-Each secret is sealed with AES-256-GCM under a data key of its own; a master key, which never leaves where it lives,
-wraps the data key. Org and certificate id are bound into both: as associated data of the secret, and as whatever the
-master key's home calls it (associated data, encryption context). A sealed key that is moved to another place in the
-store therefore does not open, even for somebody who may use the master key.
+Each secret is encrypted with AES-256-GCM under a data key of its own. A master key, which never leaves its key store,
+wraps the data key. Organization and certificate id are bound to both: as associated data of the secret, and as
+associated data or encryption context of the wrapped data key. So a sealed key that is copied to another document does
+not open, even for a caller that may use the master key.
+
+Sources: NIST SP 800-38D (GCM), RFC 5116 (associated data).
 """
 
 import logging
@@ -13,7 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -26,125 +28,178 @@ from shared.records import Sealed
 log = logging.getLogger(__name__)
 
 DATA_KEY_BYTES: Final = 32  # AES-256
-NONCE_BYTES: Final = 12  # of GCM (NIST SP 800-38D, 8.2); a data key seals once, so a random one cannot repeat
+NONCE_BYTES: Final = 12  # NIST SP 800-38D, 8.2; random, because a data key encrypts once
 
 
 class KeyLocation(msgspec.Struct, frozen=True):
-    """What a secret is sealed for."""
+    """The organization and the certificate that a secret is bound to."""
 
     org_id: str
     certificate_id: str
 
     @property
-    def associated(self) -> bytes:
-        """As associated data. An orgId holds no slash, so no two places read alike."""
+    def associated_data(self) -> bytes:
+        """The location as associated data. An orgId contains no slash, so two locations never have the same bytes."""
         return f"{self.org_id}/{self.certificate_id}".encode()
 
 
 class DataKey(msgspec.Struct, frozen=True):
-    """A fresh data key, in the clear and wrapped, and the name of the master key that wrapped it."""
+    """A new data key.
+
+    Args:
+        master: the name of the master key that wrapped it.
+        wrapped: the data key, encrypted by the master key.
+        plain: the data key in the clear, 32 bytes.
+    """
 
     master: str
     wrapped: bytes
     plain: bytes
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """Return a representation without key material."""
         return f"DataKey({self.master})"
 
 
+def decrypt(key: bytes, nonce: bytes, ciphertext: bytes, location: KeyLocation) -> bytes:
+    """Decrypt *ciphertext*, which was encrypted under *key* for *location*.
+
+    Raises: SealBroken.
+    """
+    try:
+        return AESGCM(key).decrypt(nonce, ciphertext, location.associated_data)
+    except (InvalidTag, ValueError) as error:  # ValueError: a key or nonce of a length that sealing never produces
+        raise SealBroken("it was sealed for another place, or changed since") from error
+
+
+def refuse_master(master: str) -> NoReturn:
+    """Raise SealBroken for a master key that the sealer does not have."""
+    raise SealBroken(f"the master key {master!r} is not here")
+
+
 class EnvelopeSealer(ABC):
-    """See `shared.ports.KeySealer`. A subclass says where the master keys live."""
+    """Base of all sealers, see `shared.ports.KeySealer`. A subclass provides the master keys."""
 
     @abstractmethod
-    def _new_data_key(self, place: KeyLocation) -> DataKey:
-        """A fresh data key, wrapped for *place* by the master key that seals now. Raises: KeysUnavailable."""
+    def _new_data_key(self, location: KeyLocation) -> DataKey:
+        """Generate a data key, wrapped for *location* by the current master key.
+
+        Raises: KeysUnavailable.
+        """
 
     @abstractmethod
-    def _unwrap(self, master: str, wrapped: bytes, place: KeyLocation) -> bytes:
-        """The data key that *master* wrapped for *place*. Raises: SealBroken, KeysUnavailable."""
+    def _unwrap(self, master: str, wrapped: bytes, location: KeyLocation) -> bytes:
+        """Return the data key that *master* wrapped for *location*.
+
+        Raises: SealBroken, KeysUnavailable.
+        """
 
     @abstractmethod
-    def _current(self) -> str:
-        """The name of the master key that seals now. Raises: KeysUnavailable."""
+    def _current_master(self) -> str:
+        """Return the name of the master key that seals new secrets.
+
+        Raises: KeysUnavailable.
+        """
 
     @abstractmethod
     def rotate(self) -> str:
-        """Make a new master key (or a new version of it), which seals from now on. Returns its name."""
+        """Create a new master key, or a new version of it, and return its name. It seals all later secrets."""
 
     def seal(self, secret: bytes, *, org_id: str, certificate_id: str) -> Sealed:
-        place = KeyLocation(org_id, certificate_id)
-        key = self._new_data_key(place)
+        """Encrypt *secret* under a new data key, bound to the organization and the certificate."""
+        location = KeyLocation(org_id, certificate_id)
+        key = self._new_data_key(location)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return Sealed(key.master, key.wrapped, nonce, AESGCM(key.plain).encrypt(nonce, secret, place.associated))
+        ciphertext = AESGCM(key.plain).encrypt(nonce, secret, location.associated_data)
+        return Sealed(key.master, key.wrapped, nonce, ciphertext)
 
     def open(self, sealed: Sealed, *, org_id: str, certificate_id: str) -> bytes:
-        place = KeyLocation(org_id, certificate_id)
-        plain = self._unwrap(sealed.master, sealed.wrapped, place)
-        try:
-            return AESGCM(plain).decrypt(sealed.nonce, sealed.ciphertext, place.associated)
-        except (InvalidTag, ValueError) as error:  # ValueError: a nonce or key of a length that seal never makes
-            raise SealBroken("it was sealed for another place, or changed since") from error
+        """Decrypt *sealed*, which was sealed for the same organization and certificate."""
+        location = KeyLocation(org_id, certificate_id)
+        key = self._unwrap(sealed.master, sealed.wrapped, location)
+        return decrypt(key, sealed.nonce, sealed.ciphertext, location)
 
     def is_current(self, sealed: Sealed) -> bool:
-        return sealed.master == self._current()
+        """Return whether the current master key sealed *sealed*."""
+        return sealed.master == self._current_master()
 
 
-class Remembered:
-    """The name of the current master key, for a minute: `reseal` asks for it once a record, and key services count
-    such questions. A seal that succeeds names it too, so what is remembered is never older than the last seal."""
+class CachedName:
+    """The name of the current master key, kept for a minute.
+
+    `reseal` compares the name once for each record, and key services limit the number of such requests. Each successful
+    seal stores the name too, so the cached name is never older than the last seal.
+    """
 
     def __init__(self, seconds: float = 60.0) -> None:
+        """Create an empty cache whose entry is valid for *seconds*."""
         self._seconds = seconds
-        self._known: tuple[str, float] | None = None  # name, until when (monotonic); replaced as a whole
+        self._entry: tuple[str, float] | None = None  # name, expiry (monotonic seconds); replaced as a whole
 
     def get(self) -> str | None:
-        known = self._known
-        return known[0] if known and time.monotonic() < known[1] else None
+        """Return the name, or None if it is missing or too old."""
+        entry = self._entry
+        return entry[0] if entry and time.monotonic() < entry[1] else None
 
     def set(self, name: str) -> None:
-        self._known = name, time.monotonic() + self._seconds
+        """Store *name*."""
+        self._entry = name, time.monotonic() + self._seconds
 
-    def forget(self) -> None:
-        self._known = None
+    def clear(self) -> None:
+        """Remove the name."""
+        self._entry = None
 
 
-class Trouble(msgspec.Struct, frozen=True):
-    """What an error of a key service means.
+class ServiceFailure(msgspec.Struct, frozen=True):
+    """The meaning of an error of a key service.
 
     Args:
-        name: the service's own word for it; never a key.
-        lasting: retrying cannot mend it: another place, a changed blob, a key that is disabled or gone.
-        unrotatable: where it says why the key does not rotate: what was found, and what to do.
+        name: the service's own name of the error; never key material.
+        is_permanent: whether a retry cannot succeed: another location, a changed ciphertext, a key that is disabled or
+            deleted.
+        rotation_refusal: the reason why the key does not rotate, and the advice to the operator; None for other errors.
     """
 
     name: str
-    lasting: bool = False
-    unrotatable: tuple[str, str] | None = None
+    is_permanent: bool = False
+    rotation_refusal: tuple[str, str] | None = None
 
 
 class KeyServiceSealer(EnvelopeSealer):
-    """A sealer whose master key is in a cloud's key service.
+    """Base of the sealers whose master key is in a cloud's key service.
+
+    A subclass makes the requests, each inside `_translate_errors`, and classifies the errors of its client library.
 
     Args:
-        key: the master key's name there.
-        connect: makes the client, at the first call.
+        key: the master key's name in the service.
+        connect: creates the client; called once, before the first request.
     """
 
     def __init__(self, key: str, *, connect: Callable[[], Any]) -> None:
+        """Store the arguments. No request is made."""
         self._key = key
         self._connect = connect
         self._lock = threading.Lock()
         self._client: Any = None
-        self._remembered = Remembered()
+        self._cached_name = CachedName()
 
     @abstractmethod
-    def _errors(self) -> tuple[type[Exception], ...]:
-        """What the service's client raises."""
+    def _fetch_current_master(self) -> str:
+        """Ask the service for the name of the current master key.
+
+        Raises: KeysUnavailable.
+        """
 
     @abstractmethod
-    def _trouble(self, error: Any) -> Trouble:
-        """What one of these means."""
+    def _classify(self, error: Exception) -> ServiceFailure | None:
+        """Return the meaning of *error*, or None if the service's client did not raise it."""
+
+    def _current_master(self) -> str:
+        name = self._cached_name.get()
+        if name is None:
+            name = self._fetch_current_master()
+            self._cached_name.set(name)
+        return name
 
     def _kms(self) -> Any:
         with self._lock:
@@ -153,19 +208,30 @@ class KeyServiceSealer(EnvelopeSealer):
             return self._client
 
     @contextmanager
-    def _asking(self, what: str, refused: type[SealBroken] | type[RotationRefused] | None = None) -> Iterator[None]:
-        """The service's errors in the port's words; where *refused* is None, only KeysUnavailable is left to say."""
+    def _translate_errors(
+        self, action: str, refusal: type[SealBroken] | type[RotationRefused] | None = None
+    ) -> Iterator[None]:
+        """Translate the service's errors into the port's errors.
+
+        Args:
+            action: a verb for the log.
+            refusal: the error to raise if a retry cannot succeed. Every other failure is KeysUnavailable.
+
+        Raises: SealBroken, RotationRefused, KeysUnavailable.
+        """
         try:
             yield
-        except self._errors() as error:
-            trouble = self._trouble(error)
-            # The name says what is wrong; the error's own text may quote more.
+        except Exception as error:
+            failure = self._classify(error)
+            if failure is None:
+                raise
+            # The log has the error's name only: its text may quote the request.
             log.error(
-                "the key service refused to %s, or did not answer: %s", what, trouble.name, extra={"key": self._key}
+                "the key service refused to %s, or did not answer: %s", action, failure.name, extra={"key": self._key}
             )
-            if refused is SealBroken and trouble.lasting:
-                raise SealBroken(f"the key service says {trouble.name}") from error
-            if refused is RotationRefused and trouble.unrotatable:
-                found, hint = trouble.unrotatable
-                raise RotationRefused(key=self._key, found=found, hint=hint) from error
+            if refusal is SealBroken and failure.is_permanent:
+                raise SealBroken(f"the key service says {failure.name}") from error
+            if refusal is RotationRefused and failure.rotation_refusal:
+                reason, advice = failure.rotation_refusal
+                raise RotationRefused(key=self._key, found=reason, hint=advice) from error
             raise KeysUnavailable from error

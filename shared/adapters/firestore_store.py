@@ -2,12 +2,14 @@
 
     trust/{partition}/documents/{id}
 
-    token     random, new at each write: how a write whose answer was lost is recognized
+    token     random, new at each write; it identifies a write whose response was lost
     body      JSON text (see shared.adapters.documents)
-    expires   a time, where the document expires; the time-to-live field of the collection group `documents`
+    expires   timestamp, if the document expires; the time-to-live field of the collection group `documents`
 
-A document's version is its update time, which Firestore moves forward at each change (with a new token, each write is
-one), and which a write can name as its precondition: one round trip, no transaction, no lock.
+A document's version is its update time. Firestore changes the update time at each write, because each write has a new
+token. A write names the expected update time as its precondition: one round trip, without a transaction or a lock.
+
+Source: Cloud Firestore documentation ("Quotas and limits", "Data types", google.firestore.v1 Precondition).
 """
 
 import re
@@ -27,8 +29,8 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 from google.protobuf.timestamp_pb2 import Timestamp
 from proto.datetime_helpers import DatetimeWithNanoseconds
 
-from shared.adapters.documents import can_exist, check_key, encoded, position
-from shared.adapters.patience import RetryBudget
+from shared.adapters.documents import can_exist, check_key, encode, normalize_bookmark
+from shared.adapters.retry_budget import RetryBudget
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
 
@@ -37,10 +39,10 @@ Snapshot = firestore.DocumentSnapshot[Any]
 
 _ROOT: Final = "trust"
 _DOCUMENTS: Final = "documents"
-_LISTING: Final = 5  # times as long as a look-up may take: a page can have many megabytes, and no device waits for it
+_LIST_FACTOR: Final = 5  # a list may take longer than a read: a page can have many megabytes, and no device waits
 _VERSION: Final = re.compile(r"([0-9]{1,18})\.([0-9]{9})")
 _CONFLICTS: Final = (exceptions.AlreadyExists, exceptions.FailedPrecondition, exceptions.NotFound)
-_PASSING: Final = (
+_TRANSIENT: Final = (
     exceptions.Aborted,  # contention
     exceptions.Cancelled,
     exceptions.DeadlineExceeded,
@@ -50,21 +52,21 @@ _PASSING: Final = (
     exceptions.Unknown,
 )
 _CHANNEL: Final = {
-    # gRPC shares connections between channels to one address. One that has gone silent would outlive its client.
+    # By default, channels to one address share connections. A dead connection would outlive its client.
     "grpc.use_local_subchannel_pool": 1,
-    # After a store was away gRPC waits longer and longer, up to two minutes, before it tries to connect again.
+    # By default, gRPC waits up to two minutes between two attempts to connect.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1_000,
     "grpc.keepalive_time_ms": 30_000,
     "grpc.max_send_message_length": -1,
     "grpc.max_receive_message_length": -1,
 }
-_NEVER: Final = Retry(predicate=lambda _: False)  # None would be asked for its predicate, where a stream breaks off
-_IN_FLIGHT: Final = 30.0  # seconds for which other threads may still be asking a client that was put away
+_NEVER: Final = Retry(predicate=lambda _: False)  # with None, Google's client fails when a stream breaks off
+_CLOSE_AFTER: Final = 30.0  # seconds: other threads may still have requests on a replaced client
 
 
-class Client(firestore.Client):
-    """Google's client, on a channel of our own (see _CHANNEL): Google's takes no options for it."""
+class FirestoreClient(firestore.Client):
+    """Google's client on a channel with the options of _CHANNEL, which Google's client does not accept."""
 
     def _firestore_api_helper(self, transport: Any, client_class: Any, client_module: Any) -> Any:
         if self._firestore_api_internal is None:
@@ -79,161 +81,179 @@ class Client(firestore.Client):
 
 
 def connect(project: str, database: str) -> firestore.Client:
-    """Google's client: credentials from where it looks for them, or an emulator's (FIRESTORE_EMULATOR_HOST)."""
-    return Client(project=project, database=database)
+    """Create Google's client, with the default credentials or on an emulator (FIRESTORE_EMULATOR_HOST)."""
+    return FirestoreClient(project=project, database=database)
 
 
 class FirestoreStore:
-    """See `shared.ports.DocumentStore`."""
+    """A document store in Firestore, see `shared.ports.DocumentStore`.
+
+    Args:
+        project: the Google Cloud project's id.
+        database: the database's id.
+        retry_budget: the time limit of one request; a list may take five times as long.
+        connect: creates a client; called before the first request, and after the connection died.
+    """
 
     def __init__(
         self,
         project: str,
         database: str = "(default)",
         *,
-        patience: RetryBudget | None = None,
+        retry_budget: RetryBudget | None = None,
         connect: Callable[[str, str], firestore.Client] = connect,
     ) -> None:
-        """Asks nothing yet: the client is made at the first call, and kept while it gets answers."""
+        """Store the arguments. No request is made."""
         self._project = project
         self._database = database
-        self._patience = patience or RetryBudget()
+        self._retry_budget = retry_budget or RetryBudget()
         self._connect = connect
         self._client: firestore.Client | None = None
-        self._answered = False  # the client, since it was made
-        self._put_away: list[tuple[float, firestore.Client]] = []  # since when
+        self._has_responded = False  # whether the current client ever received a response
+        self._replaced: list[tuple[float, firestore.Client]] = []  # with the time of replacement
         self._lock = threading.Lock()
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        wanted = {*filter(can_exist, keys)}
-        if not wanted:
+        """Return the documents that exist among *keys*, with one request."""
+        by_path = {(_encode_segment(key.partition), _encode_segment(key.id)): key for key in keys if can_exist(key)}
+        if not by_path:
             return {}
 
-        def attempt(client: firestore.Client) -> list[Snapshot]:
-            references = [_reference(client, key) for key in wanted]
-            return [*client.get_all(references, retry=None, timeout=self._patience.of_one_try)]
+        def attempt(client: firestore.Client, _: int) -> list[Snapshot]:
+            references = [_reference(client, key) for key in by_path.values()]
+            return [*client.get_all(references, retry=None, timeout=self._retry_budget.attempt_seconds)]
 
-        by_path = {(_segment(key.partition), _segment(key.id)): key for key in wanted}
-        found: dict[Key, Document] = {}
-        for snapshot in self._ask(attempt):
+        documents: dict[Key, Document] = {}
+        for snapshot in self._run(attempt):
             if snapshot.exists:
-                _, partition, _, document_id = snapshot.reference._path  # no public way to the path's parts
+                _, partition, _, document_id = snapshot.reference._path  # the client has no public equivalent
                 key = by_path[partition, document_id]
-                found[key] = _document(key, snapshot)
-        return found
+                documents[key] = _document(key, snapshot)
+        return documents
 
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
     ) -> Version:
+        """Store *body* if the document is at version *expected*, and return the new version."""
         check_key(key)
         token = secrets.token_hex(8)
-        fields = {"token": token, "body": encoded(body).decode()}
-        seen = _update_time(key, expected)
-        timeout = self._patience.of_one_try
+        fields = {"token": token, "body": encode(body).decode()}
+        expected_time = _parse_version(key, expected)
+        timeout = self._retry_budget.attempt_seconds
 
-        def attempt(client: firestore.Client) -> Version:
+        def attempt(client: firestore.Client, _: int) -> Version:
             reference = _reference(client, key)
             try:
-                if seen is None:
+                if expected_time is None:
                     new = fields if expires is None else {**fields, "expires": expires}
-                    done = reference.create(new, retry=None, timeout=timeout)
+                    result = reference.create(new, retry=None, timeout=timeout)
                 else:
-                    done = reference.update(
+                    result = reference.update(
                         {**fields, "expires": firestore.DELETE_FIELD if expires is None else expires},
-                        option=client.write_option(last_update_time=seen),
+                        option=client.write_option(last_update_time=expected_time),
                         retry=None,
                         timeout=timeout,
                     )
             except _CONFLICTS as error:
-                now = reference.get(retry=None, timeout=timeout)
-                if now.get("token") != token:  # else an earlier try did it, and its answer was lost
+                current = reference.get(retry=None, timeout=timeout)
+                # With this token, an earlier attempt succeeded and its response was lost.
+                if current.get("token") != token:
                     raise WriteConflict(key) from error
-                return _version(now.update_time)
-            return _version(done.update_time)
+                return _version(current.update_time)
+            return _version(result.update_time)
 
-        return self._ask(attempt)
+        return self._run(attempt)
 
     def delete(self, key: Key, *, expected: Version) -> None:
+        """Delete the document if it is at version *expected*."""
         check_key(key)
-        seen = _update_time(key, expected)
-        timeout = self._patience.of_one_try
-        tries = 0
+        expected_time = _parse_version(key, expected)
+        timeout = self._retry_budget.attempt_seconds
 
-        def attempt(client: firestore.Client) -> None:
-            nonlocal tries
-            tries += 1
+        def attempt(client: firestore.Client, number: int) -> None:
             reference = _reference(client, key)
             try:
-                reference.delete(option=client.write_option(last_update_time=seen), retry=None, timeout=timeout)
+                reference.delete(
+                    option=client.write_option(last_update_time=expected_time), retry=None, timeout=timeout
+                )
             except _CONFLICTS as error:
-                # It is gone, and the answer to an earlier try of this very call was lost: it was that one.
-                if tries == 1 or reference.get(retry=None, timeout=timeout).exists:
+                # If the document is missing, an earlier attempt succeeded and its response was lost.
+                if number == 1 or reference.get(retry=None, timeout=timeout).exists:
                     raise WriteConflict(key) from error
 
-        self._ask(attempt)
+        self._run(attempt)
 
     def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        """Return at most *limit* documents of *partition*, ordered by id, with ids greater than *after*."""
         if limit < 1 or not can_exist(Key(partition, "any")):
             return []
 
-        def attempt(client: firestore.Client) -> list[Snapshot]:
-            collection = client.collection(_ROOT, _segment(partition), _DOCUMENTS)
+        def attempt(client: firestore.Client, _: int) -> list[Snapshot]:
+            collection = client.collection(_ROOT, _encode_segment(partition), _DOCUMENTS)
             query = collection.order_by("__name__").limit(limit)
             if after:
-                behind = collection.document(_segment(position(after)))
-                query = query.where(filter=FieldFilter("__name__", ">", behind))
-            return [*query.stream(retry=_NEVER, timeout=self._patience.of_one_try * _LISTING)]
+                bookmark = collection.document(_encode_segment(normalize_bookmark(after)))
+                query = query.where(filter=FieldFilter("__name__", ">", bookmark))
+            return [*query.stream(retry=_NEVER, timeout=self._retry_budget.attempt_seconds * _LIST_FACTOR)]
 
-        return [_document(Key(partition, _text(snapshot.id)), snapshot) for snapshot in self._ask(attempt)]
+        return [_document(Key(partition, _decode_segment(snapshot.id)), snapshot) for snapshot in self._run(attempt)]
 
     def close(self) -> None:
+        """Close all clients. May be called twice."""
         with self._lock:
-            clients = [client for _, client in self._put_away]
+            clients = [client for _, client in self._replaced]
             if self._client is not None:
                 clients.append(self._client)
-            self._client, self._put_away = None, []
+            self._client, self._replaced = None, []
         for client in clients:
             _close(client)
 
-    def _ask(self, attempt: Callable[[firestore.Client], T]) -> T:
-        """Raises: StoreUnavailable, and what *attempt* raises that is not Firestore's or the network's."""
+    def _run(self, attempt: Callable[[firestore.Client, int], T]) -> T:
+        """Return the result of *attempt*, which is called with a client and the number of the attempt.
 
-        def one_try() -> T:
-            client = self._connected()
+        Raises: StoreUnavailable, for errors of Firestore and of the network; every other error of *attempt*.
+        """
+
+        def run_once(number: int) -> T:
+            client = self._get_client()
             try:
-                answer = attempt(client)
+                result = attempt(client, number)
             except exceptions.DeadlineExceeded:
                 self._replace(client)
                 raise
-            self._answered = True
-            return answer
+            self._has_responded = True
+            return result
 
         try:
-            return self._patience.ask(one_try, lambda error: isinstance(error, _PASSING))
-        except exceptions.InvalidArgument:  # a request that Firestore does not understand: a mistake in this module
+            return self._retry_budget.run(run_once, lambda error: isinstance(error, _TRANSIENT))
+        except exceptions.InvalidArgument:  # an invalid request: a defect of this module, not an outage
             raise
         except (exceptions.GoogleAPIError, GoogleAuthError) as error:
             raise StoreUnavailable from error
 
-    def _connected(self) -> firestore.Client:
+    def _get_client(self) -> firestore.Client:
         with self._lock:
             if self._client is None:
                 self._client = self._connect(self._project, self._database)
-                self._answered = False
+                self._has_responded = False
             return self._client
 
-    def _replace(self, silent: firestore.Client) -> None:
-        """The next try gets a client of its own: all calls of one share a connection, which may be dead without
-        knowing it (a firewall that drops, a machine that froze). One that has never answered is kept: it is the store
-        that is away, and another connection would do no better."""
+    def _replace(self, client: firestore.Client) -> None:
+        """Replace *client* after a timeout, if the client has received responses before.
+
+        All requests of a client share a connection. The connection may be dead without an error, for example behind a
+        firewall that drops packets. If the client never received a response, Firestore itself is probably unavailable,
+        and a new connection would not help.
+        """
         now = time.monotonic()
         with self._lock:
-            if silent is not self._client or not self._answered:
+            if client is not self._client or not self._has_responded:
                 return
             self._client = None
-            over = [client for since, client in self._put_away if now - since > _IN_FLIGHT]
-            self._put_away = [one for one in self._put_away if now - one[0] <= _IN_FLIGHT] + [(now, silent)]
-        for client in over:
+            self._replaced.append((now, client))
+            expired = [client for replaced_at, client in self._replaced if now - replaced_at > _CLOSE_AFTER]
+            self._replaced = [entry for entry in self._replaced if now - entry[0] <= _CLOSE_AFTER]
+        for client in expired:
             _close(client)
 
 
@@ -242,29 +262,33 @@ def _close(client: firestore.Client) -> None:
 
 
 def _reference(client: firestore.Client, key: Key) -> firestore.DocumentReference:
-    return client.document(_ROOT, _segment(key.partition), _DOCUMENTS, _segment(key.id))
+    return client.document(_ROOT, _encode_segment(key.partition), _DOCUMENTS, _encode_segment(key.id))
 
 
-def _segment(name: str) -> str:
-    """*name* as a segment of a path: without `/`, and never `.`, `..` or `__…__`, which Firestore reserves.
+def _encode_segment(name: str) -> str:
+    """Encode *name* as a segment of a path: without `/`, and never `.`, `..` or `__…__`, which Firestore reserves.
 
-    One to one, and in the same order: `.` and `/` are neighbours in Unicode, so `.0` and `.1` sort just as they did."""
+    The encoding is injective and keeps the order of names: `.` and `/` are adjacent in Unicode, and so are `.0` and
+    `.1` in the order of segments.
+    """
     return "=" + name.replace(".", ".0").replace("/", ".1")
 
 
-def _text(segment: str) -> str:
-    """The name that `_segment` was given."""
+def _decode_segment(segment: str) -> str:
     return segment[1:].replace(".1", "/").replace(".0", ".")
 
 
 def _version(update_time: datetime | None) -> Version:
-    assert isinstance(update_time, DatetimeWithNanoseconds)  # noqa: S101 - what exists was written at some time
-    stamp = update_time.timestamp_pb()
-    return f"{stamp.seconds}.{stamp.nanos:09}"
+    assert isinstance(update_time, DatetimeWithNanoseconds)  # noqa: S101 - every existing document has an update time
+    timestamp = update_time.timestamp_pb()
+    return f"{timestamp.seconds}.{timestamp.nanos:09}"
 
 
-def _update_time(key: Key, version: Version | None) -> Timestamp | None:
-    """The update time that *version* stands for. Raises: WriteConflict, where it is no version of this store."""
+def _parse_version(key: Key, version: Version | None) -> Timestamp | None:
+    """Return the update time of *version*, the opposite of `_version`.
+
+    Raises: WriteConflict, if *version* is a version of another kind of store.
+    """
     if version is None:
         return None
     parts = _VERSION.fullmatch(version)

@@ -1,7 +1,7 @@
-"""ObjectReader on a folder of this machine: the local stand-in for a bucket.
+"""ObjectReader on a folder of this machine: the local equivalent of a bucket.
 
-A file's version is its size, time of change and number, so a file that was replaced is another version. Symbolic
-links are not followed: a link could lead out of the folder, or into another org's.
+A file's version consists of its modification time, size and inode number, so a replaced file has another version.
+Symbolic links are not followed: a link could lead out of the folder, or into the folder of another organization.
 """
 
 import os
@@ -14,13 +14,14 @@ from shared.ports import FoundObject, UploadedObject
 
 
 class FolderReader:
-    """See `shared.ports.ObjectReader`. Keys are paths below *root*, with slashes."""
+    """Uploads in a folder, see `shared.ports.ObjectReader`. Keys are paths below *root*, with slashes."""
 
     def __init__(self, root: Path) -> None:
+        """Store the root. The folder is not read."""
         self._root = root
 
-    def path(self, key: str) -> Path | None:
-        """Where the object *key* lies; None where that is not below the root, or a link is on the way."""
+    def resolve(self, key: str) -> Path | None:
+        """Return the path of the object *key*, or None if it leaves the root or contains a symbolic link."""
         parts = key.split("/")
         if any(part in ("", ".", "..") or "\0" in part or os.sep in part for part in parts):
             return None
@@ -32,37 +33,42 @@ class FolderReader:
         return folder / parts[-1]
 
     def find(self, uploaded: UploadedObject) -> FoundObject | None:
-        path = self.path(uploaded.key)
+        """Return the uploaded version, or None if it does not exist."""
+        path = self.resolve(uploaded.key)
         try:
-            facts = path.lstat() if path else None
+            status = path.lstat() if path else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StoreUnavailable from error
-        if facts is None or not stat.S_ISREG(facts.st_mode):
+        if status is None or not stat.S_ISREG(status.st_mode):
             return None
-        version = _version(facts)
+        version = _version(status)
         if uploaded.version not in (None, version):
             return None
-        at = datetime.fromtimestamp(facts.st_ctime, UTC)  # when it came here: cp -p and mv keep the time of change
-        return FoundObject(uploaded.bucket, uploaded.key, version, None, facts.st_size, at)
+        # The time of the last status change. `cp -p` and `mv` keep the modification time of the original file.
+        stored_at = datetime.fromtimestamp(status.st_ctime, UTC)
+        return FoundObject(uploaded.bucket, uploaded.key, version, None, status.st_size, stored_at)
 
-    def read(self, found: FoundObject) -> bytes | None:
-        path = self.path(found.key)
+    def read(self, stored: FoundObject) -> bytes | None:
+        """Return at most `stored.size` bytes of that version, or None if it does not exist any more."""
+        path = self.resolve(stored.key)
         try:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)) if path else None
             if descriptor is None:
                 return None
             with os.fdopen(descriptor, "rb") as file:
-                return file.read(found.size) if _version(os.fstat(file.fileno())) == found.version else None
+                is_same = _version(os.fstat(file.fileno())) == stored.version
+                return file.read(stored.size) if is_same else None
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreUnavailable from error
 
-    def remove(self, found: FoundObject) -> None:
-        path = self.path(found.key)
-        if path is None or self.find(UploadedObject(found.bucket, found.key, found.version)) is None:
+    def remove(self, stored: FoundObject) -> None:
+        """Delete that version if it still exists."""
+        path = self.resolve(stored.key)
+        if path is None or self.find(UploadedObject(stored.bucket, stored.key, stored.version)) is None:
             return
         try:
             path.unlink(missing_ok=True)
@@ -70,5 +76,5 @@ class FolderReader:
             raise StoreUnavailable from error
 
 
-def _version(facts: os.stat_result) -> str:
-    return f"{facts.st_mtime_ns}-{facts.st_size}-{facts.st_ino}"
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}"

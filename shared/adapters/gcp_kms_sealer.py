@@ -1,12 +1,14 @@
-"""KeySealer whose master key is in Google Cloud KMS (TRUST_KEYS=gcpkms:projects/…/cryptoKeys/…).
+"""KeySealer with a master key in Google Cloud KMS (TRUST_KEYS=gcpkms:projects/…/cryptoKeys/…).
 
-Data keys are made here and wrapped by Encrypt; org and certificate id are its additional authenticated data, so KMS
-itself refuses to open one for another place. What a secret is sealed under is named by the key's *version*: rotation
-makes a new primary version, and Decrypt finds the old one by itself as long as it is enabled.
+Data keys are generated in this process and wrapped by Encrypt. Organization and certificate id are the additional
+authenticated data: KMS refuses to decrypt the data key for another location.
 
-Every request and answer carries CRC32C checksums, which are compared on arrival as "Verifying end-to-end data
-integrity" of the Cloud KMS documentation asks for: a data key that was damaged on its way would lock a private key
-away for good.
+The name of a master key is the resource name of the key's version. A rotation makes a new primary version. Decrypt
+still uses the old version, as long as the old version is enabled.
+
+Every request and response carries CRC32C checksums, and both sides compare them ("Verifying end-to-end data integrity"
+in the Cloud KMS documentation). Without the checksums, a data key that was damaged in transit would make a private key
+permanently unreadable.
 """
 
 import logging
@@ -15,7 +17,14 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.adapters.envelope import DATA_KEY_BYTES, DataKey, KeyLocation, KeyServiceSealer, Trouble
+from shared.adapters.envelope import (
+    DATA_KEY_BYTES,
+    DataKey,
+    KeyLocation,
+    KeyServiceSealer,
+    ServiceFailure,
+    refuse_master,
+)
 from shared.errors import KeysUnavailable, RotationRefused
 from shared.ports import SealBroken
 
@@ -23,9 +32,9 @@ log = logging.getLogger(__name__)
 
 _SCHEME: Final = "gcpkms:"
 _VERSIONS: Final = "/cryptoKeyVersions/"
-_SECONDS: Final = 5.0  # of one call
-_TRIES: Final = 2
-_UNROTATABLE: Final = (
+_SECONDS: Final = 5.0  # timeout of one request
+_ATTEMPTS: Final = 2  # if a checksum does not match
+_ROTATION_REFUSAL: Final = (
     "the new version cannot be made primary yet, or the key is of another purpose",
     "Look at the key's versions, then repeat it.",
 )
@@ -38,21 +47,24 @@ def _connect() -> Any:
 
 
 class GcpKmsSealer(KeyServiceSealer):
-    """
+    """A sealer whose master key is in Google Cloud KMS.
+
     Args:
-        key: the crypto key's resource name, of purpose ENCRYPT_DECRYPT.
-        connect: makes the client, at the first call.
+        key: the resource name of a crypto key of purpose ENCRYPT_DECRYPT.
+        connect: creates the client; called once, before the first request.
     """
 
     def __init__(self, key: str, *, connect: Callable[[], Any] = _connect) -> None:
+        """Store the arguments. No request is made."""
         super().__init__(key, connect=connect)
-        self._rotated_to: str | None = None  # a version this process made primary
+        self._rotated_to: str | None = None  # the version that this process made primary
 
     def rotate(self) -> str:
-        """Make a new version of the key, and make it primary.
+        """Create a new version of the key, make it primary, and return its name.
 
-        Raises: RotationRefused, KeysUnavailable."""
-        with self._asking("rotate", refused=RotationRefused):
+        Raises: RotationRefused, KeysUnavailable.
+        """
+        with self._translate_errors("rotate", RotationRefused):
             version = self._kms().create_crypto_key_version(
                 request={"parent": self._key, "crypto_key_version": {}}, retry=None, timeout=_SECONDS
             )
@@ -61,90 +73,83 @@ class GcpKmsSealer(KeyServiceSealer):
                 retry=None,
                 timeout=_SECONDS,
             )
-        # For hours, Encrypt by the key's name may still use the version before ("Cloud KMS resource consistency").
-        # Naming the version is not subject to that, so a reseal in this process does not seal under the old one.
+        # Encrypt with the key's name may use the previous version for hours ("Cloud KMS resource consistency").
+        # Encrypt with a version's name is consistent, so a reseal in this process never uses the previous version.
         self._rotated_to = primary.primary.name
-        self._remembered.set(_SCHEME + self._rotated_to)
+        self._cached_name.set(_SCHEME + self._rotated_to)
         return _SCHEME + self._rotated_to
 
-    def _new_data_key(self, place: KeyLocation) -> DataKey:
+    def _new_data_key(self, location: KeyLocation) -> DataKey:
         plain = AESGCM.generate_key(DATA_KEY_BYTES * 8)
-        for _ in range(_TRIES):
-            with self._asking("seal"):
-                answer = self._kms().encrypt(
+        for _ in range(_ATTEMPTS):
+            with self._translate_errors("seal"):
+                response = self._kms().encrypt(
                     request={
                         "name": self._rotated_to or self._key,
                         "plaintext": plain,
                         "plaintext_crc32c": _crc32c(plain),
-                        "additional_authenticated_data": place.associated,
-                        "additional_authenticated_data_crc32c": _crc32c(place.associated),
+                        "additional_authenticated_data": location.associated_data,
+                        "additional_authenticated_data_crc32c": _crc32c(location.associated_data),
                     },
                     retry=None,
                     timeout=_SECONDS,
                 )
             if (
-                answer.verified_plaintext_crc32c
-                and answer.verified_additional_authenticated_data_crc32c
-                and answer.ciphertext_crc32c == _crc32c(answer.ciphertext)
-                and answer.name.startswith(self._key + _VERSIONS)
+                response.verified_plaintext_crc32c
+                and response.verified_additional_authenticated_data_crc32c
+                and response.ciphertext_crc32c == _crc32c(response.ciphertext)
+                and response.name.startswith(self._key + _VERSIONS)
             ):
-                self._remembered.set(_SCHEME + answer.name)
-                return DataKey(_SCHEME + answer.name, answer.ciphertext, plain)
-            log.error("a wrapped key was damaged on its way from the key service")
+                self._cached_name.set(_SCHEME + response.name)
+                return DataKey(_SCHEME + response.name, response.ciphertext, plain)
+            log.error("the checksum of a wrapped data key does not match")
         raise KeysUnavailable
 
-    def _unwrap(self, master: str, wrapped: bytes, place: KeyLocation) -> bytes:
+    def _unwrap(self, master: str, wrapped: bytes, location: KeyLocation) -> bytes:
         key, versions, _ = master.removeprefix(_SCHEME).partition(_VERSIONS)
         if not master.startswith(_SCHEME) or not versions:
-            raise SealBroken(f"the master key {master!r} is not here")
-        for _ in range(_TRIES):
-            with self._asking("open", refused=SealBroken):
-                answer = self._kms().decrypt(
+            refuse_master(master)
+        for _ in range(_ATTEMPTS):
+            with self._translate_errors("open", SealBroken):
+                response = self._kms().decrypt(
                     request={
                         "name": key,
                         "ciphertext": wrapped,
                         "ciphertext_crc32c": _crc32c(wrapped),
-                        "additional_authenticated_data": place.associated,
-                        "additional_authenticated_data_crc32c": _crc32c(place.associated),
+                        "additional_authenticated_data": location.associated_data,
+                        "additional_authenticated_data_crc32c": _crc32c(location.associated_data),
                     },
                     retry=None,
                     timeout=_SECONDS,
                 )
-            if answer.plaintext_crc32c == _crc32c(answer.plaintext):
-                plain: bytes = answer.plaintext
+            if response.plaintext_crc32c == _crc32c(response.plaintext):
+                plain: bytes = response.plaintext
                 return plain
-            log.error("an opened key was damaged on its way from the key service")
+            log.error("the checksum of an unwrapped data key does not match")
         raise KeysUnavailable
 
-    def _current(self) -> str:
-        name = self._remembered.get()
-        if name is None:
-            with self._asking("describe"):
-                key = self._kms().get_crypto_key(request={"name": self._key}, retry=None, timeout=_SECONDS)
-            name = _SCHEME + (self._rotated_to or key.primary.name)
-            self._remembered.set(name)
-        return name
+    def _fetch_current_master(self) -> str:
+        with self._translate_errors("describe"):
+            key = self._kms().get_crypto_key(request={"name": self._key}, retry=None, timeout=_SECONDS)
+        return _SCHEME + (self._rotated_to or key.primary.name)
 
-    def _errors(self) -> tuple[type[Exception], ...]:
-        from google.api_core.exceptions import GoogleAPIError
+    def _classify(self, error: Exception) -> ServiceFailure | None:
+        from google.api_core.exceptions import FailedPrecondition, GoogleAPIError, InvalidArgument, NotFound
         from google.auth.exceptions import GoogleAuthError
 
-        return GoogleAPIError, GoogleAuthError
-
-    def _trouble(self, error: Any) -> Trouble:
-        from google.api_core.exceptions import FailedPrecondition, InvalidArgument, NotFound
-
-        return Trouble(
+        if not isinstance(error, GoogleAPIError | GoogleAuthError):
+            return None
+        return ServiceFailure(
             type(error).__name__,
-            # Another place or a changed blob (INVALID_ARGUMENT), a disabled or destroyed version
-            # (FAILED_PRECONDITION), no such key: retrying cannot mend it. All else may pass.
-            lasting=isinstance(error, InvalidArgument | FailedPrecondition | NotFound),
-            unrotatable=_UNROTATABLE if isinstance(error, InvalidArgument | FailedPrecondition) else None,
+            # INVALID_ARGUMENT: another location or a changed ciphertext. FAILED_PRECONDITION: a version that is
+            # disabled or destroyed. NOT_FOUND: no such key. Every other error may be temporary.
+            is_permanent=isinstance(error, InvalidArgument | FailedPrecondition | NotFound),
+            rotation_refusal=_ROTATION_REFUSAL if isinstance(error, InvalidArgument | FailedPrecondition) else None,
         )
 
 
 def _crc32c(data: bytes) -> int:
     import google_crc32c
 
-    value: int = google_crc32c.value(data)
-    return value
+    checksum: int = google_crc32c.value(data)
+    return checksum

@@ -1,27 +1,30 @@
-"""ConnectionEventQueue in this process: what it holds is written to the store from here."""
+"""ConnectionEventQueue in this process (TRUST_QUEUE=local:): events are written to the store by this process."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-from shared.adapters.held_queue import BufferedQueue
+from shared.adapters.buffered_queue import BufferedQueue
 from shared.records import ConnectionEvent
 
 Write = Callable[[str, Sequence[ConnectionEvent]], None]
 
 
 class LocalQueue(BufferedQueue):
-    """See `shared.ports.ConnectionEventQueue`.
+    """A queue that writes to the store.
 
     Args:
-        write: called in the queue's own thread with an org and its sightings.
+        write: called in the queue's thread with an orgId and the events of the organization.
+        interval: seconds between two deliveries.
+        capacity: the largest number of events in the buffer.
     """
 
-    def __init__(self, write: Write, *, pause: float = 1.0, room: int = 10_000) -> None:
-        super().__init__(pause=pause, room=room)
+    def __init__(self, write: Write, *, interval: float = 1.0, capacity: int = 10_000) -> None:
+        """Store the arguments. The thread starts with the first event."""
+        super().__init__(interval=interval, capacity=capacity)
         self._write = write
 
-    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
-        for org_id, sightings in held.items():
+    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+        for org_id, events in events_by_org.items():
             try:
-                self._write(org_id, sightings)
-            except Exception:  # noqa: BLE001 - whatever it is, `lost` tells it, and the queue goes on
-                self.lost(len(sightings))  # of this org; the others' are still written
+                self._write(org_id, events)
+            except Exception:  # noqa: BLE001 - logged; events of other organizations are still written
+                self._log_loss(len(events))

@@ -1,8 +1,11 @@
-"""Who a token of the configured OpenID Connect issuer speaks for (OpenID Connect Core 1.0, Discovery 1.0; RFC 7519).
+"""TokenVerifier for the tokens of one OpenID Connect issuer.
 
-Everything believed about a token comes from the issuer's own discovery document and key set, fetched over the address
-that was configured: an address inside a token (`jku`, `x5u`) or a key inside it (`jwk`, `x5c`) is never looked at.
-The algorithms are those of the key that signed, and asymmetric (RFC 8725, 3.1).
+Keys come only from the issuer's discovery document and key set, fetched from the configured URL. URLs and keys inside a
+token (`jku`, `x5u`, `jwk`, `x5c`) are ignored. The algorithm must be asymmetric and fit the issuer's key (RFC 8725,
+3.1).
+
+Sources: OpenID Connect Core 1.0; OpenID Connect Discovery 1.0; RFC 7515 (JWS), RFC 7517 (JWK), RFC 7519 (JWT), RFC 8725
+(best practices for JWT).
 """
 
 import json
@@ -22,16 +25,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from shared.errors import IssuerUnavailable, TokenRefused
 from shared.ports import Clock, TokenClaims
+from shared.text import printable
 
 log = logging.getLogger(__name__)
 
-LEEWAY: Final = 60  # seconds that two clocks may differ
+LEEWAY: Final = 60  # seconds that the issuer's clock may differ
 TOKEN_MAX: Final = 16 * 1024  # characters
 DOCUMENT_MAX: Final = 512 * 1024  # bytes of a discovery document or key set
-PAUSE: Final = timedelta(minutes=1)  # between two questions to the issuer, whoever asks for them
-FRESH: Final = timedelta(minutes=10)  # keys are asked for anew after it: what the issuer withdrew stops counting
-KEPT: Final = timedelta(hours=1)  # ... and are used no longer than this where the issuer does not answer
-TIMEOUT: Final = 5  # seconds
+PAUSE: Final = timedelta(minutes=1)  # between two requests to the issuer
+FRESH: Final = timedelta(minutes=10)  # after this time keys are fetched again, so that withdrawn keys stop working
+KEPT: Final = timedelta(hours=1)  # after this time keys are not used any more, even if the issuer does not answer
+TIMEOUT: Final = 5  # seconds, of one request
 RSA_BITS_MIN: Final = 2048
 
 _ALGORITHMS: Final[Mapping[str, Sequence[str]]] = {
@@ -44,8 +48,8 @@ _ALGORITHMS: Final[Mapping[str, Sequence[str]]] = {
 _CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
-class _Key(msgspec.Struct, frozen=True):
-    """A public key of the issuer, and the algorithms that may be used with it."""
+class _IssuerKey(msgspec.Struct, frozen=True):
+    """A public key of the issuer, and the algorithms that are allowed with it (JWA names)."""
 
     key: Any
     algorithms: Sequence[str]
@@ -53,29 +57,48 @@ class _Key(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _Issuer:
-    """What the issuer said of itself, and when."""
+    """The issuer's metadata.
 
-    at: datetime
+    Args:
+        fetched_at: the time of the request.
+        token_endpoint: the endpoint's URL, or None.
+        keys: keys by key id (`kid`); the key id of a key without one is "".
+    """
+
+    fetched_at: datetime
     token_endpoint: str | None
-    keys: Mapping[str, _Key] = field(repr=False)  # by key id; "" for one without
+    keys: Mapping[str, _IssuerKey] = field(repr=False)
 
 
 class OidcTokens:
-    """A TokenVerifier for the tokens of one issuer."""
+    """A verifier for the tokens of one issuer, see `shared.ports.TokenVerifier`.
+
+    Args:
+        issuer: the issuer's URL, the expected `iss` claim.
+        audience: the expected `aud` claim.
+        org_claim: the name of the claim with the orgId.
+        role_claim: the name of the claim with the role.
+        clock: the clock by which tokens expire.
+    """
 
     def __init__(self, *, issuer: str, audience: str, org_claim: str, role_claim: str, clock: Clock) -> None:
+        """Store the arguments. No request is made."""
         self._issuer = issuer
         self._audience = audience
         self._org_claim = org_claim
         self._role_claim = role_claim
         self._clock = clock
         self._lock = threading.Lock()
-        self._asked_at: datetime | None = None
-        self._known: _Issuer | None = None
+        self._requested_at: datetime | None = None
+        self._metadata: _Issuer | None = None
 
     def verify(self, token: str) -> TokenClaims:
-        header = _header(token)
-        key = self._key(header)
+        """Verify the signature, issuer, audience and times of *token*, and return its claims.
+
+        Raises: TokenRefused, IssuerUnavailable.
+        """
+        header = _read_header(token)
+        key = self._get_key(header)
         try:
             claims = jwt.decode(
                 token,
@@ -83,7 +106,7 @@ class OidcTokens:
                 algorithms=list(key.algorithms),
                 audience=self._audience,
                 issuer=self._issuer,
-                # Times are judged below, by the clock that everything else here goes by.
+                # Times are checked below, with the service's clock.
                 options={
                     "require": ["exp", "iss", "aud", "sub"],
                     "verify_exp": False,
@@ -103,82 +126,95 @@ class OidcTokens:
             raise TokenRefused(found="it cannot be read") from None
         self._check_times(claims)
         return TokenClaims(
-            subject=_printable(claims["sub"]),
-            org_id=_one(claims.get(self._org_claim)),
-            role=_one(claims.get(self._role_claim)),
+            subject=_to_printable(claims["sub"]),
+            org_id=_get_single(claims.get(self._org_claim)),
+            role=_get_single(claims.get(self._role_claim)),
         )
 
     def origins(self) -> tuple[str, ...]:
+        """Return the origins that a page connects to during the sign-in, without duplicates."""
         try:
-            known = self._current()
+            metadata = self._get_metadata()
         except IssuerUnavailable:
             return (_origin(self._issuer),)
-        addresses = [self._issuer, *([known.token_endpoint] if known.token_endpoint else [])]
-        return tuple(dict.fromkeys(map(_origin, addresses)))
+        urls = [self._issuer, *([metadata.token_endpoint] if metadata.token_endpoint else [])]
+        return tuple(dict.fromkeys(map(_origin, urls)))
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:
         now = self._clock().timestamp()
-        if now >= _seconds(claims, "exp") + LEEWAY:
+        if now >= _read_seconds(claims, "exp") + LEEWAY:
             raise TokenRefused(found="it has ended")
-        if "nbf" in claims and now < _seconds(claims, "nbf") - LEEWAY:
+        if "nbf" in claims and now < _read_seconds(claims, "nbf") - LEEWAY:
             raise TokenRefused(found="it is not valid yet")
 
     # ------------------------------------------------------------------------------------------ the issuer's keys
 
-    def _key(self, header: Mapping[str, Any]) -> _Key:
-        """The issuer's key that *header* names. A key it does not have yet is asked for, at most once a minute."""
-        found = _pick(self._current().keys, header.get("kid"))
-        if found is None:
-            found = _pick(self._current(renew=True).keys, header.get("kid"))
-        if found is None:
-            raise TokenRefused(found="the issuer has no such key")
-        if header.get("alg") not in found.algorithms:
-            raise TokenRefused(found="it is not signed as the issuer's key is used")
-        return found
+    def _get_key(self, header: Mapping[str, Any]) -> _IssuerKey:
+        """Return the issuer's key that *header* names; an unknown key is requested, at most once a minute.
 
-    def _current(self, *, renew: bool = False) -> _Issuer:
-        """What is known of the issuer. Raises: IssuerUnavailable, where nothing is known that may still be used."""
-        with self._lock:  # who comes meanwhile waits for the one answer instead of asking too
-            now, known = self._clock(), self._known
-            stale = known is None or now - known.at >= FRESH
-            if (stale or renew) and (self._asked_at is None or now - self._asked_at >= PAUSE):
-                self._asked_at = now
+        Raises: TokenRefused, IssuerUnavailable.
+        """
+        key = _find_key(self._get_metadata().keys, header.get("kid"))
+        if key is None:
+            key = _find_key(self._get_metadata(renew=True).keys, header.get("kid"))
+        if key is None:
+            raise TokenRefused(found="the issuer has no such key")
+        if header.get("alg") not in key.algorithms:
+            raise TokenRefused(found="it is not signed as the issuer's key is used")
+        return key
+
+    def _get_metadata(self, *, renew: bool = False) -> _Issuer:
+        """Return the issuer's metadata, from the cache or from the issuer.
+
+        Raises: IssuerUnavailable, if there is no metadata that may still be used.
+        """
+        with self._lock:  # concurrent callers wait for one request instead of making their own
+            now, metadata = self._clock(), self._metadata
+            is_stale = metadata is None or now - metadata.fetched_at >= FRESH
+            if (is_stale or renew) and (self._requested_at is None or now - self._requested_at >= PAUSE):
+                self._requested_at = now
                 try:
-                    known = self._known = self._ask(now)
+                    metadata = self._metadata = self._fetch_metadata(now)
                 except (OSError, ValueError, HTTPException) as error:
                     log.warning("the OIDC issuer cannot be used: %s", error)
-            if known is None or now - known.at >= KEPT:
+            if metadata is None or now - metadata.fetched_at >= KEPT:
                 raise IssuerUnavailable
-            return known
+            return metadata
 
-    def _ask(self, now: datetime) -> _Issuer:
-        """Raises: OSError, HTTPException, ValueError."""
+    def _fetch_metadata(self, now: datetime) -> _Issuer:
+        """Fetch the discovery document and the key set.
+
+        Raises: OSError, HTTPException, ValueError.
+        """
         discovery = self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
         if discovery.get("issuer") != self._issuer:  # Discovery 1.0, 4.3
             raise ValueError("its discovery document names another issuer than TRUST_OIDC_ISSUER")
         endpoint = discovery.get("token_endpoint")
-        keys = self._fetch(discovery.get("jwks_uri")).get("keys")
-        if not isinstance(keys, list):
-            raise ValueError("its key set holds no list of keys")
-        usable = {str(one.get("kid", "")): key for one in keys if isinstance(one, dict) and (key := _usable(one))}
-        return _Issuer(now, endpoint if isinstance(endpoint, str) else None, usable)
+        jwks = self._fetch(discovery.get("jwks_uri")).get("keys")
+        if not isinstance(jwks, list):
+            raise ValueError("its key set contains no list of keys")
+        keys = {str(jwk.get("kid", "")): key for jwk in jwks if isinstance(jwk, dict) and (key := _load_key(jwk))}
+        return _Issuer(now, endpoint if isinstance(endpoint, str) else None, keys)
 
     def _fetch(self, url: object) -> dict[str, Any]:
-        """A JSON object from the issuer. No redirect is followed, and nothing but the issuer's own scheme."""
+        """Fetch a JSON object from the issuer. The scheme must be https or the issuer's; redirects are not followed.
+
+        Raises: OSError, HTTPException, ValueError.
+        """
         if not isinstance(url, str) or urlsplit(url).scheme not in ("https", urlsplit(self._issuer).scheme):
-            raise ValueError("an address in its discovery document is not https")
+            raise ValueError("a URL in its discovery document is not https")
         request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - checked above
         with _opener.open(request, timeout=TIMEOUT) as response:
             body = response.read(DOCUMENT_MAX + 1)
         if len(body) > DOCUMENT_MAX:
-            raise ValueError("its answer is too long")
-        found = json.loads(body)
-        if not isinstance(found, dict):
-            raise ValueError("its answer is no JSON object")
-        return found
+            raise ValueError("its response is too long")
+        document = json.loads(body)
+        if not isinstance(document, dict):
+            raise ValueError("its response is not a JSON object")
+        return document
 
 
-_LATEST: Final = 253_402_300_800  # seconds since 1970: the year 10000
+_SECONDS_MAX: Final = 253_402_300_800  # since 1970: the year 10000
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -189,31 +225,34 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _opener: Final = urllib.request.build_opener(_NoRedirect)
 
 
-def _header(token: str) -> Mapping[str, Any]:
-    """The token's header, believed in nothing but which key to try."""
+def _read_header(token: str) -> Mapping[str, Any]:
+    """Return the header of *token*. The header is not verified and only selects the key.
+
+    Raises: TokenRefused.
+    """
     if len(token) > TOKEN_MAX:
         raise TokenRefused(found="it is too long")
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, TypeError):
         raise TokenRefused(found="it cannot be read") from None
-    if "crit" in header:  # RFC 7515, 4.1.11: nothing critical is understood here
+    if "crit" in header:  # RFC 7515, 4.1.11; this verifier supports no critical extension
         raise TokenRefused(found="it cannot be read")
     return header
 
 
-def _pick(keys: Mapping[str, _Key], kid: object) -> _Key | None:
+def _find_key(keys: Mapping[str, _IssuerKey], kid: object) -> _IssuerKey | None:
     if kid is None and len(keys) == 1:
         return next(iter(keys.values()))
     return keys.get(kid) if isinstance(kid, str) else None
 
 
-def _usable(one: Mapping[str, Any]) -> _Key | None:
-    """A key of the set with its algorithms; None for a secret, an encryption key, and what is weak or unknown."""
-    if one.get("use", "sig") != "sig":
+def _load_key(jwk: Mapping[str, Any]) -> _IssuerKey | None:
+    """Load a key of the key set; None for a symmetric key, an encryption key, and a weak or unknown key."""
+    if jwk.get("use", "sig") != "sig":
         return None
     try:
-        key = jwt.PyJWK(dict(one)).key
+        key = jwt.PyJWK(dict(jwk)).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
     match key:
@@ -225,30 +264,33 @@ def _usable(one: Mapping[str, Any]) -> _Key | None:
             kind = "Ed25519"
         case _:
             return None
-    algorithms = _ALGORITHMS.get(kind, ())
-    named = one.get("alg")
-    chosen = [alg for alg in algorithms if named in (None, alg)]
-    return _Key(key, chosen) if chosen else None
+    algorithm = jwk.get("alg")
+    algorithms = [name for name in _ALGORITHMS.get(kind, ()) if algorithm in (None, name)]
+    return _IssuerKey(key, algorithms) if algorithms else None
 
 
-def _seconds(claims: Mapping[str, Any], name: str) -> float:
-    """A NumericDate (RFC 7519, 2). Python reads NaN too, of which nothing is later, infinity, and numbers too long
-    for a float."""
+def _read_seconds(claims: Mapping[str, Any], name: str) -> float:
+    """Return a claim that is a NumericDate (RFC 7519, 2), in seconds since 1970.
+
+    Python's JSON parser also accepts NaN, infinity and integers that do not fit into a float.
+
+    Raises: TokenRefused.
+    """
     value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LATEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _SECONDS_MAX:
         raise TokenRefused(found=f"its {name} is no time")
     return float(value)
 
 
-def _one(value: object) -> str | None:
-    """A claim that names one thing: text, or a list of one."""
+def _get_single(value: object) -> str | None:
+    """Return the text of a claim with one value: a string, or a list of one string."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else None
 
 
-def _printable(subject: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in subject[:128])
+def _to_printable(subject: str) -> str:
+    return printable(subject, 128)
 
 
 def _origin(url: str) -> str:

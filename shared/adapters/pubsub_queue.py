@@ -1,26 +1,34 @@
-"""ConnectionEventQueue on Google Pub/Sub (TRUST_QUEUE=pubsub:projects/…/topics/…): one message for an org and a second.
+"""ConnectionEventQueue on Google Pub/Sub (TRUST_QUEUE=pubsub:projects/…/topics/…).
 
-recordSightings takes them from there. Pub/Sub may deliver a message twice; its batch's id tells.
+Each message is the batch of one organization and one second. recordSightings consumes the messages. Pub/Sub may deliver
+a message twice; the consumer recognizes the duplicate by the id of the batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from shared.adapters.held_queue import BufferedQueue
+from shared.adapters.buffered_queue import BufferedQueue
 from shared.records import ConnectionEvent, ConnectionEventBatch
 
-_SECONDS: Final = 10.0  # for what was handed over to be acknowledged
+_SECONDS: Final = 10.0  # timeout of one acknowledgement
 
 
 def _connect() -> Any:
     import google.cloud.pubsub_v1 as pubsub_v1
 
-    # A second's worth is handed over at once, so there is nothing for the client to wait for.
+    # The queue batches already, so the client need not wait for more messages.
     return pubsub_v1.PublisherClient(batch_settings=pubsub_v1.types.BatchSettings(max_latency=0.01))
 
 
 class PubSubQueue(BufferedQueue):
-    """The client is made at the first hand-over, in the queue's own thread."""
+    """A queue that publishes to a Pub/Sub topic.
+
+    Args:
+        topic: the topic's resource name.
+        pack: makes a batch of an orgId and its events.
+        connect: creates the client; called once, in the queue's thread, before the first delivery.
+        interval: seconds between two deliveries.
+    """
 
     def __init__(
         self,
@@ -28,30 +36,32 @@ class PubSubQueue(BufferedQueue):
         pack: Callable[[str, Sequence[ConnectionEvent]], ConnectionEventBatch],
         *,
         connect: Callable[[], Any] = _connect,
-        pause: float = 1.0,
+        interval: float = 1.0,
     ) -> None:
-        super().__init__(pause=pause)
+        """Store the arguments. No request is made."""
+        super().__init__(interval=interval)
         self._topic = topic
         self._pack = pack
         self._connect = connect
         self._client: Any = None
 
     def close(self) -> None:
+        """Deliver the content of the buffer, and close the client. May be called twice."""
         super().close()
         client, self._client = self._client, None
         if client is not None:
             client.stop()
             client.transport.close()
 
-    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
         if self._client is None:
             self._client = self._connect()
-        sent = [
-            (self._client.publish(self._topic, self._pack(org_id, sightings).encoded()), len(sightings))
-            for org_id, sightings in held.items()
+        published = [
+            (self._client.publish(self._topic, self._pack(org_id, events).encode()), len(events))
+            for org_id, events in events_by_org.items()
         ]
-        for acknowledged, count in sent:
+        for acknowledgement, count in published:
             try:
-                acknowledged.result(timeout=_SECONDS)
-            except Exception:  # noqa: BLE001 - whatever it is, `lost` tells it, and the queue goes on
-                self.lost(count)
+                acknowledgement.result(timeout=_SECONDS)
+            except Exception:  # noqa: BLE001 - logged; the other messages are still acknowledged
+                self._log_loss(count)

@@ -1,10 +1,13 @@
 """ObjectReader on Amazon S3.
 
-In a bucket with versions (what the project deploys) each call names the version. In one without, the ETag of the
-event stands in: an object that was overwritten is not found, and its own event tells of it.
+In a bucket with versioning (which this project deploys), each request names the version. In a bucket without
+versioning, each request names the event's ETag instead. An object that was overwritten is then not found, and the event
+of the later upload imports it.
 
-The function's role needs s3:GetObject, s3:GetObjectVersion, s3:DeleteObject, s3:DeleteObjectVersion, and s3:ListBucket:
-without the last, S3 answers 403 for an object that is gone, which cannot be told from a missing grant.
+The function's role needs s3:GetObject, s3:GetObjectVersion, s3:DeleteObject, s3:DeleteObjectVersion and s3:ListBucket.
+Without s3:ListBucket, S3 answers 403 for a missing object, which looks like a missing permission.
+
+Source: Amazon S3 API Reference (HeadObject, GetObject, DeleteObject).
 """
 
 import logging
@@ -20,8 +23,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_GONE: Final = frozenset((404, 405, 412))  # none of that name or version, a delete marker, another content
-_NULL: Final = "null"  # the version of what was stored while versions were off
+_MISSING: Final = frozenset((404, 405, 412))  # no such key or version; a delete marker; another ETag
+_NULL: Final = "null"  # the version of an object that was stored without versioning
 
 
 def _connect() -> Any:
@@ -34,65 +37,77 @@ def _connect() -> Any:
 
 
 class S3Reader:
-    """See `shared.ports.ObjectReader`. The client is made at the first call."""
+    """Uploads in Amazon S3, see `shared.ports.ObjectReader`.
+
+    Args:
+        connect: creates the client; called once, before the first request.
+    """
 
     def __init__(self, *, connect: Callable[[], Any] = _connect) -> None:
+        """Store the arguments. No request is made."""
         self._connect = connect
         self._lock = threading.Lock()
         self._client: Any = None
 
     def find(self, uploaded: UploadedObject) -> FoundObject | None:
-        return self._ask(lambda s3: _found(uploaded, s3.head_object(**_exactly(uploaded))))
+        """Return the uploaded version, or None if it does not exist."""
+        return self._request(lambda s3: _decode(uploaded, s3.head_object(**_select(uploaded))))
 
-    def read(self, found: FoundObject) -> bytes | None:
+    def read(self, stored: FoundObject) -> bytes | None:
+        """Return at most `stored.size` bytes of that version, or None if it does not exist any more."""
+
         def read(s3: Any) -> bytes:
-            with closing(s3.get_object(**_exactly(found))["Body"]) as body:
-                data: bytes = body.read(found.size)
+            with closing(s3.get_object(**_select(stored))["Body"]) as body:
+                data: bytes = body.read(stored.size)
             return data
 
-        return self._ask(read)
+        return self._request(read)
 
-    def remove(self, found: FoundObject) -> None:
-        self._ask(lambda s3: s3.delete_object(**_exactly(found)))
+    def remove(self, stored: FoundObject) -> None:
+        """Delete that version if it still exists."""
+        self._request(lambda s3: s3.delete_object(**_select(stored)))
 
-    def _ask(self, call: Callable[[Any], T]) -> T | None:
-        """What *call* gives; None where the object is not there."""
+    def _request(self, send: Callable[[Any], T]) -> T | None:
+        """Return the result of *send*, or None if the object does not exist.
+
+        Raises: StoreUnavailable.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return call(self._s3())
+            return send(self._get_client())
         except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _GONE:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _MISSING:
                 return None
-            # Its code says what is wrong; its message may quote the object's name.
+            # The log has the error's code only: its message may quote the object's name.
             log.error("the object store refused: %s", error.response.get("Error", {}).get("Code"))
             raise StoreUnavailable from error
         except BotoCoreError as error:
             log.error("the object store does not answer: %s", type(error).__name__)
             raise StoreUnavailable from error
 
-    def _s3(self) -> Any:
+    def _get_client(self) -> Any:
         with self._lock:
             if self._client is None:
                 self._client = self._connect()
             return self._client
 
 
-def _exactly(one: UploadedObject | FoundObject) -> dict[str, str]:
-    """The arguments that mean that very version."""
-    which = {"Bucket": one.bucket, "Key": one.key}
-    if one.version is not None:
-        return {**which, "VersionId": one.version}
-    return {**which, "IfMatch": f'"{one.etag}"'} if one.etag is not None else which
+def _select(target: UploadedObject | FoundObject) -> dict[str, str]:
+    """Return the arguments that select the version of *target*."""
+    arguments = {"Bucket": target.bucket, "Key": target.key}
+    if target.version is not None:
+        return {**arguments, "VersionId": target.version}
+    return {**arguments, "IfMatch": f'"{target.etag}"'} if target.etag is not None else arguments
 
 
-def _found(uploaded: UploadedObject, head: dict[str, Any]) -> FoundObject:
-    version = head.get("VersionId")
+def _decode(uploaded: UploadedObject, response: dict[str, Any]) -> FoundObject:
+    version = response.get("VersionId")
     return FoundObject(
         uploaded.bucket,
         uploaded.key,
         uploaded.version if version in (None, _NULL) else version,
-        head["ETag"].strip('"'),
-        head["ContentLength"],
-        head["LastModified"],
+        response["ETag"].strip('"'),
+        response["ContentLength"],
+        response["LastModified"],
     )

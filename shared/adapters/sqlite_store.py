@@ -1,7 +1,9 @@
 """DocumentStore in one SQLite file: the embedded default.
 
-WAL, so that readers never wait for a writer; synchronous=FULL, so that what was answered survives a lost power
-supply too. One connection per thread, made at its first call.
+The journal mode is WAL, so that readers never wait for a writer. The synchronous mode is FULL, so that completed writes
+survive a power failure. Each thread has a connection of its own, opened at its first call.
+
+Source: SQLite documentation ("Write-Ahead Logging", "PRAGMA synchronous").
 """
 
 import secrets
@@ -14,13 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from shared.adapters.documents import can_exist, check_key, encoded, position
+from shared.adapters.documents import can_exist, check_key, encode, normalize_bookmark
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
 
-_CACHE_KIB: Final = 512  # of pages, for each thread's connection: the system keeps the file in memory anyway
-_BUSY_SECONDS: Final = 5.0  # how long a writer waits for the one before it
-_SEPARATOR: Final = "\x1f"  # between partition and id; neither holds control characters
+_CACHE_KIB: Final = 512  # page cache of each connection; the operating system caches the file as well
+_BUSY_SECONDS: Final = 5.0  # how long a writer waits for another writer
+_SEPARATOR: Final = "\x1f"  # between partition and id; neither contains control characters
 _AFTER_SEPARATOR: Final = "\x20"
 
 _SCHEMA: Final = """
@@ -35,13 +37,16 @@ CREATE INDEX IF NOT EXISTS documents_by_expiry ON documents (expires) WHERE expi
 
 
 class SQLiteStore:
-    """See `shared.ports.DocumentStore`."""
+    """A document store in one file, see `shared.ports.DocumentStore`."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file at *path*, or makes it (and its folder), and drops documents that have expired."""
+        """Open or create the file at *path* and its folder, and delete expired documents.
+
+        Raises: StoreUnavailable.
+        """
         self._path = path
         self._local = threading.local()
-        self._opened: list[_Opened] = []
+        self._connections: list[_Connection] = []
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._connection() as connection:
@@ -50,7 +55,8 @@ class SQLiteStore:
         self.sweep()
 
     def get_many(self, keys: Collection[Key]) -> dict[Key, Document]:
-        by_path = {f"{key.partition}{_SEPARATOR}{key.id}": key for key in keys if can_exist(key)}
+        """Return the documents that exist among *keys*, with one query."""
+        by_path = {_path(key): key for key in keys if can_exist(key)}
         if not by_path:
             return {}
         marks = ",".join("?" * len(by_path))
@@ -62,89 +68,97 @@ class SQLiteStore:
     def put(
         self, key: Key, body: Mapping[str, Any], *, expected: Version | None, expires: datetime | None = None
     ) -> Version:
+        """Store *body* if the document is at version *expected*, and return the new version."""
         check_key(key)
         version = secrets.token_hex(8)
-        data = encoded(body)
-        until = int(expires.timestamp()) if expires else None
+        data = encode(body)
+        expiry = int(expires.timestamp()) if expires else None
         with self._connection() as connection:
             if expected is None:
-                done = connection.execute(
+                cursor = connection.execute(
                     "INSERT INTO documents (key, version, body, expires) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (_path(key), version, data, until),
+                    (_path(key), version, data, expiry),
                 )
             else:
-                done = connection.execute(
+                cursor = connection.execute(
                     "UPDATE documents SET version = ?, body = ?, expires = ? WHERE key = ? AND version = ?",
-                    (version, data, until, _path(key), expected),
+                    (version, data, expiry, _path(key), expected),
                 )
-        if done.rowcount != 1:
+        if cursor.rowcount != 1:
             raise WriteConflict(key)
         return version
 
     def delete(self, key: Key, *, expected: Version) -> None:
+        """Delete the document if it is at version *expected*."""
         check_key(key)
         with self._connection() as connection:
-            done = connection.execute("DELETE FROM documents WHERE key = ? AND version = ?", (_path(key), expected))
-        if done.rowcount != 1:
+            cursor = connection.execute("DELETE FROM documents WHERE key = ? AND version = ?", (_path(key), expected))
+        if cursor.rowcount != 1:
             raise WriteConflict(key)
 
     def list(self, partition: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        """Return at most *limit* documents of *partition*, ordered by id, with ids greater than *after*."""
         if limit < 1 or not can_exist(Key(partition, "any")):
             return []
         with self._connection() as connection:
             rows = connection.execute(
                 "SELECT key, version, body FROM documents WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
-                (partition + _SEPARATOR + position(after), partition + _AFTER_SEPARATOR, limit),
+                (partition + _SEPARATOR + normalize_bookmark(after), partition + _AFTER_SEPARATOR, limit),
             ).fetchall()
         return [Document(Key(partition, path.partition(_SEPARATOR)[2]), version, body) for path, version, body in rows]
 
     def sweep(self) -> None:
-        """Drop what has expired."""
+        """Delete expired documents."""
         with self._connection() as connection:
             connection.execute("DELETE FROM documents WHERE expires < ?", (int(time.time()),))
 
     def close(self) -> None:
+        """Close the connections of all threads, after their running statements. May be called twice."""
         with self._lock:
-            opened, self._opened = self._opened, []
-        for one in opened:
-            with one.in_use:
-                one.connection.close()
+            connections, self._connections = self._connections, []
+        for connection in connections:
+            with connection.in_use:
+                connection.sqlite.close()
         self._local = threading.local()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; each statement is a transaction of its own.
+        """Lend this thread's connection. Each statement is a transaction of its own.
 
-        Raises: StoreUnavailable, where the file is locked for too long, full, unreadable or closed."""
+        Raises: StoreUnavailable, if the file is locked for too long, full, unreadable or closed.
+        """
         try:
-            mine: _Opened | None = getattr(self._local, "mine", None)
-            if mine is None:
-                mine = self._local.mine = self._open()
-            with mine.in_use:
-                yield mine.connection
+            connection: _Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._local.connection = self._open()
+            with connection.in_use:
+                yield connection.sqlite
         except sqlite3.Error as error:  # "database is locked", "disk I/O error", "database or disk is full", ...
             raise StoreUnavailable from error
 
-    def _open(self) -> "_Opened":
-        connection = sqlite3.connect(
+    def _open(self) -> "_Connection":
+        sqlite = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
         )
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        opened = _Opened(connection)
+        sqlite.execute("PRAGMA synchronous=FULL")
+        sqlite.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        connection = _Connection(sqlite)
         with self._lock:
-            self._opened.append(opened)
-        return opened
+            self._connections.append(connection)
+        return connection
 
 
-class _Opened:
-    """A thread's connection. A statement that runs (a verdict that came too late, say) is waited for by `close`: SQLite
-    bears no connection that is closed under it."""
+class _Connection:
+    """A thread's connection, locked while a statement runs.
 
-    __slots__ = ("connection", "in_use")
+    `close` waits for the lock. A thread may still run a statement while the process stops, for example after the
+    deadline of a verdict, and SQLite crashes if a connection is closed while a statement runs.
+    """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
+    __slots__ = ("in_use", "sqlite")
+
+    def __init__(self, sqlite: sqlite3.Connection) -> None:
+        self.sqlite = sqlite
         self.in_use = threading.Lock()
 
 

@@ -1,16 +1,21 @@
-"""ConnectionEventQueue on Amazon SQS (TRUST_QUEUE=sqs:<queue URL>): one message for an org and a second, added up.
+"""ConnectionEventQueue on Amazon SQS (TRUST_QUEUE=sqs:<queue URL>).
 
-recordSightings takes them from there. A standard queue may deliver a message twice; its batch's id tells.
+Each message is the batch of one organization and one second. recordSightings consumes the messages. A standard queue
+may deliver a message twice; the consumer recognizes the duplicate by the id of the batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from shared.adapters.held_queue import BufferedQueue
+import msgspec
+
+from shared.adapters.buffered_queue import BufferedQueue
 from shared.records import ConnectionEvent, ConnectionEventBatch
 
-_MESSAGES_MAX: Final = 10  # in one request (SendMessageBatch)
-_BYTES_MAX: Final = 256 * 1024  # of all of them together: what every region and every older queue takes
+# Limits of one SendMessageBatch (Amazon SQS API Reference). The size is the limit that all regions and all older queues
+# accept.
+_MESSAGES_MAX: Final = 10
+_BYTES_MAX: Final = 256 * 1024
 
 
 def _connect() -> Any:
@@ -22,8 +27,22 @@ def _connect() -> Any:
     )
 
 
+class Message(msgspec.Struct, frozen=True):
+    """A message's body, which is ASCII (JSON of ids, error codes and base64), and the number of its events."""
+
+    body: str
+    count: int
+
+
 class SqsQueue(BufferedQueue):
-    """The client is made at the first hand-over, in the queue's own thread."""
+    """A queue that sends to an SQS queue.
+
+    Args:
+        url: the queue's URL.
+        pack: makes a batch of an orgId and its events.
+        connect: creates the client; called once, in the queue's thread, before the first delivery.
+        interval: seconds between two deliveries.
+    """
 
     def __init__(
         self,
@@ -31,40 +50,42 @@ class SqsQueue(BufferedQueue):
         pack: Callable[[str, Sequence[ConnectionEvent]], ConnectionEventBatch],
         *,
         connect: Callable[[], Any] = _connect,
-        pause: float = 1.0,
+        interval: float = 1.0,
     ) -> None:
-        super().__init__(pause=pause)
+        """Store the arguments. No request is made."""
+        super().__init__(interval=interval)
         self._url = url
         self._pack = pack
         self._connect = connect
         self._client: Any = None
 
-    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
         if self._client is None:
             self._client = self._connect()
-        packed = [
-            (self._pack(org_id, sightings).encoded().decode(), len(sightings)) for org_id, sightings in held.items()
+        messages = [
+            Message(self._pack(org_id, events).encode().decode(), len(events))
+            for org_id, events in events_by_org.items()
         ]
-        for request in _requests(packed):
-            entries = [{"Id": str(number), "MessageBody": body} for number, (body, _) in enumerate(request)]
+        for request in split_requests(messages):
+            entries = [{"Id": str(index), "MessageBody": message.body} for index, message in enumerate(request)]
             try:
-                failed = self._client.send_message_batch(QueueUrl=self._url, Entries=entries).get("Failed", ())
-            except Exception:  # noqa: BLE001 - whatever it is, `lost` tells it, and the queue goes on
-                self.lost(sum(count for _, count in request))  # of this request; the others are still sent
+                failures = self._client.send_message_batch(QueueUrl=self._url, Entries=entries).get("Failed", ())
+            except Exception:  # noqa: BLE001 - logged; the other requests are still sent
+                self._log_loss(sum(message.count for message in request))
                 continue
-            if failed:
-                self.lost(sum(request[int(one["Id"])][1] for one in failed))
+            if failures:
+                self._log_loss(sum(request[int(failure["Id"])].count for failure in failures))
 
 
-def _requests(packed: Sequence[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
-    """*packed* in portions that one request may carry."""
-    request: list[tuple[str, int]] = []
+def split_requests(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """Split *messages* into requests that SQS accepts."""
+    request: list[Message] = []
     size = 0
-    for one in packed:
-        if request and (len(request) == _MESSAGES_MAX or size + len(one[0]) > _BYTES_MAX):
+    for message in messages:
+        if request and (len(request) == _MESSAGES_MAX or size + len(message.body) > _BYTES_MAX):
             yield request
             request, size = [], 0
-        request.append(one)
-        size += len(one[0])  # the messages are ASCII: msgspec's JSON of ids, names of the rules, base64
+        request.append(message)
+        size += len(message.body)
     if request:
         yield request

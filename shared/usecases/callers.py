@@ -1,4 +1,4 @@
-"""Who is calling: API keys and their roles, and people who signed in at the OIDC issuer."""
+"""Authentication of callers: API keys with their roles, and people who signed in at the OIDC issuer."""
 
 import hashlib
 import hmac
@@ -13,6 +13,7 @@ from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGran
 from shared.ports import TokenVerifier
 from shared.records import ApiKey, Org, Proof, Role
 from shared.repository import Batch, Ref, api_key_ref, org_ref
+from shared.text import printable
 from shared.usecases.context import Context
 from shared.validation.names import is_org_id
 from shared.validation.verdict import Scope
@@ -20,64 +21,71 @@ from shared.validation.verdict import Scope
 _ORG_KEY: Final = re.compile(r"a-([a-z0-9]{6})-[A-Za-z0-9]{10}")
 _PLATFORM_KEY: Final = r"p-[A-Za-z0-9]{10}"
 _SIGN_IN_ROLES: Final = (Role.VIEWER.value, Role.OPERATOR.value)  # brokers and edges are machines: they have keys
+_ROLE_MAX: Final = 32  # characters of a token's role in a refusal
 
 
 class Credentials(msgspec.Struct, frozen=True, dict=True):
-    """What a caller sent with HTTP Basic (RFC 7617): an API key and its token."""
+    """The API key and token that a caller sent with HTTP Basic (RFC 7617), not verified yet."""
 
     key: str
     token: str
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Return a text without the token."""
         return f"Credentials({self.key})"
 
     @cached_property
     def org_id(self) -> str | None:
-        """The org an org's key names; None for a platform key, and for what is no key."""
-        found = _ORG_KEY.fullmatch(self.key)
-        return found[1] if found else None
+        """The organization that the key's name carries; None for a platform key, and for a malformed name."""
+        match = _ORG_KEY.fullmatch(self.key)
+        return match[1] if match else None
 
     @property
-    def places(self) -> list[Ref[Any]]:
-        """What is to be read to prove them. Raises: NotAuthenticated."""
-        return [self.place]
+    def refs(self) -> list[Ref[Any]]:
+        """The records that `authenticate` needs. Raises: NotAuthenticated."""
+        return [self.ref]
 
     @cached_property
-    def place(self) -> Ref[ApiKey]:
-        """Where the key's record lies. Raises: NotAuthenticated, where it is not of a key's form."""
+    def ref(self) -> Ref[ApiKey]:
+        """The key's record. Raises: NotAuthenticated, where the key's name is malformed."""
         if self.org_id is None and not re.fullmatch(_PLATFORM_KEY, self.key):
             raise NotAuthenticated
         return api_key_ref(self.org_id, self.key)
 
 
 class BearerToken(msgspec.Struct, frozen=True):
-    """What a caller sent with the Bearer scheme (RFC 6750): a token of the OIDC issuer, not believed yet."""
+    """The token of the OIDC issuer that a caller sent with the Bearer scheme (RFC 6750), not verified yet."""
 
     token: str
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Return a text without the token."""
         return "BearerToken()"
 
 
 class Caller(msgspec.Struct, frozen=True, dict=True):
-    """A caller that is known, and what it may do."""
+    """An authenticated caller and its rights.
+
+    Args:
+        org_id: None for a platform key; *orgs* then names its organizations (empty: all).
+        no_sni: whether the caller's broker cannot pass the server name.
+        proof: what a verdict for this caller rests on.
+    """
 
     who: str
     role: Role
-    org_id: str | None  # None: a platform key
+    org_id: str | None
     orgs: Collection[str] = ()
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
 
     @property
-    def places(self) -> list[Ref[Any]]:
-        """Nothing more is to be read to prove it."""
+    def refs(self) -> list[Ref[Any]]:
+        """No records: the caller is authenticated already."""
         return []
 
     @cached_property
-    def asker(self) -> Scope:
+    def scope(self) -> Scope:
         return Scope(self.org_id, self.orgs, self.no_sni)
 
     def must_be(self, roles: Collection[Role]) -> None:
@@ -87,7 +95,7 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A caller with the organization it belongs to, as read in the same batch as its key."""
+    """A caller with its organization, read in the same batch as the caller's key."""
 
     caller: Caller
     org: Org
@@ -102,22 +110,17 @@ class Member(msgspec.Struct, frozen=True):
 
 
 def token_hash(token: str) -> str:
-    """What is kept of a token. Tokens are 256 random bits, so a plain hash cannot be searched."""
+    """Return the stored form of a token.
+
+    A token is 256 random bits, so a plain hash cannot be searched."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def identified(credentials: Credentials, key: ApiKey | None) -> Caller:
-    """The caller that *credentials* prove, against the key's record. Raises: NotAuthenticated."""
-    known = key.token_hash if key else token_hash("")  # compare in any case: the answer takes as long without a key
-    right = hmac.compare_digest(known, token_hash(credentials.token))
-    if key is None or not right or key.revoked_at is not None:
-        raise NotAuthenticated
-    return Caller(key.key, key.role, key.org_id, key.orgs, key.no_sni, key.proof)
+def read_claim(tokens: TokenVerifier | None, sent: Credentials | BearerToken) -> Credentials | Caller:
+    """Return who *sent* claims to be, which names the organization to read.
 
-
-def claimed(tokens: TokenVerifier | None, sent: Credentials | BearerToken) -> Credentials | Caller:
-    """Who *sent* claims to be, with the org to read: a token is believed by its signature here and now, an API key by
-    its record, which `proven` looks at.
+    The signature of a sign-in token authenticates its caller at once. An API key stays a claim until `authenticate` has
+    its record.
 
     Raises: NotAuthenticated, RoleNotGranted, IssuerUnavailable."""
     if isinstance(sent, Credentials):
@@ -128,32 +131,34 @@ def claimed(tokens: TokenVerifier | None, sent: Credentials | BearerToken) -> Cr
     if claims.org_id is None or not is_org_id(claims.org_id):
         raise RoleNotGranted(found="no organization, or several")
     if claims.role not in _SIGN_IN_ROLES:
-        raise RoleNotGranted(found=f"the role {_short(claims.role)}" if claims.role else "no role, or several")
+        raise RoleNotGranted(found=f"the role {_printable(claims.role)}" if claims.role else "no role, or several")
     return Caller(f"oidc:{claims.subject}", Role(claims.role), claims.org_id)
 
 
-def _short(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in text[:32])
-
-
-def proven(claim: Credentials | Caller, found: Batch) -> Caller:
-    """The caller that *claim* is, by what its `places` held. Raises: NotAuthenticated."""
-    return claim if isinstance(claim, Caller) else identified(claim, found.get(claim.place))
+def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
+    """Return the caller of *claim*; *batch* holds the records at `claim.refs`. Raises: NotAuthenticated."""
+    if isinstance(claim, Caller):
+        return claim
+    key = batch.get(claim.ref)
+    expected = key.token_hash if key else token_hash("")  # compared in any case: the answer takes as long without a key
+    is_equal = hmac.compare_digest(expected, token_hash(claim.token))
+    if key is None or not is_equal or key.revoked_at is not None:
+        raise NotAuthenticated
+    return Caller(key.key, key.role, key.org_id, key.orgs, key.no_sni, key.proof)
 
 
 def admit(
     context: Context, tokens: TokenVerifier | None, sent: Credentials | BearerToken, roles: Collection[Role]
 ) -> Member:
-    """The member of an org that *sent* proves, in one read. Platform keys belong to none.
+    """Return the member of an organization that *sent* authenticates, in one read. Platform keys are refused.
 
     Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable, IssuerUnavailable."""
-    claim = claimed(tokens, sent)
-    org_id = claim.org_id
-    places: list[Ref[Any]] = [*claim.places, org_ref(org_id)] if org_id else claim.places
-    found = context.repository.find(places)
-    caller = proven(claim, found)
+    claim = read_claim(tokens, sent)
+    org_refs = [org_ref(claim.org_id)] if claim.org_id else []
+    batch = context.repository.read_batch([*claim.refs, *org_refs])
+    caller = authenticate(claim, batch)
     caller.must_be(roles)
-    org = found.get(org_ref(org_id)) if org_id else None
+    org = batch.get(org_refs[0]) if org_refs else None
     if org is None and isinstance(sent, BearerToken):
         raise RoleNotGranted(found="an organization that is not here")
     if org is None:
@@ -161,3 +166,7 @@ def admit(
     if org.suspended:
         raise OrgSuspended
     return Member(caller, org)
+
+
+def _printable(role: str) -> str:
+    return printable(role, _ROLE_MAX)

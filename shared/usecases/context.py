@@ -1,4 +1,4 @@
-"""What every use case works with: the ports, and the few settings that rules need. Made once, in composition."""
+"""The context of every use case, and the helpers that stamp and limit changes."""
 
 from collections.abc import Container
 from datetime import datetime
@@ -11,7 +11,7 @@ from shared.feed import Feed
 from shared.ports import Clock, NoNotifier, Notifier
 from shared.records import Activity, ActivityKind, HostsChanged, RateWindow, Revision, Withdrawal
 from shared.repository import Repository, activity_id, new_version
-from shared.x509.text import format_time
+from shared.text import format_time
 
 
 class Context(msgspec.Struct, frozen=True, dict=True):
@@ -37,16 +37,16 @@ class Context(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def host_changes(self) -> Feed[HostsChanged]:
-        """What changed at the hosts that TLS edges serve."""
+        """The feed of changes at the hosts that TLS edges serve."""
         return Feed(self.repository, "hosts", HostsChanged)
 
     @cached_property
     def withdrawals(self) -> Feed[Withdrawal]:
-        """Whose live sessions must end."""
+        """The feed of withdrawals, for which live sessions must end."""
         return Feed(self.repository, "withdrawals", Withdrawal)
 
 
-def entry(
+def make_entry(
     at: datetime,
     who: str,
     what: str,
@@ -56,36 +56,36 @@ def entry(
     code: str | None = None,
     **detail: str,
 ) -> Activity:
-    """A line for the activity list; *detail* holds ids, codes and levels, never a user's free text."""
+    """Return an entry for the activity list; *detail* holds ids, codes and levels, never the free text of a user."""
     return Activity(activity_id(at), at, kind, who, what, result, code, detail)
 
 
-def made(at: datetime, who: str) -> Revision:
-    """The stamp of a thing that is new."""
+def make_revision(at: datetime, who: str) -> Revision:
+    """Return the revision of a new record."""
     return Revision(new_version(), at, who, at, who)
 
 
-def touched(changed: Revision, at: datetime, who: str) -> Revision:
-    """The stamp of a thing that was changed now."""
-    return msgspec.structs.replace(changed, version=new_version(), updated_at=at, updated_by=who)
+def update_revision(revision: Revision, at: datetime, who: str) -> Revision:
+    """Return the revision of a record that is changed now."""
+    return msgspec.structs.replace(revision, version=new_version(), updated_at=at, updated_by=who)
 
 
-def count_in_window(pace: RateWindow, at: datetime, limit: int, what: str) -> RateWindow:
-    """One more new thing in this minute. Raises: RateLimited, beyond *limit*."""
+def count_in_window(window: RateWindow, at: datetime, limit: int, what: str) -> RateWindow:
+    """Count one more new record in this minute. Raises: RateLimited, beyond *limit*."""
     seconds = int(at.timestamp())
     minute = seconds // 60
-    so_far = pace.made if pace.minute == minute else 0
-    if so_far >= limit:
+    count = window.made if window.minute == minute else 0
+    if count >= limit:
         raise RateLimited(limit=limit, what=what, seconds=60 - seconds % 60)
-    return RateWindow(minute, so_far + 1)
+    return RateWindow(minute, count + 1)
 
 
-def check_version(revision: Revision, seen: str | None) -> None:
-    """Refuse a change that is based on an older version than the stored one.
+def check_version(revision: Revision, expected_version: str | None) -> None:
+    """Refuse a change that is based on an older version than the stored version.
 
     Args:
-        seen: the version in If-Match; None overrides.
+        expected_version: the version in If-Match; None accepts any.
 
     Raises: Stale, which names who changed the record and when."""
-    if seen is not None and seen != revision.version:
+    if expected_version is not None and expected_version != revision.version:
         raise Stale(who=revision.updated_by, when=format_time(revision.updated_at))

@@ -21,6 +21,7 @@ from shared.errors import (
     SelfSignatureInvalid,
     WrongKeyUsage,
 )
+from shared.text import printable
 from shared.validation.ca import has_harmless_signature
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice
@@ -31,7 +32,6 @@ from shared.x509.private_key_files import holds_private_key, load_private_key
 from shared.x509.private_keys import PrivateKey
 from shared.x509.public_keys import describe_key, public_key_info
 from shared.x509.strength import check_key, check_signature
-from shared.x509.text import printable
 
 CHAIN_MAX: Final = 10  # certificates after the leaf
 RSA_BITS: Final = range(2048, 4096 + 1)

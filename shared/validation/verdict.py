@@ -13,6 +13,7 @@ import msgspec
 
 from shared import errors
 from shared.errors import FaultyCertificate
+from shared.text import format_time
 from shared.validation import identity
 from shared.validation.deny_list import Denied, fingerprint_id, identity_id, serial_id
 from shared.validation.names import ClientId, DeviceName, messaging_host
@@ -20,7 +21,6 @@ from shared.validation.policy import Decision, Level, Policy, Presence, needs_tl
 from shared.validation.presented import CERTIFICATES_MAX, Presented
 from shared.x509 import path as certification_path
 from shared.x509.certificate import Certificate, Path
-from shared.x509.text import format_time
 
 STEPS: Final = (
     "Server name",

@@ -10,11 +10,11 @@ from functools import cached_property
 import msgspec
 
 from shared import errors
+from shared.text import format_time
 from shared.validation.deny_list import identity_id
 from shared.validation.names import ClientId, DeviceName
 from shared.validation.policy import Decision, Presence, outcome
 from shared.validation.verdict import OrgFacts, Verdict
-from shared.x509.text import format_time
 
 CHAIN, BROKER = "chain", "broker"  # what a verdict rests on
 

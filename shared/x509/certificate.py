@@ -13,12 +13,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid, KeyUnreadable
+from shared.text import format_time, printable
 from shared.x509 import der, pem, plain, public_keys, strength
 from shared.x509.algorithms import read_algorithm
 from shared.x509.distinguished_name import DistinguishedName, format_subject, read_issuer
 from shared.x509.fingerprints import fingerprint_of, fingerprints_of
 from shared.x509.public_keys import UnsupportedKey
-from shared.x509.text import format_time, printable
 
 _SIGNERS_MAX: Final = 8  # keys known to have signed one certificate: one, or a few where CAs share a name
 _PARSER_WORDS_MAX: Final = 200  # characters of a parser's message in a refusal

@@ -12,8 +12,8 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from shared.text import printable
 from shared.x509 import der
-from shared.x509.text import printable
 
 TEXT_MAX: Final = 256  # characters of a name as text
 NAMES_KEPT_MAX: Final = 1024  # issuers' names that a process keeps ...

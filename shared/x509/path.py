@@ -36,10 +36,10 @@ from shared.errors import (
     WeakSignature,
     WrongKeyUsage,
 )
+from shared.text import format_time
 from shared.x509 import strength
 from shared.x509.certificate import Certificate, Path, whole_second
 from shared.x509.plain import is_plainly_signed
-from shared.x509.text import format_time
 
 DEPTH_MAX: Final = 10  # certificates above the leaf on one path
 

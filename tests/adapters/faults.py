@@ -1,5 +1,7 @@
-"""The clients of both clouds with faults between them and a real (emulated) store: answers lost, questions that never
-arrive, refusals. Time is the test's own, so that patience ends without waiting."""
+"""Faults between the clients of both clouds and an emulated store: lost responses, lost requests, refusals.
+
+The tests' clock is simulated, so that time limits pass without waiting.
+"""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from google.cloud import firestore
 from shared.adapters import dynamodb_store, firestore_store
 from shared.adapters.dynamodb_store import DynamoDBStore
 from shared.adapters.firestore_store import FirestoreStore
-from shared.adapters.patience import RetryBudget
+from shared.adapters.retry_budget import RetryBudget
 from shared.config import DynamoDB, Firestore
 from shared.ports import DocumentStore
 from tests.stores import Place
@@ -24,7 +26,7 @@ WRITES = {"put_item", "delete_item", "commit"}
 
 
 class Time:
-    """Passes only where somebody sleeps, or a question stays without an answer."""
+    """A simulated clock. It advances when a caller sleeps, or when a request times out."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,24 +38,24 @@ class Time:
         self.now += seconds
 
 
-Step = Callable[[Callable[[], Any]], Any]  # gets the real call, and does with it what it likes
+Step = Callable[[Callable[[], Any]], Any]  # receives the real call, and may make it or not
 
 
 @dataclass
 class Faults:
-    """What happens to the next calls, in order, and to all those after them; every call is counted by its name."""
+    """Faults for the next calls, in order, and for all later calls. Calls are counted by name."""
 
     time: Time
-    patience: RetryBudget
+    retry_budget: RetryBudget
     timeout: Exception
-    passing: Exception
+    transient: Exception
     refused: Exception
     next: dict[str, deque[Step]] = field(default_factory=lambda: {"read": deque(), "write": deque()})
     always: dict[str, Step] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     clients: int = 0
 
-    def pass_on(self, name: str, call: Callable[[], Any]) -> Any:
+    def run(self, name: str, call: Callable[[], Any]) -> Any:
         self.calls[name] += 1
         kind = "read" if name in READS else "write"
         if self.next[kind]:
@@ -62,58 +64,58 @@ class Faults:
 
     # ------------------------------------------------------------------------------------------------- steps
 
-    def fine(self, call: Callable[[], Any]) -> Any:
+    def succeed(self, call: Callable[[], Any]) -> Any:
         return call()
 
-    def answer_lost(self, call: Callable[[], Any]) -> Any:
-        """It happened, and nobody was told."""
+    def lose_response(self, call: Callable[[], Any]) -> Any:
+        """Make the call, and lose the response."""
         call()
-        return self.silent(call)
+        return self.time_out(call)
 
-    def silent(self, call: Callable[[], Any]) -> Any:
-        """It did not arrive, and that shows only after a while."""
-        self.time.sleep(self.patience.of_one_try)
+    def time_out(self, call: Callable[[], Any]) -> Any:
+        """Lose the request: the caller waits for the timeout."""
+        self.time.sleep(self.retry_budget.attempt_seconds)
         raise self.timeout
 
-    def busy(self, call: Callable[[], Any]) -> Any:
-        raise self.passing
+    def fail_transiently(self, call: Callable[[], Any]) -> Any:
+        raise self.transient
 
-    def breaks_off(self, call: Callable[[], Any]) -> Any:
-        """The first of its answers come, and then an error; where it has one answer only, that is it."""
-        answers = call()
-        if isinstance(answers, dict):
-            raise self.passing
+    def break_off(self, call: Callable[[], Any]) -> Any:
+        """Return the first part of a stream of responses, then fail; fail at once if there is no stream."""
+        responses = call()
+        if isinstance(responses, dict):
+            raise self.transient
 
-        def some() -> Iterator[Any]:
-            yield from islice(answers, 1)
-            raise self.passing
+        def stream() -> Iterator[Any]:
+            yield from islice(responses, 1)
+            raise self.transient
 
-        return some()
+        return stream()
 
     def cut_short(self, call: Callable[[], Any]) -> Any:
-        """What botocore makes of an answer that ended in its headers."""
+        """Return botocore's result for a response that ended within its headers."""
         call()
         return {}
 
-    def forbidden(self, call: Callable[[], Any]) -> Any:
+    def refuse(self, call: Callable[[], Any]) -> Any:
         raise self.refused
 
-    def broken(self, call: Callable[[], Any]) -> Any:
+    def crash(self, call: Callable[[], Any]) -> Any:
         raise ZeroDivisionError
 
-    def lost_then(self, meanwhile: Callable[[], object]) -> Step:
-        """As `answer_lost`, and then somebody else does something."""
+    def lose_response_then(self, meanwhile: Callable[[], object]) -> Step:
+        """Lose the response, and run *meanwhile* before the caller notices."""
 
         def step(call: Callable[[], Any]) -> Any:
             call()
             meanwhile()
-            return self.silent(call)
+            return self.time_out(call)
 
         return step
 
 
-class Disturbed:
-    """Any object whose calls that ask the store go through *faults*."""
+class FaultyClient:
+    """A client whose requests to the store go through *faults*."""
 
     def __init__(self, real: Any, faults: Faults) -> None:
         self._real = real
@@ -126,53 +128,53 @@ class Disturbed:
 
         def call(*args: Any, **more: Any) -> Any:
             if "timeout" in more:
-                more["timeout"] = 60.0  # the emulator may be busy; the test's own time stands still meanwhile
-            return self._faults.pass_on(name, lambda: real(*args, **more))
+                more["timeout"] = 60.0  # the emulator may be slow; the simulated clock does not advance meanwhile
+            return self._faults.run(name, lambda: real(*args, **more))
 
         return call
 
 
-class DisturbedFirestore(firestore_store.Client):
+class FaultyFirestoreClient(firestore_store.FirestoreClient):
     faults: Faults
 
     @property
     def _firestore_api(self) -> Any:
-        return Disturbed(super()._firestore_api, self.faults)
+        return FaultyClient(super()._firestore_api, self.faults)
 
 
-def disturbed(place: Place) -> tuple[DocumentStore, Faults]:
-    """An adapter on *place* that has the usual patience, and what stands between it and the store."""
+def open_faulty(place: Place) -> tuple[DocumentStore, Faults]:
+    """Open an adapter on *place* with the default time limit, and return the adapter and its faults."""
     time = Time()
-    patience = RetryBudget(clock=time, sleep=time.sleep)
+    retry_budget = RetryBudget(clock=time, sleep=time.sleep)
     match place:
         case DynamoDB(table, region):
             faults = Faults(
                 time,
-                patience,
+                retry_budget,
                 timeout=ReadTimeoutError(endpoint_url="http://here"),
-                passing=ClientError({"Error": {"Code": "ThrottlingException"}}, "any"),
+                transient=ClientError({"Error": {"Code": "ThrottlingException"}}, "any"),
                 refused=ClientError({"Error": {"Code": "AccessDeniedException"}}, "any"),
             )
 
             def connect(region: str | None, _: RetryBudget) -> Any:
                 faults.clients += 1
-                return Disturbed(dynamodb_store.connect(region, RetryBudget(60)), faults)
+                return FaultyClient(dynamodb_store.connect(region, RetryBudget(60)), faults)
 
-            return DynamoDBStore(table, region, patience=patience, connect=connect), faults
+            return DynamoDBStore(table, region, retry_budget=retry_budget, connect=connect), faults
         case Firestore(project, database):
             faults = Faults(
                 time,
-                patience,
+                retry_budget,
                 timeout=exceptions.DeadlineExceeded("late"),  # type: ignore[no-untyped-call]
-                passing=exceptions.ServiceUnavailable("busy"),  # type: ignore[no-untyped-call]
+                transient=exceptions.ServiceUnavailable("busy"),  # type: ignore[no-untyped-call]
                 refused=exceptions.PermissionDenied("no"),  # type: ignore[no-untyped-call]
             )
 
             def connect_firestore(project: str, database: str) -> firestore.Client:
                 faults.clients += 1
-                client = DisturbedFirestore(project=project, database=database)
+                client = FaultyFirestoreClient(project=project, database=database)
                 client.faults = faults
                 return client
 
-            return FirestoreStore(project, database, patience=patience, connect=connect_firestore), faults
+            return FirestoreStore(project, database, retry_budget=retry_budget, connect=connect_firestore), faults
     raise ValueError(place)

@@ -1,4 +1,4 @@
-"""What is DynamoDB's alone: batches answered in part, its error codes, its time to live."""
+"""Tests of the DynamoDB store alone: incomplete batches, error codes, time to live."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from shared.adapters.dynamodb_store import Client, DynamoDBStore, session
-from shared.adapters.patience import RetryBudget
+from shared.adapters.dynamodb_store import DynamoDBClient, DynamoDBStore, get_session
+from shared.adapters.retry_budget import RetryBudget
 from shared.config import DynamoDB
 from shared.errors import StoreUnavailable
 from shared.ports import Key
@@ -18,91 +18,95 @@ from tests.stores import Place, open_store
 KEYS = [Key("ca/mtxpd0", f"{n:03}") for n in range(250)]
 
 
-class Answering:
-    """A client whose batches are answered by a list of steps: each takes the keys asked for and says how many are
-    processed, or is an error."""
+class ScriptedClient:
+    """A client whose responses to batches are scripted.
+
+    Args:
+        steps: for each request the number of keys that are processed, or an error. Later requests succeed.
+    """
 
     def __init__(self, *steps: int | Exception) -> None:
         self.steps = list(steps)
-        self.asked: list[list[str]] = []
+        self.requests: list[list[str]] = []
         self.consistent: set[bool] = set()
 
     def batch_get_item(self, **request: Any) -> dict[str, Any]:
         [[table, batch]] = request["RequestItems"].items()
         keys = batch["Keys"]
-        self.asked.append([key["sk"]["S"] for key in keys])
+        self.requests.append([key["sk"]["S"] for key in keys])
         self.consistent.add(batch["ConsistentRead"])
         step = self.steps.pop(0) if self.steps else len(keys)
         if isinstance(step, Exception):
             raise step
         rest = {table: {**batch, "Keys": keys[step:]}} if keys[step:] else {}
-        return {"Responses": {table: [item(key) for key in keys[:step]]}, "UnprocessedKeys": rest}
+        return {"Responses": {table: [make_item(key) for key in keys[:step]]}, "UnprocessedKeys": rest}
 
-    def other(self, **request: Any) -> dict[str, Any]:
+    def fail(self, **request: Any) -> dict[str, Any]:
         raise NotImplementedError
 
-    get_item = put_item = delete_item = query = other
+    put_item = delete_item = query = fail
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
-def item(key: Mapping[str, Any]) -> dict[str, Any]:
+def make_item(key: Mapping[str, Any]) -> dict[str, Any]:
     return {**key, "version": {"S": "v"}, "body": {"S": "{}"}}
 
 
-def store_of(client: Client) -> tuple[DynamoDBStore, Time]:
+def open_store_on(client: DynamoDBClient) -> tuple[DynamoDBStore, Time]:
     time = Time()
     return DynamoDBStore(
-        "table", patience=RetryBudget(clock=time, sleep=time.sleep), connect=lambda region, patience: client
+        "table", retry_budget=RetryBudget(clock=time, sleep=time.sleep), connect=lambda region, retry_budget: client
     ), time
 
 
-def test_keys_that_were_left_out_are_asked_for_again_at_once() -> None:
-    """An answer holds 16 MB: what did not fit is no reason to wait."""
-    client = Answering(40, 30)
-    store, time = store_of(client)
+def test_missing_keys_of_a_batch_are_requested_at_once() -> None:
+    """A response has at most 16 MB. The rest needs no pause."""
+    client = ScriptedClient(40, 30)
+    store, time = open_store_on(client)
     assert {*store.get_many(KEYS[:100])} == {*KEYS[:100]}
-    assert [len(keys) for keys in client.asked] == [100, 60, 30]
+    assert [len(keys) for keys in client.requests] == [100, 60, 30]
     assert time.now == 0
 
 
-def test_a_batch_of_which_nothing_was_processed_is_asked_for_again_after_a_pause() -> None:
-    """DynamoDB is busy: asking at once would keep it so."""
-    client = Answering(40, 0, 0)
-    store, time = store_of(client)
+def test_an_unprocessed_batch_is_requested_after_a_pause() -> None:
+    """DynamoDB is overloaded, and a request without a pause would not help."""
+    client = ScriptedClient(40, 0, 0)
+    store, time = open_store_on(client)
     assert {*store.get_many(KEYS[:100])} == {*KEYS[:100]}
-    assert [len(keys) for keys in client.asked] == [100, 60, 60, 60]
+    assert [len(keys) for keys in client.requests] == [100, 60, 60, 60]
     assert time.now > 0
 
 
-def test_a_batch_of_which_nothing_is_ever_processed_is_given_up() -> None:
-    """Half an answer is none: a CA that is not there would be a refusal."""
-    client = Answering(40, *[0] * 1000)
-    store, time = store_of(client)
+def test_a_batch_that_is_never_processed_is_an_unavailable_store() -> None:
+    """An incomplete result is never returned: a missing CA would mean a refusal."""
+    client = ScriptedClient(40, *[0] * 1000)
+    store, time = open_store_on(client)
     with pytest.raises(StoreUnavailable):
         store.get_many(KEYS[:100])
     assert time.now <= 1.8
 
 
-def test_more_than_a_hundred_keys_are_asked_for_by_the_hundred() -> None:
-    client = Answering()
-    store, _ = store_of(client)
+def test_more_than_a_hundred_keys_are_requested_in_batches() -> None:
+    """BatchGetItem accepts 100 keys."""
+    client = ScriptedClient()
+    store, _ = open_store_on(client)
     assert {*store.get_many(KEYS)} == {*KEYS}
-    assert [len(keys) for keys in client.asked] == [100, 100, 50]
-    assert sorted(key for keys in client.asked for key in keys) == [key.id for key in KEYS]
+    assert [len(keys) for keys in client.requests] == [100, 100, 50]
+    assert sorted(key for keys in client.requests for key in keys) == [key.id for key in KEYS]
 
 
 def test_reads_are_consistent() -> None:
-    """A change is in force at the next connection."""
-    client = Answering(0)
-    store, _ = store_of(client)
+    """A change takes effect at the next connection."""
+    client = ScriptedClient(0)
+    store, _ = open_store_on(client)
     store.get_many(KEYS)
     assert client.consistent == {True}
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "tries"),
+    ("code", "status", "attempts"),
     [
         ("ProvisionedThroughputExceededException", 400, 2),
         ("ThrottlingException", 400, 2),
@@ -114,40 +118,42 @@ def test_reads_are_consistent() -> None:
         ("ExpiredTokenException", 400, 1),
     ],
 )
-def test_only_what_can_pass_is_tried_again(code: str, status: int, tries: int) -> None:
+def test_only_transient_errors_are_retried(code: str, status: int, attempts: int) -> None:
+    """A retry after any other error cannot succeed."""
     failure = ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "BatchGetItem")
-    client = Answering(failure)
-    store, _ = store_of(client)
-    if tries == 1:
+    client = ScriptedClient(failure)
+    store, _ = open_store_on(client)
+    if attempts == 1:
         with pytest.raises(StoreUnavailable) as caught:
             store.get_many(KEYS[:1])
         assert caught.value.__cause__ is failure
     else:
         assert {*store.get_many(KEYS[:1])} == {KEYS[0]}
-    assert len(client.asked) == tries
+    assert len(client.requests) == attempts
 
 
 def test_without_credentials_the_store_is_unavailable() -> None:
-    store, _ = store_of(Answering(NoCredentialsError()))
+    """The error is the same as for an outage."""
+    store, _ = open_store_on(ScriptedClient(NoCredentialsError()))
     with pytest.raises(StoreUnavailable):
         store.get_many(KEYS[:1])
 
 
-def test_a_question_that_dynamodb_does_not_understand_is_a_mistake_of_ours() -> None:
-    """It must not look like an outage that passes."""
-    store, _ = store_of(Answering(ClientError({"Error": {"Code": "ValidationException"}}, "BatchGetItem")))
+def test_an_invalid_request_is_not_an_outage() -> None:
+    """A defect of the adapter must not look like a temporary failure."""
+    store, _ = open_store_on(ScriptedClient(ClientError({"Error": {"Code": "ValidationException"}}, "BatchGetItem")))
     with pytest.raises(ClientError):
         store.get_many(KEYS[:1])
 
 
 @pytest.mark.stores("dynamodb", "dynalite")
-def test_expiry_is_seconds_in_the_attribute_that_time_to_live_reads(place: Place) -> None:
-    """DynamoDB takes a number of seconds and nothing else; what has no expiry has no such attribute."""
+def test_the_expiry_is_seconds_in_the_time_to_live_attribute(place: Place) -> None:
+    """DynamoDB requires seconds since 1970. A document without an expiry does not have the attribute."""
     assert isinstance(place, DynamoDB)
     store = open_store(place)
     key = Key("org", "mtxpd0")
     version = store.put(key, {}, expected=None, expires=datetime(2026, 6, 1, 12, tzinfo=UTC))
-    client = session().client("dynamodb", region_name=place.region)
+    client = get_session().client("dynamodb", region_name=place.region)
     address = {"TableName": place.table, "Key": {"pk": {"S": "org"}, "sk": {"S": "mtxpd0"}}}
     assert client.get_item(**address)["Item"]["expires"] == {"N": "1780315200"}
     store.put(key, {}, expected=version)
@@ -157,9 +163,10 @@ def test_expiry_is_seconds_in_the_attribute_that_time_to_live_reads(place: Place
 
 
 @pytest.mark.stores("dynamodb", "dynalite")
-def test_a_table_that_is_not_there_is_an_unavailable_store(place: Place) -> None:
+def test_a_missing_table_is_an_unavailable_store(place: Place) -> None:
+    """For reads and writes."""
     assert isinstance(place, DynamoDB)
-    store = DynamoDBStore("no-such-table", place.region, patience=RetryBudget(60))
+    store = DynamoDBStore("no-such-table", place.region, retry_budget=RetryBudget(60))
     with pytest.raises(StoreUnavailable):
         store.get_many([Key("org", "mtxpd0")])
     with pytest.raises(StoreUnavailable):

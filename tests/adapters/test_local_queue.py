@@ -1,4 +1,4 @@
-"""What is told behind the answer: bounded, never waiting, never raising."""
+"""The local queue: bounded, never waits, never raises."""
 
 import threading
 from collections.abc import Sequence
@@ -9,51 +9,55 @@ from shared.validation.policy import Presence
 from tests.certs import NOON
 
 
-def sighting(org_id: str = "orga01") -> ConnectionEvent:
-    return ConnectionEvent(org_id=org_id, at=NOON, decision="allow", code="allowed", tls=True, shown=Presence.VALID)
+def make_event(org_id: str = "orga01") -> ConnectionEvent:
+    return ConnectionEvent(org_id=org_id, at=NOON, decision="allow", code="allowed", tls=True, presence=Presence.VALID)
 
 
-def test_what_came_in_between_is_written_at_once_per_org() -> None:
-    written: list[tuple[str, int]] = []
-    queue = LocalQueue(lambda org, held: written.append((org, len(held))), pause=3600)
+def test_events_of_an_organization_are_written_together() -> None:
+    """Between two deliveries, an organization is written once."""
+    writes: list[tuple[str, int]] = []
+    queue = LocalQueue(lambda org_id, events: writes.append((org_id, len(events))), interval=3600)
     for org_id in ("orga01", "orgb01", "orga01"):
-        queue.offer(sighting(org_id))
+        queue.offer(make_event(org_id))
     queue.flush()
-    assert sorted(written) == [("orga01", 2), ("orgb01", 1)]
+    assert sorted(writes) == [("orga01", 2), ("orgb01", 1)]
     queue.close()
 
 
-def test_a_full_queue_drops_rather_than_waits() -> None:
-    queue = LocalQueue(lambda *_: None, pause=3600, room=2)
+def test_a_full_queue_drops_events() -> None:
+    """The caller never waits."""
+    queue = LocalQueue(lambda *_: None, interval=3600, capacity=2)
     for _ in range(5):
-        queue.offer(sighting())
+        queue.offer(make_event())
     assert queue.dropped == 3
     queue.close()
 
 
-def test_the_thread_writes_by_itself_and_survives_a_store_that_fails() -> None:
+def test_the_thread_writes_and_continues_after_an_error_of_the_store() -> None:
+    """An unavailable store costs the events of one delivery."""
     arrived = threading.Event()
     attempts = []
 
-    def write(org_id: str, held: Sequence[ConnectionEvent]) -> None:
-        attempts.append(len(held))
+    def write(org_id: str, events: Sequence[ConnectionEvent]) -> None:
+        attempts.append(len(events))
         if len(attempts) == 1:
             raise RuntimeError("the store is away")
         arrived.set()
 
-    queue = LocalQueue(write, pause=0.01)
-    queue.offer(sighting())
+    queue = LocalQueue(write, interval=0.01)
+    queue.offer(make_event())
     while not attempts:
         threading.Event().wait(0.005)
-    queue.offer(sighting())
+    queue.offer(make_event())
     assert arrived.wait(10)
     queue.close()
 
 
-def test_closing_writes_what_is_held_and_can_be_done_twice() -> None:
-    written: list[int] = []
-    queue = LocalQueue(lambda _, held: written.append(len(held)), pause=3600)
-    queue.offer(sighting())
+def test_close_writes_the_rest_and_may_be_called_twice() -> None:
+    """A regular stop loses no event."""
+    sizes: list[int] = []
+    queue = LocalQueue(lambda _, events: sizes.append(len(events)), interval=3600)
+    queue.offer(make_event())
     queue.close()
     queue.close()
-    assert written == [1]
+    assert sizes == [1]

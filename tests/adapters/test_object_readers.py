@@ -1,4 +1,4 @@
-"""Uploads in Amazon S3, Google Cloud Storage and a folder. One suite for all."""
+"""Object readers: Amazon S3, Google Cloud Storage and a folder pass the same tests."""
 
 import gzip
 import os
@@ -23,27 +23,27 @@ KEY = "mtxpd0/ca/a b+c%20ü€😀..%2F.pem"
 @dataclass
 class Bucket:
     reader: ObjectReader
-    put: Callable[[str, bytes], UploadedObject]  # what the event then says
+    put: Callable[[str, bytes], UploadedObject]  # returns the object that the event names
     down: Callable[[], None] | None = None
 
-    def found(self, uploaded: UploadedObject) -> FoundObject:
-        found = self.reader.find(uploaded)
-        assert found is not None
-        return found
+    def find(self, uploaded: UploadedObject) -> FoundObject:
+        stored = self.reader.find(uploaded)
+        assert stored is not None
+        return stored
 
 
 @pytest.fixture(params=["s3", "s3_without_versions", "gcs", "folder"])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
-    found: Bucket = request.getfixturevalue(f"{request.param}_bucket")
-    return found
+    bucket: Bucket = request.getfixturevalue(f"{request.param}_bucket")
+    return bucket
 
 
 def _s3(aws: Aws, monkeypatch: pytest.MonkeyPatch, *, versioned: bool) -> Bucket:
     name, s3 = aws.bucket(versioned=versioned), aws.client("s3")
 
     def put(key: str, data: bytes) -> UploadedObject:
-        told = s3.put_object(Bucket=name, Key=key, Body=data)
-        return UploadedObject(name, key, told.get("VersionId"), told["ETag"].strip('"'))
+        response = s3.put_object(Bucket=name, Key=key, Body=data)
+        return UploadedObject(name, key, response.get("VersionId"), response["ETag"].strip('"'))
 
     def down() -> None:
         aws_environment(monkeypatch, f"http://127.0.0.1:{free_port()}")
@@ -85,61 +85,61 @@ def folder_bucket(tmp_path: Path) -> Bucket:
     def put(key: str, data: bytes) -> UploadedObject:
         path = tmp_path / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(".new")  # a file of its own number, as whoever replaces a file should make
+        new = path.with_name(".new")  # another inode number, as after a proper replacement
         new.write_bytes(data)
         new.replace(path)
-        found = reader.find(UploadedObject("folder", key))
-        return UploadedObject("folder", key, found.version if found else None)
+        stored = reader.find(UploadedObject("folder", key))
+        return UploadedObject("folder", key, stored.version if stored else None)
 
     return Bucket(reader, put)
 
 
-def test_what_was_put_is_read(bucket: Bucket) -> None:
-    """Whatever its name is made of, byte for byte."""
-    found = bucket.found(bucket.put(KEY, b"\x00data\xff" * 1000))
-    assert found.size == 6000
-    assert found.stored_at.tzinfo is not None
-    assert bucket.reader.read(found) == b"\x00data\xff" * 1000
+def test_an_uploaded_object_can_be_read(bucket: Bucket) -> None:
+    """With any characters in its name, and with unchanged content."""
+    stored = bucket.find(bucket.put(KEY, b"\x00data\xff" * 1000))
+    assert stored.size == 6000
+    assert stored.stored_at.tzinfo is not None
+    assert bucket.reader.read(stored) == b"\x00data\xff" * 1000
 
 
 def test_only_the_version_of_the_event_is_read(bucket: Bucket) -> None:
-    """An object that was replaced has an event of its own: the first event never brings the second content."""
+    """The first event never imports the second content, which has an event of its own."""
     first = bucket.put(KEY, b"first")
     bucket.put(KEY, b"second")
-    found = bucket.reader.find(first)
-    assert found is None or bucket.reader.read(found) == b"first"
+    stored = bucket.reader.find(first)
+    assert stored is None or bucket.reader.read(stored) == b"first"
 
 
-def test_only_the_version_that_was_imported_is_removed(bucket: Bucket) -> None:
-    """What was put in its place meanwhile stays, and is imported by its own event."""
+def test_only_the_imported_version_is_removed(bucket: Bucket) -> None:
+    """A later version is kept and imported by its own event."""
     first = bucket.put(KEY, b"first")
-    found = bucket.found(first)
+    stored = bucket.find(first)
     second = bucket.put(KEY, b"second")
-    bucket.reader.remove(found)
+    bucket.reader.remove(stored)
     assert bucket.reader.find(first) is None
-    assert bucket.reader.read(bucket.found(second)) == b"second"
+    assert bucket.reader.read(bucket.find(second)) == b"second"
 
 
-def test_what_is_gone_is_not_found_and_may_be_removed_again(bucket: Bucket) -> None:
-    """A second delivery of an event finds the work done, and no error."""
+def test_a_removed_version_is_missing_and_may_be_removed_again(bucket: Bucket) -> None:
+    """A second delivery of an event is not an error."""
     uploaded = bucket.put(KEY, b"x")
-    found = bucket.found(uploaded)
-    bucket.reader.remove(found)
+    stored = bucket.find(uploaded)
+    bucket.reader.remove(stored)
     assert bucket.reader.find(uploaded) is None
-    assert bucket.reader.read(found) is None
-    bucket.reader.remove(found)
+    assert bucket.reader.read(stored) is None
+    bucket.reader.remove(stored)
 
 
-def test_no_more_is_read_than_was_announced(bucket: Bucket) -> None:
-    """The size is judged before anything is read, so more than that is never in memory."""
-    found = bucket.found(bucket.put(KEY, b"x" * 100_000))
-    short = FoundObject(found.bucket, found.key, found.version, found.etag, 1000, found.stored_at)
+def test_at_most_the_given_size_is_read(bucket: Bucket) -> None:
+    """The size is checked before the content is read, which bounds the memory."""
+    stored = bucket.find(bucket.put(KEY, b"x" * 100_000))
+    short = FoundObject(stored.bucket, stored.key, stored.version, stored.etag, 1000, stored.stored_at)
     assert len(bucket.reader.read(short) or b"") == 1000
 
 
 @pytest.mark.parametrize("cloud", ["s3", "gcs"])
-def test_a_store_that_does_not_answer_is_no_missing_object(cloud: str, request: pytest.FixtureRequest) -> None:
-    """The event must be delivered again, not dropped."""
+def test_an_unavailable_store_is_not_a_missing_object(cloud: str, request: pytest.FixtureRequest) -> None:
+    """The event must be delivered again and must not be dropped."""
     bucket: Bucket = request.getfixturevalue(f"{cloud}_bucket")
     uploaded = bucket.put(KEY, b"x")
     assert bucket.down is not None
@@ -148,35 +148,35 @@ def test_a_store_that_does_not_answer_is_no_missing_object(cloud: str, request: 
         bucket.reader.find(uploaded)
 
 
-def test_gcs_an_object_marked_as_gzip_is_not_unpacked(gcs: GcsServer) -> None:
-    """Some kilobytes would become gigabytes on their way."""
+def test_gcs_a_gzip_object_is_not_decompressed(gcs: GcsServer) -> None:
+    """Some kilobytes could become gigabytes."""
     packed = gzip.compress(b"0" * 50_000_000)
     generation = gcs.put("uploads", "mtxpd0/ca/x", packed, encoding="gzip")
     reader = gcs.reader()
-    found = reader.find(UploadedObject("uploads", "mtxpd0/ca/x", generation))
-    assert found is not None
-    assert reader.read(found) == packed
+    stored = reader.find(UploadedObject("uploads", "mtxpd0/ca/x", generation))
+    assert stored is not None
+    assert reader.read(stored) == packed
 
 
 @pytest.mark.parametrize("key", ["mtxpd0/ca/..", "../../b/other/o/x", "mtxpd0/ca/x?generation=1", "mtxpd0/ca/x#y"])
-def test_gcs_no_name_leads_to_another_address(key: str, gcs: GcsServer) -> None:
-    """An object's name is one segment of the API's path, whatever it says."""
+def test_gcs_no_object_name_changes_the_path(key: str, gcs: GcsServer) -> None:
+    """An object's name is one segment of the request's path, with any characters."""
     generation = gcs.put("uploads", key, b"mine")
-    found = gcs.reader().find(UploadedObject("uploads", key, generation))
-    assert found is not None
-    assert found.size == 4
+    stored = gcs.reader().find(UploadedObject("uploads", key, generation))
+    assert stored is not None
+    assert stored.size == 4
 
 
 @pytest.mark.parametrize("key", ["../secret", "mtxpd0/../../secret", "/etc/passwd", "mtxpd0//ca", "a\0b", "", ".."])
-def test_folder_no_name_leads_out_of_the_folder(key: str, tmp_path: Path) -> None:
-    """`..`, an absolute path and NUL find nothing."""
+def test_folder_no_key_leaves_the_folder(key: str, tmp_path: Path) -> None:
+    """With `..`, an absolute path or NUL, no object is found."""
     (tmp_path / "uploads" / "mtxpd0").mkdir(parents=True)
     (tmp_path / "secret").write_text("secret")
     assert FolderReader(tmp_path / "uploads").find(UploadedObject("folder", key)) is None
 
 
-def test_folder_links_are_not_followed(tmp_path: Path) -> None:
-    """A link could show another org's file, or the machine's."""
+def test_folder_symbolic_links_are_not_followed(tmp_path: Path) -> None:
+    """A link could lead to a file of another organization, or of the machine."""
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "key.pem").write_text("secret")

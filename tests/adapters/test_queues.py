@@ -1,4 +1,4 @@
-"""What carries sightings behind the answer: in this process, through Amazon SQS, through Google Pub/Sub."""
+"""Queues of connection events: in this process, on Amazon SQS, on Google Pub/Sub; and recordSightings."""
 
 import json
 import threading
@@ -12,15 +12,15 @@ import pytest
 from msgspec.structs import replace
 
 from functions.events.sightings import Recorder, pubsub_body, sqs_bodies
-from shared.adapters.held_queue import BufferedQueue
+from shared.adapters.buffered_queue import BufferedQueue
 from shared.adapters.pubsub_queue import PubSubQueue
-from shared.adapters.sqs_queue import SqsQueue, _requests
+from shared.adapters.sqs_queue import Message, SqsQueue, split_requests
 from shared.composition import build
 from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
 from shared.records import ConnectionEvent, ConnectionEventBatch
-from shared.usecases.devices.usage import lately, record, summed
+from shared.usecases.devices.usage import read_recent_usage, record_events, summarize
 from shared.validation.policy import Presence
 from tests import certs
 from tests.certs import NOON
@@ -30,167 +30,167 @@ from tests.events import recorded
 from tests.harness import Service
 
 
-def sighting(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> ConnectionEvent:
-    known: dict[str, Any] = {
+def make_event(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> ConnectionEvent:
+    defaults: dict[str, Any] = {
         "org_id": org_id,
         "at": NOON + timedelta(milliseconds=number),
         "decision": "allow",
         "code": "allowed",
         "tls": True,
-        "shown": Presence.VALID,
+        "presence": Presence.VALID,
         "identity": f"d:thermo:{number}",
         "ca_id": "ca",
     }
-    return ConnectionEvent(**{**known, **more})
+    return ConnectionEvent(**{**defaults, **more})
 
 
-def refusal(number: int, certificate: bytes = b"") -> ConnectionEvent:
-    return sighting(
+def make_refusal(number: int, certificate: bytes = b"") -> ConnectionEvent:
+    return make_event(
         number, decision="deny", code="untrusted_issuer", ca_id=None, certificate=certificate, client_id=f"d:{number}"
     )
 
 
-class Collecting(BufferedQueue):
+class RecordingQueue(BufferedQueue):
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
-        self.handed: list[dict[str, int]] = []
-        self.came = threading.Event()
+        self.deliveries: list[dict[str, int]] = []
+        self.delivered = threading.Event()
 
-    def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
-        self.handed.append({org: len(some) for org, some in held.items()})
-        self.came.set()
-
-
-# ------------------------------------------------------------------------------------------------- what all share
+    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+        self.deliveries.append({org_id: len(events) for org_id, events in events_by_org.items()})
+        self.delivered.set()
 
 
-def test_what_comes_in_a_moment_is_put_together_by_org() -> None:
-    """So an org is written at most once for it, however many connected."""
-    queue = Collecting(pause=3600)
+# ------------------------------------------------------------------------------------------------- all queues
+
+
+def test_events_are_grouped_by_organization() -> None:
+    """An organization is written once for each delivery, however many devices connected."""
+    queue = RecordingQueue(interval=3600)
     for number in range(100):
-        queue.offer(sighting(number, "mtxpd0" if number % 2 else "other1"))
+        queue.offer(make_event(number, "mtxpd0" if number % 2 else "other1"))
     queue.flush()
     queue.flush()
     queue.close()
-    assert queue.handed == [{"mtxpd0": 50, "other1": 50}]
+    assert queue.deliveries == [{"mtxpd0": 50, "other1": 50}]
 
 
-def test_a_full_queue_drops_and_never_waits() -> None:
-    """Losing a sighting is fine; an answer that waits is not."""
-    queue = Collecting(pause=3600, room=10)
+def test_a_full_queue_drops_events() -> None:
+    """Events may be lost. A response never waits for the queue."""
+    queue = RecordingQueue(interval=3600, capacity=10)
     for number in range(25):
-        queue.offer(sighting(number))
+        queue.offer(make_event(number))
     assert queue.dropped == 15
     queue.close()
-    assert queue.handed == [{"mtxpd0": 10}]
+    assert queue.deliveries == [{"mtxpd0": 10}]
 
 
-def test_a_thread_hands_on_without_anybodys_call() -> None:
-    """The caller of offer is not the one who waits."""
-    queue = Collecting(pause=0.01)
-    queue.offer(sighting())
-    assert queue.came.wait(30)
+def test_a_thread_delivers_events() -> None:
+    """The caller of `offer` does not wait for the delivery."""
+    queue = RecordingQueue(interval=0.01)
+    queue.offer(make_event())
+    assert queue.delivered.wait(30)
     queue.close()
 
 
-def test_a_handover_that_fails_loses_a_sample_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
-    """It is told in the log, and the queue goes on."""
+def test_after_a_failed_delivery_the_queue_continues(caplog: pytest.LogCaptureFixture) -> None:
+    """The loss is logged, and the next events are delivered."""
 
-    class Failing(Collecting):
-        def _hand_on(self, held: Mapping[str, Sequence[ConnectionEvent]]) -> None:
-            super()._hand_on(held)
-            if len(self.handed) == 1:
+    class Failing(RecordingQueue):
+        def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+            super()._deliver(events_by_org)
+            if len(self.deliveries) == 1:
                 raise OSError("secret detail")
 
-    queue = Failing(pause=3600)
-    queue.offer(sighting())
+    queue = Failing(interval=3600)
+    queue.offer(make_event())
     queue.flush()
-    queue.offer(sighting())
+    queue.offer(make_event())
     queue.close()
-    assert len(queue.handed) == 2
-    assert "sightings were lost" in caplog.text
+    assert len(queue.deliveries) == 2
+    assert "connection events were lost" in caplog.text
 
 
 # --------------------------------------------------------------------------------------------------------- batches
 
 
-def test_a_batch_is_bounded_however_much_was_seen() -> None:
-    """Ten thousand connections and refusals with the largest leaves fit a message of every queue (256 KiB)."""
-    many = [sighting(n, identity="d:" + "t" * 36 + f":{n:036}") for n in range(5000)]
-    many += [refusal(n, b"\x00" * 8192) for n in range(5000)]
-    many += [sighting(n, ca_id=f"{n:016x}-{n:032x}") for n in range(5000)]
-    batch = summed("mtxpd0", many)
+def test_the_size_of_a_batch_is_bounded() -> None:
+    """15,000 events, a third of them refusals with the largest certificates, fit a message of each queue (256 KiB)."""
+    events = [make_event(n, identity="d:" + "t" * 36 + f":{n:036}") for n in range(5000)]
+    events += [make_refusal(n, b"\x00" * 8192) for n in range(5000)]
+    events += [make_event(n, ca_id=f"{n:016x}-{n:032x}") for n in range(5000)]
+    batch = summarize("mtxpd0", events)
     assert batch.cas["ca"].count == 5000
     assert len(batch.cas) == 200
     assert len(batch.clients) == 500
     assert len(batch.refusals) == 20
-    assert len(batch.encoded()) < 256 * 1024
-    assert any(one.certificate for one in batch.refusals)
-    assert not all(one.certificate for one in batch.refusals)
+    assert len(batch.encode()) < 256 * 1024
+    assert any(entry.certificate for entry in batch.refusals)
+    assert not all(entry.certificate for entry in batch.refusals)
 
 
 @pytest.mark.stores("sqlite")
-def test_a_day_of_ever_new_cas_stays_of_bounded_size(service: Service) -> None:
-    """A document holds 384 KiB; beyond, nothing of the day would be written any more. Who is counted already goes on
-    being counted."""
+def test_the_size_of_a_day_is_bounded(service: Service) -> None:
+    """A document has at most 384 KiB. Beyond the limit of CAs, the counted CAs are still counted."""
     repository = service.app.context.repository
     for first in range(0, 4000, 200):
-        many = [sighting(n, ca_id=f"{n:016x}-{n:032x}") for n in range(first, first + 200)]
-        record(repository, "mtxpd0", [sighting(0, ca_id=f"{0:016x}-{0:032x}"), *many])
-    day = lately(repository, "mtxpd0", NOON).days[0]
+        events = [make_event(n, ca_id=f"{n:016x}-{n:032x}") for n in range(first, first + 200)]
+        record_events(repository, "mtxpd0", [make_event(0, ca_id=f"{0:016x}-{0:032x}"), *events])
+    day = read_recent_usage(repository, "mtxpd0", NOON).days[0]
     assert len(day.cas) == 1000
     assert day.cas[f"{0:016x}-{0:032x}"].count == 21
 
 
-def test_a_batch_survives_its_journey() -> None:
-    """What was sent is what arrives."""
-    batch = summed("mtxpd0", [sighting(1), refusal(2, b"\x00\xff")])
-    assert ConnectionEventBatch.decoded(batch.encoded()) == batch
+def test_a_batch_can_be_encoded_and_decoded() -> None:
+    """The consumer receives the batch unchanged."""
+    batch = summarize("mtxpd0", [make_event(1), make_refusal(2, b"\x00\xff")])
+    assert ConnectionEventBatch.decode(batch.encode()) == batch
 
 
-def test_requests_stay_within_what_sqs_takes() -> None:
-    """Ten messages, 256 KiB together."""
+def test_sqs_requests_are_within_the_limits() -> None:
+    """A request has at most ten messages and 256 KiB."""
     for sizes in ([100] * 35, [100_000] * 7, [250_000, 10, 250_000], [1]):
-        requests = list(_requests([("x" * size, 1) for size in sizes]))
-        assert [len(body) for one in requests for body, _ in one] == sizes
-        assert all(len(one) <= 10 and sum(len(body) for body, _ in one) <= 256 * 1024 for one in requests)
+        requests = list(split_requests([Message("x" * size, 1) for size in sizes]))
+        assert [len(message.body) for request in requests for message in request] == sizes
+        assert all(len(request) <= 10 for request in requests)
+        assert all(sum(len(message.body) for message in request) <= 256 * 1024 for request in requests)
 
 
 # ---------------------------------------------------------------------------------------------------- both clouds
 
 
-def counted(service: Service) -> tuple[int, int, int]:
-    """Connections of the CA, clients in the sample, refusals in the list."""
-    seen = lately(service.app.context.repository, "mtxpd0", service.clock())
-    use = seen.of_ca("ca")
+def count(service: Service) -> tuple[int, int, int]:
+    """Return the numbers of connections of the CA, of clients in the sample, and of refusals in the list."""
+    recent = read_recent_usage(service.app.context.repository, "mtxpd0", service.clock())
+    use = recent.of_ca("ca")
     refusals = service.client("viewer").get("/activity?kind=refusal").ok()["results"]
-    return use.count if use else 0, len(seen.clients()), len(refusals)
+    return use.count if use else 0, len(recent.clients()), len(refusals)
 
 
-def test_sqs_carries_sightings_to_the_store(aws: Aws, service: Service) -> None:
-    """From the answer's process to recordSightings; what is delivered twice counts once."""
+def test_sqs_delivers_events_to_the_store(aws: Aws, service: Service) -> None:
+    """From the process of verifyClient to recordSightings. A message that is delivered twice counts once."""
     _, url = aws.queue()
-    queue = SqsQueue(url, summed, pause=3600)
+    queue = SqsQueue(url, summarize, interval=3600)
     for number in range(30):
-        queue.offer(sighting(number))
-    queue.offer(refusal(31, certs.leaf("d:thermo:31", certs.ca("Root")).der))
-    queue.offer(sighting(1, "other1"))
+        queue.offer(make_event(number))
+    queue.offer(make_refusal(31, certs.leaf("d:thermo:31", certs.ca("Root")).der))
+    queue.offer(make_event(1, "other1"))
     queue.close()
     bodies = aws.drain(url)
-    assert len(bodies) == 2, "one message for each org"
+    assert len(bodies) == 2, "one message for each organization"
     template = recorded("s3_by_sqs")["Records"][0]
     event = {"Records": [{**template, "body": body} for body in bodies]}
     record = Recorder(sleep=lambda _: None)
     assert record(service.app.context, sqs_bodies(event)) == 2
     assert record(service.app.context, sqs_bodies(event)) == 2
-    assert counted(service) == (30, 31, 1)
+    assert count(service) == (30, 31, 1)
 
 
-def test_pubsub_carries_sightings_to_the_store(pubsub: PubSub, service: Service) -> None:
-    """The same through the Pub/Sub emulator, and the CloudEvent that a subscription makes of a message."""
-    queue = PubSubQueue(pubsub.topic, summed, pause=3600)
+def test_pubsub_delivers_events_to_the_store(pubsub: PubSub, service: Service) -> None:
+    """The same with the Pub/Sub emulator, and with the CloudEvent that a subscription makes of a message."""
+    queue = PubSubQueue(pubsub.topic, summarize, interval=3600)
     for number in range(30):
-        queue.offer(sighting(number))
+        queue.offer(make_event(number))
     queue.close()
     [(_, data)] = pubsub.pull()
     event = recorded("pubsub_message")
@@ -198,18 +198,16 @@ def test_pubsub_carries_sightings_to_the_store(pubsub: PubSub, service: Service)
     record = Recorder(sleep=lambda _: None)
     for _ in range(2):
         record(service.app.context, pubsub_body(event["type"], event["data"]))
-    assert counted(service) == (30, 30, 0)
+    assert count(service) == (30, 30, 0)
 
 
-def test_sqs_that_does_not_answer_costs_a_sample(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nobody's answer fails for it."""
+def test_an_unavailable_sqs_raises_no_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Events are lost, and responses are not affected."""
     aws_environment(monkeypatch, f"http://127.0.0.1:{free_port()}")
-    queue = SqsQueue("http://127.0.0.1/queue", summed, pause=3600)
-    queue.offer(sighting())
+    queue = SqsQueue("http://127.0.0.1/queue", summarize, interval=3600)
+    queue.offer(make_event())
     queue.close()
-    assert "sightings were lost" in caplog.text
+    assert "connection events were lost" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -219,10 +217,10 @@ def test_sqs_that_does_not_answer_costs_a_sample(
         (PubSubSetting("projects/p/topics/t"), PubSubQueue),
     ],
 )
-def test_the_setting_chooses_the_queue_and_nothing_is_asked_before_the_first_sighting(
+def test_the_setting_chooses_the_queue_and_its_client_is_created_at_the_first_event(
     setting: Any, kind: type[BufferedQueue], tmp_path: Path
 ) -> None:
-    """A function that never decides loads no queue's client."""
+    """A function that makes no decision loads no client library of a queue."""
     settings = Settings.from_env({"TRUST_DATA": str(tmp_path)})
     assert settings.queue == InProcess()
     app = build(replace(settings, queue=setting))
@@ -231,60 +229,60 @@ def test_the_setting_chooses_the_queue_and_nothing_is_asked_before_the_first_sig
     assert getattr(app.queue, "_client", "none") is None
 
 
-# -------------------------------------------------------------------------------------------------- the other end
+# -------------------------------------------------------------------------------------------------- recordSightings
 
 
-def test_a_message_that_holds_no_sightings_is_dropped(service: Service, caplog: pytest.LogCaptureFixture) -> None:
-    """It would come again and again; those beside it are recorded."""
-    good = summed("mtxpd0", [sighting()]).encoded()
-    stray = summed("mtxpd0", [msgspec.structs.replace(refusal(1), org_id="other1")]).encoded()
-    hostile = summed("../x", [sighting(org_id="../x")]).encoded()
+def test_an_invalid_message_is_dropped(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise it would be delivered again and again. The other messages are recorded."""
+    good = summarize("mtxpd0", [make_event()]).encode()
+    stray = summarize("mtxpd0", [msgspec.structs.replace(make_refusal(1), org_id="other1")]).encode()
+    hostile = summarize("../x", [make_event(org_id="../x")]).encode()
     bodies: list[bytes | str] = [b"", "{", "[]", '{"id": 1}', b"\xff", stray, hostile, "[" * 100_000, good]
     assert Recorder(sleep=lambda _: None)(service.app.context, bodies) == 1
-    assert counted(service)[0] == 1
+    assert count(service)[0] == 1
     assert caplog.text.count("a message was dropped") == 8
 
 
 @pytest.mark.parametrize("event", [None, {}, {"Records": [None, {"eventSource": "aws:sqs", "body": 7}]}])
-def test_what_is_no_sqs_event_holds_no_messages(event: Any) -> None:
-    """And is no error."""
+def test_an_invalid_sqs_event_contains_no_messages(event: Any) -> None:
+    """An error would make the cloud deliver the event again."""
     assert list(sqs_bodies(event)) == []
 
 
 @pytest.mark.parametrize("data", [None, {}, {"message": {}}, {"message": {"data": "no base64!"}}])
-def test_what_is_no_pubsub_message_is_dropped(data: Any, service: Service) -> None:
-    """And is no error."""
+def test_an_invalid_pubsub_message_is_dropped(data: Any, service: Service) -> None:
+    """An error would make the cloud deliver the event again."""
     event = recorded("pubsub_message")
     assert Recorder()(service.app.context, pubsub_body(event["type"], data)) == 0
 
 
-def test_an_org_is_written_at_most_once_a_second_by_a_process(service: Service) -> None:
-    """Messages of one invocation are one write; between two invocations the recorder waits, and nobody for it."""
-    now, slept = [100.0], []
+def test_a_process_writes_an_organization_at_most_once_a_second(service: Service) -> None:
+    """The messages of one invocation are one write. Between two invocations the recorder waits."""
+    now, pauses = [100.0], []
 
     def sleep(seconds: float) -> None:
-        slept.append(round(seconds, 3))
+        pauses.append(round(seconds, 3))
         now[0] += seconds
 
     record = Recorder(now=lambda: now[0], sleep=sleep)
-    record(service.app.context, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
+    record(service.app.context, [summarize("mtxpd0", [make_event(n)]).encode() for n in range(10)])
     before = service.store.calls["put"]
     now[0] += 0.25
-    record(service.app.context, [summed("mtxpd0", [sighting(n)]).encoded() for n in range(10)])
+    record(service.app.context, [summarize("mtxpd0", [make_event(n)]).encode() for n in range(10)])
     assert service.store.calls["put"] == before + 1
-    assert slept == [0.75]
+    assert pauses == [0.75]
     now[0] += 5
-    record(service.app.context, [summed("mtxpd0", [sighting()]).encoded()])
-    assert slept == [0.75]
+    record(service.app.context, [summarize("mtxpd0", [make_event()]).encode()])
+    assert pauses == [0.75]
 
 
-def test_lambda_records_what_the_queue_carries(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deployed entry point."""
+def test_lambda_records_the_events_of_a_message(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deployed entry point accepts a recorded event."""
     from functions.hosts import aws_events
 
     monkeypatch.setattr(aws_events, "app", lambda: service.app)
     template = recorded("s3_by_sqs")["Records"][0]
-    body = summed("mtxpd0", [sighting()]).encoded().decode()
+    body = summarize("mtxpd0", [make_event()]).encode().decode()
     aws_events.record_sightings({"Records": [{**template, "body": body}]}, object())
-    assert counted(service)[0] == 1
+    assert count(service)[0] == 1
     assert json.loads(body)["org_id"] == "mtxpd0"

@@ -1,4 +1,4 @@
-"""What is the embedded store's own; what it promises like every other is in tests/conformance."""
+"""Tests of the SQLite store alone. Tests of all stores are in tests/conformance."""
 
 import subprocess
 import sys
@@ -24,18 +24,18 @@ for turn in range(5):
                 pass
 
     threads = [threading.Thread(target=read) for _ in range(4)]
-    for one in threads:
-        one.start()
+    for thread in threads:
+        thread.start()
     for _ in range(40):
         reading.acquire()
     store.close()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.join()
     store.close()
 """
 
 
-def test_a_store_that_is_closed_while_threads_read_ends_no_process(tmp_path: Path) -> None:
-    """A verdict that came too late still reads while the service stops. SQLite would end the process (SIGSEGV)."""
-    done = subprocess.run([sys.executable, "-c", _CLOSED_WHILE_READ, str(tmp_path)], timeout=120, check=False)
-    assert done.returncode == 0
+def test_closing_the_store_while_threads_read_does_not_crash_the_process(tmp_path: Path) -> None:
+    """A late verdict may still read while the service stops. An unprotected close would crash SQLite (SIGSEGV)."""
+    process = subprocess.run([sys.executable, "-c", _CLOSED_WHILE_READ, str(tmp_path)], timeout=120, check=False)
+    assert process.returncode == 0

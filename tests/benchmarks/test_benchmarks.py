@@ -1,4 +1,4 @@
-"""That the benchmarks run and give rows. What they measure is no test's to judge."""
+"""The benchmarks run and return rows. No test judges the figures."""
 
 import json
 from collections import Counter
@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks import decision, scale
-from benchmarks.table import STATED, Figure, Row, Spread, Target, interleaved, ratio, table, write_json
+from benchmarks.table import STATED, Figure, Row, Spread, Target, format_table, measure_interleaved, ratio, write_json
 from tests.emulators import Emulators
 
 
 @pytest.mark.parametrize("module", [decision, scale], ids=lambda module: module.__name__)
-def test_each_gives_rows_in_its_quickest_form(
+def test_each_benchmark_returns_rows_in_a_quick_run(
     module: object, emulators: Emulators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scale, "Emulators", lambda folder, run: emulators)  # those of all tests, instead of its own
-    rows: list[Row] = module.rows(True)  # type: ignore[attr-defined]
+    monkeypatch.setattr(scale, "Emulators", lambda folder, run: emulators)  # the emulators of the test run
+    rows: list[Row] = module.measure(True)  # type: ignore[attr-defined]
     assert rows
     assert all(count == 1 for count in Counter((row.name, row.against) for row in rows).values())
     for row in rows:
@@ -24,10 +24,10 @@ def test_each_gives_rows_in_its_quickest_form(
         assert row.ratio or row.value or row.held is not None or row.note
         assert row.against or row.ratio is None
         assert all(figure.value > 0 and figure.unit for figure in row.figures.values())
-    assert len(table(rows).splitlines()) == 2 + len(rows)
+    assert len(format_table(rows).splitlines()) == 2 + len(rows)
 
 
-def test_a_row_tells_whether_its_target_is_reached() -> None:
+def test_a_row_says_whether_its_target_is_reached() -> None:
     measured = Spread.of([2.0, 3.0, 4.0])
     assert measured.median == 3.0
     for target, met in (
@@ -42,8 +42,8 @@ def test_a_row_tells_whether_its_target_is_reached() -> None:
     assert Row("this", value=Figure(0.5, "s"), target=Target(below=1)).met is True
 
 
-def test_ratios_are_of_the_same_round() -> None:
-    """So a machine that is slower in one round changes none of them."""
+def test_ratios_are_computed_within_a_round() -> None:
+    """A machine that is slower in one round changes no ratio."""
     samples = {"mine": [2.0, 20.0, 4.0], "theirs": [1.0, 10.0, 2.0]}
     assert ratio(samples, "mine", "theirs") == Spread(2.0, 2.0, 2.0)
 
@@ -57,22 +57,22 @@ def test_each_subject_runs_in_each_round() -> None:
         now += seconds
         runs[name] += 1
 
-    samples = interleaved(
+    samples = measure_interleaved(
         {"slow": lambda: work("slow", 2.0), "fast": lambda: work("fast", 0.5)},
         rounds=3,
         clock=lambda: now,
         slice_seconds=1.0,
     )
     assert samples == {"slow": [2.0] * 3, "fast": [0.5] * 3}
-    assert runs["slow"] - 4 == 3  # 4 to warm up and to find how many make a slice
+    assert runs["slow"] - 4 == 3  # 4 calls to warm up and to find how many calls fill a slice
     assert runs["fast"] - 4 == 3 * 2
 
 
-def test_the_json_says_on_what_it_was_measured(tmp_path: Path) -> None:
+def test_the_json_describes_the_machine_and_the_run(tmp_path: Path) -> None:
     file = tmp_path / "new" / "out.json"
     write_json(file, [Row("this", "that", Spread(1.0, 0.9, 1.1), Target(at_most=2))], quick=True)
-    told = json.loads(file.read_text())
-    assert told["machine"]
-    assert told["quick"] is True
-    assert told["rows"][0]["met"] is True
-    assert told["rows"][0]["ratio"] == {"median": 1.0, "p10": 0.9, "p90": 1.1}
+    report = json.loads(file.read_text())
+    assert report["machine"]
+    assert report["quick"] is True
+    assert report["rows"][0]["met"] is True
+    assert report["rows"][0]["ratio"] == {"median": 1.0, "p10": 0.9, "p90": 1.1}

@@ -1,3 +1,5 @@
+"""Fixtures of the tests that all document stores pass."""
+
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,6 @@ from tests.stores import Place, open_store
 @pytest.fixture
 def store(place: Place) -> Iterator[DocumentStore]:
     """An adapter on an empty place."""
-    opened = open_store(place)
-    yield opened
-    opened.close()
+    store = open_store(place)
+    yield store
+    store.close()

@@ -1,4 +1,4 @@
-"""What shared.ports.DocumentStore promises, on every store."""
+"""Tests of shared.ports.DocumentStore, which every store passes."""
 
 import multiprocessing
 import threading
@@ -18,33 +18,35 @@ HERE = Key("org", "mtxpd0")
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
-def test_what_was_put_is_found_at_the_version_that_put_gave(store: DocumentStore) -> None:
-    """A writer can go on from its own write without reading again."""
+def test_a_stored_document_has_the_version_that_put_returned(store: DocumentStore) -> None:
+    """A writer can write again without reading."""
     version = store.put(HERE, {"n": 1}, expected=None)
-    found = store.get_many([HERE])[HERE]
-    assert (found.key, found.version, found.body) == (HERE, version, {"n": 1})
+    document = store.get_many([HERE])[HERE]
+    assert (document.key, document.version, document.body) == (HERE, version, {"n": 1})
 
 
-def test_one_call_finds_what_is_there_among_many_keys(store: DocumentStore) -> None:
-    """A decision asks for all it may need; what does not exist is simply not in the answer."""
+def test_a_read_returns_the_existing_documents_among_many_keys(store: DocumentStore) -> None:
+    """A decision reads all documents that it may need. Missing documents are not in the result."""
     keys = [Key(f"ca/org{n}", f"d:thermo:{n}") for n in range(8)]
     for key in keys[::2]:
         store.put(key, {"at": key.id}, expected=None)
-    found = store.get_many(keys)
-    assert {key: found[key].body for key in found} == {key: {"at": key.id} for key in keys[::2]}
+    documents = store.get_many(keys)
+    assert {key: document.body for key, document in documents.items()} == {key: {"at": key.id} for key in keys[::2]}
 
 
-def test_a_key_asked_for_twice_is_found_once(store: DocumentStore) -> None:
+def test_duplicate_keys_are_read_once(store: DocumentStore) -> None:
+    """The result is a dictionary."""
     store.put(HERE, {}, expected=None)
     assert [*store.get_many([HERE, HERE, HERE])] == [HERE]
 
 
-def test_nothing_asked_nothing_found(store: DocumentStore) -> None:
+def test_a_read_without_keys_returns_nothing(store: DocumentStore) -> None:
+    """An empty request is not an error."""
     assert store.get_many([]) == {}
 
 
-def test_more_keys_than_the_store_takes_at_once_are_all_looked_up(store: DocumentStore) -> None:
-    """DynamoDB takes 100 keys in a batch."""
+def test_a_read_may_have_any_number_of_keys(store: DocumentStore) -> None:
+    """BatchGetItem of DynamoDB accepts 100 keys."""
     keys = [Key("many", f"{n:03}") for n in range(230)]
     for key in (keys[0], keys[99], keys[100], keys[229]):
         store.put(key, {}, expected=None)
@@ -55,64 +57,67 @@ def test_more_keys_than_the_store_takes_at_once_are_all_looked_up(store: Documen
 
 
 def test_a_document_is_created_once(store: DocumentStore) -> None:
-    """Two that create the same thing: the second is told, and overwrites nothing."""
+    """A second creation is a conflict and overwrites nothing."""
     store.put(HERE, {"by": "first"}, expected=None)
     with pytest.raises(WriteConflict):
         store.put(HERE, {"by": "second"}, expected=None)
     assert store.get_many([HERE])[HERE].body == {"by": "first"}
 
 
-def test_a_change_of_what_another_has_changed_is_refused(store: DocumentStore) -> None:
-    """No lost update."""
-    seen = store.put(HERE, {"n": 1}, expected=None)
-    store.put(HERE, {"n": 2}, expected=seen)
+def test_a_change_at_an_outdated_version_is_refused(store: DocumentStore) -> None:
+    """No update is lost."""
+    version = store.put(HERE, {"n": 1}, expected=None)
+    store.put(HERE, {"n": 2}, expected=version)
     with pytest.raises(WriteConflict):
-        store.put(HERE, {"n": 3}, expected=seen)
+        store.put(HERE, {"n": 3}, expected=version)
     assert store.get_many([HERE])[HERE].body == {"n": 2}
 
 
 def test_a_change_replaces_the_whole_body(store: DocumentStore) -> None:
+    """Fields of the earlier body are removed."""
     version = store.put(HERE, {"a": 1, "b": 2}, expected=None)
     store.put(HERE, {"b": 3}, expected=version)
     assert store.get_many([HERE])[HERE].body == {"b": 3}
 
 
-def test_a_change_of_what_is_not_there_is_refused(store: DocumentStore) -> None:
-    """Nobody brings back what another has deleted."""
-    seen = store.put(HERE, {}, expected=None)
-    store.delete(HERE, expected=seen)
+def test_a_change_of_a_deleted_document_is_refused(store: DocumentStore) -> None:
+    """A writer cannot restore a document that another writer deleted."""
+    version = store.put(HERE, {}, expected=None)
+    store.delete(HERE, expected=version)
     with pytest.raises(WriteConflict):
-        store.put(HERE, {}, expected=seen)
+        store.put(HERE, {}, expected=version)
     assert store.get_many([HERE]) == {}
 
 
-def test_what_was_deleted_is_gone_and_can_be_made_again(store: DocumentStore) -> None:
-    seen = store.put(HERE, {}, expected=None)
-    store.delete(HERE, expected=seen)
+def test_a_deleted_document_can_be_created_again(store: DocumentStore) -> None:
+    """The new document has nothing of the deleted document."""
+    version = store.put(HERE, {}, expected=None)
+    store.delete(HERE, expected=version)
     assert store.get_many([HERE]) == {}
     store.put(HERE, {"again": True}, expected=None)
     assert store.get_many([HERE])[HERE].body == {"again": True}
 
 
-def test_what_another_has_changed_is_not_deleted(store: DocumentStore) -> None:
-    seen = store.put(HERE, {"n": 1}, expected=None)
-    store.put(HERE, {"n": 2}, expected=seen)
+def test_a_deletion_at_an_outdated_version_is_refused(store: DocumentStore) -> None:
+    """The change of the other writer is kept."""
+    version = store.put(HERE, {"n": 1}, expected=None)
+    store.put(HERE, {"n": 2}, expected=version)
     with pytest.raises(WriteConflict):
-        store.delete(HERE, expected=seen)
+        store.delete(HERE, expected=version)
     assert store.get_many([HERE])[HERE].body == {"n": 2}
 
 
-def test_what_is_gone_is_not_deleted_twice(store: DocumentStore) -> None:
-    """Of two that delete one thing, one is told that it did not."""
-    seen = store.put(HERE, {}, expected=None)
-    store.delete(HERE, expected=seen)
+def test_a_second_deletion_is_refused(store: DocumentStore) -> None:
+    """Only one of two concurrent deletions succeeds."""
+    version = store.put(HERE, {}, expected=None)
+    store.delete(HERE, expected=version)
     with pytest.raises(WriteConflict):
-        store.delete(HERE, expected=seen)
+        store.delete(HERE, expected=version)
 
 
 @pytest.mark.parametrize("version", ["", "0", "no version of any store", "1795457013.699717000"])
-def test_a_version_that_never_was_is_a_conflict(store: DocumentStore, version: str) -> None:
-    """A version from another store (an import, a move to another cloud) does no harm."""
+def test_an_unknown_version_is_a_conflict(store: DocumentStore, version: str) -> None:
+    """For example a version of another store, after a move to another cloud."""
     store.put(HERE, {"n": 1}, expected=None)
     with pytest.raises(WriteConflict):
         store.put(HERE, {"n": 2}, expected=version)
@@ -121,8 +126,8 @@ def test_a_version_that_never_was_is_a_conflict(store: DocumentStore, version: s
     assert store.get_many([HERE])[HERE].body == {"n": 1}
 
 
-def test_no_version_comes_back(store: DocumentStore) -> None:
-    """Not with the same body, and not when a thing is deleted and made again: who saw the old one must notice."""
+def test_versions_are_never_used_again(store: DocumentStore) -> None:
+    """Neither for the same body, nor after the document was deleted and created again."""
     versions = []
     for _ in range(10):
         versions.append(store.put(HERE, {"same": True}, expected=None))
@@ -162,43 +167,45 @@ EVERY_TYPE: dict[str, Any] = {
 }
 
 
-def test_every_json_type_comes_back_as_it_went_in(store: DocumentStore) -> None:
-    """Whatever the store's own types are: a record is the same on each."""
+def test_every_json_value_is_kept_unchanged(store: DocumentStore) -> None:
+    """The types of the store do not matter."""
     store.put(HERE, EVERY_TYPE, expected=None)
-    found = store.get_many([HERE])[HERE].body
-    assert repr(found) == repr(EVERY_TYPE)  # tells 1 from 1.0 and True, and 0.0 from -0.0
-    assert [one.body for one in store.list(HERE.partition)] == [found]
+    body = store.get_many([HERE])[HERE].body
+    assert repr(body) == repr(EVERY_TYPE)  # distinguishes 1, 1.0 and True, and also 0.0 and -0.0
+    assert [document.body for document in store.list(HERE.partition)] == [body]
 
 
-def test_an_empty_body_is_a_document(store: DocumentStore) -> None:
+def test_a_body_may_be_empty(store: DocumentStore) -> None:
+    """The document exists."""
     store.put(HERE, {}, expected=None)
     assert store.get_many([HERE])[HERE].body == {}
 
 
-def test_a_body_of_the_greatest_size_is_kept(store: DocumentStore) -> None:
-    """And one byte more is refused by name, before the store would: the same on every store."""
-    fits = {"text": "x" * (MAX_BODY_BYTES - len('{"text":""}'))}
+def test_the_largest_body_can_be_stored(store: DocumentStore) -> None:
+    """A larger body is refused with the same error on every store."""
+    body = {"text": "x" * (MAX_BODY_BYTES - len('{"text":""}'))}
     key = Key("p" * MAX_KEY_BYTES, "i" * MAX_KEY_BYTES)
-    version = store.put(key, fits, expected=None, expires=LATER)
-    with pytest.raises(DocumentTooLarge) as refused:
-        store.put(key, {"text": fits["text"] + "x"}, expected=version)
-    assert refused.value.facts == {"size": MAX_BODY_BYTES + 1, "limit": MAX_BODY_BYTES}
-    assert store.get_many([key])[key].body == fits
+    version = store.put(key, body, expected=None, expires=LATER)
+    with pytest.raises(DocumentTooLarge) as error:
+        store.put(key, {"text": body["text"] + "x"}, expected=version)
+    assert error.value.facts == {"size": MAX_BODY_BYTES + 1, "limit": MAX_BODY_BYTES}
+    assert store.get_many([key])[key].body == body
 
 
-def test_size_is_counted_in_bytes_of_utf8(store: DocumentStore) -> None:
+def test_the_size_of_a_body_is_counted_in_bytes_of_utf8(store: DocumentStore) -> None:
+    """The limit does not depend on the characters."""
     with pytest.raises(DocumentTooLarge):
         store.put(HERE, {"text": "€" * (MAX_BODY_BYTES // 3)}, expected=None)
 
 
-def test_large_documents_come_in_one_batch_and_one_list(store: DocumentStore) -> None:
-    """More than one answer of DynamoDB holds: 1 MB of a list, 16 MB of a batch."""
+def test_large_documents_can_be_read_and_listed_together(store: DocumentStore) -> None:
+    """A response of DynamoDB has at most 1 MB of a list and 16 MB of a batch."""
     text = "x" * (MAX_BODY_BYTES - 1000)
     keys = [Key("large", f"{n:02}") for n in range(45)]
     for key in keys:
         store.put(key, {"id": key.id, "text": text}, expected=None)
-    assert {key: one.body["id"] for key, one in store.get_many(keys).items()} == {key: key.id for key in keys}
-    assert [one.key for one in store.list("large", limit=7)] == keys[:7]
+    assert {key: document.body["id"] for key, document in store.get_many(keys).items()} == {key: key.id for key in keys}
+    assert [document.key for document in store.list("large", limit=7)] == keys[:7]
 
 
 # -------------------------------------------------------------------------------------------------------- keys
@@ -244,22 +251,23 @@ AWKWARD = (
 )
 
 
-def test_any_text_is_an_id_of_its_own_and_ids_are_ordered_by_code_point(store: DocumentStore) -> None:
-    """No id stands for another, or for a place outside its partition. UTF-16 would put U+1F600 before U+FB00."""
+def test_any_text_is_an_id_and_ids_are_ordered_by_code_point(store: DocumentStore) -> None:
+    """No id is equal to another, or leaves its partition. The order of UTF-16 would put U+1F600 before U+FB00."""
     for name in reversed(AWKWARD):
         store.put(Key("ids", name), {"id": name}, expected=None)
-    assert [one.body["id"] for one in store.list("ids")] == sorted(AWKWARD)
-    assert [one.key for one in store.list("ids")] == [Key("ids", name) for name in sorted(AWKWARD)]
-    assert {one.body["id"] for one in store.get_many([Key("ids", name) for name in AWKWARD]).values()} == {*AWKWARD}
+    assert [document.body["id"] for document in store.list("ids")] == sorted(AWKWARD)
+    assert [document.key for document in store.list("ids")] == [Key("ids", name) for name in sorted(AWKWARD)]
+    documents = store.get_many([Key("ids", name) for name in AWKWARD])
+    assert {document.body["id"] for document in documents.values()} == {*AWKWARD}
 
 
-def test_any_text_is_a_partition_of_its_own(store: DocumentStore) -> None:
-    """What one org is called gives it nothing of another's: `a/b` is not `b` in `a`; `org` has nothing of `org1`."""
+def test_any_text_is_a_partition(store: DocumentStore) -> None:
+    """Partitions do not overlap: `a/b` is not `b` in `a`, and `org` contains nothing of `org1`."""
     for name in AWKWARD:
         store.put(Key(name, "x/y"), {"in": name}, expected=None)
         store.put(Key(f"{name}/x", "y"), {"in": f"{name}/x"}, expected=None)
     for name in AWKWARD:
-        assert [(one.key, one.body["in"]) for one in store.list(name)] == [(Key(name, "x/y"), name)]
+        assert [(document.key, document.body["in"]) for document in store.list(name)] == [(Key(name, "x/y"), name)]
 
 
 @pytest.mark.parametrize(
@@ -267,8 +275,8 @@ def test_any_text_is_a_partition_of_its_own(store: DocumentStore) -> None:
     ["", "a\x00b", "a\x1fb", "\n", "\x7f", "x" * (MAX_KEY_BYTES + 1), "é" * (MAX_KEY_BYTES // 2 + 1), "\ud800"],
     ids=ascii,
 )
-def test_at_an_impossible_key_nothing_is_found_and_nothing_written(store: DocumentStore, name: str) -> None:
-    """A key can come from a request: asked for, it finds nothing and does not spoil the rest of the batch."""
+def test_an_impossible_key_has_no_document(store: DocumentStore, name: str) -> None:
+    """Keys may come from requests. A read ignores the impossible key, and a write raises ValueError."""
     store.put(HERE, {}, expected=None)
     for key in (Key("org", name), Key(name, "mtxpd0")):
         assert [*store.get_many([HERE, key])] == [HERE]
@@ -278,24 +286,25 @@ def test_at_an_impossible_key_nothing_is_found_and_nothing_written(store: Docume
         with pytest.raises(ValueError):
             store.delete(key, expected="any")
     assert store.list(name) == []
-    assert [one.key for one in store.list("org", after="")] == [HERE]
+    assert [document.key for document in store.list("org", after="")] == [HERE]
 
 
 # ------------------------------------------------------------------------------------------------------ expiry
 
 
-def test_what_expires_later_is_there_until_then(store: DocumentStore) -> None:
+def test_a_document_exists_before_its_expiry(store: DocumentStore) -> None:
+    """Reads and lists contain the document."""
     version = store.put(HERE, {"n": 1}, expected=None, expires=LATER)
     store.put(HERE, {"n": 2}, expected=version, expires=LATER)
     assert store.get_many([HERE])[HERE].body == {"n": 2}
-    assert [one.body for one in store.list("org")] == [{"n": 2}]
+    assert [document.body for document in store.list("org")] == [{"n": 2}]
 
 
-def test_what_has_expired_is_like_any_other_until_the_store_removes_it(store: DocumentStore) -> None:
-    """The clouds take a day or two; nobody may rely on the moment, so no store hides it."""
+def test_an_expired_document_exists_until_the_store_deletes_it(store: DocumentStore) -> None:
+    """The clouds need a day or two. No caller may rely on the time, so no store hides the document."""
     version = store.put(HERE, {"n": 1}, expected=None, expires=datetime(2020, 1, 1, tzinfo=UTC))
     assert store.get_many([HERE])[HERE].body == {"n": 1}
-    assert [one.key for one in store.list("org")] == [HERE]
+    assert [document.key for document in store.list("org")] == [HERE]
     with pytest.raises(WriteConflict):
         store.put(HERE, {}, expected=None)
     store.put(HERE, {"n": 2}, expected=version)
@@ -305,81 +314,83 @@ def test_what_has_expired_is_like_any_other_until_the_store_removes_it(store: Do
 # ------------------------------------------------------------------------------------------------------ paging
 
 
-def test_a_list_is_paged_to_its_end(store: DocumentStore) -> None:
-    """Every document once, in order, whatever the size of a page."""
+def test_a_partition_can_be_listed_in_pages(store: DocumentStore) -> None:
+    """Each document appears once and in order, with any size of the pages."""
     ids = [f"{n:02}" for n in range(23)]
     for name in reversed(ids):
         store.put(Key("paged", name), {}, expected=None)
     for limit in (1, 7, 22, 23, 24):
-        assert paged(store, "paged", limit) == ids
+        assert list_in_pages(store, "paged", limit) == ids
     assert len(store.list("paged", limit=7)) == 7
     assert len(store.list("paged", after="22")) == 0
 
 
-def test_a_page_begins_behind_a_place_where_nothing_is(store: DocumentStore) -> None:
-    """The last one seen may be deleted before the next page is asked for."""
+def test_a_page_may_begin_after_a_missing_document(store: DocumentStore) -> None:
+    """The last document of a page may be deleted before the next page is read."""
     for name in ("a", "c", "e"):
         store.put(Key("paged", name), {}, expected=None)
-    assert ids_of(store, after="b") == ["c", "e"]
-    assert ids_of(store, after="c") == ["e"]
-    assert ids_of(store, after="c\x00") == ["e"]
-    assert ids_of(store, after="e") == []
+    assert list_ids(store, after="b") == ["c", "e"]
+    assert list_ids(store, after="c") == ["e"]
+    assert list_ids(store, after="c\x00") == ["e"]
+    assert list_ids(store, after="e") == []
 
 
 @pytest.mark.parametrize("character", ["b", "\x00", "€", "\U0010ffff", "\ud800"], ids=ascii)
 def test_any_text_is_a_bookmark(store: DocumentStore, character: str) -> None:
-    """A bookmark comes from a caller and may be anything: it is a place in the order of ids, no more. What UTF-8 has no
-    bytes for counts as a question mark."""
+    """A bookmark may come from a request. It is a position in the order of ids. A lone surrogate, which has no UTF-8
+    encoding, counts as a question mark."""
     names = ["b", "b" * MAX_KEY_BYTES, "c", "\ud7ff"]
     for name in names:
         store.put(Key("paged", name), {}, expected=None)
     after = "b" + character * 300
-    assert ids_of(store, after=after) == [one for one in names if one > after.replace("\ud800", "?")]
+    assert list_ids(store, after=after) == [name for name in names if name > after.replace("\ud800", "?")]
 
 
-def test_no_room_no_documents(store: DocumentStore) -> None:
+def test_a_list_with_limit_zero_is_empty(store: DocumentStore) -> None:
+    """The limit is respected exactly."""
     store.put(HERE, {}, expected=None)
     assert store.list("org", limit=0) == []
 
 
-def test_paging_misses_nothing_that_was_there_all_the_while(store: DocumentStore) -> None:
-    """While others write and delete before, at and behind the reader's place."""
-    stay = [f"{n:02}-stay" for n in range(0, 40, 2)]
-    for name in stay:
+def test_pages_contain_every_document_that_exists_all_the_time(store: DocumentStore) -> None:
+    """Other writers write and delete before, at and after the reader's position."""
+    permanent = [f"{n:02}-stay" for n in range(0, 40, 2)]
+    for name in permanent:
         store.put(Key("paged", name), {}, expected=None)
-    seen: list[str] = []
-    comes_and_goes: dict[str, str] = {}
+    ids: list[str] = []
+    temporary: dict[str, str] = {}
     after = ""
     for turn in range(100):
         page = store.list("paged", after=after, limit=3)
         if not page:
             break
-        seen += [one.key.id for one in page]
+        ids += [document.key.id for document in page]
         after = page[-1].key.id
         for name in (f"{turn:02}", f"{(turn * 7) % 40:02}-then", f"{(turn * 13) % 40:02}-again"):
-            if name in comes_and_goes:
-                store.delete(Key("paged", name), expected=comes_and_goes.pop(name))
+            if name in temporary:
+                store.delete(Key("paged", name), expected=temporary.pop(name))
             else:
-                comes_and_goes[name] = store.put(Key("paged", name), {}, expected=None)
-    assert [one for one in seen if one in stay] == stay
-    assert seen == sorted({*seen})
+                temporary[name] = store.put(Key("paged", name), {}, expected=None)
+    assert [name for name in ids if name in permanent] == permanent
+    assert ids == sorted({*ids})
 
 
-def ids_of(store: DocumentStore, after: str) -> list[str]:
-    return [one.key.id for one in store.list("paged", after=after)]
+def list_ids(store: DocumentStore, after: str) -> list[str]:
+    return [document.key.id for document in store.list("paged", after=after)]
 
 
-def paged(store: DocumentStore, partition: str, limit: int) -> list[str]:
-    seen: list[str] = []
-    while page := store.list(partition, after=seen[-1] if seen else "", limit=limit):
-        seen += [one.key.id for one in page]
-    return seen
+def list_in_pages(store: DocumentStore, partition: str, limit: int) -> list[str]:
+    ids: list[str] = []
+    while page := store.list(partition, after=ids[-1] if ids else "", limit=limit):
+        ids += [document.key.id for document in page]
+    return ids
 
 
 # --------------------------------------------------------------------------------------------- several writers
 
 
-def test_of_many_that_create_one_thing_at_once_one_does(store: DocumentStore) -> None:
+def test_only_one_of_several_concurrent_creations_succeeds(store: DocumentStore) -> None:
+    """The document has the version of the successful creation."""
     outcomes: list[str | None] = []
 
     def create() -> None:
@@ -388,27 +399,27 @@ def test_of_many_that_create_one_thing_at_once_one_does(store: DocumentStore) ->
         except WriteConflict:
             outcomes.append(None)
 
-    at_once([create] * 8)
-    [version] = [one for one in outcomes if one is not None]
+    run_concurrently([create] * 8)
+    [version] = [outcome for outcome in outcomes if outcome is not None]
     assert len(outcomes) == 8
     assert store.get_many([HERE])[HERE].version == version
 
 
-def test_threads_that_add_to_one_document_lose_nothing(store: DocumentStore) -> None:
-    """Compare-and-set: as many additions as were answered."""
+def test_concurrent_threads_lose_no_change(store: DocumentStore) -> None:
+    """Each thread repeats its addition after a conflict."""
     store.put(HERE, {"n": 0}, expected=None)
-    at_once([lambda: add(store, 6)] * 4)
+    run_concurrently([lambda: add(store, 6)] * 4)
     assert store.get_many([HERE])[HERE].body == {"n": 24}
 
 
-def test_processes_that_add_to_one_document_lose_nothing(place: Place, store: DocumentStore) -> None:
-    """Functions are processes, on many machines."""
+def test_concurrent_processes_lose_no_change(place: Place, store: DocumentStore) -> None:
+    """Functions run in processes on many machines."""
     store.put(HERE, {"n": 0}, expected=None)
     spawn = multiprocessing.get_context("spawn")
     other = spawn.Process(target=add_in_a_process, args=(place, 20))
     other.start()
     while store.get_many([HERE])[HERE].body == {"n": 0} and other.is_alive():
-        pass  # until the other has begun, so that both write at the same time
+        pass  # wait for the other process, so that both write concurrently
     add(store, 20)
     other.join()
     assert other.exitcode == 0
@@ -416,31 +427,31 @@ def test_processes_that_add_to_one_document_lose_nothing(place: Place, store: Do
     assert store.get_many([HERE])[HERE].body == {"n": 40}
 
 
-def test_a_reader_sees_each_document_whole(store: DocumentStore) -> None:
-    """The old or the new one, never a mixture, however large it is."""
+def test_a_reader_never_sees_a_partial_change(store: DocumentStore) -> None:
+    """A reader sees the old or the new body, also of a large document."""
     version = store.put(HERE, {"a": 0, "text": "x" * 100_000, "b": 0}, expected=None)
-    done = threading.Event()
+    is_done = threading.Event()
     halves: set[bool] = set()
 
     def read() -> None:
-        while not done.is_set():
+        while not is_done.is_set():
             body = store.get_many([HERE])[HERE].body
             halves.add(body["a"] == body["b"])
 
     def write() -> None:
         try:
-            seen = version
+            current = version
             for n in range(1, 20):
-                seen = store.put(HERE, {"a": n, "text": f"{n % 10}" * 100_000, "b": n}, expected=seen)
+                current = store.put(HERE, {"a": n, "text": f"{n % 10}" * 100_000, "b": n}, expected=current)
         finally:
-            done.set()
+            is_done.set()
 
-    at_once([read, write])
+    run_concurrently([read, write])
     assert halves == {True}
 
 
-def at_once(tasks: list[Callable[[], None]]) -> None:
-    """Run *tasks*, each in a thread, from one moment on. Raises what one of them raised."""
+def run_concurrently(tasks: list[Callable[[], None]]) -> None:
+    """Run each task in a thread of its own, and raise the first error."""
     gate = threading.Barrier(len(tasks))
     failures: list[Exception] = []
 
@@ -463,9 +474,9 @@ def at_once(tasks: list[Callable[[], None]]) -> None:
 def add(store: DocumentStore, times: int) -> None:
     for _ in range(times):
         while True:
-            found = store.get_many([HERE])[HERE]
+            document = store.get_many([HERE])[HERE]
             try:
-                store.put(HERE, {"n": found.body["n"] + 1}, expected=found.version)
+                store.put(HERE, {"n": document.body["n"] + 1}, expected=document.version)
                 break
             except WriteConflict:
                 continue
@@ -480,8 +491,8 @@ def add_in_a_process(place: Place, times: int) -> None:
 # ----------------------------------------------------------------------------------------------- opening, closing
 
 
-def test_what_was_answered_is_there_for_whoever_comes_next(place: Place, store: DocumentStore) -> None:
-    """Another process, or the same one after a restart."""
+def test_a_completed_write_is_visible_after_a_restart(place: Place, store: DocumentStore) -> None:
+    """Also in another process."""
     store.put(HERE, {"n": 1}, expected=None, expires=LATER + timedelta(days=1))
     store.close()
     another = open_store(place)
@@ -489,7 +500,8 @@ def test_what_was_answered_is_there_for_whoever_comes_next(place: Place, store: 
     another.close()
 
 
-def test_closing_twice_does_no_harm(store: DocumentStore) -> None:
+def test_a_store_may_be_closed_twice(store: DocumentStore) -> None:
+    """The second call does nothing."""
     store.get_many([HERE])
     store.close()
     store.close()

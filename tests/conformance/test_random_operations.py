@@ -1,4 +1,4 @@
-"""Random operations on a store and on a dictionary side by side: they must never differ."""
+"""Random operations on a store and on a dictionary, whose results must be equal."""
 
 import secrets
 from typing import Any
@@ -24,7 +24,7 @@ bodies = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), valu
 
 
 class StoreBesideADictionary(RuleBasedStateMachine):
-    """*store* is the one under test; each example works in partitions of its own."""
+    """A state machine of a store and a dictionary. Each example has partitions of its own."""
 
     store: DocumentStore
     keys: Bundle[Key] = Bundle("keys")
@@ -34,10 +34,10 @@ class StoreBesideADictionary(RuleBasedStateMachine):
         self.run = secrets.token_hex(6)
         self.bodies: dict[Key, dict[str, Any]] = {}
         self.versions: dict[Key, str] = {}
-        self.old: list[tuple[Key, str]] = []  # versions that once were
+        self.old: list[tuple[Key, str]] = []  # earlier versions
 
     @rule(target=keys, partition=st.sampled_from(["p", "p/q", "q"]), name=names)
-    def a_key(self, partition: str, name: str) -> Key:
+    def add_key(self, partition: str, name: str) -> Key:
         return Key(f"{self.run}/{partition}", name)
 
     @rule(key=keys, body=bodies)
@@ -59,23 +59,23 @@ class StoreBesideADictionary(RuleBasedStateMachine):
             self.write(key, body, version)
             self.remove(key, version)
 
-    @rule(wanted=st.lists(keys, max_size=5))
-    def look_up(self, wanted: list[Key]) -> None:
-        found = self.store.get_many(wanted)
-        assert {key: repr(one.body) for key, one in found.items()} == {
-            key: repr(self.bodies[key]) for key in wanted if key in self.bodies
+    @rule(requested=st.lists(keys, max_size=5))
+    def look_up(self, requested: list[Key]) -> None:
+        documents = self.store.get_many(requested)
+        assert {key: repr(document.body) for key, document in documents.items()} == {
+            key: repr(self.bodies[key]) for key in requested if key in self.bodies
         }
-        assert {key: one.version for key, one in found.items()} == {
-            key: self.versions[key] for key in wanted if key in self.versions
+        assert {key: document.version for key, document in documents.items()} == {
+            key: self.versions[key] for key in requested if key in self.versions
         }
 
     @rule(partition=st.sampled_from(["p", "p/q", "q"]), after=names | st.just(""), limit=st.integers(1, 4))
-    def page(self, partition: str, after: str, limit: int) -> None:
-        whole = f"{self.run}/{partition}"
-        ids = sorted(key.id for key in self.bodies if key.partition == whole and key.id > after)[:limit]
-        page = self.store.list(whole, after=after, limit=limit)
-        assert [one.key for one in page] == [Key(whole, name) for name in ids]
-        assert [repr(one.body) for one in page] == [repr(self.bodies[one.key]) for one in page]
+    def list_page(self, partition: str, after: str, limit: int) -> None:
+        partition = f"{self.run}/{partition}"
+        ids = sorted(key.id for key in self.bodies if key.partition == partition and key.id > after)[:limit]
+        page = self.store.list(partition, after=after, limit=limit)
+        assert [document.key for document in page] == [Key(partition, name) for name in ids]
+        assert [repr(document.body) for document in page] == [repr(self.bodies[document.key]) for document in page]
 
     @invariant()
     def versions_are_never_used_twice(self) -> None:
@@ -102,8 +102,8 @@ class StoreBesideADictionary(RuleBasedStateMachine):
                 self.store.delete(key, expected=expected)
 
 
-def test_a_store_is_a_dictionary_with_versions(store: DocumentStore) -> None:
-    """Whatever is done in whatever order: what is found, listed and refused is what the port says."""
+def test_a_store_behaves_like_a_dictionary_with_versions(store: DocumentStore) -> None:
+    """Reads, lists and refusals are correct after any sequence of operations."""
 
     class Machine(StoreBesideADictionary):
         pass

@@ -1,4 +1,4 @@
-"""The service on every store, by the fixtures that all tests of functions use."""
+"""The service on every store, with the fixtures of all tests of functions."""
 
 import pytest
 
@@ -14,20 +14,20 @@ from tests.stores import Place
 ADAPTERS = {"sqlite": SQLiteStore, "firestore": FirestoreStore, "dynamodb": DynamoDBStore}
 
 
-def test_the_service_keeps_its_documents_where_the_test_runs(
+def test_the_service_uses_the_store_of_the_test(
     service: Service, operator: Client, request: pytest.FixtureRequest
 ) -> None:
-    """And what an operator uploads there, a viewer finds there."""
+    """A viewer sees the upload of an operator."""
     kind = request.node.callspec.params["place"]
     assert isinstance(service.store._store, ADAPTERS[kind])
     root = certs.ca()
-    added = operator.post("/authentication/cacertificates", {"certificate": root.pem}).ok(201)
-    listed = service.client("viewer").get("/authentication/cacertificates").ok()
-    assert [one["id"] for one in listed["results"]] == [added["id"]]
+    uploaded = operator.post("/authentication/cacertificates", {"certificate": root.pem}).ok(201)
+    response = service.client("viewer").get("/authentication/cacertificates").ok()
+    assert [ca["id"] for ca in response["results"]] == [uploaded["id"]]
 
 
 def test_a_decision_reads_the_store_once(service: Service, operator: Client, broker: Client) -> None:
-    """An allow is one round trip, on each store."""
+    """An allow is one round trip on each store."""
     root = certs.ca()
     operator.post("/authentication/cacertificates", {"certificate": root.pem}).ok(201)
     leaf = certs.leaf("d:thermo:42", root)
@@ -41,8 +41,8 @@ def test_a_decision_reads_the_store_once(service: Service, operator: Client, bro
 
 
 @pytest.mark.stores("firestore", "dynamodb")
-def test_building_the_service_asks_a_store_in_the_cloud_nothing(place: Place) -> None:
-    """A cold start waits for no store that its call may not need; this place does not even exist."""
+def test_creating_the_service_makes_no_request_to_a_store_in_the_cloud(place: Place) -> None:
+    """A cold start does not wait for a store. The store in this test does not exist."""
     assert isinstance(place, Firestore | DynamoDB)
     app = build(Settings(store=Firestore("nowhere") if isinstance(place, Firestore) else DynamoDB("nowhere")))
     app.close()

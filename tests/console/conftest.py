@@ -1,4 +1,4 @@
-"""Real Chromium against the really running service: one browser for each worker, a fresh profile for each test."""
+"""Real Chromium against the really running service: one browser per worker, a fresh profile for each test."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / "screenshots"
 AXE = ROOT / "tests" / "node_modules" / "axe-core" / "axe.min.js"
-TIMEOUT = 15_000  # milliseconds for anything to appear, on a machine that is busy
+TIMEOUT = 15_000  # milliseconds until something must appear, on a busy machine
 
 expect.set_options(timeout=TIMEOUT)
 _CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 _ARGS = [
     "--no-sandbox",
@@ -36,9 +36,9 @@ _ARGS = [
 ]
 
 
-def needed(found: object, what: str) -> None:
-    """Skip where *what* is missing on a developer's machine; fail where the whole is checked."""
-    if found:
+def require(tool: object, what: str) -> None:
+    """Skip the test if *tool* is missing on a developer's machine; fail if CI=true, where everything is checked."""
+    if tool:
         return
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what}; the console's tests are never skipped where CI=true")
@@ -47,9 +47,11 @@ def needed(found: object, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One for a module: as long as Playwright runs, an event loop stands in this thread, and no other test can have one
-    of its own."""
-    needed(_CHROMIUM, "Chromium is missing: apt-get install chromium (tools/apt-packages.sh)")
+    """Start one browser for a module, not for the session.
+
+    While Playwright runs, an event loop runs in this thread, and other tests could not have an event loop of their own.
+    """
+    require(_CHROMIUM, "Chromium is missing: apt-get install chromium (tools/apt-packages.sh)")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGS)
         yield launched
@@ -58,13 +60,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def axe() -> Path:
-    needed(AXE.exists(), "axe-core is missing: npm ci --prefix tests")
+    require(AXE.exists(), "axe-core is missing: npm ci --prefix tests")
     return AXE
 
 
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
-    """Where the run keeps its pictures; git does not know this folder."""
+    """The folder of the run's screenshots, which git ignores."""
     return SCREENSHOTS
 
 
@@ -75,7 +77,7 @@ def live(tmp_path: Path) -> Iterator[Live]:
 
 
 class Watch:
-    """Collects what must not happen on a page: errors of its scripts, and breaches of the content-security policy."""
+    """Collect what must not happen on a page: script errors, and violations of the content security policy."""
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
@@ -85,7 +87,7 @@ class Watch:
         context.on("weberror", lambda error: self.complaints.append(f"script: {error.error}"))
 
     def _console(self, message: ConsoleMessage) -> None:
-        # Chromium reports every refusal of the API as an error of its own; the page shows it, which tests look at.
+        # Chromium reports every refusal of the API as an error; the page shows the refusal, which the tests check.
         refusal = message.text.startswith("Failed to load resource: the server responded with a status of 4") or (
             message.text.startswith("Failed to load resource: the server responded with a status of 503")
         )
@@ -105,8 +107,10 @@ NewContext = Callable[..., BrowserContext]
 
 @pytest.fixture
 def new_context(browser: Browser, watch: Watch, live: Live) -> Iterator[NewContext]:
-    """Makes a fresh browser profile, signed in with a key where one is given. Closed before the service ends: a page
-    that asks again and again would find nobody there."""
+    """Make fresh browser profiles, signed in with a key if a client is given.
+
+    The profiles are closed before the service stops, because a page that polls would fail then.
+    """
     made: list[BrowserContext] = []
 
     def make(client: Client | None = None, **more: object) -> BrowserContext:
@@ -115,7 +119,7 @@ def new_context(browser: Browser, watch: Watch, live: Live) -> Iterator[NewConte
         made.append(context)
         watch.over(context)
         if client is not None:
-            context.add_init_script(_signed_in(client))
+            context.add_init_script(_sign_in_script(client))
         return context
 
     yield make
@@ -123,7 +127,7 @@ def new_context(browser: Browser, watch: Watch, live: Live) -> Iterator[NewConte
         context.close()
 
 
-def _signed_in(client: Client) -> str:
+def _sign_in_script(client: Client) -> str:
     proof = json.dumps({"kind": "key", "key": client.key, "token": client.token})
     return (
         "if (location.pathname.startsWith('/console/') && !sessionStorage.getItem('seeded')) {"
@@ -133,17 +137,17 @@ def _signed_in(client: Client) -> str:
 
 @pytest.fixture
 def page(new_context: NewContext, live: Live) -> Page:
-    """The console, an operator signed in, nothing opened yet."""
+    """The console with an operator signed in, before any page is open."""
     return new_context(live.operator).new_page()
 
 
 @pytest.fixture
 def at(page: Page, live: Live) -> Callable[[str], Page]:
-    """Opens a page of the console by its route."""
+    """A function that opens a page of the console by its route."""
 
-    def opened(route: str) -> Page:
+    def open_route(route: str) -> Page:
         page.goto(f"{live.console}#/{route}")
         page.locator("h1").wait_for()
         return page
 
-    return opened
+    return open_route

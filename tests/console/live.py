@@ -1,4 +1,4 @@
-"""The service really listening on a port of this machine, for a real browser."""
+"""The service on a port of this machine, for a real browser."""
 
 import socket
 import threading
@@ -35,9 +35,9 @@ class Live:
         return self.service.host()
 
     def records(self, path: str) -> list[dict[str, Any]]:
-        """What is stored, as the API lists it."""
-        found: list[dict[str, Any]] = self.operator.get(path).ok()["results"]
-        return found
+        """Return the stored records, as the API lists them."""
+        records: list[dict[str, Any]] = self.operator.get(path).ok()["results"]
+        return records
 
     @property
     def cas(self) -> list[dict[str, Any]]:
@@ -49,16 +49,16 @@ class Live:
 
     def add_ca(self, issued: Issued, comments: str = "") -> dict[str, Any]:
         body = {"certificate": issued.pem, "comments": comments}
-        found: dict[str, Any] = self.operator.post("/authentication/cacertificates", body).ok(201)
-        return found
+        record: dict[str, Any] = self.operator.post("/authentication/cacertificates", body).ok(201)
+        return record
 
     def add_server(self, issued: Issued, comments: str = "") -> dict[str, Any]:
         body = {"certificate": issued.pem, "privateKey": issued.key_pem, "comments": comments}
-        found: dict[str, Any] = self.operator.post("/authentication/servercertificates", body).ok(201)
-        return found
+        record: dict[str, Any] = self.operator.post("/authentication/servercertificates", body).ok(201)
+        return record
 
     def connect(self, issued: Issued, client_id: str, broker: Client, **more: Any) -> dict[str, Any]:
-        """A device connects: its broker asks."""
+        """Connect a device: send the request of its broker."""
         body = {"serverName": self.host, "clientId": client_id, "certificate": issued.pem, **more}
         verdict: dict[str, Any] = broker.post("/authorization/verifyclient", body).ok()
         self.service.flush()
@@ -67,13 +67,13 @@ class Live:
 
 @contextmanager
 def running(folder: Path, **settings: Any) -> Iterator[Live]:
-    """The service on a free port, stopped in the end."""
+    """Run the service on a free port, and stop it at the end."""
     service = now_service(folder, **settings)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(Application(service.app), log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()  # the socket listens already: a request that comes early waits
+    thread.start()  # the socket is already listening, so an early request waits
     try:
         port = listener.getsockname()[1]
         yield Live(service, f"http://127.0.0.1:{port}", service.client("operator"), service.client("viewer"))
@@ -90,7 +90,7 @@ def now() -> datetime:
 
 
 def root(common_name: str | x509.Name = "Factory Root", *, days: float = 3650, **more: Any) -> Issued:
-    """A CA that begins yesterday and ends in *days*."""
+    """Issue a CA certificate that is valid from yesterday and ends in *days*."""
     begins = min(now() - DAY, now() + days * DAY - DAY)
     return ca(common_name, not_before=begins, not_after=now() + days * DAY, **more)
 

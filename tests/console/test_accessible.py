@@ -1,4 +1,4 @@
-"""axe-core finds nothing on any page or dialog; and what it cannot see: focus, states, small screens."""
+"""axe-core finds nothing on any page or dialog. Focus, states and small screens have tests of their own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +13,8 @@ NewContext = Callable[..., BrowserContext]
 At = Callable[[str], Page]
 
 
-def populated(live: Live) -> None:
-    """An org with something of everything."""
+def populate(live: Live) -> None:
+    """Fill an org with entries of every kind."""
     issued = root("Factory Root")
     live.add_ca(issued, "Pune, thermometers")
     live.add_ca(root("Berlin Root 2023", days=12), "Berlin: presses, replaced in spring")
@@ -37,37 +37,37 @@ def populated(live: Live) -> None:
     live.operator.put("/authorization/connectionpolicy", policy).ok()
 
 
-def explained(page: Page) -> None:
+def open_explanation(page: Page) -> None:
     page.get_by_role("button", name="Explain d:mtxpd0:thermo:43").click()
     page.locator("#verdict").wait_for()
 
 
-def ca_dialog(page: Page) -> None:
+def open_ca_dialog(page: Page) -> None:
     page.get_by_role("button", name="Add certificate").click()
     page.get_by_label("CA certificate, pasted").fill(root("Previewed Root").pem)
     page.get_by_text("Will be accepted and active at once.").wait_for()
 
 
-def refused_dialog(page: Page) -> None:
+def open_refused_dialog(page: Page) -> None:
     page.get_by_role("button", name="Add certificate").click()
     page.get_by_label("CA certificate, pasted").fill("not a certificate")
     page.get_by_role("button", name="Save").click()
     page.locator(".field .error:visible").wait_for()
 
 
-def server_dialog(page: Page) -> None:
+def open_server_dialog(page: Page) -> None:
     page.get_by_role("button", name="Add certificate").click()
     page.get_by_label("Certificate file, pasted").fill(server_cert("mtxpd0.messaging.example.com", number=9).pem)
     page.get_by_text("Will be accepted.").wait_for()
 
 
-def preflight(page: Page) -> None:
+def open_preflight(page: Page) -> None:
     page.get_by_role("combobox").select_option(index=1)
     page.get_by_role("button", name="Activate…").click()
     page.get_by_text("New root").wait_for()
 
 
-def pressing(name: str) -> Callable[[Page], None]:
+def press_button(name: str) -> Callable[[Page], None]:
     def press(page: Page) -> None:
         page.get_by_role("button", name=name).first.click()
         page.get_by_role("dialog").wait_for()
@@ -75,62 +75,62 @@ def pressing(name: str) -> Callable[[Page], None]:
     return press
 
 
-def conflict(page: Page) -> None:
-    """Somebody else describes the certificate while this page's dialog is open."""
+def open_conflict(page: Page) -> None:
+    """Change the description elsewhere while this page's dialog is open, then save."""
     page.get_by_role("button", name="Describe").first.click()
     page.get_by_label("Description").fill("Mine")
     page.evaluate("""async () => {
         const { api } = await import('./api.js');
-        const one = (await api.servers()).find((each) => each.source !== 'default');
-        await api.changeServer(one.id, { comments: 'Theirs' }, one.version);
+        const server = (await api.servers()).find((entry) => entry.source !== 'default');
+        await api.changeServer(server.id, { comments: 'Theirs' }, server.version);
     }""")
     page.get_by_role("button", name="Save").click()
     page.get_by_role("dialog", name="Changed meanwhile").wait_for()
 
 
-def policy_preview(page: Page) -> None:
+def open_policy_preview(page: Page) -> None:
     page.get_by_label("TLS with Token and Client Certificate Authentication").check()
     page.get_by_role("button", name="Preview").click()
     page.get_by_text("clients seen in 30 days would be refused").wait_for()
 
 
-# name -> (route, what to do there)
+# name -> (route, action on the page)
 SCREENS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "overview": ("", lambda page: page.locator(".ends li").first.wait_for()),
     "ca-certificates": ("ca", lambda page: page.locator("tbody tr").first.wait_for()),
     "ca-details": ("ca", lambda page: page.get_by_role("link", name="CN=Factory Root").click()),
-    "ca-add": ("ca", ca_dialog),
-    "ca-refused": ("ca", refused_dialog),
-    "ca-delete": ("ca", pressing("Delete Factory Root")),
-    "ca-deactivate": ("ca", pressing("Deactivate Factory Root")),
-    "ca-describe": ("ca", pressing("Describe Factory Root")),
+    "ca-add": ("ca", open_ca_dialog),
+    "ca-refused": ("ca", open_refused_dialog),
+    "ca-delete": ("ca", press_button("Delete Factory Root")),
+    "ca-deactivate": ("ca", press_button("Deactivate Factory Root")),
+    "ca-describe": ("ca", press_button("Describe Factory Root")),
     "server-certificates": ("servers", lambda page: page.locator("tbody tr").first.wait_for()),
-    "server-add": ("servers", server_dialog),
-    "server-preflight": ("servers", preflight),
-    "server-csr": ("servers", pressing("Generate CSR")),
-    "server-fulfil": ("servers", pressing("Upload certificate")),
-    "server-conflict": ("servers", conflict),
+    "server-add": ("servers", open_server_dialog),
+    "server-preflight": ("servers", open_preflight),
+    "server-csr": ("servers", press_button("Generate CSR")),
+    "server-fulfil": ("servers", press_button("Upload certificate")),
+    "server-conflict": ("servers", open_conflict),
     "connection-security": ("security", lambda page: page.locator(".denials").wait_for()),
-    "connection-preview": ("security", policy_preview),
-    "deny": ("security", pressing("Add to deny list")),
-    "why-refused": ("why", explained),
+    "connection-preview": ("security", open_policy_preview),
+    "deny": ("security", press_button("Add to deny list")),
+    "why-refused": ("why", open_explanation),
     "activity": ("activity", lambda page: page.locator("tbody tr").first.wait_for()),
 }
 
 
-def findings(page: Page) -> list[str]:
-    """What axe-core finds, of every rule it has for WCAG 2.2 AA and good practice."""
-    found: dict[str, Any] = page.evaluate("""() => axe.run(document, { resultTypes: ['violations'],
+def find_violations(page: Page) -> list[str]:
+    """Run all rules of axe-core for WCAG 2.2 AA and good practice. Return the violations."""
+    result: dict[str, Any] = page.evaluate("""() => axe.run(document, { resultTypes: ['violations'],
         runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] })""")
-    return [f"{one['id']}: {node['html'][:160]}" for one in found["violations"] for node in one["nodes"]]
+    return [f"{rule['id']}: {node['html'][:160]}" for rule in result["violations"] for node in rule["nodes"]]
 
 
-# The page, or an open dialog: neither may have to be moved sideways.
+# The page or an open dialog: neither may need horizontal scrolling.
 _TOO_WIDE = """[document.documentElement, ...document.querySelectorAll('dialog[open]')]
-    .some(one => one.scrollWidth > one.clientWidth)"""
+    .some(element => element.scrollWidth > element.clientWidth)"""
 
 
-def kept(page: Page, folder: Path, name: str) -> None:
+def take_screenshot(page: Page, folder: Path, name: str) -> None:
     folder.mkdir(exist_ok=True)
     page.screenshot(path=folder / f"{name}.png", full_page=page.get_by_role("dialog").count() == 0)
 
@@ -144,52 +144,52 @@ LOOKS: Final[dict[str, tuple[Literal["light", "dark"], int]]] = {
 }
 
 
-@pytest.mark.timeout(300)  # seconds; axe-core looks at every element of many screens
-@pytest.mark.parametrize("part", range(3))  # so that the workers share them
-def test_axe_finds_nothing_and_every_screen_is_kept(
+@pytest.mark.timeout(300)  # seconds; axe-core checks every element of many screens
+@pytest.mark.parametrize("part", range(3))  # so that several workers share the screens
+def test_axe_finds_nothing_on_any_screen(
     new_context: NewContext, live: Live, axe: Path, screenshots: Path, part: int
 ) -> None:
-    """Every page and dialog, light and dark, wide and phone; none is wider than its window. The pictures stay in
-    screenshots/ for people to look at."""
-    populated(live)
-    # axe-core looks at styles in ways the policy forbids pages; the policy itself is what the other tests run under.
+    """Every page and dialog is accessible, light and dark, wide and on a phone; none is wider than its window.
+
+    The screenshots stay in screenshots/ for review by people.
+    """
+    populate(live)
+    # axe-core inspects styles in ways that the content security policy forbids; other tests run with the policy.
     context = new_context(live.operator, bypass_csp=True)
     context.add_init_script(path=axe)
-    found: list[str] = []
+    violations: list[str] = []
     for name, (route, prepare) in list(SCREENS.items())[part::3]:
         page = context.new_page()
         page.goto(f"{live.console}#/{route}")
         page.locator("main table, main form, main .panel > *").first.wait_for()
         prepare(page)
         for look in LOOKS:
-            found += [f"{name}-{look}: {one}" for one in seen(page, screenshots, name, look)]
+            violations += [f"{name}-{look}: {violation}" for violation in inspect(page, screenshots, name, look)]
         page.close()
-    assert found == []
+    assert violations == []
 
 
-def seen(page: Page, folder: Path, name: str, look: str) -> list[str]:
-    """What is wrong with *page* in one of LOOKS; its picture is kept."""
+def inspect(page: Page, folder: Path, name: str, look: str) -> list[str]:
+    """Return the violations on *page* in one of LOOKS, and take a screenshot."""
     scheme, width = LOOKS[look]
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
-    wrong = findings(page)
+    wrong = find_violations(page)
     if page.evaluate(_TOO_WIDE):
         wrong.append("wider than the window")
-    kept(page, folder, f"{name}-{look}")
+    take_screenshot(page, folder, f"{name}-{look}")
     return wrong
 
 
-def test_axe_finds_nothing_where_one_signs_in(
-    new_context: NewContext, live: Live, axe: Path, screenshots: Path
-) -> None:
-    """Alone, with nothing stored yet, and over a page."""
+def test_axe_finds_nothing_at_sign_in(new_context: NewContext, live: Live, axe: Path, screenshots: Path) -> None:
+    """The sign-in page, an empty organization, and the sign-in dialog over a page are accessible."""
     context = new_context(bypass_csp=True)
     context.add_init_script(path=axe)
     page = context.new_page()
 
     def look_at(name: str) -> None:
         for look in LOOKS:
-            assert seen(page, screenshots, name, look) == []
+            assert inspect(page, screenshots, name, look) == []
 
     page.goto(live.console)
     page.get_by_label("API key").wait_for()
@@ -212,7 +212,7 @@ def test_axe_finds_nothing_where_one_signs_in(
     look_at("session-ended")
 
 
-def test_a_new_page_has_its_heading_in_focus_and_one_can_skip_to_it(at: At) -> None:
+def test_a_new_page_focuses_its_heading_and_has_a_skip_link(at: At) -> None:
     page = at("ca")
     page.keyboard.press("Tab")
     page.get_by_role("link", name="Skip to the content").focus()
@@ -227,7 +227,7 @@ def test_a_new_page_has_its_heading_in_focus_and_one_can_skip_to_it(at: At) -> N
 
 
 def test_a_refresh_keeps_the_focus(at: At, live: Live) -> None:
-    """The list of refusals is live; a new one does not take the focus from who reads it."""
+    """A new entry in the live list of refusals does not take the focus from the user."""
     broker = live.service.client("broker")
     live.connect(device(root("One")), "d:mtxpd0:thermo:1", broker)
     page = at("why")
@@ -238,15 +238,15 @@ def test_a_refresh_keeps_the_focus(at: At, live: Live) -> None:
     expect(button).to_be_focused()
 
 
-def test_small_screens_have_targets_that_a_finger_hits(new_context: NewContext, live: Live) -> None:
-    """44 pixels, and rows as labelled blocks."""
-    populated(live)
+def test_small_screens_have_targets_large_enough_for_a_finger(new_context: NewContext, live: Live) -> None:
+    """Targets have 44 pixels, and rows are labelled blocks."""
+    populate(live)
     page = new_context(live.operator, viewport={"width": 390, "height": 800}).new_page()
     for route in ("ca", "servers", "security", "why", "activity"):
         page.goto(f"{live.console}#/{route}")
         page.locator("main table, main form").first.wait_for()
         small = page.locator("button:visible, nav a:visible, select:visible").evaluate_all(
-            "all => all.filter(one => one.getBoundingClientRect().height < 43.5).map(one => one.textContent)"
+            "all => all.filter(link => link.getBoundingClientRect().height < 43.5).map(link => link.textContent)"
         )
         assert small == [], route
     page.goto(f"{live.console}#/ca")
@@ -254,8 +254,8 @@ def test_small_screens_have_targets_that_a_finger_hits(new_context: NewContext, 
     assert labels == '"Subject"'
 
 
-def test_a_store_that_does_not_answer_is_said_and_tried_again(at: At, live: Live) -> None:
-    """What was there stays; one click tries again."""
+def test_an_unavailable_store_is_reported_and_can_be_tried_again(at: At, live: Live) -> None:
+    """The old content stays; one click tries again."""
     from shared.errors import StoreUnavailable
 
     live.add_ca(root())
@@ -263,10 +263,10 @@ def test_a_store_that_does_not_answer_is_said_and_tried_again(at: At, live: Live
     expect(page.get_by_role("link", name="CN=Factory Root")).to_be_visible()
     real = live.service.store.get_many
 
-    def down(keys: object) -> Any:
+    def raise_unavailable(keys: object) -> Any:
         raise StoreUnavailable
 
-    live.service.store.get_many = down  # type: ignore[method-assign]
+    live.service.store.get_many = raise_unavailable  # type: ignore[method-assign]
     page.get_by_role("button", name="Download PEM").click()
     expect(page.get_by_role("alert")).to_contain_text("The store does not answer; nothing was changed")
     expect(page.get_by_role("link", name="CN=Factory Root")).to_be_visible()

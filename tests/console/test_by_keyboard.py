@@ -1,4 +1,4 @@
-"""The same flows without a mouse: Tab, arrows, Enter, Esc. The others are in the files of their pages."""
+"""The same flows without a mouse: Tab, arrows, Enter, Esc. More keyboard tests are in the files of the pages."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,14 @@ At = Callable[[str], Page]
 
 
 def tab_to(page: Page, name: str) -> None:
-    """Tab until what has the focus is called *name*: what cannot be reached so is not reached at all."""
+    """Press Tab until the focused element is called *name*. Raises: AssertionError, if Tab does not reach it."""
     for _ in range(80):
         page.keyboard.press("Tab")
         called = page.evaluate(
             """() => {
-                const one = document.activeElement;
-                return one.getAttribute('aria-label') ?? one.labels?.[0]?.textContent.trim() ?? one.textContent.trim();
+                const element = document.activeElement;
+                return element.getAttribute('aria-label')
+                    ?? element.labels?.[0]?.textContent.trim() ?? element.textContent.trim();
             }"""
         )
         if called == name:
@@ -24,7 +25,7 @@ def tab_to(page: Page, name: str) -> None:
     raise AssertionError(f"Tab does not reach {name!r}")
 
 
-def test_a_server_certificate_is_activated_and_the_previous_one_again(at: At, live: Live) -> None:
+def test_a_server_certificate_is_activated_and_then_the_previous_one_again(at: At, live: Live) -> None:
     live.add_server(server_cert(live.host))
     page = at("servers")
     page.get_by_role("combobox").wait_for()
@@ -57,7 +58,7 @@ def test_a_request_is_generated(at: At, live: Live) -> None:
     assert "O=Acme" in live.servers[1]["subject"]
 
 
-def test_a_ca_is_deactivated_and_esc_leaves_it_alone(at: At, live: Live) -> None:
+def test_a_ca_is_deactivated_and_esc_changes_nothing(at: At, live: Live) -> None:
     live.add_ca(root())
     page = at("ca")
     page.locator("tbody tr").wait_for()

@@ -1,4 +1,4 @@
-"""CA certificates, from click to stored record."""
+"""CA certificates, from the click to the stored record."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def pem_file(folder: Path, name: str, text: str | bytes) -> Path:
 
 
 def test_the_first_ca_is_previewed_described_saved_and_active(at: At, live: Live, tmp_path: Path) -> None:
-    """By mouse: a file is chosen, fields and a plain sentence appear; described and saved, it counts at once."""
+    """With the mouse: a chosen file is previewed; after a description and Save the CA is active at once."""
     page = at("ca")
     expect(page.get_by_text("No CA yet. Add the CA, root or intermediate")).to_be_visible()
     page.get_by_role("button", name="Add certificate").first.click()
@@ -41,7 +41,7 @@ def test_the_first_ca_is_previewed_described_saved_and_active(at: At, live: Live
 
 
 def test_a_ca_is_added_by_keyboard_alone(at: At, live: Live) -> None:
-    """From the page's heading on: Tab, Enter, paste, type, Enter on Save; the new row has the focus."""
+    """From the page's heading: Tab, Enter, paste, type, Enter on Save; then the new row has the focus."""
     page = at("ca")
     page.get_by_role("button", name="Add certificate").first.focus()
     page.keyboard.press("Enter")
@@ -62,19 +62,19 @@ def test_a_ca_is_added_by_keyboard_alone(at: At, live: Live) -> None:
 
 
 def test_a_file_is_dropped_anywhere_in_the_dialog(at: At, live: Live) -> None:
-    """DER too; the file control then shows its name."""
+    """The file may be DER; the file control then shows its name."""
     page = at("ca")
     page.get_by_role("button", name="Add certificate").first.click()
     drop(page, "dialog", {"factory.cer": root().der})
     expect(page.locator(".preview")).to_contain_text("Will be accepted")
-    assert page.get_by_label("CA certificate", exact=True).evaluate("one => one.files[0].name") == "factory.cer"
+    assert page.get_by_label("CA certificate", exact=True).evaluate("input => input.files[0].name") == "factory.cer"
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("link", name="CN=Factory Root")).to_be_visible()
     assert live.cas[0]["subject"] == "CN=Factory Root"
 
 
 def drop(page: Page, where: str, files: dict[str, bytes]) -> None:
-    """Drop *files* on the element *where*, as a person drags them from a folder."""
+    """Drop *files* on the element *where*, as a user drags them from a folder."""
     transfer = page.evaluate_handle(
         """files => {
             const transfer = new DataTransfer();
@@ -110,8 +110,10 @@ def wrong_files() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("kind", list(wrong_files()))
-def test_a_wrong_file_shows_its_sentence_and_loses_nothing_typed(at: At, live: Live, tmp_path: Path, kind: str) -> None:
-    """Beside the field, which is marked; a private key is recognized in the browser and never sent."""
+def test_a_wrong_file_shows_its_sentence_and_keeps_the_other_input(
+    at: At, live: Live, tmp_path: Path, kind: str
+) -> None:
+    """The sentence is beside the marked field; a private key is recognized in the browser and never sent."""
     data, sentence = wrong_files()[kind]
     page = at("ca")
     sent: list[str] = []
@@ -130,7 +132,7 @@ def test_a_wrong_file_shows_its_sentence_and_loses_nothing_typed(at: At, live: L
     expect(dialog.get_by_label("Description")).to_have_value("Berlin")
     assert live.cas == []
     assert not any("PRIVATE KEY" in body or "MIGHAgEA" in body for body in sent)
-    # ... and the right file after it is taken, with what was typed.
+    # The right file afterwards is accepted, with the input from before.
     field.set_input_files(pem_file(tmp_path, "right.pem", root("Right").pem))
     expect(dialog.locator(".preview")).to_contain_text("Will be accepted")
     expect(field).not_to_have_attribute("aria-invalid", "true")
@@ -139,7 +141,7 @@ def test_a_wrong_file_shows_its_sentence_and_loses_nothing_typed(at: At, live: L
     assert live.cas[0]["comments"] == "Berlin"
 
 
-def test_the_same_again_says_so_and_changes_nothing(at: At, live: Live) -> None:
+def test_a_known_ca_is_reported_and_changes_nothing(at: At, live: Live) -> None:
     issued = root()
     live.add_ca(issued, "first")
     page = at("ca")
@@ -148,17 +150,17 @@ def test_the_same_again_says_so_and_changes_nothing(at: At, live: Live) -> None:
     expect(page.locator(".preview")).to_contain_text("Already here since")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").first).to_contain_text("nothing changed")
-    assert [one["comments"] for one in live.cas] == ["first"]
+    assert [ca["comments"] for ca in live.cas] == ["first"]
 
 
-def test_nobody_who_has_no_ca_is_left_alone(at: At) -> None:
+def test_a_user_without_a_ca_gets_the_commands_to_make_one(at: At) -> None:
     page = at("ca")
     page.get_by_text("I have none").click()
     expect(page.get_by_label("commands", exact=True)).to_contain_text("openssl req -x509")
 
 
-def test_the_subject_opens_what_there_is_to_know(at: At, live: Live) -> None:
-    """Issuer, serial, dates, key, fingerprint with colons, who added it; at an address of its own."""
+def test_the_subject_opens_all_facts_of_a_ca(at: At, live: Live) -> None:
+    """Issuer, serial number, dates, key, fingerprint with colons, and who added it, at an address of its own."""
     stored = live.add_ca(root())
     page = at("ca")
     page.get_by_role("link", name="CN=Factory Root").click()
@@ -172,11 +174,11 @@ def test_the_subject_opens_what_there_is_to_know(at: At, live: Live) -> None:
 
 
 def test_a_fingerprint_is_found_with_and_without_colons(at: At, live: Live) -> None:
-    wanted = live.add_ca(root("Wanted"))["fingerprintSha256"]
+    fingerprint = live.add_ca(root("Wanted"))["fingerprintSha256"]
     live.add_ca(root("Other"))
     page = at("ca")
     search = page.get_by_role("searchbox", name="Search")
-    for text in (wanted, wanted[:16].upper(), ":".join(wanted[at : at + 2] for at in range(0, 64, 2))):
+    for text in (fingerprint, fingerprint[:16].upper(), ":".join(fingerprint[at : at + 2] for at in range(0, 64, 2))):
         search.fill(text)
         expect(page.locator("tbody tr")).to_have_count(1)
         expect(page.get_by_role("link", name="CN=Wanted")).to_be_visible()
@@ -204,8 +206,8 @@ def test_a_ca_is_described_deactivated_and_activated_again(at: At, live: Live) -
     assert (live.cas[0]["status"], live.cas[0]["comments"]) == ("active", "Line 4")
 
 
-def test_deleting_a_ca_in_use_tells_what_will_be_refused_and_asks_for_the_word(at: At, live: Live) -> None:
-    """How many connections in 30 days; Cancel has the focus; Esc leaves everything, and gives the focus back."""
+def test_deleting_a_ca_in_use_shows_the_effect_and_asks_for_a_confirmation(at: At, live: Live) -> None:
+    """The connections of 30 days are shown; Cancel has the focus; Esc changes nothing and restores the focus."""
     issued = root()
     live.add_ca(issued)
     broker = live.service.client("broker")
@@ -230,8 +232,8 @@ def test_deleting_a_ca_in_use_tells_what_will_be_refused_and_asks_for_the_word(a
     assert live.cas == []
 
 
-def test_the_cas_that_also_vouch_are_named_and_one_can_deactivate_instead(at: At, live: Live) -> None:
-    """A rotation: the same name and key in a newer certificate; those devices stay."""
+def test_other_cas_that_vouch_are_named_and_the_ca_can_be_deactivated_instead(at: At, live: Live) -> None:
+    """In a rotation a newer certificate has the same name and key; its devices stay."""
     private = certs.key("P-256", 555)
     live.add_ca(root("Factory Root", private=private))
     live.add_ca(root("Factory Root", days=3000, private=private))
@@ -241,7 +243,7 @@ def test_the_cas_that_also_vouch_are_named_and_one_can_deactivate_instead(at: At
     expect(dialog).to_contain_text("Also vouched for by CN=Factory Root: those devices stay.")
     dialog.get_by_role("button", name="Deactivate instead").click()
     expect(page.locator(".states", has_text="Inactive")).to_have_count(1)
-    assert sorted(one["status"] for one in live.cas) == ["active", "inactive"]
+    assert sorted(ca["status"] for ca in live.cas) == ["active", "inactive"]
 
 
 def test_a_ca_is_downloaded_as_pem(at: At, live: Live) -> None:
@@ -254,8 +256,8 @@ def test_a_ca_is_downloaded_as_pem(at: At, live: Live) -> None:
     assert download.value.path().read_text().strip() == issued.pem.strip()
 
 
-def test_a_server_certificate_is_no_ca(at: At, live: Live) -> None:
-    """The sentence is the service's own."""
+def test_a_server_certificate_is_refused_as_a_ca(at: At, live: Live) -> None:
+    """The sentence is the service's."""
     page = at("ca")
     page.get_by_role("button", name="Add certificate").first.click()
     page.get_by_label("CA certificate, pasted").fill(server_cert(live.host).pem)

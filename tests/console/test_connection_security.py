@@ -1,4 +1,4 @@
-"""Connection security, custom domains, type certificates, deny list."""
+"""Connection security, custom domains, type certificates, the deny list."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,17 +15,17 @@ BOTH = "TLS with Token and Client Certificate Authentication"
 
 
 def policy(live: Live) -> dict[str, Any]:
-    found: dict[str, Any] = live.operator.get("/authorization/connectionpolicy").ok()
-    return found
+    document: dict[str, Any] = live.operator.get("/authorization/connectionpolicy").ok()
+    return document
 
 
 def settings(live: Live) -> dict[str, Any]:
-    found: dict[str, Any] = live.operator.get("/authorization/settings").ok()
-    return found
+    document: dict[str, Any] = live.operator.get("/authorization/settings").ok()
+    return document
 
 
-def seen_without_certificate(live: Live) -> None:
-    """Two clients that connected lately under a token level, one of them with a certificate."""
+def connect_under_a_token_level(live: Live) -> None:
+    """Let two clients connect under a token level, one of them with a certificate."""
     issued = root()
     live.add_ca(issued)
     live.operator.put("/authorization/connectionpolicy", {"default": TOKEN, "rules": []}).ok()
@@ -36,8 +36,8 @@ def seen_without_certificate(live: Live) -> None:
     live.service.flush()
 
 
-def test_a_change_is_previewed_with_whom_it_would_refuse_then_saved(at: At, live: Live) -> None:
-    seen_without_certificate(live)
+def test_a_change_is_previewed_with_the_clients_it_would_refuse_then_saved(at: At, live: Live) -> None:
+    connect_under_a_token_level(live)
     page = at("security")
     page.get_by_role("radio", name=CERTIFICATE).check()
     page.get_by_role("button", name="Preview").click()
@@ -55,8 +55,8 @@ def test_a_change_is_previewed_with_whom_it_would_refuse_then_saved(at: At, live
 
 
 def test_saving_without_a_preview_shows_it_first(at: At, live: Live) -> None:
-    """Nobody is refused by a click made too fast."""
-    seen_without_certificate(live)
+    """No client is refused by a hasty click."""
+    connect_under_a_token_level(live)
     page = at("security")
     page.get_by_role("radio", name=CERTIFICATE).check()
     page.get_by_role("button", name="Save", exact=True).click()
@@ -64,8 +64,8 @@ def test_saving_without_a_preview_shows_it_first(at: At, live: Live) -> None:
     assert policy(live)["default"] == TOKEN
 
 
-def test_rules_are_kept_by_keyboard(at: At, live: Live) -> None:
-    """Add a rule, type the device type, choose the level with the arrow keys, Enter saves."""
+def test_rules_are_saved_by_keyboard(at: At, live: Live) -> None:
+    """Add a rule, type the device type, choose the level with the arrow keys, save with Enter."""
     page = at("security")
     page.get_by_role("button", name="Add rule").focus()
     page.keyboard.press("Enter")
@@ -82,7 +82,7 @@ def test_rules_are_kept_by_keyboard(at: At, live: Live) -> None:
     assert policy(live)["rules"] == []
 
 
-def test_a_rule_that_cannot_be_is_said_beside_it(at: At, live: Live) -> None:
+def test_an_invalid_rule_is_reported_beside_it(at: At, live: Live) -> None:
     page = at("security")
     for name in ("thermo", "no type!"):
         page.get_by_role("button", name="Add rule").click()
@@ -95,7 +95,7 @@ def test_a_rule_that_cannot_be_is_said_beside_it(at: At, live: Live) -> None:
     assert policy(live)["rules"] == []
 
 
-def test_custom_domains_tell_the_dns_record_and_are_saved(at: At, live: Live) -> None:
+def test_custom_domains_show_their_dns_records_and_are_saved(at: At, live: Live) -> None:
     page = at("security")
     page.get_by_role("textbox", name="Domains").fill("iot.acme.org")
     expect(page.get_by_text("You point the DNS of mtxpd0.messaging.iot.acme.org here.")).to_be_visible()
@@ -109,7 +109,7 @@ def test_custom_domains_tell_the_dns_record_and_are_saved(at: At, live: Live) ->
     assert kept["typeCertificates"] is True
 
 
-def test_a_domain_of_the_platform_is_said_beside_the_field(at: At, live: Live) -> None:
+def test_a_domain_of_the_platform_is_refused_beside_the_field(at: At, live: Live) -> None:
     page = at("security")
     page.get_by_role("textbox", name="Domains").fill("iot.acme.org\niot.example.com")
     page.get_by_role("button", name="Save settings").click()
@@ -120,7 +120,7 @@ def test_a_domain_of_the_platform_is_said_beside_the_field(at: At, live: Live) -
 
 
 def test_a_device_is_denied_by_its_certificate_and_let_in_again(at: At, live: Live) -> None:
-    """Dropped or pasted, previewed, with a reason; refused from then on."""
+    """The certificate is dropped or pasted, and previewed; with a reason it is denied, and its device is refused."""
     issued = root()
     live.add_ca(issued)
     lost = device(issued)

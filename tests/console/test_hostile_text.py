@@ -1,4 +1,4 @@
-"""Text that others wrote stays text: in subjects, descriptions, client IDs, names of those who changed things."""
+"""Text that others wrote stays text: in subjects, descriptions, client IDs and names of users."""
 
 import json
 from collections.abc import Callable
@@ -20,8 +20,8 @@ LONG = "wide " + "x" * 10_000
 HOSTILE = {"markup": MARKUP, "marks": MARKS, "long": LONG, "javascript": "javascript:window.hacked=1"}
 
 
-def poisoned(value: object, text: str) -> object:
-    """Every text that somebody else could have written, replaced."""
+def poison(value: object, text: str) -> object:
+    """Replace every text that another person could have written."""
     foreign = {
         "subject",
         "issuer",
@@ -43,16 +43,17 @@ def poisoned(value: object, text: str) -> object:
     }
     if isinstance(value, dict):
         return {
-            key: text if key in foreign and isinstance(one, str) else poisoned(one, text) for key, one in value.items()
+            key: text if key in foreign and isinstance(inner, str) else poison(inner, text)
+            for key, inner in value.items()
         }
     if isinstance(value, list):
-        return [poisoned(one, text) if not isinstance(one, str) else text for one in value]
+        return [poison(inner, text) if not isinstance(inner, str) else text for inner in value]
     return value
 
 
 @pytest.mark.parametrize("kind", list(HOSTILE))
 def test_hostile_text_is_shown_as_text_on_every_page(at: At, live: Live, page: Page, kind: str) -> None:
-    """Put in at the API module's answers, larger than the service would let it: nothing runs, nothing breaks out."""
+    """Hostile text in the answers of the API, larger than the service allows, neither runs nor breaks the page."""
     text = HOSTILE[kind]
     issued = root()
     live.add_ca(issued, "described")
@@ -60,14 +61,14 @@ def test_hostile_text_is_shown_as_text_on_every_page(at: At, live: Live, page: P
     live.operator.post("/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
     live.operator.post("/authorization/denylist", {"kind": "identity", "value": "d:t:1", "reason": "r"}).ok(201)
 
-    def poison(route: Route) -> None:
+    def poison_answer(route: Route) -> None:
         answer = route.fetch()
         if "json" not in answer.headers.get("content-type", "") or "/session" in route.request.url:
             route.fulfill(response=answer)
         else:
-            route.fulfill(response=answer, body=json.dumps(poisoned(answer.json(), text)))
+            route.fulfill(response=answer, body=json.dumps(poison(answer.json(), text)))
 
-    page.route("**/api/v0002/**", poison)
+    page.route("**/api/v0002/**", poison_answer)
     for route in ("", "ca", f"ca/{live.cas[0]['id']}", "servers", "security", "activity", "why"):
         at(route)
         page.wait_for_load_state("networkidle")
@@ -80,12 +81,12 @@ def test_hostile_text_is_shown_as_text_on_every_page(at: At, live: Live, page: P
         assert page.evaluate("window.hacked") is None
         assert page.locator("main img, main script, main iframe").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{route} is wider than the window"
-        hrefs = page.locator("main a").evaluate_all("links => links.map(one => one.getAttribute('href') ?? '')")
-        assert [one for one in hrefs if not one.startswith("#/")] == []
+        hrefs = page.locator("main a").evaluate_all("links => links.map(link => link.getAttribute('href') ?? '')")
+        assert [href for href in hrefs if not href.startswith("#/")] == []
 
 
 def test_a_certificate_can_hold_markup_and_is_shown_whole(at: At, live: Live) -> None:
-    """The real way in: a subject that a stranger chose, and a description."""
+    """A stranger chooses the subject of a certificate, and its uploader the description."""
     nasty = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "<img src=x onerror=hacked=1>")])
     page = at("ca")
     page.get_by_role("button", name="Add certificate").first.click()
@@ -94,10 +95,10 @@ def test_a_certificate_can_hold_markup_and_is_shown_whole(at: At, live: Live) ->
     page.get_by_label("Description").fill(MARKS)
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("cell", name="⟨U+202E⟩gnp.exe⟨U+2066⟩")).to_be_visible()
-    assert live.cas[0]["comments"] == MARKS  # kept as it was typed
+    assert live.cas[0]["comments"] == MARKS  # stored as typed
 
 
-def test_long_text_is_cut_to_three_lines_until_one_asks(at: At, live: Live) -> None:
+def test_long_text_is_cut_to_three_lines_until_it_is_expanded(at: At, live: Live) -> None:
     live.add_ca(root(), "line\n" * 190)
     page = at("ca")
     more = page.get_by_role("button", name="Show all")
@@ -112,19 +113,19 @@ def test_long_text_is_cut_to_three_lines_until_one_asks(at: At, live: Live) -> N
     assert box["height"] > 1000
 
 
-def test_right_to_left_text_does_not_turn_what_stands_beside_it(at: At, live: Live) -> None:
-    """Isolated direction: a Hebrew description leaves the buttons of its row where they were."""
+def test_right_to_left_text_does_not_change_the_text_beside_it(at: At, live: Live) -> None:
+    """Directions are isolated: the buttons of a row with a Hebrew description stay where they are."""
     live.add_ca(root("Left"), "מפעל")
     page = at("ca")
     cell = page.get_by_role("cell", name="מפעל")
     assert cell.locator("bdi").count() == 1
-    boxes = [one.bounding_box() for one in page.locator("tbody td").all()]
+    boxes = [cell.bounding_box() for cell in page.locator("tbody td").all()]
     lefts = [box["x"] for box in boxes if box]
     assert lefts == sorted(lefts)
 
 
-def test_a_policy_breach_would_be_seen(new_context: NewContext, live: Live, watch: Watch) -> None:
-    """The watch over all these tests does see what it is there for: markup from text is refused by the policy."""
+def test_a_policy_violation_would_be_detected(new_context: NewContext, live: Live, watch: Watch) -> None:
+    """The watch over all these tests works: the policy refuses markup from text, and the watch reports it."""
     page = new_context(live.operator).new_page()
     page.goto(live.console)
     page.locator("h1").wait_for()

@@ -1,4 +1,4 @@
-"""What ends when, drawn so that it can be read; and what others than people did: edges, uploads, the daily report."""
+"""The drawing of what ends when, and the activity of edges, uploads and the daily report."""
 
 import json
 from collections.abc import Callable
@@ -16,29 +16,29 @@ At = Callable[[str], Page]
 HOSTS = "//edge/v1/hosts"
 
 
-def boxes(found: Locator) -> list[FloatRect]:
-    return [box for one in found.all() if (box := one.bounding_box())]
+def boxes(elements: Locator) -> list[FloatRect]:
+    return [box for element in elements.all() if (box := element.bounding_box())]
 
 
-def overlap(one: FloatRect, other: FloatRect) -> bool:
-    """By more than the hair that rounding leaves."""
+def overlap(first: FloatRect, second: FloatRect) -> bool:
+    """Return whether two boxes overlap by more than a rounding error."""
     return all(
-        min(one[at] + one[size], other[at] + other[size]) - max(one[at], other[at]) > 1  # type: ignore[literal-required]
+        min(first[at] + first[size], second[at] + second[size]) - max(first[at], second[at]) > 1  # type: ignore[literal-required]
         for at, size in (("x", "width"), ("y", "height"))
     )
 
 
-def served_by_an_edge(live: Live) -> None:
-    """A TLS edge asks what stands, and says that it serves it."""
+def serve_by_an_edge(live: Live) -> None:
+    """Report as a TLS edge that it serves what edgeFeed lists."""
     edge = live.service.platform("edge")
     hosts = edge.get(HOSTS).ok()["hosts"]
-    served = [{"serverName": one["serverName"], "version": one["version"]} for one in hosts]
+    served = [{"serverName": host["serverName"], "version": host["version"]} for host in hosts]
     body = json.dumps({"edge": "edge-1", "hosts": served}).encode()
     assert edge.send("POST", "//edge/v1/served", body=body).ok()["taken"] == len(served)
 
 
-def test_no_name_on_the_line_lies_over_another_mark(at: At, live: Live) -> None:
-    """Neighbouring days stand in rows below each other; without room names give way, and the list has them."""
+def test_no_name_in_the_drawing_covers_another_mark(at: At, live: Live) -> None:
+    """Neighbouring days are in rows below each other; without room names are left out, and the list has them."""
     days = [2, 2, 2, 3, 4, 5, 6, 8, 10, 11, 13, 20, 40, 41, 42, 80, 88, 89]
     for number, day in enumerate(days):
         live.add_ca(root(f"Factory {number} of a name that is rather long", days=day + 0.5))
@@ -50,20 +50,20 @@ def test_no_name_on_the_line_lies_over_another_mark(at: At, live: Live) -> None:
     expect(marks).to_have_count(len(days) + 1)
     assert line.locator(".mark-text").count() >= 6
     drawn = boxes(line.locator("circle, .mark-text"))
-    crossing = [(one, other) for one, other in combinations(drawn, 2) if overlap(one, other)]
+    crossing = [(first, second) for first, second in combinations(drawn, 2) if overlap(first, second)]
     assert crossing == []
     assert all(box["x"] > 0 and box["x"] + box["width"] < 1280 for box in drawn)
 
 
-def test_since_when_an_edge_serves_a_certificate_is_shown(at: At, live: Live) -> None:
-    """Active is what was decided; served is what devices see."""
+def test_the_time_since_an_edge_serves_a_certificate_is_shown(at: At, live: Live) -> None:
+    """Active is the decision; served is what devices get."""
     stored = live.add_server(server_cert(live.host))
     live.operator.put("/authentication/servercertificates/active", {"id": stored["id"]}).ok()
     page = at("servers")
     chosen = page.locator("#shown-at")
     expect(chosen).to_contain_text("Active since")
     expect(chosen).to_contain_text("No TLS edge has said yet that it serves it.")
-    served_by_an_edge(live)
+    serve_by_an_edge(live)
     page.reload()
     expect(chosen).to_contain_text("Served since just now")
     page.goto(f"{live.console}#/servers/{stored['id']}")
@@ -71,12 +71,12 @@ def test_since_when_an_edge_serves_a_certificate_is_shown(at: At, live: Live) ->
 
 
 def test_activity_of_edges_uploads_and_the_daily_report(at: At, live: Live, tmp_path: Path) -> None:
-    """Each in words, with what it is about."""
+    """Each entry is in words, and names what it is about."""
     stored = live.add_server(server_cert(live.host, days=20))
     live.operator.put("/authentication/servercertificates/active", {"id": stored["id"]}).ok()
     edge = live.service.platform("edge")
     edge.get(f"{HOSTS}/{live.host}").ok()
-    served_by_an_edge(live)
+    serve_by_an_edge(live)
     page = at("activity")
     page.get_by_role("link", name="Edges").click()
     handed = page.locator("tbody tr", has_text="Certificate and key handed to a TLS edge")

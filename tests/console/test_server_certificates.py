@@ -1,4 +1,4 @@
-"""Server certificates: uploads, requests, and which one is shown to devices."""
+"""Server certificates: uploads, requests, and the certificate that is shown to devices."""
 
 import re
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from tests.console.test_ca_certificates import drop, pem_file
 At = Callable[[str], Page]
 
 
-def opened(page: Page, button: str = "Add certificate") -> None:
+def open_dialog(page: Page, button: str = "Add certificate") -> None:
     page.get_by_role("button", name=button).first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
 def test_certificate_and_key_are_saved_then_activated_after_a_preflight(at: At, live: Live, tmp_path: Path) -> None:
-    """Both files are chosen; the preflight tells names, chain, end and the new root before anything changes."""
+    """The preflight shows names, chain, end and the new root before anything changes."""
     issued = server_cert(live.host, root("Server Root"))
     page = at("servers")
-    opened(page)
+    open_dialog(page)
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Certificate file", exact=True).set_input_files(pem_file(tmp_path, "cert.pem", issued.pem))
     expect(dialog.locator(".preview")).to_contain_text("Will be accepted.")
@@ -58,11 +58,11 @@ def test_certificate_and_key_are_saved_then_activated_after_a_preflight(at: At, 
     expect(page.get_by_role("button", name=f"Return to {live.host}")).to_be_visible()
 
 
-def test_two_files_dropped_together_are_told_apart_by_content(at: At, live: Live) -> None:
-    """Whatever their names are."""
+def test_two_files_dropped_together_are_distinguished_by_content(at: At, live: Live) -> None:
+    """The names of the files do not matter."""
     issued = server_cert(live.host)
     page = at("servers")
-    opened(page)
+    open_dialog(page)
     drop(page, "dialog", {"a.txt": issued.key_pem.encode(), "b.txt": issued.pem.encode()})
     expect(page.locator(".preview")).to_contain_text("Will be accepted.")
     expect(page.locator(".preview")).to_contain_text("Browsers refuse this certificate until it is added to them")
@@ -74,10 +74,10 @@ def test_two_files_dropped_together_are_told_apart_by_content(at: At, live: Live
 def test_an_encrypted_key_asks_for_its_passphrase_and_a_wrong_one_keeps_the_files(
     at: At, live: Live, tmp_path: Path
 ) -> None:
-    """Only then the field appears, with the focus; by keyboard to the end."""
+    """The field appears only then, with the focus; the flow works by keyboard to its end."""
     issued = server_cert(live.host)
     page = at("servers")
-    opened(page)
+    open_dialog(page)
     page.get_by_label("Certificate file, pasted").fill(issued.pem)
     encrypted = pem_file(tmp_path, "key.pem", certs.key_pem(issued.key, "right"))
     page.get_by_label("Private key file", exact=True).set_input_files(encrypted)
@@ -91,7 +91,7 @@ def test_an_encrypted_key_asks_for_its_passphrase_and_a_wrong_one_keeps_the_file
     expect(page.get_by_text("Wrong passphrase. Type it again; the files are fine as they are.")).to_be_visible()
     expect(passphrase).to_be_focused()
     assert len(live.servers) == 1
-    page.keyboard.type("right")  # what was wrong is selected, so typing replaces it
+    page.keyboard.type("right")  # the wrong passphrase is selected, so typing replaces it
     page.keyboard.press("Enter")
     expect(page.get_by_role("link", name=live.host)).to_be_focused()
     assert live.servers[1]["status"] == "certificate"
@@ -107,7 +107,7 @@ def test_pkcs12_brings_its_key(at: At, live: Live, tmp_path: Path) -> None:
         serialization.BestAvailableEncryption(b"secret"),
     )
     page = at("servers")
-    opened(page)
+    open_dialog(page)
     page.get_by_label("Certificate file", exact=True).set_input_files(pem_file(tmp_path, "server.p12", bundle))
     expect(page.get_by_label("Private key file", exact=True)).to_be_hidden()
     page.get_by_label("This key is encrypted. Passphrase:").fill("secret")
@@ -116,9 +116,9 @@ def test_pkcs12_brings_its_key(at: At, live: Live, tmp_path: Path) -> None:
     assert live.servers[1]["names"] == [live.host]
 
 
-def test_the_key_of_another_certificate_is_said_beside_it(at: At, live: Live) -> None:
+def test_the_key_of_another_certificate_is_refused_beside_its_field(at: At, live: Live) -> None:
     page = at("servers")
-    opened(page)
+    open_dialog(page)
     page.get_by_label("Certificate file, pasted").fill(server_cert(live.host).pem)
     page.get_by_label("Private key file, pasted").fill(server_cert(live.host, number=8).key_pem)
     page.get_by_label("Description").fill("kept")
@@ -144,7 +144,7 @@ def test_a_wrong_certificate_shows_its_sentence(at: At, live: Live, kind: str, s
         "no key": lambda: server_cert(live.host),
     }[kind]()
     page = at("servers")
-    opened(page)
+    open_dialog(page)
     page.get_by_label("Certificate file, pasted").fill(issued.pem)
     if kind != "no key":
         page.get_by_label("Private key file, pasted").fill(issued.key_pem)
@@ -155,12 +155,12 @@ def test_a_wrong_certificate_shows_its_sentence(at: At, live: Live, kind: str, s
 
 
 def test_a_private_key_stays_in_the_browser_until_it_is_saved(at: At, live: Live) -> None:
-    """A PEM file with certificate and key is previewed by its certificate alone."""
+    """Only the certificates of a PEM file with a key are sent for the preview."""
     issued = server_cert(live.host)
     page = at("servers")
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.post_data or ""))
-    opened(page)
+    open_dialog(page)
     page.get_by_label("Certificate file, pasted").fill(issued.key_pem + issued.pem)
     expect(page.locator(".preview")).to_contain_text("Will be accepted.")
     assert not any("PRIVATE" in body for body in sent)
@@ -168,8 +168,8 @@ def test_a_private_key_stays_in_the_browser_until_it_is_saved(at: At, live: Live
     expect(page.get_by_role("status").first).to_contain_text("is saved.")
 
 
-def signed(live: Live, request: str) -> str:
-    """What a CA makes of a request."""
+def sign(live: Live, request: str) -> str:
+    """Sign a request as a CA."""
     issuer = root("Public CA")
     csr = x509.load_pem_x509_csr(request.encode())
     builder = (
@@ -187,9 +187,9 @@ def signed(live: Live, request: str) -> str:
 
 
 def test_a_request_is_made_downloaded_and_replaced_by_its_certificate(at: At, live: Live) -> None:
-    """Same row, same id; the key never leaves."""
+    """The certificate gets the row and the id of its request; the key never leaves the service."""
     page = at("servers")
-    opened(page, "Generate CSR")
+    open_dialog(page, "Generate CSR")
     dialog = page.get_by_role("dialog", name="Generate CSR")
     expect(dialog).to_contain_text("The private key stays here; nobody can download it.")
     expect(dialog.get_by_label("Common name")).to_have_value(live.host)
@@ -211,11 +211,11 @@ def test_a_request_is_made_downloaded_and_replaced_by_its_certificate(at: At, li
     assert "BEGIN CERTIFICATE REQUEST" in request
     assert "PRIVATE" not in request
 
-    opened(page, f"Upload certificate {live.host}")
+    open_dialog(page, f"Upload certificate {live.host}")
     page.get_by_label("Signed certificate, pasted").fill(server_cert(live.host).pem)
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("The key belongs to another certificate.")).to_be_visible()
-    page.get_by_label("Signed certificate, pasted").fill(signed(live, request))
+    page.get_by_label("Signed certificate, pasted").fill(sign(live, request))
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").first).to_contain_text("took the place of its request.")
     assert (live.servers[1]["id"], live.servers[1]["status"]) == (stored["id"], "certificate")
@@ -223,24 +223,24 @@ def test_a_request_is_made_downloaded_and_replaced_by_its_certificate(at: At, li
     page.get_by_role("button", name=f"Renew {live.host}").click()
     page.get_by_role("dialog").get_by_role("button", name="Make the request").click()
     expect(page.locator(".states", has_text="Waiting for signature")).to_be_visible()
-    assert sorted(one["status"] for one in live.servers) == ["certificate", "certificate", "csr"]
+    assert sorted(server["status"] for server in live.servers) == ["certificate", "certificate", "csr"]
 
 
 def test_a_certificate_of_a_waiting_request_leads_to_its_row(at: At, live: Live) -> None:
     request = live.operator.post("/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
     page = at("servers")
-    opened(page)
-    page.get_by_label("Certificate file, pasted").fill(signed(live, request["csr"]))
+    open_dialog(page)
+    page.get_by_label("Certificate file, pasted").fill(sign(live, request["csr"]))
     page.get_by_role("button", name="Save").click()
     page.get_by_role("button", name="Upload it there").click()
     dialog = page.get_by_role("dialog", name="Upload certificate")
     expect(dialog.locator(".preview")).to_contain_text("Will be accepted.")
     dialog.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").first).to_contain_text("took the place of its request.")
-    assert [one["status"] for one in live.servers if one["id"] == request["id"]] == ["certificate"]
+    assert [server["status"] for server in live.servers if server["id"] == request["id"]] == ["certificate"]
 
 
-def test_deleting_a_request_tells_what_becomes_useless(at: At, live: Live) -> None:
+def test_deleting_a_request_names_the_consequence(at: At, live: Live) -> None:
     live.operator.post("/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
     page = at("servers")
     page.get_by_role("button", name=f"Delete {live.host}").click()
@@ -251,7 +251,7 @@ def test_deleting_a_request_tells_what_becomes_useless(at: At, live: Live) -> No
     assert len(live.servers) == 1
 
 
-def test_the_active_one_has_no_delete_and_says_why(at: At, live: Live) -> None:
+def test_the_active_certificate_cannot_be_deleted_and_the_page_says_why(at: At, live: Live) -> None:
     stored = live.add_server(server_cert(live.host))
     live.operator.put("/authentication/servercertificates/active", {"id": stored["id"]}).ok()
     page = at("servers")
@@ -259,8 +259,8 @@ def test_the_active_one_has_no_delete_and_says_why(at: At, live: Live) -> None:
     expect(page.get_by_role("button", name=re.compile("^Delete"))).to_have_count(0)
 
 
-def test_an_ended_certificate_is_marked_and_the_preflight_says_why_not(at: At, live: Live) -> None:
-    """It was good when it was uploaded."""
+def test_an_ended_certificate_is_marked_and_the_preflight_refuses_it(at: At, live: Live) -> None:
+    """The certificate was valid when it was uploaded."""
     live.service.clock.now -= certs.YEAR
     begins = live.service.clock.now - certs.DAY
     ended = certs.server(live.host, not_before=begins, not_after=begins + 30 * certs.DAY)
@@ -278,12 +278,12 @@ def test_an_ended_certificate_is_marked_and_the_preflight_says_why_not(at: At, l
     assert live.servers[0]["active"]
 
 
-def test_a_certificate_of_a_custom_domain_can_be_asked_for(at: At, live: Live) -> None:
-    """Its host is offered once the domain is listed."""
+def test_a_request_can_be_made_for_a_custom_domain(at: At, live: Live) -> None:
+    """The host is offered once the domain is listed."""
     body = {"customDomains": {"enabled": True, "domains": ["iot.acme.org"]}}
     live.operator.put("/authorization/settings", body).ok()
     page = at("servers")
-    opened(page, "Generate CSR")
+    open_dialog(page, "Generate CSR")
     page.get_by_label("Common name").select_option("mtxpd0.messaging.iot.acme.org")
     page.get_by_role("button", name="Generate", exact=True).click()
     expect(page.get_by_role("link", name="mtxpd0.messaging.iot.acme.org")).to_be_visible()

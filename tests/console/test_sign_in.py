@@ -1,4 +1,4 @@
-"""Signing in and out, and a session that ends in the middle of something."""
+"""Signing in and out, and sessions that end in the middle of work."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from shared.config import Oidc
-from shared.usecases.orgs.organizations import revoke_key
+from shared.usecases.orgs.api_keys import revoke_key
 from tests.console.live import Live, root, running
 from tests.issuer import AUDIENCE, CLIENT, Issuer, running_issuer
 
@@ -23,7 +23,7 @@ def sign_in(page: Page, key: str, token: str) -> None:
 
 
 def test_an_operator_signs_in_with_key_and_token(new_context: NewContext, live: Live) -> None:
-    """The token is in this tab's session storage at the longest, and never in an address."""
+    """The token stays in this tab's session storage, and is never in an address."""
     context = new_context()
     page = context.new_page()
     addresses: list[str] = []
@@ -34,7 +34,7 @@ def test_an_operator_signs_in_with_key_and_token(new_context: NewContext, live: 
     sign_in(page, live.operator.key, live.operator.token)
     expect(page.get_by_role("heading", level=1, name="Overview")).to_be_visible()
     expect(page.locator("header")).to_contain_text("mtxpd0 · operator")
-    assert not [one for one in [*addresses, page.url] if live.operator.token in one]
+    assert not [address for address in [*addresses, page.url] if live.operator.token in address]
     assert context.cookies() == []
     assert page.evaluate("localStorage.length") == 0
     page.reload()
@@ -43,7 +43,7 @@ def test_an_operator_signs_in_with_key_and_token(new_context: NewContext, live: 
     expect(context.pages[1].get_by_label("API key")).to_be_visible()  # another tab is another session
 
 
-def test_a_wrong_token_is_said_beside_the_field_and_the_key_stays(new_context: NewContext, live: Live) -> None:
+def test_a_wrong_token_is_reported_beside_the_field_and_the_key_stays(new_context: NewContext, live: Live) -> None:
     page = new_context().new_page()
     page.goto(live.console)
     sign_in(page, live.operator.key, "wrong")
@@ -53,7 +53,7 @@ def test_a_wrong_token_is_said_beside_the_field_and_the_key_stays(new_context: N
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_one_signs_in_by_keyboard_and_comes_to_the_page_asked_for(new_context: NewContext, live: Live) -> None:
+def test_a_user_signs_in_by_keyboard_and_gets_the_requested_page(new_context: NewContext, live: Live) -> None:
     page = new_context().new_page()
     page.goto(f"{live.console}#/activity")
     expect(page.get_by_label("API key")).to_be_focused()
@@ -64,7 +64,7 @@ def test_one_signs_in_by_keyboard_and_comes_to_the_page_asked_for(new_context: N
     expect(page.get_by_role("heading", level=1, name="Activity")).to_be_visible()
 
 
-def test_a_brokers_key_is_told_what_it_lacks(new_context: NewContext, live: Live) -> None:
+def test_a_brokers_key_is_refused_with_the_role_that_it_lacks(new_context: NewContext, live: Live) -> None:
     broker = live.service.client("broker")
     page = new_context().new_page()
     page.goto(live.console)
@@ -82,7 +82,7 @@ def test_signing_out_leaves_nothing(at: At, live: Live) -> None:
 
 
 def test_a_viewer_has_a_sentence_in_place_of_buttons(new_context: NewContext, live: Live) -> None:
-    """No greyed control without its reason."""
+    """No control is disabled without a reason."""
     live.add_ca(root())
     live.operator.post("/authentication/servercertificates/csr", {}).ok(201)
     page = new_context(live.viewer).new_page()
@@ -95,7 +95,7 @@ def test_a_viewer_has_a_sentence_in_place_of_buttons(new_context: NewContext, li
 
 
 def test_a_session_that_ends_in_the_middle_of_a_form_comes_back_with_nothing_lost(at: At, live: Live) -> None:
-    """The key is revoked while a CA is described; one signs in over the page, and the very save goes through."""
+    """The key is revoked while a CA is described; after a sign-in over the page, the same save succeeds."""
     page = at("ca")
     page.get_by_role("button", name="Add certificate").first.click()
     page.get_by_label("CA certificate, pasted").fill(root().pem)
@@ -106,7 +106,7 @@ def test_a_session_that_ends_in_the_middle_of_a_form_comes_back_with_nothing_los
     again = page.get_by_role("dialog", name="Sign in")
     expect(again).to_contain_text("Your session has ended. Sign in to go on; nothing typed is lost.")
     page.keyboard.press("Escape")
-    expect(again).to_be_visible()  # there is nothing behind it without a session
+    expect(again).to_be_visible()  # Esc does not close it: the page needs a session
     fresh = live.service.client("operator")
     sign_in(page, fresh.key, "wrong")
     expect(again).to_contain_text("Key or token is not right.")
@@ -117,8 +117,8 @@ def test_a_session_that_ends_in_the_middle_of_a_form_comes_back_with_nothing_los
     assert (stored["comments"], stored["createdBy"]) == ("typed before the session ended", fresh.key)
 
 
-def test_another_orgs_key_begins_anew(at: At, live: Live) -> None:
-    """What is on the page is not that org's: it is loaded again, and nothing is saved there."""
+def test_another_orgs_key_reloads_the_page(at: At, live: Live) -> None:
+    """The old content belongs to the first org, so it is loaded again, and nothing is saved."""
     live.service.other_org()
     other = live.service.client("operator", "other1")
     page = at("ca")
@@ -152,7 +152,7 @@ def with_issuer(tmp_path: Path, issuer: Issuer, request: pytest.FixtureRequest) 
 def test_a_person_signs_in_at_the_issuer_and_is_back_at_the_same_page(
     new_context: NewContext, with_issuer: Live, issuer: Issuer
 ) -> None:
-    """Authorization code with PKCE: the issuer checks the verifier, this page the nonce, the service the signature."""
+    """Authorization code with PKCE: the issuer checks the verifier, the page the nonce, the service the signature."""
     page = new_context().new_page()
     page.goto(f"{with_issuer.console}#/activity/change")
     page.get_by_role("button", name=f"Sign in with {issuer.url.removeprefix('http://')}").click()
@@ -174,8 +174,8 @@ def one_issuer(tmp_path: Path, issuer: Issuer) -> Iterator[Live]:
         yield started
 
 
-def test_an_answer_that_was_not_asked_for_is_refused(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
-    """Somebody else's code in a link (login CSRF, RFC 6749, 10.12): no code is exchanged."""
+def test_an_unrequested_answer_is_refused(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
+    """No code in a foreign link is exchanged (login CSRF, RFC 6749, section 10.12)."""
     page = new_context().new_page()
     page.goto(f"{one_issuer.console}?code=stolen&state=made-up")
     expect(page.get_by_role("alert")).to_contain_text("it was not begun in this tab")
@@ -184,7 +184,7 @@ def test_an_answer_that_was_not_asked_for_is_refused(new_context: NewContext, on
 
 
 def test_an_answer_to_another_request_is_refused(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
-    """Also while this tab waits for one: the state must be its own."""
+    """The state must be that of this tab, even while the tab waits for an answer."""
     page = new_context().new_page()
     page.goto(one_issuer.console)
     page.get_by_role("button", name="Sign in with").click()
@@ -194,7 +194,9 @@ def test_an_answer_to_another_request_is_refused(new_context: NewContext, one_is
     assert issuer.asked["/token"] == 0
 
 
-def test_a_person_without_a_role_is_told(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
+def test_a_user_without_a_role_is_refused_with_the_reason(
+    new_context: NewContext, one_issuer: Live, issuer: Issuer
+) -> None:
     issuer.person["role"] = "broker"
     page = new_context().new_page()
     page.goto(one_issuer.console)
@@ -207,7 +209,7 @@ def test_a_person_without_a_role_is_told(new_context: NewContext, one_issuer: Li
 def test_a_session_of_the_issuer_that_ends_comes_back_in_a_window_of_its_own(
     new_context: NewContext, one_issuer: Live, issuer: Issuer
 ) -> None:
-    """The page with the open form is never left: only the code comes back from the window, which closes itself."""
+    """The page with the open form stays: the second window passes back only the code, and closes itself."""
     context = new_context()
     page = context.new_page()
     page.goto(f"{one_issuer.console}#/ca")
@@ -232,7 +234,7 @@ def test_a_session_of_the_issuer_that_ends_comes_back_in_a_window_of_its_own(
         opened.value.wait_for_event("close")
 
 
-def test_an_issuer_that_is_down_leaves_the_api_key(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
+def test_the_api_key_works_while_the_issuer_is_down(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
     issuer.down = True
     page = new_context().new_page()
     page.goto(one_issuer.console)

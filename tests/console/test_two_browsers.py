@@ -1,4 +1,4 @@
-"""Two people change the same thing: one clear winner, and a message to the other."""
+"""Two users change the same entry: one change wins, and the other user is asked."""
 
 import re
 from collections.abc import Callable
@@ -21,32 +21,32 @@ def rival(live: Live) -> Client:
 
 @pytest.fixture
 def two(new_context: NewContext, live: Live, rival: Client) -> Callable[[str], tuple[Page, Page]]:
-    """The same page of the console in two browsers, each with its own operator."""
+    """A function that opens the same page in two browsers, each with an operator of its own."""
 
-    def opened(route: str) -> tuple[Page, Page]:
+    def open_both(route: str) -> tuple[Page, Page]:
         pages = new_context(live.operator).new_page(), new_context(rival).new_page()
         for page in pages:
             page.goto(f"{live.console}#/{route}")
             page.locator("main table, main form").first.wait_for()
         return pages
 
-    return opened
+    return open_both
 
 
 Two = Callable[[str], tuple[Page, Page]]
 
 
-def described(page: Page, text: str) -> None:
+def describe(page: Page, text: str) -> None:
     page.get_by_role("button", name="Describe Factory Root").click()
     page.get_by_label("Description").fill(text)
 
 
 @pytest.mark.parametrize("choice", ["Keep theirs", "Save mine"])
-def test_who_saves_second_is_told_who_was_first_and_chooses(two: Two, live: Live, rival: Client, choice: str) -> None:
+def test_the_second_save_names_the_first_user_and_asks(two: Two, live: Live, rival: Client, choice: str) -> None:
     live.add_ca(root())
     first, second = two("ca")
-    described(first, "by the second")
-    described(second, "by the first")
+    describe(first, "by the second")
+    describe(second, "by the first")
     second.get_by_role("button", name="Save").click()
     expect(second.get_by_role("dialog")).to_have_count(0)
     first.get_by_role("button", name="Save").click()
@@ -63,8 +63,8 @@ def test_who_saves_second_is_told_who_was_first_and_chooses(two: Two, live: Live
     assert live.cas[0]["comments"] == won
 
 
-def test_two_policies_end_with_one(two: Two, live: Live, rival: Client) -> None:
-    """Esc keeps theirs: nothing is overwritten by closing a dialog."""
+def test_of_two_policies_the_first_stays_after_esc(two: Two, live: Live, rival: Client) -> None:
+    """Closing a dialog overwrites nothing."""
     first, second = two("security")
     for page, level in ((second, TOKEN), (first, EITHER)):
         page.get_by_role("radio", name=level).check()
@@ -80,12 +80,12 @@ def test_two_policies_end_with_one(two: Two, live: Live, rival: Client) -> None:
     assert live.operator.get("/authorization/connectionpolicy").ok()["default"] == TOKEN
 
 
-def test_two_activations_end_with_one_and_the_other_is_told(two: Two, live: Live, rival: Client) -> None:
-    one = live.add_server(server_cert(live.host, number=1))["id"]
+def test_of_two_activations_the_second_user_is_asked(two: Two, live: Live, rival: Client) -> None:
+    first_id = live.add_server(server_cert(live.host, number=1))["id"]
     other = live.add_server(server_cert(live.host, number=2))["id"]
     first, second = two("servers")
-    for page, wanted in ((first, one), (second, other)):
-        page.get_by_role("combobox").select_option(wanted)
+    for page, choice in ((first, first_id), (second, other)):
+        page.get_by_role("combobox").select_option(choice)
         page.get_by_role("button", name="Activate…").click()
     second.get_by_role("dialog").get_by_role("button", name="Activate").click()
     expect(second.get_by_role("status").first).to_contain_text("is active.")
@@ -95,14 +95,14 @@ def test_two_activations_end_with_one_and_the_other_is_told(two: Two, live: Live
     conflict.get_by_role("button", name="Save mine").click()
     expect(first.get_by_role("status").first).to_contain_text("is active.")
     active = live.operator.get("/authentication/servercertificates/active").ok()
-    assert (active["active"], active["previous"]) == (one, other)
+    assert (active["active"], active["previous"]) == (first_id, other)
     assert sum(entry["active"] for entry in live.servers) == 1
 
 
-def test_a_ca_that_somebody_deleted_meanwhile_is_said(two: Two, live: Live) -> None:
+def test_a_ca_that_was_deleted_meanwhile_is_reported(two: Two, live: Live) -> None:
     live.add_ca(root())
     first, second = two("ca")
-    described(first, "too late")
+    describe(first, "too late")
     second.get_by_role("button", name="Delete Factory Root").click()
     second.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(second.get_by_role("dialog")).to_have_count(0)
@@ -111,12 +111,12 @@ def test_a_ca_that_somebody_deleted_meanwhile_is_said(two: Two, live: Live) -> N
     expect(first.get_by_label("Description")).to_have_value("too late")
 
 
-def test_deleting_what_was_changed_meanwhile_asks_again(two: Two, live: Live, rival: Client) -> None:
-    """Nobody deletes what they have not seen."""
+def test_deleting_an_entry_that_was_changed_meanwhile_asks_again(two: Two, live: Live, rival: Client) -> None:
+    """No user deletes a version that the page has not shown."""
     live.add_ca(root())
     first, second = two("ca")
     first.get_by_role("button", name="Delete Factory Root").click()
-    described(second, "still needed!")
+    describe(second, "still needed!")
     second.get_by_role("button", name="Save").click()
     expect(second.get_by_role("dialog")).to_have_count(0)
     first.get_by_role("dialog").get_by_role("button", name="Delete").click()

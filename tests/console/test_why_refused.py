@@ -1,4 +1,4 @@
-"""Why was my device refused? From the refusal to what mends it."""
+"""Why was my device refused? From the refusal to its remedy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def check(page: Page, pem: str = "", client_id: str = "d:mtxpd0:thermo:42", **mo
 
 
 def test_a_recent_refusal_is_explained_and_mended_from_there(at: At, live: Live) -> None:
-    """The device connects, is refused, and appears by itself; its issuer is added; now it is let in."""
+    """A refused device appears by itself; after its issuer is added from there, the device is let in."""
     live.add_ca(root("Factory Root"))
     stranger = root("New Root")
     page = at("why")
@@ -45,7 +45,7 @@ def test_a_recent_refusal_is_explained_and_mended_from_there(at: At, live: Live)
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", name="thermo/42 is let in by New Root until")).to_be_visible()
     expect(page.locator(".steps li.good")).to_have_count(10)
-    assert sorted(one["subject"] for one in live.cas) == ["CN=Factory Root", "CN=New Root"]
+    assert sorted(ca["subject"] for ca in live.cas) == ["CN=Factory Root", "CN=New Root"]
 
 
 CASES: dict[str, tuple[str, str]] = {
@@ -67,8 +67,8 @@ CASES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("code", list(CASES))
-def test_each_step_has_its_sentence(at: At, live: Live, code: str) -> None:
-    """The service's own words, unchanged, under the step that failed."""
+def test_every_failing_step_shows_its_sentence(at: At, live: Live, code: str) -> None:
+    """The sentence is the service's, unchanged, under the failing step."""
     issued = root()
     stored = live.add_ca(issued)
     good = device(issued)
@@ -87,7 +87,7 @@ def test_each_step_has_its_sentence(at: At, live: Live, code: str) -> None:
         case "certificate_malformed":
             check(page, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")
         case "ca_inactive":
-            live.add_ca(certs.ca("Second Root"))  # without any active CA, step 5 speaks
+            live.add_ca(certs.ca("Second Root"))  # without an active CA, step 5 would fail first
             live.operator.put(f"/authentication/cacertificates/{stored['id']}", {"status": "inactive"}).ok()
             check(page, good.pem)
         case "certificate_expired":
@@ -122,10 +122,10 @@ def test_a_deactivated_ca_is_activated_from_there(at: At, live: Live) -> None:
     check(page, device(issued).pem)
     page.get_by_role("button", name="Activate").click()
     expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root")).to_be_visible()
-    assert {one["status"] for one in live.cas} == {"active"}
+    assert {ca["status"] for ca in live.cas} == {"active"}
 
 
-def test_a_good_device_is_let_in_and_one_learns_what_else_it_can_be(at: At, live: Live) -> None:
+def test_a_valid_device_is_let_in_and_the_page_names_other_causes(at: At, live: Live) -> None:
     issued = root()
     live.add_ca(issued)
     page = at("why")
@@ -134,7 +134,7 @@ def test_a_good_device_is_let_in_and_one_learns_what_else_it_can_be(at: At, live
     expect(page.get_by_text("If it is still refused, it sends something else")).to_be_visible()
 
 
-def test_where_the_token_decides_it_is_said(at: At, live: Live) -> None:
+def test_the_page_says_when_the_token_decides(at: At, live: Live) -> None:
     body = {"default": "TLS with Token Authentication", "rules": []}
     live.operator.put("/authorization/connectionpolicy", body).ok()
     issued = root()
@@ -156,8 +156,8 @@ def test_a_private_key_is_not_sent(at: At, live: Live) -> None:
     assert not any("PRIVATE" in body for body in sent)
 
 
-def test_the_report_is_copied_whole(at: At, live: Live) -> None:
-    """“Copied” only once it is; a browser that does not let it selects the text instead."""
+def test_the_whole_report_is_copied(at: At, live: Live) -> None:
+    """The page says “Copied” only after success; if the browser does not allow it, the text is selected instead."""
     page = at("why")
     check(page)
     copy = page.get_by_role("button", name="Copy report")
@@ -190,7 +190,7 @@ def test_an_older_refusal_has_an_address_and_comes_from_the_activity_list(at: At
 # --------------------------------------------------------------------------------------------- activity, overview
 
 
-def test_activity_names_who_did_what_to_what(at: At, live: Live) -> None:
+def test_activity_names_user_action_and_entry(at: At, live: Live) -> None:
     live.add_ca(root())
     page = at("activity")
     row = page.locator("tbody tr", has_text="CA added")
@@ -204,7 +204,7 @@ def test_activity_names_who_did_what_to_what(at: At, live: Live) -> None:
     expect(page.get_by_role("link", name="Refusals")).to_have_attribute("aria-current", "true")
 
 
-def test_a_long_activity_list_goes_on(at: At, live: Live) -> None:
+def test_a_long_activity_list_can_be_continued(at: At, live: Live) -> None:
     for number in range(60):
         value = f"d:thermo:{number}"
         live.operator.post("/authorization/denylist", {"kind": "identity", "value": value}).ok(201)
@@ -236,8 +236,8 @@ def test_first_steps_tick_themselves(at: At, live: Live) -> None:
     expect(steps.nth(2)).to_have_class("done")
 
 
-def test_what_ends_soon_stands_on_the_line_and_in_the_list(at: At, live: Live) -> None:
-    """Marks are links; ended ones stand left of today; phones have the list only."""
+def test_what_ends_soon_is_in_the_drawing_and_in_the_list(at: At, live: Live) -> None:
+    """Marks are links; ended ones are left of today; phones show the list only."""
     from tests.console.live import now, server_cert
 
     page = at("")
@@ -257,7 +257,7 @@ def test_what_ends_soon_stands_on_the_line_and_in_the_list(at: At, live: Live) -
     listed = page.locator(".ends li")
     expect(listed).to_have_count(4)
     expect(listed.first).to_contain_text("Gone")
-    marks = [box["x"] for one in line.get_by_role("link").all() if (box := one.locator("circle").bounding_box())]
+    marks = [box["x"] for link in line.get_by_role("link").all() if (box := link.locator("circle").bounding_box())]
     today = line.locator(".today").bounding_box()
     assert today is not None
     assert min(marks) < today["x"]

@@ -1,4 +1,7 @@
-"""A broker in pure Python, for where none is installed: `python -m tests.e2e.amqtt_broker PORT`. MQTT 3.1.1 only."""
+"""A broker in pure Python, for machines without an installed broker: `python -m tests.e2e.amqtt_broker PORT`.
+
+The broker supports MQTT 3.1.1 only.
+"""
 
 import asyncio
 import signal

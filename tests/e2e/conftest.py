@@ -1,4 +1,4 @@
-"""One stack a worker, started once: real functions, HAProxy with its agent, mosquitto."""
+"""One stack per worker, started once: real functions, HAProxy with its agent, mosquitto."""
 
 import os
 import re
@@ -28,19 +28,19 @@ PASSWORD = "a-token-of-the-broker"
 
 
 def user_of(client_id: str) -> str:
-    """The client ID as a name in the broker's password file, which takes no colon."""
+    """Return the client ID as a user name of the broker's password file, which allows no colon."""
     return client_id.replace(":", "/")
 
 
 def skip_unless_ci(missing: Missing) -> None:
-    """Skip with one line; in CI a stack that is not run is a failure."""
+    """Skip the test with one line; in CI fail, because every stack must be run there."""
     if os.environ.get("CI"):
         pytest.fail(str(missing))
     pytest.skip(str(missing))
 
 
 def s_client(port: int, *words: str, typed: str = "") -> str:
-    """All that `openssl s_client` says: it sends what Python's ssl would not. *typed*: its commands and data."""
+    """Return all output of `openssl s_client`, which sends what Python's ssl would not. *typed*: commands and data."""
     command = [program("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{port}", *words]
     done = subprocess.run(
         command, input=typed, capture_output=True, text=True, errors="replace", timeout=30, check=False
@@ -50,7 +50,7 @@ def s_client(port: int, *words: str, typed: str = "") -> str:
 
 @dataclass
 class Tenant:
-    """An organization with its CAs, as devices and tests see it."""
+    """An organization with its CAs, as devices and tests use it."""
 
     org: Org
     pki: Pki
@@ -62,38 +62,39 @@ class Tenant:
         return f"{kind}:{self.org.id}:{device_type}:{device}"
 
     def device(self, client_id: str, files: Files | None, *, sni: str | None = "", **more: Any) -> Device:
-        """*sni*: the org's own host where it is empty; None says none. *more*: only, password, version."""
+        """Make a device. *sni*: empty for the org's own host, None for no SNI. *more*: only, token, version."""
         name = self.org.host if sni == "" else sni
-        made = Device(
+        device = Device(
             self.stack.edge.port,
             client_id,
             context(name, files, only=more.pop("only", None)),
             **more,
         )
-        self.devices.append(made)
-        return made
+        self.devices.append(device)
+        return device
 
-    def connected(self, client_id: str, files: Files | None, **more: Any) -> Device:
-        made = self.device(client_id, files, **more)
-        assert made.connect(), f"{client_id}: {made.outcome}; {self.stack.edge.haproxy.tail(800)}"  # type: ignore[union-attr]
-        return made
+    def connect(self, client_id: str, files: Files | None, **more: Any) -> Device:
+        """Make a device and connect it. Raises: AssertionError, if the device is refused."""
+        device = self.device(client_id, files, **more)
+        assert device.connect(), f"{client_id}: {device.outcome}; {self.stack.edge.haproxy.tail(800)}"  # type: ignore[union-attr]
+        return device
 
     def publisher(self, client_id: str, signer: Issued | None = None) -> Publisher:
-        """A device that is let in and keeps publishing."""
+        """Connect a device that keeps publishing."""
         _, kind, type_id, device = ("", *client_id.split(":")[0:1], *client_id.split(":")[2:])
         _, files = self.pki.leaf(f"{kind}:{type_id}:{device}", signer)
-        return Publisher(self.connected(client_id, files), f"clients/{client_id}/data")
+        return Publisher(self.connect(client_id, files), f"clients/{client_id}/data")
 
     def refusal(self, client_id: str) -> str:
-        """The code with which the edge refused a client, from its log."""
+        """Return the code with which the edge refused a client, from HAProxy's log."""
         log = self.stack.edge.folder / "haproxy.log"
         line = re.compile(rf'^\S+ \S+ (?:deny|error) (\S+) \S+ "{re.escape(client_id)}"$', re.MULTILINE)
 
-        def told() -> str | None:
-            found: list[str] = line.findall(log.read_text(errors="replace"))
-            return found[-1] if found else None
+        def find_code() -> str | None:
+            codes: list[str] = line.findall(log.read_text(errors="replace"))
+            return codes[-1] if codes else None
 
-        return until(f"a line about {client_id} in HAProxy's log", told, 10)
+        return until(f"a line about {client_id} in HAProxy's log", find_code, 10)
 
 
 @pytest.fixture(scope="session")
@@ -141,12 +142,12 @@ def beta(tenants: tuple[Tenant, Tenant]) -> Iterator[Tenant]:
 
 @pytest.fixture
 def measured(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
-    """Note a time; all are printed at the end of the run."""
+    """A function that records a time; all times are printed at the end of the run."""
     return lambda what, seconds: record_property(f"measured: {what}", seconds)
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Seconds since its creation."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()

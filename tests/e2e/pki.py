@@ -18,7 +18,7 @@ _numbers = itertools.count(1000)
 
 @dataclass
 class Pki:
-    """One organization's CAs and what they sign; files go to *folder*."""
+    """One organization's CAs and the certificates that they sign; files go to *folder*."""
 
     folder: Path
     name: str
@@ -41,7 +41,7 @@ class Pki:
         send: tuple[Issued, ...] = (),
         expired: bool = False,
     ) -> tuple[Issued, Files]:
-        """A device's certificate and its files. *send*: what the device sends after it."""
+        """Issue a device's certificate. Return it with its files. *send*: what the device sends after the leaf."""
         issued = certs.leaf(
             common_name,
             signer or self.root,
@@ -59,12 +59,12 @@ class Pki:
         return certificate, key
 
     def server(self, *hosts: str) -> Issued:
-        """A server certificate with a key of its own."""
+        """Issue a server certificate with a key of its own."""
         key = certs.key("P-256", next(_numbers))
         return certs.server(hosts[0], self.root, private=key, dns=hosts, not_before=YESTERDAY, not_after=NEXT_YEAR)
 
     def v1_leaf(self, common_name: str) -> Files:
-        """X.509 v1, no extension at all: what `openssl x509 -req` makes without an extension file."""
+        """Issue an X.509 v1 certificate without extensions, as `openssl x509 -req` does without an extension file."""
         openssl = OpenSSL(self.folder)
         openssl.write("root.pem", self.root.pem)
         openssl.write("root.key", self.root.key_pem)

@@ -1,4 +1,4 @@
-"""The edge before a broker in pure Python: the edge knows nothing of which broker stands behind it."""
+"""The edge works with any MQTT broker; here with a broker in pure Python."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ def second_edge(stack: Stack, tmp_path: Path) -> Iterator[HAProxyEdge]:
 
 
 def test_a_device_is_let_in_and_a_stranger_is_not(alpha: Tenant, beta: Tenant, second_edge: HAProxyEdge) -> None:
-    """And what the device publishes at QoS 1 arrives."""
+    """A device's message at QoS 1 arrives; a device of another org is refused."""
     _, files = alpha.pki.leaf("d:thermo:amqtt")
     _, strange = beta.pki.leaf("d:thermo:amqtt")
     client_id = alpha.client_id("amqtt")

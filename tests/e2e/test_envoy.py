@@ -56,16 +56,16 @@ BOTH_VERSIONS = pytest.mark.parametrize("only", [ssl.TLSVersion.TLSv1_2, ssl.TLS
 @BOTH_WAYS
 @BOTH_VERSIONS
 def test_a_device_of_the_org_is_let_in(alpha: Tenant, envoy: EnvoyEdge, websocket: bool, only: ssl.TLSVersion) -> None:
-    """With a certificate that a registered CA signed."""
+    """A certificate that a registered CA signed admits its device, over MQTT and WebSocket."""
     _, files = alpha.pki.leaf("d:thermo:envoy")
-    found = device(alpha, envoy, "envoy", files, websocket=websocket, only=only)
-    assert found.connect(), found.outcome
+    client = device(alpha, envoy, "envoy", files, websocket=websocket, only=only)
+    assert client.connect(), client.outcome
 
 
 @BOTH_WAYS
 @pytest.mark.parametrize("which", ["strange", "expired", "none"])
 def test_others_are_refused(alpha: Tenant, beta: Tenant, envoy: EnvoyEdge, websocket: bool, which: str) -> None:
-    """Another org's certificate, an expired one, none at all: the handshake stands, the connection does not."""
+    """Another org's certificate, an expired one and none at all: the handshake succeeds, the connection is refused."""
     files = None
     if which == "strange":
         _, files = beta.pki.leaf("d:thermo:envoy")
@@ -75,8 +75,8 @@ def test_others_are_refused(alpha: Tenant, beta: Tenant, envoy: EnvoyEdge, webso
 
 
 @BOTH_WAYS
-def test_who_stands_on_the_deny_list_is_refused(alpha: Tenant, envoy: EnvoyEdge, websocket: bool) -> None:
-    """At the next connection."""
+def test_a_device_on_the_deny_list_is_refused(alpha: Tenant, envoy: EnvoyEdge, websocket: bool) -> None:
+    """The refusal is in force at the next connection."""
     _, files = alpha.pki.leaf("d:thermo:envoydeny")
     entry = alpha.org.deny(kind="identity", value="d:thermo:envoydeny", reason="stolen")
     assert not device(alpha, envoy, "envoydeny", files, websocket=websocket).connect()
@@ -84,8 +84,8 @@ def test_who_stands_on_the_deny_list_is_refused(alpha: Tenant, envoy: EnvoyEdge,
     assert device(alpha, envoy, "envoydeny", files, websocket=websocket).connect()
 
 
-def test_an_intermediate_is_seen_over_websocket_and_not_over_mqtt(alpha: Tenant, envoy: EnvoyEdge) -> None:
-    """Envoy's gRPC callout carries the leaf alone: there the org registers the intermediate. So the page says."""
+def test_a_sent_intermediate_works_over_websocket_but_not_over_mqtt(alpha: Tenant, envoy: EnvoyEdge) -> None:
+    """Envoy's gRPC callout carries the leaf only, so the org has to register the intermediate. Envoy's page says so."""
     intermediate = alpha.pki.ca("alpha intermediate before envoy", alpha.pki.root)
     _, files = alpha.pki.leaf("d:thermo:envoyinter", intermediate, send=(intermediate,))
     assert device(alpha, envoy, "envoyinter", files, websocket=True).connect()
@@ -95,15 +95,15 @@ def test_an_intermediate_is_seen_over_websocket_and_not_over_mqtt(alpha: Tenant,
 
 
 def test_an_unknown_server_name_gets_no_handshake(alpha: Tenant, envoy: EnvoyEdge) -> None:
-    """Nor does a connection without one."""
-    assert shown_certificate(envoy.port, "nobody.messaging.iot.example") is None
+    """The same holds for a connection without a server name."""
+    assert shown_certificate(envoy.port, "unknown.messaging.iot.example") is None
     assert shown_certificate(envoy.port, None) is None
 
 
-def test_a_server_certificate_is_swapped_while_a_device_keeps_publishing(
+def test_a_server_certificate_is_replaced_while_a_device_keeps_publishing(
     alpha: Tenant, envoy: EnvoyEdge, measured: Measured
 ) -> None:
-    """Nobody is disconnected, nothing is lost."""
+    """No device is disconnected, and no message is lost."""
     _, files = alpha.pki.leaf("d:thermo:envoykeeps")
     keeps = device(alpha, envoy, "envoykeeps", files)
     assert keeps.connect(), keeps.outcome
@@ -121,8 +121,8 @@ def test_a_server_certificate_is_swapped_while_a_device_keeps_publishing(
     alpha.org.activate("default")
 
 
-def test_while_the_shim_is_away_nobody_is_let_in(alpha: Tenant, envoy: EnvoyEdge) -> None:
-    """No answer is a refusal."""
+def test_while_the_shim_is_away_every_device_is_refused(alpha: Tenant, envoy: EnvoyEdge) -> None:
+    """Without an answer Envoy refuses."""
     _, files = alpha.pki.leaf("d:thermo:envoyaway")
     assert envoy.shim is not None
     envoy.shim.stop()

@@ -1,4 +1,4 @@
-"""What a hostile device, or a hostile organization, may try at the edge: docs/decisions/0085 tells of each."""
+"""What a hostile device or organization may try at the edge; docs/decisions/0085 explains each case."""
 
 import re
 import signal
@@ -26,7 +26,7 @@ def field(text: str | bytes) -> bytes:
 
 
 def packet(client_id: str | bytes, *, start: bytes = b"\x00\x04MQTT\x04\x02", more: bytes = b"") -> bytes:
-    """A CONNECT. *start*: protocol, level and flags; *more*: what follows the client ID."""
+    """Return a CONNECT. *start*: protocol, level and flags; *more*: what follows the client ID."""
     rest = start + b"\x00\x1e" + (b"\x00" if start[-2] == 5 else b"") + field(client_id) + more
     length, left = b"", len(rest)
     while True:
@@ -36,8 +36,8 @@ def packet(client_id: str | bytes, *, start: bytes = b"\x00\x04MQTT\x04\x02", mo
             return b"\x10" + length + rest
 
 
-def answer(tenant: Tenant, files: Files | None, sent: bytes, *, seconds: float = 13) -> bytes:
-    """What comes back for *sent*; nothing where the connection is cut."""
+def exchange(tenant: Tenant, files: Files | None, sent: bytes, *, seconds: float = 13) -> bytes:
+    """Send *sent* over TLS. Return the answer; empty if the connection is cut."""
     with (
         suppress(OSError),
         socket.create_connection(("127.0.0.1", tenant.stack.edge.port), seconds) as plain,
@@ -48,8 +48,8 @@ def answer(tenant: Tenant, files: Files | None, sent: bytes, *, seconds: float =
     return b""
 
 
-def named_at_the_broker(stack: Stack) -> set[str]:
-    """The client IDs that the broker has welcomed."""
+def list_accepted(stack: Stack) -> set[str]:
+    """Return the client IDs that the broker has accepted."""
     return set(re.findall(r"as (\S+) \(p\d", (stack.folder / "mosquitto.log").read_text(errors="replace")))
 
 
@@ -57,7 +57,7 @@ MINE = "d:alpha1:thermo:hostile"
 REFUSED = {
     "NUL at the end": packet(MINE + "\0"),
     "NUL within": packet(MINE + "\0x"),
-    "no UTF-8": packet(MINE.encode() + b"\xff\xfe"),
+    "not UTF-8": packet(MINE.encode() + b"\xff\xfe"),
     "other letters": packet(MINE + "ü"),
     "topic": packet(MINE + "/#"),
     "JSON": packet(MINE + '","serverName":"beta01.messaging.iot.example'),
@@ -79,17 +79,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED.keys())
-def test_a_connect_that_could_be_read_in_two_ways_is_refused(alpha: Tenant, sent: bytes) -> None:
-    """With a certificate that is good for MINE."""
+def test_an_ambiguous_connect_is_refused(alpha: Tenant, sent: bytes) -> None:
+    """The certificate is valid for MINE; a CONNECT that edge and broker might read differently is refused."""
     _, files = alpha.pki.leaf("d:thermo:hostile")
-    assert answer(alpha, files, packet(MINE)) == WELCOME
-    assert answer(alpha, files, sent) == b""
+    assert exchange(alpha, files, packet(MINE)) == WELCOME
+    assert exchange(alpha, files, sent) == b""
 
 
-def test_a_second_connect_names_nobody_else(alpha: Tenant, stack: Stack) -> None:
-    """The verdict was about the first; the broker cuts off who sends another."""
+def test_a_second_connect_cannot_name_another_device(alpha: Tenant, stack: Stack) -> None:
+    """The verdict is about the first CONNECT; the broker cuts off a client that sends another."""
     _, files = alpha.pki.leaf("d:thermo:hostile")
-    assert answer(alpha, files, packet(MINE) + packet("d:alpha1:thermo:smuggled")) == WELCOME
+    assert exchange(alpha, files, packet(MINE) + packet("d:alpha1:thermo:smuggled")) == WELCOME
     with socket.create_connection(("127.0.0.1", stack.edge.port), 10) as plain:
         secure = context(alpha.org.host, files).wrap_socket(plain)
         secure.sendall(packet(MINE))
@@ -98,18 +98,18 @@ def test_a_second_connect_names_nobody_else(alpha: Tenant, stack: Stack) -> None
             secure.sendall(packet("d:alpha1:thermo:smuggled"))
             assert secure.recv(4) == b""
         secure.close()
-    assert "d:alpha1:thermo:smuggled" not in named_at_the_broker(stack)
+    assert "d:alpha1:thermo:smuggled" not in list_accepted(stack)
 
 
-def test_a_client_id_writes_no_line_of_the_log(alpha: Tenant, stack: Stack) -> None:
-    """Nobody without a certificate may tell an operator that somebody was let in."""
+def test_a_client_id_cannot_forge_a_line_of_the_log(alpha: Tenant, stack: Stack) -> None:
+    """A client without a certificate cannot make an operator read that a device was admitted."""
     forged = '203.0.113.7:1 alpha1.messaging.iot.example allow allowed -- "d:alpha1:thermo:forged"'
-    assert answer(alpha, None, packet(f'x"\n{forged}\nx')) == b""
-    text = until("a line about it", lambda: next((x for x in log(stack) if "forged" in x), None))
+    assert exchange(alpha, None, packet(f'x"\n{forged}\nx')) == b""
+    text = until("a line about the client", lambda: next((x for x in log(stack) if "forged" in x), None))
     assert forged not in log(stack)
     assert "\\n203.0.113.7" in text
-    assert answer(alpha, None, packet(b"d:alpha1:thermo:\xffinnocent")) == b""
-    assert "innocent" not in "".join(log(stack))  # what is no UTF-8 is not made into somebody else's name
+    assert exchange(alpha, None, packet(b"d:alpha1:thermo:\xffinnocent")) == b""
+    assert "innocent" not in "".join(log(stack))  # invalid UTF-8 is not turned into another device's name
 
 
 def log(stack: Stack) -> list[str]:
@@ -121,22 +121,22 @@ def log(stack: Stack) -> list[str]:
     [b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\1\x7f\0\0\1\0\1\0\2", b""],
     ids=["v1", "v2", "none"],
 )
-def test_before_tls_nothing_is_believed(alpha: Tenant, stack: Stack, first: bytes) -> None:
-    """No PROXY header, and no MQTT in the clear."""
+def test_nothing_is_accepted_before_tls(alpha: Tenant, stack: Stack, first: bytes) -> None:
+    """Neither a PROXY header nor MQTT in the clear."""
     with suppress(ConnectionResetError), socket.create_connection(("127.0.0.1", stack.edge.port), 10) as plain:
         plain.sendall(first + packet(MINE))
         assert plain.recv(64)[:1] in (b"", b"\x15")  # closed, or a TLS alert
 
 
 @pytest.mark.parametrize("name", ["{}.", "*.{}", "x.{}", "{}.x.example", "127.0.0.1", "x" * 250])
-def test_only_a_hosts_own_name_gets_a_certificate(alpha: Tenant, stack: Stack, name: str) -> None:
-    """Not one that looks like it."""
+def test_only_the_exact_host_name_gets_a_certificate(alpha: Tenant, stack: Stack, name: str) -> None:
+    """A similar name gets no handshake; case does not matter (RFC 6066, section 3)."""
     assert "BEGIN CERTIFICATE" in s_client(stack.edge.port, "-servername", alpha.org.host.upper())
     assert "BEGIN CERTIFICATE" not in s_client(stack.edge.port, "-servername", name.format(alpha.org.host))
 
 
-def test_tls_is_not_negotiated_again_and_nothing_comes_early(alpha: Tenant, stack: Stack) -> None:
-    """A renegotiation could bring another certificate after the verdict; early data could be sent again."""
+def test_tls_is_not_renegotiated_and_early_data_is_not_accepted(alpha: Tenant, stack: Stack) -> None:
+    """A renegotiation could bring another certificate after the verdict; early data could be replayed."""
     asked = ("-servername", alpha.org.host)
     assert "no renegotiation" in s_client(stack.edge.port, *asked, "-tls1_2", typed="R\n")
     session, early = alpha.pki.folder / "session.pem", alpha.pki.folder / "early"
@@ -146,30 +146,30 @@ def test_tls_is_not_negotiated_again_and_nothing_comes_early(alpha: Tenant, stac
     assert "Early data was accepted" not in s_client(stack.edge.port, *asked, "-tls1_3", *more)
 
 
-def test_a_hundred_certificates_are_refused_and_nine_registered_in_full(alpha: Tenant, stack: Stack) -> None:
-    """What is sent after the leaf is in the register too, or its withdrawal would not end the session."""
+def test_a_hundred_sent_certificates_are_refused_and_nine_are_all_registered(alpha: Tenant, stack: Stack) -> None:
+    """Certificates after the leaf are in the register too, so that their withdrawal ends the session."""
     path = [alpha.pki.ca("hostile 0", alpha.pki.root)]
     for number in range(1, 100):
         path.append(alpha.pki.ca(f"hostile {number}", path[-1]))
     _, many = alpha.pki.leaf("d:thermo:hundred", send=tuple(path))
-    assert answer(alpha, many, packet(alpha.client_id("hundred"))) == b""
+    assert exchange(alpha, many, packet(alpha.client_id("hundred"))) == b""
     assert alpha.refusal(alpha.client_id("hundred")) == "certificate_malformed"
     _, nine = alpha.pki.leaf("d:thermo:nine", path[8], send=tuple(reversed(path[:9])))
-    device = alpha.connected(alpha.client_id("nine"), nine)
-    entry = alpha.org.deny(kind="fingerprint", value=path[0].fingerprint, reason="stolen")  # the last one sent
+    device = alpha.connect(alpha.client_id("nine"), nine)
+    entry = alpha.org.deny(kind="fingerprint", value=path[0].fingerprint, reason="stolen")  # the last certificate sent
     until("its session to end", device.disconnected.is_set)
     alpha.org.lift(entry)
 
 
 def test_another_orgs_device_reaches_no_topic(alpha: Tenant, beta: Tenant) -> None:
-    """Not by publishing, not by a will, not by a wildcard, not by $SYS, not by a shared subscription."""
-    victim = alpha.connected(alpha.client_id("victim"), alpha.pki.leaf("d:thermo:victim")[1])
+    """Neither by publishing, nor by a will, a wildcard, $SYS or a shared subscription."""
+    victim = alpha.connect(alpha.client_id("victim"), alpha.pki.leaf("d:thermo:victim")[1])
     own = f"clients/{victim.client_id}"
     victim.subscribe(f"{own}/#")
     _, files = beta.pki.leaf("d:thermo:evil")
     will = packet("d:beta01:thermo:evil", start=b"\x00\x04MQTT\x04\x06", more=field(f"{own}/will") + field("x"))
-    assert answer(beta, files, will) == WELCOME  # and is gone at once, without a DISCONNECT
-    evil = beta.connected(beta.client_id("evil"), files)
+    assert exchange(beta, files, will) == WELCOME  # and is gone at once, without a DISCONNECT
+    evil = beta.connect(beta.client_id("evil"), files)
     for topic in ("#", "+/+/#", f"{own}/#", f"$share/g/{own}/#", "$SYS/#"):
         evil.subscribe(topic)
     evil.publish(f"{own}/data", b"not for you")
@@ -180,29 +180,29 @@ def test_another_orgs_device_reaches_no_topic(alpha: Tenant, beta: Tenant) -> No
 
 
 @pytest.mark.slow
-def test_a_crowd_while_the_functions_hang_is_refused_and_disturbs_nobody(alpha: Tenant, stack: Stack) -> None:
-    """200 at once. Who is connected goes on; once the functions answer, who knocks is let in."""
+def test_a_crowd_is_refused_while_the_functions_hang_and_sessions_go_on(alpha: Tenant, stack: Stack) -> None:
+    """200 clients at once are refused, and connected devices go on; afterwards devices are admitted again."""
     keeps = alpha.publisher(alpha.client_id("keeps"))
     _, files = alpha.pki.leaf("d:thermo:hostile")
     assert stack.functions.process is not None
     stack.functions.process.send(signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(200) as crowd:
-            answers = set(crowd.map(lambda _: answer(alpha, files, packet(MINE), seconds=30), range(200)))
+            answers = set(crowd.map(lambda _: exchange(alpha, files, packet(MINE), seconds=30), range(200)))
     finally:
         stack.functions.process.send(signal.SIGCONT)
     assert answers == {b""}
-    until("a device to be let in", lambda: answer(alpha, files, packet(MINE)) == WELCOME)
+    until("a device to be let in", lambda: exchange(alpha, files, packet(MINE)) == WELCOME)
     keeps.stop()
     assert keeps.lost() == []
 
 
-def test_the_runtime_socket_is_its_owners_alone(stack: Stack) -> None:
-    """Whoever reaches it reads keys' names and ends sessions."""
+def test_the_runtime_socket_belongs_to_its_owner_only(stack: Stack) -> None:
+    """A process with access to the socket could read the names of keys and end sessions."""
     assert stack.edge.socket.stat().st_mode & 0o777 == 0o600
 
 
-def test_old_tls_is_not_spoken(alpha: Tenant, stack: Stack) -> None:
-    """1.2 is the oldest, whatever the client's own settings."""
+def test_old_tls_is_refused(alpha: Tenant, stack: Stack) -> None:
+    """TLS 1.2 is the oldest accepted version, whatever the client's settings."""
     words = ("-servername", alpha.org.host, "-cipher", "ALL:@SECLEVEL=0", "-tls1_1")
     assert "BEGIN CERTIFICATE" not in s_client(stack.edge.port, *words)

@@ -1,4 +1,4 @@
-"""nginx as an edge for MQTT over WebSocket, from edge/nginx/nginx.conf: it asks verifyClient's nginx dialect."""
+"""nginx as an edge for MQTT over WebSocket, with edge/nginx/nginx.conf and verifyClient's nginx dialect."""
 
 import socket
 import ssl
@@ -54,9 +54,10 @@ def upgrade(
     tls: ssl.SSLContext | None = None,
     session: ssl.SSLSession | None = None,
 ) -> tuple[int, ssl.SSLSession | None, bool]:
-    """(status of a request to become a WebSocket, the TLS session, whether that was resumed).
+    """Ask to become a WebSocket. Return (HTTP status, TLS session, whether the session was resumed).
 
-    *tls*: the context that made *session*."""
+    *tls*: the context that made *session*.
+    """
     sent = {
         "Host": host,
         "Upgrade": "websocket",
@@ -77,33 +78,33 @@ def upgrade(
 
 @BOTH_VERSIONS
 def test_a_device_of_the_org_is_let_in(alpha: Tenant, nginx: NginxEdge, only: ssl.TLSVersion) -> None:
-    """And what it publishes at QoS 1 arrives."""
+    """A device's message at QoS 1 arrives."""
     _, files = alpha.pki.leaf("d:thermo:nginx")
-    found = device(alpha, nginx, "nginx", files, only=only)
-    assert found.connect(), found.outcome
-    found.subscribe(f"clients/{found.client_id}/#")
-    found.publish(f"clients/{found.client_id}/data", b"21.5")
-    until("the device's own message", lambda: found.received)
+    client = device(alpha, nginx, "nginx", files, only=only)
+    assert client.connect(), client.outcome
+    client.subscribe(f"clients/{client.client_id}/#")
+    client.publish(f"clients/{client.client_id}/data", b"21.5")
+    until("the device's own message", lambda: client.received)
 
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("which", ["strange", "expired", "none"])
 def test_others_are_refused(alpha: Tenant, beta: Tenant, nginx: NginxEdge, only: ssl.TLSVersion, which: str) -> None:
-    """Another org's certificate, an expired one, none at all: the handshake stands, the upgrade does not."""
+    """Another org's certificate, an expired one and none at all: the handshake succeeds, the upgrade is refused."""
     files = None
     if which == "strange":
         _, files = beta.pki.leaf("d:thermo:nginx")
     elif which == "expired":
         _, files = alpha.pki.leaf("d:thermo:nginx", expired=True)
-    by_nginx_itself = which == "expired"  # its optional_no_ca overlooks an unknown issuer, and nothing else
+    by_nginx_itself = which == "expired"  # optional_no_ca ignores an unknown issuer, and nothing else
     assert upgrade(nginx, alpha.org.host, files, tls=context(None, files, only=only))[0] == (
         400 if by_nginx_itself else 403
     )
     assert not device(alpha, nginx, "nginx", files, only=only).connect()
 
 
-def test_who_stands_on_the_deny_list_is_refused(alpha: Tenant, nginx: NginxEdge) -> None:
-    """At the next connection."""
+def test_a_device_on_the_deny_list_is_refused(alpha: Tenant, nginx: NginxEdge) -> None:
+    """The refusal is in force at the next connection."""
     _, files = alpha.pki.leaf("d:thermo:nginxdeny")
     entry = alpha.org.deny(kind="identity", value="d:thermo:nginxdeny", reason="stolen")
     assert not device(alpha, nginx, "nginxdeny", files).connect()
@@ -111,8 +112,8 @@ def test_who_stands_on_the_deny_list_is_refused(alpha: Tenant, nginx: NginxEdge)
     assert device(alpha, nginx, "nginxdeny", files).connect()
 
 
-def test_the_clients_own_headers_count_for_nothing(alpha: Tenant, beta: Tenant, nginx: NginxEdge) -> None:
-    """A certificate is public: to send one in a header proves nothing, nor does a server name, nor a key."""
+def test_the_clients_own_headers_are_ignored(alpha: Tenant, beta: Tenant, nginx: NginxEdge) -> None:
+    """A certificate is public, so a certificate in a header proves nothing; nor does a server name, nor a key."""
     issued, files = alpha.pki.leaf("d:thermo:nginxhead")
     _, strange = beta.pki.leaf("d:thermo:nginxhead")
     forged = {"X-Client-Cert": quote(issued.pem), "X-SNI": alpha.org.host, "Authorization": "Basic eDp5"}
@@ -121,7 +122,7 @@ def test_the_clients_own_headers_count_for_nothing(alpha: Tenant, beta: Tenant, 
     assert upgrade(nginx, beta.org.host, files, headers=forged)[0] == 403
     named = {"X-SNI": beta.org.host, "Host": beta.org.host}
     assert upgrade(nginx, alpha.org.host, strange, headers=named)[0] == 403
-    # Nor do they take anything away from who has proven itself.
+    # Nor do such headers harm a client that has proven its identity.
     others = {
         **named,
         "X-Client-Cert": quote(strange[0].read_text()),
@@ -131,20 +132,20 @@ def test_the_clients_own_headers_count_for_nothing(alpha: Tenant, beta: Tenant, 
     assert upgrade(nginx, alpha.org.host, files, headers=others)[0] == 101
 
 
-def test_there_is_one_way_to_the_broker(alpha: Tenant, nginx: NginxEdge) -> None:
-    """The callout cannot be called from outside, and what is no WebSocket goes nowhere."""
+def test_only_a_websocket_on_its_path_reaches_the_broker(alpha: Tenant, nginx: NginxEdge) -> None:
+    """The callout cannot be called from outside, and other requests are refused."""
     _, files = alpha.pki.leaf("d:thermo:nginxway")
     for path in ("/verify_client", "/mqtt/", "/", "/../mqtt/x", "/mqtt%00"):
         assert upgrade(nginx, alpha.org.host, files, path=path)[0] in (400, 404)
     assert upgrade(nginx, alpha.org.host, files, headers={"Upgrade": "h2c"})[0] == 400
 
 
-@pytest.mark.parametrize("host", ["nobody.messaging.iot.example", "example.com", None], ids=str)
+@pytest.mark.parametrize("host", ["unknown.messaging.iot.example", "example.com", None], ids=str)
 @BOTH_VERSIONS
-def test_a_server_name_that_is_nobodys_gets_no_handshake(
+def test_an_unknown_server_name_gets_no_handshake(
     alpha: Tenant, nginx: NginxEdge, host: str | None, only: ssl.TLSVersion
 ) -> None:
-    """Nor does a connection without one."""
+    """The same holds for a connection without a server name."""
     _, files = alpha.pki.leaf("d:thermo:nginxlost")
     lost = Device(nginx.port, alpha.client_id("nginxlost"), context(host, files, only=only), websocket=True)
     assert not lost.connect()
@@ -153,16 +154,16 @@ def test_a_server_name_that_is_nobodys_gets_no_handshake(
 
 @pytest.mark.parametrize("before", ["../certs/", "x/../", "/"])
 def test_a_server_name_that_is_a_path_gets_no_handshake(alpha: Tenant, nginx: NginxEdge, before: str) -> None:
-    """Though the path leads to a certificate."""
+    """This holds even if the path leads to a certificate."""
     assert "BEGIN CERTIFICATE" in s_client(nginx.port, "-servername", alpha.org.host)
     assert "BEGIN CERTIFICATE" not in s_client(nginx.port, "-servername", before + alpha.org.host)
 
 
 @BOTH_VERSIONS
-def test_no_session_is_resumed_and_none_crosses_to_another_org(
+def test_no_session_is_resumed_not_even_for_the_same_org(
     alpha: Tenant, beta: Tenant, nginx: NginxEdge, only: ssl.TLSVersion
 ) -> None:
-    """Each connection proves possession of the key anew."""
+    """Each connection proves possession of the key again."""
     _, files = alpha.pki.leaf("d:thermo:nginxagain")
     tls = context(None, files, only=only)
     status, session, _ = upgrade(nginx, alpha.org.host, files, tls=tls)
@@ -172,7 +173,7 @@ def test_no_session_is_resumed_and_none_crosses_to_another_org(
 
 
 def test_a_new_server_certificate_is_shown_without_a_reload(alpha: Tenant, nginx: NginxEdge) -> None:
-    """As soon as its file is there; who is connected stays."""
+    """nginx serves the certificate as soon as its file is written; connected devices stay."""
     _, files = alpha.pki.leaf("d:thermo:nginxkeeps")
     keeps = device(alpha, nginx, "nginxkeeps", files)
     assert keeps.connect(), keeps.outcome
@@ -185,10 +186,10 @@ def test_a_new_server_certificate_is_shown_without_a_reload(alpha: Tenant, nginx
     nginx.take_certificates()
 
 
-def test_while_the_functions_are_away_nobody_is_let_in(
+def test_while_the_functions_are_away_every_device_is_refused(
     alpha: Tenant, nginx: NginxEdge, stack: Stack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """No answer is a refusal."""
+    """Without an answer nginx refuses."""
     _, files = alpha.pki.leaf("d:thermo:nginxaway")
     away = NginxEdge(tmp_path_factory.mktemp("nginx-away"), stack.functions, stack.broker.websockets)
     try:
@@ -196,7 +197,7 @@ def test_while_the_functions_are_away_nobody_is_let_in(
         away.wait_until_served(alpha.org.host)
         assert upgrade(away, alpha.org.host, files)[0] == 101
         away.stop()
-        away.functions = Functions(stack.functions.folder, free_port())  # where nobody listens
+        away.functions = Functions(stack.functions.folder, free_port())  # no process listens there
         away.start_nginx()
         assert upgrade(away, alpha.org.host, files)[0] == 500
     finally:

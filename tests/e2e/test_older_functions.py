@@ -1,4 +1,4 @@
-"""The callout before functions that do not tell fingerprints: it cannot enter a session so that a denial ends it."""
+"""The callout with older functions, whose verdicts have no fingerprints: a denial could not end such a session."""
 
 import json
 import threading
@@ -16,8 +16,8 @@ from tests.e2e.conftest import Tenant
 
 
 @contextmanager
-def functions(verdict: dict[str, Any]) -> Iterator[str]:
-    """The URL of functions whose every verdict is *verdict*. A stand-in: earlier ones are not here to be run."""
+def serve_verdict(verdict: dict[str, Any]) -> Iterator[str]:
+    """Serve *verdict* as the answer to every request; yield the URL. This replaces older functions."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -38,11 +38,11 @@ def functions(verdict: dict[str, Any]) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_who_cannot_be_entered_by_fingerprint_is_not_let_in(
-    stack: Stack, alpha: Tenant, tmp_path: Path, told: bool
+@pytest.mark.parametrize("has_fingerprints", [True, False])
+def test_a_device_is_refused_if_it_cannot_be_registered_by_fingerprint(
+    stack: Stack, alpha: Tenant, tmp_path: Path, has_fingerprints: bool
 ) -> None:
-    """The same verdict with fingerprints lets in."""
+    """The same verdict with fingerprints admits the device."""
     verdict = {
         "decision": "allow",
         "code": "allowed",
@@ -51,20 +51,20 @@ def test_who_cannot_be_entered_by_fingerprint_is_not_let_in(
         "bound": True,
         "ca": {"id": alpha.root_id},
         "expiresAt": "2030-01-01T00:00:00Z",
-        **({"fingerprintsSha256": [["a" * 64, "b" * 64], ["c" * 64]]} if told else {}),
+        **({"fingerprintsSha256": [["a" * 64, "b" * 64], ["c" * 64]]} if has_fingerprints else {}),
     }
     keys = stack.edge.edge_key, stack.edge.broker_key
     edge = HAProxyEdge(tmp_path, stack.functions.url, *keys, stack.broker.trusting, stack.broker.asking)
     edge.sync_once()
-    with functions(verdict) as edge.url:
+    with serve_verdict(verdict) as edge.url:
         edge.start_haproxy()
         try:
             client_id = alpha.client_id("1")
             device = Device(edge.port, client_id, context(alpha.org.host, alpha.pki.leaf("d:thermo:1")[1]))
-            assert device.connect() is told
+            assert device.connect() is has_fingerprints
             register = edge.command("show table sessions")
-            assert (f"|{'a' * 16},{'b' * 16}|" in register) is told
-            assert (f"|{'c' * 16}" in register) is told
+            assert (f"|{'a' * 16},{'b' * 16}|" in register) is has_fingerprints
+            assert (f"|{'c' * 16}" in register) is has_fingerprints
             device.close()
         finally:
             edge.stop()

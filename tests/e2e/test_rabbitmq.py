@@ -1,4 +1,4 @@
-"""RabbitMQ with its own MQTT listener, from edge/rabbitmq, asking verifyClient's rabbitmq dialect."""
+"""RabbitMQ with its own MQTT listener, configured from edge/rabbitmq, and verifyClient's rabbitmq dialect."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo.device import Device, context
-from demo.processes import Missing, Process, free_port, listens, program, until
+from demo.processes import Missing, Process, free_port, is_listening, program, until
 from demo.stack import EDGE, Stack
 from shared.records import Proof, Role
 from tests.e2e.conftest import Tenant, skip_unless_ci
@@ -17,7 +17,9 @@ from tests.e2e.pki import Files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's; the one in /usr/sbin changes the user first
+SERVER = Path(
+    "/usr/lib/rabbitmq/bin/rabbitmq-server"
+)  # Debian's program; /usr/sbin/rabbitmq-server would change the user first
 
 
 @dataclass
@@ -26,9 +28,9 @@ class Rabbit:
     tenant: Tenant
 
     def device(self, name: str, files: Files | None) -> Device:
-        made = Device(self.port, self.tenant.client_id(name), context(self.tenant.org.host, files))
-        self.tenant.devices.append(made)
-        return made
+        device = Device(self.port, self.tenant.client_id(name), context(self.tenant.org.host, files))
+        self.tenant.devices.append(device)
+        return device
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +69,12 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
         "RABBITMQ_PID_FILE": str(folder / "pid"),
         "RABBITMQ_CONF_ENV_FILE": str(folder / "no-such-file"),
     }
-    # A daemon that Erlang would start itself, and leave behind.
+    # Otherwise Erlang would start this daemon itself, and leave it running.
     epmd = Process("epmd", [epmd_program, "-port", str(epmd_port)], folder / "epmd.log", env=environment)
     epmd.wait_for_port(epmd_port)
     broker = Process("rabbitmq", [str(SERVER)], folder / "rabbitmq.log", env=environment, cwd=folder)
     try:
-        broker.wait_for("rabbitmq", lambda: listens(port) and "startup complete" in broker.tail(100_000), 150)
+        broker.wait_for("rabbitmq", lambda: is_listening(port) and "startup complete" in broker.tail(100_000), 150)
         yield Rabbit(port, tenant)
     finally:
         broker.stop(seconds=40)
@@ -81,7 +83,7 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
 
 
 def test_a_device_is_let_in_and_has_its_own_topics(rabbit: Rabbit, alpha: Tenant) -> None:
-    """The CN is its user name; what it publishes under its own prefix comes back to it."""
+    """The CN is the user name; what the device publishes under its own prefix comes back to it."""
     _, files = alpha.pki.leaf("d:thermo:rabbit")
     device = rabbit.device("rabbit", files)
     assert device.connect(), device.outcome
@@ -90,8 +92,8 @@ def test_a_device_is_let_in_and_has_its_own_topics(rabbit: Rabbit, alpha: Tenant
     until("the device's own message", lambda: device.received)
 
 
-def test_a_neighbours_topics_are_closed(rabbit: Rabbit, alpha: Tenant) -> None:
-    """RabbitMQ cuts off who publishes there."""
+def test_another_devices_topics_are_refused(rabbit: Rabbit, alpha: Tenant) -> None:
+    """RabbitMQ cuts off a device that publishes to another device's topic."""
     _, files = alpha.pki.leaf("d:thermo:rabbit")
     device = rabbit.device("rabbit", files)
     assert device.connect(), device.outcome
@@ -100,20 +102,20 @@ def test_a_neighbours_topics_are_closed(rabbit: Rabbit, alpha: Tenant) -> None:
 
 
 def test_a_strangers_certificate_is_refused(rabbit: Rabbit, alpha: Tenant, beta: Tenant) -> None:
-    """By RabbitMQ itself: its CA list is the org's alone."""
+    """RabbitMQ itself refuses it: its list of CAs contains the org's CAs only."""
     _, files = beta.pki.leaf("d:thermo:rabbit")
     assert not rabbit.device("rabbit", files).connect()
     assert not rabbit.device("rabbit", None).connect()
 
 
 def test_the_client_id_of_another_device_is_refused(rabbit: Rabbit, alpha: Tenant) -> None:
-    """The verdict is about both names."""
+    """The verdict is about the user name and the client ID."""
     _, files = alpha.pki.leaf("d:thermo:rabbit")
     assert not rabbit.device("somebody", files).connect()
 
 
-def test_who_stands_on_the_deny_list_is_refused(rabbit: Rabbit, alpha: Tenant) -> None:
-    """By identity, which is all that RabbitMQ passes on."""
+def test_a_device_on_the_deny_list_is_refused(rabbit: Rabbit, alpha: Tenant) -> None:
+    """The entry names an identity, because RabbitMQ passes on nothing more."""
     _, files = alpha.pki.leaf("d:thermo:rabbitdeny")
     entry = alpha.org.deny(kind="identity", value="d:thermo:rabbitdeny", reason="stolen")
     assert not rabbit.device("rabbitdeny", files).connect()

@@ -1,4 +1,4 @@
-"""An edgeFeed that tests can make say anything; over real HTTP."""
+"""A stub of edgeFeed over HTTP, whose responses the tests control."""
 
 import json
 import threading
@@ -12,17 +12,29 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass
 class FeedStub:
-    """*hosts*: server name -> (version, PEM chain, PEM key); each change is a line of *changes*."""
+    """A stub of edgeFeed.
+
+    Attributes:
+        hosts: version, chain (PEM) and private key (PEM) by server name.
+        changes: the server name of each change, in order.
+        failing: server names whose key material is not available.
+        down: whether every response is a 503.
+        page: the largest number of entries of a page.
+        fetched: the server names whose key material was requested.
+        served: the reported version by server name.
+        withdrawals: the withdrawals, in order.
+        missed: whether the next page of withdrawals has `missed`.
+    """
 
     port: int = 0
     hosts: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
-    failing: set[str] = field(default_factory=set)  # hosts whose key cannot be handed out now
+    failing: set[str] = field(default_factory=set)
     down: bool = False
     page: int = 500
     fetched: list[str] = field(default_factory=list)
     served: dict[str, str] = field(default_factory=dict)
-    withdrawn: list[dict[str, str]] = field(default_factory=list)
+    withdrawals: list[dict[str, str]] = field(default_factory=list)
     missed: bool = False
 
     @property
@@ -37,17 +49,17 @@ class FeedStub:
         del self.hosts[name]
         self.changes.append(name)
 
-    def answer(self, path: str, body: Any) -> tuple[int, Any]:
+    def respond(self, path: str, body: Any) -> tuple[int, Any]:
         parts = urlsplit(path)
         if self.down:
             return 503, {"detail": "down"}
         if parts.path == "/edge/v1/hosts":
-            return 200, self._page(parse_qs(parts.query).get("since", [""])[0])
+            return 200, self._list_hosts(parse_qs(parts.query).get("since", [""])[0])
         if parts.path == "/edge/v1/served":
-            self.served.update({one["serverName"]: one["version"] for one in body["hosts"]})
+            self.served.update({host["serverName"]: host["version"] for host in body["hosts"]})
             return 200, {"taken": len(body["hosts"]), "stale": []}
         if parts.path == "/edge/v1/withdrawals":
-            return 200, self._withdrawals(parse_qs(parts.query).get("since", [""])[0])
+            return 200, self._list_withdrawals(parse_qs(parts.query).get("since", [""])[0])
         name = unquote(parts.path.rpartition("/")[2])
         self.fetched.append(name)
         if name in self.failing:
@@ -57,49 +69,54 @@ class FeedStub:
         version, chain, key = self.hosts[name]
         return 200, {"serverName": name, "org": "x", "version": version, "certificate": chain, "privateKey": key}
 
-    def _withdrawals(self, since: str) -> Any:
-        told = self.withdrawn[int(since or len(self.withdrawn)) :][: self.page]
-        head = int(since) + len(told) if since else len(self.withdrawn)
-        more = head < len(self.withdrawn)
+    def _list_withdrawals(self, since: str) -> Any:
+        entries = self.withdrawals[int(since or len(self.withdrawals)) :][: self.page]
+        head = int(since) + len(entries) if since else len(self.withdrawals)
+        has_more = head < len(self.withdrawals)
         missed, self.missed = self.missed, False
-        return {"head": str(head), "withdrawals": told, "more": more, "missed": missed}
+        return {"head": str(head), "withdrawals": entries, "more": has_more, "missed": missed}
 
-    def _page(self, since: str) -> Any:
-        everything = not since or since.startswith("all")
-        if everything:
+    def _list_hosts(self, since: str) -> Any:
+        is_full = not since or since.startswith("all")
+        if is_full:
             start = int(since[3:] or 0) if since else 0
             names = sorted(self.hosts)[start : start + self.page]
-            more = start + self.page < len(self.hosts)
-            head = f"all{start + self.page}" if more else str(len(self.changes))
-            first = not since
+            has_more = start + self.page < len(self.hosts)
+            head = f"all{start + self.page}" if has_more else str(len(self.changes))
+            is_first = not since
         else:
             changed = self.changes[int(since) : int(since) + self.page]
-            names, first = list(dict.fromkeys(changed)), False
+            names, is_first = list(dict.fromkeys(changed)), False
             head = str(int(since) + len(changed))
-            more = int(head) < len(self.changes)
+            has_more = int(head) < len(self.changes)
         hosts = [
-            {"serverName": one, "org": "x", "version": self.hosts.get(one, ("",))[0], "removed": one not in self.hosts}
-            for one in names
+            {
+                "serverName": name,
+                "org": "x",
+                "version": self.hosts.get(name, ("",))[0],
+                "removed": name not in self.hosts,
+            }
+            for name in names
         ]
-        return {"head": head, "hosts": hosts, "more": more, "full": everything, "first": first}
+        return {"head": head, "hosts": hosts, "more": has_more, "full": is_full, "first": is_first}
 
 
 @contextmanager
 def running(stub: FeedStub) -> Iterator[FeedStub]:
-    """Answer until the block ends."""
+    """Run the stub's HTTP server within the block."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._answer(None)
+            self._respond(None)
 
         def do_POST(self) -> None:
-            self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self._respond(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
-        def _answer(self, body: Any) -> None:
-            status, found = stub.answer(self.path, body)
-            data = json.dumps(found).encode()
+        def _respond(self, body: Any) -> None:
+            status, document = stub.respond(self.path, body)
+            data = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

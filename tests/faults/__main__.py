@@ -1,4 +1,4 @@
-"""python -m tests.faults: every fault on every store, then kill -9 again and again; prints tables, writes JSON.
+"""Run every fault on every store, then kill -9 repeatedly; print tables and write JSON.
 
 python -m tests.faults [--stores sqlite,dynamodb] [--faults reset] [--seconds 4] [--kills 200]
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from tests.emulators import Emulators, Missing
+from tests.emulators import EmulatorMissing, Emulators
 from tests.faults.kills import Kills, kill_again_and_again
-from tests.faults.rig import STORES, Row, rig
-from tests.faults.table import table
+from tests.faults.rig import STORES, FaultRow, rig
+from tests.faults.table import format_table
 
 _HEADS = (
     "store", "fault", "operations", "acknowledged", "refused", "unavailable", "lost", "half", "swept",
@@ -29,55 +29,55 @@ _KILL_HEADS = (
 
 
 def main() -> int:
-    """Returns 1 where anything was lost, half there, late or wrong."""
-    asked = _arguments()
+    """Return the exit code: 1 if anything was lost, incomplete, late or wrong."""
+    arguments = _parse_arguments()
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     emulators = Emulators(base, run=os.getpid())
-    rows: list[Row] = []
+    rows: list[FaultRow] = []
     kills: Kills | None = None
     began = time.monotonic()
     try:
-        for store in asked.stores:
+        for store in arguments.stores:
             try:
-                with rig(store, emulators, base / store) as one:
-                    for fault in asked.faults or one.faults:
-                        if fault in one.faults:
-                            rows.append(one.suffer(fault, seconds=asked.seconds))
+                with rig(store, emulators, base / store) as running:
+                    for fault in arguments.faults or running.faults:
+                        if fault in running.faults:
+                            rows.append(running.suffer(fault, seconds=arguments.seconds))
                             print(f"{store}, {fault}: {'good' if rows[-1].good else 'NOT GOOD'}", file=sys.stderr)
-            except Missing as missing:
+            except EmulatorMissing as missing:
                 print(f"{store} is left out. {missing}")
-        print(table(_HEADS, [_cells(row) for row in rows]), flush=True)
+        print(format_table(_HEADS, [_cells(row) for row in rows]), flush=True)
         for row in rows:
             for what in ("lost", "halves", "left", "wrong", "log"):
-                for one_finding in getattr(row, what)[:5]:
-                    print(f"{row.store}, {row.fault}: {what}: {one_finding}")
-        if asked.kills:
-            kills = kill_again_and_again(base / "kills", asked.kills)
-            print(f"\n{table(_KILL_HEADS, [_kill_cells(kills)])}")
-            for one_finding in [*kills.lost, *kills.halves, *kills.wrong][:15]:
-                print(f"kill -9: {one_finding}")
+                for finding in getattr(row, what)[:5]:
+                    print(f"{row.store}, {row.fault}: {what}: {finding}")
+        if arguments.kills:
+            kills = kill_again_and_again(base / "kills", arguments.kills)
+            print(f"\n{format_table(_KILL_HEADS, [_kill_cells(kills)])}")
+            for finding in [*kills.lost, *kills.halves, *kills.wrong][:15]:
+                print(f"kill -9: {finding}")
         print(f"\n{time.monotonic() - began:.0f} s")
-        if asked.json:
-            asked.json.parent.mkdir(parents=True, exist_ok=True)
-            asked.json.write_bytes(msgspec.json.format(msgspec.json.encode({"faults": rows, "kills": kills})))
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode({"faults": rows, "kills": kills})))
         return 0 if all(row.good for row in rows) and (kills is None or kills.good) else 1
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _cells(row: Row) -> list[str]:
-    told, verdicts = row.operations, row.verdicts
+def _cells(row: FaultRow) -> list[str]:
+    operations, verdicts = row.operations, row.verdicts
     return [
         row.store,
         row.fault,
-        str(sum(told.values())),
-        str(told.get("done", 0)),
-        str(told.get("refused", 0)),
-        str(told.get("unavailable", 0) + told.get("dropped", 0)),
+        str(sum(operations.values())),
+        str(operations.get("done", 0)),
+        str(operations.get("refused", 0)),
+        str(operations.get("unavailable", 0) + operations.get("dropped", 0)),
         str(len(row.lost)),
         str(len(row.halves)),
         f"{len(row.leftovers)}" + (f", {len(row.left)} LEFT" if row.left else ""),
-        *(str(verdicts.get(one, 0)) for one in ("allowed", "denied", "not known")),
+        *(str(verdicts.get(decision, 0)) for decision in ("allowed", "denied", "not known")),
         f"{row.slowest:.2f}",
         str(row.late),
         "never" if row.back is None else f"{row.back:.1f}",
@@ -90,7 +90,7 @@ def _kill_cells(kills: Kills) -> list[str]:
         str(kills.count),
         str(kills.acknowledged),
         str(kills.dropped),
-        *(str(len(one)) for one in (kills.lost, kills.halves, kills.leftovers)),
+        *(str(len(texts)) for texts in (kills.lost, kills.halves, kills.leftovers)),
         str(kills.verdicts),
         str(len(kills.wrong)),
         f"{kills.first_starts:.2f}",
@@ -98,11 +98,11 @@ def _kill_cells(kills: Kills) -> list[str]:
     ]
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--stores", type=lambda text: text.split(","), default=STORES)
     parser.add_argument("--faults", type=lambda text: text.split(","), default=())
-    parser.add_argument("--seconds", type=float, default=2.5, help="under each fault")
+    parser.add_argument("--seconds", type=float, default=2.5, help="seconds under each fault")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

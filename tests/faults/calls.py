@@ -1,6 +1,6 @@
-"""A gRPC proxy before Firestore's emulator: whole calls are refused, or made and their answer withheld.
+"""A gRPC proxy before Firestore's emulator. It refuses whole calls, or makes them and withholds the answer.
 
-What a TCP proxy cannot say: RESOURCE_EXHAUSTED, and which call's answer is lost.
+A TCP proxy can do neither: answer RESOURCE_EXHAUSTED, or choose the call whose answer is lost.
 """
 
 import random
@@ -17,12 +17,12 @@ _PASSED_ON: Final = ("authorization", "google-cloud-resource-prefix", "x-goog-re
 
 @dataclass(frozen=True)
 class IllCalls:
-    """Shares of calls (0 to 1).
+    """Shares of the calls (0 to 1) with a fault.
 
     Args:
-        throttled: RESOURCE_EXHAUSTED, and nothing happened.
+        throttled: answered with RESOURCE_EXHAUSTED, and not made.
         lost: made, and answered with UNAVAILABLE.
-        half: of a stream of answers, some, and then UNAVAILABLE.
+        half: a stream of answers breaks off with UNAVAILABLE.
     """
 
     throttled: float = 0.0
@@ -35,7 +35,7 @@ FINE: Final = IllCalls()
 
 @dataclass
 class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Listens on a free port of this machine and passes calls on to *upstream* (host:port)."""
+    """Listen on a free port of this machine and pass calls on to *upstream* (host:port)."""
 
     upstream: str
     ill: IllCalls = FINE
@@ -56,14 +56,14 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._channel.close()
 
     def service(self, details: Any) -> Any:
-        """grpc's own hook: every method, as a stream of bytes in either direction."""
+        """Handle every method as a stream of bytes in both directions. grpc calls this method."""
 
-        def handle(asked: Iterator[bytes], context: Any) -> Iterator[bytes]:
-            return self._handle(details.method, asked, context)
+        def handle(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+            return self._handle(details.method, requests, context)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
-    def _handle(self, method: str, asked: Iterator[bytes], context: Any) -> Iterator[bytes]:
+    def _handle(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         ill, roll = self.ill, self._draw.random()
         if roll < ill.throttled:
             self.done["throttled"] += 1
@@ -71,7 +71,7 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         roll -= ill.throttled
         metadata = [(key, value) for key, value in context.invocation_metadata() if key in _PASSED_ON]
         call = self._channel.stream_stream(method)(
-            iter([next(asked)]),
+            iter([next(requests)]),
             metadata=metadata,
             timeout=context.time_remaining() and min(context.time_remaining(), 60),
         )

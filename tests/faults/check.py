@@ -1,4 +1,4 @@
-"""Reads an organization back over a connection of its own, and compares it with what callers were told."""
+"""Read an organization back over a separate connection, and compare it with the answers that callers received."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,20 +28,20 @@ from shared.repository import (
     org_hosts_ref,
     org_ref,
 )
-from tests.faults.load import ABSENT, Change, History, Thing
+from tests.faults.load import ABSENT, History, SharedChange, Thing
 
-_SETTLED = 3.0  # seconds after an unanswered call, within which its change is made or is not
+_SETTLED = 3.0  # seconds after which an unanswered change is certainly made or not made
 
 
 @dataclass
 class Findings:
-    """What is not as it must be.
+    """Differences from the expected state.
 
     Args:
-        lost: acknowledged changes that are not there.
-        halves: things of which a part is missing.
-        leftovers: what a call that was cut short may leave, and a sweep must mend: bodies that no index names, places
-            taken in the index for nothing.
+        lost: acknowledged changes that are missing.
+        halves: entries of which a part is missing.
+        leftovers: remains of an interrupted call that a sweep must remove: bodies that no index names, index entries
+            without a body.
     """
 
     lost: list[str] = field(default_factory=list)
@@ -50,64 +50,65 @@ class Findings:
 
 
 def check(repository: Repository, sealer: KeySealer, org_id: str, history: History) -> Findings:
-    """Whether all that *history* was told stands, and nothing stands by half. Of what *history* does not tell nothing
-    is expected but that it is whole."""
-    found = Findings()
+    """Check that all acknowledged changes of *history* are stored, and that every stored entry is complete."""
+    findings = Findings()
     org = repository.get(org_ref(org_id))
     if org is None:
-        found.lost.append("the organization")
-        return found
-    servers = dict(repository.every(f"server/{org_id}", ServerCertificate))
-    names = dict(repository.every(f"ca/{org_id}", CAsOfOneName))
-    denials = dict(repository.every(f"deny/{org_id}", Denials))
+        findings.lost.append("the organization")
+        return findings
+    servers = dict(repository.iterate(f"server/{org_id}", ServerCertificate))
+    names = dict(repository.iterate(f"ca/{org_id}", CAsOfOneName))
+    denials = dict(repository.iterate(f"deny/{org_id}", Denials))
     index = repository.get(ca_index_ref(org_id)) or CAIndex()
-    cas = {ca_id: ca.status.value for one in names.values() for ca_id, ca in one.cas.items()}
+    cas = {ca_id: ca.status.value for named in names.values() for ca_id, ca in named.cas.items()}
 
-    _servers_whole(found, repository, sealer, org, servers)
-    _cas_whole(found, org, cas, index)
+    _check_servers(findings, repository, sealer, org, servers)
+    _check_cas(findings, org, cas, index)
     for thing in history.things:
         if thing.kind == "ca":
             now = cas.get(str(thing.id), ABSENT)
         elif thing.kind == "denial":
-            now = _denial(denials, thing)
+            now = _denial_state(denials, thing)
         else:
-            now = _server(org, servers, thing)
+            now = _server_state(org, servers, thing)
         if now not in thing.may_be:
-            found.lost.append(f"{thing.kind} {thing.id} was told to be {' or '.join(thing.may_be)}, and is {now}")
-    _last_of(found, "activation", org.activation.active, history.activations)
+            findings.lost.append(
+                f"{thing.kind} {thing.id} was acknowledged as {' or '.join(thing.may_be)}, and is {now}"
+            )
+    _check_latest(findings, "activation", org.activation.active, history.activations)
     rules = org.policy.rules
-    _last_of(found, "policy", rules[0].device_type if rules else "", history.policies)
-    _activity(found, repository, org_id, [org, *servers.values(), *names.values(), *denials.values()], history)
-    _edges(found, repository, org, history)
-    return found
+    _check_latest(findings, "policy", rules[0].device_type if rules else "", history.policies)
+    _check_activity(findings, repository, org_id, [org, *servers.values(), *names.values(), *denials.values()], history)
+    _check_edges(findings, repository, org, history)
+    return findings
 
 
-def _servers_whole(
-    found: Findings, repository: Repository, sealer: KeySealer, org: Org, servers: dict[str, ServerCertificate]
+def _check_servers(
+    findings: Findings, repository: Repository, sealer: KeySealer, org: Org, servers: dict[str, ServerCertificate]
 ) -> None:
-    """Each line of the index has its body, each body its key, each key its certificate; exactly one is active."""
-    for one in org.servers:
-        record = servers.get(one)
+    """Check that each index entry has a body, each body a key, each key its certificate, and that one is active."""
+    for id_ in org.servers:
+        record = servers.get(id_)
         if record is None:
-            found.halves.append(f"the index names the server certificate {one}, which has no body")
+            findings.halves.append(f"the index names the server certificate {id_}, which has no body")
             continue
-        if why := _broken(sealer, org.org_id, one, record):
-            found.halves.append(f"server certificate {one}: {why}")
-    found.leftovers += [f"server certificate {one}" for one in servers if one not in org.servers]
+        if why := _find_defect(sealer, org.org_id, id_, record):
+            findings.halves.append(f"server certificate {id_}: {why}")
+    findings.leftovers += [f"server certificate {id_}" for id_ in servers if id_ not in org.servers]
     active = org.activation.active
     if active == DEFAULT:
         whole = repository.get(default_ref()) is not None
     else:
         whole = active in org.servers and active in servers and servers[active].leaf is not None
     if not whole:
-        found.halves.append(f"the active certificate {active} is not there")
+        findings.halves.append(f"the active certificate {active} is not there")
     previous = org.activation.previous
     if previous not in (None, DEFAULT, *org.servers):
-        found.halves.append(f"the previous certificate {previous} is not there")
+        findings.halves.append(f"the previous certificate {previous} is not there")
 
 
-def _broken(sealer: KeySealer, org_id: str, certificate_id: str, record: ServerCertificate) -> str:
-    """Why a server certificate, or a request, is not whole; empty where it is."""
+def _find_defect(sealer: KeySealer, org_id: str, certificate_id: str, record: ServerCertificate) -> str:
+    """Return why a server certificate or a request is incomplete; empty if it is complete."""
     try:
         key = load_der_private_key(sealer.open(record.key, org_id=org_id, certificate_id=certificate_id), None)
     except SealBroken as error:
@@ -122,72 +123,72 @@ def _broken(sealer: KeySealer, org_id: str, certificate_id: str, record: ServerC
     return "" if public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == own else "its key is another's"
 
 
-def _cas_whole(found: Findings, org: Org, cas: dict[str, str], index: CAIndex) -> None:
-    """The index may name a CA too many, never one too few; and whether SNI is needed agrees with what is there."""
-    found.halves += [f"the index misses the CA {one}" for one in cas if one not in index.cas]
-    found.leftovers += [f"a place in the index for the CA {one}" for one in index.cas if one not in cas]
+def _check_cas(findings: Findings, org: Org, cas: dict[str, str], index: CAIndex) -> None:
+    """Check the index: it may name a CA too many, never one too few; and whether SNI is required fits the CAs."""
+    findings.halves += [f"the index misses the CA {id_}" for id_ in cas if id_ not in index.cas]
+    findings.leftovers += [f"a place in the index for the CA {id_}" for id_ in index.cas if id_ not in cas]
     if cas and not org.has_ca:
-        found.leftovers.append("there are CAs, and devices need not send SNI")
+        findings.leftovers.append("there are CAs, and devices need not send SNI")
     if not cas and org.has_ca:
-        found.leftovers.append("there is no CA, and devices must send SNI")
+        findings.leftovers.append("there is no CA, and devices must send SNI")
 
 
-def _server(org: Org, servers: dict[str, ServerCertificate], thing: Thing) -> str:
-    ids = [thing.id] if thing.id else [one for one, record in servers.items() if record.leaf == thing.leaf]
-    for one in ids:
-        if one in org.servers and one in servers:
-            return "csr" if servers[one].leaf is None else "certificate"
+def _server_state(org: Org, servers: dict[str, ServerCertificate], thing: Thing) -> str:
+    ids = [thing.id] if thing.id else [id_ for id_, record in servers.items() if record.leaf == thing.leaf]
+    for id_ in ids:
+        if id_ in org.servers and id_ in servers:
+            return "csr" if servers[id_].leaf is None else "certificate"
     return ABSENT
 
 
-def _denial(denials: dict[str, Denials], thing: Thing) -> str:
+def _denial_state(denials: dict[str, Denials], thing: Thing) -> str:
     if thing.id is None:
         return ABSENT
-    return "denied" if any(thing.id in one.entries for one in denials.values()) else ABSENT
+    return "denied" if any(thing.id in document.entries for document in denials.values()) else ABSENT
 
 
-def _last_of(found: Findings, what: str, now: str, history: list[Change]) -> None:
-    """What stands must be a change that no acknowledged one certainly came after."""
+def _check_latest(findings: Findings, what: str, now: str, history: list[SharedChange]) -> None:
+    """Check that the current value was set by a change that no acknowledged change certainly followed."""
     if not history:
         return
-    latest = max(one.began for one in history if one.acknowledged)
+    latest = max(change.began for change in history if change.acknowledged)
     fits = [
-        one
-        for one in history
-        if one.value == now and (one.ended if one.acknowledged else one.ended + _SETTLED) >= latest
+        change
+        for change in history
+        if change.value == now and (change.ended if change.acknowledged else change.ended + _SETTLED) >= latest
     ]
     if not fits:
-        found.lost.append(f"the {what} is {now or 'as at first'}, which an acknowledged one came after")
+        findings.lost.append(f"the {what} is {now or 'as at first'}, which an acknowledged change came after")
 
 
-def _activity(
-    found: Findings, repository: Repository, org_id: str, documents: list[Outboxed], history: History
+def _check_activity(
+    findings: Findings, repository: Repository, org_id: str, documents: list[Outboxed], history: History
 ) -> None:
-    """Every acknowledged change is told in the activity list, or waits in a document to be copied there."""
-    told = set(_told(repository, org_id, documents))
+    """Check that every acknowledged change is in the activity list, or in a document's outbox."""
+    listed = set(_list_activity(repository, org_id, documents))
     for what, about in history.entries:
-        if (what, about) not in told:
-            found.lost.append(f"the activity list does not tell {what} of {about}")
+        if (what, about) not in listed:
+            findings.lost.append(f"the activity list misses {what} of {about}")
 
 
-def _edges(found: Findings, repository: Repository, org: Org, history: History) -> None:
-    """The edges were told of every acknowledged withdrawal, and of the certificate that is active now."""
+def _check_edges(findings: Findings, repository: Repository, org: Org, history: History) -> None:
+    """Check the feeds of the edges: every acknowledged withdrawal, and the certificate that is active now."""
     feed = Feed(repository, "withdrawals", Withdrawal)
-    told, page = set(), feed.since(0)
+    withdrawn, page = set(), feed.since(0)
     while page:
-        told |= {(one.what.kind, one.what.value) for one in page if one.what.org_id == org.org_id}
+        withdrawn |= {(event.what.kind, event.what.value) for event in page if event.what.org_id == org.org_id}
         page = feed.since(page[-1].number)
-    found.lost += [
-        f"the edges were not told to end the sessions of {one}" for one in history.withdrawn if one not in told
+    findings.lost += [
+        f"the feed of withdrawals misses {entry}" for entry in history.withdrawn if entry not in withdrawn
     ]
     hosts = repository.get(org_hosts_ref(org.org_id))
-    if hosts is None or not hosts.told or hosts.certificate_id != org.activation.active:
-        sure = history.activations and all(one.acknowledged for one in history.activations)
-        (found.lost if sure else found.leftovers).append("the edges were not told of what is active")
+    if hosts is None or not hosts.is_published or hosts.certificate_id != org.activation.active:
+        sure = history.activations and all(change.acknowledged for change in history.activations)
+        (findings.lost if sure else findings.leftovers).append("the feed of hosts misses the active certificate")
 
 
-def _told(repository: Repository, org_id: str, documents: list[Outboxed]) -> Iterator[tuple[str, str]]:
-    pages = (page for _, page in repository.every(activity_partition(org_id, ActivityKind.CHANGE), ActivityPage))
+def _list_activity(repository: Repository, org_id: str, documents: list[Outboxed]) -> Iterator[tuple[str, str]]:
+    pages = (page for _, page in repository.iterate(activity_partition(org_id, ActivityKind.CHANGE), ActivityPage))
     entries = [entry for page in pages for entry in page.entries]
-    for entry in [*entries, *(entry for one in documents for entry in one.outbox)]:
+    for entry in [*entries, *(entry for document in documents for entry in document.outbox)]:
         yield entry.what, entry.detail.get("certificate", "")

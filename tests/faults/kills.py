@@ -1,4 +1,4 @@
-"""kill -9 of the local server in the middle of changes, again and again."""
+"""kill -9 of the local server in the middle of changes, repeatedly."""
 
 import random
 import signal
@@ -21,17 +21,17 @@ _UNDER_LOAD: Final = (0.03, 0.2)  # seconds between the load's begin and the kil
 
 @dataclass
 class Kills:
-    """What so many kills did.
+    """The result of a number of kills.
 
     Args:
         starts: seconds from each start to the server's first answer.
-        lost, halves, wrong: see `tests.faults.rig.Row`; found after any of the restarts.
-        leftovers: what the last check found for a sweep.
+        lost, halves, wrong: see `rig.FaultRow`; findings after any of the restarts.
+        leftovers: findings of the last check that a sweep has to remove.
     """
 
     count: int = 0
     acknowledged: int = 0
-    dropped: int = 0  # changes that were under way when the server was killed
+    dropped: int = 0  # changes without an answer because of a kill
     verdicts: int = 0
     starts: list[float] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Kills:
 
     @property
     def first_starts(self) -> float:
-        """The median of the first tenth (three at least); seconds."""
+        """The median of the first tenth of the starts (at least three), in seconds."""
         return statistics.median(self.starts[: max(3, len(self.starts) // 10)])
 
     @property
@@ -54,43 +54,43 @@ class Kills:
 
 
 def kill_again_and_again(folder: Path, count: int) -> Kills:
-    """Start, load, kill; after each start read everything back, before the next load."""
-    told, draw = Kills(), random.Random(6)
+    """Start, load and kill the server *count* times; after each start check everything, before the next load."""
+    kills, draw = Kills(), random.Random(6)
     load: Load | None = None
     for number in range(count + 1):
         began = time.monotonic()
         running = server.start(folder, TRUST_RATE_PER_MINUTE="1000000", TRUST_METRICS="off", TRUST_LOG="ERROR")
-        told.starts.append(time.monotonic() - began)
+        kills.starts.append(time.monotonic() - began)
         try:
             address = f"127.0.0.1:{running.port}"
             if load is None:
                 access = Access("demo01", running.keys["operator"], running.keys["broker"], _HOST)
                 load = Load.on(address, access).employ(changers=4, askers=1, readers=0)
             else:
-                _look(folder, load, told)
+                _check_store(folder, load, kills)
             if number == count:
                 break
             load.begin(address)
             time.sleep(draw.uniform(*_UNDER_LOAD))
             running.stop(signal.SIGKILL)
             load.end()
-            told.count += 1
+            kills.count += 1
         finally:
             if running.process.returncode is None:
                 running.stop(signal.SIGKILL)
     assert load is not None
     history = load.history
-    told.acknowledged, told.dropped = history.operations["done"], history.operations["dropped"]
-    told.verdicts, told.wrong = history.verdicts.total(), history.wrong
-    return told
+    kills.acknowledged, kills.dropped = history.operations["done"], history.operations["dropped"]
+    kills.verdicts, kills.wrong = history.verdicts.total(), history.wrong
+    return kills
 
 
-def _look(folder: Path, load: Load, told: Kills) -> None:
+def _check_store(folder: Path, load: Load, kills: Kills) -> None:
     store = SQLiteStore(folder / "trust.db")
     try:
-        found = check(Repository(store), LocalSealer(folder / "keys"), load.access.org_id, load.history)
+        findings = check(Repository(store), LocalSealer(folder / "keys"), load.access.org_id, load.history)
     finally:
         store.close()
-    told.lost += [one for one in found.lost if one not in told.lost]
-    told.halves += [one for one in found.halves if one not in told.halves]
-    told.leftovers = found.leftovers
+    kills.lost += [text for text in findings.lost if text not in kills.lost]
+    kills.halves += [text for text in findings.halves if text not in kills.halves]
+    kills.leftovers = findings.leftovers

@@ -1,7 +1,7 @@
-"""A store, the real server on it, and what is done to the way between them.
+"""A store, the real server on it, and faults between the two.
 
-with rig("dynamodb", emulators, folder) as one:
-    row = one.suffer("reset", seconds=4)
+with rig("dynamodb", emulators, folder) as running:
+    row = running.suffer("reset", seconds=4)
 """
 
 import resource
@@ -24,10 +24,11 @@ import pytest
 from shared.composition import App, build
 from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.organizations import create_org
 from tests import server
 from tests.emulators import Emulators
 from tests.faults import calls, wire
@@ -40,25 +41,28 @@ from tests.stores import Place, new_place
 
 DOMAIN: Final = "example.com"
 STORES: Final = ("sqlite", "dynamodb", "firestore")
-EMULATORS: Final = {"dynamodb": "dynalite", "firestore": "firestore"}  # moto ends each connection after its answer
-_BACK_SECONDS: Final = 20.0  # within which all is well again, once the fault has gone
-_LOCKED: Final = 6.0  # seconds: longer than a writer waits for the one before it
-_FULL_AT: Final = 96 * 1024  # bytes of any one file
+EMULATORS: Final = {
+    "dynamodb": "dynalite",
+    "firestore": "firestore",
+}  # not moto: it closes the connection after each answer
+_BACK_SECONDS: Final = 20.0  # the service must recover in this time after a fault
+_LOCKED: Final = 6.0  # seconds: longer than a writer waits for a lock
+_FULL_AT: Final = 96 * 1024  # bytes per file
 
 Fault = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one fault on one store did.
+class FaultRow:
+    """The result of one fault on one store.
 
     Args:
-        operations: what changers were told, "done", "refused" (for good), "unavailable" (503, too busy), "dropped".
-        verdicts: "allowed", "denied", "not known" (denied, because the store did not answer).
-        slowest: verdict, in seconds; *late*: verdicts beyond what is promised.
-        back: seconds from the fault's end to the first device that was let in.
-        leftovers: what a sweep found to take away; *left*: what was still there after it.
-        wrong: answers that must not be.
+        operations: answers to changers: "done", "refused" (final), "unavailable" (503, too busy), "dropped".
+        verdicts: "allowed", "denied", "not known" (denied because the store did not answer).
+        slowest: the slowest verdict, in seconds; *late*: number of verdicts later than promised.
+        back: seconds from the fault's end to the first admitted device.
+        leftovers: findings that a sweep should remove; *left*: those that are still there after the sweep.
+        wrong: answers that must not occur.
     """
 
     store: str
@@ -73,7 +77,7 @@ class Row:
     leftovers: list[str]
     left: list[str]
     wrong: list[str]
-    log: list[str] = field(default_factory=list)  # errors that the server did not foresee
+    log: list[str] = field(default_factory=list)  # unexpected errors in the server's log
 
     @property
     def good(self) -> bool:
@@ -83,27 +87,27 @@ class Row:
 
 @dataclass
 class Rig:
-    """See the module."""
+    """A server on a store, and the faults that can be applied."""
 
     store: str
-    app: App  # on a connection of its own, past all faults
+    app: App  # on a separate connection, without faults
     start: Callable[[], server.Server]
     running: server.Server
     log: Path
     faults: Mapping[str, Fault]
-    _read: int = 0  # bytes of the log
+    _read: int = 0  # bytes of the log read so far
 
-    def suffer(self, fault: str, *, seconds: float) -> Row:
-        """Load a new organization for *seconds* under *fault*, let it go, and read everything back."""
+    def suffer(self, fault: str, *, seconds: float) -> FaultRow:
+        """Load a new organization, under *fault* for *seconds*; then end the fault and check everything."""
         access = self._organization()
         address = f"127.0.0.1:{self.running.port}"
         load = Load.on(address, access)
         load.employ().begin()
         with self.faults[fault]():
             time.sleep(seconds)
-        back = _back(load)
+        back = _measure_recovery(load)
         load.end()
-        if back is None:  # not the next fault's fault
+        if back is None:  # restart, so that the next fault begins with a healthy server
             self.running.stop(signal.SIGKILL)
             self.running = self.start()
         repository, sealer, history = self.app.context.repository, self.app.sealer, load.history
@@ -111,7 +115,7 @@ class Rig:
         before = check(repository, sealer, access.org_id, history)
         self._sweep(access.org_id)
         after = check(repository, sealer, access.org_id, history)
-        return Row(
+        return FaultRow(
             store=self.store,
             fault=fault,
             operations=dict(history.operations),
@@ -119,12 +123,12 @@ class Rig:
             slowest=history.slowest,
             late=history.late,
             back=back,
-            lost=_both(before, after, "lost"),
-            halves=_both(before, after, "halves"),
+            lost=_merge(before, after, "lost"),
+            halves=_merge(before, after, "halves"),
             leftovers=before.leftovers,
             left=after.leftovers,
             wrong=history.wrong,
-            log=self._unforeseen(),
+            log=self._read_errors(),
         )
 
     def _organization(self) -> Access:
@@ -136,29 +140,29 @@ class Rig:
         return Access(org_id, operator, broker, f"{org_id}.messaging.{DOMAIN}")
 
     def _sweep(self, org_id: str) -> None:
-        """What the daily report does, some hours later."""
+        """Sweep as the daily report does, some hours later."""
         sweep_org(self.app.context, org_id, at=datetime.now(UTC) + timedelta(hours=3))
-        sweep_hosts(self.app.context)
+        HostFeed(self.app.context).sweep()
 
-    def _unforeseen(self) -> list[str]:
-        """Errors in the server's log since the last look that are no refusals: mistakes of ours."""
+    def _read_errors(self) -> list[str]:
+        """Return the unexpected errors in the server's log since the last call. Refusals are not errors."""
         text = self.log.read_bytes()[self._read :]
         self._read += len(text)
         lines = text.decode(errors="replace").splitlines()
-        return [one[:400] for one in lines if "unforeseen" in one or "Traceback" in one]
+        return [line[:400] for line in lines if "unforeseen" in line or "Traceback" in line]
 
 
-def _both(before: Findings, after: Findings, what: str) -> list[str]:
+def _merge(before: Findings, after: Findings, what: str) -> list[str]:
     return list(dict.fromkeys([*getattr(before, what), *getattr(after, what)]))
 
 
-def _back(load: Load) -> float | None:
-    """Seconds until a device is let in again; None where that takes too long."""
+def _measure_recovery(load: Load) -> float | None:
+    """Return the seconds until a device is admitted again; None if that takes too long."""
     ask, began = Verdicts(load), time.monotonic()
     with closing(ask):
         while time.monotonic() < began + _BACK_SECONDS:
-            told = ask(load.device, "1", may_enter=True, must_enter=True, about="the device")
-            if told.status == 200 and told.body["decision"] == "allow":
+            result = ask(load.device, "1", may_enter=True, must_enter=True, about="the device")
+            if result.status == 200 and result.body["decision"] == "allow":
                 return time.monotonic() - began
             time.sleep(0.02)
     return None
@@ -169,7 +173,7 @@ def _back(load: Load) -> float | None:
 
 @contextmanager
 def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
-    """A server on an empty *store*, with its faults. Raises: Missing, where the emulator is not here."""
+    """Run a server on an empty *store*, with its faults. Raises: EmulatorMissing, if the emulator is not installed."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         place = new_place(EMULATORS.get(store, store), folder, emulators, patch)
@@ -189,19 +193,22 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
         if isinstance(place, DynamoDB):
             between = stack.enter_context(closing(Wire(emulators.address(EMULATORS[store]))))
             environment["AWS_ENDPOINT_URL_DYNAMODB"] = f"http://{between.address}"
-            way = _dynamodb(between)
+            way = _dynamodb_faults(between)
         elif isinstance(place, Firestore):
             grpc_between = stack.enter_context(closing(Calls(emulators.address(EMULATORS[store]))))
             between = stack.enter_context(closing(Wire(grpc_between.address)))
             environment["FIRESTORE_EMULATOR_HOST"] = between.address
-            way = _firestore(between, grpc_between)
+            way = _firestore_faults(between, grpc_between)
         module = ["tests.faults.serve", str(orders)] if isinstance(place, SQLite) else ["functions.local"]
         log = folder / "log"
         start = partial(server.start, folder, log=log, module=module, **environment)
-        one = Rig(store, app, start, start(), log, {})
-        stack.callback(lambda: one.running.stop())
-        one.faults = _sqlite(place.path, orders, lambda: one.running.process.pid) if isinstance(place, SQLite) else way
-        yield one
+        running = Rig(store, app, start, start(), log, {})
+        stack.callback(lambda: running.running.stop())
+        if isinstance(place, SQLite):
+            running.faults = _sqlite_faults(place.path, orders, lambda: running.running.process.pid)
+        else:
+            running.faults = way
+        yield running
 
 
 def _url(place: Place) -> str:
@@ -214,7 +221,7 @@ def _url(place: Place) -> str:
             return f"firestore://{project}/{database}"
 
 
-def _dynamodb(between: Wire) -> Mapping[str, Fault]:
+def _dynamodb_faults(between: Wire) -> Mapping[str, Fault]:
     ills = {
         "slow": Ill(late=(0.6, 0.4)),
         "reset": Ill(reset=0.2),
@@ -227,8 +234,8 @@ def _dynamodb(between: Wire) -> Mapping[str, Fault]:
     return {"none": nullcontext, **{name: partial(_ill, between, ill) for name, ill in ills.items()}}
 
 
-def _firestore(between: Wire, grpc_between: Calls) -> Mapping[str, Fault]:
-    ills = {  # one connection carries everything, so a fault of it is one of many calls
+def _firestore_faults(between: Wire, grpc_between: Calls) -> Mapping[str, Fault]:
+    ills = {  # one connection carries all calls, so each fault hits many calls
         "slow": Ill(late=(0.6, 0.2)),
         "reset": Ill(reset=0.02),
         "half answers": Ill(half=0.02),
@@ -248,7 +255,7 @@ def _firestore(between: Wire, grpc_between: Calls) -> Mapping[str, Fault]:
     }
 
 
-def _sqlite(path: Path, orders: Path, process: Callable[[], int]) -> Mapping[str, Fault]:
+def _sqlite_faults(path: Path, orders: Path, process: Callable[[], int]) -> Mapping[str, Fault]:
     ordered = {
         "slow": Orders(late=(0.5, 0.3)),
         "refused calls": Orders(away=0.2),
@@ -257,9 +264,9 @@ def _sqlite(path: Path, orders: Path, process: Callable[[], int]) -> Mapping[str
     }
     return {
         "none": nullcontext,
-        **{name: partial(_ordered, orders, what) for name, what in ordered.items()},
-        "locked by another": partial(_locked, path),
-        "disk full": partial(_full, process),
+        **{name: partial(_obey, orders, what) for name, what in ordered.items()},
+        "locked by another": partial(_lock_file, path),
+        "disk full": partial(_fill_disk, process),
     }
 
 
@@ -278,15 +285,15 @@ def _ill_calls(between: Calls, ill: IllCalls) -> Iterator[None]:
 
 
 @contextmanager
-def _ordered(file: Path, orders: Orders) -> Iterator[None]:
+def _obey(file: Path, orders: Orders) -> Iterator[None]:
     orders.write(file)
     yield
     Orders().write(file)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Another process writes to the file and takes its time."""
+def _lock_file(path: Path) -> Iterator[None]:
+    """Hold the write lock of the file in another process for some seconds."""
     hold = (
         "import sqlite3,sys,time; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(flush=True); "
     )
@@ -300,18 +307,18 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full(the_process: Callable[[], int]) -> Iterator[None]:
-    """The server's files may not grow any more, again and again (EFBIG, as ENOSPC a failed write to SQLite)."""
+def _fill_disk(the_process: Callable[[], int]) -> Iterator[None]:
+    """Stop the server's files from growing, repeatedly (EFBIG; SQLite sees a failed write as with ENOSPC)."""
     stop, process = threading.Event(), the_process()
     _, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
 
-    def tides() -> None:
+    def alternate_limits() -> None:
         while not stop.wait(0.5):
             resource.prlimit(process, resource.RLIMIT_FSIZE, (_FULL_AT, hard))
             stop.wait(0.7)
             resource.prlimit(process, resource.RLIMIT_FSIZE, (hard, hard))
 
-    thread = threading.Thread(target=tides)
+    thread = threading.Thread(target=alternate_limits)
     thread.start()
     yield
     stop.set()

@@ -1,8 +1,8 @@
-"""`functions.local` with a store that fails: what a network does to the clouds' stores, done to SQLite's adapter.
+"""`functions.local` with a failing store: it does to SQLite's adapter what a network does to the clouds' stores.
 
     python -m tests.faults.serve ORDERS
 
-ORDERS is a file that another process writes (`Orders`): what happens from now on.
+ORDERS is a file that another process writes (`Orders`); every call to the store obeys its current content.
 """
 
 import random
@@ -11,23 +11,21 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from functions import local
-from shared.composition import build
+from functions.hosts import machine
 from shared.errors import StoreUnavailable
 from shared.ports import Document, DocumentStore, Key, Version
 
 
 class Orders(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Shares (0 to 1) of the calls to the store.
+    """Shares (0 to 1) of the calls to the store with a fault.
 
     Args:
-        away: refused, and nothing happened.
+        away: refused, and not made.
         lost: made, and reported as failed.
         late: share, and the longest wait in seconds.
         stuck: share, and the seconds for which a call hangs before it is made.
@@ -45,7 +43,7 @@ class Orders(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FailingStore:
-    """See `shared.ports.DocumentStore`: a real one, with faults before and after its calls."""
+    """A `shared.ports.DocumentStore` that passes calls to a real store, with faults before and after them."""
 
     def __init__(self, store: DocumentStore, orders: Path) -> None:
         self._store = store
@@ -80,7 +78,7 @@ class FailingStore:
         self._store.close()
 
     def _before(self) -> bool:
-        """Whether the answer is to be lost. Raises: StoreUnavailable, where the call is not to be made."""
+        """Apply the faults before a call. Return whether its answer is to be lost. Raises: StoreUnavailable."""
         orders = msgspec.json.decode(self._file.read_bytes(), type=Orders)
         with self._lock:
             away, lost, late, stuck = (self._draw.random() for _ in range(4))
@@ -96,8 +94,7 @@ class FailingStore:
 
 def main() -> int:
     orders = Path(sys.argv[1])
-    local.build = partial(build, wrap=lambda store: FailingStore(store, orders))  # type: ignore[attr-defined]
-    return local.main()
+    return machine.run(wrap=lambda store: FailingStore(store, orders))
 
 
 if __name__ == "__main__":

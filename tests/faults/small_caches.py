@@ -1,21 +1,21 @@
-"""`functions.local` with small caches: one that fills for the first twenty minutes looks like a leak, and is none."""
+"""`functions.local` with small caches: a cache that fills for the first twenty minutes would look like a leak."""
 
 import functools
 import sys
 from typing import Any, Final
 
 _SMALL: Final = 64
-_real = functools.lru_cache
+_real_lru_cache = functools.lru_cache
 
 
-def _small(maxsize: Any = 128, typed: bool = False) -> Any:
+def _lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
     if maxsize is None or callable(maxsize):
-        return _real(maxsize, typed)
-    return _real(min(maxsize, _SMALL), typed)
+        return _real_lru_cache(maxsize, typed)
+    return _real_lru_cache(min(maxsize, _SMALL), typed)
 
 
 if __name__ == "__main__":
-    functools.lru_cache = _small
+    functools.lru_cache = _lru_cache
     from functions import local
 
     sys.exit(local.main())

@@ -1,4 +1,4 @@
-"""python -m tests.faults.soak: mixed load at the highest rate on the local server, and whether its memory is steady.
+"""Run mixed load at the highest rate on the local server, and check that its memory is steady.
 
 SOAK_MINUTES=20 python -m tests.faults.soak [--json FILE]
 """
@@ -24,25 +24,25 @@ from shared.repository import Repository
 from tests import server
 from tests.faults.check import check
 from tests.faults.load import Access, Load
-from tests.faults.table import table
+from tests.faults.table import format_table
 
-_PAUSE: Final = 2.0  # seconds between two looks
-_WARM: Final = 0.1  # of the time: imports, caches and connections fill
-_STEP: Final = 1.01  # a quarter is higher than the one before where it is by so much
-_GROWN: Final = 1.05  # and memory has grown where the last is above the first by so much
-_HOURLY: Final = 0.1  # and goes on where the last quarter alone would add so much of it in an hour
+_PAUSE: Final = 2.0  # seconds between two samples
+_WARM: Final = 0.1  # share of the time to leave out: imports, caches and connections fill
+_STEP: Final = 1.01  # a quarter is higher than the previous if by this factor
+_GROWN: Final = 1.05  # memory has grown if the last is above the first by this factor
+_HOURLY: Final = 0.1  # growth goes on if the last quarter's slope adds this share per hour
 _HOST: Final = "demo01.messaging.internetofthings.ibmcloud.com"
 
 
 @dataclass(frozen=True)
-class Sample:
+class MemorySample:
     """The server at one moment.
 
     Args:
         at: seconds since the load began.
-        rss: bytes in memory.
-        database: bytes of the database's files.
-        answers: given so far.
+        rss: resident memory in bytes.
+        database: size of the database's files in bytes.
+        answers: number of answers so far.
     """
 
     at: float
@@ -55,10 +55,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Quarters:
-    """Medians of the four quarters of what was measured after warming up, and how the last one went on.
+    """The medians of the four quarters of a measurement after the warm-up, and the trend of the last quarter.
 
     Args:
-        hourly: what the last quarter's own slope adds in an hour, as a share of its median.
+        hourly: growth per hour at the slope of the last quarter, as a share of its median.
     """
 
     medians: tuple[float, float, float, float]
@@ -66,35 +66,38 @@ class Quarters:
 
     @classmethod
     def of(cls, samples: Sequence[tuple[float, float]]) -> "Quarters":
-        """*samples*: (seconds, value), eight at least."""
+        """Return the quarters of *samples*: pairs (seconds, value), at least eight."""
         values = [value for _, value in samples]
-        cuts = [round(len(values) * one / 4) for one in range(5)]
+        cuts = [round(len(values) * quarter / 4) for quarter in range(5)]
         first, second, third, fourth = (statistics.median(values[a:b]) for a, b in pairwise(cuts))
         return cls((first, second, third, fourth), slope(samples[cuts[3] :]) * 3600 / fourth)
 
     @property
     def grows(self) -> bool:
-        """Whether each is higher than the one before, the last clearly above the first, and no end in sight: what fills
-        up (pages, arenas of many threads) gets slower and stays."""
-        one, two, three, four = self.medians
-        steps = two > one * _STEP and three > two * _STEP and four > three * _STEP and four > one * _GROWN
+        """Whether each quarter is higher than the previous one, the last clearly above the first, without an end.
+
+        Memory that fills up (pages, arenas of many threads) grows ever more slowly and then stays.
+        """
+        first, second, third, fourth = self.medians
+        is_rising = second > first * _STEP and third > second * _STEP and fourth > third * _STEP
+        steps = is_rising and fourth > first * _GROWN
         return steps and self.hourly > _HOURLY
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> float:
-    """Of the line through *samples* (time, value), by least squares: per unit of time."""
+    """Return the slope of the least-squares line through *samples* (time, value), per unit of time."""
     return statistics.linear_regression([at for at, _ in samples], [value for _, value in samples]).slope
 
 
 def main() -> int:
-    """Returns 1 where memory, descriptors or threads grow steadily, or anything was lost or wrong."""
+    """Return the exit code: 1 if memory, descriptors or threads grow, or if anything was lost or wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     minutes = float(os.environ.get("SOAK_MINUTES", "20"))
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     try:
-        return _soak(folder, minutes * 60, asked.json)
+        return _soak(folder, minutes * 60, arguments.json)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -115,18 +118,19 @@ def _soak(folder: Path, seconds: float, json: Path | None) -> int:
         began = time.monotonic()
         samples = []
         while (at := time.monotonic() - began) < seconds:
-            samples.append(_sample(running.process.pid, folder, at, load))
+            samples.append(_take_sample(running.process.pid, folder, at, load))
             time.sleep(_PAUSE)
         load.end()
         history = load.history
         store = SQLiteStore(folder / "trust.db")
-        found = check(Repository(store), LocalSealer(folder / "keys"), "demo01", history)
+        findings = check(Repository(store), LocalSealer(folder / "keys"), "demo01", history)
         store.close()
     finally:
         code = running.stop()
-    warm = [one for one in samples if one.at > seconds * _WARM]
+    warm = [sample for sample in samples if sample.at > seconds * _WARM]
     measured = {
-        name: Quarters.of([(one.at, getattr(one, name)) for one in warm]) for name in ("rss", "descriptors", "threads")
+        name: Quarters.of([(sample.at, getattr(sample, name)) for sample in warm])
+        for name in ("rss", "descriptors", "threads")
     }
     hourly = measured["rss"].hourly * measured["rss"].medians[3]
     last = samples[-1]
@@ -138,40 +142,50 @@ def _soak(folder: Path, seconds: float, json: Path | None) -> int:
         ("changes not made (503)", f"{operations['unavailable']:,}", f"dropped {operations['dropped']:,}"),
         ("verdicts", f"{history.verdicts.total():,}", f"slowest {history.slowest:.2f} s, late {history.late}"),
         ("wrong answers", str(len(history.wrong)), "; ".join(history.wrong[:3])),
-        ("lost, half there", f"{len(found.lost)}, {len(found.halves)}", "; ".join([*found.lost, *found.halves][:3])),
-        ("memory (MiB), by quarters", *_shown(measured["rss"], 1 << 20)),
+        (
+            "lost, half there",
+            f"{len(findings.lost)}, {len(findings.halves)}",
+            "; ".join([*findings.lost, *findings.halves][:3]),
+        ),
+        ("memory (MiB), by quarters", *_format(measured["rss"], 1 << 20)),
         (
             "  slope of the last quarter",
             f"{hourly / (1 << 20):+.1f} MiB/h",
             f"at first {samples[0].rss / (1 << 20):.0f} MiB",
         ),
-        ("file descriptors", *_shown(measured["descriptors"], 1)),
-        ("threads", *_shown(measured["threads"], 1)),
+        ("file descriptors", *_format(measured["descriptors"], 1)),
+        ("threads", *_format(measured["threads"], 1)),
         (
             "database",
             f"{last.database / (1 << 20):.0f} MiB",
             f"{last.database / max(operations['done'], 1):,.0f} B a change",
         ),
     ]
-    print(table(("what", "how much", ""), lines))
+    print(format_table(("what", "how much", ""), lines))
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_bytes(msgspec.json.format(msgspec.json.encode({"samples": samples, "lines": lines})))
-    ill = any(one.grows for one in measured.values()) or history.wrong or history.late or found.lost or found.halves
+    ill = (
+        any(quarters.grows for quarters in measured.values())
+        or history.wrong
+        or history.late
+        or findings.lost
+        or findings.halves
+    )
     return 1 if ill or code != 0 else 0
 
 
-def _shown(quarters: Quarters, unit: int) -> tuple[str, str]:
-    text = " ".join(f"{one / unit:.0f}" for one in quarters.medians)
+def _format(quarters: Quarters, unit: int) -> tuple[str, str]:
+    text = " ".join(f"{median / unit:.0f}" for median in quarters.medians)
     return text, "GROWS" if quarters.grows else "steady"
 
 
-def _sample(process: int, folder: Path, at: float, load: Load) -> Sample:
+def _take_sample(process: int, folder: Path, at: float, load: Load) -> MemorySample:
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     history = load.history
     with history.lock:
         answers = history.operations.total() + history.verdicts.total() + history.reads
-    return Sample(
+    return MemorySample(
         at=at,
         rss=int(status["VmRSS"].split()[0]) * 1024,
         descriptors=len(os.listdir(f"/proc/{process}/fd")),

@@ -1,14 +1,14 @@
-"""Tables that read well as text and as Markdown."""
+"""Tables that are readable as text and as Markdown."""
 
 from collections.abc import Sequence
 
 
-def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """*lines* under *heads*; columns of numbers to the right."""
+def format_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Format *lines* under *heads*; columns of numbers are aligned right."""
     widths = [max(len(line[column]) for line in [heads, *lines]) for column in range(len(heads))]
     right = [all(line[column][:1].isdigit() for line in lines) for column in range(len(heads))]
 
-    def row(line: Sequence[str]) -> str:
+    def format_row(line: Sequence[str]) -> str:
         cells = zip(line, widths, right, strict=True)
         return (
             "| "
@@ -23,4 +23,4 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         )
         + "|"
     )
-    return "\n".join([row(heads), rule, *map(row, lines)])
+    return "\n".join([format_row(heads), rule, *map(format_row, lines)])

@@ -1,5 +1,7 @@
-"""The short form of `make faults`: a few faults on each store under load, and some kills; all that was acknowledged is
-there, nothing is half there, no device that must not enter is let in, and every verdict comes in time."""
+"""The short form of `make faults`: a few faults on each store under load, and some kills.
+
+Every acknowledged change is stored, no entry is incomplete, no refused device is admitted, no verdict is late.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from tests.faults.rig import EMULATORS, Rig, rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.in_time, pytest.mark.timeout(240)]
 
-SECONDS = 1.5  # under each fault
+SECONDS = 1.5  # seconds under each fault
 FAULTS = {
     "sqlite": ("refused calls", "lost answers", "stuck calls", "disk full"),
     "dynamodb": ("half answers", "throttling", "comes and goes"),
@@ -26,29 +28,29 @@ FAULTS = {
 def running(
     request: pytest.FixtureRequest, emulators: Emulators, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rig]:
-    """A server on a store."""
+    """A running server on each store."""
     store: str = request.param
     if store in EMULATORS:
-        address(emulators, EMULATORS[store])  # skips where it is not here
-    with rig(store, emulators, tmp_path_factory.mktemp(store)) as one:
-        yield one
+        address(emulators, EMULATORS[store])  # skips the test if the emulator is missing
+    with rig(store, emulators, tmp_path_factory.mktemp(store)) as started:
+        yield started
 
 
-def test_what_was_acknowledged_stands_and_no_device_enters_that_must_not(running: Rig) -> None:
+def test_acknowledged_changes_survive_faults_and_no_refused_device_is_admitted(running: Rig) -> None:
     for fault in FAULTS[running.store]:
         row = running.suffer(fault, seconds=SECONDS)
         at = f"{running.store}, {fault}"
         assert row.lost == [], at
         assert row.halves == [], at
-        assert row.left == [], f"{at}: what a sweep must mend"
+        assert row.left == [], f"{at}: what a sweep must remove"
         assert row.wrong == [], at
-        assert row.log == [], f"{at}: errors that were not foreseen"
-        assert row.late == 0, f"{at}: a verdict took {row.slowest:.1f} s, and {VERDICT_SECONDS} are promised"
-        assert row.back is not None, f"{at}: all was not well again"
+        assert row.log == [], f"{at}: unexpected errors"
+        assert row.late == 0, f"{at}: a verdict took {row.slowest:.1f} s; {VERDICT_SECONDS} are promised"
+        assert row.back is not None, f"{at}: the service did not recover"
         assert row.operations.get("done", 0) > 0, f"{at}: nothing was acknowledged, so nothing was tested"
 
 
-def test_nothing_that_was_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
+def test_kill_9_loses_no_acknowledged_change(tmp_path: Path) -> None:
     killed = kill_again_and_again(tmp_path, 10)
     assert (killed.lost, killed.halves, killed.wrong) == ([], [], [])
     assert killed.count == 10

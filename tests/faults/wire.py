@@ -1,6 +1,6 @@
-"""A TCP proxy that ill-treats what passes: between a real client and a real (emulated) store.
+"""A TCP proxy with faults, between a real client and a real (emulated) store.
 
-It knows nothing of the protocols, but for one thing: DynamoDB's throttling is an HTTP answer, which it can give itself.
+The proxy does not know the protocols, with one exception: DynamoDB's throttling is an HTTP answer of the proxy.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _CHUNK: Final = 1 << 16
-_AWAY: Final = 1.2  # seconds a store that comes and goes is away, and then here
+_AWAY: Final = 1.2  # seconds for which a store is away, and then reachable
 _THROTTLED: Final = json.dumps(
     {
         "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
@@ -27,16 +27,16 @@ _THROTTLED: Final = json.dumps(
 
 @dataclass(frozen=True)
 class Ill:
-    """What happens to a share of what a client sends (0 to 1); the rest passes as it is.
+    """Faults for shares (0 to 1) of what a client sends; the rest passes unchanged.
 
     Args:
-        late: it waits for up to so many seconds.
-        reset: the connection is reset before the store sees it: it never happened.
-        lost: the store gets it, and its answer is thrown away with the connection: it happened, and nobody knows.
-        half: the store's answer is cut somewhere in the middle, in its headers too.
-        silent: nothing comes back any more on that connection.
+        late: share, and the longest delay in seconds.
+        reset: the connection is reset before the store receives the request.
+        lost: the store receives the request, and its answer is discarded with the connection.
+        half: the store's answer is cut somewhere in the middle, possibly in its headers.
+        silent: no more bytes come back on the connection.
         throttled: DynamoDB's answer to too many requests.
-        comes_and_goes: for a second or so every connection is reset and none is taken, then all is well for as long.
+        comes_and_goes: for about a second all connections are reset and refused, then all is well for as long.
     """
 
     late: tuple[float, float] = (0.0, 0.0)  # share, seconds
@@ -52,26 +52,26 @@ FINE: Final = Ill()
 
 
 class _Broken(Exception):
-    """This connection is to be reset."""
+    """The connection is to be reset."""
 
 
 @dataclass(eq=False)
 class _Pair:
-    """One connection of a client and the one to the store."""
+    """A client's connection and the corresponding connection to the store."""
 
     client: asyncio.StreamWriter
     store: asyncio.StreamWriter
-    next: str = ""  # what happens to the store's next bytes
+    next: str = ""  # the fault for the store's next bytes
     mute: bool = False
 
 
 @dataclass
 class Wire:
-    """Listens on a free port of this machine, in a thread of its own, and passes bytes on to *upstream* (host:port)."""
+    """Listen on a free port in a thread of its own, and pass bytes on to *upstream* (host:port)."""
 
     upstream: str
     ill: Ill = FINE
-    done: Counter[str] = field(default_factory=Counter)  # what was done how often
+    done: Counter[str] = field(default_factory=Counter)  # number of faults by kind
     _draw: random.Random = field(default_factory=lambda: random.Random(6))
     _pairs: set[_Pair] = field(default_factory=set)
     _address: str = ""
@@ -88,11 +88,11 @@ class Wire:
         return self._address
 
     def treat(self, ill: Ill) -> None:
-        """Treat what comes from now on like this."""
+        """Apply *ill* from now on."""
         self.ill = ill
 
     def silence(self) -> None:
-        """Every connection there is hears nothing any more; new ones do."""
+        """Silence every open connection; new connections work."""
         for pair in [*self._pairs]:
             pair.mute = True
 
@@ -103,10 +103,10 @@ class Wire:
         self._loop.close()
 
     def _run(self, work: Awaitable[Any]) -> Any:
-        async def whole() -> Any:
+        async def await_work() -> Any:
             return await work
 
-        return asyncio.run_coroutine_threadsafe(whole(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(await_work(), self._loop).result(10)
 
     # -------------------------------------------------------------------------------------------- in the thread
 
@@ -151,8 +151,8 @@ class Wire:
         pair = _Pair(writer, store_writer)
         self._pairs.add(pair)
         pumps = [
-            asyncio.ensure_future(self._up(reader, pair)),
-            asyncio.ensure_future(self._down(store_reader, pair)),
+            asyncio.ensure_future(self._pump_up(reader, pair)),
+            asyncio.ensure_future(self._pump_down(store_reader, pair)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -165,14 +165,13 @@ class Wire:
                 with suppress(OSError):
                     end.close()
 
-    async def _up(self, reader: asyncio.StreamReader, pair: _Pair) -> None:
+    async def _pump_up(self, reader: asyncio.StreamReader, pair: _Pair) -> None:
         with suppress(_Broken, OSError):
-            while data := await self._asked(reader):
+            while data := await self._read_request(reader):
                 await self._treat(data, pair)
 
-    async def _asked(self, reader: asyncio.StreamReader) -> bytes:
-        """What the client sends next: a whole HTTP request (the emulators of DynamoDB bear no half ones), else what is
-        there."""
+    async def _read_request(self, reader: asyncio.StreamReader) -> bytes:
+        """Return a whole HTTP request (DynamoDB's emulators accept no partial ones), or else the available bytes."""
         data = await reader.read(_CHUNK)
         if data.startswith(b"POST "):
             while b"\r\n\r\n" not in data and (more := await reader.read(_CHUNK)):
@@ -195,27 +194,27 @@ class Wire:
             share: float = getattr(ill, what)
             if roll < share:
                 self.done[what] += 1
-                return await getattr(self, f"_{what}")(data, pair)  # type: ignore[no-any-return]
+                return await getattr(self, f"_apply_{what}")(data, pair)  # type: ignore[no-any-return]
             roll -= share
         await _pass_on(data, pair.store)
         return None
 
-    async def _reset(self, data: bytes, pair: _Pair) -> None:
+    async def _apply_reset(self, data: bytes, pair: _Pair) -> None:
         _reset(pair.client)
         raise _Broken
 
-    async def _lost(self, data: bytes, pair: _Pair) -> None:
+    async def _apply_lost(self, data: bytes, pair: _Pair) -> None:
         pair.next = "lost"
         await _pass_on(data, pair.store)
 
-    async def _half(self, data: bytes, pair: _Pair) -> None:
+    async def _apply_half(self, data: bytes, pair: _Pair) -> None:
         pair.next = "half"
         await _pass_on(data, pair.store)
 
-    async def _silent(self, data: bytes, pair: _Pair) -> None:
+    async def _apply_silent(self, data: bytes, pair: _Pair) -> None:
         pair.mute = True
 
-    async def _throttled(self, data: bytes, pair: _Pair) -> None:
+    async def _apply_throttled(self, data: bytes, pair: _Pair) -> None:
         if not data.startswith(b"POST "):
             return await _pass_on(data, pair.store)
         head = (
@@ -224,7 +223,7 @@ class Wire:
         )
         return await _pass_on(head.encode() + _THROTTLED, pair.client)
 
-    async def _down(self, reader: asyncio.StreamReader, pair: _Pair) -> None:
+    async def _pump_down(self, reader: asyncio.StreamReader, pair: _Pair) -> None:
         with suppress(_Broken, OSError):
             while data := await reader.read(_CHUNK):
                 if pair.mute:
@@ -235,7 +234,7 @@ class Wire:
                 await _pass_on(data, pair.client)
 
     async def _cut(self, data: bytes, pair: _Pair) -> None:
-        """The client gets a beginning of *data*, and then the connection's end: politely, or a reset."""
+        """Send the beginning of *data* to the client, then close or reset the connection."""
         await _pass_on(data[: self._draw.randrange(len(data))] if data else b"", pair.client)
         if self._draw.random() < 0.5:
             _reset(pair.client)
@@ -248,7 +247,7 @@ async def _pass_on(data: bytes, to: asyncio.StreamWriter) -> None:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection with RST, so that what was under way is lost too."""
+    """End a connection with RST, so that data in transit is lost too."""
     raw: socket.socket | None = writer.get_extra_info("socket")
     if raw is not None:
         with suppress(OSError):

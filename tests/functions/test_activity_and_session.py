@@ -13,7 +13,8 @@ from functions.web.contract import CONTRACTS
 from shared.errors import StoreUnavailable
 from shared.records import Activity, ActivityKind, Role
 from shared.repository import activity_id
-from shared.usecases.orgs.organizations import revoke_key, set_suspended
+from shared.usecases.orgs.api_keys import revoke_key
+from shared.usecases.orgs.organizations import set_suspended
 from tests import certs
 from tests.certs import DAY, NOON
 from tests.harness import Client, Service, basic

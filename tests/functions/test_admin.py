@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from functions.admin import main
 from shared.composition import build
 from shared.config import Settings
+from shared.usecases.edges.hosts import HostFeed
 from tests import certs
 from tests.harness import Client
 
@@ -78,9 +79,30 @@ def test_a_revoked_key_is_refused_and_stays_listed(settings: Settings) -> None:
     assert as_json("key", "revoke", made["key"])["revokedAt"]
     assert status(key_of(made, settings), "/session") == 401
     listed = as_json("key", "list", "--org", "mtxpd0")
-    assert [one["key"] for one in listed] == [made["key"]]
+    assert [view["key"] for view in listed] == [made["key"]]
     assert made["token"] not in json.dumps(listed)
     run("key", "revoke", "a-mtxpd0-0000000000", code=1)
+
+
+def test_an_empty_list_of_keys_says_whose_keys_it_lists() -> None:
+    """Without --org the list has the platform's keys only, and says how to list an organization's."""
+    run("org", "create", "mtxpd0")
+    run("key", "create", "--org", "mtxpd0", "--role", "viewer")
+    assert run("key", "list").output == (
+        "No platform key yet. `key list --org ORG_ID` lists the keys of an organization.\n"
+    )
+    run("key", "create", "--platform", "--role", "broker")
+    assert run("key", "list").output.startswith("p-")
+    run("org", "create", "other1")
+    assert run("key", "list", "--org", "other1").output == "The organization other1 has no key yet.\n"
+    assert "nobody" in run("key", "list", "--org", "nobody", code=1).output
+
+
+def test_the_examples_of_the_help_are_lines_of_their_own() -> None:
+    """So that each can be copied."""
+    lines = [line.strip() for line in run("--help").output.splitlines()]
+    assert ".venv/bin/python -m functions.admin org create mtxpd0" in lines
+    assert ".venv/bin/python -m functions.admin key create --org mtxpd0 --role operator --json" in lines
 
 
 def test_a_deleted_org_leaves_nothing_and_takes_nothing_of_another(settings: Settings) -> None:
@@ -96,7 +118,7 @@ def test_a_deleted_org_leaves_nothing_and_takes_nothing_of_another(settings: Set
     after = run("export").stdout
     assert "mtxpd0" not in after
     assert [line for line in after.splitlines() if "other1" in line] == before
-    assert [one["org"] for one in as_json("org", "list")] == ["other1"]
+    assert [view["org"] for view in as_json("org", "list")] == ["other1"]
 
 
 def test_export_and_import_bring_everything_back(settings: Settings, tmp_path: Path) -> None:
@@ -142,9 +164,9 @@ def test_the_default_certificate_is_replaced_for_all(settings: Settings, tmp_pat
     set_ = as_json("default-cert", "set", str(tmp_path / "good"), "--key", str(tmp_path / "key"))
     assert set_["warnings"] == ["self_signed"]
     client = key_of(as_json("key", "create", "--org", "mtxpd0", "--role", "viewer"), settings)
-    shown = client.get("/authentication/servercertificates/default").ok()
-    assert shown["fingerprintSha256"] == good.fingerprint
-    assert shown["active"] is True
+    default = client.get("/authentication/servercertificates/default").ok()
+    assert default["fingerprintSha256"] == good.fingerprint
+    assert default["active"] is True
     client.app.close()
 
 
@@ -160,7 +182,7 @@ def _ca_now() -> str:
 def test_a_sweep_tells_the_edges_what_was_left_untold(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a crash left out; a second sweep finds nothing."""
     with monkeypatch.context() as crashing:
-        crashing.setattr("shared.usecases.orgs.organizations.publish_hosts", lambda *_: None)
+        crashing.setattr(HostFeed, "publish", lambda *_: None)
         run("org", "create", "mtxpd0")
     assert as_json("sweep") == {"mended": 0, "told": 1}
     assert "Nothing was left out" in run("sweep").stdout

@@ -1,7 +1,7 @@
-"""edgeFeed over HTTP: what a TLS edge is told, and who is handed a private key."""
+"""edgeFeed over HTTP: the hosts that a TLS edge serves, and who may export a private key."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from msgspec import structs
 
 from shared.errors import StoreUnavailable
+from shared.ports import Key
 from shared.repository import org_hosts_ref, org_ref
-from shared.usecases.edges import serve as edge_feed
-from shared.usecases.edges.hosts import publish_hosts, sweep_hosts
+from shared.usecases.edges import listing
+from shared.usecases.edges.hosts import HostFeed
+from shared.usecases.jobs.transfer import export_lines, import_lines
 from shared.usecases.orgs.default_certificate import set_default
-from shared.usecases.orgs.organizations import create_org, delete_org, export_lines, import_lines, set_suspended
+from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
 from tests import certs
 from tests.certs import NOON, YEAR
 from tests.harness import Answer, Client, Service, make_service
@@ -32,38 +35,38 @@ INTERMEDIATE = certs.ca("Server Intermediate", ROOT)
 
 @dataclass
 class Edge:
-    """An edge as docs/api.md tells one to be: it keeps what it serves, and asks with the head it was told last."""
+    """An edge as docs/api.md describes it: the edge keeps what it serves, and asks with the head of the last page."""
 
     client: Client
     head: str = ""
     serves: dict[str, dict[str, Any]] = field(default_factory=dict)
     pages: int = 0
-    _seen: set[str] = field(default_factory=set)
+    _listed: set[str] = field(default_factory=set)  # hosts on the pages of a full list so far
 
     def follow(self) -> list[str]:
-        """Ask until there is no more. Returns the hosts that were told of."""
-        told = []
+        """Read pages until the last one. Return the hosts on the pages."""
+        hosts = []
         while True:
             page = self.client.get(HOSTS, query={"since": self.head}).ok()
             self.pages += 1
             if page["first"]:
-                self._seen = set()
-            for one in page["hosts"]:
-                told.append(one["serverName"])
-                self._seen.add(one["serverName"])
-                if one["removed"]:
-                    self.serves.pop(one["serverName"], None)
+                self._listed = set()
+            for host in page["hosts"]:
+                hosts.append(host["serverName"])
+                self._listed.add(host["serverName"])
+                if host["removed"]:
+                    self.serves.pop(host["serverName"], None)
                 else:
-                    self.serves[one["serverName"]] = one
+                    self.serves[host["serverName"]] = host
             self.head = page["head"]
             if not page["more"]:
                 if page["full"]:
-                    self.serves = {name: one for name, one in self.serves.items() if name in self._seen}
-                return told
+                    self.serves = {name: host for name, host in self.serves.items() if name in self._listed}
+                return hosts
 
     def version(self, host: str = HOST) -> str:
-        found: str = self.serves[host]["version"]
-        return found
+        version: str = self.serves[host]["version"]
+        return version
 
 
 @pytest.fixture
@@ -72,11 +75,11 @@ def edge(service: Service) -> Edge:
 
 
 def activate(operator: Client, issued: certs.Issued, *chain: certs.Issued) -> str:
-    """Upload and activate. Returns the id."""
+    """Upload and activate a server certificate. Return its id."""
     fields = {"certificate": certs.bundle(issued, *chain), "privateKey": issued.key_pem}
-    found: str = operator.post(SERVERS, fields).ok(201)["id"]
-    operator.put(f"{SERVERS}/active", {"id": found}).ok()
-    return found
+    certificate_id: str = operator.post(SERVERS, fields).ok(201)["id"]
+    operator.put(f"{SERVERS}/active", {"id": certificate_id}).ok()
+    return certificate_id
 
 
 def own(number: int = 0, host: str = HOST, **more: Any) -> certs.Issued:
@@ -87,11 +90,11 @@ def list_domains(operator: Client, *domains: str) -> Answer:
     return operator.put(SETTINGS, {"customDomains": {"enabled": bool(domains), "domains": list(domains)}})
 
 
-# ------------------------------------------------------------------------------------------------ what is listed
+# ------------------------------------------------------------------------------------------------------ listing
 
 
-def test_a_new_org_is_told_with_the_default_certificate(service: Service, edge: Edge) -> None:
-    """Exact hosts, never a pattern; a client certificate is requested, never required."""
+def test_a_new_org_is_listed_with_the_default_certificate(service: Service, edge: Edge) -> None:
+    """The list has exact hosts, never a pattern; a client certificate is requested, never required."""
     page = edge.client.get(HOSTS).ok()
     [host] = page["hosts"]
     assert host == {
@@ -105,14 +108,15 @@ def test_a_new_org_is_told_with_the_default_certificate(service: Service, edge: 
     assert (page["more"], page["full"], page["first"]) == (False, True, True)
 
 
-def test_nothing_new_is_an_empty_page_with_the_same_head(edge: Edge) -> None:
+def test_a_page_without_changes_is_empty_and_has_the_same_head(edge: Edge) -> None:
     edge.follow()
     page = edge.client.get(HOSTS, query={"since": edge.head}).ok()
     assert (page["hosts"], page["head"], page["more"], page["full"]) == ([], edge.head, False, False)
 
 
-def test_a_change_is_told_before_its_call_is_answered(service: Service, operator: Client, edge: Edge) -> None:
-    """Activation, a custom domain, suspension, a new org, a removed one: the next poll has each, and only it."""
+def test_a_change_is_in_the_feed_before_its_call_is_answered(service: Service, operator: Client, edge: Edge) -> None:
+    """The next poll lists the changed hosts, and no others, after an activation, a new organization, a suspension and a
+    deletion."""
     edge.follow()
     before = edge.version()
     certificate_id = activate(operator, own())
@@ -138,8 +142,8 @@ def test_a_change_is_told_before_its_call_is_answered(service: Service, operator
     assert list(edge.serves) == [HOST]
 
 
-def test_what_does_not_touch_a_host_is_not_told(service: Service, operator: Client, edge: Edge) -> None:
-    """A CA, the policy, a certificate that is not active: the edges have nothing to do."""
+def test_a_change_that_affects_no_host_is_not_in_the_feed(service: Service, operator: Client, edge: Edge) -> None:
+    """Edges have nothing to do after a CA upload, a change of the settings, or an upload that is not activated."""
     edge.follow()
     head = edge.head
     operator.post("/authentication/cacertificates", {"certificate": certs.ca().pem}).ok(201)
@@ -152,16 +156,18 @@ def test_what_does_not_touch_a_host_is_not_told(service: Service, operator: Clie
 def test_a_custom_domain_is_served_only_where_a_certificate_covers_it(
     service: Service, operator: Client, edge: Edge
 ) -> None:
-    """The active certificate, else the platform's default; a host that none covers is not served."""
+    """The active certificate serves a host it covers, else the platform's default; an uncovered host is not served."""
     list_domains(operator, "iot.acme.org").ok()
     edge.follow()
-    assert list(edge.serves) == [HOST], "the default does not cover the custom host"
+    assert list(edge.serves) == [HOST], "the default certificate does not cover the custom host"
     assert edge.client.get(f"{HOSTS}/{CUSTOM}").status == 404
     activate(operator, own(1, CUSTOM, dns=["*.messaging.iot.acme.org"]))
     edge.follow()
     assert edge.serves[CUSTOM]["serverName"] == CUSTOM, "the exact host, never the wildcard"
     assert edge.serves[CUSTOM]["certificateId"] != "default"
-    assert edge.serves[HOST]["certificateId"] == "default", "a host the active one lacks gets the default"
+    assert edge.serves[HOST]["certificateId"] == "default", (
+        "the default certificate serves a host that the active certificate does not cover"
+    )
     operator.put(f"{SERVERS}/active", {"id": "default"}).ok()
     list_domains(operator).ok()
     edge.follow()
@@ -188,11 +194,11 @@ def test_a_default_that_covers_a_custom_host_serves_it(service: Service, operato
 def test_a_new_default_certificate_is_one_write_and_reaches_every_host_that_uses_it(
     service: Service, operator: Client, edge: Edge
 ) -> None:
-    """The head carries the default's version; another one means that everything is told again."""
+    """The head has the version of the default certificate; an edge with another version gets a full list."""
     activate(operator, own())
     service.other_org()
     edge.follow()
-    before, mine = edge.version(service.host("other1")), edge.version()
+    before, own_version = edge.version(service.host("other1")), edge.version()
     writes = service.store.calls["put"]
     issued = certs.server("*.messaging.example.com", ROOT)
     set_default(
@@ -206,11 +212,11 @@ def test_a_new_default_certificate_is_one_write_and_reaches_every_host_that_uses
     assert service.store.calls["put"] == writes + 1
     edge.follow()
     assert edge.version(service.host("other1")) != before
-    assert edge.version() == mine
+    assert edge.version() == own_version
 
 
 def test_an_expired_active_certificate_stays_served(service: Service, operator: Client, edge: Edge) -> None:
-    """It is reported loudly elsewhere, and never swapped silently."""
+    """The expiry report names the certificate; the service never replaces the certificate by itself."""
     certificate_id = activate(operator, own())
     service.clock.now = NOON + 2 * YEAR
     edge.follow()
@@ -221,15 +227,15 @@ def test_an_expired_active_certificate_stays_served(service: Service, operator: 
 def test_many_hosts_come_in_pages_and_a_change_meanwhile_is_not_lost(
     service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An org that changes while the pages are read is told with the next question."""
-    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 20)
+    """The next request lists an organization that changed while the pages were read."""
+    monkeypatch.setattr(listing, "HOSTS_MAX", 20)
     for number in range(48):
         create_org(service.app.context, f"o{number:05}")
     first = edge.client.get(HOSTS).ok()
     assert (len(first["hosts"]), first["more"], first["first"]) == (20, True, True)
     second = edge.client.get(HOSTS, query={"since": first["head"]}).ok()
     assert (len(second["hosts"]), second["more"], second["full"], second["first"]) == (20, True, True, False)
-    set_suspended(service.app.context, "o00003", True)  # it was on the first page
+    set_suspended(service.app.context, "o00003", True)  # an organization of the first page
     third = edge.client.get(HOSTS, query={"since": second["head"]}).ok()
     assert (len(third["hosts"]), third["more"]) == (9, False)
     edge.head = third["head"]
@@ -237,9 +243,9 @@ def test_many_hosts_come_in_pages_and_a_change_meanwhile_is_not_lost(
 
 
 def test_many_changes_come_in_pages(service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each host once, however many pages; an org's hosts stay together."""
+    """Each host is listed once; the hosts of one organization are on one page."""
     edge.follow()
-    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 5)
+    monkeypatch.setattr(listing, "HOSTS_MAX", 5)
     names = [f"o{number:05}" for number in range(17)]
     for name in names:
         create_org(service.app.context, name)
@@ -248,11 +254,11 @@ def test_many_changes_come_in_pages(service: Service, edge: Edge, monkeypatch: p
     assert edge.pages == 4
 
 
-def test_a_new_default_while_pages_are_read_begins_anew(
+def test_a_new_default_while_pages_are_read_starts_the_list_again(
     service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No edge ends with hosts of two defaults."""
-    monkeypatch.setattr(edge_feed, "HOSTS_MAX", 5)
+    """No edge serves hosts with two default certificates at the end."""
+    monkeypatch.setattr(listing, "HOSTS_MAX", 5)
     for number in range(7):
         create_org(service.app.context, f"o{number:05}")
     first = edge.client.get(HOSTS).ok()
@@ -267,11 +273,11 @@ def test_a_new_default_while_pages_are_read_begins_anew(
     )
     again = edge.client.get(HOSTS, query={"since": first["head"]}).ok()
     assert (again["first"], len(again["hosts"])) == (True, 5)
-    assert {one["version"] for one in again["hosts"]} == {again["defaultVersion"]} != {first["defaultVersion"]}
+    assert {host["version"] for host in again["hosts"]} == {again["defaultVersion"]} != {first["defaultVersion"]}
 
 
 def test_one_change_among_many_hosts_costs_an_edge_a_few_reads(service: Service, edge: Edge) -> None:
-    """And a poll without one costs two: the caller's key with the default's version, and the feed."""
+    """A poll without a change costs two reads: the caller's key with the default certificate, and the feed."""
     for number in range(30):
         create_org(service.app.context, f"o{number:05}")
     edge.follow()
@@ -284,8 +290,8 @@ def test_one_change_among_many_hosts_costs_an_edge_a_few_reads(service: Service,
     assert (service.store.calls - calls).total() <= 4
 
 
-def test_an_edge_too_far_behind_is_told_everything(service: Service, edge: Edge) -> None:
-    """The feed was cut off, or the store is another one: nothing is missed, what is gone goes."""
+def test_an_edge_too_far_behind_gets_a_full_list(service: Service, edge: Edge) -> None:
+    """An edge misses no change and drops removed hosts, also after a trim of the feed or a change of the store."""
     service.other_org("gone01")
     edge.follow()
     delete_org(service.app.context, "gone01")
@@ -302,17 +308,17 @@ def test_an_edge_too_far_behind_is_told_everything(service: Service, edge: Edge)
 
 
 @pytest.mark.parametrize("since", ["x", "-1", "1", "1.", "../..", "1.0123456789abcdef.MTXPD0", "9" * 30])
-def test_a_since_that_nobody_told_is_refused(edge: Edge, since: str) -> None:
+def test_a_since_that_is_no_head_is_refused(edge: Edge, since: str) -> None:
     assert edge.client.get(HOSTS, query={"since": since}).code == "wrong_value"
 
 
-# --------------------------------------------------------------------------------------------- crashes and crowds
+# ---------------------------------------------------------------------------------------- crashes and concurrency
 
 
 def test_a_change_whose_publication_failed_is_published_when_it_is_repeated(
     service: Service, operator: Client, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503 says that it is safe to repeat: the certificate is active already, and the edges hear of it then."""
+    """After a 503 the certificate is active; the repeated call appends the change to the feed."""
     edge.follow()
     certificate_id = operator.post(SERVERS, {"certificate": own().pem, "privateKey": own().key_pem}).ok(201)["id"]
     with monkeypatch.context() as broken:
@@ -323,67 +329,89 @@ def test_a_change_whose_publication_failed_is_published_when_it_is_repeated(
     assert edge.follow() == [HOST]
 
 
+@pytest.mark.parametrize("partition", ["org", "activity", "hosts"])
+def test_a_publication_beside_a_later_activation_does_not_undo_it(
+    service: Service, operator: Client, edge: Edge, partition: str
+) -> None:
+    """The edges serve the certificate that is active, at whichever write of a first activation a second one runs."""
+    ids = []
+    for number in range(2):
+        fields = {"certificate": own(number).pem, "privateKey": own(number).key_pem}
+        ids.append(operator.post(SERVERS, fields).ok(201)["id"])
+    edge.follow()
+    pass_on = service.store.between
+
+    def activate_another(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if name == "put" and key is not None and key.partition.split("/")[0] == partition:
+            service.store.between = pass_on
+            operator.put(f"{SERVERS}/active", {"id": ids[1]}).ok()
+        return call()
+
+    service.store.between = activate_another
+    operator.put(f"{SERVERS}/active", {"id": ids[0]}).ok()
+    edge.follow()
+    assert edge.serves[HOST]["certificateId"] == operator.get(f"{SERVERS}/active").ok()["active"]
+
+
 def _unavailable(_: object) -> int:
     raise StoreUnavailable
 
 
-def test_a_sweep_finds_what_a_crash_left_out(
+def test_a_sweep_publishes_what_a_crash_left_unpublished(
     service: Service, operator: Client, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the org's document and the feed: a new org, a changed one, a removed one; once only."""
+    """A crash between the organization's document and the feed: a new, a changed and a deleted organization are
+    published, once."""
     context = service.app.context
     service.other_org("gone01")
     edge.follow()
     with monkeypatch.context() as crashing:
-        for module in ("orgs.organizations", "servers.activate"):
-            crashing.setattr(f"shared.usecases.{module}.publish_hosts", lambda *_: None)
+        for publication in ("publish", "publish_change"):
+            crashing.setattr(HostFeed, publication, lambda *_: None)
         create_org(context, "newone")
         delete_org(context, "gone01")
         certificate_id = activate(operator, own())
     assert edge.follow() == []
-    assert sweep_hosts(context) == 3
+    assert HostFeed(context).sweep() == 3
     assert sorted(edge.follow()) == sorted([HOST, service.host("gone01"), service.host("newone")])
     assert sorted(edge.serves) == [HOST, service.host("newone")]
     assert edge.serves[HOST]["certificateId"] == certificate_id
-    assert sweep_hosts(context) == 0
+    assert HostFeed(context).sweep() == 0
 
 
-def test_a_sweep_publishes_what_was_written_and_not_told(service: Service, edge: Edge) -> None:
-    """A crash between the two writes of a publication."""
+def test_a_sweep_publishes_hosts_that_were_written_and_are_not_in_the_feed(service: Service, edge: Edge) -> None:
+    """A crash between the hosts' document and the feed loses no change."""
     edge.follow()
-    context, place = service.app.context, org_hosts_ref(service.org_id)
-    context.repository.change(place, lambda now: None if now is None else _untold(now))
-    assert sweep_hosts(context) == 1
+    context = service.app.context
+    for attempt in context.repository.changing(org_hosts_ref(service.org_id)):
+        with attempt as hosts:
+            assert hosts is not None
+            attempt.write(structs.replace(hosts, is_published=False))
+    assert HostFeed(context).sweep() == 1
     assert edge.follow() == [HOST]
 
 
-def _untold(now: Any) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(now, told=False)
-
-
-def test_an_org_that_went_long_ago_is_forgotten(service: Service, edge: Edge) -> None:
-    """What is kept of it goes after 30 days; an edge that slept longer is told everything."""
+def test_the_hosts_of_a_deleted_org_are_deleted_after_30_days(service: Service, edge: Edge) -> None:
+    """An edge that did not ask for longer gets a full list."""
     context = service.app.context
     service.other_org("gone01")
     delete_org(context, "gone01")
-    sweep_hosts(context)
+    HostFeed(context).sweep()
     assert context.repository.get(org_hosts_ref("gone01")) is not None
     service.clock.now += timedelta(days=31)
-    sweep_hosts(context)
+    HostFeed(context).sweep()
     assert context.repository.get(org_hosts_ref("gone01")) is None
 
 
-def test_concurrent_changes_all_arrive_and_the_last_one_stands(service: Service, operator: Client, edge: Edge) -> None:
-    """16 at once on one org, and others beside them: an edge that follows all the while ends with what is active."""
+def test_an_edge_serves_what_is_active_after_concurrent_changes(service: Service, operator: Client, edge: Edge) -> None:
+    """16 threads activate certificates of one organization and create others, while an edge polls."""
     ids = ["default"]
     for number in range(3):
         fields = {"certificate": own(number).pem, "privateKey": own(number).key_pem}
         ids.append(operator.post(SERVERS, fields).ok(201)["id"])
     edge.follow()
     with ThreadPoolExecutor(16) as pool:
-        jobs = [pool.submit(operator.put, f"{SERVERS}/active", {"id": one}) for one in ids * 10]
+        jobs = [pool.submit(operator.put, f"{SERVERS}/active", {"id": certificate_id}) for certificate_id in ids * 10]
         jobs += [pool.submit(create_org, service.app.context, f"n{number:05}") for number in range(20)]  # type: ignore[arg-type]
         while not all(job.done() for job in jobs):
             edge.follow()
@@ -392,11 +420,11 @@ def test_concurrent_changes_all_arrive_and_the_last_one_stands(service: Service,
     active = operator.get(f"{SERVERS}/active").ok()["active"]
     assert edge.serves[HOST]["certificateId"] == active
     assert len(edge.serves) == 21
-    assert sweep_hosts(service.app.context) == 0, "nothing was left out"
+    assert HostFeed(service.app.context).sweep() == 0, "every change was published"
 
 
-def test_imported_orgs_are_told(service: Service, edge: Edge, tmp_path: Any) -> None:
-    """An import writes documents, and the edges hear of them."""
+def test_imported_orgs_are_in_the_feed(service: Service, edge: Edge, tmp_path: Any) -> None:
+    """Edges serve the organizations of an import."""
     lines = [line for line in export_lines(service.app.context, service.org_id) if line["partition"] != "hosts"]
     other = make_service(tmp_path / "other")
     delete_org(other.app.context, other.org_id)
@@ -408,7 +436,7 @@ def test_imported_orgs_are_told(service: Service, edge: Edge, tmp_path: Any) -> 
     other.app.close()
 
 
-# --------------------------------------------------------------------------------------------------- who is asking
+# ------------------------------------------------------------------------------------------------------ authorization
 
 
 def test_an_orgs_edge_sees_its_own_hosts_only(service: Service) -> None:
@@ -434,7 +462,7 @@ def test_a_platform_edge_may_be_for_some_orgs(service: Service) -> None:
     assert edge.client.get(f"{HOSTS}/{HOST}").status == 404
 
 
-def test_the_edge_of_a_suspended_org_hears_that_its_host_is_gone(service: Service) -> None:
+def test_the_edge_of_a_suspended_org_gets_the_removal_of_its_host(service: Service) -> None:
     edge = Edge(service.client("edge"))
     edge.follow()
     set_suspended(service.app.context, service.org_id, True)
@@ -444,10 +472,10 @@ def test_the_edge_of_a_suspended_org_hears_that_its_host_is_gone(service: Servic
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator", "broker"])
-def test_no_other_role_is_told_or_handed_anything(service: Service, role: str) -> None:
-    for caller in (service.client(role),):
-        for answer in (caller.get(HOSTS), caller.get(f"{HOSTS}/{HOST}"), report(caller, {})):
-            assert (answer.status, answer.code) == (403, "forbidden")
+def test_every_other_role_is_refused(service: Service, role: str) -> None:
+    caller = service.client(role)
+    for answer in (caller.get(HOSTS), caller.get(f"{HOSTS}/{HOST}"), report(caller, {})):
+        assert (answer.status, answer.code) == (403, "forbidden")
     assert service.anybody.get(f"{HOSTS}/{HOST}").status == 401
 
 
@@ -465,12 +493,12 @@ def test_no_other_role_is_told_or_handed_anything(service: Service, role: str) -
         ("http", "localhost", False),
     ],
 )
-def test_keys_travel_over_tls_or_within_this_machine(edge: Edge, scheme: str, peer: str, private: bool) -> None:
-    """Plain HTTP from elsewhere is refused before anything is read; a header of the client's makes no difference."""
+def test_keys_are_exported_over_tls_or_within_this_machine(edge: Edge, scheme: str, peer: str, private: bool) -> None:
+    """Plain HTTP from another machine is refused, whatever the client's headers say."""
     client = replace(edge.client, scheme=scheme, peer=peer)
-    lies = {"x-forwarded-proto": "https", "x-forwarded-for": "127.0.0.1", "forwarded": "proto=https;for=127.0.0.1"}
+    forged = {"x-forwarded-proto": "https", "x-forwarded-for": "127.0.0.1", "forwarded": "proto=https;for=127.0.0.1"}
     for path in (HOSTS, f"{HOSTS}/{HOST}"):
-        answer = client.get(path, headers=lies)
+        answer = client.get(path, headers=forged)
         assert (answer.status == 200) is private
         assert private or (answer.status, answer.code) == (403, "insecure_transport")
 
@@ -478,19 +506,19 @@ def test_keys_travel_over_tls_or_within_this_machine(edge: Edge, scheme: str, pe
 # ------------------------------------------------------------------------------------------------- one host's key
 
 
-def test_a_host_is_handed_out_with_chain_and_key(service: Service, operator: Client, edge: Edge) -> None:
-    """PEM: the chain leaf first, the key as PKCS#8; never to be kept by anything in between."""
+def test_a_host_is_exported_with_chain_and_key(service: Service, operator: Client, edge: Edge) -> None:
+    """Both are PEM, the leaf first, the key as PKCS#8; no proxy may store the answer."""
     issued = own()
     certificate_id = activate(operator, issued, INTERMEDIATE)
     edge.follow()
     answer = edge.client.get(f"{HOSTS}/{HOST}")
-    found = answer.ok()
-    assert found["certificate"] == issued.pem + INTERMEDIATE.pem
-    assert found["privateKey"].startswith("-----BEGIN PRIVATE KEY-----\n")
-    key = load_pem_private_key(found["privateKey"].encode(), None)
+    exported = answer.ok()
+    assert exported["certificate"] == issued.pem + INTERMEDIATE.pem
+    assert exported["privateKey"].startswith("-----BEGIN PRIVATE KEY-----\n")
+    key = load_pem_private_key(exported["privateKey"].encode(), None)
     assert key.public_key() == issued.key.public_key()
     assert answer.reply.headers["Cache-Control"] == "no-store"
-    rest = {name: found[name] for name in found.keys() - {"certificate", "privateKey"}}
+    rest = {name: exported[name] for name in exported.keys() - {"certificate", "privateKey"}}
     assert rest == {
         "serverName": HOST,
         "org": "mtxpd0",
@@ -500,7 +528,7 @@ def test_a_host_is_handed_out_with_chain_and_key(service: Service, operator: Cli
     }
 
 
-def test_a_name_is_found_without_case_and_with_a_root_dot(edge: Edge) -> None:
+def test_a_name_compares_without_case_and_without_root_dot(edge: Edge) -> None:
     assert edge.client.get(f"{HOSTS}/{HOST.upper()}.").ok()["serverName"] == HOST
 
 
@@ -516,26 +544,26 @@ def test_a_name_is_found_without_case_and_with_a_root_dot(edge: Edge) -> None:
         "mtxpd0.messaging.example.com%00",
     ],
 )
-def test_a_name_that_is_no_host_here_is_not_found(edge: Edge, name: str) -> None:
+def test_an_unknown_host_is_not_found(edge: Edge, name: str) -> None:
     assert edge.client.get(f"{HOSTS}/{name}").status == 404
 
 
-def test_each_hand_out_is_logged_and_the_org_is_told_once_an_hour(
+def test_each_export_is_logged_and_in_the_activity_list_once_an_hour(
     service: Service, operator: Client, viewer: Client, edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By whom, for which host and version; never the key."""
+    """The log line has the edge, the host and the version, and never the key."""
     activate(operator, own())
     with caplog.at_level("INFO"):
         for _ in range(3):
-            found = edge.client.get(f"{HOSTS}/{HOST}").ok()
-    told = [record for record in caplog.records if record.message == "a private key was handed out"]
-    assert [(record.host, record.edge) for record in told] == [(HOST, edge.client.key)] * 3  # type: ignore[attr-defined]
+            exported = edge.client.get(f"{HOSTS}/{HOST}").ok()
+    lines = [record for record in caplog.records if record.message == "a private key was exported"]
+    assert [(record.host, record.edge) for record in lines] == [(HOST, edge.client.key)] * 3  # type: ignore[attr-defined]
     assert "PRIVATE" not in caplog.text
-    assert found["privateKey"].splitlines()[1] not in caplog.text
+    assert exported["privateKey"].splitlines()[1] not in caplog.text
 
     def entries() -> list[Any]:
         results = viewer.get("/activity?kind=edge").ok()["results"]
-        return [(one["who"], one["what"], one["detail"]["host"]) for one in results]
+        return [(entry["who"], entry["what"], entry["detail"]["host"]) for entry in results]
 
     assert entries() == [(edge.client.key, "keyHandedOut", HOST)]
     service.clock.now += timedelta(hours=1)
@@ -546,7 +574,7 @@ def test_each_hand_out_is_logged_and_the_org_is_told_once_an_hour(
     assert len(entries()) == 3, "another edge is another entry"
 
 
-# --------------------------------------------------------------------------------------------------- what is served
+# ------------------------------------------------------------------------------------------------------ reports
 
 
 def report(client: Client, served: dict[str, str], edge: str = "edge-1") -> Answer:
@@ -558,10 +586,11 @@ def report(client: Client, served: dict[str, str], edge: str = "edge-1") -> Answ
     )
 
 
-def test_served_since_is_the_moment_an_edge_first_says_so(
+def test_served_since_is_the_time_of_the_first_report(
     service: Service, operator: Client, viewer: Client, edge: Edge
 ) -> None:
-    """Shown while the certificate is active, with a line in the activity list; a second report changes nothing."""
+    """The API shows `servedSince` while the certificate is active, and the activity list has an entry; a second report
+    changes nothing."""
     certificate_id = activate(operator, own())
     edge.follow()
     assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] is None
@@ -570,11 +599,11 @@ def test_served_since_is_the_moment_an_edge_first_says_so(
     service.clock.now += timedelta(hours=1)
     report(edge.client, {HOST: edge.version()}).ok()
     assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] == "2026-06-01T12:00:02Z"
-    [line] = [one for one in viewer.get("/activity?kind=edge").ok()["results"] if one["what"] == "served"]
-    assert (line["who"], line["detail"]) == ("edge-1", {"certificate": certificate_id, "host": HOST})
+    [entry] = [entry for entry in viewer.get("/activity?kind=edge").ok()["results"] if entry["what"] == "served"]
+    assert (entry["who"], entry["detail"]) == ("edge-1", {"certificate": certificate_id, "host": HOST})
 
 
-def test_served_since_begins_anew_with_each_activation(
+def test_served_since_starts_again_with_each_activation(
     service: Service, operator: Client, viewer: Client, edge: Edge
 ) -> None:
     certificate_id = activate(operator, own())
@@ -584,20 +613,20 @@ def test_served_since_begins_anew_with_each_activation(
     assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] is None
     service.clock.now += timedelta(minutes=1)
     operator.put(f"{SERVERS}/active", {"id": certificate_id}).ok()
-    assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] is None, "no edge has said so yet"
+    assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] is None, "no edge has reported yet"
     edge.follow()
     report(edge.client, {HOST: edge.version()}).ok()
     assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] == "2026-06-01T12:01:00Z"
 
 
-def test_the_default_certificate_is_dated_too(service: Service, viewer: Client, edge: Edge) -> None:
+def test_a_report_sets_served_since_of_the_default_certificate(service: Service, viewer: Client, edge: Edge) -> None:
     edge.follow()
     report(edge.client, {HOST: edge.version()}).ok()
     assert viewer.get(f"{SERVERS}/default").ok()["servedSince"] == "2026-06-01T12:00:00Z"
 
 
-def test_a_report_of_something_else_is_stale(service: Service, edge: Edge) -> None:
-    """Another version, an unknown host, a name that is none: the edge is told, and nothing is dated."""
+def test_a_report_of_another_version_or_host_is_stale(service: Service, edge: Edge) -> None:
+    """Another version, an unknown host, a malformed name and another organization's host are stale."""
     edge.follow()
     stale = {HOST: "0" * 16, "nobody.messaging.example.com": edge.version(), "x": "y"}
     assert report(edge.client, stale).ok() == {"taken": 0, "stale": list(stale)}
@@ -607,24 +636,24 @@ def test_a_report_of_something_else_is_stale(service: Service, edge: Edge) -> No
 
 
 @pytest.mark.parametrize("edge_name", ["", "a b", "<script>", "x" * 65])
-def test_an_edge_gives_itself_a_plain_name(edge: Edge, edge_name: str) -> None:
+def test_a_malformed_edge_name_is_refused(edge: Edge, edge_name: str) -> None:
     assert report(edge.client, {}, edge_name).code == "wrong_value"
 
 
 @pytest.fixture(autouse=True)
-def _no_leftovers(service: Service) -> Iterator[None]:
-    """Whatever a test did: the org's document and what the edges are told agree in the end."""
+def _check_published(service: Service) -> Iterator[None]:
+    """After each test the published hosts agree with the organization's document."""
     yield
     context = service.app.context
     if context.repository.get(org_ref(service.org_id)) is not None:
         before = context.host_changes.end()
-        publish_hosts(context, service.org_id)
+        HostFeed(context).publish(service.org_id)
         assert context.host_changes.end() == before
-    assert sweep_hosts(context) == 0
+    assert HostFeed(context).sweep() == 0
 
 
-def test_the_feed_names_no_certificate_but_of_the_host(service: Service, operator: Client, edge: Edge) -> None:
-    """The certificate handed out covers the host it is handed out for."""
+def test_an_exported_certificate_covers_its_host(service: Service, operator: Client, edge: Edge) -> None:
+    """Each host is served by a certificate that names the host."""
     list_domains(operator, "iot.acme.org").ok()
     activate(operator, own(1, CUSTOM, dns=[CUSTOM, HOST]))
     edge.follow()

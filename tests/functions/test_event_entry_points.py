@@ -11,10 +11,10 @@ import pytest
 from functions.events import expiry as expiry_report
 from functions.hosts import aws_events
 from functions.routes import EVENTS
-from shared.usecases.devices.usage import lately, summed
+from shared.usecases.devices.usage import read_recent_usage, summarize
 from shared.usecases.jobs.expiry_report import Unfinished
 from tests import certs
-from tests.adapters.test_queues import sighting
+from tests.adapters.test_queues import make_event
 from tests.events import recorded
 from tests.functions.test_on_upload import Deployed, binary, deployed  # noqa: F401 - a fixture
 
@@ -56,9 +56,9 @@ class Context:
 
 def test_gcp_sightings_are_recorded(deployed: Deployed) -> None:  # noqa: F811
     """A Pub/Sub message through the framework's own CloudEvent path."""
-    event = published(summed("mtxpd0", [sighting()]).encoded())
+    event = published(summarize("mtxpd0", [make_event()]).encode())
     assert binary(framework("record_sightings"), event).status_code == 200
-    use = lately(deployed.operator.app.context.repository, "mtxpd0", certs.NOON).of_ca("ca")
+    use = read_recent_usage(deployed.operator.app.context.repository, "mtxpd0", certs.NOON).of_ca("ca")
     assert use is not None
     assert use.count == 1
 

@@ -11,7 +11,7 @@ import pytest
 from functions.routes import ANYBODY, ROUTES, Route
 from functions.web.contract import CONTRACTS
 from shared.records import Proof, Role
-from shared.usecases.orgs.organizations import export_lines
+from shared.usecases.jobs.transfer import export_lines
 from tests import certs
 from tests.functions.dialects.recorded import FOLDER
 from tests.functions.dialects.test_table import TABLE, DeliveredMessage, Dialect

@@ -18,8 +18,9 @@ from functions.routes import EVENTS, ROUTES
 from shared.errors import StoreUnavailable
 from shared.ports import UploadedObject
 from shared.records import Role
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org
+from shared.usecases.orgs.organizations import create_org
 from tests import certs, gcs_server
 from tests.clouds import Aws
 from tests.events import recorded

@@ -1,4 +1,4 @@
-"""Server certificates over HTTP: what is uploaded, requested, signed, activated and deleted."""
+"""Server certificates over HTTP: upload, request, fulfilment, activation, renewal and deletion."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -25,19 +25,19 @@ INTERMEDIATE = certs.ca("Server Intermediate", ROOT)
 SERVER = certs.server(HOST, INTERMEDIATE)
 
 
-def upload(operator: Client, one: certs.Issued = SERVER, *chain: certs.Issued, **more: str) -> dict[str, Any]:
-    found: dict[str, Any] = operator.post(
-        SERVERS, {"certificate": certs.bundle(one, *chain), "privateKey": one.key_pem, **more}
+def upload(operator: Client, issued: certs.Issued = SERVER, *chain: certs.Issued, **more: str) -> dict[str, Any]:
+    uploaded: dict[str, Any] = operator.post(
+        SERVERS, {"certificate": certs.bundle(issued, *chain), "privateKey": issued.key_pem, **more}
     ).ok(201)
-    return found
+    return uploaded
 
 
 def numbered(number: int, host: str = HOST, signer: certs.Issued = ROOT) -> certs.Issued:
     return certs.server(host, signer, private=certs.key("P-256", 700 + number))
 
 
-def signed(csr: str, signer: certs.Issued = ROOT, **more: Any) -> certs.Issued:
-    """What a CA makes of a request."""
+def issue(csr: str, signer: certs.Issued = ROOT, **more: Any) -> certs.Issued:
+    """Return the certificate that a CA issues for a request."""
     request = x509.load_pem_x509_csr(csr.encode())
     [host] = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
         x509.DNSName
@@ -57,12 +57,12 @@ def signed(csr: str, signer: certs.Issued = ROOT, **more: Any) -> certs.Issued:
 
 
 def codes(answer: Mapping[str, Any]) -> list[str]:
-    return [one["code"] for one in answer["warnings"]]
+    return [warning["code"] for warning in answer["warnings"]]
 
 
 def active(client: Client) -> tuple[str, str | None]:
-    found = client.get(f"{SERVERS}/active").ok()
-    return found["active"], found["previous"]
+    activation = client.get(f"{SERVERS}/active").ok()
+    return activation["active"], activation["previous"]
 
 
 def activate(client: Client, certificate_id: str, **more: Any) -> Answer:
@@ -72,21 +72,21 @@ def activate(client: Client, certificate_id: str, **more: Any) -> Answer:
 # ------------------------------------------------------------------------------------------------------- upload
 
 
-def test_what_is_answered(operator: Client) -> None:
-    """Every field of contract.md; the names, the hosts it covers, its chain sorted; never a key."""
+def test_the_answer_to_an_upload(operator: Client) -> None:
+    """The answer has every field of the API, with names, covered hosts and the sorted chain, and never a key."""
     answer = operator.post(
         SERVERS, {"certificate": certs.bundle(SERVER, INTERMEDIATE), "privateKey": SERVER.key_pem, "comments": "2026"}
     )
-    found = answer.ok(201)
-    assert found == {
-        "id": found["id"],
+    uploaded = answer.ok(201)
+    assert uploaded == {
+        "id": uploaded["id"],
         "status": "certificate",
         "source": "upload",
         "active": False,
         "servedSince": None,
         "names": [HOST],
         "hosts": [HOST],
-        "chain": found["chain"],
+        "chain": uploaded["chain"],
         "subject": f"CN={HOST}",
         "issuer": "CN=Server Intermediate",
         "serialNumber": f"{SERVER.cert.serial_number:x}",
@@ -101,10 +101,10 @@ def test_what_is_answered(operator: Client) -> None:
         "updatedAt": "2026-06-01T12:00:00Z",
         "updatedBy": operator.key,
         "version": answer.etag.strip('"'),
-        "warnings": found["warnings"],
+        "warnings": uploaded["warnings"],
     }
-    assert [one["fingerprintSha256"] for one in found["chain"]] == [INTERMEDIATE.fingerprint]
-    assert codes(found) == ["sni_required"]
+    assert [issuer["fingerprintSha256"] for issuer in uploaded["chain"]] == [INTERMEDIATE.fingerprint]
+    assert codes(uploaded) == ["sni_required"]
     assert SERVER.key_pem.splitlines()[1] not in answer.text
 
 
@@ -120,11 +120,11 @@ def test_what_is_answered(operator: Client) -> None:
 def test_a_chain_in_any_order_is_sorted(
     operator: Client, sent: Sequence[certs.Issued], chain: Sequence[certs.Issued]
 ) -> None:
-    """In the file or as `chain`; a certificate sent twice counts once."""
+    """The chain is in the file or in `chain`; a certificate that is sent twice counts once."""
     fields = {"certificate": certs.bundle(*sent), "privateKey": SERVER.key_pem}
-    found = operator.post(SERVERS, fields | ({"chain": certs.bundle(*chain)} if chain else {})).ok(201)
-    assert found["fingerprintSha256"] == SERVER.fingerprint
-    assert [one["subject"] for one in found["chain"]] == ["CN=Server Intermediate", "CN=Server Root"]
+    uploaded = operator.post(SERVERS, fields | ({"chain": certs.bundle(*chain)} if chain else {})).ok(201)
+    assert uploaded["fingerprintSha256"] == SERVER.fingerprint
+    assert [issuer["subject"] for issuer in uploaded["chain"]] == ["CN=Server Intermediate", "CN=Server Root"]
 
 
 def p12(passphrase: str | None) -> bytes:
@@ -156,8 +156,8 @@ FORMS: dict[str, dict[str, str | bytes]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_key_and_certificate(operator: Client, form: str) -> None:
-    found = operator.form(SERVERS, FORMS[form]).ok(201)
-    assert found["fingerprintSha256"] == SERVER.fingerprint
+    uploaded = operator.form(SERVERS, FORMS[form]).ok(201)
+    assert uploaded["fingerprintSha256"] == SERVER.fingerprint
 
 
 OTHER_KEY = certs.key_pem(certs.key("P-256", 97))
@@ -235,7 +235,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
         "certificate_expired",
         "Ended 1 Jun 2026, 11:59 UTC. Issue a new one.",
     ),
-    "a curve nobody takes": (
+    "an unsupported curve": (
         {"certificate": (big := certs.server(HOST, ROOT, private=certs.key("P-521"))).pem, "privateKey": big.key_pem},
         "key_unsupported",
         "P-521 is not a key MQTT servers take. Use RSA 2048-4096, P-256 or P-384.",
@@ -244,8 +244,8 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_UPLOADS)
-def test_refusals_say_what_is_wrong_and_how_to_mend_it(operator: Client, case: str) -> None:
-    """422 with its code and sentence; nothing is kept, and nothing secret is said."""
+def test_a_refusal_says_what_is_wrong_and_how_to_mend_it(operator: Client, case: str) -> None:
+    """The answer is 422 with code and sentence; nothing is stored, and the answer has no secret."""
     fields, code, sentence = BAD_UPLOADS[case]
     refused = operator.post(SERVERS, fields)
     assert (refused.status, refused.code, refused.json["detail"]) == (422, code, sentence)
@@ -255,7 +255,7 @@ def test_refusals_say_what_is_wrong_and_how_to_mend_it(operator: Client, case: s
 
 
 def test_a_key_file_that_costs_too_much_to_open(operator: Client, openssl: OpenSSL) -> None:
-    """Its rounds are read before it is decrypted: nobody waits for millions of them."""
+    """The number of KDF rounds is checked before the key is decrypted."""
     openssl.write("k.pem", SERVER.key_pem)
     openssl("pkcs8 -topk8 -in k.pem -v2 aes-256-cbc -iter 70000 -passout pass:x -outform DER -out k.der")
     rounds, many = bytes.fromhex("0203011170"), bytes.fromhex("02037fffff")  # INTEGER 70,000 and 8,388,607
@@ -279,15 +279,15 @@ def test_a_leaf_without_its_issuer_comes_with_a_warning(operator: Client) -> Non
     assert "chain_incomplete" in codes(upload(operator))
 
 
-def test_other_foreign_names_are_allowed_and_shown(operator: Client) -> None:
-    """Names compare without case."""
-    one = certs.server(HOST, ROOT, dns=[HOST.upper(), "broker.example.org"])
-    found = upload(operator, one, ROOT)
-    assert found["names"] == [HOST, "broker.example.org"]
-    assert found["hosts"] == [HOST]
+def test_names_outside_the_platform_are_allowed_and_listed(operator: Client) -> None:
+    """DNS names compare without case."""
+    issued = certs.server(HOST, ROOT, dns=[HOST.upper(), "broker.example.org"])
+    uploaded = upload(operator, issued, ROOT)
+    assert uploaded["names"] == [HOST, "broker.example.org"]
+    assert uploaded["hosts"] == [HOST]
 
 
-def test_the_same_leaf_again_is_the_same_record(operator: Client) -> None:
+def test_an_upload_of_the_same_leaf_returns_the_same_record(operator: Client) -> None:
     first = upload(operator, comments="first")
     again = operator.post(SERVERS, {"certificate": SERVER.pem, "privateKey": SERVER.key_pem, "comments": "again"}).ok(
         200
@@ -301,7 +301,7 @@ def test_the_same_leaf_again_is_the_same_record(operator: Client) -> None:
 
 
 def test_every_org_starts_with_the_default(service: Service, operator: Client, viewer: Client) -> None:
-    """It is listed first, it is active, and it covers the org's host."""
+    """The default certificate is listed first, is active, and covers the organization's host."""
     [default] = viewer.get(SERVERS).ok()["results"]
     assert (default["id"], default["source"], default["active"]) == ("default", "default", True)
     assert default["hosts"] == [service.host()]
@@ -311,119 +311,120 @@ def test_every_org_starts_with_the_default(service: Service, operator: Client, v
 
 
 def test_activation_and_the_way_back(service: Service, operator: Client, viewer: Client) -> None:
-    """One is active; `previous` is the one just before, so going back is one call."""
-    one = upload(operator, SERVER, INTERMEDIATE)["id"]
+    """`previous` is the certificate that was active before, so going back is one call."""
+    certificate_id = upload(operator, SERVER, INTERMEDIATE)["id"]
     service.clock.now += timedelta(hours=1)
-    done = activate(operator, one).ok()
-    assert done == {
-        "active": one,
+    activated = activate(operator, certificate_id).ok()
+    assert activated == {
+        "active": certificate_id,
         "previous": "default",
         "activatedAt": "2026-06-01T13:00:00Z",
-        "version": done["version"],
+        "version": activated["version"],
         "hosts": [HOST],
         "notAfter": "2027-06-01T12:00:00Z",
         "chainComplete": True,
-        "warnings": done["warnings"],
+        "warnings": activated["warnings"],
     }
-    assert codes(done) == ["new_root"]
-    assert "CN=Server Root" in done["warnings"][0]["message"]
-    assert viewer.get(f"{SERVERS}/{one}").ok()["active"] is True
+    assert codes(activated) == ["new_root"]
+    assert "CN=Server Root" in activated["warnings"][0]["message"]
+    assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["active"] is True
     assert viewer.get(f"{SERVERS}/default").ok()["active"] is False
-    assert activate(operator, "default").ok()["previous"] == one
-    assert active(viewer) == ("default", one)
+    assert activate(operator, "default").ok()["previous"] == certificate_id
+    assert active(viewer) == ("default", certificate_id)
 
 
-def test_activating_the_active_one_changes_nothing(service: Service, operator: Client) -> None:
-    one = upload(operator)["id"]
-    first = activate(operator, one)
+def test_activating_the_active_certificate_changes_nothing(service: Service, operator: Client) -> None:
+    certificate_id = upload(operator)["id"]
+    first = activate(operator, certificate_id)
     service.clock.now += timedelta(hours=1)
-    again = operator.post("/activateServerCert", {"id": one})
+    again = operator.post("/activateServerCert", {"id": certificate_id})
     assert again.ok()["activatedAt"] == first.ok()["activatedAt"]
     assert again.etag == first.etag
-    assert active(operator) == (one, "default")
+    assert active(operator) == (certificate_id, "default")
 
 
-def test_the_preflight_tells_the_same_and_changes_nothing(service: Service, operator: Client) -> None:
-    """`?dryrun=true`: hosts, end, chain, root; and warns of an end within 30 days."""
+def test_the_preflight_has_the_same_answer_and_changes_nothing(service: Service, operator: Client) -> None:
+    """`?dryrun=true` warns of a new root, an incomplete chain, and an expiry within 30 days."""
     soon = certs.server(HOST, ROOT, not_after=NOON + 29 * DAY)
-    one = upload(operator, soon)["id"]
+    certificate_id = upload(operator, soon)["id"]
     writes = service.store.calls["put"]
-    told = activate(operator, one, query={"dryrun": "true"}).ok()
-    assert (told["active"], told["previous"], told["chainComplete"]) == (one, "default", False)
-    assert set(codes(told)) == {"new_root", "ends_soon", "chain_incomplete"}
+    preflight = activate(operator, certificate_id, query={"dryrun": "true"}).ok()
+    assert (preflight["active"], preflight["previous"]) == (certificate_id, "default")
+    assert preflight["chainComplete"] is False
+    assert set(codes(preflight)) == {"new_root", "ends_soon", "chain_incomplete"}
     assert service.store.calls["put"] == writes
     assert active(operator) == ("default", None)
 
 
-def test_the_same_root_is_no_news(operator: Client) -> None:
-    """`new_root` is for devices that pin the old one."""
+def test_the_same_root_is_no_warning(operator: Client) -> None:
+    """`new_root` warns of devices that pin the root of the active certificate."""
     first, second = upload(operator, numbered(1)), upload(operator, numbered(2))
     activate(operator, first["id"]).ok()
     assert "new_root" not in codes(activate(operator, second["id"]).ok())
 
 
-def test_activation_may_name_the_version_it_saw(operator: Client) -> None:
-    """If-Match is optional here; a stale one is a 412 that changes nothing."""
-    one, two = upload(operator, numbered(1))["id"], upload(operator, numbered(2))["id"]
-    seen = operator.get(f"{SERVERS}/active").etag
-    activate(operator, one, headers={"if-match": seen}).ok()
-    stale = activate(operator, two, headers={"if-match": seen})
+def test_activation_with_a_stale_version_is_refused(operator: Client) -> None:
+    """If-Match is optional; a stale version is answered with 412 and changes nothing."""
+    first, second = upload(operator, numbered(1))["id"], upload(operator, numbered(2))["id"]
+    version = operator.get(f"{SERVERS}/active").etag
+    activate(operator, first, headers={"if-match": version}).ok()
+    stale = activate(operator, second, headers={"if-match": version})
     assert (stale.status, stale.code) == (412, "stale")
-    assert active(operator) == (one, "default")
+    assert active(operator) == (first, "default")
 
 
 def test_what_cannot_be_activated(service: Service, operator: Client) -> None:
-    """Not what is not there, not a request, not what has ended, or has not begun."""
+    """An unknown id, a request, an expired certificate and a certificate that is not valid yet are refused."""
     missing = activate(operator, "0" * 32)
     assert (missing.status, missing.code) == (404, "not_found")
     request = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)["id"]
     refused = activate(operator, request)
     assert (refused.status, refused.code) == (409, "csr_not_fulfilled")
-    one = upload(operator)["id"]
+    certificate_id = upload(operator)["id"]
     service.clock.now += 2 * YEAR
-    ended = activate(operator, one)
+    ended = activate(operator, certificate_id)
     assert (ended.status, ended.code) == (422, "certificate_expired")
     service.clock.now = NOON - 2 * DAY
-    early = activate(operator, one)
+    early = activate(operator, certificate_id)
     assert (early.status, early.code) == (422, "certificate_not_yet_valid")
     assert active(operator) == ("default", None)
 
 
-def test_an_active_certificate_that_ends_stays(service: Service, operator: Client) -> None:
-    """Never swapped silently."""
-    one = upload(operator)["id"]
-    activate(operator, one).ok()
+def test_an_active_certificate_that_expires_stays_active(service: Service, operator: Client) -> None:
+    """The service never replaces the active certificate by itself."""
+    certificate_id = upload(operator)["id"]
+    activate(operator, certificate_id).ok()
     service.clock.now += 2 * YEAR
-    assert active(operator) == (one, "default")
+    assert active(operator) == (certificate_id, "default")
 
 
 # ------------------------------------------------------------------------------------------------- deletion
 
 
-def test_deleting(operator: Client) -> None:
-    """The active one cannot be deleted; a deleted `previous` is no way back any more."""
-    one = upload(operator)["id"]
-    activate(operator, one).ok()
-    refused = operator.delete(f"{SERVERS}/{one}")
+def test_deletion(operator: Client) -> None:
+    """The active certificate cannot be deleted; a deleted certificate is not `previous` any more."""
+    certificate_id = upload(operator)["id"]
+    activate(operator, certificate_id).ok()
+    refused = operator.delete(f"{SERVERS}/{certificate_id}")
     assert (refused.status, refused.code) == (409, "active_certificate")
     assert refused.json["detail"] == "This certificate is the one shown to devices. Activate another first."
     activate(operator, "default").ok()
-    operator.delete(f"{SERVERS}/{one}").ok(204)
+    operator.delete(f"{SERVERS}/{certificate_id}").ok(204)
     assert active(operator) == ("default", None)
-    assert operator.get(f"{SERVERS}/{one}").status == 404
-    assert operator.delete(f"{SERVERS}/{one}").status == 404
-    assert activate(operator, one).status == 404
+    assert operator.get(f"{SERVERS}/{certificate_id}").status == 404
+    assert operator.delete(f"{SERVERS}/{certificate_id}").status == 404
+    assert activate(operator, certificate_id).status == 404
 
 
-def test_deleting_may_name_the_version_it_saw(operator: Client) -> None:
-    one = upload(operator)
-    operator.put(f"{SERVERS}/{one['id']}", {"comments": "changed"}).ok()
-    assert operator.delete(f"{SERVERS}/{one['id']}", version=one["version"]).status == 412
-    operator.delete(f"{SERVERS}/{one['id']}", version="*").ok(204)
+def test_deletion_with_a_stale_version_is_refused(operator: Client) -> None:
+    uploaded = upload(operator)
+    operator.put(f"{SERVERS}/{uploaded['id']}", {"comments": "changed"}).ok()
+    assert operator.delete(f"{SERVERS}/{uploaded['id']}", version=uploaded["version"]).status == 412
+    operator.delete(f"{SERVERS}/{uploaded['id']}", version="*").ok(204)
 
 
-def test_the_default_is_the_platforms(operator: Client) -> None:
-    """An org can neither delete nor describe nor renew it."""
+def test_an_org_cannot_change_the_default_certificate(operator: Client) -> None:
+    """An organization can neither delete, describe, renew nor fulfil the platform's certificate."""
     activate(operator, upload(operator)["id"]).ok()
     for refused in (
         operator.delete(f"{SERVERS}/default"),
@@ -438,8 +439,8 @@ def test_the_default_is_the_platforms(operator: Client) -> None:
 # ------------------------------------------------------------------------------------------------- requests
 
 
-def test_a_request_from_making_to_serving(operator: Client, viewer: Client) -> None:
-    """Made, downloaded as often as one likes, signed, fulfilled under the same id, activated."""
+def test_a_request_from_generation_to_activation(operator: Client, viewer: Client) -> None:
+    """A request can be downloaded more than once, is fulfilled under its own id, and can be activated then."""
     fields = {
         "organization": "Fleet & Söhne",
         "organizationalUnit": "IoT",
@@ -461,7 +462,7 @@ def test_a_request_from_making_to_serving(operator: Client, viewer: Client) -> N
         assert downloaded.reply.headers["Content-Disposition"] == f'attachment; filename="{made["id"]}.csr.pem"'
     request = x509.load_pem_x509_csr(made["csr"].encode())
     assert request.is_signature_valid
-    subject = {one.oid: one.value for one in request.subject}
+    subject = {attribute.oid: attribute.value for attribute in request.subject}
     assert subject == {
         NameOID.COUNTRY_NAME: "IN",
         NameOID.STATE_OR_PROVINCE_NAME: "Maharashtra",
@@ -472,7 +473,7 @@ def test_a_request_from_making_to_serving(operator: Client, viewer: Client) -> N
         NameOID.EMAIL_ADDRESS: "ops@example.org",
     }
     assert viewer.get(f"{SERVERS}/{made['id']}/pem").status == 404  # nothing signed yet
-    cert = signed(made["csr"])
+    cert = issue(made["csr"])
     done = operator.put(
         f"{SERVERS}/{made['id']}/certificate", {"certificate": certs.bundle(ROOT, cert)}, version=None
     ).ok()
@@ -484,14 +485,14 @@ def test_a_request_from_making_to_serving(operator: Client, viewer: Client) -> N
 
 @pytest.mark.parametrize("algorithm", ["RSA-2048", "P-384"])
 def test_the_key_algorithm_of_a_request(operator: Client, algorithm: str) -> None:
-    """RSA-2048 where none is named."""
+    """The default is RSA-2048."""
     fields = {} if algorithm == "RSA-2048" else {"keyAlgorithm": algorithm}
-    shown = operator.post("/generateCSR", fields).ok(201)["keyAlgorithm"]
-    assert shown == algorithm.replace("RSA-", "RSA ")
+    key_algorithm = operator.post("/generateCSR", fields).ok(201)["keyAlgorithm"]
+    assert key_algorithm == algorithm.replace("RSA-", "RSA ")
 
 
-def test_fields_of_a_request_that_no_ca_would_take(operator: Client) -> None:
-    """Each is named; nothing is made."""
+def test_wrong_fields_of_a_request_are_refused(operator: Client) -> None:
+    """The refusal names the field; no request is stored."""
     for field, value, code, status in (
         ("country", "Germany", "subject_invalid", 422),
         ("organization", "x" * 65, "subject_invalid", 422),
@@ -507,8 +508,8 @@ def test_fields_of_a_request_that_no_ca_would_take(operator: Client) -> None:
     assert len(operator.get(SERVERS).ok()["results"]) == 1
 
 
-def test_a_mistyped_country_does_not_wait_for_a_key(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An RSA key of 4096 bits takes seconds to make: what is refused is refused before."""
+def test_a_wrong_country_is_refused_before_a_key_is_made(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An RSA key of 4096 bits takes seconds to make."""
 
     def make(algorithm: str) -> NoReturn:
         raise AssertionError("a key was made")
@@ -523,34 +524,34 @@ def test_a_certificate_of_another_key_is_refused_and_the_request_stays(operator:
     refused = operator.put(f"{SERVERS}/{made['id']}/certificate", {"certificate": SERVER.pem})
     assert (refused.status, refused.code) == (422, "key_mismatch")
     assert operator.get(f"{SERVERS}/{made['id']}").ok()["status"] == "csr"
-    operator.post("/fulfillCSR", {"id": made["id"], "certificate": signed(made["csr"]).pem}).ok()
+    operator.post("/fulfillCSR", {"id": made["id"], "certificate": issue(made["csr"]).pem}).ok()
 
 
-def test_fulfilling_twice(operator: Client) -> None:
-    """With the same certificate it is harmless, with another a conflict."""
+def test_a_second_fulfilment(operator: Client) -> None:
+    """The same certificate again changes nothing; another certificate is a conflict."""
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
-    first = operator.post("/fulfillCSR", {"id": made["id"], "certificate": signed(made["csr"]).pem})
+    first = operator.post("/fulfillCSR", {"id": made["id"], "certificate": issue(made["csr"]).pem})
     cert = operator.get(f"{SERVERS}/{made['id']}/pem").text
     again = operator.post("/fulfillCSR", {"id": made["id"], "certificate": cert})
     assert again.ok()["version"] == first.ok()["version"]
-    other = operator.post("/fulfillCSR", {"id": made["id"], "certificate": signed(made["csr"], serial=4712).pem})
+    other = operator.post("/fulfillCSR", {"id": made["id"], "certificate": issue(made["csr"], serial=4712).pem})
     assert (other.status, other.code) == (409, "already_fulfilled")
     assert operator.get(f"{SERVERS}/{made['id']}/pem").text == cert
 
 
 def test_what_cannot_be_fulfilled(operator: Client) -> None:
-    """No such request; an uploaded certificate; an id in the body that is not the one in the path; none at all."""
-    one = upload(operator)["id"]
-    for certificate_id in ("0" * 32, one):
+    """An unknown id, an uploaded certificate, two different ids, and a missing id are refused."""
+    uploaded = upload(operator)["id"]
+    for certificate_id in ("0" * 32, uploaded):
         refused = operator.post("/fulfillCSR", {"id": certificate_id, "certificate": SERVER.pem})
         assert (refused.status, refused.code) == (404, "not_found")
-    differs = operator.put(f"{SERVERS}/{one}/certificate", {"id": "0" * 32, "certificate": SERVER.pem})
+    differs = operator.put(f"{SERVERS}/{uploaded}/certificate", {"id": "0" * 32, "certificate": SERVER.pem})
     assert (differs.status, differs.code) == (400, "wrong_value")
     assert operator.post("/fulfillCSR", {"certificate": SERVER.pem}).code == "missing_field"
 
 
-def test_a_signed_certificate_for_another_host_is_refused(operator: Client) -> None:
-    """A CA may sign something else than was asked: the rules of an upload hold."""
+def test_an_issued_certificate_for_another_host_is_refused(operator: Client) -> None:
+    """A CA may issue another name than requested: the rules of an upload apply to the issued certificate."""
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     request = x509.load_pem_x509_csr(made["csr"].encode())
     cert = certs.certificate(certs.name("elsewhere.example.org"), signer=ROOT, private=certs.key("P-256", 3)).cert
@@ -572,42 +573,42 @@ def test_a_signed_certificate_for_another_host_is_refused(operator: Client) -> N
 def test_a_request_can_be_deleted(operator: Client) -> None:
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     operator.delete(f"{SERVERS}/{made['id']}").ok(204)
-    refused = operator.post("/fulfillCSR", {"id": made["id"], "certificate": signed(made["csr"]).pem})
+    refused = operator.post("/fulfillCSR", {"id": made["id"], "certificate": issue(made["csr"]).pem})
     assert (refused.status, refused.code) == (404, "not_found")
 
 
 def test_renewal_keeps_the_key_and_the_old_certificate(operator: Client) -> None:
-    """A new record with a request on the same key; the old one stays, and may stay active."""
+    """Renewal stores a new request on the same key; the old certificate stays, and may stay active."""
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256", "organization": "Fleet"}).ok(201)
     unsigned = operator.post(f"{SERVERS}/{made['id']}/renewal", {})
     assert (unsigned.status, unsigned.code) == (409, "csr_not_fulfilled")
-    operator.post("/fulfillCSR", {"id": made["id"], "certificate": signed(made["csr"]).pem}).ok()
+    operator.post("/fulfillCSR", {"id": made["id"], "certificate": issue(made["csr"]).pem}).ok()
     activate(operator, made["id"]).ok()
     renewed = operator.post(f"{SERVERS}/{made['id']}/renewal", {}).ok(201)
     assert (renewed["status"], renewed["names"]) == ("csr", [HOST])
     assert renewed["id"] != made["id"]
-    old, new = (x509.load_pem_x509_csr(one["csr"].encode()) for one in (made, renewed))
+    old, new = (x509.load_pem_x509_csr(record["csr"].encode()) for record in (made, renewed))
     assert (old.public_key(), old.subject) == (new.public_key(), new.subject)
-    cert = signed(renewed["csr"], serial=99)
+    cert = issue(renewed["csr"], serial=99)
     operator.post("/fulfillCSR", {"id": renewed["id"], "certificate": cert.pem}).ok()
     assert active(operator)[0] == made["id"]
     activate(operator, renewed["id"]).ok()
-    operator.delete(f"{SERVERS}/{made['id']}").ok(204)  # its key was sealed anew: the new one needs nothing of it
+    operator.delete(f"{SERVERS}/{made['id']}").ok(204)  # the new record has a sealed key of its own
     operator.post(f"{SERVERS}/{renewed['id']}/renewal", {}).ok(201)
 
 
 def test_an_uploaded_certificate_can_be_renewed(operator: Client) -> None:
-    one = upload(operator)
-    renewed = operator.post(f"{SERVERS}/{one['id']}/renewal", {}).ok(201)
+    uploaded = upload(operator)
+    renewed = operator.post(f"{SERVERS}/{uploaded['id']}/renewal", {}).ok(201)
     request = x509.load_pem_x509_csr(renewed["csr"].encode())
     assert request.public_key() == SERVER.cert.public_key()
-    assert (operator.get(f"{SERVERS}/{one['id']}/csr").status, renewed["names"]) == (404, [HOST])
+    assert (operator.get(f"{SERVERS}/{uploaded['id']}/csr").status, renewed["names"]) == (404, [HOST])
 
 
-def test_a_certificate_whose_key_is_here_belongs_to_its_request(operator: Client) -> None:
-    """Uploaded without key it is refused with the id of the request to which it belongs."""
+def test_a_certificate_without_key_is_refused_with_the_id_of_its_request(operator: Client) -> None:
+    """The client should fulfil the request that has the certificate's key."""
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
-    refused = operator.post(SERVERS, {"certificate": signed(made["csr"]).pem})
+    refused = operator.post(SERVERS, {"certificate": issue(made["csr"]).pem})
     assert (refused.status, refused.code) == (422, "use_fulfil")
     assert refused.json["detail"] == (
         f"Belongs to the waiting request {made['id']}. Upload it there; its key is here already."
@@ -624,14 +625,14 @@ def with_domain(operator: Client, *domains: str, enabled: bool = True) -> Answer
 
 @pytest.mark.parametrize("name", ["mtxpd0.messaging.iot.example.org", "*.messaging.iot.example.org"])
 def test_a_certificate_for_a_custom_domain(operator: Client, name: str) -> None:
-    """Accepted once the domain is listed: for the org's host there, or the wildcard."""
-    one = certs.server(name, ROOT)
-    fields = {"certificate": one.pem, "privateKey": one.key_pem}
+    """A certificate for the custom host, or for a wildcard of its parent, is accepted once the domain is listed."""
+    issued = certs.server(name, ROOT)
+    fields = {"certificate": issued.pem, "privateKey": issued.key_pem}
     assert operator.post(SERVERS, fields).code == "host_mismatch"
     with_domain(operator, "iot.example.org").ok()
-    found = operator.post(SERVERS, fields).ok(201)
-    assert found["hosts"] == ["mtxpd0.messaging.iot.example.org"]
-    assert activate(operator, found["id"]).ok()["hosts"] == ["mtxpd0.messaging.iot.example.org"]
+    uploaded = operator.post(SERVERS, fields).ok(201)
+    assert uploaded["hosts"] == ["mtxpd0.messaging.iot.example.org"]
+    assert activate(operator, uploaded["id"]).ok()["hosts"] == ["mtxpd0.messaging.iot.example.org"]
 
 
 def test_a_request_for_a_custom_host(operator: Client) -> None:
@@ -642,8 +643,8 @@ def test_a_request_for_a_custom_host(operator: Client) -> None:
     assert made["names"] == [host]
 
 
-def test_a_long_host_goes_in_the_san_alone(operator: Client) -> None:
-    """A CN holds 64 characters."""
+def test_a_long_host_is_in_the_san_alone(operator: Client) -> None:
+    """A common name has at most 64 characters (RFC 5280, appendix A.1)."""
     domain = f"{'long' * 13}.example.org"
     with_domain(operator, domain).ok()
     host = f"mtxpd0.messaging.{domain}"
@@ -653,32 +654,33 @@ def test_a_long_host_goes_in_the_san_alone(operator: Client) -> None:
 
 
 def test_a_domain_that_the_active_certificate_needs_stays(operator: Client) -> None:
-    """Neither unlisted nor switched off; free again once another is active."""
+    """The domain can be removed or disabled once another certificate is active."""
     with_domain(operator, "iot.example.org", "b.example.org").ok()
-    one = upload(operator, certs.server("mtxpd0.messaging.iot.example.org", ROOT))["id"]
-    activate(operator, one).ok()
+    certificate_id = upload(operator, certs.server("mtxpd0.messaging.iot.example.org", ROOT))["id"]
+    activate(operator, certificate_id).ok()
     for refused in (with_domain(operator, "b.example.org"), with_domain(operator, "iot.example.org", enabled=False)):
         assert (refused.status, refused.code) == (409, "domain_in_use")
         assert refused.json["detail"] == (
             "The active server certificate is for mtxpd0.messaging.iot.example.org. "
             "Activate another certificate first, then remove iot.example.org."
         )
-    with_domain(operator, "iot.example.org").ok()  # the other one may go
+    with_domain(operator, "iot.example.org").ok()  # the other domain may go
     activate(operator, "default").ok()
     with_domain(operator).ok()
-    assert activate(operator, one).code == "host_mismatch"  # it covers no host of the org any more
+    refused = activate(operator, certificate_id)  # the certificate covers no host of the organization any more
+    assert refused.code == "host_mismatch"
 
 
 # ----------------------------------------------------------------------------------------------------- limits
 
 
-def test_fifty_certificates_and_requests(operator: Client) -> None:
-    """The next, uploaded, requested or renewed, is a conflict; after a deletion there is room."""
+def test_an_org_has_at_most_fifty_certificates_and_requests(operator: Client) -> None:
+    """A further upload, request or renewal is a conflict; a deletion makes room."""
     first = upload(operator, numbered(0))["id"]
     for number in range(1, SERVERS_MAX):
         last = upload(operator, numbered(number))["id"]
-    one = numbered(SERVERS_MAX)
-    fields = {"certificate": one.pem, "privateKey": one.key_pem}
+    issued = numbered(SERVERS_MAX)
+    fields = {"certificate": issued.pem, "privateKey": issued.key_pem}
     for refused in (
         operator.post(SERVERS, fields),
         operator.post(f"{SERVERS}/csr", {}),
@@ -690,11 +692,12 @@ def test_fifty_certificates_and_requests(operator: Client) -> None:
 
 
 def test_the_rate_limit(tmp_path: Path) -> None:
-    """429 with Retry-After for what is new, of either kind; the same again is not counted."""
+    """Uploads and requests count together; beyond the limit the answer is 429 with Retry-After. A repeated upload does
+    not count."""
     service = make_service(tmp_path / "count_in_window", rate_per_minute=2)
     operator = service.client("operator")
-    one = numbered(1)
-    fields = {"certificate": one.pem, "privateKey": one.key_pem}
+    issued = numbered(1)
+    fields = {"certificate": issued.pem, "privateKey": issued.key_pem}
     operator.post(SERVERS, fields).ok(201)
     operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     operator.post(SERVERS, fields).ok(200)

@@ -13,7 +13,7 @@ from msgspec import structs
 from functions.routes import PREFIX
 from shared.records import CAIndex
 from shared.repository import ca_index_ref
-from shared.usecases.cas.upload import CAS_MAX, CAS_OF_ONE_NAME_MAX
+from shared.usecases.cas.documents import CAS_MAX, CAS_OF_ONE_NAME_MAX
 from tests import certs
 from tests.certs import DAY, NOON, YEAR
 from tests.harness import Client, Service, make_service
@@ -155,7 +155,9 @@ def test_a_thousand_cas_of_an_org(service: Service, operator: Client) -> None:
     """The next is a conflict; what is there already may come again."""
     there = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
     filled = CAIndex({there: True, **{f"{n:016x}-{n:032x}": True for n in range(CAS_MAX - 1)}})
-    service.app.context.repository.change(ca_index_ref(service.org_id), lambda _: filled)
+    for attempt in service.app.context.repository.changing(ca_index_ref(service.org_id)):
+        with attempt:
+            attempt.write(filled)
     refused = operator.post(CAS, {"certificate": certs.ca("One more").pem})
     assert (refused.status, refused.code) == (409, "too_many_cas")
     assert refused.json["detail"].startswith("This organization has 1000 CA certificates already.")

@@ -708,10 +708,10 @@ class TestScale:
             repository.create(
                 cas_ref(service.org_id, name), CAsOfOneName(cas={ca_id: CA(der=OTHER_ROOT.der, changed=stamp)})
             )
-        repository.change(
-            ca_index_ref(service.org_id),
-            lambda index: CAIndex({**(index.cas if index else {}), **{f"{name}-{0:032x}": True for name in names}}),
-        )
+        for attempt in repository.changing(ca_index_ref(service.org_id)):
+            with attempt as index:
+                cas = {f"{name}-{0:032x}": True for name in names}
+                attempt.write(CAIndex({**(index.cas if index else {}), **cas}))
         assert len(operator.get(f"{CAS}?limit=200").ok()["results"]) == 200
         self.check(service, broker)
         service.app.close()

@@ -1,4 +1,4 @@
-"""Withdrawn means out: what the edges and the operator's broker are told to end, over HTTP."""
+"""Withdrawals over HTTP: the sessions that edges and the operator's broker must end."""
 
 import json
 from collections.abc import Callable
@@ -21,55 +21,57 @@ ROOT = certs.ca("Root")
 
 
 @dataclass
-class Announced:
-    """Notifier that remembers."""
+class RecordingNotifier:
+    """A notifier that keeps its messages."""
 
     messages: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
-    def announce(self, message_id: str, body: bytes) -> None:
+    def notify(self, message_id: str, body: bytes) -> None:
         self.messages.append((message_id, json.loads(body)))
 
 
 @dataclass
 class Edge:
+    """An edge that reads the feed of withdrawals."""
+
     client: Client
     head: str = ""
 
     def follow(self) -> list[tuple[str, str, str]]:
-        """What is told since the last time: org, kind, value."""
-        told = []
+        """Read pages until the last one. Return organization, kind and value of each withdrawal."""
+        withdrawn = []
         while True:
             page = self.client.get(PATH, query={"since": self.head}).ok()
             self.head = page["head"]
             assert page["missed"] is False
-            told += [(one["org"], one["kind"], one["value"]) for one in page["withdrawals"]]
+            withdrawn += [(line["org"], line["kind"], line["value"]) for line in page["withdrawals"]]
             if not page["more"]:
-                return told
+                return withdrawn
 
 
 @pytest.fixture
 def edge(service: Service) -> Edge:
     made = Edge(service.platform("edge"))
-    assert made.follow() == [], "an edge that begins has no session to end"
+    assert made.follow() == [], "an edge that starts has no session to end"
     return made
 
 
 @pytest.fixture
 def ca(operator: Client) -> str:
-    found: str = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
-    return found
+    ca_id: str = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
+    return ca_id
 
 
-def test_deactivating_a_ca_is_told_before_it_is_answered(operator: Client, edge: Edge, ca: str) -> None:
+def test_deactivating_a_ca_withdraws_it_before_the_answer(operator: Client, edge: Edge, ca: str) -> None:
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
     assert edge.follow() == [("mtxpd0", "ca", ca)]
     assert edge.follow() == []
     operator.put(f"{CAS}/{ca}", {"comments": "still off"}).ok()
     operator.put(f"{CAS}/{ca}", {"status": "active"}).ok()
-    assert edge.follow() == [], "nothing was withdrawn by these"
+    assert edge.follow() == [], "neither a comment nor an activation withdraws anything"
 
 
-def test_deleting_a_ca_is_told(operator: Client, edge: Edge, ca: str) -> None:
+def test_deleting_a_ca_withdraws_it(operator: Client, edge: Edge, ca: str) -> None:
     operator.delete(f"{CAS}/{ca}").ok(204)
     assert edge.follow() == [("mtxpd0", "ca", ca)]
 
@@ -83,32 +85,34 @@ def test_deleting_a_ca_is_told(operator: Client, edge: Edge, ca: str) -> None:
     ],
     ids=["identity", "fingerprint", "certificate"],
 )
-def test_denying_is_told_in_the_deny_lists_own_words(
+def test_a_denial_withdraws_what_the_deny_list_names(
     operator: Client, edge: Edge, body: dict[str, str], kind: str, value: str
 ) -> None:
     operator.post(DENY, body).ok(201)
     assert edge.follow() == [("mtxpd0", kind, value)]
 
 
-def test_denying_a_registered_ca_by_its_other_fingerprint_names_it_too(operator: Client, edge: Edge, ca: str) -> None:
-    """Its devices do not send it: their sessions rest on its id."""
+def test_denying_a_registered_ca_by_its_other_fingerprint_withdraws_its_id(
+    operator: Client, edge: Edge, ca: str
+) -> None:
+    """Devices do not send the CA certificate: an edge knows the CA of a session by the CA's id."""
     operator.post(DENY, {"certificate": twin(ROOT).pem}).ok(201)
     assert edge.follow() == [("mtxpd0", "fingerprint", twin(ROOT).fingerprint), ("mtxpd0", "ca", ca)]
 
 
-def test_denying_a_serial_names_the_ca(operator: Client, edge: Edge, ca: str) -> None:
+def test_denying_a_serial_withdraws_the_serial_with_its_ca(operator: Client, edge: Edge, ca: str) -> None:
     operator.post(DENY, {"kind": "serial", "value": f"{ca}:00AB"}).ok(201)
     assert edge.follow() == [("mtxpd0", "serial", f"{ca}:ab")]
 
 
-def test_lifting_a_denial_is_nothing_to_end(operator: Client, edge: Edge) -> None:
+def test_lifting_a_denial_withdraws_nothing(operator: Client, edge: Edge) -> None:
     entry = operator.post(DENY, {"kind": "identity", "value": "d:thermo:42"}).ok(201)["id"]
     edge.follow()
     operator.delete(f"{DENY}/{entry}").ok(204)
     assert edge.follow() == []
 
 
-def test_suspending_and_deleting_an_org_are_told(service: Service, edge: Edge) -> None:
+def test_suspending_and_deleting_an_org_withdraw_it(service: Service, edge: Edge) -> None:
     set_suspended(service.app.context, "mtxpd0", True)
     assert edge.follow() == [("mtxpd0", "org", "mtxpd0")]
     set_suspended(service.app.context, "mtxpd0", False)
@@ -117,15 +121,15 @@ def test_suspending_and_deleting_an_org_are_told(service: Service, edge: Edge) -
     assert edge.follow() == [("mtxpd0", "org", "mtxpd0")]
 
 
-def test_the_suspended_orgs_own_edge_still_hears_of_it(service: Service) -> None:
-    """Its key is refused everywhere else; here it must learn that its sessions end."""
+def test_the_edge_of_a_suspended_org_gets_the_withdrawal(service: Service) -> None:
+    """The keys of a suspended organization are refused elsewhere; this edge must learn that its sessions end."""
     edge = Edge(service.client("edge"))
     edge.follow()
     set_suspended(service.app.context, "mtxpd0", True)
     assert edge.follow() == [("mtxpd0", "org", "mtxpd0")]
 
 
-def test_an_edge_hears_of_its_own_orgs_only(service: Service) -> None:
+def test_an_edge_gets_the_withdrawals_of_its_own_orgs_only(service: Service) -> None:
     for org_id in ("other1", "other2"):
         service.other_org(org_id)
     own, some = Edge(service.client("edge")), Edge(service.platform("edge", orgs=["mtxpd0", "other2"]))
@@ -147,15 +151,15 @@ def test_many_withdrawals_come_in_pages(service: Service, edge: Edge, monkeypatc
     assert [org for org, _, _ in edge.follow()] == names
 
 
-def test_an_edge_too_far_behind_is_told_to_end_every_session(service: Service, edge: Edge) -> None:
-    """Rather one reconnection too many than a session that should have ended."""
+def test_an_edge_too_far_behind_must_end_every_session(service: Service, edge: Edge) -> None:
+    """`missed` is true if the feed does not have the edge's cursor any more, or does not have it yet."""
     for _ in range(3):
         set_suspended(service.app.context, "mtxpd0", True)
         set_suspended(service.app.context, "mtxpd0", False)
     old = edge.head
     edge.follow()
     service.app.context.withdrawals.trim(int(edge.head))
-    assert edge.follow() == [], "one that followed has missed nothing"
+    assert edge.follow() == [], "an edge that followed has missed nothing"
     page = edge.client.get(PATH, query={"since": "1"}).ok()
     assert (page["missed"], page["withdrawals"], page["head"]) == (True, [], edge.head)
     assert old == "0"
@@ -171,7 +175,7 @@ def test_an_edge_too_far_behind_is_told_to_end_every_session(service: Service, e
     ],
     ids=["deleteCA", "deactivateCA", "deny"],
 )
-def test_a_withdrawal_that_could_not_be_told_is_told_when_the_call_is_repeated(
+def test_a_repeated_call_withdraws_what_an_interrupted_call_did_not(
     service: Service,
     operator: Client,
     edge: Edge,
@@ -179,7 +183,7 @@ def test_a_withdrawal_that_could_not_be_told_is_told_when_the_call_is_repeated(
     cut_short: Callable[[Client, Service, str], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """503 says that it is safe to repeat."""
+    """A call that is answered with 503 is safe to repeat."""
     with monkeypatch.context() as broken:
         broken.setattr(service.app.context.withdrawals, "append", _unavailable)
         assert cut_short(operator, service, ca) == 503
@@ -188,10 +192,10 @@ def test_a_withdrawal_that_could_not_be_told_is_told_when_the_call_is_repeated(
     assert len(edge.follow()) == 1
 
 
-def test_an_orgs_deletion_that_was_cut_short_can_be_repeated(
+def test_an_interrupted_deletion_of_an_org_can_be_repeated(
     service: Service, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And nobody is let in meanwhile."""
+    """The repeated deletion withdraws the organization."""
     with monkeypatch.context() as broken:
         broken.setattr(service.app.context.withdrawals, "append", _unavailable)
         with pytest.raises(StoreUnavailable):
@@ -204,13 +208,13 @@ def _unavailable(_: object) -> int:
     raise StoreUnavailable
 
 
-def test_the_operators_broker_is_told_too(service: Service, operator: Client, ca: str) -> None:
-    """One message each, with an id of its own: what a webhook signs and delivers."""
-    announced = Announced()
-    structs.force_setattr(service.app.context, "notifier", announced)
+def test_the_operators_broker_gets_each_withdrawal(service: Service, operator: Client, ca: str) -> None:
+    """Each withdrawal is a message with an id of its own."""
+    notifier = RecordingNotifier()
+    structs.force_setattr(service.app.context, "notifier", notifier)
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
     operator.post(DENY, {"kind": "identity", "value": "d:thermo:42"}).ok(201)
-    assert [body for _, body in announced.messages] == [
+    assert [body for _, body in notifier.messages] == [
         {
             "type": "sessions.withdrawn",
             "timestamp": "2026-06-01T12:00:00Z",
@@ -218,19 +222,19 @@ def test_the_operators_broker_is_told_too(service: Service, operator: Client, ca
         }
         for number, kind, value in [(1, "ca", ca), (2, "identity", "d:thermo:42")]
     ]
-    assert len({name for name, _ in announced.messages}) == 2
+    assert len({message_id for message_id, _ in notifier.messages}) == 2
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator", "broker"])
-def test_other_roles_are_not_told(service: Service, role: str) -> None:
+def test_other_roles_are_refused(service: Service, role: str) -> None:
     assert service.client(role).get(PATH).status == 403
     assert service.anybody.get(PATH).status == 401
 
 
-def test_it_is_told_over_tls_or_within_this_machine_only(edge: Edge) -> None:
+def test_plain_http_from_another_machine_is_refused(edge: Edge) -> None:
     assert replace(edge.client, scheme="http").get(PATH).code == "insecure_transport"
 
 
 @pytest.mark.parametrize("since", ["x", "-1", "1.0", "9" * 17])
-def test_a_since_that_nobody_told_is_refused(edge: Edge, since: str) -> None:
+def test_a_since_that_is_no_head_is_refused(edge: Edge, since: str) -> None:
     assert edge.client.get(PATH, query={"since": since}).code == "wrong_value"

@@ -1,14 +1,14 @@
-"""Coverage-guided fuzzing of everything that takes bytes from outside.
+"""Coverage-guided fuzzing of all code that takes bytes from outside.
 
-    python -m tests.fuzz --seconds 300                 every target, one after the other (make fuzz)
-    python -m tests.fuzz --seconds 60 device_chain     some
-    python -m tests.fuzz --replay build/x device_chain what one file does, uninstrumented
-    python -m tests.fuzz --seeds                       make the valid seeds of the corpus anew
+    python -m tests.fuzz --seconds 300                 every target, one after another (make fuzz)
+    python -m tests.fuzz --seconds 60 device_chain     some targets
+    python -m tests.fuzz --replay build/x device_chain run one file, without instrumentation
+    python -m tests.fuzz --seeds                       write the valid seeds of the corpus again
 
-targets.py is the table of targets; corpus/<target>/ holds valid seeds and whatever once broke a target;
-test_fuzz.py replays it, and fuzzes each target for a moment.
+targets.py is the table of targets. corpus/<target>/ holds valid seeds and every input that once broke a target;
+test_fuzz.py replays the corpus, and fuzzes each target for a moment.
 
-Of any input: no exception but the project's own refusals, whose sentences can be shown; never a 500; and within the
-limits of time and memory in tests/bounds.py. Only Python is instrumented: what Rust and OpenSSL do inside is seen by
-what comes back, so mutation.py knows DER, PEM and base64, and changes certificates that still parse.
+Any input must lead to nothing but the project's own refusals, with sentences that can be displayed, never to a 500, and
+must stay within the limits of time and memory in bounds.py. Only Python is instrumented; Rust and OpenSSL are observed
+through their results. So mutation.py knows DER, PEM and base64, and changes certificates that still parse.
 """

@@ -1,7 +1,10 @@
-"""One target under libFuzzer, in a process of its own (libFuzzer ends its process): python -m tests.fuzz.one TARGET …
+"""Run one target under libFuzzer, in a process of its own, because libFuzzer ends its process.
 
-What breaks a property ends the run, with the input in a file. What is only slow or large here is kept in a file
-`costly-…` and the run goes on: instrumented code is slower, so the runner measures it again without.
+    python -m tests.fuzz.one TARGET …
+
+An input that breaks a property ends the run; libFuzzer writes the input to a file. An input that is only slow or large
+is written to a file `costly-…` and the run goes on. Instrumented code is slower, so the runner measures such an input
+again without instrumentation.
 """
 
 import hashlib
@@ -14,10 +17,10 @@ from typing import Final
 import atheris
 
 from tests import bounds
-from tests.fuzz.mutation import mutated
+from tests.fuzz.mutation import mutate
 
-_COSTLY_MAX: Final = 30  # kept in one run; a further one has to be costlier than all of them
-_WARM: Final = 200  # inputs after which a higher peak is the input's
+_COSTLY_MAX: Final = 30  # files per run; after that, an input must be costlier than all before
+_WARM: Final = 200  # inputs before a higher peak of memory counts as caused by the input
 
 
 def main() -> None:
@@ -25,38 +28,40 @@ def main() -> None:
     with atheris.instrument_imports(include=["functions", "shared", "python_multipart"]):
         from tests.fuzz.targets import BY_NAME
     target = BY_NAME[name]
-    warnings.simplefilter("ignore")  # of odd serial numbers and lengths, which is the point here
+    warnings.simplefilter("ignore")  # warnings about odd serial numbers and lengths are expected
     ready = target.ready()
-    run = ready.__enter__()  # libFuzzer ends the process: there is no way out
+    run = ready.__enter__()  # never exited: libFuzzer ends the process
     watch = _Watch(Path(artifacts), target.seconds)
 
-    def one(data: bytes) -> None:
+    def test_one_input(data: bytes) -> None:
         peak, began = bounds.peak(), time.process_time()
         run(data)
-        watch.saw(data, time.process_time() - began, bounds.peak() - peak)
+        watch.record(data, time.process_time() - began, bounds.peak() - peak)
 
-    def mutator(data: bytes, most: int, seed: int) -> bytes:
-        return mutated(data, most, seed, lambda part, size: atheris.Mutate(part, max(size, 1)))
+    def mutate_der(data: bytes, most: int, seed: int) -> bytes:
+        return mutate(data, most, seed, lambda part, size: atheris.Mutate(part, max(size, 1)))
 
     atheris.Setup(
-        ["fuzz", f"-artifact_prefix={artifacts}/", f"-max_len={target.most}", *options], one, custom_mutator=mutator
+        ["fuzz", f"-artifact_prefix={artifacts}/", f"-max_len={target.most}", *options],
+        test_one_input,
+        custom_mutator=mutate_der,
     )
     atheris.Fuzz()
 
 
 class _Watch:
-    """Keeps the inputs that cost much."""
+    """Write the inputs that cost much to files."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self._folder = folder
         self._seconds = seconds
         self._kept = 0
         self._highest = 0.0
-        self._seen = 0
+        self._count = 0
 
-    def saw(self, data: bytes, seconds: float, memory: int) -> None:
-        self._seen += 1
-        large = memory > bounds.MEMORY and self._seen > _WARM
+    def record(self, data: bytes, seconds: float, memory: int) -> None:
+        self._count += 1
+        large = memory > bounds.MEMORY and self._count > _WARM
         if not large and (seconds <= self._seconds or (self._kept >= _COSTLY_MAX and seconds <= self._highest)):
             return
         self._kept += 1

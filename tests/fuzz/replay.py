@@ -1,4 +1,4 @@
-"""Kept inputs once more, without instrumentation: this is where the limits hold as they are promised."""
+"""Run inputs again without instrumentation, where the limits hold as promised."""
 
 import functools
 import traceback
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import bounds
-from tests.fuzz.targets import Run, Target
+from tests.fuzz.targets import FuzzTarget, Run
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What one input did. *problem* is None where all held."""
+class ReplayResult:
+    """The result of one input. *problem* is None if all properties held."""
 
     path: Path
     cost: bounds.Cost | None
     problem: str | None
 
 
-def replayed(target: Target, paths: Iterable[Path]) -> list[Batch]:
-    """What each of *paths* does to *target*, in this process."""
+def replay(target: FuzzTarget, paths: Iterable[Path]) -> list[ReplayResult]:
+    """Run *target* on each of *paths*, in this process."""
     with warnings.catch_warnings(), target.ready() as run:
-        warnings.simplefilter("ignore")  # of odd serial numbers and lengths, which is the point here
-        run(b"")  # whatever is made at the first use
-        return [_one(target, run, path) for path in paths]
+        warnings.simplefilter("ignore")  # warnings about odd serial numbers and lengths are expected
+        run(b"")  # a first run, for what is created on first use
+        return [_replay_file(target, run, path) for path in paths]
 
 
-def _one(target: Target, run: Run, path: Path) -> Batch:
+def _replay_file(target: FuzzTarget, run: Run, path: Path) -> ReplayResult:
     work = functools.partial(run, path.read_bytes())
     try:
         cost = bounds.cost_of(work, seconds=target.seconds)
-    except Exception:  # noqa: BLE001 - whatever it is, it is what was looked for
-        return Batch(path, None, traceback.format_exc(limit=-6))
-    return Batch(path, cost, f"costs {cost}" if cost.exceeds(target.seconds) else None)
+    except Exception:  # noqa: BLE001 - any exception is a finding
+        return ReplayResult(path, None, traceback.format_exc(limit=-6))
+    return ReplayResult(path, cost, f"costs {cost}" if cost.exceeds(target.seconds) else None)

@@ -30,10 +30,10 @@ Seeds = Mapping[str, bytes]  # file name -> input
 
 
 def write(folder: Path) -> None:
-    """Write every seed below *folder*; what else is there stays."""
-    for target, found in _seeds().items():
+    """Write every seed below *folder*; other files there are kept."""
+    for target, files in _seeds().items():
         (folder / target).mkdir(parents=True, exist_ok=True)
-        for name, data in found.items():
+        for name, data in files.items():
             (folder / target / name).write_bytes(data)
 
 
@@ -102,9 +102,9 @@ def certs_csr() -> x509.CertificateSigningRequest:
 
 
 def _rsa() -> rsa.RSAPrivateKey:
-    found = certs.key("RSA-2048", 77)
-    assert isinstance(found, rsa.RSAPrivateKey)
-    return found
+    key = certs.key("RSA-2048", 77)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
 
 
 def _keys() -> Iterator[tuple[str, bytes]]:
@@ -120,7 +120,7 @@ def _keys() -> Iterator[tuple[str, bytes]]:
 
 
 def _pkcs12(secret: bytes | None) -> bytes:
-    """With few rounds, so that many are tried in a second."""
+    """Encode with few key derivation rounds, so that many inputs can be tried in a second."""
     server = world.server()
     how = (
         NoEncryption()
@@ -211,7 +211,7 @@ _BODIES: Mapping[str, object] = {
 }
 
 
-def _filled(value: object) -> object:
+def _fill(value: object) -> object:
     files = {
         "@root": world.root().pem,
         "@server": world.server().pem,
@@ -219,12 +219,12 @@ def _filled(value: object) -> object:
         "@device": world.device().pem + world.intermediate().pem,
     }
     if isinstance(value, dict):
-        return {name: _filled(inner) for name, inner in value.items()}
+        return {name: _fill(inner) for name, inner in value.items()}
     return files.get(value, value) if isinstance(value, str) else value
 
 
 def _requests() -> Iterator[tuple[str, bytes]]:
-    """One request to each route, and a form to some."""
+    """Make one request to each route, and a form for some routes."""
     for route in ROUTES:
         if route.handler.startswith("dialects."):
             continue
@@ -234,7 +234,7 @@ def _requests() -> Iterator[tuple[str, bytes]]:
             .replace("{id}", "{server}")
             .replace("{serverName}", world.HOST)
         )
-        body = json.dumps(_filled(_BODIES[handler])).encode() if handler in _BODIES else b""
+        body = json.dumps(_fill(_BODIES[handler])).encode() if handler in _BODIES else b""
         head = f"{route.method} {path}\ncontent-type: application/json\nif-match: *\n\n"
         prefix = "verify_" if route.function == "verifyClient" else ""
         yield f"{prefix}{handler}_{route.method.lower()}{'_alias' * route.alias}", head.encode() + body
@@ -263,7 +263,7 @@ def _requests() -> Iterator[tuple[str, bytes]]:
 
 
 def _questions() -> Iterator[tuple[str, bytes]]:
-    """Every broker's own, as its documentation shows it."""
+    """Make each broker's own request, as its documentation shows it."""
     device, between = world.device(), world.intermediate()
     words = {
         "$PEM_URL": quote(device.pem, safe=""),
@@ -271,13 +271,13 @@ def _questions() -> Iterator[tuple[str, bytes]]:
         "$SHA256": device.fingerprint,
     }
     for path in sorted(RECORDED.glob("*.json")):
-        found = json.loads(path.read_text())
-        kind = found["headers"].get("content-type", "")
+        fixture = json.loads(path.read_text())
+        kind = fixture["headers"].get("content-type", "")
         pem = json.dumps(device.pem)[1:-1] if "json" in kind else quote(device.pem)
-        body = found["body"] or {}
+        body = fixture["body"] or {}
         text = json.dumps(body) if "json" in kind else urlencode(body, safe="$")
-        head = "".join(f"{name}: {value}\n" for name, value in found["headers"].items())
-        message = f"{found['method']} {found['path']}\n{head}\n{text if body else ''}"
+        head = "".join(f"{name}: {value}\n" for name, value in fixture["headers"].items())
+        message = f"{fixture['method']} {fixture['path']}\n{head}\n{text if body else ''}"
         for word, value in words.items():
             message = message.replace(word, value)
         yield path.stem, message.replace("$PEM", pem).encode()
@@ -296,7 +296,7 @@ def _cloud_events() -> Iterator[tuple[str, bytes]]:
 
 
 def _tokens() -> Iterator[tuple[str, bytes]]:
-    """Lines of a header and claims, which the target signs; and a token that nobody signed."""
+    """Make headers and claims, which the target signs, and an unsigned token."""
     claims: dict[str, object] = {"iss": "$ISSUER", "aud": AUDIENCE, "sub": "anna", "org": world.ORG, "role": "viewer"}
     for name, more in (
         ("good", {"exp": 4_000_000_000, "iat": 1_700_000_000}),

@@ -1,4 +1,4 @@
-"""The whole service for targets that ask it: one that each input finds as the one before it found it."""
+"""The whole service as a target; every input meets the same state."""
 
 import logging
 import sqlite3
@@ -25,16 +25,18 @@ _UNFORESEEN: Final = ("unforeseen error", "a client was refused because of")
 
 
 class Unforeseen(AssertionError):
-    """Something else than a refusal, of which only the log tells."""
+    """An error that is no refusal, found only in the log."""
 
 
 class Arena:
-    """Two orgs, one of them ours with one thing of each kind; put back as it was after each input that changed it."""
+    """Two orgs, ours with one entry of each kind. The state is restored after each input that changed it."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
         self.service: Service = make_service(Path(self._folder.name), metrics="off")
-        self._keys = patch.object(generate_csr, "make_key", _known_key)  # primes are not found by parsing
+        self._keys = patch.object(
+            generate_csr, "make_key", _known_key
+        )  # parsing finds no primes, so keys are not worth the time
         self._keys.start()
         self.service.other_org(world.OTHER)
         self._operator = self.service.client(Role.OPERATOR)
@@ -53,24 +55,26 @@ class Arena:
         self._database = sqlite3.connect(Path(self._folder.name) / "trust.db", check_same_thread=False)
         self._rows = {row[0]: row for row in self._database.execute(_ROWS)}
         self._console = Console()
+        self._level = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)
 
     def close(self) -> None:
         self._keys.stop()
+        logging.getLogger().setLevel(self._level)
         self._log.close()
         self._database.close()
         self.service.app.close()
         self._folder.cleanup()
 
     def run(self, work: Callable[[], object]) -> None:
-        """Do *work*. Raises: Unforeseen; AssertionError, where it changed anything of another org."""
+        """Run *work*. Raises: Unforeseen; AssertionError, if *work* changed a document of another org."""
         try:
             work()
             self.service.flush()
-            if self._log.found:
-                raise Unforeseen(self._log.found[0])
+            if self._log.errors:
+                raise Unforeseen(self._log.errors[0])
         finally:
-            self._log.found.clear()
+            self._log.errors.clear()
             self._restore()
 
     def _restore(self) -> None:
@@ -82,17 +86,19 @@ class Arena:
             self._database.execute("DELETE FROM documents")
             self._database.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", self._rows.values())
         strangers = [key for key in changed if not _is_ours(key, now.get(key))]
-        assert not strangers, f"documents of others were changed: {strangers}"
+        assert not strangers, f"documents of other orgs were changed: {strangers}"
 
     def answer(self, message: bytes) -> Reply:
-        """The answer to an HTTP request as text: a line `METHOD path?query`, headers, an empty line, the body. Where
-        it has no Authorization header of its own, a key of the path's role asks."""
+        """Answer an HTTP request as text: a line `METHOD path?query`, headers, an empty line, the body.
+
+        A request without an Authorization header gets a key of the role that the path requires.
+        """
         head, _, body = message.partition(b"\n\n")
         first, *lines = head.decode("latin-1").split("\n")
         method, _, target = first.partition(" ")
         path, _, query = target.partition("?")
         path = path.replace("{server}", self.server_id).replace("{csr}", self.csr_id)
-        client = self._asking(path)
+        client = self._client_for(path)
         headers = {"authorization": basic(client.key, client.token)}
         for line in lines:
             name, _, value = line.partition(":")
@@ -102,7 +108,7 @@ class Arena:
             return self._console.reply(request)
         return dispatch(self.service.app, request)
 
-    def _asking(self, path: str) -> Client:
+    def _client_for(self, path: str) -> Client:
         path = path.removeprefix(PREFIX)
         if path.startswith(("/edge/", "/v3/")):
             return self._edge
@@ -112,7 +118,7 @@ class Arena:
 
 
 def _is_ours(key: str, row: tuple[str, str, bytes, int | None] | None) -> bool:
-    """Feeds are of all orgs together; what is added there has to be of ours."""
+    """Return whether a changed document is ours. Feeds are shared, so an added feed document must be about our org."""
     return world.ORG in key or (key.startswith("feed/") and row is not None and world.OTHER.encode() not in row[2])
 
 
@@ -121,18 +127,18 @@ def _known_key(algorithm: str = "RSA-2048") -> object:
 
 
 class _Log(logging.Handler):
-    """Collects what the service says of errors that it did not foresee."""
+    """Collect the unexpected errors that the service logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.found: list[str] = []
+        self.errors: list[str] = []
         logging.getLogger().addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if message.startswith(_UNFORESEEN):
             trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
-            self.found.append(f"{message}\n{trace}")
+            self.errors.append(f"{message}\n{trace}")
 
     def close(self) -> None:
         logging.getLogger().removeHandler(self)

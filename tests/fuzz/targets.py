@@ -1,4 +1,4 @@
-"""The table of targets: what takes bytes from outside, and what must hold of any bytes."""
+"""The table of targets: all code that takes bytes from outside, and the properties that hold for any bytes."""
 
 import json
 import os
@@ -49,13 +49,14 @@ Run = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
-class Target:
-    """One way in.
+class FuzzTarget:
+    """One entry point for bytes from outside.
 
     Args:
-        ready: sets up what is needed once; what it gives is run with each input.
-        seconds: of CPU time that one input may take.
-        most: bytes of the longest input that is tried; a little more than the longest that is read."""
+        ready: a context manager that sets up the target once and returns the function to run with each input.
+        seconds: CPU time that one input may take.
+        most: size in bytes of the longest input; a little more than the target reads.
+    """
 
     name: str
     ready: Callable[[], AbstractContextManager[Run]]
@@ -67,23 +68,23 @@ CODES: Final = {kind.code for kind in every_error()} | {"allowed", "token_requir
 
 
 def check_refusal(error: TrustError) -> None:
-    """It has a code that is documented, and sentences that can be sent and shown."""
+    """Check that a refusal has a documented code, and sentences that can be sent and displayed."""
     assert error.code in CODES, type(error).__name__
     text = str(error)
-    text.encode()  # half a character could not be sent
+    text.encode()  # a lone surrogate could not be sent
     assert 0 < len(text) <= 2000, f"{len(text)} characters"
 
 
-def refusing(run: Run) -> Run:
-    """*run*, in which a refusal is an answer."""
+def allow_refusals(run: Run) -> Run:
+    """Return *run*, with a refusal as a permitted result."""
 
-    def refused(data: bytes) -> None:
+    def run_and_check(data: bytes) -> None:
         try:
             run(data)
         except TrustError as error:
             check_refusal(error)
 
-    return refused
+    return run_and_check
 
 
 # --------------------------------------------------------------------------------------------- certificates and keys
@@ -95,11 +96,11 @@ def _read_ca() -> Run:
         ca.ca_id(cert)
         assert cert.subject_text.isprintable()
 
-    return refusing(run)
+    return allow_refusals(run)
 
 
-def _signed_by_edwards(tbs: bytes) -> bytes:
-    """A certificate of whatever is in *tbs*, really signed: what is behind the signature check is reached too."""
+def _sign_with_ed25519(tbs: bytes) -> bytes:
+    """Sign *tbs*, whatever it contains, so that the code after the signature check is reached as well."""
     signature = world.edwards().sign(tbs)
     algorithm = bytes.fromhex("300506032b6570")  # Ed25519, RFC 8410 section 3
     return _sequence(tbs + algorithm + b"\x03\x41\0" + signature)
@@ -119,11 +120,11 @@ def _ca_file() -> Iterator[Run]:
 @contextmanager
 def _ca_signed() -> Iterator[Run]:
     read = _read_ca()
-    yield lambda data: read(_signed_by_edwards(data))
+    yield lambda data: read(_sign_with_ed25519(data))
 
 
-def _opened(run: Callable[[str | None], Any]) -> Any:
-    """With the passphrase where one is asked for."""
+def _open_with_passphrase(run: Callable[[str | None], Any]) -> Any:
+    """Call *run* without a passphrase, and again with the passphrase if one is required."""
     try:
         return run(None)
     except PassphraseRequired:
@@ -133,10 +134,10 @@ def _opened(run: Callable[[str | None], Any]) -> Any:
 @contextmanager
 def _private_key() -> Iterator[Run]:
     def run(data: bytes) -> None:
-        key = _opened(lambda passphrase: load_private_key(data, passphrase))
+        key = _open_with_passphrase(lambda passphrase: load_private_key(data, passphrase))
         public_key_info(key.public_key())
 
-    yield refusing(run)
+    yield allow_refusals(run)
 
 
 def _check_server(leaf: Certificate, chain: tuple[Certificate, ...]) -> None:
@@ -149,13 +150,13 @@ def _check_server(leaf: Certificate, chain: tuple[Certificate, ...]) -> None:
         org_id=world.ORG,
         at=NOON,
     )
-    assert _speaks_for_no_other(leaf), "a name of another org was accepted"
+    assert _names_no_other_org(leaf), "a name of another org was accepted"
 
 
-def _speaks_for_no_other(leaf: Certificate) -> bool:
-    """Of all names under the platform's domain, it has the org's own host alone."""
+def _names_no_other_org(leaf: Certificate) -> bool:
+    """Return whether the only name under the platform's domain is the org's own host."""
     cert = x509.load_der_x509_certificate(leaf.der)
-    names = [str(cn.value).lower() for cn in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    names = [str(attribute.value).lower() for attribute in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     for extension in cert.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
             names += [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
@@ -165,23 +166,25 @@ def _speaks_for_no_other(leaf: Certificate) -> bool:
 @contextmanager
 def _server_bundle() -> Iterator[Run]:
     def run(data: bytes) -> None:
-        server = _opened(lambda passphrase: server_cert.read_server_certificate(data, passphrase=passphrase))
-        assert public_key_info(server.private_key.public_key()) == server.leaf.public_key_info
-        _check_server(server.leaf, server.chain)
+        bundle = _open_with_passphrase(
+            lambda passphrase: server_cert.read_server_certificate(data, passphrase=passphrase)
+        )
+        assert public_key_info(bundle.private_key.public_key()) == bundle.leaf.public_key_info
+        _check_server(bundle.leaf, bundle.chain)
 
-    yield refusing(run)
+    yield allow_refusals(run)
 
 
 @contextmanager
 def _csr_answer() -> Iterator[Run]:
-    requested = world.key(1004).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    public_key = world.key(1004).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     def run(data: bytes) -> None:
-        leaf, chain = csr.read_signed(data, public_key=requested)
-        assert leaf.public_key_info == requested
+        leaf, chain = csr.read_signed(data, public_key=public_key)
+        assert leaf.public_key_info == public_key
         _check_server(leaf, chain)
 
-    yield refusing(run)
+    yield allow_refusals(run)
 
 
 def _facts(anchor: Certificate) -> verdict.OrgFacts:
@@ -196,20 +199,20 @@ def _facts(anchor: Certificate) -> verdict.OrgFacts:
     )
 
 
-def _judge(leaf: bytes, facts: verdict.OrgFacts) -> None:
+def _check_verdict(leaf: bytes, facts: verdict.OrgFacts) -> None:
     presented = Presented.of(server_name=world.HOST, client_id=world.CLIENT_ID, certificate=leaf)
     questions(presented)
-    answer = verdict.judge(presented, verdict.Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
-    assert answer.code in CODES
-    f"{answer.reason} {answer.mend}".encode()
-    if answer.decision is not Decision.DENY:
-        assert answer.decision is Decision.ALLOW
+    result = verdict.judge(presented, verdict.Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
+    assert result.code in CODES
+    f"{result.reason} {result.mend}".encode()
+    if result.decision is not Decision.DENY:
+        assert result.decision is Decision.ALLOW
         assert world.DEVICE in _identities(presented.certificates[0].der)
 
 
 def _identities(leaf: bytes) -> list[str]:
     cert = x509.load_der_x509_certificate(leaf)
-    names = [str(cn.value) for cn in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    names = [str(attribute.value) for attribute in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     for extension in cert.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
             names += extension.value.get_values_for_type(x509.RFC822Name)
@@ -219,18 +222,18 @@ def _identities(leaf: bytes) -> list[str]:
 @contextmanager
 def _device_chain() -> Iterator[Run]:
     facts = _facts(world.root().certificate)
-    yield lambda data: _judge(data, facts)
+    yield lambda data: _check_verdict(data, facts)
 
 
 @contextmanager
 def _device_signed() -> Iterator[Run]:
     facts = _facts(world.edwards_root().certificate)
-    yield lambda data: _judge(_signed_by_edwards(data), facts)
+    yield lambda data: _check_verdict(_sign_with_ed25519(data), facts)
 
 
-def _sign_with_the_root(tbs: bytes) -> bytes:
-    """Return the same with ECDSA, whose signatures are verified without OpenSSL where a path is plain."""
-    signature = world.key(1001).sign(tbs, ec.ECDSA(hashes.SHA256()))  # the root's
+def _sign_with_root(tbs: bytes) -> bytes:
+    """Sign *tbs* with ECDSA. Such signatures are verified without OpenSSL if the path is plain."""
+    signature = world.key(1001).sign(tbs, ec.ECDSA(hashes.SHA256()))  # the root's key
     algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256, RFC 5758 section 3.2
     bits = b"\0" + signature
     return _sequence(tbs + algorithm + b"\x03" + bytes([len(bits)]) + bits)
@@ -238,9 +241,10 @@ def _sign_with_the_root(tbs: bytes) -> bytes:
 
 @contextmanager
 def _device_plain() -> Iterator[Run]:
-    """The signed input is the leaf, or the intermediate between a good leaf and the root.
+    """Use the input as the leaf, and as the intermediate between a valid leaf and the root.
 
-    On every plain path, the fast way and OpenSSL give the same answer."""
+    On every plain path, the fast way and OpenSSL must give the same answer.
+    """
     root, device = world.root().certificate, world.device().der
 
     def check(leaf: Certificate, *sent: Certificate) -> None:
@@ -252,12 +256,12 @@ def _device_plain() -> Iterator[Run]:
 
     def run(tbs: bytes) -> None:
         try:
-            signed = Certificate.from_der(_sign_with_the_root(tbs))
+            cert = Certificate.from_der(_sign_with_root(tbs))
         except TrustError as refusal:
             check_refusal(refusal)
             return
-        check(signed)
-        check(Certificate.from_der(device), signed)
+        check(cert)
+        check(Certificate.from_der(device), cert)
 
     yield run
 
@@ -266,15 +270,15 @@ def _device_plain() -> Iterator[Run]:
 
 
 def check_reply(reply: Reply) -> None:
-    """Not a 500, and headers that can be sent."""
+    """Check that a reply is not a 500, and that its headers can be sent."""
     assert reply.status < 500, reply.body
     for name, value in wire_headers(reply).items():
         assert not set(name + value) & set("\r\n\0")
         (name + value).encode("latin-1")
     if reply.content_type == "application/problem+json" and reply.body:
-        found = json.loads(reply.body)
-        assert found["code"] in CODES
-        assert found["detail"]
+        problem = json.loads(reply.body)
+        assert problem["code"] in CODES
+        assert problem["detail"]
 
 
 @contextmanager
@@ -287,7 +291,7 @@ def _http() -> Iterator[Run]:
 
 
 class _Everything:
-    """A bucket in which every object is there: *data* whatever its name."""
+    """A bucket that contains every object: *data*, under any name."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -298,11 +302,11 @@ class _Everything:
             uploaded.bucket, uploaded.key, uploaded.version or "v1", uploaded.etag, len(self._data), NOON
         )
 
-    def read(self, found: FoundObject) -> bytes | None:
+    def read(self, entry: FoundObject) -> bytes | None:
         return self._data
 
-    def remove(self, found: FoundObject) -> None:
-        assert found.key.startswith(f"{world.ORG}/server/")
+    def remove(self, entry: FoundObject) -> None:
+        assert entry.key.startswith(f"{world.ORG}/server/")
 
 
 def _as_json(data: bytes) -> object:
@@ -328,7 +332,7 @@ def _aws_event() -> Iterator[Run]:
 
 @contextmanager
 def _cloud_event() -> Iterator[Run]:
-    """As functions-framework reads it: headers, an empty line, the body."""
+    """Read a message as functions-framework does: headers, an empty line, the body."""
     with closing(Arena()) as arena:
         objects = _Everything(world.root().pem.encode())
         recorder = Recorder(sleep=lambda seconds: None)
@@ -339,7 +343,7 @@ def _cloud_event() -> Iterator[Run]:
             try:
                 event = from_http({name.strip().lower(): value.strip() for name, _, value in lines}, body)
             except (cloud_exceptions.GenericException, ValueError, RecursionError, TypeError, AttributeError):
-                return  # the framework's, which answers 400
+                return  # the framework itself answers 400
             uploads = gcs_uploads(event["type"], event["source"], event.data)
             arena.run(lambda: take(arena.service.app, objects, uploads, bucket=world.BUCKET))
             arena.run(lambda: recorder(arena.service.app.context, pubsub_body(event["type"], event.data)))
@@ -356,17 +360,17 @@ def _object_name() -> Iterator[Run]:
 
         def run(data: bytes) -> None:
             key = data.decode("utf-8", "surrogateescape")  # lone surrogates, which JSON can carry
-            path = folder.path(key)
+            path = folder.resolve(key)
             assert path is None or Path(os.path.normpath(path)).is_relative_to(uploads)
-            arena.run(lambda: _imported(arena, objects, key))
+            arena.run(lambda: _import_object(arena, objects, key))
 
         yield run
 
 
-def _imported(arena: Arena, objects: _Everything, key: str) -> None:
+def _import_object(arena: Arena, objects: _Everything, key: str) -> None:
     for name in (key, f"{world.ORG}/ca/{key}", f"{world.ORG}/csr/{key}", f"{world.ORG}/{key}"):
         if name.startswith(f"{world.OTHER}/"):
-            continue  # it is that org's: who may put an object below its prefix is the bucket's policy to say
+            continue  # the bucket's policy decides who may write below another org's prefix
         try:
             on_upload(
                 arena.service.app.context,
@@ -384,7 +388,7 @@ def _imported(arena: Arena, objects: _Everything, key: str) -> None:
 
 @contextmanager
 def _sign_in() -> Iterator[Run]:
-    """A token as it is; or, where there are two lines, a header and claims that the issuer really signs."""
+    """Use the input as a token; or, if it has two lines, as header and claims that the issuer really signs."""
     with running_issuer() as issuer:
         tokens = OidcTokens(
             issuer=issuer.url, audience=AUDIENCE, org_claim="org", role_claim="role", clock=lambda: datetime.now(UTC)
@@ -395,18 +399,18 @@ def _sign_in() -> Iterator[Run]:
             header, newline, claims = data.partition(b"\n")
             text = data.decode("latin-1")
             if newline:
-                said = _as_json(header)
-                named = {"kid": "first", **said} if isinstance(said, dict) else {"kid": "first"}
+                header_fields = _as_json(header)
+                named = {"kid": "first", **header_fields} if isinstance(header_fields, dict) else {"kid": "first"}
                 try:
                     claims = claims.replace(b"$ISSUER", issuer.url.encode())
                     text = signer.encode(claims, issuer.keys["first"], algorithm="RS256", headers=named)
                 except (PyJWTError, ValueError, TypeError, RecursionError, NotImplementedError):
                     return  # no such token can be made
-            found = tokens.verify(text)
-            assert found.subject
-            assert found.subject.isprintable()
+            identity = tokens.verify(text)
+            assert identity.subject
+            assert identity.subject.isprintable()
 
-        yield refusing(run)
+        yield allow_refusals(run)
 
 
 # ---------------------------------------------------------------------------------------------------------- names
@@ -434,22 +438,22 @@ def _name() -> Iterator[Run]:
     yield run
 
 
-TARGETS: Final[tuple[Target, ...]] = (
-    Target("ca_file", _ca_file),
-    Target("ca_signed", _ca_signed, most=CERTIFICATE_MAX + 64),
-    Target("server_bundle", _server_bundle, bounds.KEY_FILE),
-    Target("private_key", _private_key, bounds.KEY_FILE),
-    Target("csr_answer", _csr_answer),
-    Target("device_chain", _device_chain),
-    Target("device_signed", _device_signed, most=CERTIFICATE_MAX + 64),
-    Target("device_plain", _device_plain, most=CERTIFICATE_MAX + 64),
-    Target("api", _http, bounds.KEY_FILE),
-    Target("callout", _http),
-    Target("dialect", _http),
-    Target("sign_in", _sign_in, most=17 * 1024),
-    Target("aws_event", _aws_event),
-    Target("cloud_event", _cloud_event),
-    Target("object_name", _object_name, most=2048),
-    Target("name", _name, most=512),
+TARGETS: Final[tuple[FuzzTarget, ...]] = (
+    FuzzTarget("ca_file", _ca_file),
+    FuzzTarget("ca_signed", _ca_signed, most=CERTIFICATE_MAX + 64),
+    FuzzTarget("server_bundle", _server_bundle, bounds.KEY_FILE),
+    FuzzTarget("private_key", _private_key, bounds.KEY_FILE),
+    FuzzTarget("csr_answer", _csr_answer),
+    FuzzTarget("device_chain", _device_chain),
+    FuzzTarget("device_signed", _device_signed, most=CERTIFICATE_MAX + 64),
+    FuzzTarget("device_plain", _device_plain, most=CERTIFICATE_MAX + 64),
+    FuzzTarget("api", _http, bounds.KEY_FILE),
+    FuzzTarget("callout", _http),
+    FuzzTarget("dialect", _http),
+    FuzzTarget("sign_in", _sign_in, most=17 * 1024),
+    FuzzTarget("aws_event", _aws_event),
+    FuzzTarget("cloud_event", _cloud_event),
+    FuzzTarget("object_name", _object_name, most=2048),
+    FuzzTarget("name", _name, most=512),
 )
-BY_NAME: Final = {one.name: one for one in TARGETS}
+BY_NAME: Final = {target.name: target for target in TARGETS}

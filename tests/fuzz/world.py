@@ -1,7 +1,7 @@
-"""What the targets know: the same names and keys in every process, so that kept inputs stay valid.
+"""The names and keys of the targets. They are the same in every process, so that stored inputs stay valid.
 
-Keys are made from small numbers, and so are no secrets. Signatures differ from run to run (ECDSA draws a number for
-each), which nothing here depends on.
+Keys are derived from small numbers, so they are no secrets. ECDSA signatures differ from run to run; nothing depends on
+them.
 """
 
 from functools import cache
@@ -43,7 +43,7 @@ def intermediate() -> Issued:
 
 @cache
 def edwards_root() -> Issued:
-    """Its signatures are the same each time, so a target can sign what the fuzzer made up."""
+    """Return a CA whose signatures are deterministic, so that a target can sign the fuzzer's input."""
     return certs.ca("Fuzz Edwards", private=edwards(), serial=3)
 
 

@@ -1,4 +1,4 @@
-"""What every deployment must answer for the console: the same bytes under the same headers as the local server."""
+"""The expected console of every deployment: the same bytes and headers as from the local server."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -7,7 +7,7 @@ from functions.hosts import wire
 from functions.hosts.static import FOLDER, Console
 from functions.web.http import Request
 
-FILES: Final = tuple(sorted(f"/console/{one.relative_to(FOLDER).as_posix()}" for one in FOLDER.rglob("*.*")))
+FILES: Final = tuple(sorted(f"/console/{file.relative_to(FOLDER).as_posix()}" for file in FOLDER.rglob("*.*")))
 ADDRESSES: Final = ("/", "/console", "/console/", *FILES, "/console/nowhere.js", "/console/../main.py")
 
 Answer = tuple[int, bytes, Mapping[str, str]]
@@ -23,10 +23,10 @@ NAMES: Final = frozenset(name for _, _, headers in EXPECTED.values() for name in
 
 
 def get_all(send: Callable[..., tuple[int, bytes, Any]]) -> dict[str, Answer]:
-    """Each address as *send* gets it, with those headers that the console sets."""
-    found: dict[str, Answer] = {}
+    """Get each address with *send*. Return the answers, with only the headers that the console sets."""
+    answers: dict[str, Answer] = {}
     for path in ADDRESSES:
         status, body, headers = send("GET", path)
         lower = {name.lower(): value for name, value in headers.items()}
-        found[path] = status, body, {name: value for name, value in lower.items() if name in NAMES}
-    return found
+        answers[path] = status, body, {name: value for name, value in lower.items() if name in NAMES}
+    return answers

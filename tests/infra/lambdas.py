@@ -1,4 +1,4 @@
-"""A packaged function in an empty environment: its zip, the Python it was made for, and boto3 as Lambda brings it."""
+"""Run a packaged function in an empty environment: its zip, the Python it was made for, and boto3 as in Lambda."""
 
 import base64
 import importlib.util
@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlencode
 
 from tests.harness import basic
 
-# `-I -S`: no site-packages, no PYTHON… variables, no working directory on the path: what is imported is in the package.
+# `-I -S`: no site-packages, PYTHON… variables or working directory on the path, so all imports are in the package.
 _BOOT: Final = """
 import importlib, json, sys
 task, runtime, handler = sys.argv[1:4]
@@ -32,7 +32,7 @@ _RUNTIME: Final = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "s
 
 
 @dataclass(frozen=True)
-class Answer:
+class LambdaAnswer:
     raw: Any
     modules: frozenset[str] = field(repr=False)
     log: str = field(repr=False)
@@ -58,19 +58,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Lambda:
-    """One function: its unpacked package, handler and environment."""
+    """A function: its unpacked package, handler and environment."""
 
     task: Path
     runtime: Path
     handler: str
     environment: Mapping[str, str]
 
-    def invoke(self, event: Any, **more: str) -> Answer:
-        """A cold start. Raises what the handler raises, as an AssertionError with its log."""
+    def invoke(self, event: Any, **more: str) -> LambdaAnswer:
+        """Start the function cold, with one event. Raises: AssertionError with the log, if the handler raises."""
         return self.invoke_all([event], **more)[0]
 
-    def invoke_all(self, events: Sequence[Any], **more: str) -> list[Answer]:
-        """A cold start, and then the same process again for each event. Raises as `invoke`."""
+    def invoke_all(self, events: Sequence[Any], **more: str) -> list[LambdaAnswer]:
+        """Start the function cold, and use the process for all events. Raises: as `invoke`."""
         environment = {"LAMBDA_TASK_ROOT": str(self.task), **self.environment, **more}
         command = [sys.executable, "-I", "-S", "-c", _BOOT, str(self.task), str(self.runtime), self.handler]
         done = subprocess.run(
@@ -83,8 +83,8 @@ class Lambda:
             timeout=60,
         )
         assert done.returncode == 0, done.stderr[-4000:]
-        told = json.loads(done.stdout)
-        return [Answer(one, frozenset(told["modules"]), done.stderr) for one in told["answers"]]
+        output = json.loads(done.stdout)
+        return [LambdaAnswer(raw, frozenset(output["modules"]), done.stderr) for raw in output["answers"]]
 
 
 def unpack(package: Path, folder: Path) -> Path:
@@ -94,15 +94,15 @@ def unpack(package: Path, folder: Path) -> Path:
 
 
 def runtime(folder: Path) -> Path:
-    """A folder with boto3 and what it needs, and nothing else."""
+    """Make a folder with boto3 and its dependencies, and nothing else."""
     folder.mkdir()
     for name in _RUNTIME:
         spec = importlib.util.find_spec(name)
         assert spec is not None, name
         assert spec.origin is not None, name
         origin = Path(spec.origin)
-        found = origin.parent if origin.name == "__init__.py" else origin
-        (folder / found.name).symlink_to(found)
+        source = origin.parent if origin.name == "__init__.py" else origin
+        (folder / source.name).symlink_to(source)
     return folder
 
 
@@ -115,8 +115,11 @@ def event(
     headers: Mapping[str, str] | None = None,
     key: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """An API Gateway HTTP API event, payload format 2.0 ("Create AWS Lambda proxy integrations for HTTP APIs in API
-    Gateway", the example there). *path* as it was sent: rawPath is decoded, as the gateway gives it."""
+    """Return an API Gateway HTTP API event, payload format 2.0.
+
+    The form is that of the example in "Create AWS Lambda proxy integrations for HTTP APIs in API Gateway". *path* is as
+    sent by the client; rawPath is decoded, as the gateway does.
+    """
     sent = {
         "accept": "*/*",
         "content-type": "application/json",

@@ -1,4 +1,4 @@
-"""What the deployments' tests need of the machine, looked for once; what is missing is a skip, or a failure in CI."""
+"""What the deployments' tests need from the machine. A missing tool skips the test, or fails it in CI."""
 
 import contextlib
 import json
@@ -20,26 +20,26 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
-SECONDS: Final = 120.0  # until a server that was started must answer
+SECONDS: Final = 120.0  # a started server must answer in this time
 
 
-def missing(what: str) -> NoReturn:
-    """Skip with the one sentence that says what un-skips; in CI nothing may be missing."""
+def skip_or_fail(what: str) -> NoReturn:
+    """Skip the test with a sentence that says what to install; fail the test in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
 
 
 def terraform() -> str:
-    found = shutil.which("terraform")
-    return found or missing("Terraform is not on the PATH: install it (1.6 or newer) to check the deployments.")
+    path = shutil.which("terraform")
+    return path or skip_or_fail("Terraform is not on the PATH: install it (1.6 or newer) to check the deployments.")
 
 
 def npm_folder() -> Path:
-    """infra/node_modules, installed from the lock file at the first need."""
+    """Return infra/node_modules, installed from the lock file when it is first needed."""
     npm = shutil.which("npm")
     if npm is None:
-        missing("npm is not on the PATH: install Node.js (20 or newer) to check the deployments.")
+        skip_or_fail("npm is not on the PATH: install Node.js (20 or newer) to check the deployments.")
     return _npm_folder(npm)
 
 
@@ -47,19 +47,19 @@ def npm_folder() -> Path:
 def _npm_folder(npm: str) -> Path:
     folder, lock = ROOT / "infra/node_modules", ROOT / "infra/package-lock.json"
     stamp = folder / ".of-lock"
-    with alone("npm"):
+    with hold_lock("npm"):
         if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
             command = [npm, "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund", "--silent"]
             done = subprocess.run(command, cwd=ROOT / "infra", capture_output=True, text=True)
             if done.returncode:
-                missing(f"npm ci in infra/ did not end well: {done.stderr.strip()[-300:]}")
+                skip_or_fail(f"npm ci in infra/ failed: {done.stderr.strip()[-300:]}")
             shutil.copyfile(lock, stamp)
     return folder
 
 
 @contextlib.contextmanager
-def alone(name: str) -> Iterator[None]:
-    """One process at a time: tests run in several."""
+def hold_lock(name: str) -> Iterator[None]:
+    """Let one process at a time into the block, because tests run in several processes."""
     import fcntl
 
     (ROOT / ".build").mkdir(exist_ok=True)
@@ -69,16 +69,17 @@ def alone(name: str) -> Iterator[None]:
 
 
 def arch() -> str:
-    """This machine, as Lambda calls it. Packages are for Linux, so that is what can run them."""
+    """Return the name of this machine's architecture in Lambda. Packages are for Linux, so only Linux can run them."""
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
-        missing("Lambda's packages run on Linux, x86_64 or arm64: run this test there.")
+        skip_or_fail("Lambda's packages run on Linux, x86_64 or arm64: run this test there.")
     return {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
 
 
 def provider_mirror() -> Path | None:
-    """A folder of Terraform providers that lies on this machine, or None where Terraform fetches them itself.
+    """Return a folder of Terraform providers on this machine, or None if Terraform has to fetch them.
 
-    TRUST_TEST_PROVIDERS names it; else it is looked for three folders deep."""
+    TRUST_TEST_PROVIDERS names the folder; without it, folders up to three levels deep are searched.
+    """
     if named := os.environ.get("TRUST_TEST_PROVIDERS"):
         return Path(named)
     for top in sorted(Path("/").iterdir()):
@@ -86,19 +87,19 @@ def provider_mirror() -> Path | None:
             continue
         for pattern in ("*/hashicorp/aws", "*/*/hashicorp/aws", "*/*/*/hashicorp/aws"):
             with contextlib.suppress(OSError):
-                for found in top.glob(pattern):
-                    return found.parents[2]
+                for provider in top.glob(pattern):
+                    return provider.parents[2]
     return None
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without anything of an operator's own cloud account, or of this project's settings."""
+    """Return this process's environment without an operator's cloud account and without this project's settings."""
     ours = ("AWS_", "TF_", "GOOGLE_", "CLOUDSDK_", "TRUST_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def terraform_environment(folder: Path, **more: str) -> dict[str, str]:
-    """An environment for Terraform with the providers this machine has; nothing of an operator's own cloud account."""
+    """Return an environment for Terraform with this machine's providers, and without an operator's cloud account."""
     environment = {**clean_environment(), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "TF_INPUT": "0", **more}
     if mirror := provider_mirror():
         rc = folder / "terraform.rc"
@@ -108,9 +109,9 @@ def terraform_environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
         return port
 
 
@@ -118,11 +119,11 @@ def free_port() -> int:
 def server(
     command: list[str], url: str, log: Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator[None]:
-    """*command* while it answers at *url*; ended, by its own id, at the end."""
+    """Run *command*, wait until it answers at *url*, and end it by its own id after the block."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=env, cwd=cwd)
     try:
-        _until_it_answers(url, process, log)
+        _wait_until_it_answers(url, process, log)
         yield
     finally:
         process.terminate()
@@ -133,7 +134,7 @@ def server(
             process.wait()
 
 
-def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -141,7 +142,7 @@ def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> 
         try:
             urllib.request.urlopen(url, timeout=5).close()
         except urllib.error.HTTPError:
-            return  # it answers
+            return  # any HTTP answer shows that the server runs
         except OSError:
             time.sleep(0.05)
         else:

@@ -1,4 +1,4 @@
-"""Lambda's events to requests, and replies to what the gateway takes (functions/hosts/aws.py)."""
+"""functions/hosts/aws.py converts Lambda's events to requests, and replies to the gateway's format."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ CONTEXT = SimpleNamespace(aws_request_id="4f6a2c1e-0000-4000-8000-000000000001")
 
 @pytest.fixture(autouse=True)
 def _app(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process's App is the test's."""
+    """The test's App takes the place of the process's App."""
     monkeypatch.setattr(process, "_app", service.app)
 
 
@@ -28,24 +28,24 @@ def key(client: Client) -> tuple[str, str]:
 
 
 def test_an_upload_and_its_verdict(operator: Client, broker: Client, service: Service) -> None:
-    """Two functions, two events: a CA is registered, and its device is let in."""
+    """A CA is registered by one function, and its device is let in by another."""
     root = certs.ca()
     body = json.dumps({"certificate": root.pem})
     made = aws.upload_ca(event("POST", "/api/v0002/uploadCA", body, key=key(operator)), CONTEXT)
     assert made["statusCode"] == 201
     assert made["headers"]["etag"].startswith('"')
-    asked = {
+    question = {
         "serverName": service.host(),
         "clientId": "d:mtxpd0:thermo:42",
         "certificate": certs.leaf("d:thermo:42", root).pem,
     }
     path = "/api/v0002/authorization/verifyclient"
-    told = aws.verify_client(event("POST", path, json.dumps(asked), key=key(broker)), CONTEXT)
-    assert json.loads(told["body"])["decision"] == "allow"
+    answer = aws.verify_client(event("POST", path, json.dumps(question), key=key(broker)), CONTEXT)
+    assert json.loads(answer["body"])["decision"] == "allow"
 
 
 def test_a_file_in_a_form_arrives_in_base64(operator: Client) -> None:
-    """What the gateway holds for binary is decoded before anybody reads it."""
+    """The gateway encodes binary bodies in base64; they are decoded first."""
     from tests.harness import multipart
 
     content_type, body = multipart({"certificate": certs.ca().der})
@@ -55,7 +55,7 @@ def test_a_file_in_a_form_arrives_in_base64(operator: Client) -> None:
 
 
 def test_text_is_answered_as_text_and_never_in_base64(operator: Client) -> None:
-    """PEM and JSON go through the gateway as they are."""
+    """PEM and JSON pass through the gateway unchanged."""
     body = json.dumps({"certificate": certs.ca().pem})
     made = json.loads(aws.upload_ca(event("POST", "/uploadCA", body, key=key(operator)), CONTEXT)["body"])
     path = f"/api/v0002/authentication/cacertificates/{made['id']}/pem"
@@ -64,8 +64,8 @@ def test_text_is_answered_as_text_and_never_in_base64(operator: Client) -> None:
     assert pem["body"].startswith("-----BEGIN CERTIFICATE-----")
 
 
-def test_what_is_not_text_is_answered_in_base64() -> None:
-    """A reply of bytes would not survive as a JSON string."""
+def test_binary_content_is_answered_in_base64() -> None:
+    """Bytes would not survive as a JSON string."""
     from functions.web.http import Reply
 
     answer = aws.answer(Reply(200, b"\xff\x00", "application/octet-stream"))
@@ -73,8 +73,8 @@ def test_what_is_not_text_is_answered_in_base64() -> None:
     assert base64.b64decode(answer["body"]) == b"\xff\x00"
 
 
-def test_an_answer_without_content_has_no_type(operator: Client) -> None:
-    """204 (RFC 9110, 15.3.5)."""
+def test_an_answer_without_content_has_no_content_type(operator: Client) -> None:
+    """204 (RFC 9110, section 15.3.5)."""
     body = json.dumps({"certificate": certs.ca().pem})
     made = json.loads(aws.upload_ca(event("POST", "/uploadCA", body, key=key(operator)), CONTEXT)["body"])
     path = f"/api/v0002/authentication/cacertificates/{made['id']}"
@@ -85,24 +85,26 @@ def test_an_answer_without_content_has_no_type(operator: Client) -> None:
 
 
 def test_the_query_is_decoded_once(operator: Client) -> None:
-    """rawQueryString is as it was sent: `%2B` is a plus, and `%252B` is `%2B`."""
+    """rawQueryString is as the client sent it: `%2B` is a plus, and `%252B` is `%2B`."""
     sent = event("GET", "/api/v0002/activity", query={"kind": "nothing+like%2Bit"}, key=key(operator))
-    told = aws.activity_log(sent, CONTEXT)
-    assert told["statusCode"] == 400
+    answer = aws.activity_log(sent, CONTEXT)
+    assert answer["statusCode"] == 400
 
 
 @pytest.mark.parametrize(
     ("sent", "meant"),
     [("/a/x%20y", "/a/x%20y"), ("/a/x%2Fy", "/a/x/y"), ("/a/100%25", "/a/100%25"), ("/a/%C3%BC", "/a/%C3%BC")],
 )
-def test_a_path_that_the_gateway_decoded_is_decoded_no_second_time(sent: str, meant: str) -> None:
-    """An HTTP API's rawPath is decoded: a percent sign in a name stays one; an encoded slash has become one that
-    splits, and so finds no record rather than another one."""
+def test_a_path_that_the_gateway_decoded_is_not_decoded_again(sent: str, meant: str) -> None:
+    """An HTTP API's rawPath is decoded, so a percent sign in a name stays one.
+
+    An encoded slash has become a separator, and so finds no record rather than another record.
+    """
     assert aws._path(event("GET", sent)) == meant
 
 
 def test_a_function_urls_path_is_as_it_was_sent() -> None:
-    """Lambda's own URLs give rawPath still encoded (domain …lambda-url….on.aws)."""
+    """Function URLs of Lambda pass rawPath encoded (domain …lambda-url….on.aws)."""
     sent = event("GET", "/")
     sent["rawPath"] = "/a/x%2Fy"
     sent["requestContext"]["domainName"] = "id.lambda-url.us-east-1.on.aws"
@@ -110,54 +112,54 @@ def test_a_function_urls_path_is_as_it_was_sent() -> None:
 
 
 def test_a_stages_name_is_not_part_of_the_path() -> None:
-    """Of a stage other than $default the gateway puts the name first."""
+    """The gateway prefixes the name of a stage other than $default."""
     sent = event("GET", "/prod/healthz")
     sent["requestContext"]["stage"] = "prod"
     assert aws._path(sent) == "/healthz"
 
 
-def test_cookies_come_beside_the_headers() -> None:
-    """Payload format 2.0 takes them out of the headers; RFC 6265, 5.4 joins them with a semicolon."""
+def test_cookies_are_added_to_the_headers() -> None:
+    """Payload format 2.0 has them in a field of their own; RFC 6265, section 5.4 joins them with a semicolon."""
     sent = {**event("GET", "/healthz"), "cookies": ["a=1", "b=2"]}
     assert aws.request_of(sent, CONTEXT).headers["cookie"] == "a=1; b=2"
 
 
-def test_the_requests_id_is_the_platforms_own() -> None:
-    """A line of the log is found by what Lambda's own log says; a client cannot set it."""
+def test_the_request_id_is_the_platforms() -> None:
+    """A line of the log can be found by the id in Lambda's own log; a client cannot set the id."""
     sent = event("GET", "/healthz", headers={"X-Request-Id": "mine"})
     assert aws.request_of(sent, CONTEXT).headers["x-request-id"] == CONTEXT.aws_request_id
 
 
 @pytest.mark.parametrize("body", ["x" * (2 * BODY_MAX), b"x" * (BODY_MAX + 1)], ids=["text", "base64"])
 def test_a_body_beyond_the_limit_is_refused(operator: Client, body: Any) -> None:
-    """413, as everywhere."""
+    """413, as on every host."""
     assert aws.upload_ca(event("POST", "/uploadCA", body, key=key(operator)), CONTEXT)["statusCode"] == 413
 
 
-def test_a_body_that_is_not_what_the_gateway_says_is_refused(operator: Client) -> None:
-    """400, and no exception."""
+def test_a_body_that_is_not_base64_as_announced_is_refused(operator: Client) -> None:
+    """The answer is 400, not an exception."""
     sent = {**event("POST", "/uploadCA", "!!", key=key(operator)), "isBase64Encoded": True}
-    told = aws.upload_ca(sent, CONTEXT)
-    assert (told["statusCode"], json.loads(told["body"])["code"]) == (400, "malformed_body")
+    answer = aws.upload_ca(sent, CONTEXT)
+    assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (400, "malformed_body")
 
 
-def test_a_failure_before_dispatch_is_told_in_the_brokers_words(
+def test_a_failure_before_dispatch_is_answered_in_the_brokers_dialect(
     broker: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gateway's own 500 would be EMQX's leave to ask the next authenticator, or to let in."""
+    """On the gateway's own 500, EMQX would ask its next authenticator, or admit the client."""
 
     def no_app() -> None:
         raise StoreUnavailable
 
     monkeypatch.setattr(process, "app", no_app)
-    told = aws.verify_client(event("POST", "/verifyClient/emqx", "{}", key=key(broker)), CONTEXT)
-    assert (told["statusCode"], json.loads(told["body"])) == (200, {"result": "deny"})
+    answer = aws.verify_client(event("POST", "/verifyClient/emqx", "{}", key=key(broker)), CONTEXT)
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, {"result": "deny"})
     native = aws.verify_client(event("POST", "/verifyClient", "{}", key=key(broker)), CONTEXT)
     assert (native["statusCode"], json.loads(native["body"])["code"]) == (200, "unavailable")
 
 
 def test_aws_iot_invokes_the_function_itself(operator: Client, service: Service) -> None:
-    """A custom authorizer's event comes through no gateway; the permission to invoke is the caller's proof."""
+    """A custom authorizer's event does not pass a gateway; the permission to invoke is the caller's authentication."""
     root = certs.ca()
     aws.upload_ca(event("POST", "/uploadCA", json.dumps({"certificate": root.pem}), key=key(operator)), CONTEXT)
     context = SimpleNamespace(invoked_function_arn="arn:aws:lambda:eu-central-1:123456789012:function:verifyClient")
@@ -165,28 +167,28 @@ def test_aws_iot_invokes_the_function_itself(operator: Client, service: Service)
         "tls": {"serverName": service.host(), "x509CertificatePem": certs.leaf("d:thermo:42", root).pem},
         "mqtt": {"clientId": "d:mtxpd0:thermo:42"},
     }
-    told = aws.verify_client({"protocolData": data}, context)
-    assert told["isAuthenticated"] is True
-    assert "arn:aws:iot:eu-central-1:123456789012:client/d:mtxpd0:thermo:42" in json.dumps(told["policyDocuments"])
+    answer = aws.verify_client({"protocolData": data}, context)
+    assert answer["isAuthenticated"] is True
+    assert "arn:aws:iot:eu-central-1:123456789012:client/d:mtxpd0:thermo:42" in json.dumps(answer["policyDocuments"])
     stranger = {**data, "mqtt": {"clientId": "d:mtxpd0:thermo:43"}}
     assert aws.verify_client({"protocolData": stranger}, context)["isAuthenticated"] is False
 
 
-def test_an_edge_may_have_keys_through_the_gateway(service: Service) -> None:
-    """An HTTP API is reached over TLS only."""
+def test_an_edge_may_fetch_keys_through_the_gateway(service: Service) -> None:
+    """An HTTP API is reachable over TLS only."""
     edge = service.client("edge")
-    told = aws.edge_feed(event("GET", f"/edge/v1/hosts/{service.host()}", key=key(edge)), CONTEXT)
-    assert (told["statusCode"], told["headers"]["cache-control"]) == (200, "no-store")
-    assert json.loads(told["body"])["privateKey"].startswith("-----BEGIN PRIVATE KEY-----")
+    answer = aws.edge_feed(event("GET", f"/edge/v1/hosts/{service.host()}", key=key(edge)), CONTEXT)
+    assert (answer["statusCode"], answer["headers"]["cache-control"]) == (200, "no-store")
+    assert json.loads(answer["body"])["privateKey"].startswith("-----BEGIN PRIVATE KEY-----")
 
 
 def test_another_functions_address_is_not_found(operator: Client) -> None:
-    """A function that is deployed by itself answers its own routes only."""
-    told = aws.upload_ca(event("GET", "/api/v0002/activity", key=key(operator)), CONTEXT)
-    assert told["statusCode"] == 404
+    """A function that is deployed alone answers its own routes only."""
+    answer = aws.upload_ca(event("GET", "/api/v0002/activity", key=key(operator)), CONTEXT)
+    assert answer["statusCode"] == 404
 
 
-def test_another_function_has_no_brokers_words(operator: Client) -> None:
-    """Deployed by itself, it has none of verifyClient's modules with it: not found, like any other address."""
-    told = aws.upload_ca(event("POST", "/verifyClient/emqx", "{}", key=key(operator)), CONTEXT)
-    assert (told["statusCode"], json.loads(told["body"])["code"]) == (404, "not_found")
+def test_another_function_has_no_dialects(operator: Client) -> None:
+    """A function that is deployed alone lacks verifyClient's modules, so the address is not found, like any other."""
+    answer = aws.upload_ca(event("POST", "/verifyClient/emqx", "{}", key=key(operator)), CONTEXT)
+    assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (404, "not_found")

@@ -1,4 +1,4 @@
-"""What people wait for at a cold start: the modules that each function loads in a fresh interpreter, on each store."""
+"""The modules that each function loads in a fresh interpreter, on each store; they decide the time of a cold start."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from infra.table import FUNCTIONS, Trigger
 
-# Nothing of these has a place in an HTTP function on Lambda, whatever the store.
+# None of these modules has a place in an HTTP function on Lambda, on any store.
 NEVER = frozenset(
     (
         *("flask", "werkzeug", "functions_framework", "gunicorn", "grpc", "google", "uvicorn", "starlette", "uvloop"),
@@ -17,10 +17,10 @@ NEVER = frozenset(
     )
 )
 BOTO = frozenset(("boto3", "botocore"))
-HTTP = [one for one in FUNCTIONS if one.trigger is Trigger.HTTP]
+HTTP = [function for function in FUNCTIONS if function.trigger is Trigger.HTTP]
 
-# Imports the handler as Lambda's runtime does, then makes one call, which builds the App.
-# What site-packages' .pth files load at the interpreter's start is the test machine's, not the function's.
+# Import the handler as Lambda's runtime does, then make one call, which builds the App.
+# Modules that site-packages' .pth files load at the start belong to the test machine, not to the function.
 _BOOT = """
 import importlib, json, sys
 before = set(sys.modules)
@@ -41,28 +41,28 @@ STORES = {
 }
 
 
-def loaded(handler: str, data: Path, settings: dict[str, str], *, call: bool) -> tuple[set[str], set[str]]:
-    """Top-level modules after the import of *handler*, and after its first call."""
+def load(handler: str, data: Path, settings: dict[str, str], *, call: bool) -> tuple[set[str], set[str]]:
+    """Return the top-level modules after the import of *handler*, and after its first call."""
     environment = {"TRUST_DATA": str(data), "PYTHONPATH": str(Path(__file__).parents[2]), **settings}
     command = [sys.executable, "-c", _BOOT, handler, "call" if call else "import"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     imported, called = json.loads(done.stdout)
-    return {one.partition(".")[0] for one in imported}, {one.partition(".")[0] for one in called}
+    return {name.partition(".")[0] for name in imported}, {name.partition(".")[0] for name in called}
 
 
-@pytest.mark.parametrize("function", HTTP, ids=lambda one: one.name)
+@pytest.mark.parametrize("function", HTTP, ids=lambda function: function.name)
 def test_importing_a_handler_loads_no_store_and_no_framework(function: object, tmp_path: Path) -> None:
-    """Before the first call: no client of any store, no web framework, no server, no form parser."""
-    imported, _ = loaded(function.lambda_handler, tmp_path, {}, call=False)  # type: ignore[attr-defined]
+    """Before the first call no store's client, web framework, server or form parser is loaded."""
+    imported, _ = load(function.lambda_handler, tmp_path, {}, call=False)  # type: ignore[attr-defined]
     assert imported.isdisjoint(NEVER | BOTO | {"sqlite3"})
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_verify_client_loads_the_client_of_its_own_store_alone(store: str, tmp_path: Path) -> None:
-    """After the first call: sqlite3 where SQLite is the store, boto3 where DynamoDB is, and never the other's."""
+def test_verify_client_loads_the_client_of_its_own_store_only(store: str, tmp_path: Path) -> None:
+    """After the first call sqlite3 is loaded for SQLite and boto3 for DynamoDB, and not the other."""
     _, settings = STORES[store]
-    imported, called = loaded("functions/hosts/aws.verify_client", tmp_path, settings, call=True)
+    imported, called = load("functions/hosts/aws.verify_client", tmp_path, settings, call=True)
     assert imported.isdisjoint(NEVER | BOTO | {"sqlite3"})
     assert called.isdisjoint(NEVER)
     assert ("sqlite3" in called) == (store == "sqlite")
@@ -70,8 +70,8 @@ def test_verify_client_loads_the_client_of_its_own_store_alone(store: str, tmp_p
         assert called.isdisjoint(BOTO)
 
 
-def test_a_handler_loads_its_own_functions_module_alone(tmp_path: Path) -> None:
-    """Other functions' modules stay on the disk until their own process asks for them."""
+def test_a_handler_loads_its_own_functions_modules_only(tmp_path: Path) -> None:
+    """Modules of other functions are not loaded."""
     data = tmp_path / "data"
     environment = {"TRUST_DATA": str(data), "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The container file's start command, run as it stands, on what the image would hold: functions-framework, main.py."""
+"""The container file's start command, run unchanged on the files that the image would hold."""
 
 import contextlib
 import http.client
@@ -12,29 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
+from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_key, create_org, list_orgs
+from shared.usecases.orgs.organizations import create_org, list_orgs
 from tests import certs
 from tests.harness import basic
 from tests.infra import hosted, machine
 
 pytestmark = pytest.mark.timeout(300)
 
-FILE = (machine.ROOT / "Dockerfile").read_text(encoding="utf-8")
+FOLDER = machine.ROOT / "infra" / "container"
+FILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
 ORG = "mtxpd0"
 
 
-def start_command() -> list[str]:
-    found: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", FILE, re.M)[-1])
-    return found
+def read_start_command() -> list[str]:
+    command: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", FILE, re.M)[-1])
+    return command
 
 
-def environment() -> dict[str, str]:
-    """What ENV says."""
+def read_environment() -> dict[str, str]:
+    """Return the variables of the container file's ENV."""
     block = re.search(r"^ENV (.*?[^\\])$", FILE, re.M | re.S)
     assert block is not None
     return dict(re.findall(r"(\w+)=(\S+)", block[1]))
@@ -48,7 +51,7 @@ class Container:
     def send(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
-        """The path goes out as it is given: no client's idea of it."""
+        """Send a request with the path exactly as given, without a client's normalization."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.putrequest(method, path, skip_accept_encoding=True)
@@ -61,8 +64,8 @@ class Container:
             connection.close()
 
 
-def started(folder: Path, **settings: str) -> Iterator[Container]:
-    """The image's files in an empty folder, and its command with PORT, as Cloud Run and Knative give it."""
+def start(folder: Path, **settings: str) -> Iterator[Container]:
+    """Run the image's command on its files in an empty folder, with PORT, as Cloud Run and Knative do."""
     app = folder / "app"
     app.mkdir()
     for source in re.findall(r"^COPY (\S+) \./\S*$", FILE, re.M):
@@ -73,7 +76,7 @@ def started(folder: Path, **settings: str) -> Iterator[Container]:
     port = machine.free_port()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {
-        **environment(),
+        **read_environment(),
         "PORT": str(port),
         "PATH": path,
         "HOME": str(folder),
@@ -81,28 +84,28 @@ def started(folder: Path, **settings: str) -> Iterator[Container]:
         **settings,
     }
     env["TRUST_DATA"] = str(folder / "data")
-    with machine.server(start_command(), f"http://127.0.0.1:{port}/healthz", folder / "log", env, cwd=app):
+    with machine.server(read_start_command(), f"http://127.0.0.1:{port}/healthz", folder / "log", env, cwd=app):
         yield Container(port, folder / "data")
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     """Every route in one process: FUNCTION_TARGET=service, the image's default."""
-    yield from started(tmp_path_factory.mktemp("service"))
+    yield from start(tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture(scope="module")
 def upload_ca(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """One function alone."""
-    yield from started(tmp_path_factory.mktemp("uploadCA"), FUNCTION_TARGET="uploadCA")
+    """One function only."""
+    yield from start(tmp_path_factory.mktemp("uploadCA"), FUNCTION_TARGET="uploadCA")
 
 
-def key(container: Container, role: Role) -> str:
-    """An API key in the container's own store."""
+def make_key(container: Container, role: Role) -> str:
+    """Create an API key in the container's store. Return the value of the Authorization header."""
     app = build(Settings.from_env({"TRUST_DATA": str(container.data), "TRUST_DOMAIN": "example.com"}))
     try:
         ensure_default(app.context, app.sealer)
-        if ORG not in [one.org_id for one in list_orgs(app.context)]:
+        if ORG not in [org.org_id for org in list_orgs(app.context)]:
             create_org(app.context, ORG)
         made, token = create_key(app.context, org_id=ORG, role=role)
     finally:
@@ -110,8 +113,8 @@ def key(container: Container, role: Role) -> str:
     return basic(made.key, token)
 
 
-def test_the_start_command_answers_on_the_port_it_is_given(service: Container) -> None:
-    """PORT is the platform's to choose."""
+def test_the_start_command_answers_on_the_given_port(service: Container) -> None:
+    """The platform chooses PORT."""
     status, body, headers = service.send("GET", "/healthz")
     assert (status, json.loads(body)) == (200, {"status": "ok"})
     assert headers["content-type"] == "application/json"
@@ -119,10 +122,10 @@ def test_the_start_command_answers_on_the_port_it_is_given(service: Container) -
 
 
 def test_the_whole_service_works_behind_one_address(service: Container) -> None:
-    """A CA as a browser's form sends it, read back as PEM, and removed."""
+    """A CA is uploaded with a browser's form, read back as PEM, and removed."""
     from tests.harness import multipart
 
-    authorization = {"Authorization": key(service, Role.OPERATOR)}
+    authorization = {"Authorization": make_key(service, Role.OPERATOR)}
     content_type, form = multipart({"certificate": certs.ca().der})
     path = "/api/v0002/authentication/cacertificates"
     status, body, _ = service.send("POST", path, form, {**authorization, "Content-Type": content_type})
@@ -138,33 +141,33 @@ def test_the_whole_service_works_behind_one_address(service: Container) -> None:
 
 @pytest.fixture
 def two_processes(tmp_path: Path) -> Iterator[Container]:
-    yield from started(tmp_path, WORKERS="2")
+    yield from start(tmp_path, WORKERS="2")
 
 
-def closings(container: Container, requests: int) -> int:
-    """How often an answer says that it is the last on its connection, on one that is kept as long as possible."""
-    connection, found = http.client.HTTPConnection("127.0.0.1", container.port, timeout=60), 0
+def count_closings(container: Container, requests: int) -> int:
+    """Return how many answers close their connection, out of *requests* on a connection that is kept if possible."""
+    connection, closings = http.client.HTTPConnection("127.0.0.1", container.port, timeout=60), 0
     for _ in range(requests):
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
-        found += answer.headers.get("connection") == "close"
+        closings += answer.headers.get("connection") == "close"
     connection.close()
-    return found
+    return closings
 
 
-def test_no_connection_stays_with_one_of_several_processes_for_ever(two_processes: Container) -> None:
-    """Else all that a broker keeps open may lie with one of them, and the other processor idles."""
-    assert 1 <= closings(two_processes, 250) <= 2
+def test_a_connection_to_one_of_several_processes_is_closed_now_and_then(two_processes: Container) -> None:
+    """Otherwise one process could keep all connections of a broker, and the other processor would be idle."""
+    assert 1 <= count_closings(two_processes, 250) <= 2
 
 
 def test_a_connection_to_one_process_is_kept(service: Container) -> None:
-    assert closings(service, 250) == 0
+    assert count_closings(service, 250) == 0
 
 
 def test_an_encoded_slash_never_splits_a_path(service: Container) -> None:
-    """The framework decodes paths; the functions see what was sent: this is one name, not `…/pem` of another."""
-    authorization = {"Authorization": key(service, Role.OPERATOR)}
+    """The framework decodes paths, but the functions see the path as sent: one name, not `…/pem` of another record."""
+    authorization = {"Authorization": make_key(service, Role.OPERATOR)}
     path = "/api/v0002/authentication/cacertificates/x%2Fpem"
     status, body, headers = service.send("GET", path, headers=authorization)
     assert (status, json.loads(body)["code"]) == (404, "not_found")
@@ -172,7 +175,7 @@ def test_an_encoded_slash_never_splits_a_path(service: Container) -> None:
 
 
 def test_a_body_beyond_the_limit_is_refused(service: Container) -> None:
-    """413, told from its length."""
+    """413, decided by the length."""
     status, body, _ = service.send("POST", "/api/v0002/uploadCA", b"x" * (256 * 1024 + 1))
     assert (status, json.loads(body)["code"]) == (413, "file_too_large")
 
@@ -185,36 +188,48 @@ def test_a_function_alone_answers_its_own_routes_only(upload_ca: Container) -> N
 
 
 def test_a_functions_own_address_has_no_path(upload_ca: Container) -> None:
-    """Behind …cloudfunctions.net/uploadCA the platform takes the name away: `/` is the function."""
+    """Behind …cloudfunctions.net/uploadCA the platform removes the name, so `/` is the function."""
     assert upload_ca.send("POST", "/")[0] == 401
 
 
 def test_the_console_is_served_from_the_same_address(service: Container) -> None:
-    """`/` leads to it, each file comes as it is, and what is no file is no page; the API keeps its addresses."""
+    """`/` leads to the console, each file is served unchanged, other paths are not found; the API is beside it."""
     assert hosted.get_all(service.send) == hosted.EXPECTED
     assert service.send("GET", "/api/v0002/session")[0] == 401
 
 
-def test_the_console_alone_answers_its_files_and_nothing_else(tmp_path: Path) -> None:
-    """FUNCTION_TARGET=console: the same files and headers; it makes no store, and knows no other function's address."""
-    with contextlib.contextmanager(started)(tmp_path, FUNCTION_TARGET="console") as container:
+def test_the_console_alone_serves_its_files_and_nothing_else(tmp_path: Path) -> None:
+    """FUNCTION_TARGET=console: the same files and headers, no store, and no other function's address."""
+    with contextlib.contextmanager(start)(tmp_path, FUNCTION_TARGET="console") as container:
         assert hosted.get_all(container.send) == hosted.EXPECTED
         assert container.send("GET", "/api/v0002/session")[0] == 404
     assert not container.data.exists()
 
 
 def test_a_wrong_setting_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
-    """The platform's log says which setting, and what it takes."""
+    """The platform's log names the setting and the values that it takes."""
     with pytest.raises(AssertionError, match=r"TRUST_KEYS takes local:"):
-        next(started(tmp_path, TRUST_KEYS="nonsense"))
+        next(start(tmp_path, TRUST_KEYS="nonsense"))
 
 
 def test_the_image_holds_no_more_than_it_needs() -> None:
-    """Everything is shut out but what the file copies; it runs as nobody in particular."""
-    ignored = (machine.ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    """The build context holds only what the file copies, no data and no keys; the container runs without privileges."""
+    ignored = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split("\n")
+    copied = set(re.findall(r"^COPY (\S+) ", FILE, re.M))
+    assert copied == {"requirements/${CLOUD}.txt", "main.py", "functions", "shared", "console"}
+    clouds = {f"requirements/{cloud}.txt" for cloud in ("aws", "google")}
     assert "*" in ignored
-    copied = {source.partition("${")[0] for source in re.findall(r"^COPY (\S+) ", FILE, re.M)}
-    assert copied == {"requirements-", "main.py", "functions", "shared", "console"}
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied - {"requirements/${CLOUD}.txt"} | clouds
+    assert all((machine.ROOT / path).exists() for path in copied - {"requirements/${CLOUD}.txt"} | clouds)
     assert re.search(r"^USER 65532:65532$", FILE, re.M)
-    for cloud in ("aws", "google"):
-        assert (machine.ROOT / f"requirements-{cloud}.txt").is_file()
+
+
+def test_cloud_build_builds_this_container_file() -> None:
+    """The build uses BuildKit, without which the ignore file beside the container file would not be read."""
+    build_file = yaml.safe_load((FOLDER / "cloudbuild.yaml").read_text(encoding="utf-8"))
+    (step,) = build_file["steps"]
+    path = step["args"][step["args"].index("--file") + 1]
+    assert machine.ROOT / path == FOLDER / "Dockerfile"
+    assert step["env"] == ["DOCKER_BUILDKIT=1"]
+    assert step["args"][-1] == "."
+    assert build_file["images"] == ["$_IMAGE"]

@@ -1,7 +1,8 @@
-"""Deploy to Google Cloud: what can be checked without Google.
+"""Deploy to Google Cloud, as far as it can be checked without Google.
 
-The files stand up against the provider's real schema, and hold what the tables say. They were not applied to Google:
-docs/deploy-gcp.md says so too."""
+The files are valid by the provider's real schema, and agree with the tables. They were not applied to Google;
+docs/deploy-gcp.md says so too.
+"""
 
 import hashlib
 import json
@@ -29,17 +30,17 @@ WRITER = "serviceAccount:factory@acme.iam.gserviceaccount.com"
 
 
 def provider_python() -> Path:
-    """A Python with what the stand-in provider needs, made once."""
+    """Return a Python with the dependencies of the stand-in provider; it is made once."""
     pins = HERE / "requirements.txt"
     key = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = machine.ROOT / ".build" / f"google-provider-{key}"
-    with machine.alone("google-provider"):
+    with machine.hold_lock("google-provider"):
         if not (folder / "ready").exists():
             venv.create(folder, with_pip=True, clear=True)
             command = [str(folder / "bin/python"), "-m", "pip", "install", "-qq", "--require-hashes", "-r", str(pins)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
-                machine.missing(
+                machine.skip_or_fail(
                     f"tests/infra/google/requirements.txt cannot be installed: {done.stderr.strip()[-300:]}"
                 )
             (folder / "ready").touch()
@@ -59,14 +60,14 @@ class Applied:
 
     @cached_property
     def resources(self) -> dict[str, dict[str, Any]]:
-        """Address -> values."""
-        shown = json.loads(self.terraform("show", "-json").stdout)
-        return {one["address"]: one["values"] for one in shown["values"]["root_module"]["resources"]}
+        """The values of each resource, by address."""
+        state = json.loads(self.terraform("show", "-json").stdout)
+        return {resource["address"]: resource["values"] for resource in state["values"]["root_module"]["resources"]}
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
-        """The resources of one type and name: key -> values."""
-        found = {re.match(rf'{kind}\["(.*)"\]$', address): values for address, values in self.resources.items()}
-        return {match[1]: values for match, values in found.items() if match}
+        """Return the resources of one type and name: key -> values."""
+        matches = {re.match(rf'{kind}\["(.*)"\]$', address): values for address, values in self.resources.items()}
+        return {match[1]: values for match, values in matches.items() if match}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Applied:
     machine.terraform()
     folder = tmp_path_factory.mktemp("gcp")
     package = machine.npm_folder() / "@cdktf/provider-google"
-    (folder / "schema.json").write_text(json.dumps(schema.schema(package, schema.used(FILES))))
+    (folder / "schema.json").write_text(json.dumps(schema.read_schema(package, schema.find_types(FILES))))
     shutil.copytree(FILES, folder / "infra/terraform/gcp", ignore=shutil.ignore_patterns(".terraform*"))
     shutil.copyfile(machine.ROOT / "infra/functions.json", folder / "infra/functions.json")
     (folder / "providers").mkdir()
@@ -108,21 +109,21 @@ def applied(empty: Applied) -> Applied:
 
 
 def test_every_terraform_file_is_formatted() -> None:
-    """`terraform fmt` has nothing to say about any cloud's files."""
+    """`terraform fmt` would change no file of any cloud."""
     command = [machine.terraform(), "fmt", "-check", "-recursive", "-diff", str(machine.ROOT / "infra/terraform")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_the_files_are_valid_by_googles_own_schema(empty: Applied) -> None:
-    """Each resource, argument, block and type exists as it is written, and nothing required is missing."""
+def test_the_files_are_valid_by_googles_schema(empty: Applied) -> None:
+    """Each resource, argument, block and type exists, and no required argument is missing."""
     done = empty.terraform("validate", "-json")
-    told = json.loads(done.stdout)
-    assert told["valid"], json.dumps(told["diagnostics"], indent=1)[:4000]
+    report = json.loads(done.stdout)
+    assert report["valid"], json.dumps(report["diagnostics"], indent=1)[:4000]
 
 
 @pytest.mark.parametrize(
-    ("file", "right", "wrong", "said"),
+    ("file", "right", "wrong", "summary"),
     [
         ("functions.tf", "service_account  ", "service_acount  ", "Unsupported argument"),
         (
@@ -134,35 +135,37 @@ def test_the_files_are_valid_by_googles_own_schema(empty: Applied) -> None:
         ("keys.tf", "  key_ring                   = google_kms_key_ring.ring.id\n", "", "Missing required argument"),
     ],
 )
-def test_a_mistake_would_be_seen(empty: Applied, tmp_path: Path, file: str, right: str, wrong: str, said: str) -> None:
-    """The check is worth something: a misspelt, a wrong and a missing argument are each found."""
+def test_a_mistake_would_be_detected(
+    empty: Applied, tmp_path: Path, file: str, right: str, wrong: str, summary: str
+) -> None:
+    """A misspelt, a wrong and a missing argument are each detected."""
     shutil.copytree(empty.folder.parents[1], tmp_path / "infra")
     broken = Applied(tmp_path / "infra/terraform/gcp", empty.environment)
     text = (broken.folder / file).read_text()
     assert right in text
     (broken.folder / file).write_text(text.replace(right, wrong, 1))
-    told = json.loads(broken.terraform("validate", "-json").stdout)
-    assert said in {one["summary"] for one in told["diagnostics"] if one["severity"] == "error"}
+    report = json.loads(broken.terraform("validate", "-json").stdout)
+    assert summary in {entry["summary"] for entry in report["diagnostics"] if entry["severity"] == "error"}
 
 
 def test_a_second_apply_changes_nothing(applied: Applied) -> None:
-    """No argument is written in a way that differs from itself."""
+    """No argument is written in a way that differs from its applied value."""
     done = applied.terraform("plan", "-detailed-exitcode", "-no-color", "-parallelism=40")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
 
 
 def test_every_function_is_a_service_with_its_size_and_an_identity_of_its_own(applied: Applied) -> None:
-    """Memory, timeout and service account; nobody but the load balancer or Eventarc reaches it."""
+    """Memory, timeout and service account are the table's; only the load balancer or Eventarc can reach a service."""
     services = applied.of("google_cloud_run_v2_service.function")
     accounts = applied.of("google_service_account.function")
     assert sorted(services) == sorted(accounts) == sorted(BY_NAME)
-    assert len({one["account_id"] for one in accounts.values()}) == len(FUNCTIONS)
-    assert all(6 <= len(one["account_id"]) <= 30 for one in accounts.values())  # IAM's limits
+    assert len({account["account_id"] for account in accounts.values()}) == len(FUNCTIONS)
+    assert all(6 <= len(account["account_id"]) <= 30 for account in accounts.values())  # IAM's limits
     for function in FUNCTIONS:
         service = services[function.name]
         (template,) = service["template"]
         (container,) = template["containers"]
-        environment = {one["name"]: one["value"] for one in container["env"]}
+        environment = {variable["name"]: variable["value"] for variable in container["env"]}
         assert container["resources"][0]["limits"]["memory"] == f"{max(512, function.memory)}Mi"
         assert template["timeout"] == f"{function.timeout}s"
         assert environment["FUNCTION_TARGET"] == function.name
@@ -173,10 +176,10 @@ def test_every_function_is_a_service_with_its_size_and_an_identity_of_its_own(ap
 
 
 def test_one_base_url_leads_each_route_to_its_function(applied: Applied) -> None:
-    """The load balancer's map is the routes table: method and path; paths without a parameter come first."""
+    """The load balancer's map is the table of routes: method and path; paths without a parameter come first."""
     url_map = applied.resources["google_compute_url_map.api"]
     (matcher,) = url_map["path_matcher"]
-    backends = {one["id"]: name for name, one in applied.of("google_compute_backend_service.function").items()}
+    backends = {backend["id"]: name for name, backend in applied.of("google_compute_backend_service.function").items()}
     led, first_template, last_literal = [], 10**9, 0
     for rule in matcher["route_rules"]:
         (match,) = rule["match_rules"]
@@ -196,15 +199,15 @@ def test_one_base_url_leads_each_route_to_its_function(applied: Applied) -> None
 
 
 def test_every_event_function_has_its_trigger_and_one_invoker(applied: Applied) -> None:
-    """Uploads, sightings and the daily report; only the events' own identity may call them."""
+    """Uploads, connection events and the daily report; only the events' own identity may invoke them."""
     triggers = applied.of("google_eventarc_trigger.event")
     invokers = applied.of("google_cloud_run_v2_service_iam_member.events")
     public = applied.of("google_cloud_run_v2_service_iam_member.public")
-    expected = {one.name for one in FUNCTIONS if one.trigger is not Trigger.HTTP}
+    expected = {function.name for function in FUNCTIONS if function.trigger is not Trigger.HTTP}
     assert set(triggers) == set(invokers) == expected
     assert set(public) == set(BY_NAME) - expected
     kinds = {
-        name: {one["attribute"]: one["value"] for one in trigger["matching_criteria"]}
+        name: {criterion["attribute"]: criterion["value"] for criterion in trigger["matching_criteria"]}
         for name, trigger in triggers.items()
     }
     assert kinds["onUpload"] == {"type": "google.cloud.storage.object.v1.finalized", "bucket": "acme-trust-uploads"}
@@ -214,7 +217,7 @@ def test_every_event_function_has_its_trigger_and_one_invoker(applied: Applied) 
 
 
 def test_each_identity_has_the_rights_of_the_table_and_no_other(applied: Applied) -> None:
-    """Reading, changing, sealing, opening, telling and uploads, each granted to the functions that need it."""
+    """Each right (read, change, seal, open, queue, uploads) is granted to exactly the functions that need it."""
     granted = {
         Right.READ: "google_project_iam_member.read",
         Right.CHANGE: "google_project_iam_member.change",
@@ -225,15 +228,17 @@ def test_each_identity_has_the_rights_of_the_table_and_no_other(applied: Applied
         Right.WEBHOOK: "google_secret_manager_secret_iam_member.webhook",
     }
     for right, address in granted.items():
-        assert set(applied.of(address)) == {one.name for one in FUNCTIONS if right in one.rights}, right
+        assert set(applied.of(address)) == {function.name for function in FUNCTIONS if right in function.rights}, right
     for address in ("google_project_iam_member.read", "google_project_iam_member.change"):
-        for one in applied.of(address).values():
-            assert one["condition"][0]["expression"].endswith('/databases/trust-documents"')
+        for binding in applied.of(address).values():
+            assert binding["condition"][0]["expression"].endswith('/databases/trust-documents"')
 
 
 def test_the_store_the_key_and_the_uploads_are_protected(applied: Applied) -> None:
-    """Point-in-time recovery and expiry; a key that rotates; uploads private, for a day, deleted for good, and written
-    by each organization below its own prefixes."""
+    """Point-in-time recovery and expiry; a rotating key; private uploads, kept for a day and deleted for good.
+
+    Each organization writes below its own prefixes only.
+    """
     database = applied.resources["google_firestore_database.documents"]
     assert database["type"] == "FIRESTORE_NATIVE"
     assert database["point_in_time_recovery_enablement"] == "POINT_IN_TIME_RECOVERY_ENABLED"

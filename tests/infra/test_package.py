@@ -1,4 +1,4 @@
-"""Packages for Lambda: only what a function imports, the same bytes each time, and it runs (test_aws_terraform.py)."""
+"""Packages for Lambda hold only what a function imports, are reproducible, and run (see test_aws_terraform.py)."""
 
 import re
 import subprocess
@@ -25,39 +25,41 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def names(path: Path) -> set[str]:
+def list_names(path: Path) -> set[str]:
     with zipfile.ZipFile(path) as archive:
         return set(archive.namelist())
 
 
 def test_verify_client_carries_no_other_functions_code(packages: Path) -> None:
-    """Of the handlers its own alone; no local server, no admin command, no other cloud's adapter."""
-    found = names(packages / "verifyClient.zip")
-    assert {"functions/hosts/aws.py", "functions/verify_client.py"} <= found
+    """Of the handlers it has only its own; it has no local server, admin command or other cloud's adapter."""
+    names = list_names(packages / "verifyClient.zip")
+    assert {"functions/hosts/aws.py", "functions/verify_client.py"} <= names
     others = ("upload_ca", "generate_csr", "manage_certificates", "admin", "asgi", "local", "gcp", "openapi")
-    assert found.isdisjoint({f"functions/{one}.py" for one in others})
+    assert names.isdisjoint({f"functions/{module}.py" for module in others})
     assert not any(
-        name.startswith(("shared/adapters/gcp", "shared/adapters/firestore", "tests/", "infra/")) for name in found
+        name.startswith(("shared/adapters/gcp", "shared/adapters/firestore", "tests/", "infra/")) for name in names
     )
 
 
 def test_verify_client_carries_only_wheels_that_it_imports(packages: Path) -> None:
-    """cryptography, pyOpenSSL, msgspec, the form parser, and PyJWT for people who ask why (`explain`) with a sign-in
-    token; no server, no cloud client (boto3 is Lambda's own)."""
-    wheels = {name.partition("-")[0] for name in names(packages / "verifyClient.zip") if ".dist-info/" in name}
+    """It has cryptography, pyOpenSSL, msgspec, the form parser, and PyJWT for `explain` with a sign-in token.
+
+    It has no server and no cloud client (Lambda has boto3).
+    """
+    wheels = {name.partition("-")[0] for name in list_names(packages / "verifyClient.zip") if ".dist-info/" in name}
     allowed = {"cffi", "cryptography", "msgspec", "pyjwt", "pyopenssl", "python_multipart", "typing_extensions"}
     assert wheels <= allowed
     assert {"cryptography", "msgspec"} <= wheels
 
 
 def test_a_second_build_gives_the_same_bytes(packages: Path, tmp_path: Path) -> None:
-    """So that a deployment tool sees a change where there is one, and nowhere else."""
+    """A deployment tool sees a change only if there is one."""
     again = package.build(VERIFY, tmp_path, python=machine.PYTHON, arch=machine.arch())
     assert again.read_bytes() == (packages / "verifyClient.zip").read_bytes()
 
 
 def test_nothing_is_compiled_at_a_cold_start(packages: Path, tmp_path: Path) -> None:
-    """Lambda's folder cannot be written, so a package without byte code is compiled at each start: most of it."""
+    """Lambda's folder is read-only, so a package without byte code would be compiled at each start."""
     task = lambdas.unpack(packages / "verifyClient.zip", tmp_path / "task")
     done = subprocess.run(
         [
@@ -74,37 +76,40 @@ def test_nothing_is_compiled_at_a_cold_start(packages: Path, tmp_path: Path) -> 
         check=True,
     )
     loaded = re.findall(rf"# code object from '?({re.escape(str(task))}/[^']*?)'?$", done.stderr, re.M)
-    assert len(loaded) > 50, "what this looks for is what the interpreter says"
-    assert [one for one in loaded if not one.endswith(".pyc")] == []
+    assert len(loaded) > 50, "the expression matches the interpreter's output"
+    assert [name for name in loaded if not name.endswith(".pyc")] == []
 
 
-def test_without_that_python_a_package_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It starts more slowly, and says so."""
+def test_without_the_target_python_a_package_is_made_without_byte_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function then starts more slowly; the build says so."""
     monkeypatch.setattr(package, "interpreter", lambda python: None)
     built = package.build(VERIFY, tmp_path, python=machine.PYTHON, arch=machine.arch())
-    assert {"functions/hosts/aws.py", "cryptography/x509/__init__.py"} <= names(built)
-    assert not any(one.endswith(".pyc") for one in names(built))
+    assert {"functions/hosts/aws.py", "cryptography/x509/__init__.py"} <= list_names(built)
+    assert not any(name.endswith(".pyc") for name in list_names(built))
 
 
-def test_modules_that_the_routes_name_are_found() -> None:
-    """Handlers are named in the routes table, not imported: the package has them all the same; what makes the OpenAPI
-    document has every one."""
+def test_modules_that_only_the_routes_name_are_packaged() -> None:
+    """Handlers are named in the routes table, not imported; the package of the OpenAPI document has all of them."""
     assert "functions.verify_client" in package.modules_of(VERIFY)
     assert {"functions.openapi", "functions.upload_ca"} <= package.modules_of(BY_NAME["health"])
 
 
 def test_an_import_that_is_not_pinned_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that would fail at its first call is not made."""
+    """No package is made that would fail at its first call."""
     monkeypatch.setattr(package, "_pins", dict)
     with pytest.raises(package.CannotPackage, match=r"requirements\.txt does not pin it"):
         package.wheels_of(package.modules_of(VERIFY))
 
 
 def test_a_packaged_function_answers_in_an_empty_environment(packages: Path, tmp_path: Path) -> None:
-    """A bare interpreter, the package, and boto3: an API Gateway event is answered; 401, for nobody has a key yet."""
+    """A bare interpreter with the package and boto3 answers an API Gateway event: 401, because there are no keys."""
     task = lambdas.unpack(packages / "uploadCA.zip", tmp_path / "task")
     environment = {"TRUST_DATA": str(tmp_path / "data"), "TRUST_DOMAIN": "example.com"}
-    one = lambdas.Lambda(task, lambdas.runtime(tmp_path / "runtime"), BY_NAME["uploadCA"].lambda_handler, environment)
-    answer = one.invoke(lambdas.event("POST", "/api/v0002/uploadCA", "{}", key=("a-mtxpd0-0123456789", "token")))
+    function = lambdas.Lambda(
+        task, lambdas.runtime(tmp_path / "runtime"), BY_NAME["uploadCA"].lambda_handler, environment
+    )
+    answer = function.invoke(lambdas.event("POST", "/api/v0002/uploadCA", "{}", key=("a-mtxpd0-0123456789", "token")))
     assert answer.status == 401
     assert answer.raw["headers"]["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""The deployments hold what the tables say: each function with its size, trigger, rights and routes."""
+"""The deployments agree with the tables: each function with its size, trigger, rights and routes."""
 
 import importlib
 import json
@@ -23,39 +23,43 @@ IN_PYTHON = {"object": Trigger.UPLOAD, "queue": Trigger.QUEUE, "schedule": Trigg
 
 
 def test_every_function_of_the_routes_is_deployed_and_no_other() -> None:
-    """A function that is added to functions/routes.py without a size and rights in infra/table.py is named here."""
-    assert {one.name for one in FUNCTIONS if one.trigger is Trigger.HTTP} == {CONSOLE} | {
+    """The test names a function of functions/routes.py without a size and rights in infra/table.py."""
+    assert {function.name for function in FUNCTIONS if function.trigger is Trigger.HTTP} == {CONSOLE} | {
         route.function for route in ROUTES
     }
-    assert {one.name: one.trigger for one in FUNCTIONS if one.trigger is not Trigger.HTTP} == {
+    assert {function.name: function.trigger for function in FUNCTIONS if function.trigger is not Trigger.HTTP} == {
         event.function: IN_PYTHON[event.trigger] for event in EVENTS
     }
 
 
-def test_what_devices_wait_for_cannot_change_or_open_anything() -> None:
-    """verifyClient reads, and tells the queue: it never needs a right to write a document or to use the master key."""
+def test_verify_client_can_neither_change_nor_open_anything() -> None:
+    """verifyClient reads documents and writes to the queue; it cannot write a document or use the master key."""
     assert BY_NAME["verifyClient"].rights == {Right.READ, Right.TELL}
 
 
 def test_only_a_renewal_and_the_edges_feed_open_a_private_key() -> None:
-    """The right to decrypt stands with two functions alone: one signs a new request with the key that is there, the
-    other hands it to the TLS edges."""
-    assert {one.name for one in FUNCTIONS if Right.OPEN in one.rights} == {"manageCertificates", "edgeFeed"}
+    """Two functions may decrypt: one signs a new request with an existing key, the other passes keys to TLS edges."""
+    assert {function.name for function in FUNCTIONS if Right.OPEN in function.rights} == {
+        "manageCertificates",
+        "edgeFeed",
+    }
 
 
-def test_the_console_may_do_nothing_but_answer() -> None:
-    """Its files are for anybody who asks: it reads no document, opens no key and sends nothing."""
+def test_the_console_has_no_rights() -> None:
+    """Its files are public; it reads no document, opens no key and sends nothing."""
     assert BY_NAME[CONSOLE].rights == frozenset()
 
 
-def test_all_that_follows_is_written_as_api_gateway_writes_it() -> None:
-    """A greedy path variable ("Create routes for HTTP APIs in API Gateway"); one segment stays as it is."""
+def test_the_rest_of_a_path_is_written_in_api_gateways_syntax() -> None:
+    """A greedy path variable ("Create routes for HTTP APIs in API Gateway"); a single segment is unchanged."""
     assert on_api_gateway("/console/{*file}") == "/console/{file+}"
     assert on_api_gateway("/authentication/cacertificates/{id}/pem") == "/authentication/cacertificates/{id}/pem"
 
 
 @pytest.mark.parametrize(
-    "function", [one for one in FUNCTIONS if one.trigger is Trigger.HTTP], ids=lambda one: one.name
+    "function",
+    [function for function in FUNCTIONS if function.trigger is Trigger.HTTP],
+    ids=lambda function: function.name,
 )
 def test_every_function_has_an_entry_point_in_both_clouds(function: Any) -> None:
     """`functions/aws.verify_client` and FUNCTION_TARGET=verifyClient exist."""
@@ -64,27 +68,27 @@ def test_every_function_has_an_entry_point_in_both_clouds(function: Any) -> None
     assert gcp.target(function.name).__name__ == function.name
 
 
-def test_the_files_are_what_the_tables_make_of_them() -> None:
+def test_the_generated_files_are_current() -> None:
     """`python -m infra.generate` would change nothing."""
     for path, text in generate.files().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: run make infra"
 
 
 def test_serverless_and_terraform_grant_the_same() -> None:
-    """What a right is on AWS is said twice, in two languages, and the same."""
+    """The actions of a right on AWS are written twice, in two languages, and are equal."""
     text = (machine.ROOT / "infra/terraform/aws/functions.tf").read_text(encoding="utf-8")
     lists = {
-        name: set(re.findall(r'"([^"]+)"', found))
-        for name, found in re.findall(r"^  (\w+ing) += \[(.*)\]$", text, re.M)
+        name: set(re.findall(r'"([^"]+)"', actions))
+        for name, actions in re.findall(r"^  (\w+ing) += \[(.*)\]$", text, re.M)
     }
     grants = text.partition("grants = {")[2]
     for right, grant in generate.GRANTS.items():
-        found = re.search(rf"^    {right.value} +=.*?actions += (.*?)(?:, resources|\n)", grants, re.M | re.S)
-        assert found is not None, right
-        said = set(re.findall(r'"([^"]+)"', found[1])).union(
-            *(lists[name] for name in re.findall(r"local\.(\w+)", found[1]))
+        match = re.search(rf"^    {right.value} +=.*?actions += (.*?)(?:, resources|\n)", grants, re.M | re.S)
+        assert match is not None, right
+        granted = set(re.findall(r'"([^"]+)"', match[1])).union(
+            *(lists[name] for name in re.findall(r"local\.(\w+)", match[1]))
         )
-        assert said == set(grant["Action"]), right
+        assert granted == set(grant["Action"]), right
 
 
 # ---------------------------------------------------------------------------------------------- Serverless Framework
@@ -92,7 +96,7 @@ def test_serverless_and_terraform_grant_the_same() -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The CloudFormation template that `serverless package` makes of serverless.yml."""
+    """The CloudFormation template that `serverless package` makes from serverless.yml."""
     folder = tmp_path_factory.mktemp("serverless")
     shutil.copyfile(machine.ROOT / "serverless.yml", folder / "serverless.yml")
     shutil.copytree(machine.ROOT / "infra/serverless", folder / "infra/serverless")
@@ -116,31 +120,37 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {name: one["Properties"] for name, one in template["Resources"].items() if one["Type"] == kind}
+    return {
+        name: resource["Properties"] for name, resource in template["Resources"].items() if resource["Type"] == kind
+    }
 
 
 def test_the_serverless_template_is_valid(template: dict[str, Any]) -> None:
-    """CloudFormation's own linter finds no error. (Its one warning, W3005, is the framework's redundant DependsOn.)"""
+    """CloudFormation's linter finds no error. (Its only warning, W3005, is a redundant DependsOn of the framework.)"""
     import cfnlint
 
-    from_file = cfnlint.api.lint_file(Path(template["path"]))
-    assert [str(one) for one in from_file if one.rule.id != "W3005"] == []
+    findings = cfnlint.api.lint_file(Path(template["path"]))
+    assert [str(finding) for finding in findings if finding.rule.id != "W3005"] == []
 
 
 def test_serverless_deploys_every_function_with_its_size_role_and_package(template: dict[str, Any]) -> None:
-    """Handler, memory, timeout, a role of its own, and no rights but the table's."""
+    """Handler, memory, timeout, a role of its own, and only the table's rights."""
     functions, roles = of_type(template, "AWS::Lambda::Function"), of_type(template, "AWS::IAM::Role")
     assert len(functions) == len(roles) == len(FUNCTIONS)
-    for one in FUNCTIONS:
-        stem = one.name[0].upper() + one.name[1:]
+    for function in FUNCTIONS:
+        stem = function.name[0].upper() + function.name[1:]
         made = functions[f"{stem}LambdaFunction"]
-        assert (made["Handler"], made["MemorySize"], made["Timeout"]) == (one.lambda_handler, one.memory, one.timeout)
+        assert (made["Handler"], made["MemorySize"], made["Timeout"]) == (
+            function.lambda_handler,
+            function.memory,
+            function.timeout,
+        )
         assert made["Role"] == {"Fn::GetAtt": [f"{stem}Role", "Arn"]}
-        assert made["Code"]["S3Key"].endswith(f"/{one.name}.zip")
+        assert made["Code"]["S3Key"].endswith(f"/{function.name}.zip")
         (policy,) = roles[f"{stem}Role"]["Policies"]
         actions = {action for statement in policy["PolicyDocument"]["Statement"] for action in statement["Action"]}
-        expected = {action for right in one.rights for action in generate.GRANTS.get(right, {}).get("Action", ())}
-        extra = {"sqs:SendMessage"} if one.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE) else set()
+        expected = {action for right in function.rights for action in generate.GRANTS.get(right, {}).get("Action", ())}
+        extra = {"sqs:SendMessage"} if function.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE) else set()
         assert actions == expected | extra | {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 
@@ -155,9 +165,9 @@ def test_serverless_routes_are_the_routes_tables(template: dict[str, Any]) -> No
 
 
 def test_serverless_wires_uploads_schedule_and_queue(template: dict[str, Any]) -> None:
-    """onUpload by the bucket, expiryReport by the clock, recordSightings by the queue; what fails for good is kept."""
+    """The bucket invokes onUpload, the schedule expiryReport, the queue recordSightings; failed events are kept."""
     (uploads,) = [
-        one for one in of_type(template, "AWS::S3::Bucket").values() if one.get("BucketName") == "acme-uploads"
+        bucket for bucket in of_type(template, "AWS::S3::Bucket").values() if bucket.get("BucketName") == "acme-uploads"
     ]
     (wired,) = uploads["NotificationConfiguration"]["LambdaConfigurations"]
     assert wired["Function"] == {"Fn::GetAtt": ["OnUploadLambdaFunction", "Arn"]}
@@ -167,13 +177,13 @@ def test_serverless_wires_uploads_schedule_and_queue(template: dict[str, Any]) -
     (source,) = of_type(template, "AWS::Lambda::EventSourceMapping").values()
     assert source["FunctionName"] == {"Fn::GetAtt": ["RecordSightingsLambdaFunction", "Arn"]}
     kept = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
-    assert [one["DestinationConfig"]["OnFailure"]["Destination"] for one in kept] == [
+    assert [config["DestinationConfig"]["OnFailure"]["Destination"] for config in kept] == [
         {"Fn::GetAtt": ["Failed", "Arn"]}
     ] * 2
 
 
 def test_the_table_that_serverless_makes_is_protected(template: dict[str, Any]) -> None:
-    """Point-in-time recovery, expiry, and it stays when the stack goes; so does the master key."""
+    """Point-in-time recovery and expiry; table and master key are retained when the stack is deleted."""
     (table,) = of_type(template, "AWS::DynamoDB::Table").values()
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
@@ -188,16 +198,16 @@ def knative(name: str) -> list[dict[str, Any]]:
 
 
 def test_knative_has_every_function_with_memory_identity_and_trigger() -> None:
-    """One service a function; those that the platform calls are not on a public router, and take CloudEvents."""
+    """There is one service per function. Services for events are not public, and take CloudEvents."""
     documents = knative("functions.yaml")
-    services = {one["metadata"]["name"]: one for one in documents if one["kind"] == "Service"}
-    accounts = {one["metadata"]["name"] for one in documents if one["kind"] == "ServiceAccount"}
-    assert set(services) == accounts == {one.slug for one in FUNCTIONS}
+    services = {document["metadata"]["name"]: document for document in documents if document["kind"] == "Service"}
+    accounts = {document["metadata"]["name"] for document in documents if document["kind"] == "ServiceAccount"}
+    assert set(services) == accounts == {function.slug for function in FUNCTIONS}
     for function in FUNCTIONS:
         service = services[function.slug]
         spec = service["spec"]["template"]["spec"]
         (container,) = spec["containers"]
-        environment = {one["name"]: one["value"] for one in container["env"]}
+        environment = {variable["name"]: variable["value"] for variable in container["env"]}
         assert environment["FUNCTION_TARGET"] == function.name
         assert container["resources"]["limits"]["memory"] == f"{function.memory}Mi"
         assert spec["serviceAccountName"] == function.slug
@@ -205,12 +215,12 @@ def test_knative_has_every_function_with_memory_identity_and_trigger() -> None:
         private = service["metadata"]["labels"].get("networking.knative.dev/visibility") == "cluster-local"
         assert private == (function.trigger is not Trigger.HTTP)
         assert (environment.get("FUNCTION_SIGNATURE_TYPE") == "cloudevent") == private
-    (schedule,) = [one for one in documents if one["kind"] == "PingSource"]
+    (schedule,) = [document for document in documents if document["kind"] == "PingSource"]
     assert schedule["spec"]["sink"]["ref"]["name"] == "expiry-report"
 
 
-def test_knative_has_one_service_that_answers_everything() -> None:
-    """One base URL where there is no router that knows the routes."""
+def test_knative_has_a_service_that_answers_every_route() -> None:
+    """That service gives one base URL without a router that knows the routes."""
     (account, service) = knative("service.yaml")
     (container,) = service["spec"]["template"]["spec"]["containers"]
     assert account["kind"] == "ServiceAccount"

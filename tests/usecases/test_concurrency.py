@@ -1,4 +1,4 @@
-"""Many callers at once: exactly one active certificate, one record per thing, no dangling pointer, no lost update."""
+"""Concurrent callers: exactly one active certificate, one record for each thing, and no lost change."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,132 +16,133 @@ SERVERS = "/authentication/servercertificates"
 CAS = "/authentication/cacertificates"
 
 
-def at_once(calls: Sequence[Callable[[], Answer]], workers: int = 16) -> list[Answer]:
+def run_concurrently(calls: Sequence[Callable[[], Answer]], workers: int = 16) -> list[Answer]:
     with ThreadPoolExecutor(workers) as pool:
-        return [one.result() for one in [pool.submit(call) for call in calls]]
+        return [job.result() for job in [pool.submit(call) for call in calls]]
 
 
 def upload(service: Service, operator: Client, number: int) -> str:
-    """A server certificate of its own. Returns its id."""
+    """Upload a server certificate with a key of its own. Return its id."""
     issued = certs.server(service.host(), private=certs.key("P-256", 500 + number))
     fields = {"certificate": issued.pem, "privateKey": issued.key_pem}
-    found: str = operator.post(SERVERS, fields).ok(201)["id"]
-    return found
+    certificate_id: str = operator.post(SERVERS, fields).ok(201)["id"]
+    return certificate_id
 
 
-def org_of(service: Service) -> Org:
+def get_org(service: Service) -> Org:
     org = service.app.context.repository.get(org_ref(service.org_id))
     assert org is not None
     return org
 
 
-def test_a_hundred_activations_end_with_one_active_and_the_one_before_it(service: Service, operator: Client) -> None:
-    """`previous` is the pointer just before the swap: the list of swaps is a chain without a gap."""
+def test_a_hundred_activations_end_with_one_active_and_its_previous(service: Service, operator: Client) -> None:
+    """`previous` is the certificate that was active before: the activity list has every activation, without a gap."""
     ids = [upload(service, operator, number) for number in range(4)]
-    answers = at_once([partial(operator.put, f"{SERVERS}/active", {"id": one}) for one in ids * 25])
-    assert {one.status for one in answers} == {200}
+    answers = run_concurrently(
+        [partial(operator.put, f"{SERVERS}/active", {"id": certificate_id}) for certificate_id in ids * 25]
+    )
+    assert {answer.status for answer in answers} == {200}
 
-    swaps = [
-        one for one in operator.get("/activity?kind=change&limit=200").ok()["results"] if "previous" in one["detail"]
-    ]
-    by_previous: dict[str, int] = {}
-    for one in swaps:
-        assert one["detail"]["previous"] != one["detail"]["certificate"]
-        by_previous[one["detail"]["previous"]] = by_previous.get(one["detail"]["previous"], 0) + 1
+    entries = operator.get("/activity?kind=change&limit=200").ok()["results"]
+    activations = [entry["detail"] for entry in entries if "previous" in entry["detail"]]
+    assert all(activation["previous"] != activation["certificate"] for activation in activations)
     final = operator.get(f"{SERVERS}/active").ok()
     assert final["active"] in ids
-    # Each swap leaves the one it names as previous and enters another, so entries and exits balance but for two ends.
-    entered = [one["detail"]["certificate"] for one in swaps]
-    for one in {*ids, "default"}:
-        start, end = one == "default", one == final["active"]
-        assert by_previous.get(one, 0) + end == entered.count(one) + start
-    assert any(one["detail"] == {"certificate": final["active"], "previous": final["previous"]} for one in swaps)
-    assert [one["active"] for one in operator.get(SERVERS).ok()["results"]].count(True) == 1
+    # A certificate becomes active as often as it is replaced. Only the first and the last active certificate differ.
+    activated = [activation["certificate"] for activation in activations]
+    replaced = [activation["previous"] for activation in activations]
+    for certificate_id in {*ids, "default"}:
+        is_first, is_last = certificate_id == "default", certificate_id == final["active"]
+        assert replaced.count(certificate_id) + is_last == activated.count(certificate_id) + is_first
+    assert {"certificate": final["active"], "previous": final["previous"]} in activations
+    assert [server["active"] for server in operator.get(SERVERS).ok()["results"]].count(True) == 1
 
 
-def test_the_same_server_certificate_a_hundred_times_at_once_is_one_record(service: Service, operator: Client) -> None:
+def test_a_hundred_uploads_of_one_server_certificate_make_one_record(service: Service, operator: Client) -> None:
     issued = certs.server(service.host())
     fields = {"certificate": issued.pem, "privateKey": issued.key_pem}
-    answers = at_once([lambda: operator.post(SERVERS, fields)] * 100)
-    assert sorted(one.status for one in answers) == [200] * 99 + [201]
-    assert len({one.json["id"] for one in answers}) == 1
+    answers = run_concurrently([lambda: operator.post(SERVERS, fields)] * 100)
+    assert sorted(answer.status for answer in answers) == [200] * 99 + [201]
+    assert len({answer.json["id"] for answer in answers}) == 1
     stored = service.store.list(f"server/{service.org_id}", limit=200)
-    assert [one.key.id for one in stored] == [answers[0].json["id"]]
+    assert [document.key.id for document in stored] == [answers[0].json["id"]]
 
 
-def test_the_same_ca_a_hundred_times_at_once_is_one_record(service: Service, operator: Client) -> None:
+def test_a_hundred_uploads_of_one_ca_make_one_record(service: Service, operator: Client) -> None:
     root = certs.ca()
-    answers = at_once([lambda: operator.post(CAS, {"certificate": root.pem})] * 100)
-    assert sorted(one.status for one in answers) == [200] * 99 + [201]
+    answers = run_concurrently([lambda: operator.post(CAS, {"certificate": root.pem})] * 100)
+    assert sorted(answer.status for answer in answers) == [200] * 99 + [201]
     assert len(operator.get(CAS).ok()["results"]) == 1
-    assert sum(len(one.json["warnings"]) for one in answers) == 1, "the SNI warning comes once"
+    assert sum(len(answer.json["warnings"]) for answer in answers) == 1, "one answer has the SNI warning"
 
 
-def test_cas_of_one_name_at_once_all_arrive_and_never_more_than_ten(service: Service, operator: Client) -> None:
-    """They share one document: no update is lost, and the limit holds."""
+def test_concurrent_uploads_of_cas_with_one_name_are_at_most_ten(service: Service, operator: Client) -> None:
+    """CAs of one name are in one document: no upload is lost, and the limit applies."""
     roots = [certs.ca("Same", private=certs.key("P-256", 700 + number)) for number in range(14)]
-    answers = at_once([partial(operator.post, CAS, {"certificate": one.pem}) for one in roots])
-    assert sorted(one.status for one in answers) == [201] * 10 + [409] * 4
+    answers = run_concurrently([partial(operator.post, CAS, {"certificate": root.pem}) for root in roots])
+    assert sorted(answer.status for answer in answers) == [201] * 10 + [409] * 4
     assert len(operator.get(CAS).ok()["results"]) == 10
 
 
-def test_the_limit_of_server_certificates_holds_under_concurrency(service: Service, operator: Client) -> None:
+def test_the_limit_of_server_certificates_applies_to_concurrent_uploads(service: Service, operator: Client) -> None:
     for number in range(46):
         upload(service, operator, number)
     issued = [certs.server(service.host(), private=certs.key("P-256", 600 + number)) for number in range(10)]
-    calls = [partial(operator.post, SERVERS, {"certificate": one.pem, "privateKey": one.key_pem}) for one in issued]
-    assert sorted(one.status for one in at_once(calls)) == [201] * 4 + [409] * 6
-    assert len(org_of(service).servers) == 50
-    assert len(service.store.list(f"server/{service.org_id}", limit=200)) == 50, "no body is left behind"
+    calls = [
+        partial(operator.post, SERVERS, {"certificate": server.pem, "privateKey": server.key_pem}) for server in issued
+    ]
+    assert sorted(answer.status for answer in run_concurrently(calls)) == [201] * 4 + [409] * 6
+    assert len(get_org(service).servers) == 50
+    assert len(service.store.list(f"server/{service.org_id}", limit=200)) == 50, "no body without a line in the index"
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_activation_racing_deletion_leaves_no_dangling_pointer(
+def test_an_activation_beside_a_deletion_never_activates_a_deleted_certificate(
     service: Service, operator: Client, attempt: int
 ) -> None:
-    """Whoever comes first, the active certificate is there, with its key."""
-    one = upload(service, operator, attempt)
-    answers = at_once(
+    """The active certificate exists with its key, whichever call is first."""
+    certificate_id = upload(service, operator, attempt)
+    answers = run_concurrently(
         [
-            partial(operator.put, f"{SERVERS}/active", {"id": one}),
-            partial(operator.delete, f"{SERVERS}/{one}"),
+            partial(operator.put, f"{SERVERS}/active", {"id": certificate_id}),
+            partial(operator.delete, f"{SERVERS}/{certificate_id}"),
         ]
     )
-    org = org_of(service)
+    org = get_org(service)
     if answers[1].status == 204:
         assert answers[0].status in (200, 404)
         assert org.activation.active == "default" or org.activation.active in org.servers
-        assert one not in (org.activation.active, org.activation.previous)
+        assert certificate_id not in (org.activation.active, org.activation.previous)
     else:
         assert answers[1].code == "active_certificate"
-        assert org.activation.active == one
+        assert org.activation.active == certificate_id
     if org.activation.active != "default":
         assert service.app.context.repository.get(server_ref(org.org_id, org.activation.active)) is not None
 
 
-def test_two_changes_on_one_version_have_one_winner(service: Service, operator: Client) -> None:
-    """If-Match: the other is told who was first, and nothing of the first is lost."""
+def test_concurrent_changes_of_one_version_have_one_winner(service: Service, operator: Client) -> None:
+    """With If-Match, one change is stored and every other change is refused with 412."""
     ca = operator.post(CAS, {"certificate": certs.ca().pem})
     path = f"{CAS}/{ca.json['id']}"
     calls = [partial(operator.put, path, {"comments": f"change {n}"}, version=ca.etag) for n in range(8)]
-    answers = at_once(calls)
-    assert sorted(one.status for one in answers) == [200] + [412] * 7
-    winner = next(one for one in answers if one.status == 200)
+    answers = run_concurrently(calls)
+    assert sorted(answer.status for answer in answers) == [200] + [412] * 7
+    winner = next(answer for answer in answers if answer.status == 200)
     assert operator.get(path).json["comments"] == winner.json["comments"]
 
 
 def test_uploads_and_deletions_of_the_last_ca_agree_on_whether_sni_is_needed(
     service: Service, operator: Client
 ) -> None:
-    """An org with a CA refuses a connection without server name; without any, it need not."""
+    """`has_ca` of the organization agrees with its list of CAs."""
     roots = [certs.ca(f"Root {number}") for number in range(6)]
     for first, second in pairwise(roots):
-        before = operator.post(CAS, {"certificate": first.pem}).json["id"]
-        at_once(
+        ca_id = operator.post(CAS, {"certificate": first.pem}).json["id"]
+        run_concurrently(
             [
-                partial(operator.delete, f"{CAS}/{before}"),
+                partial(operator.delete, f"{CAS}/{ca_id}"),
                 partial(operator.post, CAS, {"certificate": second.pem}),
             ]
         )
         listed = operator.get(CAS).ok()["results"]
-        assert org_of(service).has_ca == bool(listed)
+        assert get_org(service).has_ca == bool(listed)

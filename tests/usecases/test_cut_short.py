@@ -1,5 +1,5 @@
-"""A store that goes away in the middle of a change, at each call in turn: nothing stands by half, and the same call
-again ends as if nothing had been."""
+"""A store that stops answering during a change, at each store call in turn: no change is half done, and the repeated
+call ends as an uninterrupted call does."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from shared.errors import StoreUnavailable
 from shared.ports import Key, WriteConflict
 from shared.records import CAIndex
 from shared.repository import ca_index_ref, org_ref, server_ref
-from shared.usecases.edges.hosts import sweep_hosts
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from tests import certs
 from tests.faults.check import Findings, check
@@ -31,7 +31,7 @@ ROOT = certs.ca("Root")
 
 @dataclass(frozen=True)
 class Org:
-    """One organization, with what an operation works on in it."""
+    """An organization, with the id of the thing that an operation changes."""
 
     service: Service
     id: str
@@ -42,15 +42,15 @@ class Org:
     def host(self) -> str:
         return self.service.host(self.id)
 
-    def look(self, *told: tuple[str, str]) -> Findings:
-        """What is not whole; *told*: what the activity list must tell."""
+    def look(self, *entries: tuple[str, str]) -> Findings:
+        """Return what is incomplete. *entries*: action and id that the activity list must have."""
         context = self.service.app.context
-        return check(context.repository, self.service.app.sealer, self.id, History(entries=[*told]))
+        return check(context.repository, self.service.app.sealer, self.id, History(entries=[*entries]))
 
     def sweep(self) -> None:
         context = self.service.app.context
         sweep_org(context, self.id, at=context.clock() + timedelta(hours=3))
-        sweep_hosts(context)
+        HostFeed(context).sweep()
 
     def has_ca(self) -> bool:
         org = self.service.app.context.repository.get(org_ref(self.id))
@@ -58,27 +58,31 @@ class Org:
         return org.has_ca
 
     def reserved(self) -> list[str]:
-        """The CAs that the index names."""
+        """Return the ids of the CAs in the index."""
         return list((self.service.app.context.repository.get(ca_index_ref(self.id)) or CAIndex()).cas)
 
-    def ids(self, what: str) -> list[str]:
-        return [one["id"] for one in self.operator.get(what).ok()["results"] if one["id"] != "default"]
+    def ids(self, path: str) -> list[str]:
+        """Return the ids that the API lists, without the default certificate."""
+        return [item["id"] for item in self.operator.get(path).ok()["results"] if item["id"] != "default"]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A change, what is there before it, and what must be there after it was made once, or cut short and repeated.
+    """A change, with what exists before the change and what must be true after it.
 
     Args:
-        prepare: gives the id of what the change is about.
-        gone: the change takes it away, so its repetition may find nothing (404).
+        prepare: makes the thing that is changed, and returns its id.
+        change: makes the change.
+        after: whether the change is complete.
+        action: the action in the activity list.
+        is_deletion: the change deletes the thing, so the repeated call may answer 404.
     """
 
     prepare: Callable[[Org], str]
     change: Callable[[Org], Answer]
     after: Callable[[Org], bool]
-    tells: str
-    gone: bool = False
+    action: str
+    is_deletion: bool = False
 
 
 def _upload_ca(org: Org) -> Answer:
@@ -100,8 +104,8 @@ def _request(org: Org) -> Answer:
 
 
 def _id(answer: Answer) -> str:
-    found: str = answer.ok(201)["id"]
-    return found
+    created_id: str = answer.ok(201)["id"]
+    return created_id
 
 
 def _deny_root(org: Org) -> Answer:
@@ -109,8 +113,7 @@ def _deny_root(org: Org) -> Answer:
 
 
 def _denied(org: Org) -> bool:
-    found = org.operator.get(f"{CAS}/{org.thing}").ok()
-    return found["deniedAt"] is not None
+    return org.operator.get(f"{CAS}/{org.thing}").ok()["deniedAt"] is not None
 
 
 def _ca_then_denial(org: Org) -> str:
@@ -125,7 +128,7 @@ OPERATIONS = {
         lambda org: org.operator.delete(f"{CAS}/{org.thing}"),
         lambda org: org.ids(CAS) == [] and org.reserved() == [] and not org.has_ca(),
         "deleteCA",
-        gone=True,
+        is_deletion=True,
     ),
     "uploadServerCert": Operation(
         lambda org: "", _upload_server, lambda org: len(org.ids(SERVERS)) == 1, "uploadServerCert"
@@ -142,7 +145,7 @@ OPERATIONS = {
         lambda org: org.operator.delete(f"{SERVERS}/{org.thing}"),
         lambda org: org.ids(SERVERS) == [] and org.service.store.list(f"server/{org.id}") == [],
         "deleteServerCert",
-        gone=True,
+        is_deletion=True,
     ),
     "deny": Operation(lambda org: _id(_upload_ca(org)), _deny_root, _denied, "deny"),
     "lift": Operation(
@@ -150,28 +153,29 @@ OPERATIONS = {
         lambda org: org.operator.delete(f"{DENIALS}/{org.thing}"),
         lambda org: not _denied(replace(org, thing=org.ids(CAS)[0])) and org.ids(DENIALS) == [],
         "lift",
-        gone=True,
+        is_deletion=True,
     ),
 }
 
 
 @dataclass
 class Cut:
-    """Makes the *number*-th call to the store, and all after it, fail.
+    """Makes a call to the store, and all calls after it, fail.
 
     Args:
-        lost: that call is made, and reported as failed; else it is not made.
+        number: of the first call that fails, from 1.
+        is_answer_lost: the first failing call is made and reported as failed; otherwise the call is not made.
     """
 
     number: int
-    lost: bool
+    is_answer_lost: bool
     calls: int = 0
 
     def __call__(self, name: str, key: Key | None, call: Callable[[], Any]) -> Any:
         self.calls += 1
         if self.calls < self.number:
             return call()
-        if self.calls == self.number and self.lost:
+        if self.calls == self.number and self.is_answer_lost:
             call()
         raise StoreUnavailable
 
@@ -182,100 +186,99 @@ def _org(service: Service, operation: Operation, number: int) -> Org:
     return replace(org, thing=operation.prepare(org))
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
+@pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_change_that_is_cut_short_anywhere_is_finished_by_the_same_call(
-    service: Service, name: str, lost: bool
-) -> None:
-    operation, whole = OPERATIONS[name], service.store.between
+def test_the_same_call_again_completes_an_interrupted_change(service: Service, name: str, is_answer_lost: bool) -> None:
+    operation, pass_on = OPERATIONS[name], service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
-        cut = Cut(number, lost)
+        cut = Cut(number, is_answer_lost)
         service.store.between = cut
         first = operation.change(org)
-        service.store.between = whole
+        service.store.between = pass_on
         at = f"call {number}: {first.text}"
         assert org.look().halves == [], at
-        if cut.calls >= number:  # else it was through before
+        if cut.calls >= number:  # otherwise the change was complete before this call
             assert first.status == 503 or first.status < 300, at
         if first.status == 503:
             again = operation.change(org)
-            assert again.status < 300 or (operation.gone and again.status == 404), f"{at}; again: {again.text}"
+            assert again.status < 300 or (operation.is_deletion and again.status == 404), f"{at}; again: {again.text}"
         assert operation.after(org), at
-        found = (
-            org.look((operation.tells, org.thing))
-            if org.thing and name.startswith(("delete", "activate"))
-            else org.look()
+        entries = (
+            [(operation.action, org.thing)] if name in ("deleteCA", "deleteServerCert", "activateServerCert") else []
         )
-        assert found.halves == [], at
-        assert found.lost == [], at
+        findings = org.look(*entries)
+        assert findings.halves == [], at
+        assert findings.lost == [], at
         org.sweep()
         assert org.look().leftovers == [], at
         assert operation.after(org), f"after a sweep; {at}"
         if cut.calls < number:
             return
-    raise AssertionError("so many calls to the store are too many")
+    raise AssertionError("the change takes too many calls to the store")
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
+@pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_what_a_change_that_is_cut_short_leaves_is_swept(service: Service, name: str, lost: bool) -> None:
-    """Where nobody repeats it. What the change was about is there whole, or not at all."""
-    operation, whole = OPERATIONS[name], service.store.between
+def test_a_sweep_removes_what_an_interrupted_change_left(service: Service, name: str, is_answer_lost: bool) -> None:
+    """The change is not repeated. The thing that was changed exists as a whole, or not at all."""
+    operation, pass_on = OPERATIONS[name], service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
-        cut = Cut(number, lost)
+        cut = Cut(number, is_answer_lost)
         service.store.between = cut
         operation.change(org)
-        service.store.between = whole
+        service.store.between = pass_on
         org.sweep()
-        found = org.look()
-        assert (found.halves, found.leftovers) == ([], []), f"call {number}"
+        findings = org.look()
+        assert (findings.halves, findings.leftovers) == ([], []), f"call {number}"
         assert org.has_ca() == bool(org.ids(CAS)), f"call {number}"
-        denied = {one["value"] for one in org.operator.get(DENIALS).ok()["results"]}
+        denied = {denial["value"] for denial in org.operator.get(DENIALS).ok()["results"]}
         for ca in org.operator.get(CAS).ok()["results"]:
             assert (ca["deniedAt"] is not None) == (ca["fingerprintSha256"] in denied), f"call {number}"
         if cut.calls < number:
             return
-    raise AssertionError("so many calls to the store are too many")
+    raise AssertionError("the change takes too many calls to the store")
 
 
 @dataclass
 class Overwritten:
-    """The *number*-th write is made and its answer lost, and before the adapter asks again somebody else has written
-    there: which it must call a conflict (docs/decisions/0032)."""
+    """Makes a write look like a conflict (docs/decisions/0032).
+
+    The write is made, its answer is lost, and another writer changes the document before the adapter repeats the write.
+    """
 
     service: Service
     number: int
     calls: int = 0
 
     def __call__(self, name: str, key: Key | None, call: Callable[[], Any]) -> Any:
-        done = call()
+        result = call()
         if key is None:
-            return done
+            return result
         self.calls += 1
         if self.calls == self.number:
             self._touch(key)
             raise WriteConflict(key)
-        return done
+        return result
 
     def _touch(self, key: Key) -> None:
         before, self.service.store.between = self.service.store.between, lambda name, key, call: call()
-        found = self.service.store.get_many([key]).get(key)
-        if found is not None:
-            self.service.store.put(key, found.body, expected=found.version)
+        document = self.service.store.get_many([key]).get(key)
+        if document is not None:
+            self.service.store.put(key, document.body, expected=document.version)
         self.service.store.between = before
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_change_that_was_made_and_looks_like_a_conflict_is_made_once(service: Service, name: str) -> None:
-    operation, whole = OPERATIONS[name], service.store.between
+def test_a_write_that_looks_like_a_conflict_is_made_once(service: Service, name: str) -> None:
+    operation, pass_on = OPERATIONS[name], service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
         overwritten = Overwritten(service, number)
         service.store.between = overwritten
         answer = operation.change(org)
-        service.store.between = whole
+        service.store.between = pass_on
         assert answer.status < 300, f"write {number}: {answer.text}"
         assert operation.after(org), f"write {number}"
         assert org.look().halves == [], f"write {number}"
@@ -283,25 +286,26 @@ def test_a_change_that_was_made_and_looks_like_a_conflict_is_made_once(service: 
             assert len(org.ids(SERVERS)) == 1
         if overwritten.calls < number:
             return
-    raise AssertionError("so many writes are too many")
+    raise AssertionError("the change takes too many writes")
 
 
 def test_the_fiftieth_request_that_looks_like_a_conflict_keeps_its_key(service: Service, operator: Client) -> None:
-    """Written, and then refused for want of room: the room is its own. Were its body removed, the index would name
-    what is not there."""
+    """The repeated attempt finds its own line and 50 lines in all. The body must stay: the index names the body."""
     for _ in range(49):
         operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
-    whole = service.store.between
+    pass_on = service.store.between
     service.store.between = Overwritten(service, number=2)  # the body, then the org with the index
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)["id"]
-    service.store.between = whole
+    service.store.between = pass_on
     assert len(operator.get(SERVERS).ok()["results"]) == 51
     assert service.app.context.repository.get(server_ref(service.org_id, made)) is not None
     assert operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).status == 409
 
 
-def test_a_denied_ca_never_vouches_even_if_its_upload_is_cut_short(service: Service, operator: Client) -> None:
-    """It bears its mark from its first moment: a device need not send the CA that is on the list."""
+def test_a_denied_ca_never_allows_a_device_even_if_its_upload_is_interrupted(
+    service: Service, operator: Client
+) -> None:
+    """The CA has its denial mark from the first write: a device need not send the denied CA."""
     broker = service.client("broker")
     operator.post(DENIALS, {"kind": "fingerprint", "value": ROOT.fingerprint}).ok(201)
     device = certs.leaf("d:thermo:42", ROOT)
@@ -310,12 +314,12 @@ def test_a_denied_ca_never_vouches_even_if_its_upload_is_cut_short(service: Serv
         "clientId": f"d:{service.org_id}:thermo:42",
         "certificate": device.pem,
     }
-    whole = service.store.between
+    pass_on = service.store.between
     for number in range(1, 100):
-        cut = Cut(number, lost=True)
+        cut = Cut(number, is_answer_lost=True)
         service.store.between = cut
         operator.post(CAS, {"certificate": ROOT.pem})
-        service.store.between = whole
+        service.store.between = pass_on
         verdict = broker.post("/verifyClient", question).ok()
         assert verdict["decision"] == "deny", f"call {number}"
         if cut.calls < number:
@@ -329,9 +333,9 @@ def _without_activity(name: str, key: Key | None, call: Callable[[], Any]) -> An
     return call()
 
 
-def test_nothing_is_removed_with_what_only_it_tells(service: Service) -> None:
-    """Where the activity list does not take an entry, the document that holds it stays until it does."""
-    operation, whole = OPERATIONS["deleteCA"], service.store.between
+def test_a_document_stays_until_the_activity_list_has_its_entries(service: Service) -> None:
+    """A deletion fails with 503 while the activity list does not take the entries in the document."""
+    operation, pass_on = OPERATIONS["deleteCA"], service.store.between
     org = _org(service, operation, 1)
     request = org.operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     signed = certs.certificate(
@@ -346,18 +350,18 @@ def test_nothing_is_removed_with_what_only_it_tells(service: Service) -> None:
         org.operator.delete(f"{SERVERS}/{request['id']}"),
         operation.change(org),
     ]
-    service.store.between = whole
-    assert [one.status for one in answers] == [200, 503, 503]
+    service.store.between = pass_on
+    assert [answer.status for answer in answers] == [200, 503, 503]
     assert org.operator.delete(f"{SERVERS}/{request['id']}").status == 204
     assert operation.change(org).status == 204
     org.sweep()
-    found = org.look(("deleteCA", org.thing), ("fulfillCSR", request["id"]), ("deleteServerCert", request["id"]))
-    assert (found.lost, found.halves, found.leftovers) == ([], [], [])
+    findings = org.look(("deleteCA", org.thing), ("fulfillCSR", request["id"]), ("deleteServerCert", request["id"]))
+    assert (findings.lost, findings.halves, findings.leftovers) == ([], [], [])
 
 
 @dataclass(frozen=True)
 class _PublicOnly:
-    """Stands where a private key stands: a request's public key is all that there is of it here."""
+    """Takes the place of a private key: only the public key of a request is known."""
 
     csr: str
 
@@ -365,14 +369,14 @@ class _PublicOnly:
         return x509.load_pem_x509_csr(self.csr.encode()).public_key()
 
 
-def test_a_ca_that_is_swept_from_the_index_while_it_is_uploaded_comes_back(service: Service) -> None:
-    """Its place is reserved before it is there, so a sweep in between gives the place back."""
-    operation, whole = OPERATIONS["uploadCA"], service.store.between
+def test_an_upload_restores_its_line_that_a_sweep_removed(service: Service) -> None:
+    """An upload reserves a line in the index before the CA exists, so a sweep in between removes the line."""
+    operation, pass_on = OPERATIONS["uploadCA"], service.store.between
     org = _org(service, operation, 1)
 
     def sweep_before_the_ca(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
         if key is not None and key.partition == f"ca/{org.id}":
-            service.store.between = whole
+            service.store.between = pass_on
             org.sweep()
             assert org.reserved() == []
         return call()

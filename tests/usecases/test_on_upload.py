@@ -1,4 +1,4 @@
-"""onUpload: what an object in the bucket becomes, and what an event can never do."""
+"""onUpload: what becomes of an object in the bucket, and what an event cannot do."""
 
 import threading
 from dataclasses import dataclass, field
@@ -26,11 +26,11 @@ ROOT = certs.ca("Root")
 
 @dataclass
 class Objects:
-    """A bucket with versions, in memory. Keeps book of what was asked."""
+    """A bucket with versions, in memory. Records the calls."""
 
     held: dict[tuple[str, str], FoundObject] = field(default_factory=dict)
     data: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
     down: bool = False
 
     def put(self, key: str, data: bytes | str) -> UploadedObject:
@@ -41,25 +41,25 @@ class Objects:
         self.data[key, version] = data
         return UploadedObject(BUCKET, key, version)
 
-    def _ask(self, what: str) -> None:
-        self.asked.append(what)
+    def _record(self, name: str) -> None:
+        self.calls.append(name)
         if self.down:
             raise StoreUnavailable
 
     def find(self, uploaded: UploadedObject) -> FoundObject | None:
-        self._ask("find")
+        self._record("find")
         return self.held.get((uploaded.key, uploaded.version or ""))
 
-    def read(self, found: FoundObject) -> bytes | None:
-        self._ask("read")
-        return self.data.get((found.key, found.version or "")) if self.find_held(found) else None
+    def read(self, stored: FoundObject) -> bytes | None:
+        self._record("read")
+        return self.data.get((stored.key, stored.version or "")) if self.holds(stored) else None
 
-    def remove(self, found: FoundObject) -> None:
-        self._ask("remove")
-        self.held.pop((found.key, found.version or ""), None)
+    def remove(self, stored: FoundObject) -> None:
+        self._record("remove")
+        self.held.pop((stored.key, stored.version or ""), None)
 
-    def find_held(self, found: FoundObject) -> bool:
-        return (found.key, found.version) in self.held
+    def holds(self, stored: FoundObject) -> bool:
+        return (stored.key, stored.version) in self.held
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ class Bucket:
         return self.event(self.objects.put(key, data))
 
     def receipts(self, operator: Client | None = None) -> list[dict[str, Any]]:
-        asking = operator or self.service.client("viewer")
-        return list(asking.get("/activity?kind=upload").ok()["results"])
+        reader = operator or self.service.client("viewer")
+        return list(reader.get("/activity?kind=upload").ok()["results"])
 
 
 @pytest.fixture
@@ -98,15 +98,15 @@ def cas(client: Client) -> list[dict[str, Any]]:
 
 
 def servers(client: Client) -> list[dict[str, Any]]:
-    found = client.get("/authentication/servercertificates").ok()["results"]
-    return [one for one in found if one["id"] != "default"]
+    results = client.get("/authentication/servercertificates").ok()["results"]
+    return [server for server in results if server["id"] != "default"]
 
 
-# ------------------------------------------------------------------------------------------------ what comes of it
+# ------------------------------------------------------------------------------------------------ what is imported
 
 
-def test_a_ca_put_into_the_bucket_is_trusted(bucket: Bucket, operator: Client) -> None:
-    """As if its org had sent it; the receipt names the object and the certificate."""
+def test_a_ca_in_the_bucket_is_registered(bucket: Bucket, operator: Client) -> None:
+    """As if its organization had sent it. The receipt names the object and the certificate."""
     assert bucket.put("mtxpd0/ca/my root.pem", ROOT.pem) == Outcome(End.DONE)
     [ca] = cas(operator)
     assert ca["status"] == "active"
@@ -120,13 +120,15 @@ def test_a_ca_put_into_the_bucket_is_trusted(bucket: Bucket, operator: Client) -
 
 
 def test_a_ca_stays_in_the_bucket(bucket: Bucket) -> None:
-    """It is no secret, and the bucket is its owner's."""
+    """A CA certificate is not secret, and the bucket belongs to its owner."""
     bucket.put("mtxpd0/ca/root.pem", ROOT.pem)
     assert len(bucket.objects.held) == 1
 
 
-def test_a_server_certificate_is_imported_and_its_key_leaves_the_bucket(bucket: Bucket, operator: Client) -> None:
-    """Once the key is sealed here, no copy of it lies in a bucket."""
+def test_a_server_certificate_is_imported_and_its_key_is_removed_from_the_bucket(
+    bucket: Bucket, operator: Client
+) -> None:
+    """Once the key is sealed, the bucket holds no copy of the key."""
     assert bucket.put("mtxpd0/server/prod.pem", server_bundle(bucket.service)).end is End.DONE
     assert bucket.objects.held == {}
     [server] = servers(operator)
@@ -135,8 +137,8 @@ def test_a_server_certificate_is_imported_and_its_key_leaves_the_bucket(bucket: 
     assert receipt["detail"]["removed"] == "yes"
 
 
-def test_a_pkcs12_file_is_a_bundle_too(bucket: Bucket, operator: Client) -> None:
-    """What Windows and Java tools export, where it has no passphrase."""
+def test_a_pkcs12_file_is_a_bundle(bucket: Bucket, operator: Client) -> None:
+    """Windows and Java tools export this format. It must have no passphrase."""
     issued = certs.server(bucket.service.host(), ROOT)
     data = pkcs12.serialize_key_and_certificates(b"x", issued.key, issued.cert, [ROOT.cert], NoEncryption())
     assert bucket.put("mtxpd0/server/prod.p12", data).end is End.DONE
@@ -144,10 +146,10 @@ def test_a_pkcs12_file_is_a_bundle_too(bucket: Bucket, operator: Client) -> None
 
 
 @pytest.mark.parametrize("kind", ["pem", "p12"])
-def test_an_encrypted_key_is_refused_because_nobody_is_there_to_ask(
+def test_an_encrypted_key_is_refused_because_an_event_carries_no_passphrase(
     kind: str, bucket: Bucket, operator: Client
 ) -> None:
-    """The receipt says `passphrase_required`; nothing is stored, nothing is removed."""
+    """The receipt has the code `passphrase_required`. Nothing is stored or removed."""
     issued = certs.server(bucket.service.host(), ROOT)
     if kind == "pem":
         data = (certs.key_pem(issued.key, "passphrase") + issued.pem).encode()
@@ -164,7 +166,7 @@ def test_an_encrypted_key_is_refused_because_nobody_is_there_to_ask(
 
 @pytest.mark.parametrize("suffix", ["", ".pem", ".CRT", ".p7b"])
 def test_a_signed_certificate_replaces_its_request(suffix: str, bucket: Bucket, operator: Client) -> None:
-    """Named by the request's id, with a suffix or without."""
+    """The object is named by the id of the request, with or without a suffix."""
     request = operator.post("/authentication/servercertificates/csr", {"keyAlgorithm": "P-256"}).ok(201)
     signed = sign(request["csr"], bucket.service.host())
     assert bucket.put(f"mtxpd0/csr/{request['id']}{suffix}", signed) == Outcome(End.DONE)
@@ -214,7 +216,7 @@ def sign(csr_pem: str, host: str) -> str:
 def test_a_refusal_is_a_receipt_with_its_code(
     key: str, data: str | bytes, code: str, bucket: Bucket, operator: Client
 ) -> None:
-    """And a normal return: delivered again, it would be refused again."""
+    """The function returns normally: another delivery would be refused again."""
     outcome = bucket.put(key, data)
     assert (outcome.end, outcome.code) == (End.REFUSED, code)
     [receipt] = bucket.receipts()
@@ -223,37 +225,37 @@ def test_a_refusal_is_a_receipt_with_its_code(
     assert cas(operator) == servers(operator) == []
 
 
-def test_what_is_too_large_is_not_read(bucket: Bucket) -> None:
-    """Its size is known before."""
+def test_an_object_that_is_too_large_is_not_read(bucket: Bucket) -> None:
+    """The size is known before the object is read."""
     bucket.put("mtxpd0/ca/x.pem", b"x" * 300_000)
-    assert bucket.objects.asked == ["find"]
+    assert bucket.objects.calls == ["find"]
 
 
-def test_a_suspended_orgs_upload_is_refused(bucket: Bucket) -> None:
-    """As its other calls are."""
+def test_an_upload_of_a_suspended_org_is_refused(bucket: Bucket) -> None:
+    """As other calls of the organization are."""
     viewer = bucket.service.client("viewer")
     set_suspended(bucket.service.app.context, "mtxpd0", True)
     assert bucket.put("mtxpd0/ca/x.pem", ROOT.pem).code == "org_suspended"
-    assert bucket.objects.asked == ["find"]
+    assert bucket.objects.calls == ["find"]
     set_suspended(bucket.service.app.context, "mtxpd0", False)
-    assert [one["code"] for one in bucket.receipts(viewer)] == ["org_suspended"]
+    assert [receipt["code"] for receipt in bucket.receipts(viewer)] == ["org_suspended"]
 
 
-# -------------------------------------------------------------------------------------- forged, hostile, another's
+# -------------------------------------------------------------------------------------- forged and hostile events
 
 
 def test_an_event_of_another_bucket_is_refused_before_anything_is_read(bucket: Bucket) -> None:
-    """Anybody can write an event; only one bucket's are believed."""
+    """Events can be forged. Only events of the configured bucket are accepted."""
     uploaded = bucket.objects.put("mtxpd0/ca/x.pem", ROOT.pem)
     reads = bucket.service.store.calls.total()
     with pytest.raises(ForeignBucket):
         bucket.event(structs.replace(uploaded, bucket="evil"))
-    assert bucket.objects.asked == []
+    assert bucket.objects.calls == []
     assert bucket.service.store.calls.total() == reads
 
 
-def test_a_forged_event_of_an_object_that_is_not_there_does_nothing(bucket: Bucket, operator: Client) -> None:
-    """An event can only point at what is really in the bucket."""
+def test_an_event_about_an_object_that_does_not_exist_does_nothing(bucket: Bucket, operator: Client) -> None:
+    """An event can only point at an object in the bucket."""
     assert bucket.event(UploadedObject(BUCKET, "mtxpd0/ca/x.pem", "v9")).end is End.IGNORED
     assert bucket.receipts() == []
 
@@ -274,10 +276,10 @@ def test_a_forged_event_of_an_object_that_is_not_there_does_nothing(bucket: Buck
         "",
     ],
 )
-def test_an_object_of_no_org_changes_nothing(key: str, bucket: Bucket, operator: Client) -> None:
-    """Its first segment must be an org that is here, letter by letter."""
+def test_an_object_outside_the_prefix_of_an_org_changes_nothing(key: str, bucket: Bucket, operator: Client) -> None:
+    """The first segment must be exactly the id of an existing organization."""
     assert bucket.put(key, ROOT.pem).end is End.IGNORED
-    assert "read" not in bucket.objects.asked
+    assert "read" not in bucket.objects.calls
     assert cas(operator) == bucket.receipts() == []
 
 
@@ -291,27 +293,27 @@ def other(service: Service) -> Client:
 
 @given(name=HOSTILE, kind=st.sampled_from(["ca", "server", "csr", "..", "other1/ca", ""]))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_its_name_an_object_stays_in_its_org(name: str, kind: str, bucket: Bucket, other: Client) -> None:
-    """`..`, slashes, unicode, NUL, a kilobyte: never another org, never an error that is retried for ever."""
+def test_an_object_of_any_name_affects_its_own_org_only(name: str, kind: str, bucket: Bucket, other: Client) -> None:
+    """`..`, slashes, Unicode, NUL, a long name: no effect on another org, and no error that is retried forever."""
     bucket.put(f"mtxpd0/{kind}/{name}", ROOT.pem)
     assert cas(other) == servers(other) == bucket.receipts(other) == []
 
 
-def test_a_receipt_shows_an_objects_name_without_tricks(bucket: Bucket) -> None:
+def test_a_receipt_shows_a_sanitized_object_name(bucket: Bucket) -> None:
     """Characters that hide, reverse or break lines are replaced, and a long name is cut."""
     bucket.put("mtxpd0/ca/\u202efdp.mep\n\x1b[31m\0" + "x" * 900, "no certificate")
-    shown = bucket.receipts()[0]["detail"]["object"]
-    assert shown.startswith("ca/\ufffdfdp.mep\ufffd\ufffd[31m\ufffdxxx")
-    assert len(shown) == 200
+    name = bucket.receipts()[0]["detail"]["object"]
+    assert name.startswith("ca/\ufffdfdp.mep\ufffd\ufffd[31m\ufffdxxx")
+    assert len(name) == 200
 
 
-def test_a_folder_that_a_console_makes_is_no_upload(bucket: Bucket) -> None:
-    """S3's console stores an empty object for a new folder."""
+def test_a_folder_that_a_console_creates_is_ignored(bucket: Bucket) -> None:
+    """The console of Amazon S3 stores an empty object for a new folder."""
     assert bucket.put("mtxpd0/ca/", b"").end is End.IGNORED
     assert bucket.receipts() == []
 
 
-# ---------------------------------------------------------------------------------- again, at once, out of order
+# ---------------------------------------------------------------------------------- repeated, concurrent, out of order
 
 
 @pytest.mark.parametrize("kind", ["ca", "server"])
@@ -325,29 +327,29 @@ def test_an_event_delivered_again_changes_nothing(kind: str, bucket: Bucket, ope
     assert len(bucket.receipts()) == 1
 
 
-def test_an_event_that_comes_late_does_not_bring_back_what_was_deleted(bucket: Bucket, operator: Client) -> None:
-    """A CA was uploaded, then deleted because it leaked; hours later the platform delivers its event again."""
+def test_a_late_event_does_not_restore_a_deleted_ca(bucket: Bucket, operator: Client) -> None:
+    """A CA was uploaded, then deleted because its key leaked. Hours later the platform delivers the event again."""
     uploaded = bucket.objects.put("mtxpd0/ca/x.pem", ROOT.pem)
     bucket.event(uploaded)
     operator.delete(f"/authentication/cacertificates/{cas(operator)[0]['id']}").ok(204)
     assert bucket.event(uploaded) == Outcome(End.DONE)
     assert cas(operator) == []
-    assert bucket.put("mtxpd0/ca/x.pem", ROOT.pem).end is End.DONE, "a new upload is a new wish"
+    assert bucket.put("mtxpd0/ca/x.pem", ROOT.pem).end is End.DONE, "a new upload is imported"
     assert len(cas(operator)) == 1
 
 
-def test_a_refusal_delivered_again_is_the_same_refusal(bucket: Bucket) -> None:
-    """And is not judged anew."""
+def test_a_refused_event_that_is_delivered_again_has_the_same_result(bucket: Bucket) -> None:
+    """The object is not read again."""
     uploaded = bucket.objects.put("mtxpd0/ca/x.pem", "nothing")
     first = bucket.event(uploaded)
-    reads = len(bucket.objects.asked)
+    reads = len(bucket.objects.calls)
     assert bucket.event(uploaded).code == first.code == "not_a_certificate"
-    assert bucket.objects.asked[reads:] == ["find"]
+    assert bucket.objects.calls[reads:] == ["find"]
     assert len(bucket.receipts()) == 1
 
 
-def test_two_deliveries_at_once_are_one_upload(bucket: Bucket, operator: Client) -> None:
-    """Both import the same; one certificate and one receipt remain, and the key is gone from the bucket."""
+def test_concurrent_deliveries_are_one_upload(bucket: Bucket, operator: Client) -> None:
+    """One certificate and one receipt remain, and the key is removed from the bucket."""
     uploaded = bucket.objects.put("mtxpd0/server/x.pem", server_bundle(bucket.service))
     outcomes: list[End] = []
     start = threading.Barrier(4)
@@ -357,33 +359,33 @@ def test_two_deliveries_at_once_are_one_upload(bucket: Bucket, operator: Client)
         outcomes.append(bucket.event(uploaded).end)
 
     threads = [threading.Thread(target=deliver) for _ in range(4)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert End.DONE in outcomes
     assert set(outcomes) <= {End.DONE, End.IGNORED}
     assert len(servers(operator)) == len(bucket.receipts()) == 1
     assert bucket.objects.held == {}
 
 
-def test_events_in_the_wrong_order_end_the_same(bucket: Bucket, operator: Client) -> None:
-    """Two versions of one name are two uploads, in whichever order they are told of."""
+def test_events_out_of_order_have_the_same_result(bucket: Bucket, operator: Client) -> None:
+    """Two versions of one name are two uploads, in whichever order their events arrive."""
     other = certs.ca("Other")
     first = bucket.objects.put("mtxpd0/ca/x.pem", ROOT.pem)
     second = bucket.objects.put("mtxpd0/ca/x.pem", other.pem)
     bucket.event(second)
     bucket.event(first)
-    assert sorted(one["subject"] for one in cas(operator)) == ["CN=Other", "CN=Root"]
+    assert sorted(ca["subject"] for ca in cas(operator)) == ["CN=Other", "CN=Root"]
     newest, oldest = bucket.receipts()
-    assert newest["at"] > oldest["at"], "receipts are listed by when the objects were stored"
+    assert newest["at"] > oldest["at"], "receipts are ordered by the time the objects were stored"
 
 
 @pytest.mark.parametrize("failing", ["objects", "store"])
-def test_a_store_that_does_not_answer_raises_and_the_next_delivery_finishes(
+def test_an_error_of_a_store_is_raised_and_the_next_delivery_completes_the_import(
     failing: str, bucket: Bucket, operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The platform repeats what raises. No receipt says what is not true yet."""
+    """The platform delivers the event again. No receipt is written before the import is complete."""
     uploaded = bucket.objects.put("mtxpd0/server/x.pem", server_bundle(bucket.service))
 
     def fails(*_: Any, **__: Any) -> None:
@@ -403,8 +405,8 @@ def test_a_store_that_does_not_answer_raises_and_the_next_delivery_finishes(
     assert bucket.objects.held == {}
 
 
-def test_too_many_at_once_are_taken_later(bucket: Bucket) -> None:
-    """A rate limit is no judgement on the file: it raises, and the platform's next delivery succeeds."""
+def test_uploads_beyond_the_rate_limit_are_imported_later(bucket: Bucket) -> None:
+    """A rate limit is not a refusal of the file: the error is raised, and the next delivery succeeds."""
     context = structs.replace(bucket.service.app.context, ca_rate_per_minute=1)
     bucket.put("mtxpd0/ca/x.pem", ROOT.pem)
     uploaded = bucket.objects.put("mtxpd0/ca/y.pem", certs.ca("Other").pem)
@@ -414,8 +416,8 @@ def test_too_many_at_once_are_taken_later(bucket: Bucket) -> None:
     assert on_upload(context, bucket.service.app.sealer, bucket.objects, uploaded, bucket=BUCKET).end is End.DONE
 
 
-def test_an_org_that_was_deleted_gets_no_receipts(bucket: Bucket) -> None:
-    """Nothing is written that would outlive it."""
+def test_a_deleted_org_gets_no_receipts(bucket: Bucket) -> None:
+    """Nothing is written that would outlive the organization."""
     delete_org(bucket.service.app.context, "mtxpd0")
     assert bucket.put("mtxpd0/ca/x.pem", ROOT.pem).end is End.IGNORED
     assert bucket.service.app.context.repository.list("activity/mtxpd0/upload", ActivityPage, limit=1) == []

@@ -10,7 +10,7 @@ variable "region" {
 
 variable "image" {
   type        = string
-  description = "The container image of this release, by digest: built with the Dockerfile at the top."
+  description = "The container image of this release, by digest: built with infra/container/Dockerfile."
 }
 
 variable "api_host" {

@@ -1,144 +1,131 @@
-"""List, describe, deactivate and delete the registered CA certificates of an organization."""
+"""Register, list, describe, deactivate and delete the CA certificates of an organization."""
 
 import msgspec
 
 from shared.errors import NotFound
-from shared.records import CA, CAIndex, CAsOfOneName, CAStatus
-from shared.repository import ca_index_ref, cas_ref
+from shared.records import CA, CAStatus
 from shared.usecases.callers import Member
-from shared.usecases.cas.upload import forget
-from shared.usecases.context import Context, check_version, entry, touched
+from shared.usecases.cas.documents import CACertificates
+from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
+from shared.validation.ca import ca_id as id_of
+from shared.validation.ca import read_ca
+from shared.validation.names import messaging_host
+from shared.validation.notices import Notice, devices_must_send_sni
 from shared.x509.certificate import Certificate
+
+
+class Uploaded(msgspec.Struct, frozen=True):
+    """The result of an upload: the stored CA certificate."""
+
+    id: str
+    ca: CA
+    created: bool
+    warnings: list[Notice] = msgspec.field(default_factory=list)
+
+
+def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = "") -> Uploaded:
+    """Register the CA certificate in *data* (PEM or DER). The CA is active at once.
+
+    The same certificate again is not an error and changes nothing.
+
+    Raises: Rejected (see `shared.validation.ca.read_ca`), TooManyCAs, TooManyCAsOfOneName, RateLimited."""
+    at = context.clock()
+    cert = read_ca(data, at=at, weak=context.weak_keys)
+    ca_id = id_of(cert)
+    added = CACertificates(context.repository, member.org_id).add(
+        ca_id,
+        CA(der=cert.der, comments=comments, changed=make_revision(at, member.who)),
+        rate_per_minute=context.ca_rate_per_minute,
+        activity=make_entry(at, member.who, "uploadCA", certificate=ca_id),
+    )
+    host = messaging_host(member.org_id, context.platform_domain)
+    return Uploaded(ca_id, added.ca, added.is_new, [devices_must_send_sni(host)] if added.sets_sni else [])
 
 
 def get_ca(context: Context, org_id: str, ca_id: str) -> CA:
     """Raises: NotFound."""
-    named = context.repository.get(cas_ref(org_id, ca_id[:16]))
-    return _of(named, ca_id)
-
-
-def _of(named: CAsOfOneName | None, ca_id: str) -> CA:
-    if named is None or ca_id not in named.cas:
-        raise NotFound(what="CA certificate of that id")
-    return named.cas[ca_id]
+    return CACertificates(context.repository, org_id).get(ca_id)
 
 
 def list_cas(context: Context, org_id: str, *, after: str, limit: int) -> list[tuple[str, CA]]:
-    """At most *limit* CA certificates whose ids come after *after*, ordered by id."""
-    found: list[tuple[str, CA]] = []
-    start = after[:16]
-    if start and (first := context.repository.get(cas_ref(org_id, start))) is not None:
-        found += sorted((ca_id, ca) for ca_id, ca in first.cas.items() if ca_id > after)
-    while len(found) < limit:
-        page = context.repository.list(f"ca/{org_id}", CAsOfOneName, after=start, limit=limit)
-        if not page:
-            break
-        for _, named in page:
-            found += sorted(named.cas.items(), key=lambda one: one[0])
-        start = page[-1][0]
-    return found[:limit]
+    """Return at most *limit* pairs (id, CA) whose ids come after *after*, ordered by id."""
+    return CACertificates(context.repository, org_id).list_page(after=after, limit=limit)
 
 
-def change_ca(
-    context: Context, member: Member, ca_id: str, *, status: CAStatus | None, comments: str | None, seen: str | None
-) -> CA:
-    """Activate, deactivate or describe a CA. Deactivated, it vouches for nobody and no path may pass through it.
+def list_also_vouched_by(context: Context, org_id: str, ca_id: str) -> list[str]:
+    """Return the ids of other active CAs with the same name and key: devices of this CA connect without it as well.
 
-    Raises: NotFound, Stale."""
-    at = context.clock()
-    org_id = member.org_id
-
-    def alter(before: CAsOfOneName | None) -> CAsOfOneName:
-        ca = _of(before, ca_id)
-        assert before is not None  # noqa: S101 - _of has refused otherwise
-        check_version(ca.changed, seen)
-        wanted = msgspec.structs.replace(
-            ca,
-            status=ca.status if status is None else status,
-            comments=ca.comments if comments is None else comments,
-        )
-        if wanted == ca:
-            return before
-        what = "describeCA" if wanted.status is ca.status else f"set {wanted.status.value}"
-        after = msgspec.structs.replace(wanted, changed=touched(ca.changed, at, member.who))
-        line = entry(at, member.who, what, certificate=ca_id)
-        return CAsOfOneName(cas={**before.cas, ca_id: after}, outbox=(line,))
-
-    after = context.repository.change(cas_ref(org_id, ca_id[:16]), alter, org_id=org_id)
-    ca = _of(after, ca_id)
-    _tell_index(context, org_id, ca_id)
-    if status is CAStatus.INACTIVE and ca.status is CAStatus.INACTIVE:  # also for who repeats a call that was cut short
-        withdraw(context, org_id, WithdrawalKind.CA, ca_id)
-    return ca
-
-
-def _tell_index(context: Context, org_id: str, ca_id: str) -> None:
-    """Make the index agree on whether the CA is active; it only words a refusal, and decides nothing."""
-
-    def alter(before: CAIndex | None) -> CAIndex | None:
-        named = context.repository.get(cas_ref(org_id, ca_id[:16]))
-        if before is None or named is None or ca_id not in named.cas:
-            return before
-        active = named.cas[ca_id].status is CAStatus.ACTIVE
-        if before.cas.get(ca_id) == active:
-            return before
-        return msgspec.structs.replace(before, cas={**before.cas, ca_id: active})
-
-    context.repository.change(ca_index_ref(org_id), alter)
-
-
-def also_vouched_by(context: Context, org_id: str, ca_id: str) -> list[str]:
-    """Ids of other active CAs with the same name and key: devices of this one stay, without it. Raises: NotFound."""
-    named = context.repository.get(cas_ref(org_id, ca_id[:16]))
-    own = Certificate.from_der(_of(named, ca_id).der).key_hash
-    others = named.cas.items() if named else ()
+    Raises: NotFound."""
+    same_name = CACertificates(context.repository, org_id).list_same_name(ca_id)
+    if ca_id not in same_name:
+        raise NotFound(what="CA certificate of that id")
+    key_hashes = {other: Certificate.from_der(ca.der).key_hash for other, ca in same_name.items()}
     return sorted(
         other
-        for other, ca in others
+        for other, ca in same_name.items()
         if other != ca_id
         and ca.status is CAStatus.ACTIVE
         and ca.denied_at is None
-        and Certificate.from_der(ca.der).key_hash == own
+        and key_hashes[other] == key_hashes[ca_id]
     )
 
 
-def delete_ca(context: Context, member: Member, ca_id: str, *, seen: str | None) -> None:
-    """Remove a CA: its devices are refused at their next connection, and their sessions end.
-
-    It is deactivated first, and goes last: a deletion that is cut short leaves it refused, and the same call again
-    finishes it.
+def change_ca(
+    context: Context,
+    member: Member,
+    ca_id: str,
+    *,
+    status: CAStatus | None,
+    comments: str | None,
+    expected_version: str | None,
+) -> CA:
+    """Activate, deactivate or describe a CA; None leaves a field as it is. No path may pass through an inactive CA.
 
     Raises: NotFound, Stale."""
     at = context.clock()
-    place = cas_ref(member.org_id, ca_id[:16])
-
-    def deactivate(before: CAsOfOneName | None) -> CAsOfOneName:
-        ca = _of(before, ca_id)
-        assert before is not None  # noqa: S101 - _of has refused otherwise
-        check_version(ca.changed, seen)
-        if ca.status is CAStatus.INACTIVE:
-            return before
-        inactive = msgspec.structs.replace(ca, status=CAStatus.INACTIVE)
-        return msgspec.structs.replace(before, cas={**before.cas, ca_id: inactive})
-
-    def alter(before: CAsOfOneName | None) -> CAsOfOneName:
-        ca = _of(before, ca_id)
-        assert before is not None  # noqa: S101 - _of has refused otherwise
-        check_version(ca.changed, seen)
-        line = entry(at, member.who, "deleteCA", certificate=ca_id)
-        return CAsOfOneName(cas={k: v for k, v in before.cas.items() if k != ca_id}, outbox=(line,))
-
-    def remove_empty(before: CAsOfOneName | None) -> CAsOfOneName | None:
-        return None if before is None or not before.cas else before
-
-    try:
-        context.repository.change(place, deactivate, org_id=member.org_id)
+    cas = CACertificates(context.repository, member.org_id)
+    for attempt in cas.changing(ca_id):
+        with attempt as stored:
+            check_version(stored.changed, expected_version)
+            ca = msgspec.structs.replace(
+                stored,
+                status=stored.status if status is None else status,
+                comments=stored.comments if comments is None else comments,
+            )
+            if ca != stored:
+                what = "describeCA" if ca.status is stored.status else f"set {ca.status.value}"
+                ca = msgspec.structs.replace(ca, changed=update_revision(stored.changed, at, member.who))
+                attempt.write(ca, activity=make_entry(at, member.who, what, certificate=ca_id))
+    cas.refresh_index(ca_id)
+    if status is CAStatus.INACTIVE:  # also when an interrupted call is repeated
         withdraw(context, member.org_id, WithdrawalKind.CA, ca_id)
-        context.repository.change(place, alter, org_id=member.org_id)
+    return ca
+
+
+def delete_ca(context: Context, member: Member, ca_id: str, *, expected_version: str | None) -> None:
+    """Delete a CA: its devices are refused at their next connection, and their sessions end.
+
+    The CA is deactivated first and deleted last. A deletion that is cut short leaves an inactive CA, and the same call
+    again completes the deletion.
+
+    Raises: NotFound, Stale."""
+    activity = make_entry(context.clock(), member.who, "deleteCA", certificate=ca_id)
+    cas = CACertificates(context.repository, member.org_id)
+    try:
+        for attempt in cas.changing(ca_id):
+            with attempt as ca:
+                check_version(ca.changed, expected_version)
+                if ca.status is not CAStatus.INACTIVE:
+                    attempt.write(msgspec.structs.replace(ca, status=CAStatus.INACTIVE))
+        deactivated = attempt.batch
+        withdraw(context, member.org_id, WithdrawalKind.CA, ca_id)
+        for attempt in cas.changing(ca_id, first=deactivated):
+            with attempt as ca:
+                check_version(ca.changed, expected_version)
+                attempt.delete(activity=activity)
     except NotFound:
-        if not forget(context, member.org_id, ca_id):
+        if not cas.release(ca_id):
             raise
-        return  # it was gone, and its place in the index was not
-    context.repository.change(place, remove_empty, org_id=member.org_id)
-    forget(context, member.org_id, ca_id)
+    else:
+        cas.release(ca_id)

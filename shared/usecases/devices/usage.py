@@ -1,4 +1,4 @@
-"""Who connected: what sightings add to an org's days, and what the days tell (last use, the dry run's sample)."""
+"""Which clients connected: the daily usage of an organization, counted from connection events."""
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,161 +7,168 @@ from typing import Final
 
 import msgspec
 
-from shared.records import Activity, ActivityKind, CAUse, ConnectionEvent, ConnectionEventBatch, Seen, Usage
+from shared.records import (
+    Activity,
+    ActivityKind,
+    CAUse,
+    ConnectionEvent,
+    ConnectionEventBatch,
+    LastConnection,
+    Usage,
+)
 from shared.repository import KEEP_USAGE, Repository, activity_id, usage_ref
 
 DAYS: Final = 30
-_CLIENTS_MAX: Final = 500  # in a day's sample
-_CAS_MAX: Final = 1_000  # in a day: as many as an org has at a time; one that replaces its CAs all day has more
+_CLIENTS_MAX: Final = 500  # in the sample of a day
+_CAS_MAX: Final = 1_000  # in a day: as many as an organization has at a time
 _BATCH_CAS_MAX: Final = 200  # in one batch
 _REFUSALS_MAX: Final = 20  # in one page
 _LEAF_MAX: Final = 8 * 1024  # bytes of DER kept with a refusal
 _LEAVES_MAX: Final = 96 * 1024  # bytes of DER in one batch: a queue's message holds 256 KiB (Amazon SQS)
-_BATCHES_MAX: Final = 128  # remembered in a day
+_BATCHES_MAX: Final = 128  # ids of batches remembered in a day
 
 
-def record(repository: Repository, org_id: str, sightings: Sequence[ConnectionEvent]) -> None:
-    """Add *sightings*, all of *org_id*, to the org's day and its list of refusals: at most one write for each.
+def record_events(repository: Repository, org_id: str, events: Sequence[ConnectionEvent]) -> None:
+    """Add *events*, all of *org_id*, to the usage of the day and to the list of refusals: at most one write for each.
 
     Raises: StoreUnavailable."""
-    if sightings:
-        add(repository, org_id, [summed(org_id, sightings)])
+    if events:
+        add_batches(repository, org_id, [summarize(org_id, events)])
 
 
-def summed(org_id: str, sightings: Sequence[ConnectionEvent]) -> ConnectionEventBatch:
-    """*sightings* (at least one, all of *org_id*) as one batch, of at most some 200 KB however many there are."""
+def summarize(org_id: str, events: Sequence[ConnectionEvent]) -> ConnectionEventBatch:
+    """Return *events* (at least one, all of *org_id*) as one batch of bounded size, about 200 KB at most."""
     cas: dict[str, CAUse] = {}
-    clients: dict[str, Seen] = {}
-    for one in sightings:
-        if one.ca_id is not None:
-            _count(cas, one.ca_id, CAUse(1, one.at), _BATCH_CAS_MAX)
-        if one.identity is not None:
-            _see(clients, one.identity, Seen(one.tls, one.shown, one.at))
+    clients: dict[str, LastConnection] = {}
+    for event in events:
+        if event.ca_id is not None:
+            _add_use(cas, event.ca_id, CAUse(1, event.at), _BATCH_CAS_MAX)
+        if event.identity is not None:
+            _add_client(clients, event.identity, LastConnection(event.tls, event.presence, event.at))
+    refusals = _latest_refusals(event for event in events if event.decision == "deny")
     return ConnectionEventBatch(
         id=secrets.token_hex(6),
         org_id=org_id,
-        at=max(one.at for one in sightings),
+        at=max(event.at for event in events),
         cas=cas,
         clients=clients,
-        refusals=tuple(_light(_newest(one for one in sightings if one.decision == "deny"))),
+        refusals=tuple(_drop_large_leaves(refusals)),
     )
 
 
-def add(repository: Repository, org_id: str, batches: Sequence[ConnectionEventBatch]) -> None:
-    """Add *batches*, all of *org_id*: one write for each day they are of, and one for their refusals.
+def add_batches(repository: Repository, org_id: str, batches: Sequence[ConnectionEventBatch]) -> None:
+    """Add *batches*, all of *org_id*: one write for each of their days, and one for the refusals of each day.
 
-    One that was added before is left out, so what a queue delivers twice counts once. (The last hundred or so are
-    remembered. Refusals are written second: a crash in between loses them, which a sample may.)
+    A batch that was added before is left out, so that a batch which a queue delivers twice counts once. The latest 128
+    batches of a day are remembered. Refusals are written last: a crash in between loses them, as a sample may.
 
     Raises: StoreUnavailable."""
     by_day: dict[str, dict[str, ConnectionEventBatch]] = {}
     for batch in batches:
-        by_day.setdefault(_day(batch.at), {})[batch.id] = batch
-    for day, of_day in by_day.items():
-        fresh: list[ConnectionEventBatch] = []
-
-        def alter(before: Usage | None, of_day: Mapping[str, ConnectionEventBatch] = of_day) -> Usage | None:
-            nonlocal fresh
-            usage = before or Usage()
-            fresh = [one for one in of_day.values() if one.id not in usage.batches]
-            return _added(usage, fresh) if fresh else before
-
-        newest = max(one.at for one in of_day.values())
-        repository.change(usage_ref(org_id, day), alter, expires=newest + KEEP_USAGE)
-        refusals = _newest(refusal for one in fresh for refusal in one.refusals)
-        repository.append(org_id, ActivityKind.REFUSAL, [_refusal(one) for one in refusals])
+        by_day.setdefault(_day_of(batch.at), {})[batch.id] = batch
+    for day, batches_of_day in by_day.items():
+        expires = max(batch.at for batch in batches_of_day.values()) + KEEP_USAGE
+        for attempt in repository.changing(usage_ref(org_id, day), expires=expires):
+            with attempt as stored:
+                usage = stored or Usage()
+                new = [batch for batch in batches_of_day.values() if batch.id not in usage.batches]
+                if new:
+                    attempt.write(_add(usage, new))
+        refusals = _latest_refusals(refusal for batch in new for refusal in batch.refusals)
+        repository.append(org_id, ActivityKind.REFUSAL, [_activity_of(refusal) for refusal in refusals])
 
 
-def _newest(refusals: Iterable[ConnectionEvent]) -> list[ConnectionEvent]:
-    """At most so many, newest first; of what is the same again and again, the latest."""
+def _latest_refusals(refusals: Iterable[ConnectionEvent]) -> list[ConnectionEvent]:
+    """Return the newest refusals, newest first; of repetitions (same code, client and identity) the latest only."""
     latest: dict[tuple[str, str | None, str | None], ConnectionEvent] = {}
-    for one in refusals:
-        key = (one.code, one.client_id, one.identity)
-        if key not in latest or latest[key].at <= one.at:
-            latest[key] = one
-    return sorted(latest.values(), key=lambda one: one.at, reverse=True)[:_REFUSALS_MAX]
+    for refusal in refusals:
+        key = (refusal.code, refusal.client_id, refusal.identity)
+        if key not in latest or latest[key].at <= refusal.at:
+            latest[key] = refusal
+    return sorted(latest.values(), key=lambda refusal: refusal.at, reverse=True)[:_REFUSALS_MAX]
 
 
-def _light(refusals: Iterable[ConnectionEvent]) -> Iterator[ConnectionEvent]:
-    """The same, without leaves that are too long, or come when enough were kept."""
+def _drop_large_leaves(refusals: Iterable[ConnectionEvent]) -> Iterator[ConnectionEvent]:
+    """Yield *refusals* without the leaves that are too large, or that exceed the room for all leaves."""
     room = _LEAVES_MAX
-    for one in refusals:
-        size = len(one.certificate or b"")
-        kept = size <= min(room, _LEAF_MAX)
-        room -= size if kept else 0
-        yield one if kept else msgspec.structs.replace(one, certificate=None)
+    for refusal in refusals:
+        size = len(refusal.certificate or b"")
+        if size <= min(room, _LEAF_MAX):
+            room -= size
+            yield refusal
+        else:
+            yield msgspec.structs.replace(refusal, certificate=None)
 
 
-def _refusal(one: ConnectionEvent) -> Activity:
+def _activity_of(refusal: ConnectionEvent) -> Activity:
     return Activity(
-        activity_id(one.at),
-        one.at,
+        activity_id(refusal.at),
+        refusal.at,
         ActivityKind.REFUSAL,
-        who=one.identity or one.client_id or "unknown",
+        who=refusal.identity or refusal.client_id or "unknown",
         what="connection",
         result="refused",
-        code=one.code,
-        client_id=one.client_id,
-        server_name=one.server_name,
-        certificate=one.certificate,
-        failing=one.failing,
+        code=refusal.code,
+        client_id=refusal.client_id,
+        server_name=refusal.server_name,
+        certificate=refusal.certificate,
+        failing=refusal.failing,
     )
 
 
-def _added(day: Usage, batches: Sequence[ConnectionEventBatch]) -> Usage:
-    cas, clients = dict(day.cas), dict(day.clients)
+def _add(usage: Usage, batches: Sequence[ConnectionEventBatch]) -> Usage:
+    cas, clients = dict(usage.cas), dict(usage.clients)
     for batch in batches:
         for ca_id, use in batch.cas.items():
-            _count(cas, ca_id, use, _CAS_MAX)
-        for identity, seen in batch.clients.items():
-            _see(clients, identity, seen)
-    ids = (*day.batches, *(one.id for one in batches))[-_BATCHES_MAX:]
+            _add_use(cas, ca_id, use, _CAS_MAX)
+        for identity, connection in batch.clients.items():
+            _add_client(clients, identity, connection)
+    ids = (*usage.batches, *(batch.id for batch in batches))[-_BATCHES_MAX:]
     return Usage(cas, clients, ids)
 
 
-def _count(cas: dict[str, CAUse], ca_id: str, use: CAUse, at_most: int) -> None:
+def _add_use(cas: dict[str, CAUse], ca_id: str, use: CAUse, limit: int) -> None:
     before = cas.get(ca_id)
     if before:
         cas[ca_id] = CAUse(before.count + use.count, max(before.last, use.last))
-    elif len(cas) < at_most:
+    elif len(cas) < limit:
         cas[ca_id] = use
 
 
-def _see(clients: dict[str, Seen], identity: str, seen: Seen) -> None:
+def _add_client(clients: dict[str, LastConnection], identity: str, connection: LastConnection) -> None:
     before = clients.get(identity)
-    if before.at <= seen.at if before else len(clients) < _CLIENTS_MAX:
-        clients[identity] = seen
+    if before.at <= connection.at if before else len(clients) < _CLIENTS_MAX:
+        clients[identity] = connection
 
 
 class RecentUsage(msgspec.Struct, frozen=True):
-    """An org's last 30 days."""
+    """The last 30 days of an organization."""
 
     days: Sequence[Usage]
 
     def of_ca(self, ca_id: str) -> CAUse | None:
-        """Connections that this CA vouched for (at least so many: sightings are a sample), and the latest."""
+        """Return how many connections rested on this CA, and when the latest did.
+
+        Connection events are a sample, so the count is a lower bound."""
         uses = [day.cas[ca_id] for day in self.days if ca_id in day.cas]
         return CAUse(sum(use.count for use in uses), max(use.last for use in uses)) if uses else None
 
-    def clients(self) -> Mapping[str, Seen]:
-        """Identity -> how that client showed itself last."""
-        latest: dict[str, Seen] = {}
-        for identity, seen in self._every_client():
-            if identity not in latest or latest[identity].at < seen.at:
-                latest[identity] = seen
+    def clients(self) -> Mapping[str, LastConnection]:
+        """Return the latest connection of each identity."""
+        latest: dict[str, LastConnection] = {}
+        for day in self.days:
+            for identity, connection in day.clients.items():
+                if identity not in latest or latest[identity].at < connection.at:
+                    latest[identity] = connection
         return latest
 
-    def _every_client(self) -> Iterator[tuple[str, Seen]]:
-        for day in self.days:
-            yield from day.clients.items()
+
+def read_recent_usage(repository: Repository, org_id: str, at: datetime) -> RecentUsage:
+    """Return the last 30 days of *org_id*, in one read."""
+    refs = [usage_ref(org_id, _day_of(at - timedelta(days=back))) for back in range(DAYS)]
+    batch = repository.read_batch(refs)
+    return RecentUsage([usage for ref in refs if (usage := batch.get(ref)) is not None])
 
 
-def lately(repository: Repository, org_id: str, at: datetime) -> RecentUsage:
-    """The last 30 days of *org_id*, in one read."""
-    places = [usage_ref(org_id, _day(at - timedelta(days=back))) for back in range(DAYS)]
-    found = repository.find(places)
-    return RecentUsage([day for place in places if (day := found.get(place)) is not None])
-
-
-def _day(at: datetime) -> str:
+def _day_of(at: datetime) -> str:
     return at.strftime("%Y-%m-%d")

@@ -1,12 +1,15 @@
-"""What the TLS edges serve: kept per org beside the org's own documents, and told in a numbered feed.
+"""The hosts that TLS edges serve: a document for each organization, and a numbered feed of changes.
 
-The org's document decides. After it was changed, `publish_hosts` makes `OrgHosts` agree with it and appends a line to
-the feed, before the change is answered; whoever repeats a change that was cut short repeats that too, and `sweep_hosts`
-finds what nobody repeated. The platform's default certificate is no part of it: a host that it serves says so, so that
-a new default is one write and not one for each org (docs/decisions/0070).
+    hosts/{orgId}    `OrgHosts`: each host with its version, derived from the organization and its active certificate
+    feed/hosts       `HostsChanged`: the ids of organizations whose hosts changed
+
+After a change of an organization, and before the change is answered, `HostFeed.publish` derives `OrgHosts` again and
+appends a line to the feed. An interrupted call that is repeated publishes again; `HostFeed.sweep` publishes what no
+call repeated. The platform's default certificate is not part of `OrgHosts`: a host that the default certificate serves
+has the version BY_DEFAULT, so a new default certificate is one write for all organizations (docs/decisions/0070).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
@@ -14,21 +17,24 @@ from typing import Final
 
 import msgspec
 
+from shared.feed import Change
 from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
-from shared.repository import ORG_HOSTS, org_hosts_ref, org_ref, server_ref
+from shared.repository import ORG_HOSTS, Batch, Ref, org_hosts_ref, org_ref
 from shared.usecases.context import Context
-from shared.usecases.edges.host_names import covered_hosts, hosts_of
+from shared.usecases.organization import Organization, list_organizations
+from shared.usecases.servers.documents import ServerCertificates
+from shared.validation.server_cert import hosts_covered
 from shared.x509.certificate import Certificate
 
-BY_DEFAULT: Final = ""  # stands where a version stands, for a host that the platform's default serves
-_GONE_MAX: Final = 100  # former hosts of an org that are still told as removed
+BY_DEFAULT: Final = ""  # the version of a host that the platform's default certificate serves
+_GONE_MAX: Final = 100  # former hosts of an organization that are still listed as removed
 _KEEP_CHANGES: Final = 20_000  # lines of the feed; an edge further behind reads the whole list
 _KEEP_REMOVED: Final = timedelta(days=30)
 _PAGE: Final = 200
 
 
-def version_of(record: ServerCertificate | DefaultCertificate) -> str:
-    """The version a host shows while this certificate serves it: the same where leaf and chain are the same."""
+def host_version(record: ServerCertificate | DefaultCertificate) -> str:
+    """Return the version of a host that *record* serves: equal for equal leaf and chain."""
     digest = sha256(record.leaf or b"")
     for der in record.chain:
         digest.update(der)
@@ -36,116 +42,195 @@ def version_of(record: ServerCertificate | DefaultCertificate) -> str:
 
 
 @lru_cache(maxsize=2048)
-def parsed(der: bytes) -> Certificate:
-    """A stored certificate never changes."""
+def load_leaf(der: bytes) -> Certificate:
+    """Return a stored leaf certificate, parsed. A stored certificate never changes, so the result is cached."""
     return Certificate.from_der(der)
 
 
-def publish_hosts(context: Context, org_id: str) -> None:
-    """Tell the edges what is served for *org_id* now, if that differs from what they were told.
+class HostFeed:
+    """The owner of `OrgHosts` and of the feed of host changes."""
 
-    The org is read within the compare-and-set, so of several at once the last to write has seen the last change.
+    def __init__(self, context: Context) -> None:
+        self._repository = context.repository
+        self._clock = context.clock
+        self._platform_domain = context.platform_domain
+        self._changes = context.host_changes
 
-    Raises: TooBusy, StoreUnavailable; it is safe to repeat."""
-    at = context.clock()
+    # ------------------------------------------------------------------------------------------------- reading
 
-    def alter(before: OrgHosts | None) -> OrgHosts | None:
-        after = _as_it_stands(context, org_id, before, at)
-        return before if before is not None and after is not None and _same(before, after) else after
+    def ref(self, org_id: str) -> Ref[OrgHosts]:
+        """Return the place of an organization's hosts, for a batched read."""
+        return org_hosts_ref(org_id)
 
-    standing = context.repository.change(org_hosts_ref(org_id), alter)
-    if standing is None or standing.told:
-        return
-    context.host_changes.append(HostsChanged(org_id))
+    def find(self, org_ids: Sequence[str]) -> dict[str, OrgHosts]:
+        """Return the hosts of organizations, by id, from one batched read.
 
-    def mark(now: OrgHosts | None) -> OrgHosts | None:
-        return msgspec.structs.replace(now, told=True) if now is not None and now == standing else now
+        Raises: StoreUnavailable.
+        """
+        documents = self._repository.read_batch([self.ref(org_id) for org_id in org_ids])
+        hosts = ((org_id, documents.get(self.ref(org_id))) for org_id in org_ids)
+        return {org_id: org_hosts for org_id, org_hosts in hosts if org_hosts is not None}
 
-    context.repository.change(org_hosts_ref(org_id), mark)
+    def list(self, *, after: str = "") -> Iterator[tuple[str, OrgHosts]]:
+        """Return the hosts of every organization behind *after*, ordered by id, page by page.
 
+        Raises: StoreUnavailable.
+        """
+        while page := self._repository.list(ORG_HOSTS, OrgHosts, after=after, limit=_PAGE):
+            yield from page
+            after = page[-1][0]
 
-def _as_it_stands(context: Context, org_id: str, before: OrgHosts | None, at: datetime) -> OrgHosts | None:
-    org = context.repository.get(org_ref(org_id))
-    if org is None and before is None:
-        return None
-    hosts = _hosts(context, org) if org is not None else {}
-    was = (*before.hosts, *before.gone) if before else ()
-    return OrgHosts(
-        certificate_id=org.activation.active if org else DEFAULT,
-        activated_at=org.activation.activated_at if org else None,
-        hosts=hosts,
-        gone=tuple(one for one in dict.fromkeys(was) if one not in hosts)[:_GONE_MAX],
-        basis=_basis(context, org),
-        changed_at=at,
-    )
+    def since(self, number: int, *, limit: int) -> Sequence[Change[HostsChanged]]:
+        """Return at most *limit* changes after *number*.
 
+        Raises: CursorExpired, StoreUnavailable.
+        """
+        return self._changes.since(number, limit=limit)
 
-def _same(one: OrgHosts, other: OrgHosts) -> bool:
-    return msgspec.structs.replace(one, told=False, changed_at=other.changed_at) == other
+    def end(self) -> int:
+        """Return the number of the latest change.
 
+        Raises: StoreUnavailable.
+        """
+        return self._changes.end()
 
-def _hosts(context: Context, org: Org) -> dict[str, str]:
-    """Each host of the org -> the version of the certificate of its own that covers it, or BY_DEFAULT."""
-    if org.suspended:
-        return {}
-    hosts = hosts_of(org.org_id, context.platform_domain, org.settings)
-    record = None
-    if org.activation.active != DEFAULT:
-        record = context.repository.get(server_ref(org.org_id, org.activation.active))
-    if record is None or record.leaf is None:
-        return dict.fromkeys(hosts, BY_DEFAULT)
-    covered, version = set(covered_hosts(parsed(record.leaf), hosts)), version_of(record)
-    return {host: version if host in covered else BY_DEFAULT for host in hosts}
+    # ---------------------------------------------------------------------------------------------- publishing
 
+    def publish(self, org_id: str) -> None:
+        """Derive the hosts of an organization again, and append a line to the feed if the hosts changed.
 
-def _basis(context: Context, org: Org | None) -> str:
-    """Everything `_hosts` depends on. An active certificate never changes: its id stands for it."""
-    if org is None:
-        return ""
-    parts = (context.platform_domain, org.activation.active, str(org.activation.activated_at), *org.settings.domains)
-    return "suspended" if org.suspended else sha256("\n".join(parts).encode()).hexdigest()[:16]
+        Raises: TooBusy, StoreUnavailable. The call is safe to repeat.
+        """
+        self._publish(org_id, None, None)
 
+    def publish_change(self, org: Org, documents: Batch) -> None:
+        """Publish the hosts of *org* as `publish` does, with fewer reads.
 
-# ---------------------------------------------------------------------------------------------------- the sweep
+        Args:
+            org: the organization as the caller has just read or written it.
+            documents: an earlier read of `ref` and of the active certificate's body, from *before* the organization was
+                read or written.
 
+        Raises: TooBusy, StoreUnavailable. The call is safe to repeat.
+        """
+        self._publish(org.org_id, org, documents)
 
-def sweep_hosts(context: Context) -> int:
-    """Publish what a crash left out, and forget what is long gone. Returns how many orgs were told of late.
+    def _publish(self, org_id: str, org: Org | None, documents: Batch | None) -> None:
+        """Publish the hosts of an organization.
 
-    Reads two documents an org, 200 orgs in a round trip; safe to run at any time, and twice at once."""
-    late = list(_orgs_behind(context))
-    for org_id in late:
-        publish_hosts(context, org_id)
-    _forget_removed(context)
-    context.host_changes.trim(context.host_changes.end() - _KEEP_CHANGES)
-    return len(late)
+        The stored hosts are always read before the organization is. So the compare-and-set refuses a publication that
+        read an older organization than a publication beside it did; the next attempt reads both again.
+        """
+        at = self._clock()
+        for attempt in self._repository.changing(self.ref(org_id), first=documents):
+            with attempt as stored:
+                org = org or Organization(self._repository, org_id).find()
+                published = self._derive(org, stored, documents, at)
+                if published is not None and published is not stored:
+                    attempt.write(published)
+            org = documents = None  # another writer was first: the next attempt reads again
+        if published is None or published.is_published:
+            return
+        self._changes.append(HostsChanged(org_id))
+        for mark in self._repository.changing(self.ref(org_id), first=attempt.batch):
+            with mark as stored:
+                if stored == published:  # else another publication came later, and sets its own mark
+                    mark.write(msgspec.structs.replace(published, is_published=True))
 
+    def _derive(
+        self, org: Org | None, stored: OrgHosts | None, documents: Batch | None, at: datetime
+    ) -> OrgHosts | None:
+        """Return the hosts to store; *stored* itself if nothing changed; None for an unknown organization."""
+        if org is None and stored is None:
+            return None
+        hosts = self._versions(org, documents) if org is not None else {}
+        former = (*stored.hosts, *stored.gone) if stored is not None else ()
+        derived = OrgHosts(
+            certificate_id=org.activation.active if org is not None else DEFAULT,
+            activated_at=org.activation.activated_at if org is not None else None,
+            hosts=hosts,
+            gone=tuple(host for host in dict.fromkeys(former) if host not in hosts)[:_GONE_MAX],
+            basis=self._basis(org),
+            changed_at=at,
+        )
+        if stored is not None and msgspec.structs.replace(stored, is_published=False, changed_at=at) == derived:
+            return stored
+        return derived
 
-def _orgs_behind(context: Context) -> Iterator[str]:
-    after = ""
-    while page := context.repository.list("org", Org, after=after, limit=_PAGE):
-        found = context.repository.find([org_hosts_ref(org_id) for org_id, _ in page])
-        for org_id, org in page:
-            told = found.get(org_hosts_ref(org_id))
-            if told is None or not told.told or told.basis != _basis(context, org):
-                yield org_id
-        after = page[-1][0]
-    after = ""
-    while hosts := context.repository.list(ORG_HOSTS, OrgHosts, after=after, limit=_PAGE):
-        orgs = context.repository.find([org_ref(org_id) for org_id, _ in hosts])
-        for org_id, told in hosts:
-            if orgs.get(org_ref(org_id)) is None and (told.hosts or not told.told):
-                yield org_id
-        after = hosts[-1][0]
+    def _versions(self, org: Org, documents: Batch | None) -> dict[str, str]:
+        """Return each host of *org* with the version of the active certificate if that covers the host, else with
+        BY_DEFAULT."""
+        if org.suspended:
+            return {}
+        hosts = org.hosts(self._platform_domain)
+        record = self._active_record(org, documents)
+        if record is None or record.leaf is None:
+            return dict.fromkeys(hosts, BY_DEFAULT)
+        covered, version = set(hosts_covered(load_leaf(record.leaf), hosts)), host_version(record)
+        return {host: version if host in covered else BY_DEFAULT for host in hosts}
 
+    def _active_record(self, org: Org, documents: Batch | None) -> ServerCertificate | None:
+        """Return the body of the active certificate, from *documents* if given; None for the default certificate."""
+        active = org.activation.active
+        if active == DEFAULT:
+            return None
+        servers = ServerCertificates(self._repository, org.org_id)
+        return servers.find_record(active) if documents is None else documents.get(servers.own_ref(active))
 
-def _forget_removed(context: Context) -> None:
-    """An org removed long ago: an edge that has not asked since reads the whole list, where it is not."""
-    before = context.clock() - _KEEP_REMOVED
-    for org_id, told in context.repository.every(ORG_HOSTS, OrgHosts):
-        if told.basis == "" and told.told and told.changed_at < before:
+    def _basis(self, org: Org | None) -> str:
+        """Return a digest of everything that `_versions` depends on. The id of the active certificate is enough,
+        because the certificate of an id never changes."""
+        if org is None:
+            return ""
+        if org.suspended:
+            return "suspended"
+        activation = org.activation
+        parts = (self._platform_domain, activation.active, str(activation.activated_at), *org.settings.domains)
+        return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
-            def remove(now: OrgHosts | None, seen: OrgHosts = told) -> OrgHosts | None:
-                return None if now == seen else now
+    # ------------------------------------------------------------------------------------------------ sweeping
 
-            context.repository.change(org_hosts_ref(org_id), remove)
+    def sweep(self) -> int:
+        """Publish what an interrupted call left unpublished, and delete what no edge needs. Return the number of
+        organizations that were published.
+
+        A sweep reads two documents of each organization, 200 organizations in a round trip. A sweep is safe to run at
+        any time, and twice at the same time.
+
+        Raises: TooBusy, StoreUnavailable.
+        """
+        behind = list(self._list_behind())
+        for org_id in behind:
+            self.publish(org_id)
+        self._forget_removed()
+        self._changes.trim(self._changes.end() - _KEEP_CHANGES)
+        return len(behind)
+
+    def _list_behind(self) -> Iterator[str]:
+        """Return the ids of organizations whose published hosts differ from what the organization says."""
+        after = ""
+        while orgs := list_organizations(self._repository, after=after, limit=_PAGE):
+            published = self.find([org.org_id for org in orgs])
+            for org in orgs:
+                hosts = published.get(org.org_id)
+                if hosts is None or not hosts.is_published or hosts.basis != self._basis(org):
+                    yield org.org_id
+            after = orgs[-1].org_id
+        after = ""
+        while page := self._repository.list(ORG_HOSTS, OrgHosts, after=after, limit=_PAGE):
+            documents = self._repository.read_batch([org_ref(org_id) for org_id, _ in page])
+            for org_id, hosts in page:
+                if documents.get(org_ref(org_id)) is None and (hosts.hosts or not hosts.is_published):
+                    yield org_id
+            after = page[-1][0]
+
+    def _forget_removed(self) -> None:
+        """Delete the hosts of organizations that were deleted long ago. An edge that has not asked since then reads
+        the whole list, which does not have these organizations."""
+        before = self._clock() - _KEEP_REMOVED
+        for org_id, hosts in self.list():
+            if hosts.basis == "" and hosts.is_published and hosts.changed_at < before:
+                for attempt in self._repository.changing(self.ref(org_id)):
+                    with attempt as stored:
+                        if stored == hosts:
+                            attempt.delete()

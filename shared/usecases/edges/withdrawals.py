@@ -1,9 +1,9 @@
-"""Withdrawn means out: whose live sessions must end, told to the edges in a numbered feed and to the operator's broker.
+"""Withdrawals: the sessions that edges and the operator's broker must end.
 
-A decision is in force at the next connection without this; it is about the connections that stand. `withdraw` is called
-after the change it tells of was made and before it is answered, and again by whoever repeats the change; an edge bears
-to hear of a thing twice. What the API cannot know is which sessions there are: an edge compares with what each verdict
-told it (docs/decisions/0072).
+A decision applies to the next connection at once. A withdrawal is about connections that are open already. `withdraw`
+is called after a change was stored and before the change is answered, and again when an interrupted call is repeated;
+readers must tolerate duplicates. The API does not know which sessions exist: an edge compares a withdrawal with the
+verdicts of its sessions (docs/decisions/0072).
 """
 
 import re
@@ -18,7 +18,7 @@ from shared.feed import CursorExpired
 from shared.records import Withdrawal
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context
-from shared.usecases.edges.serve import edge_caller
+from shared.usecases.edges.callers import authenticate_edge
 
 PAGE: Final = 500
 _KEEP: Final = 50_000  # lines of the feed; an edge further behind ends every session
@@ -26,36 +26,23 @@ _NUMBER: Final = r"[0-9]{1,16}"
 
 
 class WithdrawalKind(StrEnum):
-    """What is withdrawn. The first three are the deny list's kinds, with its values."""
+    """What is withdrawn. The first three are the kinds of the deny list, with its values."""
 
     FINGERPRINT = "fingerprint"  # SHA-256 of a certificate, hex
     SERIAL = "serial"  # <CA id>:<serial number in hex>
     IDENTITY = "identity"  # d:type:device
-    CA = "ca"  # a CA's id
-    ORG = "org"  # the org's id
+    CA = "ca"  # the id of a CA certificate
+    ORG = "org"  # the id of the organization
 
 
-def withdraw(context: Context, org_id: str, kind: WithdrawalKind, value: str) -> None:
-    """Tell the edges and the operator's broker to end the sessions of *value*.
+class WithdrawalsPage(msgspec.Struct, frozen=True):
+    """A page of withdrawals.
 
-    Raises: TooBusy, StoreUnavailable; it is safe to repeat."""
-    told = Withdrawal(org_id=org_id, kind=kind.value, value=value, at=context.clock())
-    number = context.withdrawals.append(told)
-    context.notifier.announce(f"withdrawal-{number}-{int(told.at.timestamp())}", _message(number, told))
-
-
-def _message(number: int, one: Withdrawal) -> bytes:
-    return msgspec.json.encode(
-        {
-            "type": "sessions.withdrawn",
-            "timestamp": one.at,
-            "data": {"number": number, "org": one.org_id, "kind": one.kind, "value": one.value},
-        }
-    )
-
-
-class Page(msgspec.Struct, frozen=True):
-    """*missed*: more was withdrawn than is kept, so the edge must end every session it has."""
+    Args:
+        head: the cursor for the next request.
+        more: whether the next page has withdrawals already.
+        missed: whether withdrawals were deleted before the edge read them. The edge must end all its sessions.
+    """
 
     head: str
     withdrawals: Sequence[Withdrawal]
@@ -63,26 +50,59 @@ class Page(msgspec.Struct, frozen=True):
     missed: bool
 
 
-def withdrawn_since(context: Context, credentials: Credentials, since: str) -> Page:
-    """What was withdrawn from the caller's orgs after *since*, a `head` told before; nothing where it is empty: an edge
-    that begins has no session yet.
+def withdraw(context: Context, org_id: str, kind: WithdrawalKind, value: str) -> None:
+    """Make the edges and the operator's broker end the sessions of *value*.
 
-    Raises: WrongValue, NotAuthenticated, Forbidden, StoreUnavailable."""
-    caller, _ = edge_caller(context, credentials)
+    Raises: TooBusy, StoreUnavailable. The call is safe to repeat.
+    """
+    withdrawal = Withdrawal(org_id=org_id, kind=kind.value, value=value, at=context.clock())
+    number = context.withdrawals.append(withdrawal)
+    context.notifier.notify(
+        f"withdrawal-{number}-{int(withdrawal.at.timestamp())}", _encode_message(number, withdrawal)
+    )
+
+
+def withdrawn_since(context: Context, credentials: Credentials, since: str) -> WithdrawalsPage:
+    """Return the withdrawals of the caller's organizations after *since*, the `head` of an earlier page.
+
+    An empty *since* returns the head alone: an edge that starts has no sessions to end.
+
+    Raises: WrongValue, NotAuthenticated, Forbidden, StoreUnavailable.
+    """
+    caller, _ = authenticate_edge(context, credentials)
     feed = context.withdrawals
     if since == "":
-        return Page(str(feed.end()), (), more=False, missed=False)
+        return WithdrawalsPage(str(feed.end()), (), more=False, missed=False)
     if not re.fullmatch(_NUMBER, since):
         raise WrongValue(field="since", found="since takes the head of an earlier answer, or nothing")
     try:
         changes = feed.since(int(since), limit=PAGE)
     except CursorExpired:
-        return Page(str(feed.end()), (), more=False, missed=True)
+        return WithdrawalsPage(str(feed.end()), (), more=False, missed=True)
     head = str(changes[-1].number) if changes else str(int(since))
-    mine = [one.what for one in changes if caller.asker.may_ask_about(one.what.org_id)]
-    return Page(head, mine, more=len(changes) == PAGE, missed=False)
+    withdrawals = [change.what for change in changes if caller.scope.may_ask_about(change.what.org_id)]
+    return WithdrawalsPage(head, withdrawals, more=len(changes) == PAGE, missed=False)
 
 
 def sweep_withdrawals(context: Context) -> None:
-    """Forget what no edge can need any more."""
+    """Delete withdrawals that no edge needs any more.
+
+    Raises: TooBusy, StoreUnavailable.
+    """
     context.withdrawals.trim(context.withdrawals.end() - _KEEP)
+
+
+def _encode_message(number: int, withdrawal: Withdrawal) -> bytes:
+    """Return the body of the webhook message."""
+    return msgspec.json.encode(
+        {
+            "type": "sessions.withdrawn",
+            "timestamp": withdrawal.at,
+            "data": {
+                "number": number,
+                "org": withdrawal.org_id,
+                "kind": withdrawal.kind,
+                "value": withdrawal.value,
+            },
+        }
+    )

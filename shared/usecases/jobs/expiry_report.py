@@ -1,23 +1,23 @@
-"""expiryReport: once a day, what ends soon or has ended, of every org; and what a crash left lying about.
+"""expiryReport: once a day, report the certificates that end soon or have ended; mend what a crash left behind.
 
-Reported are certificates that end within 30 days, within 7, or have ended: active CAs, server certificates, the
-default. One that has ended is told of as long as it is in force (an active CA, the active server certificate); others
-for 30 days, so that a forgotten one does not sound for ever.
+Reported are certificates that end within 30 days, within 7 days, or have ended: active CAs, server certificates, the
+platform's default. A certificate that has ended is reported as long as it is in force (an active CA, the active server
+certificate), and for 30 days otherwise.
 
-Three ways, each once a day however often this runs:
-1. the structured log, a line for each certificate;
-2. the org's activity list, one entry a day, whose id follows from the day;
-3. the webhook, a message for each page of orgs that have something to tell; what has arrived is remembered.
+Each day's report goes three ways, once each however often the job runs:
+1. the structured log: a line for each certificate;
+2. the organization's activity list: one entry a day, whose id follows from the day;
+3. the webhook: a message for each page of organizations with expiries. Delivered messages are remembered.
 
-Orgs are read page by page, and how far a run has come is remembered: one that is cut short (a function's time is
-limited) goes on there. While an org is at hand, what a crash left behind is mended: activity entries that were not
-copied out of their documents, and, one day in seven, bodies of server certificates that no index names.
+Organizations are read page by page, and the progress is stored, because the time of a function is limited: the next run
+continues where a run was cut short. While an organization is read, what a crash left behind is mended: activity entries
+that were not copied out of their documents and, one day in seven, the rest (`shared.usecases.jobs.maintenance`).
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -29,41 +29,51 @@ from shared.records import (
     PLATFORM,
     Activity,
     ActivityKind,
-    CAsOfOneName,
     CAStatus,
     DeliveredMessage,
-    Denials,
     Org,
     Outboxed,
     ReportRun,
 )
-from shared.repository import activity_id, default_ref, delivered_ref, report_run_ref, server_ref
+from shared.repository import activity_id, delivered_ref, report_run_ref
+from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
+from shared.usecases.denials import DenyList
 from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.organization import list_organizations
+from shared.usecases.servers.documents import ServerCertificates
+from shared.usecases.servers.platform_default import PlatformDefault
 from shared.x509.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
 WITHIN: Final = (7, 30)  # days
-_ENDED_DAYS: Final = 30  # how long one that has ended, and is not in force, is told of
-_PAGE: Final = 50  # orgs
-_LISTED: Final = 20  # certificates of one org in a webhook's message and in its activity entry
-_SWEEP_EVERY: Final = 7  # days; an org's turn follows from its id
-_OUTBOX_AGE: Final = timedelta(days=8)  # what is older was looked at by a run before
-_KEEP_TOLD: Final = timedelta(days=3)
+_STAGES: Final = ("ended", *(f"within{days}" for days in WITHIN))
+_ENDED_DAYS: Final = 30  # for which an ended certificate that is not in force is reported
+_PAGE: Final = 50  # organizations
+_LISTED: Final = 20  # certificates of one organization in a webhook's message and in its activity entry
+_SWEEP_EVERY: Final = 7  # days; the day of an organization follows from its id
+_OUTBOX_AGE: Final = timedelta(days=8)  # older entries were copied by an earlier run
+_KEEP_DELIVERED: Final = timedelta(days=3)
 
 
 class Expiry(msgspec.Struct, frozen=True):
-    """A certificate that ends soon, or has ended."""
+    """A certificate that ends soon, or has ended.
+
+    Args:
+        kind: "ca", "server" or "default".
+        stage: "ended", "within7" or "within30".
+    """
 
     org_id: str
-    kind: str  # "ca", "server" or "default"
+    kind: str
     id: str
     ends: datetime
-    stage: str  # "ended", "within7" or "within30"
+    stage: str
     in_force: bool
 
-    def shown(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, Any]:
+        """Return the JSON object that the log and the webhook carry."""
         return {
             "kind": self.kind,
             "id": self.id,
@@ -74,113 +84,118 @@ class Expiry(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """What a run did."""
+    """The result of a run.
+
+    Args:
+        endings: how many certificates were reported.
+        copied: activity entries that a crash had left in their documents.
+        swept: what `shared.usecases.jobs.maintenance` removed or mended.
+        failed: why webhook messages were not delivered.
+    """
 
     orgs: int = 0
     endings: int = 0
-    copied: int = 0  # activity entries that a crash had left in their documents
-    swept: int = 0  # what was left behind, and removed or mended (shared.usecases.jobs.maintenance)
+    copied: int = 0
+    swept: int = 0
     finished: bool = False
-    failed: list[str] = msgspec.field(default_factory=list)  # why a webhook's message did not arrive
+    failed: list[str] = msgspec.field(default_factory=list)
 
 
 class Unfinished(Exception):
-    """Not all was told: run again, the rest follows."""
+    """The report is incomplete. Another run continues with the rest."""
 
 
 def expiry_report(
     context: Context, webhook: Webhook | None, *, enough: Callable[[], bool] = lambda: False, sweep_all: bool = False
 ) -> Report:
-    """Tell of what ends, and mend what a crash left behind. Safe to run at any time, twice, or twice at once.
+    """Report expiries and mend what a crash left behind. Safe to run at any time, twice, or twice at once.
 
     Args:
-        enough: asked between two pages: whether to stop for now.
-        sweep_all: look for what was left behind in every org, not only in today's seventh.
+        enough: called between two pages: whether to stop for now.
+        sweep_all: run the maintenance of every organization, not only of those whose day it is.
 
-    Raises: Unfinished, where a message did not arrive, or time was up; StoreUnavailable."""
-    at = context.clock()
-    run = _Run(context, webhook, at, sweep_all)
-    return run(enough)
+    Raises: Unfinished, where a message was not delivered or the time was up; StoreUnavailable."""
+    return _Run(context, webhook, context.clock(), sweep_all).run(enough)
 
 
 class _Run:
     def __init__(self, context: Context, webhook: Webhook | None, at: datetime, sweep_all: bool) -> None:
         self._context = context
+        self._repository = context.repository
         self._webhook = webhook
         self._at = at
         self._sweep_all = sweep_all
         self._day = at.strftime("%Y-%m-%d")
         self._report = Report()
 
-    def __call__(self, enough: Callable[[], bool]) -> Report:
-        after = self._began()
+    def run(self, enough: Callable[[], bool]) -> Report:
+        after = self._read_progress()
         if after is None:
             self._report.finished = True
             return self._report
-        again: str | None = None  # where the first message that did not arrive was about
-        if not after and not self._told([(PLATFORM, self._default())]):
-            again = ""
-        while page := self._context.repository.list("org", Org, after=after, limit=_PAGE):
-            arrived = self._told([(org.org_id, self._org(org)) for _, org in page])
+        resume_at: str | None = None  # the start of the first page whose message was not delivered
+        if not after and not self._publish([(PLATFORM, self._default_expiries())]):
+            resume_at = ""
+        while page := list_organizations(self._repository, after=after, limit=_PAGE):
+            is_delivered = self._publish([(org.org_id, self._inspect(org)) for org in page])
             self._report.orgs += len(page)
-            again = after if again is None and not arrived else again
-            after = page[-1][0]
-            self._reached(after if again is None else again)
+            resume_at = after if resume_at is None and not is_delivered else resume_at
+            after = page[-1].org_id
+            self._write_progress(after if resume_at is None else resume_at)
             if enough():
                 raise Unfinished(f"time was up after {self._report.orgs} organizations")
-        if again is not None:
+        if resume_at is not None:
             raise Unfinished(f"a message did not arrive: {self._report.failed[0]}")
-        self._reached(after, done=True)
+        self._write_progress(after, is_done=True)
         self._report.finished = True
         log.info("expiry report", extra={"orgs": self._report.orgs, "endings": self._report.endings, "day": self._day})
         return self._report
 
-    # --------------------------------------------------------------------------------------------- how far it is
+    # ------------------------------------------------------------------------------------------------ progress
 
-    def _began(self) -> str | None:
-        """Where this day's run goes on; None where it is done."""
-        run = self._context.repository.get(report_run_ref())
+    def _read_progress(self) -> str | None:
+        """Return the last organization of this day's run that is done ("": none); None: the run is complete."""
+        run = self._repository.get(report_run_ref())
         if run is None or run.day != self._day:
             return ""
         return None if run.done else run.after
 
-    def _reached(self, after: str, *, done: bool = False) -> None:
-        def alter(before: ReportRun | None) -> ReportRun:
-            if before is not None and before.day == self._day and (before.done, before.after) >= (done, after):
-                return before  # another run is further
-            return ReportRun(day=self._day, after=after, done=done)
+    def _write_progress(self, after: str, *, is_done: bool = False) -> None:
+        for attempt in self._repository.changing(report_run_ref()):
+            with attempt as run:
+                is_behind = run is None or run.day != self._day or (run.done, run.after) < (is_done, after)
+                if is_behind:  # else another run has come further
+                    attempt.write(ReportRun(day=self._day, after=after, done=is_done))
 
-        self._context.repository.change(report_run_ref(), alter)
+    # ---------------------------------------------------------------------------------------------- publishing
 
-    # ------------------------------------------------------------------------------------------------- telling
+    def _publish(self, page: Sequence[tuple[str, Sequence[Expiry]]]) -> bool:
+        """Report the expiries of some organizations, or of the platform. Return whether the webhook has the message."""
+        page = [(org_id, expiries) for org_id, expiries in page if expiries]
+        for org_id, expiries in page:
+            if self._repository.append_once(org_id, self._entry(org_id, expiries)):
+                self._log(expiries)
+        return self._deliver([_encode_org(org_id, expiries) for org_id, expiries in page])
 
-    def _told(self, page: Sequence[tuple[str, Sequence[Expiry]]]) -> bool:
-        """Tell of some orgs (or of the platform's own). Returns whether the webhook's message has arrived."""
-        page = [(org_id, endings) for org_id, endings in page if endings]
-        for org_id, endings in page:
-            if self._context.repository.append_once(org_id, self._entry(org_id, endings)):
-                self._log(endings)
-        return self._deliver([_org_shown(org_id, endings) for org_id, endings in page])
+    def _log(self, expiries: Sequence[Expiry]) -> None:
+        self._report.endings += len(expiries)
+        for expiry in expiries:
+            level = logging.ERROR if expiry.stage == "ended" and expiry.in_force else logging.WARNING
+            log.log(level, "a certificate ends", extra={"org": expiry.org_id, **expiry.encode()})
 
-    def _log(self, endings: Sequence[Expiry]) -> None:
-        self._report.endings += len(endings)
-        for one in endings:
-            loud = logging.ERROR if one.stage == "ended" and one.in_force else logging.WARNING
-            log.log(loud, "a certificate ends", extra={"org": one.org_id, **one.shown()})
-
-    def _entry(self, org_id: str, endings: Sequence[Expiry]) -> Activity:
+    def _entry(self, org_id: str, expiries: Sequence[Expiry]) -> Activity:
         midnight = datetime.strptime(self._day, "%Y-%m-%d").replace(tzinfo=UTC)
-        counts = {stage: [one.id for one in endings if one.stage == stage] for stage in _STAGES}
-        detail = {stage: str(len(ids)) for stage, ids in counts.items() if ids}
-        detail["certificates"] = ",".join(one.id for one in endings[:_LISTED])
-        stage = next(stage for stage in _STAGES if counts[stage])
+        ids = {stage: [expiry.id for expiry in expiries if expiry.stage == stage] for stage in _STAGES}
+        detail = {stage: str(len(ids[stage])) for stage in _STAGES if ids[stage]}
+        worst = next(iter(detail))
+        detail["certificates"] = ",".join(expiry.id for expiry in expiries[:_LISTED])
         return Activity(
             activity_id(midnight, f"expiry/{org_id}/{self._day}"),
             midnight,
             ActivityKind.CHANGE,
             "platform",
             "expiryReport",
-            stage,
+            worst,
             None,
             detail,
         )
@@ -188,13 +203,12 @@ class _Run:
     def _deliver(self, orgs: Sequence[dict[str, Any]]) -> bool:
         if self._webhook is None or not orgs:
             return True
-        # The same for the same orgs and day, so that a receiver knows a repetition; each org's own id does so even
-        # where an org was made in between, and the pages have shifted.
-        message_id = (
-            f"expiry-{self._day}-" + hashlib.sha256(",".join(one["org"] for one in orgs).encode()).hexdigest()[:16]
-        )
-        place = delivered_ref(self._day, message_id)
-        if self._context.repository.get(place) is not None:
+        # The same for the same orgs and day, so that a receiver recognizes a repetition. Each org's own id serves
+        # where an org was created in between and the pages have shifted.
+        names = ",".join(org["org"] for org in orgs)
+        message_id = f"expiry-{self._day}-" + hashlib.sha256(names.encode()).hexdigest()[:16]
+        ref = delivered_ref(self._day, message_id)
+        if self._repository.get(ref) is not None:
             return True
         body = {
             "type": "certificates.ending",
@@ -202,84 +216,78 @@ class _Run:
             "data": {"day": self._day, "orgs": orgs},
         }
         try:
-            self._webhook.tell(message_id, json.dumps(body).encode())
+            self._webhook.send(message_id, json.dumps(body).encode())
         except WebhookFailed as failure:
             self._report.failed.append(str(failure))
             return False
-        self._context.repository.change(place, lambda _: DeliveredMessage(self._at), expires=self._at + _KEEP_TOLD)
+        for attempt in self._repository.changing(ref, expires=self._at + _KEEP_DELIVERED):
+            with attempt:
+                attempt.write(DeliveredMessage(self._at))
         return True
 
-    # ------------------------------------------------------------------------------------------------- looking
+    # ------------------------------------------------------------------------------------------------- reading
 
-    def _default(self) -> list[Expiry]:
-        record = self._context.repository.get(default_ref())
-        found = record and self._ending(PLATFORM, DEFAULT, DEFAULT, record.leaf, in_force=True)
-        return [found] if found else []
+    def _default_expiries(self) -> list[Expiry]:
+        record = PlatformDefault(self._repository).get()
+        return list(self._expiries(PLATFORM, DEFAULT, DEFAULT, record.leaf, in_force=True)) if record else []
 
-    def _org(self, org: Org) -> list[Expiry]:
-        """An org's certificates that end. On the way, its documents' waiting activity entries are copied."""
-        endings: list[Expiry] = []
-        self._copy(org.org_id, org)
-        if org.has_ca:
-            for _, named in self._context.repository.every(f"ca/{org.org_id}", CAsOfOneName):
-                self._copy(org.org_id, named)
-                endings += self._of_cas(org.org_id, named)
-        places = {one: server_ref(org.org_id, one) for one in org.servers}
-        found = self._context.repository.find(list(places.values())) if places else None
-        for certificate_id, place in places.items():
-            record = found.get(place) if found else None
-            if record is not None:
-                self._copy(org.org_id, record)
-                active = org.activation.active == certificate_id
-                ending = self._ending(org.org_id, "server", certificate_id, record.leaf, in_force=active)
-                endings += [ending] if ending else []
-        for _, denials in self._context.repository.every(f"deny/{org.org_id}", Denials):
-            self._copy(org.org_id, denials)
-        if self._sweep_all or _turn(org.org_id) == self._at.toordinal() % _SWEEP_EVERY:
+    def _inspect(self, org: Org) -> list[Expiry]:
+        """Return the expiries of an organization. On the way, copy the waiting activity entries of its documents."""
+        expiries = [*self._ca_expiries(org), *self._server_expiries(org)]
+        self._copy_outboxes(org.org_id, [org])
+        self._copy_outboxes(org.org_id, DenyList(self._repository, org.org_id).iterate_documents())
+        if self._sweep_all or _sweep_day(org.org_id) == self._at.toordinal() % _SWEEP_EVERY:
             self._report.swept += sweep_org(self._context, org.org_id, at=self._at)
-        return sorted(endings, key=lambda one: (one.ends, one.id))
+        return sorted(expiries, key=lambda expiry: (expiry.ends, expiry.id))
 
-    def _of_cas(self, org_id: str, named: CAsOfOneName) -> Iterator[Expiry]:
-        for ca_id, ca in named.cas.items():
-            if ca.status is CAStatus.ACTIVE:  # an inactive one is let in by nobody, ended or not
-                found = self._ending(org_id, "ca", ca_id, ca.der, in_force=True)
-                if found:
-                    yield found
+    def _ca_expiries(self, org: Org) -> Iterator[Expiry]:
+        if not org.has_ca:
+            return
+        for document in CACertificates(self._repository, org.org_id).iterate_documents():
+            self._copy_outboxes(org.org_id, [document])
+            for ca_id, ca in document.cas.items():
+                if ca.status is CAStatus.ACTIVE:  # no client connects by an inactive CA, ended or not
+                    yield from self._expiries(org.org_id, "ca", ca_id, ca.der, in_force=True)
 
-    def _ending(
+    def _server_expiries(self, org: Org) -> Iterator[Expiry]:
+        for certificate_id, record in ServerCertificates(self._repository, org.org_id).find_records(org.servers):
+            self._copy_outboxes(org.org_id, [record])
+            in_force = org.activation.active == certificate_id
+            yield from self._expiries(org.org_id, "server", certificate_id, record.leaf, in_force=in_force)
+
+    def _expiries(
         self, org_id: str, kind: str, certificate_id: str, der: bytes | None, *, in_force: bool
-    ) -> Expiry | None:
-        if der is None:  # a request that waits
-            return None
+    ) -> Iterator[Expiry]:
+        """Yield the expiry of a certificate that must be reported. *der* None: a request without a certificate."""
+        if der is None:
+            return
         ends = Certificate.from_der(der).not_after
-        stage = _stage(ends - self._at)
-        if stage is None or (not in_force and ends < self._at - timedelta(days=_ENDED_DAYS)):
-            return None
-        return Expiry(org_id, kind, certificate_id, ends, stage, in_force)
+        stage = _stage_of(ends - self._at)
+        if stage is not None and (in_force or ends >= self._at - timedelta(days=_ENDED_DAYS)):
+            yield Expiry(org_id, kind, certificate_id, ends, stage, in_force)
 
     # ------------------------------------------------------------------------------------------------- mending
 
-    def _copy(self, org_id: str, document: Outboxed) -> None:
-        recent = [one for one in document.outbox if one.at > self._at - _OUTBOX_AGE]
-        if recent:
-            self._report.copied += self._context.repository.copy_outbox(org_id, recent)
+    def _copy_outboxes(self, org_id: str, documents: Iterable[Outboxed]) -> None:
+        for document in documents:
+            recent = [entry for entry in document.outbox if entry.at > self._at - _OUTBOX_AGE]
+            if recent:
+                self._report.copied += self._repository.copy_outbox(org_id, recent)
 
 
-_STAGES: Final = ("ended", *(f"within{days}" for days in WITHIN))
-
-
-def _stage(left: timedelta) -> str | None:
-    if left < timedelta(0):
+def _stage_of(remaining: timedelta) -> str | None:
+    if remaining < timedelta(0):
         return "ended"
-    return next((f"within{days}" for days in WITHIN if left <= timedelta(days=days)), None)
+    return next((f"within{days}" for days in WITHIN if remaining <= timedelta(days=days)), None)
 
 
-def _turn(org_id: str) -> int:
+def _sweep_day(org_id: str) -> int:
     return int.from_bytes(hashlib.sha256(org_id.encode()).digest()[:4]) % _SWEEP_EVERY
 
 
-def _org_shown(org_id: str, endings: Sequence[Expiry]) -> dict[str, Any]:
-    shown: dict[str, Any] = {"org": org_id, "certificates": [one.shown() for one in endings[:_LISTED]]}
-    if len(endings) > _LISTED:
-        shown["more"] = len(endings) - _LISTED
-    return shown
+def _encode_org(org_id: str, expiries: Sequence[Expiry]) -> dict[str, Any]:
+    """Return the part of a webhook's message that is about one organization."""
+    body: dict[str, Any] = {"org": org_id, "certificates": [expiry.encode() for expiry in expiries[:_LISTED]]}
+    if len(expiries) > _LISTED:
+        body["more"] = len(expiries) - _LISTED
+    return body

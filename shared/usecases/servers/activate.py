@@ -5,21 +5,25 @@ from datetime import datetime
 
 import msgspec
 
-from shared.errors import NotFound, RequestNotFulfilled
+from shared.errors import NotFound
 from shared.records import DEFAULT, Activation, Org
-from shared.repository import org_ref
+from shared.repository import Batch
+from shared.text import format_time
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, check_version, entry, touched
-from shared.usecases.edges.hosts import publish_hosts
-from shared.usecases.servers.documents import ParsedServerCertificate, checked, get_server, place_of, served_hosts
+from shared.usecases.context import Context, check_version, make_entry, update_revision
+from shared.usecases.edges.hosts import HostFeed
+from shared.usecases.organization import Organization
+from shared.usecases.servers.documents import ParsedServerCertificate, ServerCertificates
+from shared.usecases.servers.rules import check_for_org, served_hosts
 from shared.validation.notices import Notice
 from shared.validation.server_cert import is_chain_complete, root_of
 from shared.x509.certificate import Certificate
-from shared.x509.text import format_time
+
+_SOON_DAYS = 30
 
 
 class Activated(msgspec.Struct, frozen=True):
-    """What is active (or, after a preflight, what would be), and what to know of it."""
+    """What is active, or what would be active after a preflight, with warnings."""
 
     activation: Activation
     version: str
@@ -30,94 +34,110 @@ class Activated(msgspec.Struct, frozen=True):
 
 
 def activate_server_cert(
-    context: Context, member: Member, certificate_id: str, *, seen: str | None = None, dry_run: bool = False
+    context: Context,
+    member: Member,
+    certificate_id: str,
+    *,
+    expected_version: str | None = None,
+    dry_run: bool = False,
 ) -> Activated:
-    """Show *certificate_id* to devices from now on; the one shown so far becomes `previous`.
+    """Activate a server certificate; the certificate that was active until now becomes `previous`.
 
-    Activating the active one changes nothing. A pointer in the org's document, swapped by compare-and-set: exactly
-    one is active at any instant, under any number of callers.
+    Activating the active certificate changes nothing. `activation` is a field of the organization's document, which
+    changes by compare-and-set: exactly one certificate is active at any time.
 
     Args:
-        seen: the version of the activation the caller saw; None overrides.
-        dry_run: the preflight: the same answer, and nothing is changed.
+        expected_version: the version of the activation in If-Match; None overrides.
+        dry_run: return the same result and change nothing (the preflight).
 
-    Raises: NotFound, RequestNotFulfilled, CertificateExpired, CertificateNotYetValid, HostMismatch, Stale."""
+    Raises: NotFound, RequestNotFulfilled, CertificateExpired, CertificateNotYetValid, HostMismatch, Stale, TooBusy,
+        StoreUnavailable.
+    """
     at = context.clock()
-    wanted = get_server(context.repository, member.org, certificate_id)
-
-    def alter(before: Org | None) -> Org:
-        if before is None:
-            raise NotFound(what="such organization")
-        place_of(before, certificate_id)  # it may have been deleted since it was read
-        check_version(before.activation_changed, seen)
-        _check(context, before, wanted, at)
-        active = before.activation.active
-        if active == certificate_id:
-            return before
-        return msgspec.structs.replace(
-            before,
-            activation=Activation(certificate_id, previous=active, activated_at=at),
-            activation_changed=touched(before.activation_changed, at, member.who),
-            outbox=(entry(at, member.who, "activateServerCert", certificate=certificate_id, previous=active),),
-        )
-
+    servers, hosts = ServerCertificates(context.repository, member.org_id), HostFeed(context)
+    replaced_id = member.org.activation.active
+    # The hosts are read before the organization changes: `HostFeed.publish_change` needs this order.
+    documents = context.repository.read_batch(
+        [servers.ref(certificate_id), servers.ref(replaced_id), hosts.ref(member.org_id)]
+    )
+    parsed = servers.pick(documents, member.org, certificate_id)
     if dry_run:
-        org: Org | None = alter(member.org)
+        warnings = _check(context, member.org, parsed, expected_version, at)
+        org = _activate(member.org, certificate_id, at, member.who)
     else:
-        org = context.repository.change(org_ref(member.org_id), alter, org_id=member.org_id)
-        publish_hosts(context, member.org_id)  # also where nothing changed: who repeats a call that was cut short
-    assert org is not None  # noqa: S101 - alter never removes
-    return _told(context, org, member.org, wanted, at)
-
-
-def active_of(org: Org) -> tuple[Activation, str]:
-    """What is active, and its version."""
-    return org.activation, org.activation_changed.version
-
-
-def _check(context: Context, org: Org, wanted: ParsedServerCertificate, at: datetime) -> None:
-    if wanted.leaf is None:
-        raise RequestNotFulfilled
-    if wanted.id == DEFAULT:
-        wanted.leaf.check_dates(at)
-    else:
-        checked(context, org, wanted.leaf, wanted.chain, at)  # a custom domain may have gone, a key become weak
-
-
-def _told(context: Context, org: Org, before: Org, wanted: ParsedServerCertificate, at: datetime) -> Activated:
-    leaf = wanted.leaf
-    assert leaf is not None  # noqa: S101 - _check has refused otherwise
-    complete = is_chain_complete(leaf, wanted.chain)
-    warnings = [] if wanted.id == DEFAULT else checked(context, org, leaf, wanted.chain, at)
-    warnings += _new_root(context, before, wanted, leaf)
-    if (left := (leaf.not_after - at).days) < 30:
-        warnings.append(Notice("ends_soon", f"It ends {format_time(leaf.not_after)}, in {left} days."))
+        for attempt in Organization(context.repository, member.org_id).changing():
+            with attempt as stored:
+                servers.check_listed(stored, certificate_id)  # the certificate may have been deleted meanwhile
+                warnings = _check(context, stored, parsed, expected_version, at)
+                org = _activate(stored, certificate_id, at, member.who)
+                if org is not stored:
+                    previous = stored.activation.active
+                    activity = make_entry(
+                        at, member.who, "activateServerCert", certificate=certificate_id, previous=previous
+                    )
+                    attempt.write(org, activity=activity)
+        hosts.publish_change(org, documents)  # also when an interrupted call is repeated
+    leaf = parsed.certificate
+    if replaced_id != certificate_id:
+        warnings += _warn_of_new_root(servers, documents, member.org, leaf, parsed.chain)
+    days_left = (leaf.not_after - at).days
+    if days_left < _SOON_DAYS:
+        message = f"It ends {format_time(leaf.not_after)}, in {days_left} days."
+        warnings.append(Notice("ends_soon", message))
     return Activated(
         org.activation,
         org.activation_changed.version,
         served_hosts(context, org, leaf),
         leaf.not_after,
-        complete,
+        is_chain_complete(leaf, parsed.chain),
         warnings,
     )
 
 
-def _new_root(context: Context, before: Org, wanted: ParsedServerCertificate, leaf: Certificate) -> list[Notice]:
-    """Devices that pin the root of what they are shown now must be told, where the new one has another."""
-    if before.activation.active == wanted.id:
+def get_activation(org: Org) -> tuple[Activation, str]:
+    """Return what is active in *org*, and the version of the activation."""
+    return org.activation, org.activation_changed.version
+
+
+def _activate(org: Org, certificate_id: str, at: datetime, who: str) -> Org:
+    """Return *org* with *certificate_id* active; the same object if the certificate is active already."""
+    if org.activation.active == certificate_id:
+        return org
+    return msgspec.structs.replace(
+        org,
+        activation=Activation(certificate_id, previous=org.activation.active, activated_at=at),
+        activation_changed=update_revision(org.activation_changed, at, who),
+    )
+
+
+def _check(
+    context: Context, org: Org, parsed: ParsedServerCertificate, expected_version: str | None, at: datetime
+) -> list[Notice]:
+    """Refuse a certificate that *org* must not show, and return warnings.
+
+    The rules of an upload apply again: a custom domain may be gone since then, or a key may be known as weak.
+
+    Raises: Stale, RequestNotFulfilled, Rejected (`shared.validation.server_cert`).
+    """
+    check_version(org.activation_changed, expected_version)
+    if parsed.id == DEFAULT:
+        parsed.certificate.check_dates(at)
         return []
+    return check_for_org(context, org, parsed.certificate, parsed.chain, at)
+
+
+def _warn_of_new_root(
+    servers: ServerCertificates, documents: Batch, org: Org, leaf: Certificate, chain: Sequence[Certificate]
+) -> list[Notice]:
+    """Return a warning if the chain leads to another root than the active certificate's: devices may pin the root."""
     try:
-        now = get_server(context.repository, before, before.activation.active)
+        active = servers.pick(documents, org, org.activation.active)
     except NotFound:
         return []
-    if now.leaf is None:
+    if active.leaf is None:
         return []
-    (old_digest, old_name), (new_digest, new_name) = root_of(now.leaf, now.chain), root_of(leaf, wanted.chain)
+    (old_digest, old_name), (new_digest, new_name) = root_of(active.leaf, active.chain), root_of(leaf, chain)
     if old_digest == new_digest:
         return []
-    return [
-        Notice(
-            "new_root",
-            f"New root {new_name}. Devices that trust only {old_name} will not connect; give them the new root first.",
-        )
-    ]
+    message = f"New root {new_name}. Devices that trust only {old_name} will not connect; give them the new root first."
+    return [Notice("new_root", message)]

@@ -1,42 +1,61 @@
-"""What the use cases of server certificates share: reading them whole, adding them to an org, their hosts."""
+"""The stored server certificates and certificate requests of an organization, and their parsed form.
 
+    server/{orgId}/{id}     the body: certificate or request, with the sealed private key
+    org/{orgId} "servers"   the index: a line for each id, which makes the body visible
+
+A body is written before its line and deleted after its line. So a line always has a body. A call that is cut short
+leaves at most a body without a line; `delete_orphans` deletes such a body.
+"""
+
+import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from shared.errors import NotFound, StoreUnavailable, TooBusy, TooManyServerCertificates, TrustError
+from shared.errors import (
+    ActiveCertificate,
+    NotFound,
+    RequestNotFulfilled,
+    StoreUnavailable,
+    TooBusy,
+    TooManyServerCertificates,
+    TrustError,
+)
 from shared.ports import KeySealer
 from shared.records import (
     DEFAULT,
+    Activity,
     DefaultCertificate,
     Listed,
     Org,
+    RateWindow,
     Revision,
     Sealed,
     ServerCertificate,
     Source,
 )
-from shared.repository import Ref, Repository, default_ref, org_ref, server_ref
-from shared.usecases.callers import Member
-from shared.usecases.context import Context, count_in_window, entry
-from shared.usecases.edges.host_names import hosts_of
+from shared.repository import Batch, ExistingAttempt, Ref, Repository, server_ref
+from shared.usecases.context import count_in_window
+from shared.usecases.organization import Organization
+from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.csr import requested_names
-from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, devices_must_send_sni
-from shared.validation.server_cert import check_server_certificate, hosts_covered
+from shared.validation.server_cert import names_of
 from shared.x509.certificate import Certificate
+from shared.x509.distinguished_name import format_name
 from shared.x509.private_keys import PrivateKey
 
-SERVERS_MAX = 50  # server certificates and requests of an org
+log = logging.getLogger(__name__)
+
+SERVERS_MAX: Final = 50  # server certificates and requests of an organization
 
 
 class ParsedServerCertificate(msgspec.Struct, frozen=True):
-    """A server certificate, a request, or the platform's default, parsed; never its key."""
+    """A server certificate, a certificate request, or the platform's default certificate, without the private key."""
 
     id: str
     source: Source
@@ -48,30 +67,41 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
     changed: Revision
 
     @property
+    def certificate(self) -> Certificate:
+        """The certificate. Raises: RequestNotFulfilled, for a request without certificate."""
+        if self.leaf is None:
+            raise RequestNotFulfilled
+        return self.leaf
+
+    @property
     def public_key(self) -> object:
+        """The public key of the certificate, or of the request if there is no certificate yet."""
         return self._request.public_key() if self.leaf is None else self.leaf.public_key
 
     @property
-    def request_subject(self) -> x509.Name:
-        return self._request.subject
+    def subject(self) -> str:
+        """The subject, for people, of the certificate, or of the request if there is no certificate yet."""
+        return format_name(self._request.subject) if self.leaf is None else self.leaf.subject_text
 
     @property
-    def requested_names(self) -> list[str]:
-        """The hosts a request asks for."""
-        return requested_names(self._request)
+    def names(self) -> list[str]:
+        """The DNS names of the certificate, or of the request if there is no certificate yet."""
+        return requested_names(self._request) if self.leaf is None else names_of(self.leaf)
 
     @property
     def csr_pem(self) -> str | None:
+        """The request as PEM; None for an uploaded certificate."""
         return None if self.request is None else self.request.public_bytes(Encoding.PEM).decode()
 
     @property
     def _request(self) -> x509.CertificateSigningRequest:
-        assert self.request is not None  # noqa: S101 - a record without leaf has a request
-        return self.request
+        if self.request is not None:
+            return self.request
+        raise ValueError("a server certificate's record has neither a certificate nor a request")
 
 
-def shown(certificate_id: str, record: ServerCertificate | DefaultCertificate) -> ParsedServerCertificate:
-    """A record, parsed."""
+def parse(certificate_id: str, record: ServerCertificate | DefaultCertificate) -> ParsedServerCertificate:
+    """Return the parsed form of a stored record."""
     leaf = None if record.leaf is None else Certificate.from_der(record.leaf)
     chain = tuple(map(Certificate.from_der, record.chain))
     if isinstance(record, DefaultCertificate):
@@ -84,128 +114,240 @@ def shown(certificate_id: str, record: ServerCertificate | DefaultCertificate) -
     )
 
 
-def place_of(org: Org, certificate_id: str) -> Ref[Any]:
-    """Where the record lies. Raises: NotFound, where the org has none of that id."""
-    if certificate_id == DEFAULT:
-        return default_ref()
-    if certificate_id not in org.servers:
-        raise NotFound(what="server certificate of that id")
-    return server_ref(org.org_id, certificate_id)
-
-
-def get_server(repository: Repository, org: Org, certificate_id: str) -> ParsedServerCertificate:
-    """Raises: NotFound."""
-    return shown(certificate_id, _found(repository, place_of(org, certificate_id)))
-
-
-def get_added(repository: Repository, org_id: str, certificate_id: str) -> ParsedServerCertificate:
-    """One that `add` told of: the org's index may have changed since the org was read. Raises: NotFound."""
-    return shown(certificate_id, _found(repository, server_ref(org_id, certificate_id)))
-
-
-def _found(repository: Repository, place: Ref[Any]) -> Any:
-    record = repository.get(place)
-    if record is None:
-        raise NotFound(what="server certificate of that id")
-    return record
-
-
-def served_hosts(context: Context, org: Org, leaf: Certificate | None) -> list[str]:
-    """The org's hosts that *leaf* covers."""
-    return list(hosts_covered(leaf, hosts_of(org.org_id, context.platform_domain, org.settings))) if leaf else []
-
-
-def checked(context: Context, org: Org, leaf: Certificate, chain: Sequence[Certificate], at: datetime) -> list[Notice]:
-    """`check_server_certificate` with what is known of the org."""
-    return check_server_certificate(
-        leaf,
-        chain,
-        host=messaging_host(org.org_id, context.platform_domain),
-        custom_domains=org.settings.domains,
-        platform_domain=context.platform_domain,
-        org_id=org.org_id,
-        at=at,
-        weak=context.weak_keys,
-    )
-
-
 def new_id() -> str:
+    """Return an id for a new record. An id is used once."""
     return secrets.token_hex(16)
 
 
-def sealed_key(sealer: KeySealer, key: PrivateKey, *, org_id: str, certificate_id: str) -> Sealed:
-    """A private key, sealed for its place."""
+def seal_key(sealer: KeySealer, key: PrivateKey, *, org_id: str, certificate_id: str) -> Sealed:
+    """Return *key* as PKCS#8, sealed for its organization and certificate.
+
+    Raises: KeysUnavailable.
+    """
     plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     return sealer.seal(plain, org_id=org_id, certificate_id=certificate_id)
 
 
-def check_room(context: Context, org: Org, at: datetime) -> None:
-    """Refuse early what `add` would refuse late, before a key is made or opened.
+def check_room(org: Org, at: datetime, per_minute: int) -> RateWindow:
+    """Return the rate window of *org* with one more server certificate or request in it.
 
-    Raises: TooManyServerCertificates, RateLimited."""
-    _with_room(context, org, at)
+    Use cases call this function before they make or open a key; `ServerCertificates.add` calls it again.
 
-
-def _with_room(context: Context, org: Org, at: datetime) -> Org:
+    Raises: TooManyServerCertificates, RateLimited.
+    """
     if len(org.servers) >= SERVERS_MAX:
         raise TooManyServerCertificates(limit=SERVERS_MAX)
-    pace = count_in_window(org.pace, at, context.rate_per_minute, "server certificates and requests")
-    return msgspec.structs.replace(org, pace=pace)
+    return count_in_window(org.rate_window, at, per_minute, "server certificates and requests")
 
 
-def add(
-    context: Context,
-    member: Member,
-    certificate_id: str,
-    record: ServerCertificate,
-    *,
-    what: str,
-    at: datetime,
-    same: Callable[[Org], str | None] = lambda _: None,
-) -> tuple[str, list[Notice]]:
-    """Store *record*: its body first, then its line in the org's index, by which it comes to be.
+class AddedServerCertificate(msgspec.Struct, frozen=True):
+    """The result of `ServerCertificates.add`.
 
     Args:
-        same: finds, in the org as it stands at the moment of writing, the id of a record that is the same thing;
-            then nothing is added.
+        id: of the new record, or of the existing record with the same certificate.
+        record: the stored record of that id.
+        is_first: whether devices must send SNI from now on because of this record.
+    """
 
-    Returns the id of the record that stands, and warnings. Raises: TooManyServerCertificates, RateLimited."""
-    org_id = member.org_id
-    context.repository.create(server_ref(org_id, certificate_id), record)
-    standing, first = certificate_id, False
-
-    def alter(before: Org | None) -> Org:
-        nonlocal standing, first
-        if before is None:
-            raise NotFound(what="such organization")
-        if certificate_id in before.servers:  # written by a call before this one, whose answer was lost
-            return before
-        if (existing := same(before)) is not None:
-            standing, first = existing, False
-            return before
-        org = _with_room(context, before, at)
-        standing, first = certificate_id, not before.requires_sni
-        servers = {**org.servers, certificate_id: Listed(record.key_hash)}
-        return msgspec.structs.replace(
-            org, servers=servers, outbox=(entry(at, member.who, what, certificate=certificate_id),)
-        )
-
-    try:
-        context.repository.change(org_ref(org_id), alter, org_id=org_id)
-    except (StoreUnavailable, TooBusy):
-        raise  # the index may have been written: a body that no index names does no harm, the other way round does
-    except TrustError:
-        context.repository.discard(server_ref(org_id, certificate_id))
-        raise
-    if standing != certificate_id:
-        context.repository.discard(server_ref(org_id, certificate_id))
-    host = messaging_host(org_id, context.platform_domain)
-    return standing, [devices_must_send_sni(host)] if first and record.leaf is not None else []
+    id: str
+    record: ServerCertificate
+    is_first: bool = False
 
 
-def find_by_key(repository: Repository, org: Org, key_hash: str) -> list[tuple[str, ServerCertificate]]:
-    """The org's server certificates and requests of one key."""
-    ids = [one for one, listed in org.servers.items() if listed.key_hash == key_hash]
-    found = repository.find([server_ref(org.org_id, one) for one in ids])
-    records = ((one, found.get(server_ref(org.org_id, one))) for one in ids)
-    return [(one, record) for one, record in records if record is not None]
+class ServerCertificates:
+    """The owner of the server certificates and certificate requests of one organization."""
+
+    def __init__(self, repository: Repository, org_id: str) -> None:
+        self._repository = repository
+        self._org_id = org_id
+        self._organization = Organization(repository, org_id)
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def ref(self, certificate_id: str) -> Ref[Any]:
+        """Return the place of a body, for a batched read. The id `default` is the platform's default certificate."""
+        return PlatformDefault.ref if certificate_id == DEFAULT else self.own_ref(certificate_id)
+
+    def own_ref(self, certificate_id: str) -> Ref[ServerCertificate]:
+        """Return the place of a body of the organization's own."""
+        return server_ref(self._org_id, certificate_id)
+
+    def pick(self, documents: Batch, org: Org, certificate_id: str) -> ParsedServerCertificate:
+        """Return a record of *documents*, which were read with `ref`.
+
+        Raises: NotFound, also if the index of *org* does not list the id.
+        """
+        self.check_listed(org, certificate_id)
+        record = documents.get(self.ref(certificate_id))
+        if record is None:
+            raise NotFound(what="server certificate of that id")
+        return parse(certificate_id, record)
+
+    def get(self, org: Org, certificate_id: str) -> ParsedServerCertificate:
+        """Return a server certificate or request of *org*, or the default certificate.
+
+        Raises: NotFound, StoreUnavailable.
+        """
+        return self.pick(self._repository.read_batch([self.ref(certificate_id)]), org, certificate_id)
+
+    def check_listed(self, org: Org, certificate_id: str) -> None:
+        """Refuse an id that the index of *org* does not list. The default certificate belongs to every organization.
+
+        Raises: NotFound.
+        """
+        if certificate_id != DEFAULT and certificate_id not in org.servers:
+            raise NotFound(what="server certificate of that id")
+
+    def find_record(self, certificate_id: str) -> ServerCertificate | None:
+        """Return the body of an id, whether the index lists the id or not.
+
+        Raises: StoreUnavailable.
+        """
+        return self._repository.get(self.own_ref(certificate_id))
+
+    def find_records(self, certificate_ids: Iterable[str]) -> Sequence[tuple[str, ServerCertificate]]:
+        """Return the ids and bodies of those of *certificate_ids* that have a body, from one batched read.
+
+        Raises: StoreUnavailable.
+        """
+        refs = {certificate_id: self.own_ref(certificate_id) for certificate_id in certificate_ids}
+        if not refs:
+            return []
+        documents = self._repository.read_batch(refs.values())
+        records = ((certificate_id, documents.get(ref)) for certificate_id, ref in refs.items())
+        return [(certificate_id, record) for certificate_id, record in records if record is not None]
+
+    def list(self, org: Org, *, after: str, limit: int) -> list[ParsedServerCertificate]:
+        """Return at most *limit* server certificates and requests behind *after*: the default first, then by id.
+
+        Raises: StoreUnavailable.
+        """
+        own = sorted(own_id for own_id in org.servers if after in ("", DEFAULT) or own_id > after)
+        ids = own if after else [DEFAULT, *own]
+        # All bodies are read: a body that is deleted meanwhile must not end the page early.
+        documents = self._repository.read_batch([self.ref(certificate_id) for certificate_id in ids])
+        records = ((certificate_id, documents.get(self.ref(certificate_id))) for certificate_id in ids)
+        return [parse(certificate_id, record) for certificate_id, record in records if record is not None][:limit]
+
+    def find_by_key(self, org: Org, key_hash: str) -> Sequence[tuple[str, ServerCertificate]]:
+        """Return the ids and bodies of the server certificates and requests with one public key.
+
+        Raises: StoreUnavailable.
+        """
+        return self.find_records(own_id for own_id, line in org.servers.items() if line.key_hash == key_hash)
+
+    def find_by_leaf(self, org: Org, key_hash: str, leaf: bytes) -> tuple[str, ServerCertificate] | None:
+        """Return the id and body of the server certificate whose DER is *leaf*.
+
+        Raises: StoreUnavailable.
+        """
+        records = self.find_by_key(org, key_hash)
+        return next(((certificate_id, record) for certificate_id, record in records if record.leaf == leaf), None)
+
+    # ------------------------------------------------------------------------------------------------ changing
+
+    def add(
+        self, certificate_id: str, record: ServerCertificate, *, activity: Activity, at: datetime, per_minute: int
+    ) -> AddedServerCertificate:
+        """Store *record*: the body first, then the line in the index.
+
+        A certificate that the organization has already is not stored again: the result names the existing record.
+
+        Raises: NotFound (no such organization), TooManyServerCertificates, RateLimited, TooBusy, StoreUnavailable.
+        """
+        self._repository.create(self.own_ref(certificate_id), record)
+        try:
+            added = self._add_line(certificate_id, record, activity, at, per_minute)
+        except (StoreUnavailable, TooBusy):
+            raise  # the line may be written: a body without a line does no harm, a line without a body does
+        except TrustError:
+            self._delete_body(certificate_id)
+            raise
+        if added.id != certificate_id:
+            self._delete_body(certificate_id)
+        return added
+
+    def changing(
+        self, certificate_id: str, what: str = "server certificate of that id"
+    ) -> Iterator[ExistingAttempt[ServerCertificate]]:
+        """Change a body by compare-and-set. See `Repository.changing_existing`.
+
+        Args:
+            what: names the body in the refusal.
+
+        Raises: NotFound, TooBusy, StoreUnavailable, and whatever the block raises.
+        """
+        return self._repository.changing_existing(self.own_ref(certificate_id), what, activity_of=self._org_id)
+
+    def delete(self, certificate_id: str, *, activity: Activity) -> None:
+        """Delete a server certificate or request: the line in the index first, then the body.
+
+        The same call again finishes a deletion that was cut short between the two.
+
+        Raises: NotFound, ActiveCertificate, TooBusy, StoreUnavailable.
+        """
+        is_listed = False
+        for attempt in self._organization.changing():
+            with attempt as org:
+                is_listed = certificate_id in org.servers
+                if is_listed:
+                    attempt.write(_without(org, certificate_id), activity=activity)
+        # A body without a line is the rest of a deletion: clients learn an id only after the line is written.
+        if not is_listed and self.find_record(certificate_id) is None:
+            raise NotFound(what="server certificate of that id that is this organization's own")
+        self._delete_body(certificate_id)
+
+    def delete_orphans(self, *, created_before: datetime) -> int:
+        """Delete bodies without a line that were created before *created_before*. Return the number of deleted bodies.
+
+        *created_before* must be far enough in the past that no upload between body and line is that old.
+
+        Raises: TooBusy, StoreUnavailable.
+        """
+        old = [
+            certificate_id
+            for certificate_id, record in self._repository.iterate(f"server/{self._org_id}", ServerCertificate)
+            if record.changed.created_at < created_before
+        ]
+        org = self._organization.find() if old else None  # after the bodies: the index is no older
+        orphans = [certificate_id for certificate_id in old if org is not None and certificate_id not in org.servers]
+        for certificate_id in orphans:
+            self._delete_body(certificate_id)
+            log.warning("a body that no index names was removed", extra={"org": self._org_id, "id": certificate_id})
+        return len(orphans)
+
+    def _add_line(
+        self, certificate_id: str, record: ServerCertificate, activity: Activity, at: datetime, per_minute: int
+    ) -> AddedServerCertificate:
+        """Write the line of *record* into the index, unless the index lists the same certificate."""
+        added = AddedServerCertificate(certificate_id, record)
+        for attempt in self._organization.changing():
+            with attempt as org:
+                if certificate_id in org.servers:
+                    continue  # an earlier attempt wrote the line although the store reported a conflict
+                existing = self.find_by_leaf(org, record.key_hash, record.leaf) if record.leaf is not None else None
+                if existing is not None:
+                    added = AddedServerCertificate(*existing)
+                    continue
+                added = AddedServerCertificate(certificate_id, record, is_first=not org.requires_sni)
+                rate_window = check_room(org, at, per_minute)
+                servers = {**org.servers, certificate_id: Listed(record.key_hash)}
+                attempt.write(msgspec.structs.replace(org, servers=servers, rate_window=rate_window), activity=activity)
+        return added
+
+    def _delete_body(self, certificate_id: str) -> None:
+        self._repository.delete(self.own_ref(certificate_id), activity_of=self._org_id)
+
+
+def _without(org: Org, certificate_id: str) -> Org:
+    """Return *org* without the line of *certificate_id*.
+
+    Raises: ActiveCertificate.
+    """
+    activation = org.activation
+    if activation.active == certificate_id:
+        raise ActiveCertificate
+    if activation.previous == certificate_id:
+        activation = msgspec.structs.replace(activation, previous=None)
+    servers = {own_id: line for own_id, line in org.servers.items() if own_id != certificate_id}
+    return msgspec.structs.replace(org, servers=servers, activation=activation)

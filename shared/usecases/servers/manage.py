@@ -2,85 +2,67 @@
 
 import msgspec
 
-from shared.errors import ActiveCertificate, NotFound
-from shared.records import DEFAULT, Org, ServerCertificate
-from shared.repository import org_ref, server_ref
+from shared.errors import NotFound
+from shared.records import Org
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, check_version, entry, touched
-from shared.usecases.servers.documents import ParsedServerCertificate, place_of, shown
+from shared.usecases.context import Context, check_version, make_entry, update_revision
+from shared.usecases.servers.documents import ParsedServerCertificate, ServerCertificates, parse
 
 
 def list_servers(context: Context, org: Org, *, after: str, limit: int) -> list[ParsedServerCertificate]:
-    """At most *limit* server certificates and requests behind *after*: the default first, then by id."""
-    own = sorted(one for one in org.servers if after in ("", DEFAULT) or one > after)
-    behind = own if after else [DEFAULT, *own]
-    places = [place_of(org, one) for one in behind]  # all, so that a record that goes meanwhile ends no page early
-    found = context.repository.find(places)
-    records = ((one, found.get(place)) for one, place in zip(behind, places, strict=True))
-    return [shown(one, record) for one, record in records if record is not None][:limit]
+    """Return at most *limit* server certificates and requests behind *after*: the default first, then by id.
+
+    Raises: StoreUnavailable.
+    """
+    return ServerCertificates(context.repository, org.org_id).list(org, after=after, limit=limit)
+
+
+def get_server(context: Context, org: Org, certificate_id: str) -> ParsedServerCertificate:
+    """Return a server certificate or request of *org*, or the default certificate.
+
+    Raises: NotFound, StoreUnavailable.
+    """
+    return ServerCertificates(context.repository, org.org_id).get(org, certificate_id)
 
 
 def change_server(
-    context: Context, member: Member, certificate_id: str, *, comments: str, seen: str | None
+    context: Context, member: Member, certificate_id: str, *, comments: str, expected_version: str | None
 ) -> ParsedServerCertificate:
-    """Describe a server certificate or request. Raises: NotFound, Stale."""
+    """Replace the comments of a server certificate or request.
+
+    Args:
+        expected_version: the version in If-Match; None overrides.
+
+    Raises: NotFound, Stale, TooBusy, StoreUnavailable.
+    """
     at = context.clock()
-    _must_be_own(member.org, certificate_id)
-
-    def alter(before: ServerCertificate | None) -> ServerCertificate:
-        if before is None:
-            raise NotFound(what="server certificate of that id")
-        check_version(before.changed, seen)
-        if before.comments == comments:
-            return before
-        line = entry(at, member.who, "describeServerCert", certificate=certificate_id)
-        stamp = touched(before.changed, at, member.who)
-        return msgspec.structs.replace(before, comments=comments, changed=stamp, outbox=(line,))
-
-    place = server_ref(member.org_id, certificate_id)
-    after = context.repository.change(place, alter, org_id=member.org_id)
-    assert after is not None  # noqa: S101 - alter never removes
-    return shown(certificate_id, after)
-
-
-def delete_server(context: Context, member: Member, certificate_id: str, *, seen: str | None) -> None:
-    """Remove a server certificate or request with its key: its line in the index first, then its body.
-
-    The same call again finishes a deletion that was cut short in between.
-
-    Raises: NotFound, ActiveCertificate, Stale."""
-    at = context.clock()
-    place = server_ref(member.org_id, certificate_id)
-    record = context.repository.get(place)
-    if record is not None:
-        check_version(record.changed, seen)
-
-    def alter(before: Org | None) -> Org:
-        if before is None:
-            raise NotFound(what="such organization")
-        _must_be_own(before, certificate_id)
-        if before.activation.active == certificate_id:
-            raise ActiveCertificate
-        activation = before.activation
-        if activation.previous == certificate_id:
-            activation = msgspec.structs.replace(activation, previous=None)
-        return msgspec.structs.replace(
-            before,
-            servers={k: v for k, v in before.servers.items() if k != certificate_id},
-            activation=activation,
-            outbox=(entry(at, member.who, "deleteServerCert", certificate=certificate_id),),
-        )
-
-    try:
-        context.repository.change(org_ref(member.org_id), alter, org_id=member.org_id)
-    except NotFound:
-        # An id is told once its line stands: a body without a line is what a deletion left, this one or one before.
-        if certificate_id == DEFAULT or context.repository.get(place) is None:
-            raise
-    context.repository.discard(place, org_id=member.org_id)
-
-
-def _must_be_own(org: Org, certificate_id: str) -> None:
-    """Raises: NotFound; the default certificate is the platform's, not an org's to change."""
-    if certificate_id not in org.servers:
+    if certificate_id not in member.org.servers:
         raise NotFound(what="server certificate of that id that is this organization's own")
+    activity = make_entry(at, member.who, "describeServerCert", certificate=certificate_id)
+    for attempt in ServerCertificates(context.repository, member.org_id).changing(certificate_id):
+        with attempt as record:
+            check_version(record.changed, expected_version)
+            described = record
+            if record.comments != comments:
+                changed = update_revision(record.changed, at, member.who)
+                described = msgspec.structs.replace(record, comments=comments, changed=changed)
+                attempt.write(described, activity=activity)
+    return parse(certificate_id, described)
+
+
+def delete_server(context: Context, member: Member, certificate_id: str, *, expected_version: str | None) -> None:
+    """Delete a server certificate or request with its private key.
+
+    The same call again finishes a deletion that was cut short.
+
+    Args:
+        expected_version: the version in If-Match; None overrides.
+
+    Raises: NotFound, ActiveCertificate, Stale, TooBusy, StoreUnavailable.
+    """
+    servers = ServerCertificates(context.repository, member.org_id)
+    record = servers.find_record(certificate_id)
+    if record is not None:
+        check_version(record.changed, expected_version)
+    activity = make_entry(context.clock(), member.who, "deleteServerCert", certificate=certificate_id)
+    servers.delete(certificate_id, activity=activity)

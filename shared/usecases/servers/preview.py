@@ -1,13 +1,14 @@
-"""Show the fields of a certificate before anything is stored, and what the certificate would be accepted as."""
+"""preview: show the fields of a certificate, and what the certificate would be accepted as. Nothing is stored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
 from shared.errors import Rejected, SeveralCertificates
 from shared.usecases.callers import Member
 from shared.usecases.context import Context
-from shared.usecases.servers.documents import checked
+from shared.usecases.servers.rules import check_for_org
 from shared.validation.ca import check_ca
 from shared.validation.notices import Notice
 from shared.validation.server_cert import read_leaf
@@ -16,47 +17,52 @@ from shared.x509.certificate_files import read_certificates
 
 
 class Acceptance(msgspec.Struct, frozen=True):
-    """Whether a certificate would be accepted; *refusal* says why not."""
+    """Whether a certificate would be accepted; *refusal* is the reason if not."""
 
     refusal: Rejected | None = None
     warnings: Sequence[Notice] = msgspec.field(default_factory=list)
 
 
-class Preview(msgspec.Struct, frozen=True):
+class PreviewResult(msgspec.Struct, frozen=True):
+    """A certificate, and whether it would be accepted as a CA certificate and as a server certificate."""
+
     cert: Certificate
     ca: Acceptance
     server: Acceptance
 
 
-def preview(context: Context, member: Member, data: bytes) -> Preview:
-    """The fields of a certificate that nobody has saved, and what it would be accepted as.
+def preview(context: Context, member: Member, data: bytes) -> PreviewResult:
+    """Return the fields of an uploaded certificate, and what the certificate would be accepted as.
 
-    Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainTooLong."""
+    Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainTooLong.
+    """
     at = context.clock()
     certs = read_certificates(data)
-    leaf, broken = certs[0], None
-    chain: tuple[Certificate, ...] = ()
     try:
         leaf, chain = read_leaf(data)
-    except Rejected as error:  # no server's chain; several CAs in one file are no such thing either
-        broken = error
-
-    def as_ca() -> list[Notice]:
-        if len(certs) > 1:
-            raise SeveralCertificates(n=len(certs))
-        check_ca(leaf, at=at, weak=context.weak_keys)
-        return []
-
-    def as_server() -> list[Notice]:
-        if broken is not None:
-            raise broken
-        return checked(context, member.org, leaf, chain, at)
-
-    return Preview(leaf, _acceptance(as_ca), _acceptance(as_server))
+    except Rejected as refusal:  # the file is no chain of a server certificate: show its first certificate
+        return PreviewResult(certs[0], _judge_ca(context, certs[0], len(certs), at), Acceptance(refusal))
+    return PreviewResult(
+        leaf, _judge_ca(context, leaf, len(certs), at), _judge_server(context, member, leaf, chain, at)
+    )
 
 
-def _acceptance(check: Callable[[], list[Notice]]) -> Acceptance:
+def _judge_ca(context: Context, cert: Certificate, count: int, at: datetime) -> Acceptance:
+    """Return whether a file of *count* certificates would be accepted as the CA certificate *cert*."""
+    if count > 1:
+        return Acceptance(SeveralCertificates(n=count))
     try:
-        return Acceptance(warnings=check())
+        check_ca(cert, at=at, weak=context.weak_keys)
+    except Rejected as refusal:
+        return Acceptance(refusal)
+    return Acceptance()
+
+
+def _judge_server(
+    context: Context, member: Member, leaf: Certificate, chain: Sequence[Certificate], at: datetime
+) -> Acceptance:
+    """Return whether *leaf* would be accepted as a server certificate of the organization."""
+    try:
+        return Acceptance(warnings=check_for_org(context, member.org, leaf, chain, at))
     except Rejected as refusal:
         return Acceptance(refusal)

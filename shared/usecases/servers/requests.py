@@ -1,34 +1,35 @@
-"""generateCSR: make a key pair here, and a request that a CA can sign; or renew: a new request on the same key."""
+"""generateCSR and fulfillCSR: make a key pair with a certificate request, and store the signed certificate."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.errors import NotAHost, NotFound, RequestNotFulfilled
+from shared.errors import AlreadyFulfilled, NotAHost, NotFound
 from shared.ports import KeySealer
 from shared.records import ServerCertificate, Source
-from shared.repository import server_ref
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, made
-from shared.usecases.edges.host_names import hosts_of
+from shared.usecases.context import Context, make_entry, make_revision, update_revision
 from shared.usecases.servers.documents import (
     ParsedServerCertificate,
-    add,
+    ServerCertificates,
     check_room,
-    get_added,
-    get_server,
     new_id,
-    sealed_key,
+    parse,
+    seal_key,
 )
-from shared.validation.csr import make_csr, make_key, renew_csr, subject_name
+from shared.usecases.servers.rules import check_for_org
+from shared.validation.csr import make_csr, make_key, read_signed, subject_name
+from shared.validation.notices import Notice
+from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
-from shared.x509.public_keys import key_hash
+from shared.x509.public_keys import key_hash, public_key_info
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """Whom a request is for. *common_name* None is the org's messaging host."""
+    """The subject of a request. *common_name* None means the organization's messaging host."""
 
     common_name: str | None = None
     organization: str | None = None
@@ -42,13 +43,15 @@ class Subject(msgspec.Struct, frozen=True):
 def generate_csr(
     context: Context, sealer: KeySealer, member: Member, subject: Subject, *, algorithm: str, comments: str = ""
 ) -> ParsedServerCertificate:
-    """Make a key and a request for one of the org's hosts. The key is sealed and never shown.
+    """Make a key pair and a request for one of the organization's hosts, and store the request with the sealed key.
 
-    Raises: NotAHost, InvalidSubject, WrongValue (algorithm), TooManyServerCertificates, RateLimited."""
+    Raises: NotAHost, InvalidSubject, WrongValue (algorithm), TooManyServerCertificates, RateLimited, TooBusy,
+        StoreUnavailable.
+    """
     at = context.clock()
-    check_room(context, member.org, at)
+    check_room(member.org, at, context.rate_per_minute)
     host = _host(context, member, subject.common_name)
-    name = subject_name(  # before the key: making one takes long, and a mistyped country should not
+    name = subject_name(  # before the key: an RSA key takes seconds, and a wrong country should not
         host=host,
         organization=subject.organization,
         organizational_unit=subject.organizational_unit,
@@ -59,35 +62,10 @@ def generate_csr(
     )
     key = make_key(algorithm)
     csr = make_csr(key, name, host=host)
-    return _kept(context, sealer, member, key, csr, comments=comments, what="generateCSR", at=at)
+    return add_request(context, sealer, member, key, csr, comments=comments, what="generateCSR", at=at)
 
 
-def renew(context: Context, sealer: KeySealer, member: Member, certificate_id: str) -> ParsedServerCertificate:
-    """A new request on the key of a certificate that is here; that certificate stays as it is.
-
-    Raises: NotFound, RequestNotFulfilled, TooManyServerCertificates, RateLimited."""
-    at = context.clock()
-    check_room(context, member.org, at)
-    old = get_server(context.repository, member.org, certificate_id)
-    if old.leaf is None:
-        raise RequestNotFulfilled
-    key = opened_key(context, sealer, member.org_id, certificate_id)
-    csr = renew_csr(key, old.request or old.leaf)
-    return _kept(context, sealer, member, key, csr, comments=old.comments, what="renewCSR", at=at)
-
-
-def opened_key(context: Context, sealer: KeySealer, org_id: str, certificate_id: str) -> PrivateKey:
-    """The private key of a record, unsealed. Raises: NotFound, SealBroken."""
-    record = context.repository.get(server_ref(org_id, certificate_id))
-    if record is None:  # the default certificate's key, too, is not an org's to use
-        raise NotFound(what="server certificate of that id")
-    der = sealer.open(record.key, org_id=org_id, certificate_id=certificate_id)
-    key = load_der_private_key(der, None)
-    assert isinstance(key, PrivateKey)  # noqa: S101 - only such keys are kept
-    return key
-
-
-def _kept(
+def add_request(
     context: Context,
     sealer: KeySealer,
     member: Member,
@@ -98,22 +76,84 @@ def _kept(
     what: str,
     at: datetime,
 ) -> ParsedServerCertificate:
+    """Store a request with its sealed key, under a new id. *what* is the action in the activity list.
+
+    Raises: TooManyServerCertificates, RateLimited, TooBusy, StoreUnavailable.
+    """
     certificate_id = new_id()
     record = ServerCertificate(
         source=Source.CSR,
-        key=sealed_key(sealer, key, org_id=member.org_id, certificate_id=certificate_id),
+        key=seal_key(sealer, key, org_id=member.org_id, certificate_id=certificate_id),
         key_hash=key_hash(key.public_key()),
         csr=csr.public_bytes(Encoding.DER),
         comments=comments,
-        changed=made(at, member.who),
+        changed=make_revision(at, member.who),
     )
-    add(context, member, certificate_id, record, what=what, at=at)
-    return get_added(context.repository, member.org_id, certificate_id)
+    activity = make_entry(at, member.who, what, certificate=certificate_id)
+    servers = ServerCertificates(context.repository, member.org_id)
+    added = servers.add(certificate_id, record, activity=activity, at=at, per_minute=context.rate_per_minute)
+    return parse(added.id, added.record)
+
+
+def fulfill_csr(
+    context: Context, member: Member, certificate_id: str, data: bytes
+) -> tuple[ParsedServerCertificate, list[Notice]]:
+    """Store the certificate that a CA issued for a request, under the request's id. Return it with warnings.
+
+    Repeating the call with the same certificate changes nothing.
+
+    Args:
+        data: the certificate with or without its chain: PEM, DER or PKCS#7.
+
+    Raises: NotFound, KeyMismatch (the request stays), AlreadyFulfilled, Rejected (`shared.validation.server_cert`),
+        TooBusy, StoreUnavailable.
+    """
+    at = context.clock()
+    servers = ServerCertificates(context.repository, member.org_id)
+    request = servers.find_record(certificate_id) if certificate_id in member.org.servers else None
+    if request is None or request.csr is None:
+        raise NotFound(what="certificate request of that id")
+    leaf, chain = read_signed(data, public_key=_requested_key(request.csr))
+    warnings = check_for_org(context, member.org, leaf, chain, at)
+    activity = make_entry(at, member.who, "fulfillCSR", certificate=certificate_id)
+    for attempt in servers.changing(certificate_id, "certificate request of that id"):
+        with attempt as record:
+            fulfilled = _fulfil(record, leaf, chain, at, member.who)
+            if fulfilled is not record:
+                attempt.write(fulfilled, activity=activity)
+    return parse(certificate_id, fulfilled), warnings
+
+
+def _fulfil(
+    record: ServerCertificate, leaf: Certificate, chain: Sequence[Certificate], at: datetime, who: str
+) -> ServerCertificate:
+    """Return *record* with the certificate; the same object if the record has the certificate already.
+
+    Raises: AlreadyFulfilled.
+    """
+    if record.leaf == leaf.der:
+        return record
+    if record.leaf is not None:
+        raise AlreadyFulfilled
+    return msgspec.structs.replace(
+        record,
+        leaf=leaf.der,
+        chain=tuple(issuer.der for issuer in chain),
+        changed=update_revision(record.changed, at, who),
+    )
+
+
+def _requested_key(csr: bytes) -> bytes:
+    """Return the SubjectPublicKeyInfo of a request."""
+    return public_key_info(x509.load_der_x509_csr(csr).public_key())
 
 
 def _host(context: Context, member: Member, common_name: str | None) -> str:
-    """The org's messaging host, or one of a listed custom domain. Raises: NotAHost."""
-    hosts = hosts_of(member.org_id, context.platform_domain, member.org.settings)
+    """Return *common_name* as a host of the organization: the messaging host, or a listed custom domain's host.
+
+    Raises: NotAHost.
+    """
+    hosts = member.org.hosts(context.platform_domain)
     host = (common_name or hosts[0]).strip().lower()
     if host not in hosts:
         raise NotAHost(field="commonName", host=host[:253], hosts=" or ".join(hosts))

@@ -1,4 +1,4 @@
-"""uploadServerCert: keep a messaging server certificate with its private key."""
+"""uploadServerCert: store a messaging server certificate with its private key."""
 
 import msgspec
 
@@ -6,25 +6,26 @@ from shared.errors import UseFulfil
 from shared.ports import KeySealer
 from shared.records import Org, ServerCertificate, Source
 from shared.usecases.callers import Member
-from shared.usecases.context import Context, made
+from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.servers.documents import (
     ParsedServerCertificate,
-    add,
+    ServerCertificates,
     check_room,
-    checked,
-    find_by_key,
-    get_added,
     new_id,
-    sealed_key,
+    parse,
+    seal_key,
 )
-from shared.validation.notices import Notice
+from shared.usecases.servers.rules import check_for_org
+from shared.validation.names import messaging_host
+from shared.validation.notices import Notice, devices_must_send_sni
 from shared.validation.server_cert import has_private_key, read_leaf, read_server_certificate
-from shared.x509.certificate import Certificate
 
 
-class Uploaded(msgspec.Struct, frozen=True):
-    shown: ParsedServerCertificate
-    created: bool
+class UploadedServerCertificate(msgspec.Struct, frozen=True):
+    """The stored certificate, whether the upload created the record, and warnings."""
+
+    parsed: ParsedServerCertificate
+    is_created: bool
     warnings: list[Notice]
 
 
@@ -38,51 +39,49 @@ def upload_server_cert(
     private_key: bytes | None = None,
     passphrase: str | None = None,
     comments: str = "",
-) -> Uploaded:
-    """Check certificate, chain and key against each other and the org, seal the key, and keep them.
+) -> UploadedServerCertificate:
+    """Check certificate, chain and key against each other and the organization, seal the key, and store all three.
 
-    The same leaf again is the same record.
+    An upload of a certificate that is stored already returns the existing record.
 
-    Raises: Rejected (see `shared.validation.server_cert`), UseFulfil, TooManyServerCertificates, RateLimited."""
+    Raises: Rejected (see `shared.validation.server_cert`), UseFulfil, TooManyServerCertificates, RateLimited, TooBusy,
+        StoreUnavailable.
+    """
     at = context.clock()
+    servers = ServerCertificates(context.repository, member.org_id)
     if not private_key and not has_private_key(certificate):
-        _point_to_request(context, member.org, certificate, chain)
+        _point_to_request(servers, member.org, certificate, chain)
     server = read_server_certificate(certificate, chain=chain, private_key=private_key, passphrase=passphrase)
-    warnings = checked(context, member.org, server.leaf, server.chain, at)
-    hashed = server.leaf.key_hash
-
-    def same(org: Org) -> str | None:
-        return _of_leaf(context, org, hashed, server.leaf)
-
-    existing = same(member.org)
+    warnings = check_for_org(context, member.org, server.leaf, server.chain, at)
+    leaf, public_key_hash = server.leaf.der, server.leaf.key_hash
+    existing = servers.find_by_leaf(member.org, public_key_hash, leaf)
     if existing is not None:
-        return Uploaded(get_added(context.repository, member.org_id, existing), False, warnings)
-    check_room(context, member.org, at)
+        return UploadedServerCertificate(parse(*existing), False, warnings)
+    check_room(member.org, at, context.rate_per_minute)
     certificate_id = new_id()
     record = ServerCertificate(
         source=Source.UPLOAD,
-        key=sealed_key(sealer, server.private_key, org_id=member.org_id, certificate_id=certificate_id),
-        key_hash=hashed,
-        leaf=server.leaf.der,
-        chain=tuple(cert.der for cert in server.chain),
+        key=seal_key(sealer, server.private_key, org_id=member.org_id, certificate_id=certificate_id),
+        key_hash=public_key_hash,
+        leaf=leaf,
+        chain=tuple(issuer.der for issuer in server.chain),
         comments=comments,
-        changed=made(at, member.who),
+        changed=make_revision(at, member.who),
     )
-    standing, more = add(context, member, certificate_id, record, what="uploadServerCert", at=at, same=same)
-    stands = get_added(context.repository, member.org_id, standing)
-    return Uploaded(stands, standing == certificate_id, [*warnings, *more])
+    activity = make_entry(at, member.who, "uploadServerCert", certificate=certificate_id)
+    added = servers.add(certificate_id, record, activity=activity, at=at, per_minute=context.rate_per_minute)
+    if added.is_first:
+        warnings = [*warnings, devices_must_send_sni(messaging_host(member.org_id, context.platform_domain))]
+    return UploadedServerCertificate(parse(added.id, added.record), added.id == certificate_id, warnings)
 
 
-def _of_leaf(context: Context, org: Org, hashed: str, leaf: Certificate) -> str | None:
-    """The id of the record that holds *leaf* already."""
-    return next((one for one, record in find_by_key(context.repository, org, hashed) if record.leaf == leaf.der), None)
+def _point_to_request(servers: ServerCertificates, org: Org, certificate: bytes, chain: bytes | None) -> None:
+    """Refuse a certificate without key whose key belongs to a waiting request of *org*: the caller should fulfil the
+    request.
 
-
-def _point_to_request(context: Context, org: Org, certificate: bytes, chain: bytes | None) -> None:
-    """A certificate without key may be the answer to a request whose key is here.
-
-    Raises: UseFulfil; what `read_leaf` raises."""
+    Raises: UseFulfil, and whatever `read_leaf` raises.
+    """
     leaf, _ = read_leaf(certificate, chain=chain)
-    for certificate_id, record in find_by_key(context.repository, org, leaf.key_hash):
+    for certificate_id, record in servers.find_by_key(org, leaf.key_hash):
         if record.leaf is None:
             raise UseFulfil(field="privateKey", id=certificate_id)

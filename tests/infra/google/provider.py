@@ -1,9 +1,9 @@
 """A stand-in for the provider hashicorp/google: Terraform validates, plans and "applies" against it.
 
-It has the real names and types (schema.py), and a memory in place of a cloud: it proves names, types, required
-arguments and references; nothing of what Google would say.
+The stand-in has the real names and types (schema.py), and a memory in place of a cloud. It verifies names, types,
+required arguments and references, but nothing of what Google itself would check.
 
-Runs in a Python of its own (requirements.txt beside it): Terraform's plugin protocol needs an older protobuf.
+It runs in a Python of its own (requirements.txt beside it): Terraform's plugin protocol needs an older protobuf.
 """
 
 import json
@@ -19,7 +19,7 @@ from tf.runner import run_provider
 
 SCHEMA = json.loads(Path(os.environ["TRUST_TEST_GOOGLE_SCHEMA"]).read_text(encoding="utf-8"))
 UNKNOWN = msgpack.ExtType(0, b"\x00")
-# What Google fills in where it is not given: the generated classes do not tell optional from optional and computed.
+# What Google fills in if it is not given: the generated classes do not distinguish optional from optional and computed.
 FILLED = {"id", "project", "region", "location", "generation", "etag"}
 NESTING = pb.Schema.NestedBlock
 
@@ -28,72 +28,73 @@ def is_computed(name: str, attribute: dict[str, Any]) -> bool:
     return bool(attribute.get("computed")) or (name in FILLED and not attribute.get("required"))
 
 
-def block(made_of: dict[str, Any]) -> Any:
+def make_block(schema: dict[str, Any]) -> Any:
     return pb.Schema.Block(
         attributes=[
             pb.Schema.Attribute(
                 name=name,
-                type=json.dumps(one["type"]).encode(),
-                required=bool(one.get("required")),
-                optional=bool(one.get("optional")) and not one.get("required"),
-                computed=is_computed(name, one),
+                type=json.dumps(attribute["type"]).encode(),
+                required=bool(attribute.get("required")),
+                optional=bool(attribute.get("optional")) and not attribute.get("required"),
+                computed=is_computed(name, attribute),
             )
-            for name, one in made_of["attributes"].items()
+            for name, attribute in schema["attributes"].items()
         ],
-        block_types=[nested(name, one) for name, one in made_of["blocks"].items()],
+        block_types=[make_nested_block(name, nested) for name, nested in schema["blocks"].items()],
     )
 
 
-def nested(name: str, one: dict[str, Any]) -> Any:
+def make_nested_block(name: str, nested: dict[str, Any]) -> Any:
     kinds = {"list": NESTING.LIST, "set": NESTING.SET, "single": NESTING.SINGLE, "map": NESTING.MAP}
-    single = one["nesting"] == "single"
+    single = nested["nesting"] == "single"
     return NESTING(
         type_name=name,
-        block=block(one["block"]),
-        nesting=kinds[one["nesting"]],
-        min_items=1 if one["required"] and not single else 0,
-        max_items=0 if single else one["max"],
+        block=make_block(nested["block"]),
+        nesting=kinds[nested["nesting"]],
+        min_items=1 if nested["required"] and not single else 0,
+        max_items=0 if single else nested["max"],
     )
 
 
-def filled(made_of: dict[str, Any], wanted: Any, before: Any, value: Any) -> Any:
-    """*wanted* with its computed attributes: as they were before, else value(name, type)."""
-    if not isinstance(wanted, dict):
-        return wanted
+def fill_computed(schema: dict[str, Any], planned: Any, before: Any, value: Any) -> Any:
+    """Return *planned* with its computed attributes: as they were before, or else value(name, type)."""
+    if not isinstance(planned, dict):
+        return planned
     known = before if isinstance(before, dict) else {}
-    made = dict(wanted)
-    for name, one in made_of["attributes"].items():
-        if is_computed(name, one) and (made.get(name) is None or isinstance(made[name], msgpack.ExtType)):
-            made[name] = known[name] if known.get(name) is not None else value(name, one["type"])
-    for name, one in made_of["blocks"].items():
-        inner, old = made.get(name), known.get(name)
+    result = dict(planned)
+    for name, attribute in schema["attributes"].items():
+        if is_computed(name, attribute) and (result.get(name) is None or isinstance(result[name], msgpack.ExtType)):
+            result[name] = known[name] if known.get(name) is not None else value(name, attribute["type"])
+    for name, nested in schema["blocks"].items():
+        inner, old = result.get(name), known.get(name)
         if isinstance(inner, list):
             olds = old if isinstance(old, list) else []
-            made[name] = [
-                filled(one["block"], each, olds[at] if at < len(olds) else None, value) for at, each in enumerate(inner)
+            result[name] = [
+                fill_computed(nested["block"], item, olds[at] if at < len(olds) else None, value)
+                for at, item in enumerate(inner)
             ]
         elif isinstance(inner, dict):
-            made[name] = filled(one["block"], inner, old, value)
-    return made
+            result[name] = fill_computed(nested["block"], inner, old, value)
+    return result
 
 
-def invented(name: str, kind: Any) -> Any:
+def invent_value(name: str, kind: Any) -> Any:
     if isinstance(kind, list):
         return {} if kind[0] == "map" else []
     return {"string": f"stub-{name}", "number": 0, "bool": False}.get(kind)
 
 
-def later(name: str, kind: Any) -> Any:
+def mark_unknown(name: str, kind: Any) -> Any:
     return None if kind == "dynamic" else UNKNOWN
 
 
-def opened(value: Any) -> Any:
+def decode(value: Any) -> Any:
     if value.msgpack:
         return msgpack.unpackb(value.msgpack, ext_hook=msgpack.ExtType, strict_map_key=False)
     return json.loads(value.json) if value.json else None
 
 
-def closed(value: Any) -> Any:
+def encode(value: Any) -> Any:
     return pb.DynamicValue(msgpack=msgpack.packb(value))
 
 
@@ -109,11 +110,13 @@ class Provider(rpc.ProviderServicer):  # type: ignore[misc]
             provider=pb.Schema(block=pb.Schema.Block(attributes=own)),
             provider_meta=pb.Schema(block=pb.Schema.Block()),
             resource_schemas={
-                name: pb.Schema(block=block(one)) for name, one in SCHEMA.items() if not name.startswith("data.")
+                name: pb.Schema(block=make_block(schema))
+                for name, schema in SCHEMA.items()
+                if not name.startswith("data.")
             },
             data_source_schemas={
-                name.removeprefix("data."): pb.Schema(block=block(one))
-                for name, one in SCHEMA.items()
+                name.removeprefix("data."): pb.Schema(block=make_block(schema))
+                for name, schema in SCHEMA.items()
                 if name.startswith("data.")
             },
         )
@@ -137,26 +140,28 @@ class Provider(rpc.ProviderServicer):  # type: ignore[misc]
         return pb.ReadResource.Response(new_state=request.current_state)
 
     def PlanResourceChange(self, request: Any, context: Any) -> Any:  # noqa: N802
-        new, old = opened(request.proposed_new_state), opened(request.prior_state)
+        new, old = decode(request.proposed_new_state), decode(request.prior_state)
         if new is None:
             return pb.PlanResourceChange.Response(planned_state=request.proposed_new_state)
-        return pb.PlanResourceChange.Response(planned_state=closed(filled(SCHEMA[request.type_name], new, old, later)))
+        planned = fill_computed(SCHEMA[request.type_name], new, old, mark_unknown)
+        return pb.PlanResourceChange.Response(planned_state=encode(planned))
 
     def ApplyResourceChange(self, request: Any, context: Any) -> Any:  # noqa: N802
-        new = opened(request.planned_state)
+        new = decode(request.planned_state)
         if new is not None:
             named = new.get("name") or new.get("account_id") or new.get("secret_id")
-            new = filled(
+            new = fill_computed(
                 SCHEMA[request.type_name],
                 new,
                 None,
-                lambda name, kind: f"{request.type_name}/{named}" if name == "id" else invented(name, kind),
+                lambda name, kind: f"{request.type_name}/{named}" if name == "id" else invent_value(name, kind),
             )
-        return pb.ApplyResourceChange.Response(new_state=closed(new))
+        return pb.ApplyResourceChange.Response(new_state=encode(new))
 
     def ReadDataSource(self, request: Any, context: Any) -> Any:  # noqa: N802
-        made_of = SCHEMA[f"data.{request.type_name}"]
-        return pb.ReadDataSource.Response(state=closed(filled(made_of, opened(request.config), None, invented)))
+        schema = SCHEMA[f"data.{request.type_name}"]
+        state = fill_computed(schema, decode(request.config), None, invent_value)
+        return pb.ReadDataSource.Response(state=encode(state))
 
     def StopProvider(self, request: Any, context: Any) -> Any:  # noqa: N802
         return pb.StopProvider.Response()

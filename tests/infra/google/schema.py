@@ -1,8 +1,8 @@
-"""What hashicorp/google's resources are made of, read from the npm package that was generated from its schema.
+"""Read the schema of hashicorp/google's resources from the npm package that was generated from it.
 
-HashiCorp's provider cannot be had everywhere; its names, types and required arguments can: `@cdktf/provider-google`
-holds a class for each resource, with a table of its arguments (`synthesizeHclAttributes`), nested blocks as functions
-of the same form, what is required as TypeScript types, and computed attributes as getters. Nothing of it is kept here.
+HashiCorp's provider is not available everywhere, but `@cdktf/provider-google` is. The package has a class for each
+resource, with a table of its arguments (`synthesizeHclAttributes`), nested blocks as functions of the same form,
+required arguments as TypeScript types, and computed attributes as getters. No part of the package is stored here.
 """
 
 import re
@@ -33,16 +33,16 @@ _COMPUTED: Final = {
 Schema = dict[str, Any]
 
 
-def used(folder: Path) -> set[str]:
-    """The types in a folder of Terraform files: `google_kms_key_ring`, `data.google_project`."""
+def find_types(folder: Path) -> set[str]:
+    """Return the types in a folder of Terraform files: `google_kms_key_ring`, `data.google_project`."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.tf")))
-    found = re.findall(r'^(resource|data) "(google_\w+)"', text, re.M)
-    return {name if kind == "resource" else f"data.{name}" for kind, name in found}
+    declarations = re.findall(r'^(resource|data) "(google_\w+)"', text, re.M)
+    return {name if kind == "resource" else f"data.{name}" for kind, name in declarations}
 
 
-def schema(package: Path, types: set[str]) -> Schema:
-    """Type -> its attributes and blocks. *package* is node_modules/@cdktf/provider-google."""
-    return {name: _of(package / "lib" / _folder(name), name) for name in sorted(types)}
+def read_schema(package: Path, types: set[str]) -> Schema:
+    """Return the attributes and blocks of each type. *package* is node_modules/@cdktf/provider-google."""
+    return {name: _read_resource(package / "lib" / _folder(name), name) for name in sorted(types)}
 
 
 def _folder(name: str) -> str:
@@ -50,28 +50,28 @@ def _folder(name: str) -> str:
     return ("data-google-" if kind else "") + rest.replace("_", "-")
 
 
-def _of(folder: Path, name: str) -> Schema:
+def _read_resource(folder: Path, name: str) -> Schema:
     source = (folder / "index.js").read_text(encoding="utf-8")
-    declared = re.search(r'tfResourceType = "(\w+)"', source)
-    assert declared is not None, name
-    assert declared[1] == name.removeprefix("data."), name
+    declaration = re.search(r'tfResourceType = "(\w+)"', source)
+    assert declaration is not None, name
+    assert declaration[1] == name.removeprefix("data."), name
     return _Resource(source, (folder / "index.d.ts").read_text(encoding="utf-8")).schema()
 
 
 class _Resource:
     def __init__(self, source: str, types: str) -> None:
-        self._functions = {found[1]: found[2] for found in _BLOCK.finditer(source)}
-        self._outputs = {found[1].lower(): found[2] for found in _OUTPUTS.finditer(source)}
+        self._functions = {match[1]: match[2] for match in _BLOCK.finditer(source)}
+        self._outputs = {match[1].lower(): match[2] for match in _OUTPUTS.finditer(source)}
         whole = _CLASS.search(source)
         assert whole is not None
         self._name, self._class = whole[1], whole[2]
-        # Interface -> argument -> (required, may stand several times)
+        # Interface -> argument -> (required, repeatable)
         self._declared = {
-            found[1].lower(): {
+            match[1].lower(): {
                 _argument(comment, name): (not optional, "[]" in kind)
-                for comment, name, optional, kind in _PROPERTY.findall(found[2])
+                for comment, name, optional, kind in _PROPERTY.findall(match[2])
             }
-            for found in _INTERFACE.finditer(types)
+            for match in _INTERFACE.finditer(types)
         }
 
     def schema(self) -> Schema:
@@ -103,15 +103,15 @@ class _Resource:
 
 
 def _argument(comment: str, name: str) -> str:
-    """The argument's name in Terraform; the comment's link ends in it."""
+    """Return the argument's name in Terraform, which the link in the comment ends with."""
     link = re.search(r"docs/(?:resources|data-sources)/\w+#(\w+)", comment)
-    return link[1] if link else re.sub(r"(?<=[a-z0-9])([A-Z])", lambda found: "_" + found[1].lower(), name)
+    return link[1] if link else re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match[1].lower(), name)
 
 
 def _type(kind: str, stored: str) -> Any:
     if kind == "simple":
         return _SIMPLE.get(stored, "dynamic")
-    found = re.fullmatch(r"(string|number|boolean)(List|Map|Set)?", stored)
-    if found is None:
+    match = re.fullmatch(r"(string|number|boolean)(List|Map|Set)?", stored)
+    if match is None:
         return "dynamic"
-    return [kind if kind in ("list", "set", "map") else _COLLECTION[found[2]], _SIMPLE[found[1]]]
+    return [kind if kind in ("list", "set", "map") else _COLLECTION[match[2]], _SIMPLE[match[1]]]

@@ -1,0 +1,185 @@
+"""edgeFeed: list the hosts that a TLS edge serves, with their versions. No private key is in a list."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from shared.errors import TooManyHosts, WrongValue
+from shared.feed import CursorExpired
+from shared.records import DEFAULT, DefaultCertificate, OrgHosts
+from shared.usecases.callers import Caller, Credentials
+from shared.usecases.context import Context
+from shared.usecases.edges.callers import authenticate_edge
+from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed, host_version, load_leaf
+from shared.usecases.servers.platform_default import PlatformDefault
+from shared.validation.server_cert import hosts_covered
+
+HOSTS_MAX: Final = 500  # hosts in one page; the hosts of one organization are not split, so a page may have more
+EVERY_HOST_MAX: Final = 500  # hosts in a list without pages
+_SINCE: Final = r"(?P<number>[0-9]{1,16})\.(?P<default>[0-9a-f]{16}|-)(\.(?P<after>[a-z0-9]{6}))?"
+
+
+class ListedHost(msgspec.Struct, frozen=True):
+    """A host at its version. *certificate_id* is `default` if the platform's default certificate serves the host."""
+
+    server_name: str
+    org_id: str
+    version: str
+    certificate_id: str
+    removed: bool = False
+
+
+class HostsPage(msgspec.Struct, frozen=True):
+    """A page of changed hosts, or of all hosts.
+
+    Args:
+        head: the cursor for the next request.
+        more: whether the next page has hosts already.
+        full: whether this is a page of all hosts. A host on none of these pages is removed.
+        first: whether this is the first page of all hosts.
+        default_version: the version of the platform's default certificate.
+    """
+
+    head: str
+    hosts: Sequence[ListedHost]
+    more: bool
+    full: bool
+    first: bool
+    default_version: str | None
+
+
+def changed_hosts(context: Context, credentials: Credentials, since: str) -> HostsPage:
+    """Return the hosts of the caller's organizations that changed after *since*, the `head` of an earlier page.
+
+    All hosts are listed (`full`) if *since* is empty, if the edge is too far behind, and if the platform's default
+    certificate changed.
+
+    Raises: WrongValue, NotAuthenticated, Forbidden, StoreUnavailable.
+    """
+    caller, documents = authenticate_edge(context, credentials, PlatformDefault.ref)
+    listing = _Listing(context, caller, documents.get(PlatformDefault.ref))
+    if since in ("", "0"):
+        return listing.list_all()
+    cursor = re.fullmatch(_SINCE, since)
+    if cursor is None:
+        raise WrongValue(field="since", found="since takes the head of an earlier answer, or nothing")
+    if cursor["default"] != listing.default_mark:
+        return listing.list_all()
+    number, after = int(cursor["number"]), cursor["after"]
+    if after is not None:
+        return listing.continue_all(number, after)
+    try:
+        return listing.list_changes(number)
+    except CursorExpired:
+        return listing.list_all()
+
+
+def every_host(context: Context, credentials: Credentials) -> list[ListedHost]:
+    """Return all hosts of the caller's organizations, for an edge that takes one list without pages.
+
+    Raises: TooManyHosts, NotAuthenticated, Forbidden, StoreUnavailable.
+    """
+    caller, documents = authenticate_edge(context, credentials, PlatformDefault.ref)
+    listing = _Listing(context, caller, documents.get(PlatformDefault.ref))
+    hosts: list[ListedHost] = []
+    for host in listing.iterate_all():
+        hosts.append(host)
+        if len(hosts) > EVERY_HOST_MAX:
+            raise TooManyHosts(limit=EVERY_HOST_MAX)
+    return hosts
+
+
+class _Listing:
+    """The hosts that one caller may see, for one answer."""
+
+    def __init__(self, context: Context, caller: Caller, default: DefaultCertificate | None) -> None:
+        self._feed = HostFeed(context)
+        self._caller = caller
+        self._default = load_leaf(default.leaf) if default else None
+        self._default_version = host_version(default) if default else None
+        self.default_mark = self._default_version or "-"
+
+    def list_changes(self, number: int) -> HostsPage:
+        """Return a page of the hosts that changed after *number* in the feed.
+
+        Raises: CursorExpired.
+        """
+        changes = self._feed.since(number, limit=HOSTS_MAX)
+        changed_ids = dict.fromkeys(change.what.org_id for change in changes)
+        own_ids = [org_id for org_id in changed_ids if self._caller.scope.may_ask_about(org_id)]
+        published = self._feed.find(own_ids) if own_ids else {}
+        hosts: list[ListedHost] = []
+        listed: set[str] = set()
+        head, is_cut = number, False
+        for change in changes:
+            org_id = change.what.org_id
+            if org_id in own_ids and org_id not in listed:
+                of_org = list(self._list_org(org_id, published.get(org_id), with_removed=True))
+                if listed and len(hosts) + len(of_org) > HOSTS_MAX:
+                    is_cut = True
+                    break
+                hosts += of_org
+                listed.add(org_id)
+            head = change.number
+        more = is_cut or len(changes) == HOSTS_MAX
+        return self._page(f"{head}.{self.default_mark}", hosts, more=more, full=False, first=False)
+
+    def list_all(self) -> HostsPage:
+        """Return the first page of all hosts."""
+        number = self._feed.end()  # before the hosts are read: a later change is listed again by the next request
+        return self._page_of_all(number, "", first=True)
+
+    def continue_all(self, number: int, after: str) -> HostsPage:
+        """Return the next page of all hosts.
+
+        Args:
+            number: the end of the feed before the first page was read.
+            after: the last organization of the page before.
+        """
+        return self._page_of_all(number, after, first=False)
+
+    def iterate_all(self) -> Iterator[ListedHost]:
+        """Return all hosts without pages."""
+        for org_id, published in self._list_published(""):
+            yield from self._list_org(org_id, published, with_removed=False)
+
+    def _page_of_all(self, number: int, after: str, *, first: bool) -> HostsPage:
+        hosts: list[ListedHost] = []
+        is_empty = True
+        for org_id, published in self._list_published(after):
+            of_org = list(self._list_org(org_id, published, with_removed=False))
+            if not is_empty and len(hosts) + len(of_org) > HOSTS_MAX:
+                return self._page(f"{number}.{self.default_mark}.{after}", hosts, more=True, full=True, first=first)
+            hosts += of_org
+            after, is_empty = org_id, False
+        return self._page(f"{number}.{self.default_mark}", hosts, more=False, full=True, first=first)
+
+    def _list_published(self, after: str) -> Iterator[tuple[str, OrgHosts]]:
+        """Return the published hosts of the caller's organizations behind *after*, ordered by organization."""
+        own_ids = sorted([self._caller.org_id] if self._caller.org_id else self._caller.orgs)
+        if not own_ids:  # a platform key for all organizations
+            yield from self._feed.list(after=after)
+            return
+        published = self._feed.find([org_id for org_id in own_ids if org_id > after])
+        yield from published.items()
+
+    def _list_org(self, org_id: str, published: OrgHosts | None, *, with_removed: bool) -> Iterator[ListedHost]:
+        """Return the hosts of one organization that a certificate covers, and, if asked for, the removed hosts."""
+        if published is None:
+            return
+        uncovered = [host for host, version in published.hosts.items() if version == BY_DEFAULT]
+        by_default = set(hosts_covered(self._default, uncovered)) if self._default and uncovered else set()
+        for host, version in published.hosts.items():
+            if version != BY_DEFAULT:
+                yield ListedHost(host, org_id, version, published.certificate_id)
+            elif host in by_default and self._default_version:
+                yield ListedHost(host, org_id, self._default_version, DEFAULT)
+            elif with_removed:
+                yield ListedHost(host, org_id, "", DEFAULT, removed=True)
+        if with_removed:
+            yield from (ListedHost(host, org_id, "", DEFAULT, removed=True) for host in published.gone)
+
+    def _page(self, head: str, hosts: Sequence[ListedHost], *, more: bool, full: bool, first: bool) -> HostsPage:
+        return HostsPage(head, hosts, more, full, first, self._default_version)

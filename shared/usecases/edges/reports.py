@@ -1,0 +1,96 @@
+"""edgeFeed: take the reports of TLS edges on which versions they serve."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from shared.errors import NotFound
+from shared.records import ActivityKind, DefaultCertificate, OrgHosts
+from shared.usecases.callers import Credentials
+from shared.usecases.context import Context, make_entry
+from shared.usecases.edges.callers import authenticate_edge
+from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed, host_version
+from shared.usecases.servers.documents import ServerCertificates
+from shared.usecases.servers.platform_default import PlatformDefault
+from shared.validation.names import ServerName
+
+SERVED_MAX: Final = 500  # hosts in one report
+
+
+class ReportResult(msgspec.Struct, frozen=True):
+    """The result of a report: *taken* hosts are at the current version; the edge should ask again for *stale* hosts."""
+
+    taken: int
+    stale: Sequence[str]
+
+
+def report_served(
+    context: Context, credentials: Credentials, edge: str, hosts: Sequence[tuple[str, str]]
+) -> ReportResult:
+    """Record which version of each host an edge serves.
+
+    The first report about an active certificate sets its `servedSince`. A host of another organization than the
+    caller's is stale, as an unknown host is.
+
+    Args:
+        edge: the name that the edge gives itself.
+        hosts: host and version.
+
+    Raises: NotAuthenticated, Forbidden, TooBusy, StoreUnavailable.
+    """
+    feed = HostFeed(context)
+    names = {host: ServerName.parse(host) for host, _ in hosts}
+    org_ids = sorted({name.org_id for name in names.values() if name is not None})
+    caller, documents = authenticate_edge(
+        context, credentials, PlatformDefault.ref, *(feed.ref(org_id) for org_id in org_ids)
+    )
+    default = documents.get(PlatformDefault.ref)
+    default_version = host_version(default) if default else None
+    stale: list[str] = []
+    served: dict[str, tuple[OrgHosts, str]] = {}  # organization id -> what is published, and one host of the report
+    is_default_served = False
+    for host, version in hosts:
+        name = names[host]
+        is_own = name is not None and caller.scope.may_ask_about(name.org_id)
+        published = documents.get(feed.ref(name.org_id)) if name is not None and is_own else None
+        current = published.hosts.get(host.lower()) if published is not None else None
+        if published is not None and name is not None and current == version and current:
+            served.setdefault(name.org_id, (published, host))
+        elif current == BY_DEFAULT and version == default_version:
+            is_default_served = True
+        else:
+            stale.append(host)
+    for org_id, (published, host) in served.items():
+        _date_own(context, org_id, published, edge, host)
+    if is_default_served and default is not None and default.served_since is None:
+        _date_default(context, default)
+    return ReportResult(len(hosts) - len(stale), stale)
+
+
+def _date_own(context: Context, org_id: str, published: OrgHosts, edge: str, host: str) -> None:
+    """Set `served_since` of an organization's active certificate, unless it is set since the activation."""
+    at, certificate_id = context.clock(), published.certificate_id
+    activity = make_entry(at, edge, "served", kind=ActivityKind.EDGE, certificate=certificate_id, host=host)
+    try:
+        for attempt in ServerCertificates(context.repository, org_id).changing(certificate_id):
+            with attempt as record:
+                if not is_served_since(record.served_since, published.activated_at):
+                    attempt.write(msgspec.structs.replace(record, served_since=at), activity=activity)
+    except NotFound:
+        return  # the certificate was deleted after the report
+
+
+def _date_default(context: Context, reported: DefaultCertificate) -> None:
+    """Set `served_since` of the platform's default certificate, unless the certificate changed since the report."""
+    at = context.clock()
+    for attempt in PlatformDefault(context.repository).changing():
+        with attempt as record:
+            if record.leaf == reported.leaf and record.served_since is None:
+                attempt.write(msgspec.structs.replace(record, served_since=at))
+
+
+def is_served_since(served: datetime | None, activated: datetime | None) -> bool:
+    """Return whether *served*, the time of an edge's report, belongs to this activation and not to an earlier one."""
+    return served is not None and (activated is None or served >= activated)

@@ -1,0 +1,83 @@
+"""API keys of organizations and of the platform."""
+
+import secrets
+import string
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import msgspec
+
+from shared.errors import WrongValue
+from shared.records import PLATFORM, ApiKey, Proof, Role
+from shared.repository import api_key_ref
+from shared.usecases.callers import token_hash
+from shared.usecases.context import Context
+from shared.usecases.organization import Organization
+
+_ALPHABET: Final = string.ascii_letters + string.digits
+
+
+def create_key(
+    context: Context,
+    *,
+    org_id: str | None,
+    role: Role,
+    orgs: Collection[str] = (),
+    no_sni: bool = False,
+    proof: Proof = Proof.CHAIN,
+) -> tuple[ApiKey, str]:
+    """Create an API key. Return the key and its token, which is not stored and cannot be read again.
+
+    Args:
+        org_id: None for a platform key: a broker or an edge, for all organizations or only for *orgs*.
+
+    Raises: NotFound, WrongValue."""
+    if org_id is not None:
+        Organization(context.repository, org_id).get()
+    _check_kind(org_id, role, orgs, is_special=no_sni or proof is not Proof.CHAIN)
+    for name in orgs:
+        Organization(context.repository, name).get()
+    name = "".join(secrets.choice(_ALPHABET) for _ in range(10))
+    token = secrets.token_urlsafe(32)  # 256 bits
+    key = ApiKey(
+        key=f"p-{name}" if org_id is None else f"a-{org_id}-{name}",
+        role=role,
+        token_hash=token_hash(token),
+        org_id=org_id,
+        orgs=tuple(sorted(orgs)),
+        no_sni=no_sni,
+        proof=proof,
+        created_at=context.clock(),
+    )
+    context.repository.create(api_key_ref(org_id, key.key), key)
+    return key, token
+
+
+def _check_kind(org_id: str | None, role: Role, orgs: Collection[str], *, is_special: bool) -> None:
+    """Raises: WrongValue."""
+    if org_id is None:
+        if role not in (Role.BROKER, Role.EDGE):
+            raise WrongValue(field="role", found="A platform key is for a broker or an edge")
+        if is_special:
+            raise WrongValue(field="key", found="Only an org's own broker key can be marked no-sni or proof broker")
+    elif orgs:
+        raise WrongValue(field="orgs", found="An org's key is for that org alone")
+    elif role is not Role.BROKER and is_special:
+        raise WrongValue(field="role", found="Only a broker key can be marked no-sni or proof broker")
+
+
+def list_keys(context: Context, org_id: str | None) -> Iterator[ApiKey]:
+    """Yield the keys of an organization, or of the platform, ordered by name."""
+    return (key for _, key in context.repository.iterate(f"key/{org_id or PLATFORM}", ApiKey))
+
+
+def revoke_key(context: Context, name: str) -> ApiKey:
+    """Refuse the key *name* from now on. Raises: NotFound."""
+    org_id = None if name.startswith("p-") else name[2:8]
+    at = context.clock()
+    for attempt in context.repository.changing_existing(api_key_ref(org_id, name), f"key {name}"):
+        with attempt as key:
+            if key.revoked_at is None:
+                key = msgspec.structs.replace(key, revoked_at=at)
+                attempt.write(key)
+    return key

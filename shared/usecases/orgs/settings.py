@@ -1,0 +1,96 @@
+"""The settings of an organization."""
+
+from typing import Final
+
+import msgspec
+
+from shared.errors import DomainInUse, DomainReserved, InvalidPolicy
+from shared.records import CustomDomainSettings, Org, OrgSettings
+from shared.usecases.callers import Member
+from shared.usecases.context import Context, check_version, make_entry, update_revision
+from shared.usecases.edges.hosts import HostFeed, load_leaf
+from shared.usecases.organization import Organization
+from shared.usecases.servers.documents import ServerCertificates
+from shared.validation.names import is_domain, messaging_host
+from shared.validation.server_cert import hosts_covered
+
+DOMAINS_MAX: Final = 10
+_DNS_NAME_MAX: Final = 253  # characters (RFC 1035, 2.3.4)
+
+
+def put_settings(
+    context: Context,
+    member: Member,
+    *,
+    custom_domains: CustomDomainSettings | None,
+    type_certificates: bool | None,
+    expected_version: str | None,
+) -> Org:
+    """Change the settings; None leaves a setting as it is.
+
+    Raises: InvalidPolicy, DomainReserved, DomainInUse, Stale."""
+    if custom_domains is not None:
+        custom_domains = _check_domains(context, custom_domains)
+    at = context.clock()
+    for attempt in Organization(context.repository, member.org_id).changing():
+        with attempt as org:
+            check_version(org.settings_changed, expected_version)
+            settings = OrgSettings(
+                org.settings.custom_domains if custom_domains is None else custom_domains,
+                org.settings.type_certificates if type_certificates is None else type_certificates,
+            )
+            if org.settings != settings:
+                _check_active_keeps_a_host(context, org, settings)  # reads the certificate that is active now
+                stamp = update_revision(org.settings_changed, at, member.who)
+                org = msgspec.structs.replace(org, settings=settings, settings_changed=stamp)
+                activity = make_entry(
+                    at,
+                    member.who,
+                    "settings",
+                    domains=",".join(settings.domains),
+                    typeCertificates=str(settings.type_certificates).lower(),
+                )
+                attempt.write(org, activity=activity)
+    HostFeed(context).publish(member.org_id)
+    return org
+
+
+def _check_domains(context: Context, custom: CustomDomainSettings) -> CustomDomainSettings:
+    """Return *custom* in its stored form: lower-case A-labels, without repetitions.
+
+    Raises: InvalidPolicy, DomainReserved."""
+    domains = tuple(dict.fromkeys(domain.lower().removesuffix(".") for domain in custom.domains))
+    if len(domains) > DOMAINS_MAX:
+        raise InvalidPolicy(
+            field="customDomains.domains", found=f"At most {DOMAINS_MAX} domains can be listed", hint="List fewer."
+        )
+    platform = context.platform_domain
+    for number, domain in enumerate(domains):
+        field = f"customDomains.domains[{number}]"
+        if not is_domain(domain) or len(messaging_host("x" * 6, domain)) > _DNS_NAME_MAX:
+            raise InvalidPolicy(
+                field=field,
+                found="This is not a domain name",
+                hint="Write it like iot.example.com; other scripts in their A-label form, xn--…",
+            )
+        if domain == platform or domain.endswith(f".{platform}") or platform.endswith(f".{domain}"):
+            raise DomainReserved(field=field, domain=domain)
+    return CustomDomainSettings(custom.enabled, domains)
+
+
+def _check_active_keeps_a_host(context: Context, org: Org, settings: OrgSettings) -> None:
+    """Refuse to remove a custom domain without which the active certificate would cover no host.
+
+    Raises: DomainInUse."""
+    removed = [domain for domain in org.settings.domains if domain not in settings.domains]
+    if not removed or org.activation.active not in org.servers:
+        return
+    record = ServerCertificates(context.repository, org.org_id).find_record(org.activation.active)
+    if record is None or record.leaf is None:
+        return
+    leaf = load_leaf(record.leaf)
+    if not hosts_covered(leaf, msgspec.structs.replace(org, settings=settings).hosts(context.platform_domain)):
+        for domain in removed:
+            host = messaging_host(org.org_id, domain)
+            if hosts_covered(leaf, [host]):
+                raise DomainInUse(host=host, domain=domain)

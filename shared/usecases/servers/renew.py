@@ -1,0 +1,36 @@
+"""renewCSR: make a new certificate request on the stored key of a server certificate.
+
+This module opens a private key: the key signs the new request and does not leave this module.
+"""
+
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from shared.errors import NotFound
+from shared.ports import KeySealer, SealBroken
+from shared.usecases.callers import Member
+from shared.usecases.context import Context
+from shared.usecases.servers.documents import ParsedServerCertificate, ServerCertificates, check_room, parse
+from shared.usecases.servers.requests import add_request
+from shared.validation.csr import renew_csr
+from shared.x509.private_keys import PrivateKey
+
+
+def renew(context: Context, sealer: KeySealer, member: Member, certificate_id: str) -> ParsedServerCertificate:
+    """Store a new request on the key of a server certificate. The server certificate does not change.
+
+    Raises: NotFound, RequestNotFulfilled, TooManyServerCertificates, RateLimited, SealBroken, TooBusy,
+        StoreUnavailable.
+    """
+    at = context.clock()
+    check_room(member.org, at, context.rate_per_minute)
+    servers = ServerCertificates(context.repository, member.org_id)
+    record = servers.find_record(certificate_id) if certificate_id in member.org.servers else None
+    if record is None:  # an organization may not use the key of the default certificate either
+        raise NotFound(what="server certificate of that id")
+    parsed = parse(certificate_id, record)
+    certificate = parsed.certificate
+    key = load_der_private_key(sealer.open(record.key, org_id=member.org_id, certificate_id=certificate_id), None)
+    if not isinstance(key, PrivateKey):
+        raise SealBroken(f"{member.org_id}/{certificate_id} holds a key of another kind")
+    csr = renew_csr(key, parsed.request or certificate)
+    return add_request(context, sealer, member, key, csr, comments=record.comments, what="renewCSR", at=at)
