@@ -10,7 +10,7 @@ from typing import Final
 
 from shared.errors import Refused
 from shared.x509 import openssl_judge
-from shared.x509.certificate import Certificate, Path
+from shared.x509.certificate import Certificate, CertificationPath
 from shared.x509.path import PathBuilder, _check_cas, _check_keys
 from shared.x509.plain import is_plainly_signed
 
@@ -43,7 +43,7 @@ def compare(
     return compared
 
 
-def openssl_accepts(path: Path) -> bool:
+def openssl_accepts(path: CertificationPath) -> bool:
     """Whether OpenSSL objects to nothing in *path*, and each signature that it does not see verifies."""
     pieces = openssl_judge.split(path)
     return all(cert.is_signed_by(ca) for cert, ca in openssl_judge.gaps(pieces)) and not any(map(_judge, pieces))

@@ -72,7 +72,7 @@ class DeviceName(msgspec.Struct, frozen=True):
     def is_type(self) -> bool:
         return self.device_id == ""
 
-    def speaks_for(self, other: "DeviceName") -> bool:
+    def covers(self, other: "DeviceName") -> bool:
         """Whether a certificate with this identity may be *other*: that very device, or any device of its type."""
         return self == other or (self.is_type and self.of_type() == other.of_type())
 

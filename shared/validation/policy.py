@@ -16,7 +16,7 @@ RULES_MAX: Final = 500
 
 
 class Level(StrEnum):
-    """What a connection must present. The values are the words the API uses."""
+    """What a connection must show. The values are the words the API uses."""  # shown in the API's document
 
     TLS_OPTIONAL = "TLS Optional"
     TOKEN = "TLS with Token Authentication"

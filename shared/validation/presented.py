@@ -58,7 +58,7 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
-        """The certificates, leaf first; empty where there are none, or they cannot be read."""
+        """The certificates, leaf first; empty without any, or if they cannot be read."""
         return self.chain if isinstance(self.chain, tuple) else ()
 
     @cached_property

@@ -20,7 +20,7 @@ from shared.validation.names import ClientId, DeviceName, messaging_host
 from shared.validation.policy import Decision, Level, Policy, Presence, needs_tls, outcome
 from shared.validation.presented import CERTIFICATES_MAX, Presented
 from shared.x509 import path as certification_path
-from shared.x509.certificate import Certificate, Path
+from shared.x509.certificate import Certificate, CertificationPath
 
 STEPS: Final = (
     "Server name",
@@ -194,7 +194,7 @@ class _Judgement:
         self._explain = explain
         self._passed: list[Step] = []
         self._level = Level.CERTIFICATE
-        self._path: Path = ()
+        self._path: CertificationPath = ()
         self._identity: DeviceName | None = None
         self._presence = Presence.NONE
 
@@ -299,7 +299,7 @@ class _Judgement:
             self._pass(8, "may be a TLS client", "clientAuth, digitalSignature where named")
             self._pass(9, "not on the deny list", None)
 
-    def _find_path(self, facts: OrgFacts, avoided: Collection[bytes]) -> Path:
+    def _find_path(self, facts: OrgFacts, avoided: Collection[bytes]) -> CertificationPath:
         """Steps 6 to 8: return a path without the certificates *avoided*, by their DER."""
         leaf, *sent = self._presented.certificates
         anchors = facts.anchors
@@ -323,7 +323,9 @@ class _Judgement:
                 when=f" since {format_time(since)}" if since else "",
             ) from refusal
 
-    def _find_path_around(self, facts: OrgFacts, path: Path, denial: errors.CertificateRevoked) -> Path:
+    def _find_path_around(
+        self, facts: OrgFacts, path: CertificationPath, denial: errors.CertificateRevoked
+    ) -> CertificationPath:
         """Return a path on which nothing is denied, where *denial* stops *path*. Raises: *denial*, if there is none."""
         avoided: set[bytes] = set()
         refusal = denial
@@ -342,7 +344,7 @@ class _Judgement:
             refusal = next_refusal
         raise denial
 
-    def _denials(self, facts: OrgFacts, path: Path) -> Iterator[errors.CertificateRevoked]:
+    def _denials(self, facts: OrgFacts, path: CertificationPath) -> Iterator[errors.CertificateRevoked]:
         """Step 9: return what the deny list says about the certificates on *path*, the CA included.
 
         A serial number counts for the CA that issued it only."""
@@ -359,7 +361,7 @@ class _Judgement:
         yield from _identity_denials(facts, self._presented.device)
 
     def _check_identity(self, facts: OrgFacts) -> None:
-        """Step 10: the certificate speaks for the device that the client ID names."""
+        """Step 10: the certificate identifies the device that the client ID names."""
         client = self._presented.client_id
         expected = client.device if isinstance(client, ClientId) else None
         self._identity = identity.match(
@@ -448,7 +450,7 @@ def _identity_denials(facts: OrgFacts, device: DeviceName | None) -> Iterator[er
         yield errors.CertificateRevoked(time=format_time(entry.since))
 
 
-def _find_anchor(facts: OrgFacts, path: Path) -> Anchor | None:
+def _find_anchor(facts: OrgFacts, path: CertificationPath) -> Anchor | None:
     """Return the active CA that *path* ends with."""
     anchors = facts.anchors if path else ()
     return next((ca for ca in anchors if ca.active and ca.certificate == path[-1]), None)
@@ -463,6 +465,6 @@ def _is_same_ca(ca: Certificate, other: FaultyCertificate | None) -> bool:
     )
 
 
-def _end(path: Path) -> datetime:
+def _end(path: CertificationPath) -> datetime:
     """Return when the first certificate of *path* ends: a session must not outlive it."""
     return min(cert.not_after for cert in path)

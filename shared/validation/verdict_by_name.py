@@ -97,7 +97,7 @@ def _judge(named: Named, facts: OrgFacts | None, is_proven: bool, platform_domai
 
 
 def _match(named: Named, expected: DeviceName | None, facts: OrgFacts) -> DeviceName:
-    """Return the device that the proven name speaks for (step 10)."""
+    """Return the device that the proven name identifies (step 10)."""
     device = named.device
     if device is None:
         raise errors.IdentityMissing(found="the user name is not of the form d:type:device", name="d:type:device")
@@ -107,7 +107,7 @@ def _match(named: Named, expected: DeviceName | None, facts: OrgFacts) -> Device
                 found=f"{device} stands for a type, and no client ID is known", name="d:type:device"
             )
         return device
-    if not device.speaks_for(expected):
+    if not device.covers(expected):
         raise errors.IdentityMismatch(found=str(device), expected=str(expected))
     if device.is_type and not facts.type_certificates:
         raise errors.TypeCertificateRefused(type=device.type_id)

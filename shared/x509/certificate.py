@@ -260,7 +260,7 @@ class Certificate:
         return self.extensions.get(kind)  # type: ignore[return-value]  # the value has the type that is its key
 
 
-Path = tuple[Certificate, ...]
+CertificationPath = tuple[Certificate, ...]
 """Certificates from a leaf to its anchor, each signed by the next one."""
 
 

@@ -17,14 +17,14 @@ SCRYPT_MAX: Final = 32 * 1024 * 1024  # bytes, 128·N·r·p of all scrypt in one
 _ENCRYPTED_ANOTHER_WAY: Final = "openssl pkcs8 -topk8 -v2 aes-256-cbc"
 
 
-class Cost(msgspec.Struct, frozen=True):
+class OpeningCost(msgspec.Struct, frozen=True):
     """What it costs to open something: *rounds* of a hash, *memory* of scrypt in bytes."""
 
     rounds: int = 0
     memory: int = 0
 
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.rounds + other.rounds, self.memory + other.memory)
+    def __add__(self, other: "OpeningCost") -> "OpeningCost":
+        return OpeningCost(self.rounds + other.rounds, self.memory + other.memory)
 
 
 _PKCS5: Final = bytes.fromhex("2a864886f70d0105")  # 1.2.840.113549.1.5, RFC 8018
@@ -35,7 +35,7 @@ PBMAC1: Final = _PKCS5 + b"\x0e"  # RFC 9579
 _SCRYPT: Final = bytes.fromhex("2b06010401da47040b")  # 1.3.6.1.4.1.11591.4.11, RFC 7914 section 7
 
 
-def cost_of(algorithm: Element, part: Part) -> Cost:
+def cost_of(algorithm: Element, part: Part) -> OpeningCost:
     """Return the cost of an encryption's, or PBMAC1's, AlgorithmIdentifier (RFC 8018 appendix A; RFC 7292 appendix C).
 
     Raises: NotAKey for an unknown algorithm, whose cost is unknown too."""
@@ -46,9 +46,9 @@ def cost_of(algorithm: Element, part: Part) -> Cost:
             return cost_of(values[0], part)
         if oid.content == _SCRYPT:
             n, r, p = map(positive, values[1:4])
-            return Cost(memory=128 * n * r * p)
+            return OpeningCost(memory=128 * n * r * p)
         if (oid.content == _PBKDF2 or oid.content[:-1] == _PKCS12_PBE) and values[0].tag == OCTET_STRING:
-            return Cost(rounds=positive(values[1]))
+            return OpeningCost(rounds=positive(values[1]))
     except (ValueError, IndexError):
         pass
     raise unknown_encryption(part)
@@ -89,7 +89,7 @@ def positive(number: Element) -> int:
     return value
 
 
-def check_cost(cost: Cost, part: Part) -> None:
+def check_cost(cost: OpeningCost, part: Part) -> None:
     """Refuse what costs more than the limits. Raises: KdfTooCostly."""
     if cost.rounds > ROUNDS_MAX:
         raise KdfTooCostly(part=part, found=f"{_format_number(cost.rounds)} rounds", limit=f"{ROUNDS_MAX:,}")

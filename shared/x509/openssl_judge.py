@@ -13,7 +13,7 @@ from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes
 
 from shared.errors import CertificateMalformed, ChainInvalid, Refused, SignatureInvalid, UntrustedIssuer
-from shared.x509.certificate import Certificate, Path, describe_error
+from shared.x509.certificate import Certificate, CertificationPath, describe_error
 
 # X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name. `path` judges dates: a store that holds no time can be kept
 # and shared by threads, and dates come after the chain in the order of the steps.
@@ -54,7 +54,7 @@ _loaded: Final[WeakKeyDictionary[Certificate, crypto.X509]] = WeakKeyDictionary(
 _stores: Final[WeakKeyDictionary[Certificate, crypto.X509Store]] = WeakKeyDictionary()
 
 
-def judge(path: Path) -> Refused | None:
+def judge(path: CertificationPath) -> Refused | None:
     """Return what OpenSSL objects to in *path*, as a refusal, or None.
 
     Raises: CertificateMalformed where OpenSSL cannot read a certificate that cryptography could read."""
@@ -67,7 +67,7 @@ def judge(path: Path) -> Refused | None:
     return None
 
 
-def split(path: Path) -> list[Path]:
+def split(path: CertificationPath) -> list[CertificationPath]:
     """Cut *path* into pieces that OpenSSL can read in one way only, from the leaf up. Mostly there is one piece.
 
     A piece begins with the last certificate of the piece below, or with the issuer of that certificate."""
@@ -79,13 +79,13 @@ def split(path: Path) -> list[Path]:
     return [path[:size], *split(path[max(size - 1, 1) :])]
 
 
-def gaps(pieces: list[Path]) -> list[tuple[Certificate, Certificate]]:
+def gaps(pieces: list[CertificationPath]) -> list[tuple[Certificate, Certificate]]:
     """Return each certificate and its issuer that are in no piece together: OpenSSL does not see that signature."""
     ends = ((lower[-1], upper[0]) for lower, upper in pairwise(pieces))
     return [(cert, ca) for cert, ca in ends if cert is not ca]
 
 
-def _is_unambiguous(path: Path) -> bool:
+def _is_unambiguous(path: CertificationPath) -> bool:
     """Whether OpenSSL, given *path*, cannot read it as another path.
 
     It would where the anchor could also have issued a certificate further down (it tries the anchor first), and where a
@@ -133,7 +133,7 @@ def _clear_error_queue() -> None:
 # ---------------------------------------------------------------------------------------------------------- refusals
 
 
-def _refusal(objection: crypto.X509StoreContextError, path: Path) -> Refused:
+def _refusal(objection: crypto.X509StoreContextError, path: CertificationPath) -> Refused:
     """Return the refusal for OpenSSL's error number."""
     number, depth, words = objection.errors
     depth = min(max(depth, 0), len(path) - 1)
@@ -163,7 +163,7 @@ def _refusal(objection: crypto.X509StoreContextError, path: Path) -> Refused:
     return _may_not_sign(cert, f"it {issue}")
 
 
-def _constraining(path: Path, depth: int) -> Certificate:
+def _constraining(path: CertificationPath, depth: int) -> Certificate:
     """Return the nearest CA with name constraints above *depth* (RFC 5280, 4.2.1.10)."""
     above = (ca for ca in path[depth + 1 :] if ca.has_name_constraints)
     return next(above, path[-1])

@@ -38,7 +38,7 @@ from shared.errors import (
 )
 from shared.text import format_time
 from shared.x509 import strength
-from shared.x509.certificate import Certificate, Path, whole_second
+from shared.x509.certificate import Certificate, CertificationPath, whole_second
 from shared.x509.plain import is_plainly_signed
 
 DEPTH_MAX: Final = 10  # certificates above the leaf on one path
@@ -92,7 +92,7 @@ def verify(
     at: dt.datetime,
     *,
     weak: Container[str] = frozenset(),
-) -> Path:
+) -> CertificationPath:
     """Return the path by which *leaf* is trusted at *at*: the leaf, the CAs above it, and last its anchor.
 
     Args:
@@ -165,16 +165,16 @@ class PathBuilder:
         self._questions = 0
         self._work = 0
         self._signed: dict[tuple[Certificate, Certificate], bool | None] = {}  # did the second sign the first?
-        self._dead_end: Path = (leaf,)
+        self._dead_end: CertificationPath = (leaf,)
         self._with_other_key_id: Certificate | None = None
 
     def _preference(self, ca: Certificate) -> tuple[bool, bool, float, bytes]:
         """Anchors first, inactive ones last, then the newest; nothing that depends on the order of the arguments."""
         return ca.der in self._inactive, ca.der not in self._ends, -ca.not_after.timestamp(), ca.der
 
-    def paths(self) -> Iterator[Path]:
+    def paths(self) -> Iterator[CertificationPath]:
         """Return each path once, the shortest first, none over a link whose signature is known to fail."""
-        pending: deque[Path] = deque([(self._leaf,)])
+        pending: deque[CertificationPath] = deque([(self._leaf,)])
         steps = 0
         while pending:
             path = pending.popleft()
@@ -205,7 +205,7 @@ class PathBuilder:
         return UntrustedIssuer(issuer=top.issuer.text, cert=top)
 
     def is_signed(self, cert: Certificate, ca: Certificate) -> bool | None:
-        """Whether the key of *ca* made the signature on *cert*; None where that is left to OpenSSL, or budget spent.
+        """Whether the key of *ca* made the signature on *cert*; None where OpenSSL must judge, or the budget is spent.
 
         OpenSSL judges links whose algorithm is weak, unknown, or for another kind of key, whose two names of the
         algorithm differ, or whose names are equal in canonical form only."""
@@ -222,7 +222,7 @@ class PathBuilder:
             self._signed[link] = cert.is_signed_by(ca) if is_clear else None
         return self._signed[link]
 
-    def spend_work(self, path: Path) -> None:
+    def spend_work(self, path: CertificationPath) -> None:
         """Count what the signatures on *path* cost: with large keys, 64 long paths would take half a second.
 
         Raises: BudgetSpent."""
@@ -230,14 +230,14 @@ class PathBuilder:
         if self._work > self._budget.work:
             raise BudgetSpent
 
-    def check_signatures(self, path: Path) -> None:
+    def check_signatures(self, path: CertificationPath) -> None:
         """Check what is left of *path*: its signatures, name constraints and critical extensions.
 
         Raises: SignatureInvalid, ChainInvalid, UntrustedIssuer, CertificateMalformed, BudgetSpent."""
         if not is_plainly_signed(path):
             self._check_with_openssl(path)
 
-    def _check_with_openssl(self, path: Path) -> None:
+    def _check_with_openssl(self, path: CertificationPath) -> None:
         """Have OpenSSL judge *path*, in pieces where it would read the whole as another path."""
         # Imported here: importing pyOpenSSL takes 5 ms of a cold start, and a plain path does without it
         from shared.x509 import openssl_judge
@@ -261,7 +261,7 @@ class PathBuilder:
                     ca, "its name constraints cannot be followed past CAs of one name without key identifiers"
                 )
 
-    def _note_signature(self, refusal: Refused, path: Path) -> None:
+    def _note_signature(self, refusal: Refused, path: CertificationPath) -> None:
         """Remember the link whose signature failed, so that no other path over it is tried."""
         if isinstance(refusal, SignatureInvalid):
             for link in pairwise(path):
@@ -279,14 +279,14 @@ class PathBuilder:
 # ------------------------------------------------------------------------------------------------- step 6: the chain
 
 
-def _check_keys(path: Path, weak: Container[str]) -> None:
+def _check_keys(path: CertificationPath, weak: Container[str]) -> None:
     """Check keys first, because OpenSSL would spend seconds on a key of absurd size. Raises: WeakKey."""
     for cert in path:
         if weak or cert.weakness is not None:
             strength.check_key(cert, weak=weak)
 
 
-def _check_chain(path: Path, builder: PathBuilder) -> None:
+def _check_chain(path: CertificationPath, builder: PathBuilder) -> None:
     """Check signatures, and whether each CA may sign what is below it.
 
     A link that was never signed has no rules to break, so a failed signature is what is said first. Signatures are
@@ -306,7 +306,7 @@ def _check_chain(path: Path, builder: PathBuilder) -> None:
         raise
 
 
-def _check_cas(path: Path) -> None:
+def _check_cas(path: CertificationPath) -> None:
     """Each certificate above the leaf is a CA that may sign device certificates, this deep (RFC 5280, 6.1.4 (k)-(n)).
 
     OpenSSL alone takes X.509 v1 and keyCertSign without BasicConstraints for a CA. Raises: ChainInvalid."""
@@ -324,7 +324,7 @@ def _check_cas(path: Path) -> None:
         below += not ca.is_self_issued
 
 
-def _check_active(path: Path, builder: PathBuilder) -> None:
+def _check_active(path: CertificationPath, builder: PathBuilder) -> None:
     """No inactive CA is on *path*, nor another certificate with the subject and key of one. Raises: CAInactive."""
     for cert in path:
         if builder.is_inactive(cert):
@@ -342,7 +342,7 @@ def _not_signed(cert: Certificate) -> SignatureInvalid:
 # ------------------------------------------------------------------------------------- step 7: dates, step 8: purpose
 
 
-def _check_dates(path: Path, now: dt.datetime) -> None:
+def _check_dates(path: CertificationPath, now: dt.datetime) -> None:
     """*now* is inside every certificate's validity, both ends included (RFC 5280, 4.1.2.5).
 
     An expired leaf is what is said first. Raises: CertificateExpired for the leaf, CAExpired for a CA,

@@ -38,7 +38,7 @@ from shared.x509.certificate_files import (
     read_certificate,
 )
 from shared.x509.der import CONTEXT_0, INTEGER, OCTET_STRING, OID, SEQUENCE, Element, elements, encode
-from shared.x509.key_costs import PBMAC1, Cost, check_cost, cost_of, positive
+from shared.x509.key_costs import PBMAC1, OpeningCost, check_cost, cost_of, positive
 from shared.x509.private_keys import PrivateKey, encode_passphrase, open_encrypted, open_plain
 from shared.x509.public_keys import public_key_info
 
@@ -85,7 +85,7 @@ class Pkcs12:
         self._plain: list[Element] = []  # PrivateKeyInfo
         self._shrouded: list[Element] = []  # EncryptedPrivateKeyInfo
         self._encrypted_safes = 0
-        cost = Cost()
+        cost = OpeningCost()
         try:
             # PFX ::= SEQUENCE { version, authSafe ContentInfo, macData OPTIONAL } (section 4)
             _, outer, *mac = elements(data)[0].children
@@ -105,7 +105,7 @@ class Pkcs12:
             raise self._unreadable() from None
         check_cost(cost, part)
 
-    def _read_safe(self, safe: Element) -> Cost:
+    def _read_safe(self, safe: Element) -> OpeningCost:
         """Find the keys in one ContentInfo of the AuthenticatedSafe (section 4.1). Return its own cost."""
         kind, content = safe.children
         if kind.content == _ENCRYPTED_DATA:
@@ -123,9 +123,9 @@ class Pkcs12:
                 self._plain += value.children
             elif bag_kind.content == _SHROUDED_KEY_BAG:
                 self._shrouded += value.children
-        return Cost()
+        return OpeningCost()
 
-    def _mac_cost(self, mac_data: Element) -> Cost:
+    def _mac_cost(self, mac_data: Element) -> OpeningCost:
         """Return the cost of MacData, which is not paid here but counts as part of what the file asks for.
 
         MacData ::= SEQUENCE { DigestInfo { algorithm, digest }, macSalt, iterations DEFAULT 1 } (section 4)."""
@@ -133,7 +133,7 @@ class Pkcs12:
         algorithm = digest_info.children[0]
         if algorithm.children[0].content == PBMAC1:
             return cost_of(algorithm, self._part)
-        return Cost(rounds=sum(map(positive, iterations)))
+        return OpeningCost(rounds=sum(map(positive, iterations)))
 
     def _unreadable(self) -> NotAKey:
         return NotAKey(

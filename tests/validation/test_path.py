@@ -17,7 +17,7 @@ from shared.validation.presented import Presented
 from shared.x509 import cache, openssl_judge, public_keys
 from shared.x509 import path as certification_path
 from shared.x509.cache import read_intermediate, read_registered
-from shared.x509.certificate import Certificate, Path
+from shared.x509.certificate import Certificate, CertificationPath
 from shared.x509.path import BUDGET
 from tests import certs
 from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
@@ -33,7 +33,7 @@ def accept(
     sent: Iterable[Issued] = (),
     inactive: Iterable[Issued] = (),
     at: dt.datetime = NOON,
-) -> Path:
+) -> CertificationPath:
     """Return the path of a leaf that is trusted."""
     return judge(leaf, anchors, sent, inactive, at)
 
@@ -59,7 +59,7 @@ def judge(
     inactive: Iterable[Issued],
     at: dt.datetime,
     weak: Iterable[str] = (),
-) -> Path:
+) -> CertificationPath:
     """Return the path, or raise the refusal; the plain paths among the candidates are compared with OpenSSL."""
     cas = _registered(anchors), _registered(inactive)
     cert, above = leaf.certificate, _intermediates(sent)
@@ -77,7 +77,7 @@ def _registered(issued: Iterable[Issued]) -> list[Certificate]:
     return [read_registered(each.der) for each in issued]
 
 
-def path_of(*issued: Issued) -> Path:
+def path_of(*issued: Issued) -> CertificationPath:
     return tuple(each.certificate for each in issued)
 
 
@@ -98,12 +98,12 @@ def key_ids(own: Issued | None, issuer: Issued | None) -> list[tuple[x509.Extens
 
 
 @pytest.fixture
-def questions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def questions(monkeypatch: pytest.MonkeyPatch) -> list[CertificationPath]:
     """The paths, or pieces of paths, that OpenSSL was asked about."""
-    asked: list[Path] = []
+    asked: list[CertificationPath] = []
     answer = openssl_judge.judge
 
-    def count(path: Path) -> Refused | None:
+    def count(path: CertificationPath) -> Refused | None:
         asked.append(path)
         return answer(path)
 
@@ -803,14 +803,14 @@ def test_a_failed_signature_comes_before_the_limits_of_a_ca() -> None:
 # ------------------------------------------------------------------------------------------------------------ hostile
 
 
-def test_a_hundred_intermediates_of_one_name_are_bounded(questions: list[Path]) -> None:
+def test_a_hundred_intermediates_of_one_name_are_bounded(questions: list[CertificationPath]) -> None:
     crowd = [certs.ca("Crowd", ROOT, private=K("P-256", 200 + n % 3), serial=n + 1) for n in range(100)]
     leaf = certs.leaf("d:thermo:42", certs.ca("Crowd", private=K("P-256", 300)))
     assert isinstance(refuse(leaf, [ROOT], sent=crowd), errors.SignatureInvalid)
     assert 0 < len(questions) <= BUDGET.questions
 
 
-def test_a_link_that_fails_is_tried_once(questions: list[Path]) -> None:
+def test_a_link_that_fails_is_tried_once(questions: list[CertificationPath]) -> None:
     """Five registered roots of one name above one forged link: the link is ruled out for all of them."""
     roots = [certs.ca("R", private=K("P-256", 20), serial=n + 1) for n in range(5)]
     inter = certs.ca("I", roots[0], private=K("P-256", 25))
@@ -820,13 +820,13 @@ def test_a_link_that_fails_is_tried_once(questions: list[Path]) -> None:
 
 
 @pytest.mark.usefixtures("never_plain")
-def test_a_chain_among_many_strangers_costs_one_question(questions: list[Path]) -> None:
+def test_a_chain_among_many_strangers_costs_one_question(questions: list[CertificationPath]) -> None:
     strangers = [certs.ca(f"S {n}", private=K("P-256", 200)) for n in range(100)]
     assert accept(LEAF, [ROOT], sent=[*strangers, INTER]) == path_of(LEAF, INTER, ROOT)
     assert len(questions) == 1
 
 
-def test_cross_signed_loops_are_bounded(questions: list[Path]) -> None:
+def test_cross_signed_loops_are_bounded(questions: list[CertificationPath]) -> None:
     """Ten CAs, each signed by each of the others: millions of paths without an anchor."""
     own = [certs.ca(f"Loop {n}", private=K("P-256", 200 + n)) for n in range(10)]
     loop = [certs.ca(f"Loop {n}", own[m], private=K("P-256", 200 + n)) for n in range(10) for m in range(10) if n != m]
@@ -838,7 +838,7 @@ def test_cross_signed_loops_are_bounded(questions: list[Path]) -> None:
     assert 0 < len(questions) <= BUDGET.questions
 
 
-def test_a_crowd_of_rollovers_is_bounded(questions: list[Path]) -> None:
+def test_a_crowd_of_rollovers_is_bounded(questions: list[CertificationPath]) -> None:
     """Paths of self-issued CAs are judged in pieces, and each piece counts."""
     line = [certs.ca("Roll", private=K("P-256", 200))]
     for n in range(1, 9):
@@ -848,7 +848,7 @@ def test_a_crowd_of_rollovers_is_bounded(questions: list[Path]) -> None:
     assert len(questions) <= BUDGET.questions
 
 
-def test_thousands_of_names_are_one_question(questions: list[Path]) -> None:
+def test_thousands_of_names_are_one_question(questions: list[CertificationPath]) -> None:
     """5,000 constraints against 1,000 names: refused, by one call."""
     names = [x509.DNSName(f"h{n}.example.com") for n in range(5000)]
     root = certs.ca("R", private=K("P-256", 3), more=[constraints(None, names)])
@@ -860,7 +860,7 @@ def test_thousands_of_names_are_one_question(questions: list[Path]) -> None:
     assert accept(many, [ROOT]) == path_of(many, ROOT)
 
 
-def test_an_absurd_key_is_refused_before_openssl_sees_it(questions: list[Path]) -> None:
+def test_an_absurd_key_is_refused_before_openssl_sees_it(questions: list[CertificationPath]) -> None:
     leaf = certs.leaf("d:thermo:42", ROOT, private=K("RSA-1024"))
     assert isinstance(refuse(leaf, [ROOT]), errors.WeakKey)
     assert questions == []
@@ -902,7 +902,7 @@ def flipped(der: bytes, random_: random.Random) -> bytes:
     return bytes(changed)
 
 
-def decide(ders: Sequence[bytes], root: Issued) -> Path:
+def decide(ders: Sequence[bytes], root: Issued) -> CertificationPath:
     leaf, sent, cas = Certificate.from_der(ders[0]), list(map(read_intermediate, ders[1:])), _registered([root])
     try:
         return certification_path.verify(leaf, sent, cas, [], NOON)

@@ -73,7 +73,7 @@ def test_the_client_id_is_the_names_own(prover: Client) -> None:
         assert told(prover, "mosquitto_aclcheck", clientid=other)["ok"] is False
 
 
-def test_a_type_certificates_name_speaks_for_its_type_where_that_is_on(operator: Client, prover: Client) -> None:
+def test_a_type_certificates_name_covers_its_type_where_that_is_on(operator: Client, prover: Client) -> None:
     whole = {"username": "d:thermo:", "client_id": "d:mtxpd0:thermo:7"}
     assert told(prover, "rabbitmq_user", **whole) == "deny"
     operator.put("/authorization/settings", {"typeCertificates": True}).ok()
