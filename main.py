@@ -1,27 +1,22 @@
-"""Where functions-framework looks for its target (FUNCTION_TARGET). Loads that target's module and no other."""
+"""The source file of functions-framework. The attribute that FUNCTION_TARGET names is built when it is asked for.
 
-import importlib
+functions/registry.py lists the targets; no function's modules are imported before its target is called.
+"""
+
 import os
 import sys
 from types import FunctionType
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # wherever the framework was started from
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # the framework may be started in any folder
 
 
 def __getattr__(name: str) -> FunctionType:
     if name.startswith("_"):
         raise AttributeError(name)
-    from functions.routes import EVENTS
-    from shared.config import Settings
-
-    Settings.from_env()  # a wrong setting stops the start, with a sentence that names it
-    for event in EVENTS:
-        if event.function == name:
-            module, _, target = event.gcp.partition(":")
-            found: FunctionType = getattr(importlib.import_module(module), target)
-            return found
     from functions.hosts import gcp
+    from shared.config import Settings
 
     if name not in gcp.TARGETS:
         raise AttributeError(name)
+    Settings.from_env()  # a wrong setting stops the start, with a sentence that names the setting
     return gcp.target(name)

@@ -1,138 +1,145 @@
 """From a request to its reply: route, caller, handler, and any error as a problem document or in a broker's dialect.
 
-A verdict comes in time (functions/web/deadline.py), whichever way the request came in: this is the one place that
-sees to it.
+A verdict is given within `App.verdict_seconds` on every host: this module applies the limit.
 """
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from functions import dialects, routes
-from functions.dialects.dialect import Dialect, Late
-from functions.web import deadline, http
-from functions.web.contract import Call
-from functions.web.http import Reply, Request
-from shared import errors, log
-from shared.composition import App
-from shared.usecases.callers import admit
-from shared.validation.verdict import unavailable
+from functions.registry import VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
+from functions.web.body import body_too_large
+from functions.web.contract import Dialect
+from functions.web.deadline import WORKERS, Busy, Late
+from functions.web.message import Reply, Request
+from functions.web.problem import problem
+from shared import log
+from shared.errors import StoreUnavailable, TrustError
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-_Answered = tuple[Reply, str]  # the reply, and the function that gave it
+    from shared.composition import App
+
+_Answer = tuple[Reply, str]  # the reply, and the function that it came from
+_Refuse = Callable[[Request, Exception], Reply]
+_PAUSE: Final = 1.0  # seconds that are given to an answer that exists already
 
 
-def dispatch(app: App, request: Request, *, function: str | None = None) -> Reply:
-    """Answer *request*. Never raises.
+class Dispatcher:
+    """Answers the requests of a process. No method raises.
 
     Args:
-        function: answer only for this function's routes (one deployed by itself); None: for all of them."""
-    with log.request(log.get_request_id(request.headers)):
-        return _dispatch(app, request, function)
+        get_app: returns the process's App; called for endpoints that need one. Raises: WrongSetting, StoreUnavailable.
+        function: the function that is deployed alone; None answers the addresses of all functions.
+    """
 
+    def __init__(self, get_app: "Callable[[], App]", function: str | None = None) -> None:
+        self._get_app = get_app
+        self._function = function
 
-def refuse(request: Request, error: Exception, *, function: str | None = None) -> Reply:
-    """The answer where *request* did not come as far as `dispatch`: a broker's own words, or a problem document."""
-    with log.request(log.get_request_id(request.headers)):
-        dialect = _dialect(request, function)
-        return http.problem(request, error) if dialect is None else dialect.refuse(request, error)
+    def dispatch(self, request: Request) -> Reply:
+        """Return the reply to *request*."""
+        with log.request(log.get_request_id(request.headers)):
+            started = time.monotonic()
+            module = self._dialect_module(request)
+            if module is None:
+                return _finish(request, self._answer(request, None, problem), started)
+            future, seconds, refuse = self._start_verdict(request, module)
+            try:
+                answer = future.result(seconds)
+            except TimeoutError:
+                future.cancel()
+                answer = refuse(request, Late()), VERIFY_CLIENT
+            return _finish(request, answer, started)
 
+    async def dispatch_async(self, request: Request, pool: "ThreadPoolExecutor") -> Reply:
+        """Return the reply to *request* without blocking the event loop.
 
-def _dispatch(app: App, request: Request, function: str | None) -> Reply:
-    began = time.monotonic()
-    dialect = _dialect(request, function)
-    work = _work(app, request, function, dialect)
-    if dialect is None:
-        return _told(work(), request, began)
-    try:
-        left = _left(request)
-        answered = deadline.WORKERS.submit(work, enough=_enough(app, request)).result(left)
-    except (TimeoutError, deadline.Busy):
-        answered = _refused(app, dialect, request, Late()), "verifyClient"
-    return _told(answered, request, began)
+        Args:
+            pool: runs all work except verdicts, which have a pool of their own.
+        """
+        import asyncio  # not at the top: AWS Lambda has no event loop, and a cold start should not load one
 
+        with log.request(log.get_request_id(request.headers)):
+            started = time.monotonic()
+            module = self._dialect_module(request)
+            if module is None:
+                work = partial(copy_context().run, self._answer, request, None, problem)
+                return _finish(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
+            future, seconds, refuse = self._start_verdict(request, module)
+            try:
+                answer = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+            except TimeoutError:
+                answer = refuse(request, Late()), VERIFY_CLIENT
+            return _finish(request, answer, started)
 
-async def dispatch_async(
-    app: App, request: Request, pool: "ThreadPoolExecutor", *, function: str | None = None
-) -> Reply:
-    """The same from an event loop: work runs in *pool*, but for verdicts, which wait for nobody there."""
-    import asyncio  # on AWS Lambda there is no loop, and a new process does not load one
+    def refuse(self, request: Request, error: Exception) -> Reply:
+        """Return the reply to an *error* that occurred before `dispatch`."""
+        with log.request(log.get_request_id(request.headers)):
+            module = self._dialect_module(request)
+            return problem(request, error) if module is None else dialect_at(module).refuse(request, error)
 
-    with log.request(log.get_request_id(request.headers)):
-        began = time.monotonic()
-        dialect = _dialect(request, function)
-        work = _work(app, request, function, dialect)
-        if dialect is None:
-            return _told(await asyncio.get_running_loop().run_in_executor(pool, work), request, began)
+    def _dialect_module(self, request: Request) -> str | None:
+        """Return the module of the dialect in which *request* is answered. The package of another function has none."""
+        return dialect_module(request.path) if self._function in (None, VERIFY_CLIENT) else None
+
+    def _answer(self, request: Request, module: str | None, refuse: _Refuse) -> _Answer:
+        function = "-"
         try:
-            answered = await deadline.WORKERS.answer(work, _left(request), enough=_enough(app, request))
-        except (TimeoutError, deadline.Busy):
-            answered = _refused(app, dialect, request, Late()), "verifyClient"
-        return _told(answered, request, began)
+            router = api_router(self._function) if module is None else dialect_router(module)
+            endpoint, params = router.find(request.method, request.path)
+            function = endpoint.function
+            if request.too_large:
+                raise body_too_large()
+            if params:
+                request = replace(request, params=params)
+            return endpoint.handler(endpoint.prepare(request, self._get_app, endpoint.roles)), function
+        except Exception as error:  # noqa: BLE001 - the one place where errors become replies
+            return refuse(request, error), function
+
+    def _start_verdict(self, request: Request, module: str) -> tuple["Future[_Answer]", float, _Refuse]:
+        """Start a verdict in the pool. Return its future answer, the seconds left for it, and how it is refused."""
+        dialect = dialect_at(module)
+        try:
+            app = self._get_app()
+        except Exception as error:  # noqa: BLE001 - a broker may read another server's 500 as permission
+            return _done((dialect.refuse(request, error), VERIFY_CLIENT)), _PAUSE, dialect.refuse
+        refuse = partial(_refuse, app, dialect)
+        seconds = request.arrived + app.verdict_seconds - time.monotonic()
+        try:
+            if seconds <= 0:
+                raise Late
+            work = partial(copy_context().run, self._answer, request, module, refuse)
+            return WORKERS.submit(work), seconds, refuse
+        except (Late, Busy):
+            return _done((refuse(request, Late()), VERIFY_CLIENT)), _PAUSE, refuse
 
 
-def _dialect(request: Request, function: str | None) -> Dialect | None:
-    """Brokers ask verifyClient; another function, deployed by itself, has no dialect with it."""
-    return dialects.spoken_at(request.path) if function in (None, "verifyClient") else None
+def _done(answer: _Answer) -> "Future[_Answer]":
+    future: Future[_Answer] = Future()
+    future.set_result(answer)
+    return future
 
 
-def _work(app: App, request: Request, function: str | None, dialect: Dialect | None) -> Callable[[], _Answered]:
-    """`_answered`, for another thread to call: what the log knows of the request goes with it."""
-    variables = copy_context()
-    return lambda: variables.run(_answered, app, request, function, dialect)
-
-
-def _enough(app: App, request: Request) -> int | None:
-    """How many threads do as much as many; None where a verdict may wait for a network: that of the store, or that of
-    the OIDC issuer, whose keys are fetched to judge a sign-in token, anybody's."""
-    waits = not app.is_embedded or request.headers.get("authorization", "")[:7].lower() == "bearer "
-    return None if waits else deadline.FEW
-
-
-def _left(request: Request) -> float:
-    """Seconds that are left for a verdict. Raises: TimeoutError, where none are."""
-    left = request.arrived + deadline.SECONDS - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _refused(app: App, dialect: Dialect, request: Request, error: Exception) -> Reply:
-    """*error* in the broker's words. A failure of ours counts as a decision; whether the org is here is unknown."""
+def _refuse(app: "App", dialect: Dialect, request: Request, error: Exception) -> Reply:
+    """Return *error* in the broker's format. A failure of this service counts as a decision of unknown organization."""
     reply = dialect.refuse(request, error)
-    if not isinstance(error, errors.TrustError) or isinstance(error, errors.StoreUnavailable):
-        failed = unavailable()
-        app.decisions(None, failed.code, failed.decision.value)
+    if not isinstance(error, TrustError) or isinstance(error, StoreUnavailable):
+        app.decisions(None, StoreUnavailable.code, "deny")
     return reply
 
 
-def _answered(app: App, request: Request, function: str | None, dialect: Dialect | None) -> _Answered:
-    name = "-"
-    try:
-        route, params = routes.find(request.method, request.path)
-        name = route.function
-        if function is not None and name != function:
-            raise errors.NotFound(what="such address")
-        if request.too_large:
-            raise http.body_too_large()
-        if params:
-            request = replace(request, params=params)
-        admitted = admit(app.context, app.tokens, request.authorization, route.roles) if route.admits else None
-        reply = route.load(Call(request, app, admitted))
-    except Exception as error:  # noqa: BLE001 - the one place where errors become answers
-        reply = http.problem(request, error) if dialect is None else _refused(app, dialect, request, error)
-    return reply, name
-
-
-def _told(answered: _Answered, request: Request, began: float) -> Reply:
-    reply, name = answered
+def _finish(request: Request, answer: _Answer, started: float) -> Reply:
+    """Write the access log and return the reply; without its body, for HEAD."""
+    reply, function = answer
     if request.method == "HEAD":
-        length = {"content-length": str(len(reply.body))}  # GET's, or none at all (RFC 9110, 8.6)
+        length = {"content-length": str(len(reply.body))}  # the length of GET's body (RFC 9110, 8.6)
         reply = Reply(reply.status, b"", reply.content_type, {**reply.headers, **length})
-    log.access(function=name, method=request.method, status=reply.status, seconds=time.monotonic() - began)
+    log.access(function=function, method=request.method, status=reply.status, seconds=time.monotonic() - started)
     return reply

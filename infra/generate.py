@@ -1,4 +1,9 @@
-"""Writes what the deployments read of infra/table.py and functions/routes.py: python -m infra.generate [--check]"""
+"""Write openapi.json and the files that the deployments read.
+
+    python -m infra.generate [--check]
+
+All are made from functions/registry.py, the declarations of the endpoints, and infra/table.py.
+"""
 
 import json
 import sys
@@ -9,7 +14,9 @@ from typing import Any, Final
 import click
 import yaml
 
-from infra.table import FUNCTIONS, Function, Right, Trigger, as_json, http_routes, on_api_gateway
+from functions.registry import Trigger
+from infra.openapi import document
+from infra.table import FUNCTIONS, DeployedFunction, Right, as_json, http_routes, on_api_gateway
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BEGIN: Final = "# >>> python -m infra.generate\n"
@@ -18,12 +25,15 @@ SERVICE: Final = "service"  # functions-framework's target that answers every ro
 
 
 def files() -> dict[Path, str]:
-    """Every file that is made, and what it holds."""
+    """Return every file that is made, with its content."""
     return {
+        ROOT / "functions/api/openapi.json": _json(document()),
         ROOT / "infra/functions.json": _json(as_json()),
         ROOT / "infra/serverless/roles.json": _json({"Resources": _roles() | _alarms()}),
         ROOT / "serverless.yml": _between((ROOT / "serverless.yml").read_text(encoding="utf-8"), _yaml(_serverless())),
-        ROOT / "infra/knative/functions.yaml": _documents(part for one in FUNCTIONS for part in _knative(one)),
+        ROOT / "infra/knative/functions.yaml": _documents(
+            part for function in FUNCTIONS for part in _knative(function)
+        ),
         ROOT / "infra/knative/service.yaml": _documents(
             [_account("trust"), _knative_service(SERVICE, 1024, 30, "trust")]
         ),
@@ -35,7 +45,7 @@ def _json(value: object) -> str:
 
 
 class _Plain(yaml.SafeDumper):  # type: ignore[misc] # it has no types
-    """No anchors: what stands twice is written twice."""
+    """YAML without anchors: repeated values are written again."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -60,22 +70,22 @@ def _between(text: str, made: str) -> str:
 
 
 def _serverless() -> dict[str, Any]:
-    return {one.name: _serverless_function(one) for one in FUNCTIONS}
+    return {function.name: _serverless_function(function) for function in FUNCTIONS}
 
 
-def _serverless_function(one: Function) -> dict[str, Any]:
+def _serverless_function(function: DeployedFunction) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "handler": one.lambda_handler,
-        "memorySize": one.memory,
-        "timeout": one.timeout,
-        "role": _logical(one, "Role"),
-        "package": {"artifact": f"dist/aws/{one.name}.zip"},
-        "events": _events(one),
+        "handler": function.lambda_handler,
+        "memorySize": function.memory,
+        "timeout": function.timeout,
+        "role": _logical(function, "Role"),
+        "package": {"artifact": f"dist/aws/{function.name}.zip"},
+        "events": _events(function),
     }
-    if one.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE):
+    if function.trigger in (Trigger.OBJECT, Trigger.SCHEDULE):
         made["maximumRetryAttempts"] = 2
         made["destinations"] = {"onFailure": {"type": "sqs", "arn": _arn("Failed")}}
-    if Right.WEBHOOK in one.rights:
+    if Right.WEBHOOK in function.rights:
         made["environment"] = {
             "TRUST_WEBHOOK": "${self:custom.webhook}",
             "TRUST_WEBHOOK_SECRET": "${self:custom.webhookSecret}",
@@ -83,9 +93,9 @@ def _serverless_function(one: Function) -> dict[str, Any]:
     return made
 
 
-def _events(one: Function) -> list[Any]:
-    match one.trigger:
-        case Trigger.UPLOAD:
+def _events(function: DeployedFunction) -> list[Any]:
+    match function.trigger:
+        case Trigger.OBJECT:
             return [{"s3": {"bucket": "uploads", "event": "s3:ObjectCreated:*"}}]
         case Trigger.SCHEDULE:
             return [{"schedule": {"rate": ["cron(0 6 * * ? *)"]}}]
@@ -93,61 +103,63 @@ def _events(one: Function) -> list[Any]:
             batch = {"batchSize": 100, "maximumBatchingWindow": 5, "maximumConcurrency": 5}
             return [{"sqs": {"arn": _arn("Sightings"), **batch, "functionResponseType": "ReportBatchItemFailures"}}]
         case Trigger.HTTP:
-            mine = [(method, on_api_gateway(path)) for function, method, path in http_routes() if function == one.name]
-            events: list[Any] = [{"httpApi": {"method": method, "path": path}} for method, path in mine]
-            # Any other address: a problem document, where the gateway would answer in its own form.
-            return [*events, {"httpApi": "*"}] if one.name == "health" else events
+            addresses = [
+                (method, on_api_gateway(path)) for name, method, path in http_routes() if name == function.name
+            ]
+            events: list[Any] = [{"httpApi": {"method": method, "path": path}} for method, path in addresses]
+            # Every other address: a problem document instead of the gateway's own format.
+            return [*events, {"httpApi": "*"}] if function.name == "health" else events
 
 
 def _arn(resource: str) -> dict[str, Any]:
     return {"Fn::GetAtt": [resource, "Arn"]}
 
 
-def _logical(one: Function, kind: str) -> str:
-    return one.name[0].upper() + one.name[1:] + kind
+def _logical(function: DeployedFunction, kind: str) -> str:
+    return function.name[0].upper() + function.name[1:] + kind
 
 
 _READ: Final = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"]
 _BUCKET: Final = "arn:${AWS::Partition}:s3:::${self:custom.uploads}"
 _UPLOADS: Final = [{"Fn::Sub": _BUCKET}, {"Fn::Sub": f"{_BUCKET}/*"}]
-_PLACE: Final = {"Null": {"kms:EncryptionContext:org": "false", "kms:EncryptionContext:certificate": "false"}}
-_HEAR: Final = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
-_CLEAR: Final = [
+_CONTEXT: Final = {"Null": {"kms:EncryptionContext:org": "false", "kms:EncryptionContext:certificate": "false"}}
+_RECEIVE: Final = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+_REMOVE: Final = [
     "s3:DeleteObject",
     "s3:DeleteObjectVersion",
     "s3:GetObject",
     "s3:GetObjectVersion",
-    "s3:ListBucket",  # these two so that an object that is gone is answered 404, not 403
+    "s3:ListBucket",  # without the two ListBucket actions, S3 answers 403 instead of 404 for a missing object
     "s3:ListBucketVersions",
 ]
 
-# What each right is on AWS; infra/terraform/aws/functions.tf says the same, and a test compares them.
+# What each right is on AWS. A test compares this table with infra/terraform/aws/functions.tf.
 GRANTS: Final[Mapping[Right, Mapping[str, Any]]] = {
     Right.READ: {"Action": _READ, "Resource": _arn("Documents")},
     Right.CHANGE: {"Action": [*_READ, "dynamodb:DeleteItem", "dynamodb:PutItem"], "Resource": _arn("Documents")},
-    Right.SEAL: {"Action": ["kms:GenerateDataKey"], "Resource": _arn("MasterKey"), "Condition": _PLACE},
-    Right.OPEN: {"Action": ["kms:Decrypt"], "Resource": _arn("MasterKey"), "Condition": _PLACE},
-    Right.TELL: {"Action": ["sqs:SendMessage"], "Resource": _arn("Sightings")},
-    Right.HEAR: {"Action": _HEAR, "Resource": _arn("Sightings")},
-    Right.UPLOADS: {"Action": _CLEAR, "Resource": _UPLOADS},
+    Right.SEAL: {"Action": ["kms:GenerateDataKey"], "Resource": _arn("MasterKey"), "Condition": _CONTEXT},
+    Right.OPEN: {"Action": ["kms:Decrypt"], "Resource": _arn("MasterKey"), "Condition": _CONTEXT},
+    Right.SEND: {"Action": ["sqs:SendMessage"], "Resource": _arn("Sightings")},
+    Right.RECEIVE: {"Action": _RECEIVE, "Resource": _arn("Sightings")},
+    Right.UPLOADS: {"Action": _REMOVE, "Resource": _UPLOADS},
 }
 
 
 def _roles() -> dict[str, Any]:
-    return {_logical(one, "Role"): _role(one) for one in FUNCTIONS}
+    return {_logical(function, "Role"): _role(function) for function in FUNCTIONS}
 
 
-def _role(one: Function) -> dict[str, Any]:
-    name = "${self:service}-${self:provider.stage}-" + one.name
+def _role(function: DeployedFunction) -> dict[str, Any]:
+    name = "${self:service}-${self:provider.stage}-" + function.name
     logs = {
         "Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/lambda/" + name + ":*"
     }
     allowed: list[dict[str, Any]] = [{"Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": logs}]
-    allowed += [dict(GRANTS[right]) for right in sorted(one.rights) if right in GRANTS]
-    if one.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE):
+    allowed += [dict(GRANTS[right]) for right in sorted(function.rights) if right in GRANTS]
+    if function.trigger in (Trigger.OBJECT, Trigger.SCHEDULE):
         allowed.append({"Action": ["sqs:SendMessage"], "Resource": _arn("Failed")})
     assume = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **one} for one in allowed]}
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement} for statement in allowed]}
     return {
         "Type": "AWS::IAM::Role",
         "Properties": {
@@ -162,10 +174,10 @@ def _alarms() -> dict[str, Any]:
     return {
         "FailedAlarm": _alarm("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", queue),
         **{
-            _logical(one, "Alarm"): _alarm(
-                "AWS/Lambda", "Errors", "Sum", {"FunctionName": {"Ref": _logical(one, "LambdaFunction")}}
+            _logical(function, "Alarm"): _alarm(
+                "AWS/Lambda", "Errors", "Sum", {"FunctionName": {"Ref": _logical(function, "LambdaFunction")}}
             )
-            for one in FUNCTIONS
+            for function in FUNCTIONS
         },
     }
 
@@ -191,15 +203,15 @@ def _alarm(namespace: str, metric: str, statistic: str, dimensions: Mapping[str,
 # ------------------------------------------------------------------------------------------------------------ Knative
 
 
-def _knative(one: Function) -> list[dict[str, Any]]:
-    made = _knative_service(one.name, one.memory, one.timeout, one.slug)
-    parts = [_account(one.slug), made]
-    if one.trigger is not Trigger.HTTP:
+def _knative(function: DeployedFunction) -> list[dict[str, Any]]:
+    made = _knative_service(function.name, function.memory, function.timeout, function.slug)
+    parts = [_account(function.slug), made]
+    if function.trigger is not Trigger.HTTP:
         environment = made["spec"]["template"]["spec"]["containers"][0]["env"]
         environment.append({"name": "FUNCTION_SIGNATURE_TYPE", "value": "cloudevent"})
         made["metadata"]["labels"]["networking.knative.dev/visibility"] = "cluster-local"  # never on a public router
-    if one.trigger is Trigger.SCHEDULE:
-        parts.append(_every_day(one.slug))
+    if function.trigger is Trigger.SCHEDULE:
+        parts.append(_every_day(function.slug))
     return parts
 
 
@@ -214,9 +226,9 @@ def _every_day(slug: str) -> dict[str, Any]:
 
 
 def _knative_service(target: str, memory: int, timeout: int, name: str) -> dict[str, Any]:
-    """Probes ask /healthz only where that function answers it; else whether the port is open."""
-    answers = target in ("health", SERVICE)
-    probe: dict[str, Any] = {"httpGet": {"path": "/healthz"}} if answers else {"tcpSocket": {"port": 0}}
+    """Return the service of a target. Its probe asks /healthz if the target answers it, else it opens the port."""
+    has_health = target in ("health", SERVICE)
+    probe: dict[str, Any] = {"httpGet": {"path": "/healthz"}} if has_health else {"tcpSocket": {"port": 0}}
     container = {
         "image": "mqtt-trust",
         "env": [{"name": "FUNCTION_TARGET", "value": target}],
@@ -251,11 +263,12 @@ def _knative_service(target: str, memory: int, timeout: int, name: str) -> dict[
 
 
 @click.command(help=__doc__)
-@click.option("--check", is_flag=True, help="Write nothing; fail where a file is not what it would be.")
+@click.option("--check", is_flag=True, help="Write nothing; fail if a file is not up to date.")
 def main(check: bool) -> None:
+    """Write the files that are not up to date; with *check*, only name them."""
     stale = [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
-        click.echo(f"{path.relative_to(ROOT)} {'is not what infra/table.py says' if check else 'is written'}")
+        click.echo(f"{path.relative_to(ROOT)} {'is not up to date' if check else 'is written'}")
         if not check:
             path.write_text(files()[path], encoding="utf-8")
     sys.exit(1 if check and stale else 0)

@@ -1,14 +1,14 @@
-"""One zip a function for AWS Lambda, without Docker: python -m infra.package [--python 3.13] [--arch x86_64] [NAME…]
+"""Make the packages for AWS Lambda, without Docker.
 
-A package holds the function's own modules (what its handler and its routes import, found by reading the imports) and
-the pinned wheels they need, built for Lambda's Linux. The same sources give the same bytes, so that a deployment tool
-sees what has changed and what has not.
+    python -m infra.package [--python 3.13] [--arch x86_64] [NAME…]
 
-Where a Python of Lambda's version is at hand, byte code lies beside the sources: Lambda cannot write any, and compiling
-is most of a cold start otherwise (docs/decisions/0094). Another Python passes it over.
+A package is a zip of a function's own modules (infra/imports.py) and the pinned wheels that they need, built for
+Lambda's Linux. The same sources give the same bytes, so that a deployment tool sees which function has changed.
+
+If a Python of Lambda's version is installed, the package holds byte code beside the sources: Lambda cannot write any,
+and compiling would be most of a cold start (docs/decisions/0094). Another Python ignores the byte code.
 """
 
-import ast
 import fnmatch
 import hashlib
 import json
@@ -22,22 +22,21 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import click
-from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from functions.routes import ROUTES
-from infra.table import BY_NAME, FUNCTIONS, Function
+from infra.imports import ROOT, imports_of, source_of
+from infra.table import BY_NAME, FUNCTIONS, DeployedFunction
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+LOCK: Final = ROOT / "requirements/all.txt"  # the pins of every wheel that a package may hold
 CACHE: Final = ROOT / ".build"  # unpacked wheels, by what is in them
-OWN: Final = ("functions", "shared")
 
 IN_RUNTIME: Final = frozenset(("boto3", "botocore"))  # Lambda's Python brings them
-NOT_ON_LAMBDA: Final = frozenset(("google", "grpc", "flask", "functions_framework", "uvicorn"))
-DISTRIBUTION: Final = {"OpenSSL": "pyopenssl", "python_multipart": "python-multipart", "jwt": "pyjwt"}
 LEFT_OUT: Final = frozenset(("pycparser",))  # cffi needs it to build, not to run
 DROP: Final = (
     "*.pyc",
@@ -47,13 +46,16 @@ DROP: Final = (
     "multipart/*",  # python-multipart under its old name
     "cffi/*",  # at run time only its _cffi_backend is loaded
     "cffi-*/entry_points.txt",
-    "*.dist-info/RECORD",  # would tell of the files left out here
+    "*.dist-info/RECORD",  # lists the files that are left out here
     "*.dist-info/INSTALLER",
     "*.dist-info/REQUESTED",
     "*.dist-info/direct_url.json",
 )
-_FILES: Final = {"functions.hosts.static": ("console",)}  # what a module reads beside it, at the top of the checkout
-_LINUX: Final = {  # Lambda's Python 3.12 and later stand on glibc 2.34, earlier ones on 2.26
+_DATA: Final = {  # module -> the files and folders that it reads with importlib.resources
+    "functions.hosts.static": (ROOT / "console",),
+    "functions.api.system": (ROOT / "functions/api/openapi.json",),
+}
+_LINUX: Final = {  # Lambda's Python 3.12 and later use glibc 2.34, earlier ones 2.26
     True: ("manylinux_2_34", "manylinux_2_28", "manylinux2014", "manylinux_2_17"),
     False: ("manylinux2014", "manylinux_2_17"),
 }
@@ -61,155 +63,109 @@ _MACHINE: Final = {"x86_64": "x86_64", "arm64": "aarch64"}
 
 
 class CannotPackage(Exception):
-    """Says what is missing."""
-
-
-# ----------------------------------------------------------------------------------------- the project's own modules
-
-
-def modules_of(function: Function) -> frozenset[str]:
-    """The project's modules that *function* can import on Lambda.
-
-    Starts at its handler and at the modules that the routes table names for it, for these are loaded by name. A module
-    that cannot be loaded on Lambda (another cloud's adapter) is not followed: `composition` imports it only where a
-    setting chooses it.
-    """
-    start = {_module(function.lambda_handler)} | {_handler(route.handler) for route in function.routes}
-    todo, found = set(start), set[str]()
-    while todo:
-        name = todo.pop()
-        if name in found:
-            continue
-        if _path(name) is None:
-            raise CannotPackage(f"{function.name} needs {name}, and there is no such module.")
-        if name not in start and not NOT_ON_LAMBDA.isdisjoint(_imports(name).outside):
-            continue
-        found.add(name)
-        parents = {name.rpartition(".")[0]} - {""}
-        todo |= parents | _imports(name).own | (_LOADED_BY_NAME.get(name) or frozenset())
-    return frozenset(found)
-
-
-def _module(lambda_handler: str) -> str:
-    return lambda_handler.rpartition(".")[0].replace("/", ".")
-
-
-def _handler(route_handler: str) -> str:
-    return "functions." + route_handler.partition(":")[0]
-
-
-# The OpenAPI document is made from the contracts of all handlers.
-_LOADED_BY_NAME: Final = {"functions.openapi": frozenset(_handler(route.handler) for route in ROUTES)}
-
-
-class _Imports:
-    def __init__(self, own: frozenset[str], outside: frozenset[str]) -> None:
-        self.own = own
-        self.outside = outside
-
-
-@cache
-def _imports(name: str) -> _Imports:
-    """What the module *name* imports: at its top or in a function, but not only for type checkers."""
-    names: set[str] = set()
-    path = _path(name)
-    source = path.read_text(encoding="utf-8") if path else ""
-    for node in _run(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    own = {one for one in names if one.partition(".")[0] in OWN and _path(one)}
-    outside = {one.partition(".")[0] for one in names} - set(OWN) - sys.stdlib_module_names
-    return _Imports(frozenset(own), frozenset(outside))
-
-
-def _run(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below *node* that can run."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            continue
-        yield child
-        yield from _run(child)
-
-
-def _path(name: str) -> Path | None:
-    base = ROOT.joinpath(*name.split("."))
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-
-
-def _files(name: str) -> Iterator[Path]:
-    for folder in _FILES.get(name, ()):
-        yield from (path for path in (ROOT / folder).rglob("*") if path.is_file())
+    """A package cannot be made. The text says what is missing."""
 
 
 # ------------------------------------------------------------------------------------------------- pinned wheels
 
 
-def wheels_of(modules: Iterable[str]) -> frozenset[str]:
-    """The distributions that *modules* import, with what these need in turn; none that Lambda's runtime brings."""
-    direct = {outside for name in modules for outside in _imports(name).outside} - IN_RUNTIME
-    pins = _pins()
-    todo, found = {DISTRIBUTION.get(name, name.lower()) for name in direct}, set[str]()
-    while todo:
-        name = todo.pop()
+def wheels_of(modules: Iterable[str], *, python: str = "3.13", machine: str = "x86_64") -> frozenset[str]:
+    """Return the distributions that *modules* import, with those that they require in turn.
+
+    Which distribution holds a package, and what a distribution requires, is read from the metadata of the installed
+    wheels. Distributions that Lambda's runtime brings are left out.
+
+    Raises: CannotPackage.
+    """
+    packages = {package for name in modules for package in imports_of(name).outside} - IN_RUNTIME
+    pins = _pins(python, machine)
+    pending, names = set(map(_distribution, packages)), set[str]()
+    while pending:
+        name = pending.pop()
         if name not in pins:
-            raise CannotPackage(f"{name} is imported, and requirements.txt does not pin it.")
-        found.add(name)
-        todo |= {other for other, pin in pins.items() if name in pin.needed_by} - found - LEFT_OUT
-    return frozenset(found)
+            raise CannotPackage(f"{name} is imported, and {LOCK.name} does not pin it.")
+        names.add(name)
+        pending |= set(_required(name, pins[name].extras, python, machine)) - names - LEFT_OUT
+    return frozenset(names)
+
+
+def _distribution(package: str) -> str:
+    """Return the distribution that holds a top-level package. Raises: CannotPackage."""
+    names = _distributions().get(package)
+    if not names:
+        raise CannotPackage(f"{package} is imported, and no installed distribution holds it.")
+    return canonicalize_name(names[0])
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
+def _required(name: str, extras: Iterable[str], python: str, machine: str) -> Iterator[str]:
+    """Return the distributions that *name*, installed with *extras*, requires on Lambda."""
+    for text in metadata.requires(name) or ():
+        requirement = Requirement(text)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate(_on_lambda(python, machine, extra)) for extra in ("", *extras)):
+            yield canonicalize_name(requirement.name)
+
+
+def _on_lambda(python: str, machine: str, extra: str = "") -> dict[str, str]:
+    """Return the environment of markers (PEP 508) on Lambda."""
+    return {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "platform_machine": machine,
+        "platform_system": "Linux",
+        "sys_platform": "linux",
+        "os_name": "posix",
+        "extra": extra,
+    }
 
 
 class _Pin:
-    """An entry of requirements.txt."""
+    """An entry of the lock file."""
 
     def __init__(self, text: str) -> None:
-        requirement, _, via = text.partition("# via")
-        line, *hashes = [part.strip(" \\\n") for part in requirement.split("--hash=")]
-        self.exact, _, marker = (part.strip() for part in line.partition(";"))
-        self.name = re.split(r"[=\[]", self.exact, maxsplit=1)[0]  # without its extras
-        self.marker = Marker(marker) if marker else None
+        line, *hashes = [part.strip(" \\\n") for part in text.partition("# via")[0].split("--hash=")]
+        requirement = Requirement(line)
+        self.exact = line.partition(";")[0].strip()
+        self.name = canonicalize_name(requirement.name)
+        self.extras = requirement.extras
+        self.marker = requirement.marker
         self.hashes = hashes
-        self.needed_by = frozenset(re.findall(r"[a-z0-9][a-z0-9._-]*", via)) - {"requirements.in"}
 
     def line(self) -> str:
-        return " \\\n    ".join([self.exact, *(f"--hash={one}" for one in self.hashes)])
+        return " \\\n    ".join([self.exact, *(f"--hash={digest}" for digest in self.hashes)])
 
-    def stands(self, python: str, machine: str) -> bool:
-        """Whether its marker holds on Lambda."""
-        there = {
-            "python_version": python,
-            "python_full_version": f"{python}.0",
-            "implementation_name": "cpython",
-            "platform_python_implementation": "CPython",
-            "platform_machine": machine,
-            "platform_system": "Linux",
-            "sys_platform": "linux",
-            "os_name": "posix",
-        }
-        return self.marker is None or self.marker.evaluate(there)
+    def applies(self, python: str, machine: str) -> bool:
+        """Whether the entry's marker holds on Lambda."""
+        return self.marker is None or self.marker.evaluate(_on_lambda(python, machine))
 
 
-def _pins() -> Mapping[str, _Pin]:
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    entries = re.split(r"^(?=[a-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.M), flags=re.M)
-    return {pin.name: pin for pin in map(_Pin, filter(str.strip, entries))}
+def _pins(python: str, machine: str) -> Mapping[str, _Pin]:
+    """Return the entries of the lock file that apply on Lambda."""
+    text = LOCK.read_text(encoding="utf-8")
+    entries = re.split(r"^(?=[A-Za-z0-9])", re.sub(r"^ *#.*\n", "", text, flags=re.M), flags=re.M)
+    return {pin.name: pin for pin in map(_Pin, filter(str.strip, entries)) if pin.applies(python, machine)}
 
 
 def _unpacked(wheels: frozenset[str], python: str, arch: str) -> Path:
-    """A folder with *wheels* for that Python and machine, fetched once."""
+    """Return a folder with *wheels* for a Python and a machine; the wheels are fetched once."""
     machine = _MACHINE[arch]
-    pins = _pins()
-    wanted = [pins[name].line() for name in sorted(wheels) if pins[name].stands(python, machine)]
-    key = hashlib.sha256("\n".join([python, machine, *wanted]).encode()).hexdigest()[:16]
+    pins = _pins(python, machine)
+    lines = [pins[name].line() for name in sorted(wheels)]
+    key = hashlib.sha256("\n".join([python, machine, *lines]).encode()).hexdigest()[:16]
     target = CACHE / f"wheels-{key}"
     if target.exists():
         return target
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         requirements = Path(folder, "requirements.txt")
-        requirements.write_text("\n".join(wanted), encoding="utf-8")
+        requirements.write_text("\n".join(lines), encoding="utf-8")
         modern = tuple(map(int, python.split("."))) >= (3, 12)
         platforms = [f"--platform={linux}_{machine}" for linux in _LINUX[modern]]
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
@@ -218,7 +174,7 @@ def _unpacked(wheels: frozenset[str], python: str, arch: str) -> Path:
         subprocess.run(command, check=True)  # noqa: S603 - its own arguments
         try:
             os.rename(f"{folder}/wheels", target)
-        except OSError:  # another build was first
+        except OSError:  # another build made it first
             if not target.exists():
                 raise
     return target
@@ -227,62 +183,76 @@ def _unpacked(wheels: frozenset[str], python: str, arch: str) -> Path:
 # ------------------------------------------------------------------------------------------------------- packages
 
 
-def build(function: Function, folder: Path, *, python: str, arch: str) -> Path:
-    """Write *function*'s package into *folder*. Raises: CannotPackage."""
+def modules_of(function: DeployedFunction) -> frozenset[str]:
+    """Return the project's modules in *function*'s package."""
+    return function.modules
+
+
+def _data_files(name: str) -> Iterator[Path]:
+    """Return the files that a module reads with importlib.resources."""
+    for path in _DATA.get(name, ()):
+        files = path.rglob("*") if path.is_dir() else [path]
+        yield from (file for file in files if file.is_file() and file.parent.name != "__pycache__")
+
+
+def build(function: DeployedFunction, folder: Path, *, python: str, arch: str) -> Path:
+    """Write *function*'s package into *folder* and return its path. Raises: CannotPackage."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{function.name}.zip"
     modules = modules_of(function)
-    paths = [path for name in modules if (path := _path(name))] + [file for name in modules for file in _files(name)]
-    own = {path.relative_to(ROOT).as_posix(): path for path in paths}
-    if wheels := wheels_of(modules):
+    sources = [path for name in modules if (path := source_of(name))]
+    data = [file for name in modules for file in _data_files(name)]
+    own = {path.relative_to(ROOT).as_posix(): path for path in (*sources, *data)}
+    wheels = wheels_of(modules, python=python, machine=_MACHINE[arch])
+    if wheels:
         shutil.copyfile(_zipped(_unpacked(wheels, python, arch), python), target)
-    with zipfile.ZipFile(target, "a" if wheels else "w") as archive, _with_byte_code(own, python) as whole:
-        _add(archive, whole)
+    with zipfile.ZipFile(target, "a" if wheels else "w") as archive, _with_byte_code(own, python) as files:
+        _add(archive, files)
     return target
 
 
 def _zipped(unpacked: Path, python: str) -> Path:
-    """The wheels' part of a package: the same for most functions, and most of the work."""
+    """Return a zip of the wheels. It is most of the work, and the same for most functions."""
     target = unpacked.with_suffix(".compiled.zip" if interpreter(python) else ".zip")
     if not target.exists():
         files = {path.relative_to(unpacked).as_posix(): path for path in unpacked.rglob("*") if path.is_file()}
-        kept = {name: path for name, path in files.items() if not any(fnmatch.fnmatch(name, one) for one in DROP)}
+        needed = {name: path for name, path in files.items() if not any(fnmatch.fnmatch(name, drop) for drop in DROP)}
         with (
             tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as file,
             zipfile.ZipFile(file, "w") as archive,
-            _with_byte_code(kept, python) as whole,
+            _with_byte_code(needed, python) as packed,
         ):
-            _add(archive, whole)
+            _add(archive, packed)
         os.replace(file.name, target)
     return target
 
 
 @cache
 def interpreter(python: str) -> str | None:
-    """A Python of that version on this machine, or None."""
+    """Return a Python of that version on this machine; None if there is none."""
     if python == f"{sys.version_info.major}.{sys.version_info.minor}":
         return sys.executable
-    found = shutil.which(f"python{python}")
-    if found is None:
+    program = shutil.which(f"python{python}")
+    if program is None:
         return None
-    says = subprocess.run([found, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True)  # noqa: S603
-    return found if says.stdout.decode().strip() == python else None
+    version = subprocess.run([program, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True)  # noqa: S603
+    return program if version.stdout.decode().strip() == python else None
 
 
-# Compared by a hash that nobody looks at: what is in a zip has no times, and its sources do not change.
+# Validated by a hash that Python does not check: files in a zip have no times, and their sources do not change.
 _COMPILE: Final = """
 import json, py_compile, sys
 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-for source, target, shown in json.load(sys.stdin):
-    py_compile.compile(source, target, shown, doraise=True, invalidation_mode=mode)
+for source, target, name in json.load(sys.stdin):
+    py_compile.compile(source, target, name, doraise=True, invalidation_mode=mode)
 """
 
 
 @contextmanager
 def _with_byte_code(files: Mapping[str, Path], python: str) -> Iterator[Mapping[str, Path]]:
-    """*files*, and the byte code of those that are Python, where it can be made. Gone afterwards."""
-    found = interpreter(python)
-    if found is None:
+    """Yield *files* with the byte code of the Python files, if it can be made; the byte code is temporary."""
+    program = interpreter(python)
+    if program is None:
         yield files
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -293,16 +263,16 @@ def _with_byte_code(files: Mapping[str, Path], python: str) -> Iterator[Mapping[
                 cached = f"{parent}/__pycache__/{file[:-3]}.cpython-{python.replace('.', '')}.pyc".lstrip("/")
                 compiled[cached] = Path(folder, str(number))
                 jobs.append((str(path), str(compiled[cached]), name))
-        done = subprocess.run([found, "-I", "-c", _COMPILE], input=json.dumps(jobs).encode(), capture_output=True)  # noqa: S603
+        done = subprocess.run([program, "-I", "-c", _COMPILE], input=json.dumps(jobs).encode(), capture_output=True)  # noqa: S603
         if done.returncode:
-            raise CannotPackage(f"{found} cannot compile the sources: {done.stderr.decode()[-1000:]}")
+            raise CannotPackage(f"{program} cannot compile the sources: {done.stderr.decode()[-1000:]}")
         yield {**files, **compiled}
 
 
 def _add(archive: zipfile.ZipFile, files: Mapping[str, Path]) -> None:
     for name in sorted(files):
-        entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest a zip can say
-        entry.create_system = 3  # Unix, on whatever system this runs
+        entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest date of the zip format
+        entry.create_system = 3  # Unix, on every system
         entry.external_attr = 0o644 << 16
         entry.compress_type = zipfile.ZIP_DEFLATED
         archive.writestr(entry, files[name].read_bytes(), compresslevel=6)
@@ -315,6 +285,7 @@ def _add(archive: zipfile.ZipFile, files: Mapping[str, Path]) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "dist" / "aws", help="Default: dist/aws.")
 @click.option("--clean", is_flag=True, help="Fetch the wheels again.")
 def main(names: tuple[str, ...], python: str, arch: str, out: Path, clean: bool) -> None:
+    """Build the packages of *names*, or of all functions."""
     if clean:
         shutil.rmtree(CACHE, ignore_errors=True)
     if interpreter(python) is None:

@@ -1,134 +1,140 @@
-"""THE deployment table: each function's size, trigger and rights, for every cloud.
+"""THE deployment table: the rights of each function, beside its size and trigger from functions/registry.py.
 
-The routes come from functions/routes.py. `python -m infra.generate` writes what Terraform, the Serverless Framework and
-Knative read; a test holds the files against this table, and this table against the routes.
+`python -m infra.generate` writes what Terraform, the Serverless Framework and Knative read; a test compares the files
+with this table.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final
 
-from functions.routes import CONSOLE, EVENTS, PAGES, ROUTES, Route, routes_of
+from functions import registry
+from functions.hosts import static
+from functions.registry import CONSOLE, Trigger, every_route
+from infra.imports import reachable
 
+AWS_HOST: Final = "functions.hosts.aws"
 
-class Trigger(StrEnum):
-    HTTP = "http"
-    UPLOAD = "object"  # an object was put into the upload bucket
-    SCHEDULE = "schedule"  # once a day
-    QUEUE = "queue"  # messages of the queue behind the answer
+KEY_OPENERS: Final = frozenset(("shared.usecases.edges.serve", "shared.usecases.servers.renew"))
+"""The modules that open private keys. A function has the right to do so exactly if it can import one of them."""
 
 
 class Right(StrEnum):
-    """What a function may do. Each cloud's files say what that is in its own words."""
+    """What a function may do. Each cloud's files express it in the cloud's own terms."""
 
     READ = "read"  # documents
     CHANGE = "change"  # documents; implies READ
     SEAL = "seal"  # private keys: encrypt a data key
-    OPEN = "open"  # private keys: decrypt a data key
-    TELL = "tell"  # send to the queue behind the answer
-    HEAR = "hear"  # receive from it
+    OPEN = "open"  # private keys: decrypt a data key; derived from KEY_OPENERS
+    SEND = "tell"  # send to the queue of connection events
+    RECEIVE = "hear"  # receive from that queue
     UPLOADS = "uploads"  # read and delete objects of the upload bucket
     WEBHOOK = "webhook"  # read the webhook's secret
 
 
 R = Right
 
+_RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
+    "uploadCA": (R.CHANGE,),
+    "uploadServerCert": (R.CHANGE, R.SEAL),
+    "activateServerCert": (R.CHANGE,),
+    "generateCSR": (R.CHANGE, R.SEAL),
+    "fulfillCSR": (R.CHANGE,),
+    "verifyClient": (R.READ, R.SEND),
+    "manageCertificates": (R.CHANGE, R.SEAL, R.WEBHOOK),  # WEBHOOK: withdrawals go to the operator's broker
+    "connectionPolicy": (R.CHANGE, R.WEBHOOK),
+    "activityLog": (R.READ,),
+    "edgeFeed": (R.CHANGE,),  # writes who exported which key
+    "health": (),
+    CONSOLE: (),
+    "onUpload": (R.CHANGE, R.SEAL, R.UPLOADS),
+    "expiryReport": (R.CHANGE, R.WEBHOOK),
+    "recordSightings": (R.CHANGE, R.RECEIVE),
+}
+
 
 @dataclass(frozen=True)
-class Function:
-    """One deployable function.
+class DeployedFunction:
+    """A function as the clouds deploy it."""
 
-    Args:
-        memory: MiB. On Lambda also the share of a CPU: RSA and EC work is what needs it.
-        timeout: seconds; an HTTP API waits 30 at most.
-    """
-
-    name: str
-    memory: int
-    timeout: int
-    rights: frozenset[Right]
-    trigger: Trigger = Trigger.HTTP
+    function: registry.Function
 
     @property
-    def stem(self) -> str:
-        """`verifyClient` -> `verify_client`, the module's name and the Lambda handler's."""
-        return re.sub(r"(?<=[a-z])([A-Z]+)", r"_\1", self.name).lower()
+    def name(self) -> str:
+        return self.function.name
+
+    @property
+    def memory(self) -> int:
+        """MiB."""
+        return self.function.memory
+
+    @property
+    def timeout(self) -> int:
+        """Seconds."""
+        return self.function.timeout
+
+    @property
+    def trigger(self) -> Trigger:
+        return self.function.trigger
 
     @property
     def slug(self) -> str:
-        """`verifyClient` -> `verify-client`, for names that take no capitals."""
-        return self.stem.replace("_", "-")
+        """`verifyClient` -> `verify-client`, for names without capitals."""
+        return self.function.handler.replace("_", "-")
 
     @property
     def lambda_handler(self) -> str:
-        """As Lambda wants it: `functions/aws.verify_client`."""
-        own = {CONSOLE: "functions.hosts.aws_console:console", **{event.function: event.aws for event in EVENTS}}
-        entry = own.get(self.name, f"functions.hosts.aws:{self.stem}")
-        return entry.replace(".", "/").replace(":", ".")
+        """The handler as Lambda names it: `functions/hosts/aws.verify_client`."""
+        return f"{AWS_HOST.replace('.', '/')}.{self.function.handler}"
 
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        return tuple(routes_of(self.name))
+    @cached_property
+    def modules(self) -> frozenset[str]:
+        """The project's modules that the function can import on Lambda."""
+        return reachable(frozenset((AWS_HOST, *self.function.modules)))
+
+    @cached_property
+    def rights(self) -> frozenset[Right]:
+        opens_keys = not KEY_OPENERS.isdisjoint(self.modules)
+        return frozenset(_RIGHTS[self.name]) | ({R.OPEN} if opens_keys else frozenset())
 
 
-def _function(name: str, memory: int, timeout: int, *rights: Right, trigger: Trigger = Trigger.HTTP) -> Function:
-    return Function(name, memory, timeout, frozenset(rights), trigger)
-
-
-FUNCTIONS: Final[tuple[Function, ...]] = (
-    _function("uploadCA", 512, 15, R.CHANGE),
-    _function("uploadServerCert", 512, 20, R.CHANGE, R.SEAL),
-    _function("activateServerCert", 512, 15, R.CHANGE),
-    _function("generateCSR", 1024, 25, R.CHANGE, R.SEAL),  # makes an RSA key
-    _function("fulfillCSR", 512, 15, R.CHANGE),
-    _function("verifyClient", 1024, 5, R.READ, R.TELL),  # what devices wait for
-    # A renewal signs with the key there is; who withdraws something tells the operator's broker.
-    _function("manageCertificates", 512, 15, R.CHANGE, R.SEAL, R.OPEN, R.WEBHOOK),
-    _function("connectionPolicy", 512, 15, R.CHANGE, R.WEBHOOK),
-    _function("activityLog", 512, 15, R.READ),
-    _function("edgeFeed", 512, 15, R.CHANGE, R.OPEN),  # hands keys out, and writes who got them
-    _function("health", 256, 5),
-    _function(CONSOLE, 512, 15),  # files; its one question is the OIDC issuer's description of itself
-    _function("onUpload", 512, 60, R.CHANGE, R.SEAL, R.UPLOADS, trigger=Trigger.UPLOAD),
-    _function("expiryReport", 512, 300, R.CHANGE, R.WEBHOOK, trigger=Trigger.SCHEDULE),
-    _function("recordSightings", 256, 60, R.CHANGE, R.HEAR, trigger=Trigger.QUEUE),
-)
-
-BY_NAME: Final = {one.name: one for one in FUNCTIONS}
+FUNCTIONS: Final = tuple(map(DeployedFunction, registry.FUNCTIONS))
+BY_NAME: Final = {function.name: function for function in FUNCTIONS}
 
 
 def http_routes() -> Iterator[tuple[str, str, str]]:
-    """(function, method, path) of every address, aliases in both places, in the routes table's order.
+    """Return (function, method, path) of every address, in the order of the registry.
 
-    In a path, `{id}` stands for one segment and `{*rest}` for all that follows."""
-    for route in ROUTES:
-        yield route.function, route.method, route.full_path
-        if route.alias:
-            yield route.function, route.method, route.path
-    for method, path in PAGES:
-        yield CONSOLE, method, path
+    In a path, `{id}` is one segment and `{*rest}` everything that follows.
+    """
+    for route in every_route():
+        yield route.endpoint.function, route.method, route.path
+    for path in static.PATHS:
+        for method in static.METHODS:
+            yield CONSOLE, method, path
 
 
 def on_api_gateway(path: str) -> str:
-    """`/console/{*file}` as API Gateway writes it: `/console/{file+}`."""
+    """Return a path as API Gateway writes it: `/console/{*file}` becomes `/console/{file+}`."""
     return re.sub(r"\{\*(\w+)\}", r"{\1+}", path)
 
 
 def as_json() -> dict[str, Any]:
-    """What the deployments read (infra/functions.json)."""
+    """Return what the deployments read (infra/functions.json)."""
     return {
-        one.name: {
-            "slug": one.slug,
-            "lambdaHandler": one.lambda_handler,
-            "memory": one.memory,
-            "timeout": one.timeout,
-            "trigger": one.trigger.value,
-            "rights": sorted(right.value for right in one.rights),
+        function.name: {
+            "slug": function.slug,
+            "lambdaHandler": function.lambda_handler,
+            "memory": function.memory,
+            "timeout": function.timeout,
+            "trigger": function.trigger.value,
+            "rights": sorted(right.value for right in function.rights),
             "routes": [
-                {"method": method, "path": path} for function, method, path in http_routes() if function == one.name
+                {"method": method, "path": path} for name, method, path in http_routes() if name == function.name
             ],
         }
-        for one in FUNCTIONS
+        for function in FUNCTIONS
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -37,9 +38,15 @@ from shared.usecases.devices import usage
 from shared.usecases.devices.verify import Verifier
 from shared.validation.topics import TopicPrefix
 
+VERDICT_SECONDS: Final = 1.5  # from the arrival of a request to its verdict; 2 s are promised, under load too
+
 
 class App(msgspec.Struct, frozen=True):
-    """The context of the use cases, and everything else that handlers need."""
+    """The context of the use cases, and everything else that handlers need.
+
+    Args:
+        verdict_seconds: the time limit of a verdict, from the arrival of its request.
+    """
 
     context: Context
     verifier: Verifier
@@ -50,11 +57,7 @@ class App(msgspec.Struct, frozen=True):
     queue: ConnectionEventQueue
     decisions: Decisions
     notifier: Notifier
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether the store is in this process, so that no request waits for a network."""
-        return isinstance(self.settings.store, SQLite)
+    verdict_seconds: float = VERDICT_SECONDS
 
     def close(self) -> None:
         """Deliver waiting events, messages and counts, and close the store. May be called twice."""
@@ -75,6 +78,7 @@ def build(
     clock: Clock = system_clock,
     wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store,
     queue_pause: float = 1.0,
+    verdict_seconds: float = VERDICT_SECONDS,
 ) -> App:
     """Create an App with the store, keys and queue of *settings*.
 
@@ -83,6 +87,7 @@ def build(
         clock: the clock of the use cases.
         wrap: returns the store that the repository uses, for tests that count or disturb its calls.
         queue_pause: seconds between two deliveries of the queue of connection events.
+        verdict_seconds: the time limit of a verdict, from the arrival of its request.
 
     Raises: WrongSetting, StoreUnavailable.
     """
@@ -102,7 +107,7 @@ def build(
     )
     tokens = token_verifier(settings.oidc, clock)
     verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))
-    return App(context, verifier, sealer, tokens, settings, store, queue, decisions, notifier)
+    return App(context, verifier, sealer, tokens, settings, store, queue, decisions, notifier, verdict_seconds)
 
 
 # An adapter is imported only if it is chosen, so that a function loads no client library that it does not use.

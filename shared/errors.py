@@ -5,12 +5,9 @@
     ├── NotAuthenticated       401
     ├── Forbidden              403
     ├── NotFound               404
-    ├── MethodNotAllowed       405
     ├── Conflict               409  the request is valid, but the current state does not allow it
     ├── Stale                  412  the resource was changed by another caller
     ├── TooLarge               413
-    ├── UnsupportedMediaType   415
-    ├── PreconditionRequired   428
     ├── RateLimited            429
     ├── StoreUnavailable       503  nothing was changed, or the change may be repeated
     ├── IssuerUnavailable      503  the OIDC issuer does not answer
@@ -21,7 +18,7 @@
 error is raised. Facts are visible to users: a key, passphrase or token is never a fact. The console shows the same
 sentences; this module is their only source.
 
-functions/web/http.py maps the first level of the tree to HTTP statuses, in one table.
+functions/web/problem.py maps the first level of the tree to HTTP statuses, in one table.
 """
 
 from collections.abc import Iterator
@@ -109,44 +106,12 @@ class BadRequest(TrustError):
     """400: the request cannot be decoded as the fields of its endpoint."""
 
 
-class MalformedBody(BadRequest):
-    """The body is not valid JSON or multipart/form-data."""
-
-    code = "malformed_body"
-    says = "The body cannot be read as {format}: {found}."
-    mend = "Send {format} as the documentation of this call shows."
-
-
-class MalformedBase64(BadRequest):
-    """A field is neither PEM text nor base64."""
-
-    code = "malformed_base64"
-    says = "{field_name} is neither PEM text nor base64."
-    mend = "Send PEM as text, or DER in base64."
-
-
-class UnknownField(BadRequest):
-    """A field that the endpoint does not have."""
-
-    code = "unknown_field"
-    says = "This call has no field {name}."
-    mend = "It takes {known}."
-
-
 class WrongValue(BadRequest):
     """A field's value has the wrong type, or is outside the field's range."""
 
     code = "wrong_value"
     says = "{found}."
     mend = ""
-
-
-class MissingField(BadRequest):
-    """A required field is missing."""
-
-    code = "missing_field"
-    says = "The field {name} is missing."
-    mend = "Send it."
 
 
 class NotAuthenticated(TrustError):
@@ -181,28 +146,12 @@ class RoleNotGranted(Forbidden):
     mend = "Ask whoever runs it for one organization that is here, and the role viewer or operator."
 
 
-class InsecureTransport(Forbidden):
-    """A private key was requested over plain HTTP by another machine."""
-
-    code = "insecure_transport"
-    says = "Private keys are handed out over TLS only, or to this very machine."
-    mend = "Ask over https."
-
-
 class NotFound(TrustError):
     """404: the resource does not exist, or the caller may not know about it."""
 
     code = "not_found"
     says = "There is no {what} here."
     mend = "Look at the list for what is there."
-
-
-class MethodNotAllowed(TrustError):
-    """405: the path does not have this method."""
-
-    code = "method_not_allowed"
-    says = "{method} is not a method of this address."
-    mend = "It takes {allowed}."
 
 
 class Conflict(TrustError):
@@ -223,22 +172,6 @@ class TooLarge(TrustError):
     code = "file_too_large"
     says = "{size} were sent; at most {limit} are taken."
     mend = "{hint}"
-
-
-class UnsupportedMediaType(TrustError):
-    """415: the content type is not supported."""
-
-    code = "unsupported_media_type"
-    says = "The content type {found} is not taken here."
-    mend = "Send application/json or multipart/form-data."
-
-
-class PreconditionRequired(TrustError):
-    """428 (RFC 6585, section 3): the If-Match header is missing."""
-
-    code = "precondition_required"
-    says = "A change needs the version it is based on."
-    mend = "Send If-Match with the version you read, or If-Match: * to override."
 
 
 class RateLimited(TrustError):

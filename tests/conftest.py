@@ -6,7 +6,6 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from functions.web import deadline
 from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.emulators import EmulatorMissing, Emulators
 from tests.harness import Client, Service, make_service
@@ -75,14 +74,6 @@ def emulators(tmp_path_factory: pytest.TempPathFactory) -> Emulators:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return Emulators(base.parent, run=os.getppid())
     return Emulators(base, run=os.getpid())
-
-
-@pytest.fixture(autouse=True)
-def unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verdicts take the time they need on a machine that does ten other things; the promise has tests of its own,
-    marked `in_time`."""
-    if request.node.get_closest_marker("in_time") is None:
-        monkeypatch.setattr(deadline, "SECONDS", 60)
 
 
 @pytest.fixture

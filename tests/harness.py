@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from functions.dispatch import dispatch
-from functions.routes import PREFIX
-from functions.web.http import Reply, Request
-from shared.composition import App, build
+from functions.dispatch import Dispatcher
+from functions.registry import PREFIX
+from functions.web.message import Reply, Request
+from shared.composition import VERDICT_SECONDS, App, build
 from shared.config import Settings, SQLite
 from shared.ports import Document, DocumentStore, Key, Version
 from shared.records import Role
@@ -141,7 +141,7 @@ class Client:
         whole, _, inline = whole.partition("?")
         pairs = dict(pair.split("=", 1) for pair in inline.split("&") if pair)
         request = Request(method, whole, {**pairs, **(query or {})}, sent, body, scheme=self.scheme, peer=self.peer)
-        return Answer(dispatch(self.app, request))
+        return Answer(answer(self.app, request))
 
     def get(self, path: str, **more: Any) -> Answer:
         return self.send("GET", path, **more)
@@ -160,6 +160,11 @@ class Client:
         """Send multipart/form-data. Values of type bytes are sent as files."""
         content_type, body = multipart(fields)
         return self.send(method, path, body, headers={"content-type": content_type})
+
+
+def answer(app: App, request: Request) -> Reply:
+    """Answer *request* as a process with every function does."""
+    return Dispatcher(lambda: app).dispatch(request)
 
 
 def basic(key: str, token: str) -> str:
@@ -213,10 +218,11 @@ class Service:
         self.app.queue.flush()
 
 
-def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Service:
+def make_service(folder: Path, *, at: datetime = NOON, in_time: bool = False, **settings: Any) -> Service:
     """Return a service with the org `mtxpd0` and the default certificate, on an empty store.
 
-    *settings* may name the store; the default is SQLite in *folder*.
+    *settings* may name the store; the default is SQLite in *folder*. With *in_time*, verdicts have their real time
+    limit; without it a minute, so that a busy machine fails no test.
     """
     clock = Clock(at)
     counting: list[CountingStore] = []
@@ -227,7 +233,13 @@ def make_service(folder: Path, *, at: datetime = NOON, **settings: Any) -> Servi
 
     defaults: dict[str, Any] = {"domain": DOMAIN, "rate_per_minute": 1_000_000, "store": SQLite(folder / "trust.db")}
     chosen = Settings(data=folder, **{**defaults, **settings})
-    app = build(chosen, clock=clock, wrap=wrap, queue_pause=3600)  # a test writes the queue with flush()
+    app = build(
+        chosen,
+        clock=clock,
+        wrap=wrap,
+        queue_pause=3600,  # a test writes the queue with flush()
+        verdict_seconds=VERDICT_SECONDS if in_time else 60,
+    )
     service = Service(app, clock, counting[0])
     ensure_default(app.context, app.sealer)
     create_org(app.context, service.org_id)

@@ -28,8 +28,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from functions.openapi import document
-from functions.routes import PREFIX
+from functions.registry import PREFIX
+from infra.openapi import document
 from tests import certs, server
 
 pytestmark = pytest.mark.slow

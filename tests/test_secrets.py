@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from functions.bodies import UploadServerCert
-from functions.views import ServerView
-from functions.web.http import Request
+from functions.api.server_view import ServerView
+from functions.api.servers import UploadServerCert
+from functions.call import credentials_of
+from functions.web.message import Request
 from shared import log
 from shared.records import to_body
 from shared.repository import default_ref, org_ref, server_ref
@@ -129,7 +130,7 @@ def test_the_output_of_a_run_contains_no_known_secret(service: Service, output: 
             operator,
             UploadServerCert(certificate=own.pem, private_key=encrypted, passphrase=PASSPHRASE),
             Request("POST", SERVERS, headers={}, body=encrypted.encode()),
-            Request("GET", "/", headers={"authorization": basic(operator.key, operator.token)}).credentials,
+            credentials_of(Request("GET", "/", headers={"authorization": basic(operator.key, operator.token)})),
         )
     ]
     output.texts.append(str(to_body(stored_record)))
@@ -205,7 +206,7 @@ def test_the_store_contains_no_secret_in_the_clear(service: Service, tmp_path: P
 
 def test_the_response_to_an_unexpected_error_does_not_quote_the_error() -> None:
     """An unexpected error becomes a 500 without the error's text."""
-    from functions.web.http import problem
+    from functions.web.problem import problem
 
     try:
         raise ValueError(PASSPHRASE)

@@ -1,79 +1,110 @@
-"""AWS IoT Core: the custom authorizer's Lambda event (AWS IoT developer guide, "Defining your Lambda function" and
-"Custom authentication with X.509 client certificates").
+"""AWS IoT Core: the custom authorizer's Lambda event.
 
-`authorize` is for a Lambda that AWS IoT invokes itself: the permission to invoke it (`iot.amazonaws.com`, this account)
-is the caller's proof, and no API key is asked. Over HTTP the same event comes with a broker's key.
+Source: AWS IoT developer guide, "Defining your Lambda function" and "Custom authentication with X.509 client
+certificates".
+
+`authorize` is for a Lambda that AWS IoT invokes itself. The permission to invoke it (`iot.amazonaws.com`, this account)
+authenticates the caller, so no API key is asked for. Over HTTP the same event comes with a broker's key.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
+import msgspec
+
+from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import EncodingDialect, Late, json_reply
-from functions.web import deadline
-from functions.web.contract import Call, endpoint
-from functions.web.http import Reply, Request
-from shared import errors
+from functions.dialects.dialect import EncodingDialect, json_reply, question
+from functions.web.deadline import WORKERS, Busy, Late
+from functions.web.message import Reply
+from shared.composition import App
+from shared.errors import WrongValue
 from shared.records import Role
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.devices.verify import Verifier, verify_client
+from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict
 
-_SECONDS: Final = range(300, 86_400 + 1)  # what AWS takes, for both of the two periods
-_REFRESH: Final = 300  # seconds until AWS asks again: so long a withdrawn device may stay
-_ANYWHERE: Final = ("aws", "*", "*")  # partition, region, account, where the function's own are not known
-_BY_INVOCATION: Final = Caller("iot.amazonaws.com", Role.BROKER, None)
+_SECONDS: Final = range(300, 86_400 + 1)  # what AWS accepts, for both periods
+_REFRESH: Final = 300  # seconds until AWS asks again; a withdrawn device may stay connected as long
+_ANY_PLACE: Final = ("aws", "*", "*")  # partition, region and account, if the function's own are unknown
+_INVOKER: Final = Caller("iot.amazonaws.com", Role.BROKER, None)
 
-Answer = dict[str, Any]
-_REFUSED: Final[Answer] = {
-    "isAuthenticated": False,
-    "principalId": "refused",
-    "disconnectAfterInSeconds": _SECONDS[0],
-    "refreshAfterInSeconds": _REFRESH,
-    "policyDocuments": [],
-}
+
+class _Statement(msgspec.Struct, rename="pascal"):
+    """A statement of an IAM policy."""
+
+    effect: str
+    action: list[str]
+    resource: list[str]
+
+
+class _Policy(msgspec.Struct, rename="pascal"):
+    version: str
+    statement: list[_Statement]
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    """The authorizer's answer."""
+
+    is_authenticated: bool = False
+    principal_id: str = "refused"
+    disconnect_after_in_seconds: int = _SECONDS[0]
+    refresh_after_in_seconds: int = _REFRESH
+    policy_documents: list[_Policy] = []
+
+
+_REFUSED: Final = _Answer()
 
 
 class _AwsIot(EncodingDialect):
-    def tell(self, request: Request, verdict: Verdict) -> Reply:
-        """A refusal; an allow has more to it (`_allowed`)."""
+    def encode(self, verdict: Verdict) -> Reply:
+        """Return a refusal. `_allow` builds the answer that allows, which needs more than the verdict."""
         return json_reply(_REFUSED)
 
 
-AWS_IOT: Final = _AwsIot()
+DIALECT: Final = _AwsIot()
 
 
-@endpoint("AWS IoT: a custom authorizer's event", {200: None}, dialect=True)
+@question("POST", paths=["aws-iot"], summary="AWS IoT: a custom authorizer's event", statuses=[200])
 def ask(call: Call) -> Reply:
-    event = dialect.fields(call.request)
-    return json_reply(_answer(call.app.verifier, call.request.credentials, event, _ANYWHERE))
+    event = dialect.read_fields(call.request)
+    return json_reply(_decide(call.app.verifier, call.credentials, event, _ANY_PLACE))
 
 
-def authorize(verifier: Callable[[], Verifier], event: Mapping[str, Any], function_arn: str) -> Answer:
-    """The answer to an event that AWS IoT invoked this function with. Never raises, and comes in time.
+def authorize(get_app: Callable[[], App], event: Mapping[str, Any], function_arn: str) -> dict[str, Any]:
+    """Return the answer to an event with which AWS IoT invoked this function, within the time limit. Never raises."""
+    return dict(msgspec.to_builtins(_authorize(get_app, event, function_arn)))
 
-    Args:
-        verifier: makes the verifier, where this is the first call."""
+
+def _authorize(get_app: Callable[[], App], event: Mapping[str, Any], function_arn: str) -> _Answer:
+    started = time.monotonic()
     parts = function_arn.split(":")
-    place = (parts[1], parts[3], parts[4]) if len(parts) > 5 else _ANYWHERE
+    place = (parts[1], parts[3], parts[4]) if len(parts) > 5 else _ANY_PLACE
     try:
-        future = deadline.WORKERS.submit(lambda: _answer(verifier(), _BY_INVOCATION, event, place))
-        return future.result(deadline.SECONDS)
-    except TimeoutError:
-        dialect.denied(Late())
-    except Exception as error:  # noqa: BLE001 - whatever it is, nobody is let in; `denied` logs it
-        dialect.denied(error)
+        app = get_app()
+        future = WORKERS.submit(partial(_decide, app.verifier, _INVOKER, event, place))
+        return future.result(started + app.verdict_seconds - time.monotonic())
+    except (TimeoutError, Busy):
+        dialect.deny(Late())
+    except Exception as error:  # noqa: BLE001 - every error denies; `deny` logs it
+        dialect.deny(error)
     return _REFUSED
 
 
-def _answer(
-    verifier: Verifier, who: Credentials | Caller, event: Mapping[str, Any], place: tuple[str, str, str]
-) -> Answer:
-    """Raises: BadRequest's, and what `verify_client` raises."""
+def _decide(
+    verifier: Verifier, caller: Credentials | Caller, event: Mapping[str, Any], place: tuple[str, str, str]
+) -> _Answer:
+    """Return the answer to an event.
+
+    Raises: WrongValue, MalformedBase64, and what `verify_client` raises.
+    """
     data = _part(event, "protocolData")
     tls, mqtt = _part(data, "tls"), _part(data, "mqtt")
     presented = Presented.of(
@@ -81,43 +112,40 @@ def _answer(
         client_id=dialect.text(mqtt, "clientId"),
         certificate=dialect.certificate(dialect.text(tls, "x509CertificatePem"), "x509CertificatePem"),
     )
-    verdict = verify_client(verifier, who, presented)
+    verdict = verify_client(verifier, caller, presented)
     if verdict.decision is not Decision.ALLOW or verdict.identity is None or verdict.org_id is None:
         return _REFUSED
-    return _allowed(verifier, verdict, place)
+    return _allow(verifier, verdict.org_id, verdict.identity, verdict.expires_at, place)
 
 
-def _part(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = found.get(name, {})
+def _part(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = fields.get(name, {})
     if not isinstance(part, dict):
-        raise errors.WrongValue(field=name, found=f"{name} is no object")
+        raise WrongValue(field=name, found=f"{name} is no object")
     return part
 
 
-def _allowed(verifier: Verifier, verdict: Verdict, place: tuple[str, str, str]) -> Answer:
-    device, org_id = verdict.identity, verdict.org_id
-    assert device is not None and org_id is not None  # noqa: S101, PT018 - asked before
+def _allow(
+    verifier: Verifier, org_id: str, device: DeviceName, expires_at: datetime | None, place: tuple[str, str, str]
+) -> _Answer:
+    """Return the answer that allows the client to connect, and to use its own topics only."""
     partition, region, account = place
     arn = f"arn:{partition}:iot:{region}:{account}:"
     prefix = verifier.topic_prefix.of(org_id, device)
+    client = f"client/{device.client_class}:{org_id}:{device.type_id}:{device.device_id}"
     statements = [
-        (["iot:Connect"], f"client/{device.client_class}:{org_id}:{device.type_id}:{device.device_id}"),
-        (["iot:Publish", "iot:Receive"], f"topic/{prefix}*"),
-        (["iot:Subscribe"], f"topicfilter/{prefix}*"),
+        _Statement("Allow", ["iot:Connect"], [arn + client]),
+        _Statement("Allow", ["iot:Publish", "iot:Receive"], [f"{arn}topic/{prefix}*"]),
+        _Statement("Allow", ["iot:Subscribe"], [f"{arn}topicfilter/{prefix}*"]),
     ]
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": what, "Resource": [arn + on]} for what, on in statements],
-    }
-    return {
-        "isAuthenticated": True,
-        "principalId": sha256(f"{org_id}:{device}".encode()).hexdigest(),
-        "disconnectAfterInSeconds": _seconds_until(verdict.expires_at, verifier.context.clock()),
-        "refreshAfterInSeconds": _REFRESH,
-        "policyDocuments": [policy],
-    }
+    return _Answer(
+        is_authenticated=True,
+        principal_id=sha256(f"{org_id}:{device}".encode()).hexdigest(),
+        disconnect_after_in_seconds=_seconds_until(expires_at, verifier.context.clock()),
+        policy_documents=[_Policy("2012-10-17", statements)],
+    )
 
 
 def _seconds_until(end: datetime | None, now: datetime) -> int:
-    left = _SECONDS[-1] if end is None else int((end - now).total_seconds())
-    return min(max(left, _SECONDS[0]), _SECONDS[-1])
+    seconds = _SECONDS[-1] if end is None else int((end - now).total_seconds())
+    return min(max(seconds, _SECONDS[0]), _SECONDS[-1])

@@ -1,15 +1,23 @@
-"""What the dialects share: reading what brokers send, and refusing in their words whatever goes wrong."""
+"""What the dialects share: declaring and reading a broker's questions, and refusing in the broker's format."""
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from functions.web.http import BODY_MAX, JSON, Reply, Request, body_too_large, file_bytes, without_text
-from shared import errors
+from functions.call import BROKERS, Call, prepare_call, with_and_without_prefix
+from functions.registry import VERIFY_CLIENT
+from functions.web.body import check_size, file_bytes, is_json, media_type, parse_json_object
+from functions.web.contract import Endpoint, declare
+from functions.web.deadline import Late
+from functions.web.errors import MissingField, UnsupportedMediaType
+from functions.web.message import JSON, NO_STORE, Reply, Request
+from functions.web.problem import without_text
+from shared.errors import StoreUnavailable, TrustError, WrongValue
 from shared.validation.policy import Decision
 from shared.validation.verdict import Verdict, unavailable
 
@@ -17,116 +25,132 @@ log = logging.getLogger(__name__)
 
 TEXT: Final = "text/plain; charset=utf-8"
 _FORM: Final = "application/x-www-form-urlencoded"
-_UNSET: Final = ("", "undefined", "null")  # how brokers write that they know no value
-NO_STORE: Final = {"Cache-Control": "no-store"}
+_UNSET: Final = ("", "undefined", "null")  # how brokers write a value that they do not know
+
+_Handler = TypeVar("_Handler", bound=Callable[[Call], Reply])
 
 
-class Late(Exception):
-    """No verdict in time."""
+class EncodingDialect(ABC):
+    """Base of the dialects (`functions.web.contract.Dialect`): an error is encoded as a verdict that denies."""
 
-
-class Dialect(Protocol):
-    """How one broker is told a verdict."""
-
-    def tell(self, request: Request, verdict: Verdict) -> Reply:
-        """*verdict* in the broker's words."""
-        ...
+    @abstractmethod
+    def encode(self, verdict: Verdict) -> Reply:
+        """Return *verdict* in the broker's format."""
 
     def refuse(self, request: Request, error: Exception) -> Reply:
-        """The answer to *error*: whatever it is, nobody is let in. Never raises."""
-        ...
+        return self.encode(deny(error))
 
 
-class EncodingDialect:
-    """Base of the dialects: an error is told as a verdict."""
+def question(
+    *methods: str, paths: Sequence[str], summary: str, statuses: Sequence[int]
+) -> Callable[[_Handler], _Handler]:
+    """Declare a handler that answers a broker's question.
 
-    def tell(self, request: Request, verdict: Verdict) -> Reply:
-        raise NotImplementedError
+    Args:
+        paths: below /verifyClient, each reachable with and without the API's prefix.
+        statuses: of the replies, whose bodies are the broker's and not described.
+    """
 
-    def refuse(self, request: Request, error: Exception) -> Reply:
-        return self.tell(request, denied(error))
+    def register(handler: _Handler) -> _Handler:
+        endpoint = Endpoint(
+            function=VERIFY_CLIENT,
+            handler=handler,
+            prepare=prepare_call,
+            roles=BROKERS,
+            summary=summary,
+            answers=dict.fromkeys(statuses),
+            is_dialect=True,
+        )
+        broker = handler.__module__.rpartition(".")[2]
+        addresses: list[tuple[str, str, str | None]] = []
+        for path in paths:
+            below = "_below" if "{" in path else ""
+            for method in methods:
+                name = f"{broker}_{handler.__name__}_{method.lower()}{below}"
+                addresses += with_and_without_prefix(method, f"/{VERIFY_CLIENT}/{path}", name)
+        declare(endpoint, addresses)
+        return handler
+
+    return register
 
 
-def denied(error: Exception) -> Verdict:
-    """Deny, because of *error*; one that is not a refusal loses its text."""
-    if isinstance(error, errors.StoreUnavailable):
+def deny(error: Exception) -> Verdict:
+    """Return the verdict that denies because of *error*. The text of an unexpected error is left out."""
+    if isinstance(error, StoreUnavailable):
         log.warning("a client was refused because the store does not answer", exc_info=error)
         return unavailable()
-    if isinstance(error, errors.TrustError):
+    if isinstance(error, TrustError):
         return Verdict(Decision.DENY, error.code, error.reason, error.advice)
     if isinstance(error, Late):
-        _tell_of_late()
+        _late_log.write()
         return unavailable()
     log.error("a client was refused because of %s", type(error).__name__, exc_info=without_text(error))
     return unavailable()
 
 
-_late_told = 0.0
+class _LateLog:
+    """Logs late verdicts, at most once a second: a store that does not answer makes every verdict late."""
+
+    def __init__(self) -> None:
+        self._written = 0.0
+
+    def write(self) -> None:
+        now = time.monotonic()
+        if now - self._written >= 1:
+            self._written = now
+            log.error("clients are refused because no verdict comes in time")
 
 
-def _tell_of_late() -> None:
-    """At most one line a second: a store that hangs makes every client late."""
-    global _late_told
-    now = time.monotonic()
-    if now - _late_told >= 1:
-        _late_told = now
-        log.error("clients are refused because no verdict comes in time")
+_late_log: Final = _LateLog()
 
 
 def json_reply(value: object, status: int = 200) -> Reply:
+    """Return *value* as JSON."""
     return Reply(status, msgspec.json.encode(value), JSON, NO_STORE)
 
 
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-def fields(request: Request) -> Mapping[str, Any]:
-    """What a broker sent: JSON, a form, or the query of a GET. Fields that are not known here are no mistake.
+def read_fields(request: Request) -> Mapping[str, Any]:
+    """Return what a broker sent: JSON, a form, or the query of a GET. Unknown fields are ignored.
 
-    Raises: MalformedBody, UnsupportedMediaType, TooLarge."""
+    Raises: MalformedBody, UnsupportedMediaType, TooLarge.
+    """
     if request.method == "GET" and not request.body:
         return request.query
-    if len(request.body) > BODY_MAX:
-        raise body_too_large(len(request.body))
-    media = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    check_size(request)
+    media = media_type(request)
     if media == _FORM:
         return dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
-    if media != JSON and not media.endswith("+json"):
-        raise errors.UnsupportedMediaType(found=media[:100] or "(none)")
-    return json_object(request.body)
+    if not is_json(media):
+        raise UnsupportedMediaType(found=media[:100] or "(none)")
+    return parse_json_object(request.body)
 
 
-def json_object(body: bytes) -> Mapping[str, Any]:
-    """Raises: MalformedBody."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise errors.MalformedBody(format="JSON", found="it is none") from None
-    if not isinstance(found, dict):
-        raise errors.MalformedBody(format="JSON", found="it is no object")
-    return found
-
-
-def text(found: Mapping[str, Any], name: str) -> str | None:
-    """A field that is text; None where the broker knows no value. Raises: WrongValue."""
-    value = found.get(name)
+def text(fields: Mapping[str, Any], name: str) -> str | None:
+    """Return a field that is text; None if the broker does not know the value. Raises: WrongValue."""
+    value = fields.get(name)
     if value is None:
         return None
     if not isinstance(value, str):
-        raise errors.WrongValue(field=name, found=f"{name} is no text")
+        raise WrongValue(field=name, found=f"{name} is no text")
     return None if value in _UNSET else value
 
 
-def required(found: Mapping[str, Any], name: str) -> str:
-    """Raises: MissingField, WrongValue."""
-    value = text(found, name)
+def required(fields: Mapping[str, Any], name: str) -> str:
+    """Return a field that is text and must be there. Raises: MissingField, WrongValue."""
+    value = text(fields, name)
     if value is None:
-        raise errors.MissingField(field=name, name=name)
+        raise MissingField(field=name, name=name)
     return value
 
 
 def certificate(value: str | None, name: str) -> bytes | None:
-    """A certificate in a field: PEM as text, or DER (or PEM) in base64. What is none is judged as that.
+    """Return the certificate in a field: PEM as text, or DER (or PEM) in base64.
 
-    Raises: MalformedBase64."""
+    Anything else is passed on and refused as malformed.
+
+    Raises: MalformedBase64.
+    """
     return None if value is None else file_bytes(value, name)

@@ -1,7 +1,7 @@
 """Envoy: HTTP ext_authz (its documentation, HTTP filters, "External Authorization"), for MQTT over WebSocket.
 
-The certificate comes in `x-forwarded-client-cert`, which Envoy must write itself (`SANITIZE_SET`) and never append to;
-the server name in `x-sni`, which the filter chain sets, else in the authority.
+The certificate is in `x-forwarded-client-cert`, which Envoy must write itself (`SANITIZE_SET`) and never append to. The
+server name is in `x-sni`, which the filter chain sets, else in the authority.
 """
 
 import re
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote
 
+import msgspec
+
+from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import EncodingDialect, json_reply
-from functions.web.contract import Call, endpoint
-from functions.web.http import Reply, Request
+from functions.dialects.dialect import EncodingDialect, json_reply, question
+from functions.web.message import NO_STORE, Reply
 from shared.errors import WrongValue
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
@@ -22,36 +24,41 @@ from shared.validation.verdict import Verdict
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,]*)(;|,|$)')
 
 
+class _Refusal(msgspec.Struct):
+    code: str
+    reason: str
+
+
 class _Envoy(EncodingDialect):
-    def tell(self, request: Request, verdict: Verdict) -> Reply:
+    def encode(self, verdict: Verdict) -> Reply:
         if verdict.decision is not Decision.ALLOW:
-            return json_reply({"code": verdict.code, "reason": verdict.reason}, 403)
-        headers = {"Cache-Control": "no-store"}
-        if verdict.identity is not None:
-            headers["x-client-identity"] = str(verdict.identity)
-        return Reply(200, headers=headers)
+            return json_reply(_Refusal(verdict.code, verdict.reason), 403)
+        identity = {} if verdict.identity is None else {"x-client-identity": str(verdict.identity)}
+        return Reply(200, headers={**NO_STORE, **identity})
 
 
-ENVOY: Final = _Envoy()
+DIALECT: Final = _Envoy()
 
 
-@endpoint("Envoy: HTTP ext_authz", {200: None, 403: None}, dialect=True)
+@question("GET", "POST", paths=["envoy", "envoy/{*rest}"], summary="Envoy: HTTP ext_authz", statuses=[200, 403])
 def ask(call: Call) -> Reply:
     headers = call.request.headers
-    parts = dict(_parts(headers.get("x-forwarded-client-cert", "")))
-    leaf, chain = parts.get("cert"), parts.get("chain")
-    shown, more = dialect.certificate(leaf, "Cert"), dialect.certificate(chain, "Chain")
-    if shown is None:  # Chain has the leaf too, first
-        shown, more = more, None
-    elif more is not None:
-        more = _without(more, shown)
+    pairs = dict(_pairs(headers.get("x-forwarded-client-cert", "")))
+    leaf, chain = dialect.certificate(pairs.get("cert"), "Cert"), dialect.certificate(pairs.get("chain"), "Chain")
+    if leaf is None:  # Chain begins with the leaf
+        leaf, chain = chain, None
+    elif chain is not None:
+        chain = _without(chain, leaf)
     server_name = headers.get("x-sni") or headers.get("x-envoy-original-host") or _host(headers.get("host", ""))
-    presented = Presented.of(server_name=server_name, certificate=shown, chain=more or b"")
-    return ENVOY.tell(call.request, verify_client(call.app.verifier, call.request.credentials, presented))
+    presented = Presented.of(server_name=server_name, certificate=leaf, chain=chain or b"")
+    return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))
 
 
-def _parts(header: str) -> Iterator[tuple[str, str]]:
-    """The pairs of the one element that Envoy writes. Raises: WrongValue, where there are several: somebody appends."""
+def _pairs(header: str) -> Iterator[tuple[str, str]]:
+    """Parse the pairs of the single element that Envoy writes.
+
+    Raises: WrongValue, if the header has several elements: then another proxy appends to it.
+    """
     at = 0
     while at < len(header):
         pair = _PAIR.match(header, at)
@@ -67,9 +74,10 @@ def _parts(header: str) -> Iterator[tuple[str, str]]:
 
 
 def _without(chain: bytes, leaf: bytes) -> bytes:
-    """What was sent after the leaf."""
+    """Return what was sent after the leaf."""
     return chain.strip().removeprefix(leaf.strip()).lstrip()
 
 
 def _host(authority: str) -> str | None:
+    """Return the host of an authority, without its port."""
     return authority.rpartition(":")[0] or authority or None if re.search(r":\d+$", authority) else authority or None

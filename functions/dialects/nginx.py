@@ -1,16 +1,16 @@
 """nginx: auth_request (its documentation, ngx_http_auth_request_module), for MQTT over WebSocket.
 
-nginx sends `X-SNI` ($ssl_server_name) and `X-Client-Cert` ($ssl_client_escaped_cert: the leaf alone), both written by
-`proxy_set_header`, which overwrites. `X-Client-Id` where the configuration knows one.
+nginx sends `X-SNI` ($ssl_server_name) and `X-Client-Cert` ($ssl_client_escaped_cert: the leaf alone), and `X-Client-Id`
+if the configuration knows the client ID. `proxy_set_header` overwrites what the client sends under these names.
 """
 
 from typing import Final
 from urllib.parse import unquote
 
+from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import NO_STORE, EncodingDialect
-from functions.web.contract import Call, endpoint
-from functions.web.http import Reply, Request
+from functions.dialects.dialect import EncodingDialect, question
+from functions.web.message import NO_STORE, Reply
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
 from shared.validation.presented import Presented
@@ -18,23 +18,23 @@ from shared.validation.verdict import Verdict
 
 
 class _Nginx(EncodingDialect):
-    def tell(self, request: Request, verdict: Verdict) -> Reply:
+    def encode(self, verdict: Verdict) -> Reply:
         if verdict.decision is not Decision.ALLOW:
             return Reply(403, headers={**NO_STORE, "X-Refusal": verdict.code})
-        headers = {} if verdict.identity is None else {"X-Client-Identity": str(verdict.identity)}
-        return Reply(204, headers={**NO_STORE, **headers})
+        identity = {} if verdict.identity is None else {"X-Client-Identity": str(verdict.identity)}
+        return Reply(204, headers={**NO_STORE, **identity})
 
 
-NGINX: Final = _Nginx()
+DIALECT: Final = _Nginx()
 
 
-@endpoint("nginx: auth_request", {204: None, 403: None}, dialect=True)
+@question("GET", "POST", paths=["nginx"], summary="nginx: auth_request", statuses=[204, 403])
 def ask(call: Call) -> Reply:
     headers = call.request.headers
-    shown = headers.get("x-client-cert") or None
+    escaped = headers.get("x-client-cert")
     presented = Presented.of(
         server_name=headers.get("x-sni") or None,
         client_id=headers.get("x-client-id") or None,
-        certificate=dialect.certificate(unquote(shown) if shown else None, "X-Client-Cert"),
+        certificate=dialect.certificate(unquote(escaped) if escaped else None, "X-Client-Cert"),
     )
-    return NGINX.tell(call.request, verify_client(call.app.verifier, call.request.credentials, presented))
+    return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))

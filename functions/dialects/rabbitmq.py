@@ -1,19 +1,19 @@
 """RabbitMQ: rabbitmq_auth_backend_http (its README, "What Must My Web Server Do?").
 
 Four questions, by GET or as a form; each is answered 200 `allow` or `deny`. With certificate login (the CN as user
-name) only names arrive: they are believed for a key made with `--proof broker`. A password in the question, an empty
-one too, means that the name was typed by the client and not read from its certificate.
+name) RabbitMQ passes names only, which are accepted for a key made with `--proof broker`. A password in the question,
+even an empty one, means that the client typed the name and RabbitMQ did not read it from a certificate.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import NO_STORE, TEXT, EncodingDialect
-from functions.web.contract import Call, endpoint
-from functions.web.http import Reply, Request
-from shared import errors
+from functions.dialects.dialect import TEXT, EncodingDialect, question
+from functions.web.message import NO_STORE, Reply
+from shared.errors import WrongValue
 from shared.usecases.devices.verify import Use, verify_names, verify_use
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
@@ -26,38 +26,52 @@ _QUEUE: Final = re.compile(r"mqtt-subscription-(?P<client>.+)qos[01]|mqtt-will-(
 
 
 class _RabbitMQ(EncodingDialect):
-    def tell(self, request: Request, verdict: Verdict) -> Reply:
-        allowed = verdict.decision is Decision.ALLOW  # `continue` has no word here: another back end must come before
-        return Reply(200, b"allow" if allowed else b"deny", TEXT, NO_STORE)
+    def encode(self, verdict: Verdict) -> Reply:
+        # RabbitMQ has no answer for `continue`: a back end that asks for the token must come before this one.
+        is_allowed = verdict.decision is Decision.ALLOW
+        return Reply(200, b"allow" if is_allowed else b"deny", TEXT, NO_STORE)
 
 
-RABBITMQ: Final = _RabbitMQ()
+DIALECT: Final = _RabbitMQ()
 
 
-@endpoint("RabbitMQ: may this user connect?", {200: None}, dialect=True)
+@question("GET", "POST", paths=["rabbitmq/user"], summary="RabbitMQ: may this user connect?", statuses=[200])
 def user(call: Call) -> Reply:
-    found = dialect.fields(call.request)
-    named = Named(dialect.text(found, "username"), dialect.text(found, "client_id"), typed="password" in found)
-    return RABBITMQ.tell(call.request, verify_names(call.app.verifier, call.request.credentials, named))
+    fields = dialect.read_fields(call.request)
+    username, client_id = dialect.text(fields, "username"), dialect.text(fields, "client_id")
+    named = Named(username, client_id, typed="password" in fields)
+    return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
 
 
-@endpoint("RabbitMQ: may this user use the virtual host?", {200: None}, dialect=True)
+@question(
+    "GET",
+    "POST",
+    paths=["rabbitmq/vhost"],
+    summary="RabbitMQ: may this user use the virtual host?",
+    statuses=[200],
+)
 def vhost(call: Call) -> Reply:
-    """The org's only: a virtual host of the org's name."""
-    found = dialect.fields(call.request)
-    wanted = dialect.required(found, "vhost")
-    return _use(call, found, lambda org_id, device, prefix: wanted == org_id)
+    """Allow the virtual host that has the organization's id as its name."""
+    fields = dialect.read_fields(call.request)
+    requested = dialect.required(fields, "vhost")
+    return _decide_use(call, fields, lambda org_id, device, prefix: requested == org_id)
 
 
-@endpoint("RabbitMQ: may this user use the exchange or queue?", {200: None}, dialect=True)
+@question(
+    "GET",
+    "POST",
+    paths=["rabbitmq/resource"],
+    summary="RabbitMQ: may this user use the exchange or queue?",
+    statuses=[200],
+)
 def resource(call: Call) -> Reply:
-    """The MQTT plugin's exchange, to write and to read; and the queues of the client's own subscriptions and will."""
-    found = dialect.fields(call.request)
-    kind, name = dialect.required(found, "resource"), dialect.required(found, "name")
-    permission = _permission(found)
+    """Allow writing and reading the MQTT plugin's exchange, and the queues of the client's subscriptions and will."""
+    fields = dialect.read_fields(call.request)
+    kind, name = dialect.required(fields, "resource"), dialect.required(fields, "name")
+    permission = _permission(fields)
 
-    def may(org_id: str, device: DeviceName, prefix: str) -> bool:
-        if found.get("vhost") != org_id:
+    def may_use(org_id: str, device: DeviceName, prefix: str) -> bool:
+        if fields.get("vhost") != org_id:
             return False
         if kind == "exchange":
             return name == _EXCHANGE and permission in ("write", "read")
@@ -65,34 +79,38 @@ def resource(call: Call) -> Reply:
         own = f"{device.client_class}:{org_id}:{device.type_id}:{device.device_id}"
         return queue is not None and own in (queue["client"], queue["will"])
 
-    return _use(call, found, may)
+    return _decide_use(call, fields, may_use)
 
 
-@endpoint("RabbitMQ: may this user use the topic?", {200: None}, dialect=True)
+@question("GET", "POST", paths=["rabbitmq/topic"], summary="RabbitMQ: may this user use the topic?", statuses=[200])
 def topic(call: Call) -> Reply:
-    """A routing key has dots where MQTT has slashes, and `*` where MQTT has `+`. A dot of a name looks like a slash
-    then, so a device with one in its type or id has no topics in RabbitMQ."""
-    found = dialect.fields(call.request)
-    key = dialect.required(found, "routing_key")
-    name, permission = dialect.required(found, "name"), _permission(found)
+    """Allow the client's own topics.
 
-    def may(org_id: str, device: DeviceName, prefix: str) -> bool:
-        if found.get("vhost") != org_id or name != _EXCHANGE or "." in prefix or "/" in key or "+" in key:
+    A routing key has dots where MQTT has slashes, and `*` where MQTT has `+`. A dot in a name would read as a slash, so
+    a device with a dot in its type or id has no topics in RabbitMQ.
+    """
+    fields = dialect.read_fields(call.request)
+    key = dialect.required(fields, "routing_key")
+    name, permission = dialect.required(fields, "name"), _permission(fields)
+
+    def may_use(org_id: str, device: DeviceName, prefix: str) -> bool:
+        if fields.get("vhost") != org_id or name != _EXCHANGE or "." in prefix or "/" in key or "+" in key:
             return False
         as_mqtt = key.replace(".", "/").replace("*", "+")
         return may_use_topic(prefix, as_mqtt) if permission == "write" else may_use_filter(prefix, as_mqtt)
 
-    return _use(call, found, may)
+    return _decide_use(call, fields, may_use)
 
 
-def _permission(found: Mapping[str, Any]) -> str:
-    permission = dialect.required(found, "permission")
+def _permission(fields: Mapping[str, Any]) -> str:
+    """Return the requested permission. Raises: MissingField, WrongValue."""
+    permission = dialect.required(fields, "permission")
     if permission not in ("configure", "write", "read"):
-        raise errors.WrongValue(field="permission", found="permission is configure, write or read")
+        raise WrongValue(field="permission", found="permission is configure, write or read")
     return permission
 
 
-def _use(call: Call, found: Mapping[str, Any], may: Use) -> Reply:
-    client_id = dialect.text(found, "variable_map.client_id") or dialect.text(found, "client_id")
-    named = Named(dialect.text(found, "username"), client_id)
-    return RABBITMQ.tell(call.request, verify_use(call.app.verifier, call.request.credentials, named, may))
+def _decide_use(call: Call, fields: Mapping[str, Any], may_use: Use) -> Reply:
+    client_id = dialect.text(fields, "variable_map.client_id") or dialect.text(fields, "client_id")
+    named = Named(dialect.text(fields, "username"), client_id)
+    return DIALECT.encode(verify_use(call.app.verifier, call.credentials, named, may_use))

@@ -1,74 +1,88 @@
 """VerneMQ: webhooks (its documentation, Plugin Development, "Webhooks").
 
-The hook is named in the header `vernemq-hook`; every answer is 200. Only names arrive: they are believed for a key made
-with `--proof broker`, where no password was typed. `next` lets VerneMQ ask its next plugin.
+The header `vernemq-hook` names the hook; every reply is 200. VerneMQ passes names only, which are accepted for a key
+made with `--proof broker` if the client typed no password. `next` makes VerneMQ ask its next plugin.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
+from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import EncodingDialect, json_reply
-from functions.web.contract import Call, endpoint
-from functions.web.http import Reply, Request
-from shared import errors
+from functions.dialects.dialect import EncodingDialect, json_reply, question
+from functions.web.message import Reply
+from shared.errors import WrongValue
 from shared.usecases.devices.verify import verify_names, verify_use
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
 from shared.validation.verdict_by_name import Named
 
-_RESULT: Final[Mapping[Decision, object]] = {
-    Decision.ALLOW: "ok",
-    Decision.CONTINUE: "next",
-    Decision.DENY: {"error": "not_allowed"},
-}
 _TOPICS_MAX: Final = 1000
 
 
+class _Error(msgspec.Struct):
+    error: str
+
+
+class _Answer(msgspec.Struct):
+    result: str | _Error
+
+
+_ANSWERS: Final[Mapping[Decision, _Answer]] = {
+    Decision.ALLOW: _Answer("ok"),
+    Decision.CONTINUE: _Answer("next"),
+    Decision.DENY: _Answer(_Error("not_allowed")),
+}
+
+
 class _VerneMQ(EncodingDialect):
-    def tell(self, request: Request, verdict: Verdict) -> Reply:
-        return json_reply({"result": _RESULT[verdict.decision]})
+    def encode(self, verdict: Verdict) -> Reply:
+        return json_reply(_ANSWERS[verdict.decision])
 
 
-VERNEMQ: Final = _VerneMQ()
+DIALECT: Final = _VerneMQ()
 
 
-@endpoint(
-    "VerneMQ: webhooks auth_on_register, auth_on_publish, auth_on_subscribe, and their _m5", {200: None}, dialect=True
+@question(
+    "POST",
+    paths=["vernemq"],
+    summary="VerneMQ: webhooks auth_on_register, auth_on_publish, auth_on_subscribe, and their _m5",
+    statuses=[200],
 )
 def ask(call: Call) -> Reply:
-    found = dialect.fields(call.request)
-    username, client_id = dialect.text(found, "username"), dialect.text(found, "client_id")
-    credentials = call.request.credentials
+    fields = dialect.read_fields(call.request)
+    username, client_id = dialect.text(fields, "username"), dialect.text(fields, "client_id")
+    verifier, credentials = call.app.verifier, call.credentials
     hook = call.request.headers.get("vernemq-hook", "")
     match hook.removesuffix("_m5"):
         case "auth_on_register":
-            named = Named(username, client_id, typed=found.get("password") is not None)
-            verdict = verify_names(call.app.verifier, credentials, named)
+            named = Named(username, client_id, typed=fields.get("password") is not None)
+            verdict = verify_names(verifier, credentials, named)
         case "auth_on_publish":
-            topic = dialect.required(found, "topic")
+            topic = dialect.required(fields, "topic")
+            named = Named(username, client_id)
             verdict = verify_use(
-                call.app.verifier,
-                credentials,
-                Named(username, client_id),
-                lambda org, device, prefix: may_use_topic(prefix, topic),
+                verifier, credentials, named, lambda org_id, device, prefix: may_use_topic(prefix, topic)
             )
         case "auth_on_subscribe":
-            filters = _filters(found.get("topics"))
+            filters = _filters(fields.get("topics"))
+            named = Named(username, client_id)
             verdict = verify_use(
-                call.app.verifier,
+                verifier,
                 credentials,
-                Named(username, client_id),
-                lambda org, device, prefix: all(may_use_filter(prefix, one) for one in filters),
+                named,
+                lambda org_id, device, prefix: all(may_use_filter(prefix, topic_filter) for topic_filter in filters),
             )
         case _:
-            raise errors.WrongValue(field="vernemq-hook", found=f"The hook {hook[:64]!r} is not answered here")
-    return VERNEMQ.tell(call.request, verdict)
+            raise WrongValue(field="vernemq-hook", found=f"The hook {hook[:64]!r} is not answered here")
+    return DIALECT.encode(verdict)
 
 
 def _filters(topics: Any) -> Sequence[str]:
-    """Raises: WrongValue."""
+    """Return the topic filters of a subscription. Raises: WrongValue, MissingField."""
     if not isinstance(topics, list) or not 0 < len(topics) <= _TOPICS_MAX:
-        raise errors.WrongValue(field="topics", found="topics is a list of topics")
-    return [dialect.required(one if isinstance(one, dict) else {}, "topic") for one in topics]
+        raise WrongValue(field="topics", found="topics is a list of topics")
+    return [dialect.required(topic if isinstance(topic, dict) else {}, "topic") for topic in topics]

@@ -1,11 +1,10 @@
-"""expiryReport: the platform's daily schedule calls it; so can anybody who may run commands on the configured store.
+"""expiryReport: the daily report of what expires. The platform's schedule calls it; the command runs it by hand.
 
 python -m functions.events.expiry
 """
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,29 +14,27 @@ from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
-from shared.usecases.jobs.expiry_report import Report, Unfinished
-from shared.usecases.jobs.expiry_report import expiry_report as usecase
+from shared.usecases.jobs.expiry_report import Report, Unfinished, expiry_report
 
-_SPARE: Final = 30.0  # seconds before a function's time is up: one page of orgs and a webhook that does not answer
+_SPARE: Final = 30.0  # seconds of a function's time limit: for one page of organizations and a webhook that times out
 
 
-def expiry_report(app: App, *, seconds_left: Callable[[], float] | None = None) -> Report:
-    """Today's report, or the rest of it; and the edges hear of what a crash left untold.
+def report_expiry(app: App, *, seconds_left: Callable[[], float] | None = None) -> Report:
+    """Make today's report, or the rest of it; and publish to the edges what an interrupted change left out.
 
-    Raises: Unfinished, so that the platform calls again; StoreUnavailable."""
+    Args:
+        seconds_left: returns the seconds until the platform stops this process; None: no limit.
+
+    Raises: Unfinished, so that the platform calls again; StoreUnavailable.
+    """
     HostFeed(app.context).sweep()
     sweep_withdrawals(app.context)
     hook = webhook(app.settings)
-    return usecase(app.context, hook, enough=lambda: seconds_left is not None and seconds_left() < _SPARE)
-
-
-def until(seconds: float) -> Callable[[], float]:
-    """How much is left of *seconds* from now on."""
-    end = time.monotonic() + seconds
-    return lambda: end - time.monotonic()
+    return expiry_report(app.context, hook, enough=lambda: seconds_left is not None and seconds_left() < _SPARE)
 
 
 def main() -> int:
+    """Return the exit code: 1 for a refusal or an unfinished report, 2 for a wrong setting."""
     try:
         settings = Settings.from_env()
     except WrongSetting as error:
@@ -46,7 +43,7 @@ def main() -> int:
     log.configure(settings.log)
     app = build(settings)
     try:
-        report = expiry_report(app)
+        report = report_expiry(app)
     except (Unfinished, TrustError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

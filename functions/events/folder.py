@@ -1,15 +1,15 @@
-"""The upload bucket of a single machine: files put below TRUST_DATA/uploads are taken as onUpload takes objects.
+"""The upload bucket of a single machine: files put below TRUST_DATA/uploads are imported as onUpload imports objects.
 
     uploads/{orgId}/ca/<any name>  …/server/<any name>  …/csr/<id>
 
-A file is taken when two looks in a row find it the same (size, time, number): then nobody writes to it any more. A file
-that is renamed into place is whole from the start. Names that begin with a dot, or end like a transfer that goes on
-(.part, .tmp, .crdownload, ~), are left alone. Afterwards
+A file is imported when two scans in a row find it unchanged (size, time, inode), so that a file that is still being
+written is left alone. A file that is renamed into place is complete from the start. Names that begin with a dot, or end
+like an unfinished transfer (.part, .tmp, .crdownload, ~), are skipped. After the import
 
 * a server certificate's bundle is deleted: it holds a private key, which is sealed in the store now;
-* any other goes to uploads/.done/, under the same path;
-* a refused one goes to uploads/.refused/, with a .txt beside it that says why and how to mend it;
-* one that could not be taken for the moment (the store, a rate limit) stays, and is tried again.
+* any other file is moved to uploads/.done/, under the same path;
+* a refused file is moved to uploads/.refused/, with a .txt beside it that gives the reason and the remedy;
+* a file that cannot be imported at the moment (the store, a rate limit) stays, and is tried again.
 """
 
 import logging
@@ -28,18 +28,18 @@ from shared.usecases.jobs.uploads import End, Outcome, on_upload
 log = logging.getLogger(__name__)
 
 FOLDER: Final = "uploads"
-_BUCKET: Final = "folder"  # stands where a bucket's name stands
-_PAUSE: Final = 1.0  # seconds between two looks
-_DEPTH: Final = 8  # folders below each other that are looked into
+_BUCKET: Final = "folder"  # in place of a bucket's name
+_PAUSE: Final = 1.0  # seconds between two scans
+_DEPTH: Final = 8  # levels of folders that are scanned
 _UNFINISHED: Final = (".part", ".partial", ".tmp", ".crdownload", ".swp", "~")
 _README: Final = "Put files here as <orgId>/ca/…, <orgId>/server/… or <orgId>/csr/<id of the request>.\n"
 
 
 class UploadWatcher:
-    """Looks at the folder, again and again, in a thread of its own.
+    """Scans the folder repeatedly, in a thread of its own.
 
     Args:
-        pause: seconds between two looks.
+        pause: seconds between two scans.
     """
 
     def __init__(self, app: App, *, pause: float = _PAUSE) -> None:
@@ -47,12 +47,12 @@ class UploadWatcher:
         self._root = app.settings.data / FOLDER
         self._objects = folder_objects(self._root)
         self._pause = pause
-        self._seen: dict[str, str] = {}  # key -> version, at the last look
+        self._versions: dict[str, str] = {}  # key -> version, at the last scan
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Make the folder, where it is not there, and look at it from now on."""
+        """Make the folder if it does not exist, and start to scan it."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         readme = self._root / ".readme"
         if not readme.exists():
@@ -61,7 +61,7 @@ class UploadWatcher:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, after the file that is being taken. Safe to call twice."""
+        """Stop, after the file that is being imported. Safe to call twice."""
         self._stopping.set()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -70,25 +70,25 @@ class UploadWatcher:
     def _run(self) -> None:
         while not self._stopping.wait(self._pause):
             try:
-                self.look()
+                self.scan()
             except Exception:
-                log.exception("the upload folder could not be looked at; the next look tries again")
+                log.exception("the upload folder could not be scanned; the next scan tries again")
 
-    def look(self) -> None:
-        """Take every file that is as it was at the look before."""
-        before, self._seen = self._seen, {}
+    def scan(self) -> None:
+        """Import every file that has not changed since the scan before."""
+        before, self._versions = self._versions, {}
         for key in _files(self._root, "", _DEPTH):
             if self._stopping.is_set():
                 return
-            found = self._objects.find(UploadedObject(_BUCKET, key))
-            if found is None or found.version is None:
+            file = self._objects.find(UploadedObject(_BUCKET, key))
+            if file is None or file.version is None:
                 continue
-            if before.get(key) == found.version:
+            if before.get(key) == file.version:
                 with logs.request(None):
-                    self._take(UploadedObject(_BUCKET, key, found.version))
-            self._seen[key] = found.version
+                    self._import(UploadedObject(_BUCKET, key, file.version))
+            self._versions[key] = file.version
 
-    def _take(self, uploaded: UploadedObject) -> None:
+    def _import(self, uploaded: UploadedObject) -> None:
         try:
             outcome = on_upload(self._app.context, self._app.sealer, self._objects, uploaded, bucket=_BUCKET)
         except StoreUnavailable:
@@ -98,38 +98,38 @@ class UploadWatcher:
             log.warning("an upload will be tried again: %s", error.code)
             return
         except Exception as error:
-            log.error("an upload could not be taken: %s", type(error).__name__, exc_info=True)
+            log.error("an upload could not be imported: %s", type(error).__name__, exc_info=True)
             outcome = Outcome(End.REFUSED, "Something went wrong here; the log says more.", "internal")
         log.info("an upload ended", extra={"end": str(outcome.end), "code": outcome.code})
         self._put_away(uploaded.key, outcome)
 
     def _put_away(self, key: str, outcome: Outcome) -> None:
         path = self._root / key
-        kept = self._root / (".done" if outcome.end is End.DONE else ".refused") / key
+        target = self._root / (".done" if outcome.end is End.DONE else ".refused") / key
         try:
-            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.replace(kept)
-            kept.chmod(0o600)  # it may hold a private key
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.replace(target)
+            target.chmod(0o600)  # it may hold a private key
             if outcome.end is not End.DONE:
-                kept.with_name(f"{kept.name}.txt").write_text(f"{outcome.code or outcome.end}: {outcome.why}\n")
+                target.with_name(f"{target.name}.txt").write_text(f"{outcome.code or outcome.end}: {outcome.why}\n")
         except FileNotFoundError:
-            return  # deleted: a server certificate's bundle, or by whoever put it there
+            return  # deleted: a server certificate's bundle after its import, or any file by its owner
         except OSError as error:
-            log.error("an upload could not be put away whole: %s", type(error).__name__)
+            log.error("an upload could not be moved away completely: %s", type(error).__name__)
 
 
 def _files(root: Path, prefix: str, depth: int) -> Iterator[str]:
-    """The keys of the regular files below *root*, sorted; links and hidden names left out."""
+    """Return the keys of the regular files below *root*, sorted; without links and hidden names."""
     try:
-        with os.scandir(root / prefix) as entries:
-            found = sorted(entries, key=lambda one: one.name)
+        with os.scandir(root / prefix) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
     except FileNotFoundError:
         return
-    for one in found:
-        if one.name.startswith(".") or one.name.endswith(_UNFINISHED):
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.endswith(_UNFINISHED):
             continue
-        if one.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False):
             if depth:
-                yield from _files(root, f"{prefix}{one.name}/", depth - 1)
-        elif one.is_file(follow_symlinks=False):
-            yield f"{prefix}{one.name}"
+                yield from _files(root, f"{prefix}{entry.name}/", depth - 1)
+        elif entry.is_file(follow_symlinks=False):
+            yield f"{prefix}{entry.name}"

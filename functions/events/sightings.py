@@ -1,7 +1,8 @@
-"""recordSightings: takes what the queue behind the answer carries, and writes it to the store.
+"""recordSightings: writes the connection events of the queue to the store.
 
-An invocation brings many messages (SQS) or one (Pub/Sub); those of an org are put together, and an org is written at
-most once a second by a process. A message that cannot be read is dropped: it would come again and again.
+An invocation brings many messages (SQS) or a single message (Pub/Sub). Messages of one organization are added up, and a
+process writes an organization at most once a second. A message that cannot be read is dropped: a second delivery would
+fail too.
 """
 
 import base64
@@ -18,26 +19,28 @@ from shared.validation.names import is_org_id
 
 log = logging.getLogger(__name__)
 
-_PAUSE: Final = 1.0  # seconds between two writes of one org
-_ORGS_MAX: Final = 4096  # whose last write is remembered
+_PAUSE: Final = 1.0  # seconds between two writes of an organization
+_ORGS_MAX: Final = 4096  # organizations whose last write is remembered
 
 PUBSUB: Final = "google.cloud.pubsub.topic.v1.messagePublished"
 
 
 class Recorder:
-    """Writes batches; one for each process, which it paces."""
+    """Writes batches of connection events, and limits how often an organization is written."""
 
     def __init__(
         self, *, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._now = now
         self._sleep = sleep
-        self._due: dict[str, float] = {}
+        self._due: dict[str, float] = {}  # organization -> when it may be written again
 
-    def __call__(self, context: Context, bodies: Iterable[bytes | str]) -> int:
-        """Write what *bodies* hold. Returns how many batches were read.
+    def record(self, context: Context, bodies: Iterable[bytes | str]) -> int:
+        """Write the batches in *bodies*. Return how many batches were read.
 
-        Raises: StoreUnavailable, after every org was tried: what is delivered again is not counted again."""
+        Raises: StoreUnavailable, after every organization was tried. A batch that is delivered again is not counted
+            again.
+        """
         by_org: dict[str, list[ConnectionEventBatch]] = {}
         for batch in _batches(bodies):
             by_org.setdefault(batch.org_id, []).append(batch)
@@ -46,7 +49,7 @@ class Recorder:
             self._wait(org_id)
             try:
                 usage.add_batches(context.repository, org_id, batches)
-            except Exception as error:  # noqa: BLE001 - raised below, when the other orgs are done
+            except Exception as error:  # noqa: BLE001 - raised below, after the other organizations
                 failure = failure or error
         if failure is not None:
             raise failure
@@ -55,11 +58,15 @@ class Recorder:
     def _wait(self, org_id: str) -> None:
         now = self._now()
         due = self._due.pop(org_id, now)
-        if due > now:  # nobody waits for this function's answer
+        if due > now:  # no client waits for this function
             self._sleep(due - now)
         while len(self._due) >= _ORGS_MAX:
             self._due.pop(next(iter(self._due)))
         self._due[org_id] = self._now() + _PAUSE
+
+
+RECORDER: Final = Recorder()
+"""The process's own."""
 
 
 def _batches(bodies: Iterable[bytes | str]) -> Iterator[ConnectionEventBatch]:
@@ -67,16 +74,16 @@ def _batches(bodies: Iterable[bytes | str]) -> Iterator[ConnectionEventBatch]:
         try:
             batch = ConnectionEventBatch.decode(body)
         except ValueError:
-            log.error("a message was dropped: it holds no sightings")
+            log.error("a message was dropped: it holds no connection events")
             continue
-        if is_org_id(batch.org_id) and all(one.org_id == batch.org_id for one in batch.refusals):
+        if is_org_id(batch.org_id) and all(refusal.org_id == batch.org_id for refusal in batch.refusals):
             yield batch
         else:
-            log.error("a message was dropped: its sightings are of no single org")
+            log.error("a message was dropped: its connection events belong to several organizations")
 
 
-def sqs_bodies(event: object) -> Iterator[str]:
-    """The messages of an SQS event (Lambda Developer Guide, "Using Lambda with Amazon SQS")."""
+def parse_sqs(event: object) -> Iterator[str]:
+    """Return the bodies of an SQS event's messages (Lambda Developer Guide, "Using Lambda with Amazon SQS")."""
     records = event.get("Records") if isinstance(event, Mapping) else None
     for record in records if isinstance(records, list) else ():
         if (
@@ -87,8 +94,8 @@ def sqs_bodies(event: object) -> Iterator[str]:
             yield record["body"]
 
 
-def pubsub_body(kind: object, data: Any) -> Iterator[bytes]:
-    """The message of a CloudEvent (Eventarc, MessagePublishedData)."""
+def parse_pubsub(kind: object, data: Any) -> Iterator[bytes]:
+    """Return the message of a CloudEvent (Eventarc, MessagePublishedData); empty if it cannot be decoded."""
     message = data.get("message") if kind == PUBSUB and isinstance(data, Mapping) else None
     encoded = message.get("data") if isinstance(message, Mapping) else None
     try:

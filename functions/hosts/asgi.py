@@ -1,4 +1,4 @@
-"""The functions as an ASGI application: what a server needs to run them all in one process."""
+"""The functions as an ASGI application: all of them in one process, for any ASGI server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -7,17 +7,18 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from functions.dispatch import dispatch_async
-from functions.hosts import wire
+from functions.dispatch import Dispatcher
 from functions.hosts.static import Console
-from functions.web.http import BODY_MAX, Reply, Request
+from functions.web.body import BODY_MAX
+from functions.web.message import Reply, Request, build_request, reply_headers
 from shared.composition import App
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-THREADS: Final = 8  # a store's client blocks; it must not block the loop
+THREADS: Final = 8  # a store's client blocks; it must not block the event loop
+_DROP_MAX: Final = 16 * BODY_MAX  # bytes of a body that are read and dropped
 
 
 class Application:
@@ -25,8 +26,8 @@ class Application:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        tokens = app.tokens
-        self._console = Console(origins=tokens.origins) if tokens else Console()
+        self._dispatcher = Dispatcher(lambda: app)
+        self._console = Console(origins=app.tokens.origins) if app.tokens else Console()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="function")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,14 +37,14 @@ class Application:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = await request(scope, receive, peer=(scope.get("client") or ("",))[0])
+        request = await read_request(scope, receive, peer=(scope.get("client") or ("",))[0])
         if self._app.settings.behind_tls:
-            asked = replace(asked, scheme="https")
-        if self._console.answers(asked.path):
-            reply = await asyncio.get_running_loop().run_in_executor(self._pool, self._console.reply, asked)
+            request = replace(request, scheme="https")
+        if self._console.answers(request.path):
+            reply = await asyncio.get_running_loop().run_in_executor(self._pool, self._console.reply, request)
         else:
-            reply = await dispatch_async(self._app, asked, self._pool)
-        await answer(reply, send)
+            reply = await self._dispatcher.dispatch_async(request, self._pool)
+        await send_reply(reply, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -56,16 +57,17 @@ class Application:
                 return
 
 
-async def request(
+async def read_request(
     scope: Scope, receive: Receive, *, path: str | None = None, scheme: str | None = None, peer: str = ""
 ) -> Request:
-    """The request that *scope* and *receive* tell of, once all of it is here.
+    """Return the request, once all of it has arrived.
 
     Args:
-        path, scheme: instead of those of *scope*.
-        peer: the address of who asks, where it is known."""
+        path, scheme: replace those of *scope*.
+        peer: the client's address, if it is known.
+    """
     headers = _headers(scope["headers"])
-    return wire.request(
+    return build_request(
         scope["method"],
         path or sent_path(scope),
         scope["query_string"].decode("latin-1"),
@@ -77,23 +79,28 @@ async def request(
 
 
 def sent_path(scope: Scope) -> str:
-    """Still percent-encoded: decoded, an encoded slash would split a segment."""
+    """Return the path as it was sent, percent-encoded: decoded, an encoded slash would split a segment."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.decode("latin-1")
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """One sent several times is one list (RFC 9110, 5.3): what a client adds never hides what a proxy wrote."""
-    found: dict[str, str] = {}
-    for name, value in raw:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        found[key] = f"{found[key]}, {text}" if key in found else text
-    return found
+    """Join headers that were sent several times into one list (RFC 9110, 5.3).
+
+    A header that a client adds can thus not hide the header that a proxy wrote.
+    """
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The request's body; None where it is larger than any call may be. What is too much is read and dropped, up to a
-    bound, so that the client sees the answer rather than a broken pipe."""
+    """Return the body; None if it exceeds BODY_MAX.
+
+    The excess is read and dropped, up to a bound, so that the client receives the reply instead of a broken pipe.
+    """
     chunks, size = [], 0
     while True:
         message = await receive()
@@ -101,17 +108,19 @@ async def _body(receive: Receive) -> bytes | None:
         size += len(chunk)
         if size <= BODY_MAX:
             chunks.append(chunk)
-        elif size > 16 * BODY_MAX:
+        elif size > _DROP_MAX:
             return None
         if not message.get("more_body", False):
             return b"".join(chunks) if size <= BODY_MAX else None
 
 
-async def answer(reply: Reply, send: Send, *, close: bool = False) -> None:
-    """Send *reply*. *close*: it is the last one on its connection (RFC 9112, 9.6)."""
-    length = {} if reply.status in (204, 304) else {"content-length": str(len(reply.body))}
-    last = {"connection": "close"} if close else {}
-    found = wire.headers(reply) | length | last
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in found.items()]
+async def send_reply(reply: Reply, send: Send, *, close: bool = False) -> None:
+    """Send *reply*. *close*: the connection ends with it (RFC 9112, 9.6)."""
+    headers = reply_headers(reply)
+    if reply.status not in (204, 304):
+        headers.setdefault("content-length", str(len(reply.body)))
+    if close:
+        headers["connection"] = "close"
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     await send({"type": "http.response.body", "body": reply.body})

@@ -1,110 +1,179 @@
-"""The functions as AWS Lambda handlers behind an API Gateway HTTP API (payload format 2.0) or a function URL.
+"""The functions as AWS Lambda handlers.
 
-One handler a function: `functions/aws.verify_client`. A handler answers its own function's routes and loads only its
-own function's module; the App is built at the first call. Nothing here imports boto3: adapters do, where chosen.
+HTTP requests come from an API Gateway HTTP API (payload format 2.0) or a function URL; events come from S3, SQS and
+EventBridge; AWS IoT invokes verifyClient itself.
+
+The handler of an HTTP function is derived from functions/registry.py: `functions/hosts/aws.verify_client` answers
+verifyClient's addresses. Imports inside a function here load what one deployed function needs; its entry in the
+registry names the same modules, and its package holds them. Nothing here imports boto3: adapters do, where chosen.
 """
 
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from msgspec.structs import replace
 
-from functions.dispatch import dispatch, refuse
-from functions.hosts import process, wire
-from functions.web import http
-from functions.web.http import BODY_MAX, Reply, Request
-from shared import errors
+from functions.dispatch import Dispatcher
+from functions.registry import BY_HANDLER, VERIFY_CLIENT, Function, Trigger, preload
+from functions.web.body import BODY_MAX, body_too_large
+from functions.web.errors import MalformedBody
+from functions.web.message import Reply, Request, build_request, reply_headers
+from shared import log
+
+if TYPE_CHECKING:
+    from shared.composition import App
+    from shared.ports import ObjectReader
 
 Event = Mapping[str, Any]
 Handler = Callable[[Event, Any], dict[str, Any]]
 
 
-def _handler(function: str) -> Handler:
+def __getattr__(name: str) -> Handler:
+    """Return the Lambda handler of an HTTP function: `verify_client` for verifyClient."""
+    function = BY_HANDLER.get(name)
+    if function is None or function.trigger is not Trigger.HTTP:
+        raise AttributeError(name)
+    return _handler(function)
+
+
+@cache
+def _handler(function: Function) -> Handler:
+    preload(function)
+    dispatcher = Dispatcher(_app, function.name)
+
     def handle(event: Event, context: Any) -> dict[str, Any]:
-        if function == "verifyClient" and "requestContext" not in event:
-            return _authorized(event, context)  # no gateway: AWS IoT invokes the function itself
-        return answer(_reply(event, context, function))
+        if function.name == VERIFY_CLIENT and "requestContext" not in event:
+            return _authorize(event, context)
+        return encode_reply(_reply(dispatcher, event, context))
 
     return handle
 
 
-def _reply(event: Event, context: Any, function: str) -> Reply:
+def _reply(dispatcher: Dispatcher, event: Event, context: Any) -> Reply:
     request = request_of(event, context)
     try:
-        whole = replace(request, body=_body(event))
-        return dispatch(process.app(), whole, function=function)
-    except Exception as error:  # noqa: BLE001 - a broker may take the gateway's own 500 for leave to go on
-        return refuse(request, error, function=function)
+        return dispatcher.dispatch(replace(request, body=_body(event)))
+    except Exception as error:  # noqa: BLE001 - a broker may read the gateway's own 500 as permission
+        return dispatcher.refuse(request, error)
 
 
-def _authorized(event: Event, context: Any) -> dict[str, Any]:
-    """The answer to AWS IoT's event. Whoever may invoke the function may ask: the permission is the caller's proof."""
+def _app() -> "App":
+    from functions.hosts import process
+
+    return process.app()
+
+
+def _authorize(event: Event, context: Any) -> dict[str, Any]:
+    """Return the answer to AWS IoT, which invokes verifyClient without a gateway.
+
+    The permission to invoke the function authenticates the caller.
+    """
     from functions.dialects.aws_iot import authorize
 
-    return authorize(lambda: process.app().verifier, event, getattr(context, "invoked_function_arn", ""))
+    return authorize(_app, event, getattr(context, "invoked_function_arn", ""))
 
 
 def request_of(event: Event, context: Any) -> Request:
-    """All but the body. An HTTP API is reached over TLS only. The platform's id of the call stands in X-Request-Id,
-    whatever the client sent there."""
-    asked = event["requestContext"]
-    request_id = getattr(context, "aws_request_id", "") or asked.get("requestId", "")
+    """Return the request in a gateway's event, without its body.
+
+    An HTTP API is reached over TLS only. X-Request-Id becomes the platform's id of the invocation.
+    """
+    gateway = event["requestContext"]
+    request_id = getattr(context, "aws_request_id", "") or gateway.get("requestId", "")
     headers = {**event.get("headers", {}), "x-request-id": request_id}
     if event.get("cookies"):
         headers["cookie"] = "; ".join(event["cookies"])
-    return wire.request(asked["http"]["method"], _path(event), event.get("rawQueryString", ""), headers, scheme="https")
+    query = event.get("rawQueryString", "")
+    return build_request(gateway["http"]["method"], _path(event), query, headers, scheme="https")
 
 
 def _path(event: Event) -> str:
-    """The path, percent-encoded and without the stage's name.
+    """Return the path, percent-encoded and without the stage's name.
 
-    An HTTP API gives `rawPath` decoded, a function URL as it was sent. What was decoded is encoded again, so that a `%`
-    in a name is not decoded twice; a slash that was sent encoded has become one that splits, and finds no route.
+    An HTTP API gives `rawPath` decoded, a function URL as it was sent. A decoded path is encoded again, so that a `%`
+    in a name is not decoded twice. A slash that was sent encoded now splits a segment, and finds no route.
     """
-    asked = event["requestContext"]
+    gateway = event["requestContext"]
     path: str = event["rawPath"]
-    stage = asked.get("stage", "$default")
+    stage = gateway.get("stage", "$default")
     if stage != "$default":
         path = path.removeprefix(f"/{stage}") or "/"
-    if ".lambda-url." in asked.get("domainName", ""):
+    if ".lambda-url." in gateway.get("domainName", ""):
         return path
     return quote(path, safe="/:@!$&'()*+,;=~")
 
 
 def _body(event: Event) -> bytes:
-    """Raises: TooLarge (told from the encoded length, before anything is decoded), MalformedBody."""
+    """Return the decoded body. Raises: TooLarge (by the encoded length, before decoding), MalformedBody."""
     text: str = event.get("body") or ""
     if len(text) > BODY_MAX * 4 // 3 + 4:
-        raise http.body_too_large()
+        raise body_too_large()
     if not event.get("isBase64Encoded"):
         return text.encode("utf-8", "surrogatepass")
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise errors.MalformedBody(format="base64", found="the gateway's encoding cannot be read") from None
+        raise MalformedBody(format="base64", found="the gateway's encoding cannot be read") from None
 
 
 _TEXT: Final = ("text/", "application/json", "application/problem+json", "application/x-pem-file")
 
 
-def answer(reply: Reply) -> dict[str, Any]:
-    """The gateway takes text as it is, and anything else in base64."""
-    binary = not reply.content_type.startswith(_TEXT)
-    body = base64.b64encode(reply.body).decode() if binary else reply.body.decode()
-    return {"statusCode": reply.status, "headers": wire.headers(reply), "body": body, "isBase64Encoded": binary}
+def encode_reply(reply: Reply) -> dict[str, Any]:
+    """Return *reply* as the gateway takes it: text as it is, anything else in base64."""
+    is_binary = not reply.content_type.startswith(_TEXT)
+    body = base64.b64encode(reply.body).decode() if is_binary else reply.body.decode()
+    return {"statusCode": reply.status, "headers": reply_headers(reply), "body": body, "isBase64Encoded": is_binary}
 
 
-upload_ca: Final = _handler("uploadCA")
-upload_server_cert: Final = _handler("uploadServerCert")
-activate_server_cert: Final = _handler("activateServerCert")
-generate_csr: Final = _handler("generateCSR")
-fulfill_csr: Final = _handler("fulfillCSR")
-verify_client: Final = _handler("verifyClient")
-manage_certificates: Final = _handler("manageCertificates")
-connection_policy: Final = _handler("connectionPolicy")
-activity_log: Final = _handler("activityLog")
-edge_feed: Final = _handler("edgeFeed")
-health: Final = _handler("health")
+def console(event: Event, context: Any) -> dict[str, Any]:
+    """Answer with a file of the console. The body of the request is not read."""
+    from functions.hosts import process
+
+    return encode_reply(process.console().reply(request_of(event, context)))
+
+
+# ---------------------------------------------------------------------------------------------------------- events
+
+
+@cache
+def _objects() -> "ObjectReader":
+    from shared.composition import s3_objects
+
+    return s3_objects()
+
+
+def on_upload(event: Any, context: Any) -> None:
+    """Import the objects of an S3 notification, direct or carried by SQS, SNS or EventBridge."""
+    from functions.events.uploads import import_all, parse_s3, upload_bucket
+    from functions.hosts import process
+
+    with log.request(_request_id(context)):
+        app = process.app()
+        import_all(app, _objects(), parse_s3(event), bucket=upload_bucket(app.settings))
+
+
+def record_sightings(event: Any, context: Any) -> None:
+    """Record the connection events in the messages of the queue."""
+    from functions.events.sightings import RECORDER, parse_sqs
+    from functions.hosts import process
+
+    with log.request(_request_id(context)):
+        RECORDER.record(process.app().context, parse_sqs(event))
+
+
+def expiry_report(event: Any, context: Any) -> None:
+    """Report what expires, on the daily schedule. Lambda repeats a call that raised; the report goes on from there."""
+    from functions.events.expiry import report_expiry
+    from functions.hosts import process
+
+    with log.request(_request_id(context)):
+        report_expiry(process.app(), seconds_left=lambda: context.get_remaining_time_in_millis() / 1000)
+
+
+def _request_id(context: Any) -> str | None:
+    return getattr(context, "aws_request_id", None)

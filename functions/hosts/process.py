@@ -1,22 +1,27 @@
-"""The App of a process that a cloud started: built once, at the first call, and kept for the life of the process."""
+"""What a process that a cloud started works with: its App, and its console. Each is built once, at the first call.
+
+Not at import: a cloud may import a module that it never calls, and a client that is made before the platform froze and
+thawed the process holds dead connections.
+"""
 
 import gc
 import threading
+from functools import cache
+from typing import TYPE_CHECKING
 
 from shared import log
-from shared.composition import App, build
+from shared.composition import App, build, token_verifier
 from shared.config import Settings
+
+if TYPE_CHECKING:
+    from functions.hosts.static import Console
 
 _lock = threading.Lock()
 _app: App | None = None
 
 
 def app() -> App:
-    """The process's App. Raises: WrongSetting, StoreUnavailable; the next call then tries again.
-
-    At the first call, not at import: a cloud may import a module it never calls, and a client that is made before the
-    platform has frozen and thawed the process holds dead connections.
-    """
+    """Return the process's App. Raises: WrongSetting, StoreUnavailable; the next call tries again."""
     global _app
     if _app is None:
         with _lock:
@@ -24,10 +29,21 @@ def app() -> App:
                 settings = Settings.from_env()
                 log.configure(settings.log)
                 _app = build(settings)
-                gc.freeze()  # what is loaded stays: else each full collection walks through all of it (0093)
+                gc.freeze()  # keeps full collections from visiting everything that is loaded (docs/decisions/0093)
     return _app
 
 
-def built() -> App | None:
-    """The process's App, where it is there already: asking takes no time."""
+def built_app() -> App | None:
+    """Return the process's App if it is built."""
     return _app
+
+
+@cache
+def console() -> "Console":
+    """Return the process's console, made without a store, a key or a queue. Raises: WrongSetting, each time."""
+    from functions.hosts.static import Console
+
+    settings = Settings.from_env()
+    log.configure(settings.log)
+    tokens = token_verifier(settings.oidc)
+    return Console(origins=tokens.origins) if tokens else Console()

@@ -1,16 +1,23 @@
-"""The console's files: read once at the start, served from memory under /console/, nothing else from the disk."""
+"""The console's files: read once at the start, served from memory under /console/."""
 
 import hashlib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import importlib.resources
+from collections.abc import Callable, Iterator, Mapping
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
 from typing import Final
 
 import msgspec
 
-from functions.web.http import Reply, Request
+from functions.web.message import Reply, Request
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "console"
 PREFIX: Final = "/console/"
+PATHS: Final = ("/", "/console/", "/console/{*file}")
+"""The console's addresses for the routers in front of the functions. They are not part of the API's description.
+
+`/console` is missing: the Serverless Framework gives it the same resource name as `/console/`.
+"""
+METHODS: Final = ("GET", "HEAD")
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -26,30 +33,49 @@ class _File(msgspec.Struct, frozen=True):
     body: bytes
 
 
+def console_folder() -> Traversable:
+    """Return the folder of the console's files, wherever the package is installed."""
+    return importlib.resources.files("console")
+
+
+def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+    """Return path and content of every file of a type that the console has. No folder: no files."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.is_dir():
+            yield from _files(entry, f"{prefix}{entry.name}/")
+        elif PurePosixPath(entry.name).suffix in _TYPES:
+            yield f"{prefix}{entry.name}", entry.read_bytes()
+
+
 class Console:
     """Answers requests for the console's files.
 
     Args:
-        origins: tells where, beside this service, the page may ask: the OIDC issuer's origins, where there is one.
+        folder: where the files are; `console_folder()` if absent.
+        origins: returns where the page may connect besides this service: the OIDC issuer's origins.
     """
 
-    def __init__(self, folder: Path = FOLDER, *, origins: Callable[[], tuple[str, ...]] = lambda: ()) -> None:
-        self._files = _read(folder)
+    def __init__(
+        self, folder: Traversable | None = None, *, origins: Callable[[], tuple[str, ...]] = lambda: ()
+    ) -> None:
+        self._files = {path: _file(path, body) for path, body in _files(folder or console_folder())}
         self._origins = origins
 
     @staticmethod
     def answers(path: str) -> bool:
-        """Whether *path* is the console's, and not a function's."""
+        """Whether *path* is the console's."""
         return path in ("/", "/console") or path.startswith(PREFIX)
 
     def reply(self, request: Request) -> Reply:
-        """The file, 304 where the caller has it already, or 404. Never raises; now and then it asks the OIDC issuer for
-        its description, which takes as long as it takes: nothing for an event loop."""
-        if request.method not in ("GET", "HEAD"):
+        """Return the file, 304 if the client has it already, or 404. Never raises.
+
+        May block: now and then the OIDC issuer's description is fetched.
+        """
+        if request.method not in METHODS:
             return Reply(405, b"", _PLAIN, {"Allow": "GET, HEAD"})
         if request.path in ("/", "/console"):
             return Reply(302, b"", _PLAIN, {"Location": PREFIX, "Cache-Control": "no-cache"})
-        # A path is a name in a table: nothing in it can leave the folder, whatever it is made of.
+        # The path is looked up in a table, so no path can leave the console's folder.
         file = self._files.get(request.path.removeprefix(PREFIX) or "index.html")
         if file is None:
             return Reply(404, b"There is no such page here.", _PLAIN, _SAFE)
@@ -74,16 +100,9 @@ class Console:
         return "; ".join(f"{name} {value}" for name, value in directives.items())
 
 
-def _read(folder: Path) -> Mapping[str, _File]:
-    """Every file of a type the console has, by its path below *folder*. No folder (a function deployed without the
-    console): no files."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in _TYPES and path.is_file():
-            body = path.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-            found[path.relative_to(folder).as_posix()] = _File(_TYPES[path.suffix], etag, body)
-    return found
+def _file(path: str, body: bytes) -> _File:
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return _File(_TYPES[PurePosixPath(path).suffix], etag, body)
 
 
 _PLAIN: Final = "text/plain; charset=utf-8"

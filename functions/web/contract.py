@@ -1,88 +1,123 @@
-"""A handler with what it takes and gives, for the dispatcher and the OpenAPI document alike."""
+"""The declaration of an endpoint: route, roles, request body, replies, refusals and handler together.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+A decorator registers an endpoint when its module is imported. The dispatcher, the OpenAPI document and the deployments
+are all made from these declarations (functions/registry.py lists the modules).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from functions.web.http import ID, Reply, Request
-from shared.composition import App
-from shared.errors import NotFound, TrustError
-from shared.usecases.callers import Member
-from shared.usecases.context import Context
-
-
-class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Base of what is taken: camelCase names, and no field that is not known."""
+from functions.web.message import Reply, Request
+from shared.errors import TrustError
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Base of what is answered: camelCase names."""
+    """Base of what replies show: camelCase names."""
 
 
-class Call(msgspec.Struct, frozen=True):
-    """One request to one handler, with what it works with.
+PEM_TEXT: Final = "PEM"
+"""In `Endpoint.answers`: the reply is a PEM file."""
+PUBLIC: Final[frozenset[str]] = frozenset()
+"""The roles of an endpoint that needs no caller."""
 
-    *admitted* is the caller and its org, where the route admits; None where the handler does so itself."""
-
-    request: Request
-    app: App
-    admitted: Member | None = None
-
-    @property
-    def context(self) -> Context:
-        return self.app.context
-
-    @property
-    def member(self) -> Member:
-        """The caller and its org, read for this request."""
-        assert self.admitted is not None, "the route does not admit"  # noqa: S101 - a mistake in the table
-        return self.admitted
-
-    @property
-    def id(self) -> str:
-        """The `{id}` in the path. Raises: NotFound, where no id is of that form."""
-        found = self.request.params["id"]
-        if not ID.fullmatch(found):
-            raise NotFound(what="thing of that id")
-        return found
-
-
-Handler = Callable[[Call], Reply]
-PEM_TEXT: Final = "PEM"  # stands for an answer that is a PEM file
 Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | str | None
+Prepare = Callable[[Request, Callable[[], Any], frozenset[str]], Any]
+Handler = TypeVar("Handler", bound=Callable[[Any], Reply])
 
 
-class Contract(msgspec.Struct, frozen=True):
-    """What a handler takes and gives.
+def _pass_request(request: Request, get_app: Callable[[], Any], roles: frozenset[str]) -> Request:
+    return request
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A handler with what it takes and what it returns.
 
     Args:
-        answers: status -> a msgspec Struct or several of which it is one, PEM_TEXT, or None for no body.
+        function: the name of the deployable function that the endpoint belongs to.
+        prepare: makes the handler's argument from the request, a getter of the process's App, and *roles*.
+        roles: who may call; empty: everyone.
+        answers: status -> a msgspec Struct, a tuple of Structs of which the reply is one, PEM_TEXT, or None for a
+            reply without a described body.
         query: names of query parameters -> what they mean.
-        refusals: error classes it raises beside those that every call may.
-        dialect: whether it answers everything in a broker's own words (functions/dialects), errors too.
+        if_match: "no", "optional" or "required".
+        refusals: errors that the handler raises, besides those that every endpoint of its kind may raise.
+        is_dialect: every reply, refusals too, is in a broker's own format (functions/dialects).
     """
 
+    function: str
+    handler: Callable[[Any], Reply]
     summary: str
     answers: Mapping[int, Answer]
+    prepare: Prepare = _pass_request
+    roles: frozenset[str] = PUBLIC
     body: type[msgspec.Struct] | None = None
-    query: Mapping[str, str] = msgspec.field(default_factory=dict)
-    if_match: str = "no"  # "no", "optional" or "required"
+    query: Mapping[str, str] = {}
+    if_match: str = "no"
     refusals: Sequence[type[TrustError]] = ()
-    dialect: bool = False
+    is_dialect: bool = False
 
 
-CONTRACTS: dict[Handler, Contract] = {}
+class Dialect(Protocol):
+    """A format of its own for every reply at some addresses, refusals too."""
+
+    def refuse(self, request: Request, error: Exception) -> Reply:
+        """Return the reply to *error*. Never raises."""
+        ...
 
 
-def endpoint(summary: str, answers: Mapping[int, Any], **more: Any) -> Callable[[Handler], Handler]:
-    """Declare a handler's contract (see `Contract`)."""
+EVERY_ADDRESS: Final = "*"
 
-    def declare(handler: Handler) -> Handler:
-        CONTRACTS[handler] = Contract(summary, answers, **more)
+
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """A method and a path of an endpoint.
+
+    Args:
+        path: a template. `{id}` is one segment, `{*rest}` is everything that follows.
+        operation_id: the name in the OpenAPI document; None leaves the route out of it.
+    """
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    operation_id: str | None
+
+
+_declared: Final[dict[str, list[Route]]] = {}  # module -> its routes, in the order of the declarations
+
+
+def declare(endpoint: Endpoint, addresses: Iterable[tuple[str, str, str | None]]) -> None:
+    """Register *endpoint* at each of *addresses*: method, path, operation id."""
+    routes = _declared.setdefault(endpoint.handler.__module__, [])
+    routes += (Route(method, path, endpoint, operation_id) for method, path, operation_id in addresses)
+
+
+def endpoint(
+    method: str, path: str, *, operation_id: str | None = None, **contract: Any
+) -> Callable[[Handler], Handler]:
+    """Declare a handler that takes the request alone. *contract*: the fields of `Endpoint`."""
+
+    def register(handler: Handler) -> Handler:
+        declare(Endpoint(handler=handler, **contract), [(method, path, operation_id or handler.__name__)])
         return handler
 
-    return declare
+    return register
 
 
-PAGING: Final = {"limit": "how many at most, 1 to 200", "bookmark": "where the page before ended"}
+def fallback(function: str) -> Callable[[Handler], Handler]:
+    """Declare a handler for every address that no other endpoint of the process has."""
+
+    def register(handler: Handler) -> Handler:
+        declare(
+            Endpoint(function=function, handler=handler, summary="", answers={}),
+            [(EVERY_ADDRESS, EVERY_ADDRESS, None)],
+        )
+        return handler
+
+    return register
+
+
+def declared_routes(module: str) -> Sequence[Route]:
+    """Return the routes that *module*, which has been imported, declares."""
+    return _declared.get(module, ())

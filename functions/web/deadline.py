@@ -1,11 +1,8 @@
-"""A verdict comes in time, whatever the store does: the work runs in a bounded pool, and its caller waits so long only.
+"""A bounded pool of threads for work with a time limit.
 
-A thread cannot be stopped from outside. One whose store hangs keeps its place until the store's own time-out ends the
-call, so places are many, and as many again stand by for those that hang for long; beyond, and with too many waiting,
-work is refused at once. Work that nobody waits for any more is not begun.
-
-Where the store lies in this very process, threads that compute only take Python's lock from one another, and from an
-event loop: there one thread works, and the loop goes in turns with it (turns.py). More are made for those that hang.
+A thread cannot be stopped from outside: one whose store does not answer is occupied until the store's own time-out ends
+the call. The pool therefore has many threads, replaces those that are stuck for long, up to a bound, and refuses work
+at once when too much is waiting. Work whose caller has stopped waiting is not started.
 """
 
 import queue
@@ -13,159 +10,101 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-if TYPE_CHECKING:
-    from functions.turns import Turns
-
-SECONDS: Final = 1.5  # from the request's arrival to its verdict; 2 s are promised, to a crowd too
-FEW: Final = 1  # threads that are enough where no verdict waits for a network
 _THREADS: Final = 32
 _WAITING: Final = 512
-_SLOW: Final = 0.1  # seconds after which a verdict is waiting for something, where few threads are enough
-_STUCK: Final = 30.0  # seconds after which a thread is not counted on any more
+_STUCK: Final = 30.0  # seconds after which a thread is replaced
 
 T = TypeVar("T")
 
 
 class Busy(Exception):
-    """Nobody is free, and too many wait."""
+    """Every thread is occupied, and too much work is waiting."""
 
 
-# Whether anybody still waits for it; what is to be done; whom to tell the result, or the error.
-_Job = tuple[Callable[[], bool], Callable[[], Any], Callable[[Any, BaseException | None], None]]
+class Late(Exception):
+    """The time limit has passed."""
 
 
 class Workers:
-    """At most *size* threads for work, and at most as many beside those that have hung for *stuck* seconds.
+    """A pool of threads.
 
-    Threads are daemons: a store that hangs does not keep a process from ending."""
+    The threads are daemons: a store that does not answer cannot keep a process from ending.
+
+    Args:
+        size: the number of threads; up to as many again replace those that are stuck.
+        waiting: how much work may wait for a thread.
+        stuck: seconds of one piece of work after which its thread is replaced.
+    """
 
     def __init__(self, size: int = _THREADS, *, waiting: int = _WAITING, stuck: float = _STUCK) -> None:
         self._size = size
-        self._room = waiting
+        self._waiting_max = waiting
         self._stuck = stuck
-        self._waiting: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._begun: dict[int, float] = {}  # thread -> when it began what it does
+        self._started: dict[int, float] = {}  # thread -> when it started its work
         self._threads = 0
-        self._enough = size
-        self._turns: Turns | None = None
 
     @property
     def threads(self) -> int:
+        """How many threads there are."""
         return self._threads
 
-    def submit(self, work: Callable[[], T], *, enough: int | None = None) -> "Future[T]":
-        """For a caller that waits in a thread of its own.
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Return the future result of *work*; cancel it to keep waiting work from being started.
 
-        Args:
-            enough: threads beyond so many are made only for those that hang; None: as many as there may be.
-
-        Raises: Busy."""
+        Raises: Busy.
+        """
         future: Future[T] = Future()
-
-        def tell(result: Any, error: BaseException | None) -> None:
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self._put((future.set_running_or_notify_cancel, work, tell), enough)
+        with self._lock:
+            if self._waiting.qsize() >= self._waiting_max:
+                raise Busy
+            self._waiting.put((future, work))
+            self._grow()
         return future
 
-    async def answer(self, work: Callable[[], T], seconds: float, *, enough: int | None = None) -> T:
-        """For a caller on an event loop: what *work* gives, within *seconds*.
-
-        Raises: Busy, TimeoutError, and what *work* raises."""
-        import asyncio  # whoever asks has loaded it; on AWS Lambda nobody asks
-
-        from functions.turns import Turns, settle
-
-        loop = asyncio.get_running_loop()
-        if self._turns is None or self._turns.loop is not loop:
-            self._turns = Turns(loop, self)
-        turns = self._turns
-        future: asyncio.Future[T] = loop.create_future()
-
-        def tell(result: Any, error: BaseException | None) -> None:
-            turns.tell(future, result, error)
-
-        self._put((lambda: not future.done(), work, tell), enough)
-        if enough is not None:
-            turns.expect(future)
-        timer = loop.call_later(seconds, settle, future, None, TimeoutError())
-        try:
-            return await future
-        finally:
-            timer.cancel()
-            turns.forget(future)
-
-    def _put(self, job: _Job, enough: int | None) -> None:
-        """Raises: Busy."""
-        with self._lock:
-            if self._waiting.qsize() >= self._room:
-                raise Busy
-            self._waiting.put(job)
-            self._enough = enough or self._size
-            self._grow()
-
-    def is_idle(self) -> bool:
-        """Whether no work waits for a thread."""
-        return self._waiting.empty()
-
-    def relieve(self) -> bool:
-        """Whether some work hangs; then there are threads for what waits behind it."""
-        hangs = self._since(_SLOW) > 0
-        if hangs:
-            with self._lock:
-                self._grow()
-        return hangs
-
     def _grow(self) -> None:
-        """One thread more, where it is of use."""
-        free = self._threads - len(self._begun)
-        if free < self._waiting.qsize() and self._threads < self._useful():
+        """Start a thread if work waits for one and the pool may grow."""
+        free = self._threads - len(self._started)
+        if free < self._waiting.qsize() and self._threads < self._limit():
             try:
                 threading.Thread(target=self._run, name="verdict", daemon=True).start()
-            except RuntimeError:  # the system gives no more: the next request tries again
+            except RuntimeError:  # the process may have no more threads: the next request tries again
                 return
             self._threads += 1
 
-    def _useful(self) -> int:
+    def _limit(self) -> int:
         """How many threads there may be now."""
-        most = self._size + min(self._since(self._stuck), self._size)
-        return most if self._enough >= self._size else min(self._enough + self._since(_SLOW), most)
-
-    def _since(self, seconds: float) -> int:
-        """How many threads have been at the same thing for so long."""
-        before = time.monotonic() - seconds
-        return sum(begun < before for begun in list(self._begun.values()))
+        before = time.monotonic() - self._stuck
+        stuck = sum(started < before for started in list(self._started.values()))
+        return self._size + min(stuck, self._size)
 
     def _run(self) -> None:
-        me = threading.get_ident()
-        while not self._leaves():
-            wanted, work, tell = self._waiting.get()
-            self._begun[me] = time.monotonic()
+        thread = threading.get_ident()
+        while not self._is_surplus():
+            future, work = self._waiting.get()
+            self._started[thread] = time.monotonic()
             try:
-                if wanted():
-                    tell(work(), None)
-            except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-                tell(None, error)
+                if future.set_running_or_notify_cancel():
+                    future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - the caller receives it
+                future.set_exception(error)
             finally:
-                del self._begun[me]
-            del wanted, work, tell
+                del self._started[thread]
+            del future, work  # a thread that waits holds no reference to the last request
 
-    def _leaves(self) -> bool:
-        """Whether this thread ends: it was made for one that hung, and that is over."""
-        if self._threads <= self._enough:
+    def _is_surplus(self) -> bool:
+        """Whether this thread replaced one that is no longer stuck; if so, it is no longer counted and must end."""
+        if self._threads <= self._size:
             return False
         with self._lock:
-            if self._threads <= self._useful():
+            if self._threads <= self._limit():
                 return False
             self._threads -= 1
             return True
 
 
 WORKERS: Final = Workers()
-"""The process's own, for every verdict."""
+"""The process's pool, for every verdict."""

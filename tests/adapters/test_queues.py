@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from functions.events.sightings import Recorder, pubsub_body, sqs_bodies
+from functions.events.sightings import Recorder, parse_pubsub, parse_sqs
 from shared.adapters.buffered_queue import BufferedQueue
 from shared.adapters.pubsub_queue import PubSubQueue
 from shared.adapters.sqs_queue import Message, SqsQueue, split_requests
@@ -180,9 +180,9 @@ def test_sqs_delivers_events_to_the_store(aws: Aws, service: Service) -> None:
     assert len(bodies) == 2, "one message for each organization"
     template = recorded("s3_by_sqs")["Records"][0]
     event = {"Records": [{**template, "body": body} for body in bodies]}
-    record = Recorder(sleep=lambda _: None)
-    assert record(service.app.context, sqs_bodies(event)) == 2
-    assert record(service.app.context, sqs_bodies(event)) == 2
+    record = Recorder(sleep=lambda _: None).record
+    assert record(service.app.context, parse_sqs(event)) == 2
+    assert record(service.app.context, parse_sqs(event)) == 2
     assert count(service) == (30, 31, 1)
 
 
@@ -195,9 +195,9 @@ def test_pubsub_delivers_events_to_the_store(pubsub: PubSub, service: Service) -
     [(_, data)] = pubsub.pull()
     event = recorded("pubsub_message")
     event["data"]["message"]["data"] = msgspec.to_builtins(data)  # base64
-    record = Recorder(sleep=lambda _: None)
+    record = Recorder(sleep=lambda _: None).record
     for _ in range(2):
-        record(service.app.context, pubsub_body(event["type"], event["data"]))
+        record(service.app.context, parse_pubsub(event["type"], event["data"]))
     assert count(service) == (30, 30, 0)
 
 
@@ -238,7 +238,7 @@ def test_an_invalid_message_is_dropped(service: Service, caplog: pytest.LogCaptu
     stray = summarize("mtxpd0", [msgspec.structs.replace(make_refusal(1), org_id="other1")]).encode()
     hostile = summarize("../x", [make_event(org_id="../x")]).encode()
     bodies: list[bytes | str] = [b"", "{", "[]", '{"id": 1}', b"\xff", stray, hostile, "[" * 100_000, good]
-    assert Recorder(sleep=lambda _: None)(service.app.context, bodies) == 1
+    assert Recorder(sleep=lambda _: None).record(service.app.context, bodies) == 1
     assert count(service)[0] == 1
     assert caplog.text.count("a message was dropped") == 8
 
@@ -246,14 +246,14 @@ def test_an_invalid_message_is_dropped(service: Service, caplog: pytest.LogCaptu
 @pytest.mark.parametrize("event", [None, {}, {"Records": [None, {"eventSource": "aws:sqs", "body": 7}]}])
 def test_an_invalid_sqs_event_contains_no_messages(event: Any) -> None:
     """An error would make the cloud deliver the event again."""
-    assert list(sqs_bodies(event)) == []
+    assert list(parse_sqs(event)) == []
 
 
 @pytest.mark.parametrize("data", [None, {}, {"message": {}}, {"message": {"data": "no base64!"}}])
 def test_an_invalid_pubsub_message_is_dropped(data: Any, service: Service) -> None:
     """An error would make the cloud deliver the event again."""
     event = recorded("pubsub_message")
-    assert Recorder()(service.app.context, pubsub_body(event["type"], data)) == 0
+    assert Recorder().record(service.app.context, parse_pubsub(event["type"], data)) == 0
 
 
 def test_a_process_writes_an_organization_at_most_once_a_second(service: Service) -> None:
@@ -264,7 +264,7 @@ def test_a_process_writes_an_organization_at_most_once_a_second(service: Service
         pauses.append(round(seconds, 3))
         now[0] += seconds
 
-    record = Recorder(now=lambda: now[0], sleep=sleep)
+    record = Recorder(now=lambda: now[0], sleep=sleep).record
     record(service.app.context, [summarize("mtxpd0", [make_event(n)]).encode() for n in range(10)])
     before = service.store.calls["put"]
     now[0] += 0.25
@@ -278,11 +278,11 @@ def test_a_process_writes_an_organization_at_most_once_a_second(service: Service
 
 def test_lambda_records_the_events_of_a_message(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deployed entry point accepts a recorded event."""
-    from functions.hosts import aws_events
+    from functions.hosts import aws, process
 
-    monkeypatch.setattr(aws_events, "app", lambda: service.app)
+    monkeypatch.setattr(process, "_app", service.app)
     template = recorded("s3_by_sqs")["Records"][0]
     body = summarize("mtxpd0", [make_event()]).encode().decode()
-    aws_events.record_sightings({"Records": [{**template, "body": body}]}, object())
+    aws.record_sightings({"Records": [{**template, "body": body}]}, object())
     assert count(service)[0] == 1
     assert json.loads(body)["org_id"] == "mtxpd0"

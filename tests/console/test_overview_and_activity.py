@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import FloatRect, Locator, Page, expect
 
-from functions.events.expiry import expiry_report
+from functions.events.expiry import report_expiry
 from functions.events.folder import FOLDER, UploadWatcher
 from tests.console.live import Live, root, server_cert
 
@@ -101,7 +101,7 @@ def test_activity_of_edges_uploads_and_the_daily_report(at: At, live: Live, tmp_
     expect(page.locator("tbody tr", has_text="bad.pem")).to_contain_text("Refused (not_a_certificate)")
     expect(page.locator("tbody tr", has_text="bad.pem")).to_contain_text("No certificate found")
 
-    expiry_report(live.service.app)
+    report_expiry(live.service.app)
     page.get_by_role("link", name="Changes").click()
     report = page.locator("tbody tr", has_text="Daily report of what ends")
     expect(report).to_contain_text("Ends within 30 days")

@@ -1,4 +1,4 @@
-"""The activity list; who is signed in; who may call what; addresses and methods."""
+"""The activity list, the session, the roles of every route, addresses and methods."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -8,8 +8,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from functions.routes import ANYBODY, PREFIX, ROUTES, Route
-from functions.web.contract import CONTRACTS
+from functions.registry import PREFIX
+from functions.web.contract import PUBLIC, Route
 from shared.errors import StoreUnavailable
 from shared.records import Activity, ActivityKind, Role
 from shared.repository import activity_id
@@ -17,6 +17,7 @@ from shared.usecases.orgs.api_keys import revoke_key
 from shared.usecases.orgs.organizations import set_suspended
 from tests import certs
 from tests.certs import DAY, NOON
+from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.harness import Client, Service, basic
 
 CAS = "/authentication/cacertificates"
@@ -30,7 +31,7 @@ DEVICE = certs.leaf("d:thermo:42", ROOT)
 
 
 def signed(csr: str) -> str:
-    """What a CA makes of a request."""
+    """Return the certificate that a CA issues for a request."""
     request = x509.load_pem_x509_csr(csr.encode())
     cert = (
         x509.CertificateBuilder()
@@ -48,24 +49,24 @@ def signed(csr: str) -> str:
 # ----------------------------------------------------------------------------------------------------- activity
 
 
-def test_every_change_is_told(service: Service, operator: Client, viewer: Client) -> None:
-    """One line each, newest first, with who, when and what it was about; nobody's free text, and nothing unchanged."""
+def test_every_change_has_an_activity_entry(service: Service, operator: Client, viewer: Client) -> None:
+    """Newest first, with the caller, the time and the ids; without free text. A call without effect has no entry."""
     server = certs.server(HOST)
 
     def steps() -> Iterator[Callable[[], Any]]:
         ca: dict[str, str] = {}
-        one: dict[str, str] = {}
+        uploaded: dict[str, str] = {}
         csr: dict[str, str] = {}
         denial: dict[str, str] = {}
         yield lambda: ca.update(operator.post(CAS, {"certificate": ROOT.pem, "comments": "secret plan"}).ok(201))
         yield lambda: operator.put(f"{CAS}/{ca['id']}", {"comments": "secret plan b"}).ok()
         yield lambda: operator.put(f"{CAS}/{ca['id']}", {"status": "inactive"}).ok()
         yield lambda: operator.put(f"{CAS}/{ca['id']}", {"status": "active"}).ok()
-        yield lambda: one.update(
+        yield lambda: uploaded.update(
             operator.post(SERVERS, {"certificate": server.pem, "privateKey": server.key_pem}).ok(201)
         )
-        yield lambda: operator.put(f"{SERVERS}/{one['id']}", {"comments": "secret"}).ok()
-        yield lambda: operator.put(f"{SERVERS}/active", {"id": one["id"]}).ok()
+        yield lambda: operator.put(f"{SERVERS}/{uploaded['id']}", {"comments": "secret"}).ok()
+        yield lambda: operator.put(f"{SERVERS}/active", {"id": uploaded["id"]}).ok()
         yield lambda: csr.update(operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201))
         yield lambda: operator.post("/fulfillCSR", {"id": csr["id"], "certificate": signed(csr["csr"])}).ok()
         yield lambda: operator.post(f"{SERVERS}/{csr['id']}/renewal", {}).ok(201)
@@ -81,13 +82,13 @@ def test_every_change_is_told(service: Service, operator: Client, viewer: Client
     for step in steps():
         service.clock.now += timedelta(seconds=1)
         step()
-    # what changes nothing leaves no line
+    # calls that change nothing have no entry
     operator.put(POLICY, {"default": "TLS Optional"}).ok()
     operator.put(POLICY, {"default": "TLS Optional"}, version='"0"')
     operator.post(CAS, {"certificate": "nonsense"})
     answer = viewer.get("/activity?kind=change")
-    told = answer.ok()["results"]
-    assert [one["what"] for one in reversed(told)] == [
+    entries = answer.ok()["results"]
+    assert [entry["what"] for entry in reversed(entries)] == [
         "createOrg",
         "uploadCA",
         "describeCA",
@@ -106,35 +107,35 @@ def test_every_change_is_told(service: Service, operator: Client, viewer: Client
         "lift",
         "deleteCA",
     ]
-    assert told[0]["at"] == "2026-06-01T12:00:16Z"
-    assert {one["who"] for one in told} == {operator.key, "admin"}
-    assert {(one["kind"], one["result"]) for one in told} == {("change", "done")}
-    assert told[9]["detail"].keys() == {"certificate", "previous"}
+    assert entries[0]["at"] == "2026-06-01T12:00:16Z"
+    assert {entry["who"] for entry in entries} == {operator.key, "admin"}
+    assert {(entry["kind"], entry["result"]) for entry in entries} == {("change", "done")}
+    assert entries[9]["detail"].keys() == {"certificate", "previous"}
     assert "secret" not in answer.text
 
 
-def test_activity_is_read_to_its_end(service: Service, operator: Client, viewer: Client) -> None:
-    """Newest first, page by page; what happens meanwhile is newer, and disturbs nothing."""
+def test_activity_is_paged_to_its_end(service: Service, operator: Client, viewer: Client) -> None:
+    """Newest first, page by page. Entries that are added meanwhile are newer, and are on no later page."""
     for number in range(7):
         service.clock.now += timedelta(minutes=1)
         operator.post(DENY, {"kind": "identity", "value": f"d:thermo:{number}"}).ok(201)
     for limit in (1, 2, 3):
-        expected = [one["id"] for one in viewer.get("/activity").ok()["results"]]
+        expected = [entry["id"] for entry in viewer.get("/activity").ok()["results"]]
         assert len(expected) > 7
-        told: list[str] = []
+        ids: list[str] = []
         bookmark: str | None = ""
         while bookmark is not None:
             query = {"limit": str(limit), **({"bookmark": bookmark} if bookmark else {})}
             page = viewer.get("/activity", query=query).ok()
-            told += [one["id"] for one in page["results"]]
+            ids += [entry["id"] for entry in page["results"]]
             bookmark = page["bookmark"]
             service.clock.now += timedelta(minutes=1)
-            operator.post(DENY, {"kind": "identity", "value": f"d:new{limit}:{len(told)}"}).ok(201)
-        assert told == expected == sorted(set(expected))
+            operator.post(DENY, {"kind": "identity", "value": f"d:new{limit}:{len(ids)}"}).ok(201)
+        assert ids == expected == sorted(set(expected))
 
 
-def test_refusals_of_several_writers_are_told_in_order(service: Service, viewer: Client) -> None:
-    """Each process writes its own groups of refusals, which overlap in time: none is lost between two pages."""
+def test_refusals_of_several_writers_are_in_order(service: Service, viewer: Client) -> None:
+    """Each process writes groups of refusals that overlap in time. No refusal is lost between two pages."""
     groups = [[9, 8, 5, 1], [9, 7, 6, 2], [4, 3, 2]]
     for group in groups:
         entries = [
@@ -144,30 +145,30 @@ def test_refusals_of_several_writers_are_told_in_order(service: Service, viewer:
         ]
         service.app.context.repository.append(service.org_id, ActivityKind.REFUSAL, entries)
     for limit in (1, 2, 3, 100):
-        told, bookmark = [], ""
+        codes, bookmark = [], ""
         while bookmark is not None:
             query = {"kind": "refusal", "limit": str(limit), **({"bookmark": bookmark} if bookmark else {})}
             page = viewer.get("/activity", query=query).ok()
-            told += [int(one["code"]) for one in page["results"]]
+            codes += [int(refusal["code"]) for refusal in page["results"]]
             bookmark = page["bookmark"]
-        assert told == sorted((second for group in groups for second in group), reverse=True)
+        assert codes == sorted((second for group in groups for second in group), reverse=True)
 
 
-def test_a_refused_connection_is_told_with_its_certificate(
+def test_a_refused_connection_is_listed_with_its_certificate(
     service: Service, operator: Client, viewer: Client, broker: Client
 ) -> None:
-    """Who tried, where, with which certificate, and what was wrong with it; an allowed one is not told."""
+    """The device, the server name, the certificate and the refusal. An allowed connection is not listed."""
     operator.post(CAS, {"certificate": ROOT.pem}).ok(201)
     stranger = certs.leaf("d:thermo:42", certs.ca("Stranger"))
     fields = {"serverName": HOST, "clientId": "d:mtxpd0:thermo:42"}
     broker.post("/verifyClient", fields | {"certificate": stranger.pem}).ok()
     broker.post("/verifyClient", fields | {"certificate": stranger.pem, "explain": True}).ok()
     broker.post("/verifyClient", fields | {"certificate": DEVICE.pem}).ok()
-    assert viewer.get("/activity?kind=refusal").ok()["results"] == []  # it is written behind the answer
+    assert viewer.get("/activity?kind=refusal").ok()["results"] == []  # written asynchronously
     service.flush()
-    [told] = viewer.get("/activity?kind=refusal").ok()["results"]
-    assert told == {
-        "id": told["id"],
+    [refusal] = viewer.get("/activity?kind=refusal").ok()["results"]
+    assert refusal == {
+        "id": refusal["id"],
         "at": "2026-06-01T12:00:00Z",
         "kind": "refusal",
         "who": "d:thermo:42",
@@ -181,30 +182,30 @@ def test_a_refused_connection_is_told_with_its_certificate(
     }
 
 
-def test_the_same_refusal_many_times_is_one_line(service: Service, viewer: Client, broker: Client) -> None:
-    """Of what waits together: a device that tries again and again fills no list."""
+def test_a_repeated_refusal_is_listed_once(service: Service, viewer: Client, broker: Client) -> None:
+    """Among the events that are written together. A device that retries does not fill the list."""
     for number in (1, 2, 1, 2, 1):
         broker.post("/verifyClient", {"serverName": HOST, "clientId": f"d:mtxpd0:thermo:{number}"}).ok()
     service.flush()
     assert len(viewer.get("/activity?kind=refusal").ok()["results"]) == 2
 
 
-def test_a_hostile_device_breaks_no_list(service: Service, viewer: Client, broker: Client) -> None:
-    """Names from the wire are kept shortened, and shown as they came."""
+def test_hostile_names_do_not_break_the_list(service: Service, viewer: Client, broker: Client) -> None:
+    """Names from a connection are stored shortened and shown unchanged."""
     broker.post("/verifyClient", {"serverName": "x" * 5000, "clientId": "\u202e\0é" * 100}).ok()
     service.flush()
-    [told] = viewer.get("/activity?kind=refusal").ok()["results"]
-    assert (told["code"], len(told["serverName"])) == ("sni_unknown", 256)
+    [refusal] = viewer.get("/activity?kind=refusal").ok()["results"]
+    assert (refusal["code"], len(refusal["serverName"])) == ("sni_unknown", 256)
 
 
 def test_kinds_of_activity(service: Service, viewer: Client, broker: Client) -> None:
-    """One or more, with commas between; all where none is named; no others."""
+    """One or more, separated by commas; all without the parameter. Unknown kinds are refused."""
     service.clock.now += timedelta(seconds=1)
     broker.post("/verifyClient", {"serverName": HOST}).ok()
     service.flush()
 
     def kinds(query: str) -> list[str]:
-        return [one["kind"] for one in viewer.get(f"/activity{query}").ok()["results"]]
+        return [entry["kind"] for entry in viewer.get(f"/activity{query}").ok()["results"]]
 
     assert kinds("") == kinds("?kind=change,refusal") == kinds("?kind=") == ["refusal", "change"]
     assert kinds("?kind=refusal") == ["refusal"]
@@ -229,7 +230,7 @@ def test_who_is_signed_in(service: Service, operator: Client, viewer: Client) ->
 
 
 def test_where_to_sign_in_and_whether_it_answers(service: Service) -> None:
-    """Public: nothing of OIDC where no issuer is configured."""
+    """Both are public. Without a configured issuer the sign-in is empty."""
     assert service.anybody.get("//signin").ok() == {}
     assert service.anybody.get("//healthz").ok() == {"status": "ok"}
 
@@ -237,31 +238,30 @@ def test_where_to_sign_in_and_whether_it_answers(service: Service) -> None:
 # -------------------------------------------------------------------------------------------------------- roles
 
 
-# A broker is told everything in its own words: tests/functions/dialects has that table.
-ASKED_IN_HTTP = [route for route in ROUTES if not CONTRACTS[route.load].dialect]
+# Dialects answer in the broker's own format; tests/functions/dialects has their table.
+ASKED_IN_HTTP = [route for route in ROUTES if not route.endpoint.is_dialect]
 
 
 def address(route: Route) -> str:
-    """A path for `Client`, with an id that is nothing's."""
-    path = route.path.replace("{id}", "0" * 32).replace("{serverName}", HOST)
-    return f"/{path}" if route.bare else path
+    """Return the path for `Client`, with an id that does not exist."""
+    return client_path(route, id="0" * 32, serverName=HOST)
 
 
-# Handlers that read the caller in the same batch as the rest look at the body before.
+# Handlers that read the caller and the rest in a single batch parse the body first.
 BODIES = {
-    "verify_client:verify_client": b'{"explain": true}',
-    "edge_feed:served": b'{"edge": "one", "hosts": [{"serverName": "x", "version": "x"}]}',
+    "verify_client": b'{"explain": true}',
+    "served": b'{"edge": "one", "hosts": [{"serverName": "x", "version": "x"}]}',
 }
 
 
 def send(client: Client, route: Route) -> tuple[int, str | None]:
-    body = BODIES.get(route.handler, b"{}")
+    body = BODIES.get(handler_of(route), b"{}")
     answer = client.send(route.method, address(route), body, headers={"if-match": "*"})
     return answer.status, answer.json.get("code") if answer.status >= 400 else None
 
 
 def test_every_route_by_every_caller(service: Service) -> None:
-    """401 without a known key and its token, 403 outside the role, 403 while the org is suspended; else neither."""
+    """401 without a valid key and token, 403 without the role, 403 while the organization is suspended."""
     revoked = service.client("operator")
     revoke_key(service.app.context, revoked.key)
     operator = service.client("operator")
@@ -278,45 +278,45 @@ def test_every_route_by_every_caller(service: Service) -> None:
     platform = {role: service.platform(role) for role in (Role.BROKER, Role.EDGE)}
     wrong: list[object] = []
     for route in ASKED_IN_HTTP:
-        if route.roles == ANYBODY:
+        if route.endpoint.roles == PUBLIC:
             wrong += [(route, client.key) for client in [*strangers, operator] if send(client, route)[0] != 200]
             continue
         wrong += [(route, client.key) for client in strangers if send(client, route) != (401, "not_authenticated")]
         for role, member in members.items():
-            found = send(member, route)
-            may = role in route.roles
-            if (found == (403, "forbidden")) is may or found[0] == 401 or found[0] >= 500:
-                wrong.append((route, role, found))
+            answer = send(member, route)
+            may = role in route.endpoint.roles
+            if (answer == (403, "forbidden")) is may or answer[0] == 401 or answer[0] >= 500:
+                wrong.append((route, role, answer))
         for role, client in platform.items():
-            found = send(client, route)
-            if (found == (403, "forbidden")) is (role in route.roles):
-                wrong.append((route, client.key, found))
+            answer = send(client, route)
+            if (answer == (403, "forbidden")) is (role in route.endpoint.roles):
+                wrong.append((route, client.key, answer))
     assert wrong == []
     set_suspended(service.app.context, service.org_id, True)
     for route in ASKED_IN_HTTP:
-        # verifyClient answers with a verdict, and an edge has to hear that the org's hosts are gone.
-        if route.roles != ANYBODY and route.function not in ("verifyClient", "edgeFeed"):
-            for role in route.roles:
-                assert send(members[role], route) == (403, "org_suspended")
+        # verifyClient answers with a verdict, and an edge must learn that the organization's hosts are gone.
+        if route.endpoint.roles != PUBLIC and route.endpoint.function not in ("verifyClient", "edgeFeed"):
+            for name in route.endpoint.roles:
+                assert send(members[Role(name)], route) == (403, "org_suspended")
 
 
 @pytest.mark.parametrize(
     "header",
     ["Bearer x", "Basic", "Basic !!!", "Basic " + "A" * 5000, "Basic w6k=", basic("a-mtxpd0-\n", "x"), "é", ""],
 )
-def test_headers_that_are_no_credentials(service: Service, header: str) -> None:
+def test_malformed_credentials_are_refused(service: Service, header: str) -> None:
     answer = service.anybody.send("GET", CAS, headers={"authorization": header})
     assert (answer.status, answer.code) == (401, "not_authenticated")
 
 
-def test_a_page_is_not_asked_for_basic_credentials(service: Service) -> None:
-    """WWW-Authenticate would open the browser's own prompt; curl and others get it (RFC 9110, 15.5.2)."""
+def test_a_page_gets_no_basic_challenge(service: Service) -> None:
+    """WWW-Authenticate would open the browser's own prompt. Other clients get it (RFC 9110, 15.5.2)."""
     assert service.anybody.get(CAS).reply.headers["WWW-Authenticate"].startswith("Basic ")
     page = service.anybody.send("GET", CAS, headers={"sec-fetch-mode": "cors"})
     assert (page.status, "WWW-Authenticate" in page.reply.headers) == (401, False)
 
 
-def test_an_operator_key_says_what_a_viewer_lacks(viewer: Client) -> None:
+def test_a_refusal_names_the_missing_role(viewer: Client) -> None:
     refused = viewer.post(CAS, {"certificate": ROOT.pem})
     assert refused.json["detail"] == ("This key has the role viewer; this call needs operator. Use a key of that role.")
 
@@ -325,7 +325,7 @@ def test_an_operator_key_says_what_a_viewer_lacks(viewer: Client) -> None:
 
 
 def test_head_is_get_without_a_body(service: Service, viewer: Client) -> None:
-    """With GET's headers (RFC 9110, 9.3.2)."""
+    """HEAD has GET's headers (RFC 9110, 9.3.2)."""
     for path in (CAS, f"{SERVERS}/default", "//healthz", "/session"):
         head, get = viewer.send("HEAD", path), viewer.get(path)
         assert (head.status, head.reply.body, head.reply.content_type) == (200, b"", get.reply.content_type)
@@ -333,7 +333,7 @@ def test_head_is_get_without_a_body(service: Service, viewer: Client) -> None:
     assert service.anybody.send("HEAD", CAS).status == 401
 
 
-def test_addresses_that_are_not_there(viewer: Client) -> None:
+def test_unknown_addresses_are_not_found(viewer: Client) -> None:
     for path in ("/", "", "//", "///", "/authentication", "/nothing", "//uploadca", f"{CAS}/a/b", "//api/v0001/session",
                  f"{CAS}//", "//%2e%2e/session", "//api%2Fv0002/session", f"//{PREFIX}/session"):  # fmt: skip
         answer = viewer.get(path)
@@ -341,7 +341,7 @@ def test_addresses_that_are_not_there(viewer: Client) -> None:
         assert answer.reply.content_type == "application/problem+json"
 
 
-def test_a_slash_at_the_end_does_not_matter(viewer: Client) -> None:
+def test_a_trailing_slash_is_ignored(viewer: Client) -> None:
     assert viewer.get(f"{CAS}/").status == 200
     assert viewer.get("//healthz/").status == 200
 
@@ -359,8 +359,8 @@ def test_a_slash_at_the_end_does_not_matter(viewer: Client) -> None:
         ("//healthz", "GET"),
     ],
 )
-def test_other_methods_are_told_which_ones_there_are(operator: Client, path: str, allow: str) -> None:
-    """405 with Allow (RFC 9110, 15.5.6), whoever asks."""
+def test_a_method_that_is_not_allowed_gets_the_allowed_methods(operator: Client, path: str, allow: str) -> None:
+    """405 with Allow (RFC 9110, 15.5.6), for every caller."""
     for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "x" * 99} - set(allow.split(", ")):
         answer = operator.send(method, path)
         assert (answer.status, answer.code) == (405, "method_not_allowed")
@@ -371,7 +371,7 @@ def test_other_methods_are_told_which_ones_there_are(operator: Client, path: str
 
 
 def test_a_store_that_does_not_answer(service: Service, operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with Retry-After, on every route that needs it; what needs no store answers still."""
+    """503 with Retry-After on every route that needs the store; the other routes still answer."""
 
     def down(*_: object) -> None:
         raise StoreUnavailable
@@ -379,18 +379,18 @@ def test_a_store_that_does_not_answer(service: Service, operator: Client, monkey
     edge = service.client("edge")
     monkeypatch.setattr(service.store, "get_many", down)
     for route in ASKED_IN_HTTP:
-        client = edge if route.function == "edgeFeed" else operator
-        answer = client.send(route.method, address(route), BODIES.get(route.handler, b"{}"), headers={"if-match": "*"})
-        if route.roles == ANYBODY:
+        client = edge if route.endpoint.function == "edgeFeed" else operator
+        answer = client.send(
+            route.method, address(route), BODIES.get(handler_of(route), b"{}"), headers={"if-match": "*"}
+        )
+        if route.endpoint.roles == PUBLIC:
             assert answer.status == 200
-        elif route.function != "verifyClient":
+        elif route.endpoint.function != "verifyClient":
             assert (answer.status, answer.code, answer.reply.headers["Retry-After"]) == (503, "unavailable", "2")
 
 
-def test_a_change_that_the_store_did_not_take(
-    service: Service, operator: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """503: nothing was changed, or the change is safe to repeat; repeated, it is whole."""
+def test_a_change_that_the_store_refuses(service: Service, operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503: nothing was changed, or the change may be repeated; the repeated change is complete."""
 
     def down(*_: object, **__: object) -> None:
         raise StoreUnavailable
@@ -412,10 +412,10 @@ def test_a_change_that_the_store_did_not_take(
     assert len(operator.get(SERVERS).ok()["results"]) == 2
 
 
-def test_what_was_not_foreseen_tells_nothing_but_an_id(
+def test_an_unexpected_error_shows_only_an_id(
     service: Service, operator: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """500 with an id that the log has too; neither has the text of the error, which may quote what it choked on."""
+    """500 with an id that is in the log too. Neither has the text of the error, which may quote a secret."""
 
     secret = f"passphrase is {DEVICE.fingerprint}"
 

@@ -53,7 +53,7 @@ def test_an_org_and_its_first_key(settings: Settings) -> None:
     assert status(key_of(made, settings), "/session") == 200
 
 
-def test_mistakes_are_told_in_a_sentence() -> None:
+def test_mistakes_are_reported_in_a_sentence() -> None:
     assert "six characters" in run("org", "create", "Too-Long", code=1).output
     run("org", "create", "mtxpd0")
     assert "is here already" in run("org", "create", "mtxpd0", code=1).output
@@ -170,7 +170,7 @@ def test_the_default_certificate_is_replaced_for_all(settings: Settings, tmp_pat
     client.app.close()
 
 
-def test_a_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUST_STORE", "nonsense")
     assert "TRUST_STORE" in run("org", "list", code=1).output
 

@@ -1,4 +1,4 @@
-"""Whatever is sent: a 4xx problem document that says what is wrong, and never a 500."""
+"""Invalid input is answered with a 4xx problem document that names the mistake, and never with a 500."""
 
 import json
 from typing import Any
@@ -8,16 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from functions.openapi import document
-from functions.routes import ROUTES, Route
-from functions.web.contract import CONTRACTS, Body
+from functions.web.body import Body
+from functions.web.contract import Route
+from infra.openapi import document
 from tests import certs
+from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.harness import Answer, Client, Service, multipart
 
 ROOT = certs.ca("Root")
 CODES = set(document()["components"]["schemas"]["Code"]["enum"])
-# Bodies of this API's own form: a protocol of somebody else's (Envoy's, a broker's) may have more fields than we read.
-WITH_BODY = [route for route in ROUTES if issubclass(CONTRACTS[route.load].body or object, Body)]
+# Bodies of this API's own format; Envoy and brokers may send more fields than are read.
+WITH_BODY = [route for route in ROUTES if issubclass(route.endpoint.body or object, Body)]
 WITH_ID = [route for route in ROUTES if "{id}" in route.path]
 
 
@@ -26,31 +27,30 @@ def name_of(route: Route) -> str:
 
 
 def fields_of(route: Route) -> list[str]:
-    body = CONTRACTS[route.load].body
+    body = route.endpoint.body
     assert body is not None
-    return [one.encode_name for one in msgspec.structs.fields(body)]
+    return [field.encode_name for field in msgspec.structs.fields(body)]
 
 
 def send(client: Client, route: Route, body: bytes, content_type: str = "application/json", item: str = "x") -> Answer:
-    path = route.path.replace("{id}", item)
-    path = f"/{path}" if route.bare else path
+    path = client_path(route, id=item)
     return client.send(route.method, path, body, headers={"content-type": content_type, "if-match": "*"})
 
 
 def caller(service: Service, route: Route) -> Client:
-    return service.client({"verifyClient": "broker", "edgeFeed": "edge"}.get(route.function, "operator"))
+    return service.client({"verifyClient": "broker", "edgeFeed": "edge"}.get(route.endpoint.function, "operator"))
 
 
 def check_problem(answer: Answer, *statuses: int) -> None:
-    """An RFC 9457 document with a documented code and a sentence."""
+    """Check for an RFC 9457 document with a documented code and a sentence."""
     assert answer.status in statuses, answer.text
     assert answer.reply.content_type == "application/problem+json"
-    found = answer.json
-    assert set(found) <= {"type", "title", "status", "detail", "code", "violations"}
-    assert (found["type"], found["status"]) == ("about:blank", answer.status)
-    assert found["code"] in CODES
-    assert found["detail"].strip()
-    for violation in found.get("violations", ()):
+    document = answer.json
+    assert set(document) <= {"type", "title", "status", "detail", "code", "violations"}
+    assert (document["type"], document["status"]) == ("about:blank", answer.status)
+    assert document["code"] in CODES
+    assert document["detail"].strip()
+    for violation in document.get("violations", ()):
         assert set(violation) == {"field", "code", "message"}
 
 
@@ -74,7 +74,7 @@ BODIES: dict[str, tuple[bytes, str, str]] = {
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=name_of)
 def test_bodies_that_cannot_be_read(service: Service, route: Route) -> None:
-    """400 with what is wrong with it; an unknown field is named, and those that there are."""
+    """400 with the mistake. For an unknown field, the answer names it and the known fields."""
     client = caller(service, route)
     for case, (body, code, sentence) in BODIES.items():
         answer = send(client, route, body)
@@ -87,7 +87,7 @@ def test_bodies_that_cannot_be_read(service: Service, route: Route) -> None:
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=name_of)
 def test_wrong_types(service: Service, route: Route) -> None:
-    """400 naming the field, for each field of each call."""
+    """400 with the name of the field, for each field of each endpoint."""
     client = caller(service, route)
     for name in fields_of(route):
         values: list[Any] = [5, 1e400, [5], {"x": {}}, [[[]]]]
@@ -100,7 +100,7 @@ def test_wrong_types(service: Service, route: Route) -> None:
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=name_of)
 def test_sizes_and_kinds_of_bodies(service: Service, route: Route) -> None:
-    """1 MiB is a 413, another content type a 415, a broken form a 400."""
+    """1 MiB is a 413, an unsupported content type a 415, a malformed form a 400."""
     client = caller(service, route)
     check_problem(send(client, route, b'{"certificate": "' + b"x" * 1024 * 1024 + b'"}'), 413)
     big_form = multipart({"certificate": b"x" * 1024 * 1024})
@@ -129,8 +129,8 @@ def test_sizes_and_kinds_of_bodies(service: Service, route: Route) -> None:
     assert answer.code == "unknown_field"
 
 
-def test_a_form_that_was_cut_off_is_not_taken_for_a_shorter_one(operator: Client) -> None:
-    """What is missing may have been a field."""
+def test_a_truncated_form_is_refused(operator: Client) -> None:
+    """The missing part may have been a field."""
     content_type, body = multipart({"certificate": ROOT.pem, "comments": "the CA of plant 1"})
     headers = {"content-type": content_type}
     for cut in (10, 60, 200):
@@ -140,7 +140,7 @@ def test_a_form_that_was_cut_off_is_not_taken_for_a_shorter_one(operator: Client
     operator.send("POST", "/uploadCA", body.removesuffix(b"\r\n"), headers=headers).ok(201)
 
 
-def test_a_body_where_none_is_needed_is_not_looked_at(operator: Client) -> None:
+def test_a_body_that_is_not_needed_is_not_read(operator: Client) -> None:
     """Renewal takes no fields."""
     answer = operator.send("POST", "/authentication/servercertificates/x/renewal", NOISE)
     check_problem(answer, 404)
@@ -148,14 +148,13 @@ def test_a_body_where_none_is_needed_is_not_looked_at(operator: Client) -> None:
 
 @pytest.mark.parametrize("route", WITH_ID, ids=name_of)
 def test_hostile_ids(service: Service, route: Route) -> None:
-    """An id is a name and nothing else: what is none is not found, whatever it looks like to a file system, a store
-    or a template."""
+    """Text that is no id is not found, whatever it means to a file system, a store or a template."""
     client = caller(service, route)
     bodies: dict[str, dict[str, Any]] = {
-        "fulfill_csr:fulfill_csr": {"certificate": ROOT.pem},
-        "manage_certificates:change_server": {"comments": "x"},
+        "fulfill_csr": {"certificate": ROOT.pem},
+        "change_server": {"comments": "x"},
     }
-    body = json.dumps(bodies.get(route.handler, {})).encode()
+    body = json.dumps(bodies.get(handler_of(route), {})).encode()
     for item in (
         "..",
         ".",
@@ -193,8 +192,8 @@ def test_hostile_ids(service: Service, route: Route) -> None:
 
 
 @pytest.mark.parametrize("item", ["..", "%00", "a%2Fb", "__x__", "x" * 5000])
-def test_what_is_no_id_never_reaches_a_store(service: Service, operator: Client, item: str) -> None:
-    """Stores have rules of their own for keys: only the caller's own record is read."""
+def test_a_malformed_id_never_reaches_a_store(service: Service, operator: Client, item: str) -> None:
+    """Stores have their own rules for keys. Only the caller's own record is read."""
     for method, path in (("GET", "/authentication/cacertificates"), ("DELETE", "/authorization/denylist")):
         before = service.store.calls.total()
         check_problem(operator.send(method, f"{path}/{item}"), 404)
@@ -245,13 +244,13 @@ def check_fuzzed(answer: Answer) -> None:
 @FUZZED
 @given(data=st.data())
 def test_any_json_is_answered(service: Service, operator: Client, broker: Client, data: st.DataObject) -> None:
-    """Objects of the call's own fields with any values, and likely ones."""
+    """Objects with the endpoint's own fields, and random or plausible values."""
     clients = {"verifyClient": broker, "edgeFeed": service.client("edge")}
     for route in WITH_BODY:
         values = data.draw(st.dictionaries(st.sampled_from(fields_of(route)), LIKELY | JSON_VALUES, max_size=4))
-        if route.function == "generateCSR":
-            values["keyAlgorithm"] = "P-256"  # an RSA key would take its time
-        check_fuzzed(send(clients.get(route.function, operator), route, json.dumps(values).encode()))
+        if route.endpoint.function == "generateCSR":
+            values["keyAlgorithm"] = "P-256"  # an RSA key takes long to generate
+        check_fuzzed(send(clients.get(route.endpoint.function, operator), route, json.dumps(values).encode()))
 
 
 @FUZZED

@@ -1,4 +1,4 @@
-"""connectionPolicy over HTTP: the policy and its dry run, settings, the deny list."""
+"""connectionPolicy over HTTP: the policy and its dry run, the settings, the deny list."""
 
 from datetime import timedelta
 from typing import Any
@@ -32,30 +32,30 @@ def policy(default: str = CERTIFICATE, **rules: str) -> dict[str, Any]:
 
 
 def test_a_new_org_requires_certificates(viewer: Client) -> None:
-    """The safe default: nobody gets in before a CA is registered."""
-    found = viewer.get(POLICY).ok()
-    assert (found["default"], found["rules"], found["updatedBy"]) == (CERTIFICATE, [], "admin")
+    """The safe default: no device is admitted before a CA is registered."""
+    result = viewer.get(POLICY).ok()
+    assert (result["default"], result["rules"], result["updatedBy"]) == (CERTIFICATE, [], "admin")
 
 
-def test_the_policy_is_replaced_whole(service: Service, operator: Client, viewer: Client) -> None:
-    """With its stamp; the same again is no new version; in force for everybody who reads it."""
+def test_a_policy_is_replaced_as_a_whole(service: Service, operator: Client, viewer: Client) -> None:
+    """The answer has the new version; the same policy again makes no new version; every reader gets the policy."""
     service.clock.now += timedelta(hours=1)
     answer = operator.put(POLICY, policy(EITHER, thermo=BOTH, pump=OPTIONAL), version=viewer.get(POLICY).etag)
-    found = answer.ok()
-    assert found == {
+    result = answer.ok()
+    assert result == {
         "default": EITHER,
         "rules": [{"deviceType": "thermo", "level": BOTH}, {"deviceType": "pump", "level": OPTIONAL}],
         "updatedAt": "2026-06-01T13:00:00Z",
         "updatedBy": operator.key,
         "version": answer.etag.strip('"'),
     }
-    assert viewer.get(POLICY).ok() == found
+    assert viewer.get(POLICY).ok() == result
     assert operator.put(POLICY, policy(EITHER, thermo=BOTH, pump=OPTIONAL), version=answer.etag).etag == answer.etag
     assert operator.put(POLICY, {"default": TOKEN}, version=answer.etag).ok()["rules"] == []
 
 
-def test_rules_that_cannot_be(operator: Client) -> None:
-    """422 with the rule at fault: no device type, one named twice, more than 500. The policy stays."""
+def test_invalid_rules_are_refused(operator: Client) -> None:
+    """422 with the rule: no device type, a type named twice, more than 500 rules. The policy is unchanged."""
     for rules, field in (
         ([("", TOKEN)], "rules[0].deviceType"),
         ([("a", TOKEN), ("b/c", TOKEN)], "rules[1].deviceType"),
@@ -73,8 +73,8 @@ def test_rules_that_cannot_be(operator: Client) -> None:
     assert len(operator.put(POLICY, most).ok()["rules"]) == RULES_MAX
 
 
-def test_levels_are_the_words_of_the_api(operator: Client) -> None:
-    """400 naming the field: no level, another spelling, a rule without one."""
+def test_an_unknown_level_is_refused(operator: Client) -> None:
+    """400 with the name of the field: no level, another spelling, a rule without a level."""
     for body, field in (
         ({}, "default"),
         ({"default": "tls optional"}, "default"),
@@ -89,24 +89,26 @@ def test_levels_are_the_words_of_the_api(operator: Client) -> None:
 
 
 @pytest.mark.parametrize("path", [POLICY, SETTINGS])
-def test_a_change_names_the_version_it_is_based_on(service: Service, operator: Client, path: str) -> None:
-    """428 without, 412 with an old one naming who and when, `*` overrides. Policy and settings do not disturb each
-    other: each has a version of its own."""
+def test_a_change_needs_the_version_it_is_based_on(service: Service, operator: Client, path: str) -> None:
+    """428 without a version; 412 with an old version, with the caller and the time of the change; `*` overrides.
+
+    Policy and settings have versions of their own.
+    """
     bodies = {
         POLICY: (policy(TOKEN), policy(BOTH)),
         SETTINGS: ({"typeCertificates": True}, {"typeCertificates": False}),
     }
     theirs, mine = bodies[path]
-    seen = {one: operator.get(one).etag for one in bodies}
+    versions = {address: operator.get(address).etag for address in bodies}
     assert operator.put(path, mine, version=None).code == "precondition_required"
     service.clock.now += timedelta(hours=1)
     other = service.client("operator")
-    other.put(path, theirs, version=seen[path]).ok()
-    stale = operator.put(path, mine, version=seen[path])
+    other.put(path, theirs, version=versions[path]).ok()
+    stale = operator.put(path, mine, version=versions[path])
     assert (stale.status, stale.code) == (412, "stale")
     assert stale.json["detail"].startswith(f"{other.key} changed this at 1 Jun 2026, 13:00 UTC.")
-    [untouched] = [one for one in bodies if one != path]
-    operator.put(untouched, bodies[untouched][0], version=seen[untouched]).ok()
+    [untouched] = [address for address in bodies if address != path]
+    operator.put(untouched, bodies[untouched][0], version=versions[untouched]).ok()
     operator.put(path, mine, version="*").ok()
 
 
@@ -117,8 +119,8 @@ def dry_run(client: Client, body: dict[str, Any]) -> Any:
     return client.post(f"{POLICY}/dryrun", body).ok()
 
 
-def test_a_dry_run_of_an_org_that_nobody_connected_to(service: Service, viewer: Client) -> None:
-    """Tells which types change; the sample is empty; nothing is saved."""
+def test_a_dry_run_without_recent_connections(service: Service, viewer: Client) -> None:
+    """It lists the types that change; the sample is empty; nothing is saved."""
     writes = service.store.calls["put"]
     assert dry_run(viewer, policy(TOKEN, thermo=BOTH, pump=CERTIFICATE)) == {
         "changed": [{"deviceType": "thermo", "from": CERTIFICATE, "to": BOTH}],
@@ -130,19 +132,19 @@ def test_a_dry_run_of_an_org_that_nobody_connected_to(service: Service, viewer: 
     assert viewer.get(POLICY).ok()["default"] == CERTIFICATE
 
 
-def test_a_dry_run_counts_who_would_be_refused(
+def test_a_dry_run_counts_the_identities_that_would_be_refused(
     service: Service, operator: Client, viewer: Client, broker: Client
 ) -> None:
-    """Of the identities seen lately, by how each showed itself last."""
+    """Among recent identities, by what each of them presented last."""
     operator.post(CAS, {"certificate": ROOT.pem}).ok(201)
     operator.put(POLICY, policy(EITHER)).ok()
 
     def connect(name: str, certified: bool) -> str:
-        shown = {"certificate": certs.leaf(f"d:{name}", ROOT).pem} if certified else {}
-        found: str = broker.post("/verifyClient", {"serverName": HOST, "clientId": f"d:mtxpd0:{name}", **shown}).ok()[
-            "decision"
-        ]
-        return found
+        certificate = {"certificate": certs.leaf(f"d:{name}", ROOT).pem} if certified else {}
+        result: str = broker.post(
+            "/verifyClient", {"serverName": HOST, "clientId": f"d:mtxpd0:{name}", **certificate}
+        ).ok()["decision"]
+        return result
 
     assert connect("thermo:1", certified=True) == "allow"
     service.clock.now += timedelta(days=1)
@@ -151,8 +153,8 @@ def test_a_dry_run_counts_who_would_be_refused(
     service.clock.now += timedelta(hours=1)
     connect("valve:1", certified=True)
     service.flush()
-    found = dry_run(viewer, policy(CERTIFICATE, gone=TOKEN))
-    assert found == {
+    result = dry_run(viewer, policy(CERTIFICATE, gone=TOKEN))
+    assert result == {
         "changed": [
             {"deviceType": "gone", "from": EITHER, "to": TOKEN},
             {"deviceType": "pump", "from": EITHER, "to": CERTIFICATE},
@@ -165,7 +167,7 @@ def test_a_dry_run_counts_who_would_be_refused(
     }
     assert dry_run(viewer, policy(CERTIFICATE, pump=TOKEN))["refused"] == 0
     operator.put(POLICY, policy(CERTIFICATE)).ok()
-    assert dry_run(viewer, policy(BOTH))["refused"] == 0  # who is refused today already is not counted
+    assert dry_run(viewer, policy(BOTH))["refused"] == 0  # identities that are refused today are not counted
     service.clock.now += 40 * DAY
     assert dry_run(viewer, policy(EITHER))["sample"] == {"identities": 0, "since": None}
 
@@ -178,14 +180,14 @@ def domains(client: Client, *names: str, enabled: bool = True) -> Answer:
 
 
 def test_the_settings_of_a_new_org(viewer: Client) -> None:
-    found = viewer.get(SETTINGS).ok()
-    assert (found["customDomains"], found["typeCertificates"]) == ({"enabled": False, "domains": []}, False)
+    result = viewer.get(SETTINGS).ok()
+    assert (result["customDomains"], result["typeCertificates"]) == ({"enabled": False, "domains": []}, False)
 
 
-def test_what_is_not_sent_stays(operator: Client) -> None:
+def test_a_setting_that_is_not_sent_is_unchanged(operator: Client) -> None:
     domains(operator, "iot.example.org").ok()
-    found = operator.put(SETTINGS, {"typeCertificates": True}).ok()
-    assert found["customDomains"] == {"enabled": True, "domains": ["iot.example.org"]}
+    result = operator.put(SETTINGS, {"typeCertificates": True}).ok()
+    assert result["customDomains"] == {"enabled": True, "domains": ["iot.example.org"]}
     assert domains(operator, "iot.example.org", enabled=False).ok()["typeCertificates"] is True
     before = operator.get(SETTINGS).etag
     assert operator.put(SETTINGS, {}).etag == before
@@ -206,24 +208,24 @@ def test_what_is_not_sent_stays(operator: Client) -> None:
 def test_the_platforms_own_domain_is_reserved(
     tmp_path_factory: pytest.TempPathFactory, name: str, platform: str
 ) -> None:
-    """Equal to it, above it, below it."""
+    """The domain itself, its parents and its children."""
     service = make_service(tmp_path_factory.mktemp("data"), domain=platform)
     refused = domains(service.client("operator"), "fine.example.org", name)
     assert (refused.status, refused.code) == (422, "domain_reserved")
-    shown = name.lower().removesuffix(".")
-    assert refused.json["detail"] == f"{shown} belongs to the platform. List a domain of your own."
+    normalized = name.lower().removesuffix(".")
+    assert refused.json["detail"] == f"{normalized} belongs to the platform. List a domain of your own."
     assert refused.json["violations"][0]["field"] == "customDomains.domains[1]"
     service.app.close()
 
 
-def test_domains_that_only_end_alike_are_nobodys(operator: Client) -> None:
+def test_a_domain_with_the_same_ending_is_not_reserved(operator: Client) -> None:
     domains(operator, "notexample.com", "example.com.evil.org", "com.example").ok()
 
 
-def test_domains_are_kept_as_lower_case_a_labels(operator: Client) -> None:
-    """Each once; other scripts as xn--; what is no DNS name is refused."""
-    found = domains(operator, "IoT.Example.ORG", "iot.example.org.", "xn--mnchen-3ya.example").ok()
-    assert found["customDomains"]["domains"] == ["iot.example.org", "xn--mnchen-3ya.example"]
+def test_domains_are_stored_as_lower_case_a_labels(operator: Client) -> None:
+    """Each domain once; other scripts as xn--; text that is no DNS name is refused."""
+    result = domains(operator, "IoT.Example.ORG", "iot.example.org.", "xn--mnchen-3ya.example").ok()
+    assert result["customDomains"]["domains"] == ["iot.example.org", "xn--mnchen-3ya.example"]
     for name in ("münchen.example", "", "localhost", "a..b", "-a.example", "a b.example", "*.example.org", "a.b/c",
                  "x.example\n", "x.example\0", f"{'a' * 64}.example", f"{'a.' * 118}example"):  # fmt: skip
         refused = domains(operator, name)
@@ -239,7 +241,7 @@ def test_ten_domains(operator: Client) -> None:
 
 
 def test_several_orgs_may_list_one_domain(service: Service, operator: Client) -> None:
-    """The first label always names the org: listing a domain gives nobody anything of another's."""
+    """The first label of a host names the organization, so a listed domain gives no access to another organization."""
     other = service.client("operator", service.other_org())
     domains(operator, "shared.example.org").ok()
     domains(other, "shared.example.org").ok()
@@ -249,7 +251,7 @@ def test_several_orgs_may_list_one_domain(service: Service, operator: Client) ->
 
 
 def test_the_three_kinds_of_entries(service: Service, operator: Client, viewer: Client) -> None:
-    """By fingerprint (or a certificate), serial and identity; each told back with who, when and why."""
+    """By fingerprint (or a certificate), serial number and identity; each with the caller, the time and the reason."""
     ca = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
     device = certs.leaf("d:thermo:42", ROOT)
     colons = ":".join(device.fingerprint.upper()[at : at + 2] for at in range(0, 64, 2))
@@ -261,30 +263,30 @@ def test_the_three_kinds_of_entries(service: Service, operator: Client, viewer: 
             {"kind": "identity", "value": "g:hub:7"},
         )
     ]
-    assert [(one["kind"], one["value"]) for one in made] == [
+    assert [(entry["kind"], entry["value"]) for entry in made] == [
         ("fingerprint", device.fingerprint),
         ("serial", f"{ca}:ab"),
         ("identity", "g:hub:7"),
     ]
-    for one in made:
-        assert (one["reason"], one["createdBy"], one["createdAt"]) == (
+    for entry in made:
+        assert (entry["reason"], entry["createdBy"], entry["createdAt"]) == (
             "stolen",
             operator.key,
             "2026-06-01T12:00:00Z",
         )
-        assert set(one) == {"id", "kind", "value", "reason", "createdAt", "createdBy"}
+        assert set(entry) == {"id", "kind", "value", "reason", "createdAt", "createdBy"}
     again = operator.post(DENY, {"kind": "fingerprint", "value": colons, "reason": "another"}).ok(200)
     assert again == made[0]
-    assert viewer.get(DENY).ok() == {"results": sorted(made, key=lambda one: str(one["id"])), "bookmark": None}
-    for one in made:
-        operator.delete(f"{DENY}/{one['id']}").ok(204)
-        gone = operator.delete(f"{DENY}/{one['id']}")
+    assert viewer.get(DENY).ok() == {"results": sorted(made, key=lambda entry: str(entry["id"])), "bookmark": None}
+    for entry in made:
+        operator.delete(f"{DENY}/{entry['id']}").ok(204)
+        gone = operator.delete(f"{DENY}/{entry['id']}")
         assert (gone.status, gone.code) == (404, "not_found")
     assert viewer.get(DENY).ok()["results"] == []
 
 
-def test_entries_that_cannot_be(operator: Client) -> None:
-    """What is at fault is said, and nothing is kept."""
+def test_invalid_entries_are_refused(operator: Client) -> None:
+    """The answer names the mistake, and nothing is stored."""
     ca = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
     device = certs.leaf("d:thermo:42", ROOT).pem
     for body, status, code in (
@@ -301,7 +303,7 @@ def test_entries_that_cannot_be(operator: Client) -> None:
         ({"certificate": device, "kind": "identity"}, 422, "denial_invalid"),
         ({"certificate": device, "value": "x"}, 422, "denial_invalid"),
         ({"certificate": "hello, world"}, 422, "not_a_certificate"),
-        ({"certificate": ROOT.pem + device}, 422, "denial_invalid"),  # which of the two is meant?
+        ({"certificate": ROOT.pem + device}, 422, "denial_invalid"),  # kind and certificate contradict each other
         ({"certificate": ROOT.key_pem}, 422, "private_key_given"),
         ({"kind": "colour", "value": "red"}, 400, "wrong_value"),
         ({"kind": "identity", "value": "d:a:b", "reason": "x" * 1001}, 400, "wrong_value"),
@@ -313,14 +315,14 @@ def test_entries_that_cannot_be(operator: Client) -> None:
 
 def test_an_entry_by_multipart(operator: Client) -> None:
     device = certs.leaf("d:thermo:42", ROOT)
-    found = operator.form(DENY, {"certificate": device.der, "reason": "lost"}).ok(201)
-    assert (found["value"], found["reason"]) == (device.fingerprint, "lost")
+    result = operator.form(DENY, {"certificate": device.der, "reason": "lost"}).ok(201)
+    assert (result["value"], result["reason"]) == (device.fingerprint, "lost")
 
 
 def test_denying_a_serial_reads_few_documents(service: Service, operator: Client) -> None:
-    """Whether a registered CA is meant is found out without asking for each of them; three calls tell the edges."""
+    """A registered CA of the serial number is found without a read for each CA; three calls notify the edges."""
     cas = [certs.ca(f"CA {n}", private=certs.key("P-256", n)) for n in range(20)]
-    ids = [operator.post(CAS, {"certificate": one.pem}).ok(201)["id"] for one in cas]
+    ids = [operator.post(CAS, {"certificate": ca.pem}).ok(201)["id"] for ca in cas]
     before = service.store.calls.total()
     operator.post(DENY, {"kind": "serial", "value": f"{ids[0]}:5"}).ok(201)
     assert service.store.calls.total() - before < 13

@@ -1,30 +1,29 @@
-"""The deployed entry points of recordSightings and expiryReport, and the table that deployments are checked against."""
+"""The deployed entry points of recordSightings and expiryReport."""
 
-import importlib
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from functions.events import expiry as expiry_report
-from functions.hosts import aws_events
-from functions.routes import EVENTS
+from functions.events import expiry
+from functions.hosts import aws, gcp
+from functions.registry import FUNCTIONS, Trigger
 from shared.usecases.devices.usage import read_recent_usage, summarize
 from shared.usecases.jobs.expiry_report import Unfinished
 from tests import certs
 from tests.adapters.test_queues import make_event
 from tests.events import recorded
-from tests.functions.test_on_upload import Deployed, binary, deployed  # noqa: F401 - a fixture
+from tests.functions.test_on_upload import MAIN, Deployed, binary, deployed  # noqa: F401 - a fixture
+
+EVENTS = [function for function in FUNCTIONS if function.trigger is not Trigger.HTTP]
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.function)
-def test_every_event_function_has_its_entry_points(event: Any) -> None:
-    """What the table names is there, in both clouds."""
-    for name in (event.aws, event.gcp):
-        module, _, function = name.partition(":")
-        assert callable(getattr(importlib.import_module(module), function))
+@pytest.mark.parametrize("function", EVENTS, ids=lambda function: function.name)
+def test_every_event_function_has_its_entry_points(function: Any) -> None:
+    """Each function is a Lambda handler, and a functions-framework target of its own name."""
+    assert callable(getattr(aws, function.handler))
+    assert callable(gcp.target(function.name))
 
 
 def framework(function: str) -> Any:
@@ -32,8 +31,7 @@ def framework(function: str) -> Any:
     import functions_framework
 
     create_app: Any = functions_framework.create_app
-    source = Path(aws_events.__file__).with_name("gcp_events.py")
-    return create_app(function, str(source), "cloudevent").test_client()
+    return create_app(function, str(MAIN), "cloudevent").test_client()
 
 
 def published(data: bytes) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def published(data: bytes) -> dict[str, Any]:
 
 
 class Context:
-    """Lambda's, with so much time left."""
+    """Lambda's context, with the remaining time."""
 
     aws_request_id = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 
@@ -57,43 +55,45 @@ class Context:
 def test_gcp_sightings_are_recorded(deployed: Deployed) -> None:  # noqa: F811
     """A Pub/Sub message through the framework's own CloudEvent path."""
     event = published(summarize("mtxpd0", [make_event()]).encode())
-    assert binary(framework("record_sightings"), event).status_code == 200
+    assert binary(framework("recordSightings"), event).status_code == 200
     use = read_recent_usage(deployed.operator.app.context.repository, "mtxpd0", certs.NOON).of_ca("ca")
     assert use is not None
     assert use.count == 1
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
-def test_the_schedule_reports_what_ends(cloud: str, deployed: Deployed) -> None:  # noqa: F811
-    """Whatever the schedule's own message says; once a day."""
+def test_the_schedule_reports_what_expires(cloud: str, deployed: Deployed) -> None:  # noqa: F811
+    """The content of the schedule's message does not matter. A second call on the same day reports nothing."""
     ca = certs.ca("Root", not_after=certs.NOON + certs.DAY)
     deployed.operator.post("/authentication/cacertificates", {"certificate": ca.pem}).ok(201)
     for _ in range(2):
         if cloud == "aws":
-            aws_events.expiry_report({"source": "aws.events", "detail-type": "Scheduled Event"}, Context(600))
+            aws.expiry_report({"source": "aws.events", "detail-type": "Scheduled Event"}, Context(600))
         else:
-            assert binary(framework("expiry_report"), published(b"")).status_code == 200
+            assert binary(framework("expiryReport"), published(b"")).status_code == 200
     changes = deployed.operator.get("/activity?kind=change").ok()["results"]
-    assert [one["result"] for one in changes if one["what"] == "expiryReport"] == ["within7"]
+    assert [entry["result"] for entry in changes if entry["what"] == "expiryReport"] == ["within7"]
 
 
-def test_a_lambda_whose_time_is_nearly_up_raises_so_that_it_is_called_again(deployed: Deployed) -> None:  # noqa: F811
-    """What is done stays done."""
+def test_a_lambda_without_time_raises_so_that_lambda_calls_again(deployed: Deployed) -> None:  # noqa: F811
+    """The finished part of the report is kept."""
     with pytest.raises(Unfinished):
-        aws_events.expiry_report({}, Context(10))
+        aws.expiry_report({}, Context(10))
 
 
-def test_the_report_can_be_asked_for_by_hand(
+def test_the_report_can_be_run_by_hand(
     deployed: Deployed,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """python -m functions.events.expiry, on the configured store."""
-    assert expiry_report.main() == 0
+    """The command python -m functions.events.expiry works on the configured store."""
+    assert expiry.main() == 0
     assert json.loads(capsys.readouterr().out)["orgs"] == 1
 
 
-def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """And exit code 2, as with every command."""
+def test_a_wrong_setting_is_reported_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code is 2, as with every command."""
     monkeypatch.setenv("TRUST_WEBHOOK", "http://example.com")
-    assert expiry_report.main() == 2
+    assert expiry.main() == 2
     assert "TRUST_WEBHOOK takes" in capsys.readouterr().err

@@ -1,8 +1,8 @@
-"""What went wrong in other products of this kind, tried here.
+"""Mistakes that other products of this kind have made, tried here.
 
-Some stand where their subject is: JWT algorithm confusion in test_sign_in_tokens.py, secrets in anything that comes out
-in ../test_secrets.py, activation racing deletion in ../usecases/test_concurrency.py, a duplicate key in an upload's
-event in ../usecases/test_on_upload.py.
+Others are tested with their subject: JWT algorithm confusion in test_sign_in_tokens.py, secrets in logs and answers in
+../test_secrets.py, activation racing deletion in ../usecases/test_concurrency.py, a duplicate key in an upload's event
+in ../usecases/test_on_upload.py.
 """
 
 import socket
@@ -18,14 +18,14 @@ from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, SubjectInformationAccessOID
 
 from functions.events.folder import UploadWatcher
-from functions.events.uploads import s3_uploads, take
-from functions.routes import ROUTES
+from functions.events.uploads import import_all, parse_s3
 from shared.adapters.folder_reader import FolderReader
 from shared.errors import TrustError
 from shared.ports import UploadedObject
 from shared.usecases.jobs.uploads import End, on_upload
 from shared.usecases.orgs.organizations import create_org
 from tests import certs
+from tests.functions.addresses import ROUTES, client_path
 from tests.harness import Answer, Client, Service
 
 CAS = "/authentication/cacertificates"
@@ -37,11 +37,11 @@ ROOT = certs.ca("Root", private=certs.key("P-256", 1))
 
 
 def ids(client: Client, path: str) -> list[str]:
-    return [one["id"] for one in client.get(path).ok()["results"]]
+    return [entry["id"] for entry in client.get(path).ok()["results"]]
 
 
 def keys_in(service: Service) -> set[str]:
-    """Every document's key, of whomever."""
+    """Return the key of every document of every organization."""
     import sqlite3
 
     with sqlite3.connect(service.app.settings.data / "trust.db") as database:
@@ -68,9 +68,12 @@ DOTS = [
 
 
 @pytest.mark.parametrize("name", DOTS)
-def test_an_org_cannot_be_a_way_to_another(service: Service, name: str) -> None:
-    """A namespace named `..` reached the bundles of other tenants where names became paths. Here an org's id is six
-    letters and digits, wherever it comes in: at its making, in a key, in a host, in a client ID, in a path."""
+def test_an_organizations_id_cannot_be_a_path(service: Service, name: str) -> None:
+    """In another product a namespace named `..` reached the bundles of other tenants, because names became paths.
+
+    Here an organization's id has six letters and digits, and is checked when it is created and in every key, host,
+    client ID and path.
+    """
     service.other_org()
     with pytest.raises(TrustError):
         create_org(service.app.context, name)
@@ -93,8 +96,8 @@ def test_an_org_cannot_be_a_way_to_another(service: Service, name: str) -> None:
 
 @pytest.mark.stores("sqlite")
 @pytest.mark.parametrize("name", DOTS)
-def test_a_file_in_one_orgs_folder_stays_there(service: Service, tmp_path: Path, name: str) -> None:
-    """`..` in an object's name, or a link in the folder of uploads, leads nowhere else."""
+def test_an_upload_stays_in_its_organization(service: Service, tmp_path: Path, name: str) -> None:
+    """`..` in an object's name, or a link in the folder of uploads, reaches no other organization."""
     other = service.client("operator", service.other_org())
     uploads = service.app.settings.data / "uploads"
     (uploads / "mtxpd0" / "ca").mkdir(parents=True)
@@ -110,18 +113,18 @@ def test_a_file_in_one_orgs_folder_stays_there(service: Service, tmp_path: Path,
         )
         assert outcome.end is not End.DONE
     watcher = UploadWatcher(service.app)
-    watcher.look()
-    watcher.look()
+    watcher.scan()
+    watcher.scan()
     assert ids(other, CAS) == ids(service.client("operator"), CAS) == []
     assert secret.read_text() == ROOT.pem
 
 
-# ------------------------------------------------------------------------------------------------- orgs that are none
+# ---------------------------------------------------------------------------------------------- unknown organizations
 
 
 @pytest.mark.stores("sqlite")
-def test_an_upload_under_an_org_that_does_not_exist_leaves_nothing(service: Service) -> None:
-    """Nothing is kept for whoever makes that org later."""
+def test_an_upload_of_an_unknown_organization_leaves_nothing(service: Service) -> None:
+    """An organization that is created later with this id starts empty."""
     uploads = service.app.settings.data / "uploads"
     for org in ("nobody", "MTXPD0", "mtxpd0 ", "platform", "default", "mtxpd0\u200b"):
         path = uploads / org / "ca" / "root.pem"
@@ -148,9 +151,11 @@ def test_an_upload_under_an_org_that_does_not_exist_leaves_nothing(service: Serv
 # -------------------------------------------------------------------------------------------------- what is in use
 
 
-def test_what_is_in_use_cannot_be_deleted(service: Service, operator: Client) -> None:
-    """The certificate that devices are shown, the platform's default, the domain that the active one needs. A CA may
-    go, because a lost one must; whose devices that refuses is told before."""
+def test_things_in_use_cannot_be_deleted(service: Service, operator: Client) -> None:
+    """The active server certificate, the platform's default, and the domain that the active certificate needs.
+
+    A CA can be deleted, because a lost CA must be; the dry run shows the devices that it would refuse.
+    """
     domain = {"customDomains": {"enabled": True, "domains": ["iot.example.org"]}}
     operator.put("/authorization/settings", domain).ok()
     server = certs.server("mtxpd0.messaging.iot.example.org", ROOT)
@@ -167,8 +172,8 @@ def test_what_is_in_use_cannot_be_deleted(service: Service, operator: Client) ->
     broker = service.client("broker")
     assert broker.post(VERIFY, asked).ok()["decision"] == "allow"
     service.flush()
-    told = operator.delete(f"{CAS}/{ca}?dryrun=true").ok()
-    assert told["connections30d"] == 1
+    effect = operator.delete(f"{CAS}/{ca}?dryrun=true").ok()
+    assert effect["connections30d"] == 1
     assert broker.post(VERIFY, asked).ok()["decision"] == "allow"
 
 
@@ -176,7 +181,7 @@ def test_what_is_in_use_cannot_be_deleted(service: Service, operator: Client) ->
 
 
 class Listener:
-    """A server that nobody should ever come to."""
+    """A server that must receive no connection."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -220,12 +225,12 @@ _REACHING = (
 
 @contextmanager
 def sockets_watched() -> Iterator[list[str]]:
-    """What this process does to reach others, meanwhile. (An audit hook would see it too, but stays for good.)"""
-    seen: list[str] = []
+    """Collect the names and addresses that this process connects to. (An audit hook could not be removed again.)"""
+    connections: list[str] = []
 
     def watched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*args: Any, **more: Any) -> Any:
-            seen.append(name)
+            connections.append(name)
             return call(*args, **more)
 
         return noted
@@ -233,11 +238,11 @@ def sockets_watched() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in _REACHING:
             patch.setattr(owner, name, watched(name, getattr(owner, name)))
-        yield seen
+        yield connections
 
 
 def pointing_at(url: str) -> list[tuple[x509.ExtensionType, bool]]:
-    """Every extension that can hold an address."""
+    """Return every extension that can hold an address."""
     uri = x509.UniformResourceIdentifier
     access = x509.AccessDescription
     policy = x509.PolicyInformation(x509.ObjectIdentifier("1.3.6.1.4.1.99.1"), [f"{url}/cps"])
@@ -267,12 +272,14 @@ def pointing_at(url: str) -> list[tuple[x509.ExtensionType, bool]]:
     ]
 
 
-@pytest.mark.stores("sqlite")  # the others are reached through sockets
+@pytest.mark.stores("sqlite")  # the other protocols use sockets
 def test_an_address_inside_a_certificate_is_never_visited(
     service: Service, operator: Client, listener: Listener, tmp_path: Path
 ) -> None:
-    """A fetch to a URL that whoever uploads chooses is a fetch into the operator's network (SSRF). Issuers, revocation
-    lists, OCSP, policies: none is asked, by any way in."""
+    """A request to a URL that an uploader chooses would be a request into the operator's network (SSRF).
+
+    No issuer, revocation list, OCSP responder or policy is fetched, through any function.
+    """
     more = pointing_at(listener.url)
     top = certs.ca("Pointing", private=certs.key("P-256", 2), more=more)
     between = certs.ca("Missing", top, private=certs.key("P-256", 3), more=more)
@@ -284,30 +291,33 @@ def test_an_address_inside_a_certificate_is_never_visited(
     bundle = {"certificate": server.pem, "privateKey": server.key_pem}
     asked = {"serverName": service.host(), "clientId": "d:mtxpd0:thermo:42", "certificate": device.pem}
     broker = service.client("broker")
-    with sockets_watched() as seen:
+    with sockets_watched() as connections:
         operator.post(CAS, {"certificate": top.pem}).ok(201)
         operator.post("/authentication/preview", {"certificate": server.pem}).ok()
-        one = operator.post(SERVERS, bundle).ok(201)["id"]  # its issuer is missing, and stays so
-        operator.put(f"{SERVERS}/active?dryrun=true", {"id": one}).ok()
-        operator.put(f"{SERVERS}/active", {"id": one}).ok()
+        server_id = operator.post(SERVERS, bundle).ok(201)["id"]  # the issuer of the certificate is missing
+        operator.put(f"{SERVERS}/active?dryrun=true", {"id": server_id}).ok()
+        operator.put(f"{SERVERS}/active", {"id": server_id}).ok()
         operator.post(DENY, {"certificate": device.pem, "reason": listener.url}).ok(201)
-        assert broker.post(VERIFY, asked).ok()["code"] == "untrusted_issuer"  # the device did not send it
+        assert broker.post(VERIFY, asked).ok()["code"] == "untrusted_issuer"  # the device did not send the intermediate
         assert broker.post(VERIFY, {**asked, "certificate": certs.bundle(device, between)}).ok()["decision"] == "deny"
-        for path in (f"{SERVERS}/{one}", CAS, "/activity"):
+        for path in (f"{SERVERS}/{server_id}", CAS, "/activity"):
             operator.get(path).ok()
         uploads = tmp_path / "uploads"
         (uploads / "mtxpd0" / "ca").mkdir(parents=True)
         (uploads / "mtxpd0" / "ca" / "between.pem").write_text(between.pem)
         event = {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {
             "bucket": {"name": "folder"}, "object": {"key": "mtxpd0/ca/between.pem"}}}]}  # fmt: skip
-        take(service.app, FolderReader(uploads), s3_uploads(event), bucket="folder")
+        import_all(service.app, FolderReader(uploads), parse_s3(event), bucket="folder")
         service.flush()
-    assert seen == []
+    assert connections == []
     assert listener.visits == 0
     assert len(ids(operator, CAS)) == 2
-    with sockets_watched() as seen, socket.create_connection(("127.0.0.1", int(listener.url.rpartition(":")[2]))):
+    with (
+        sockets_watched() as connections,
+        socket.create_connection(("127.0.0.1", int(listener.url.rpartition(":")[2]))),
+    ):
         pass
-    assert seen, "a visit would have been seen"
+    assert connections, "a connection would have been noticed"
 
 
 def san(host: str) -> tuple[x509.ExtensionType, bool]:
@@ -317,20 +327,23 @@ def san(host: str) -> tuple[x509.ExtensionType, bool]:
 # ------------------------------------------------------------------------------------------------- duplicate serials
 
 
-def test_one_owners_revocation_by_a_serial_touches_no_other(service: Service, operator: Client) -> None:
-    """Serial numbers are unique for one issuer at most, and recipes in the field write the same one into everything.
-    Denied is the serial of that CA's key: not of another org, not of a CA of the same name, not of a forgery."""
+def test_a_denied_serial_number_affects_no_other_issuer(service: Service, operator: Client) -> None:
+    """Serial numbers are unique for an issuer at most, and recipes in use write the same number everywhere.
+
+    An entry denies the serial number of one CA's key: not of another organization, of a CA of the same name, or of a
+    forgery.
+    """
     theirs = service.client("operator", service.other_org())
     clients = {"mtxpd0": service.client("broker"), "other1": service.client("broker", "other1")}
     first, second = (certs.ca("Same Name", private=certs.key("P-256", n)) for n in (11, 12))
-    mine = [operator.post(CAS, {"certificate": one.pem}).ok(201)["id"] for one in (first, second)]
-    for one in (first, second):
-        theirs.post(CAS, {"certificate": one.pem}).ok(201)
+    mine = [operator.post(CAS, {"certificate": ca.pem}).ok(201)["id"] for ca in (first, second)]
+    for ca in (first, second):
+        theirs.post(CAS, {"certificate": ca.pem}).ok(201)
 
     def decisions(org: str) -> list[str]:
-        devices = [certs.leaf("d:thermo:42", one, serial=1) for one in (first, second)]
+        devices = [certs.leaf("d:thermo:42", ca, serial=1) for ca in (first, second)]
         asked = {"serverName": service.host(org), "clientId": f"d:{org}:thermo:42"}
-        return [clients[org].post(VERIFY, {**asked, "certificate": one.pem}).ok()["decision"] for one in devices]
+        return [clients[org].post(VERIFY, {**asked, "certificate": ca.pem}).ok()["decision"] for ca in devices]
 
     assert decisions("mtxpd0") == decisions("other1") == ["allow", "allow"]
     operator.post(DENY, {"kind": "serial", "value": f"{mine[0]}:1"}).ok(201)
@@ -343,35 +356,37 @@ def test_one_owners_revocation_by_a_serial_touches_no_other(service: Service, op
 
 
 @pytest.mark.parametrize("passphrase", [PASSPHRASE, "wrong " + PASSPHRASE])
-def test_a_passphrase_is_never_given_back(service: Service, operator: Client, passphrase: str) -> None:
-    """Neither the right one nor a wrong one, in no answer of any route, in no list, and nowhere in the store."""
+def test_a_passphrase_is_never_returned(service: Service, operator: Client, passphrase: str) -> None:
+    """No answer, no list and no document contains a passphrase, right or wrong."""
     server = certs.server(service.host(), ROOT)
     sealed = {"certificate": server.pem, "privateKey": certs.key_pem(server.key, PASSPHRASE), "passphrase": passphrase}
     answers: list[Answer] = [operator.post(SERVERS, sealed), operator.form(SERVERS, sealed)]
     known = [*ids(operator, SERVERS), "default"]
     for route in ROUTES:
         if route.method == "GET":
-            path = f"/{route.path}" if route.bare else route.path
+            path = client_path(route)
             answers += [
-                operator.get(path.replace("{id}", one).replace("{serverName}", service.host())) for one in known
+                operator.get(path.replace("{id}", answer).replace("{serverName}", service.host())) for answer in known
             ]
     edge = service.client("edge")
     answers.append(edge.get(f"//edge/v1/hosts/{service.host()}"))
-    assert [one for one in answers if passphrase in one.text or passphrase in str(one.reply.headers)] == []
+    assert [answer for answer in answers if passphrase in answer.text or passphrase in str(answer.reply.headers)] == []
     for file in service.app.settings.data.rglob("*"):
         assert not file.is_file() or passphrase.encode() not in file.read_bytes()
 
 
-# -------------------------------------------------------------------------------------------- export without ownership
+# ------------------------------------------------------------------------------------------ export by another caller
 
 
-def test_nobody_takes_a_key_out_that_is_not_theirs(service: Service, operator: Client) -> None:
-    """A private key leaves by one door, to an edge of its own org, over TLS. Every other caller of every route that has
-    to do with this host, and every word that could be a way to export, gives none."""
+def test_no_other_caller_can_export_a_key(service: Service, operator: Client) -> None:
+    """A private key is exported by one endpoint only, to an edge of its organization, over TLS.
+
+    No other caller gets the key from a route of this host, or from a plausible address of an export.
+    """
     theirs = service.client("operator", service.other_org())
     server = certs.server(service.host("other1"), ROOT)
-    one = theirs.post(SERVERS, {"certificate": server.pem, "privateKey": server.key_pem}).ok(201)["id"]
-    theirs.put(f"{SERVERS}/active", {"id": one}).ok()
+    server_id = theirs.post(SERVERS, {"certificate": server.pem, "privateKey": server.key_pem}).ok(201)["id"]
+    theirs.put(f"{SERVERS}/active", {"id": server_id}).ok()
     assert service.client("edge", "other1").get(f"//edge/v1/hosts/{service.host('other1')}").ok()["privateKey"]
     callers = [
         operator,
@@ -386,16 +401,16 @@ def test_nobody_takes_a_key_out_that_is_not_theirs(service: Service, operator: C
     paths = [
         f"//edge/v1/hosts/{host}",
         f"//edge/v1/hosts/{host}?format=pem",
-        f"{SERVERS}/{one}",
-        f"{SERVERS}/{one}/pem",
-        f"{SERVERS}/{one}/key",
-        f"{SERVERS}/{one}/export",
-        f"{SERVERS}/{one}/privatekey",
-        f"{SERVERS}/{one}?include=privateKey",
+        f"{SERVERS}/{server_id}",
+        f"{SERVERS}/{server_id}/pem",
+        f"{SERVERS}/{server_id}/key",
+        f"{SERVERS}/{server_id}/export",
+        f"{SERVERS}/{server_id}/privatekey",
+        f"{SERVERS}/{server_id}?include=privateKey",
         "/export",
         "/authentication/export",
     ]
-    told = [caller.get(path) for caller in callers for path in paths]
-    told += [caller.post("//v3/discovery:secrets", {"resource_names": [f"server/{host}"]}) for caller in callers]
+    answers = [caller.get(path) for caller in callers for path in paths]
+    answers += [caller.post("//v3/discovery:secrets", {"resource_names": [f"server/{host}"]}) for caller in callers]
     secrets = [server.key_pem.splitlines()[2], "PRIVATE KEY"]
-    assert [answer.text for answer in told if any(one in answer.text for one in secrets)] == []
+    assert [answer.text for answer in answers if any(server_id in answer.text for server_id in secrets)] == []

@@ -1,4 +1,4 @@
-"""functions-framework's requests to ours (functions/hosts/gcp.py); the container's tests run the framework itself."""
+"""functions-framework's targets (functions/hosts/gcp.py, main.py); the container's tests run the framework itself."""
 
 import asyncio
 from pathlib import Path
@@ -8,44 +8,44 @@ import functions_framework
 import pytest
 from msgspec import structs
 
-from functions.hosts import gcp, process
+from functions.hosts import process
 from shared.errors import StoreUnavailable
 from tests.harness import Client, Service, basic
 
-MAIN = Path(gcp.__file__).parents[2] / "main.py"
+MAIN = Path(__file__).parents[2] / "main.py"
 
 
 def ask(target: str, method: str, path: str, client: Client, **headers: str) -> tuple[int, bytes]:
-    """(status, body) by the framework's own application, as uvicorn would ask it for a client on this machine."""
+    """Return (status, body) of the framework's own application, for a client on this machine."""
     create_app: Any = functions_framework.create_app
     sent = {"authorization": basic(client.key, client.token), **headers}
     scope = {
         "type": "http",
         "method": method,
-        "scheme": "https",  # what uvicorn makes of a header, where it believes who connects
+        "scheme": "https",  # as uvicorn sets it from a header of a trusted proxy
         "path": path,
         "raw_path": path.encode(),
         "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
         "client": ("127.0.0.1", 1),
     }
-    told: list[Any] = []
+    messages: list[Any] = []
 
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
-        told.append(message)
+        messages.append(message)
 
     asyncio.run(create_app(target, str(MAIN))(scope, receive, send))
-    return told[0]["status"], told[1]["body"]
+    return messages[0]["status"], messages[1]["body"]
 
 
 @pytest.mark.parametrize("behind_tls", [True, False])
-def test_private_keys_are_handed_out_where_the_operator_says_that_tls_ends_before(
+def test_private_keys_are_exported_if_the_operator_says_that_tls_ends_in_front(
     service: Service, monkeypatch: pytest.MonkeyPatch, behind_tls: bool
 ) -> None:
-    """Neither a header of the client's own nor the address of a sidecar says so."""
+    """A header of the client or the address of a sidecar is no evidence of TLS."""
     settings = structs.replace(service.app.settings, behind_tls=behind_tls)
     monkeypatch.setattr(process, "_app", structs.replace(service.app, settings=settings))
     edge = service.client("edge")
@@ -54,10 +54,10 @@ def test_private_keys_are_handed_out_where_the_operator_says_that_tls_ends_befor
     assert (status, b"PRIVATE KEY" in body) == ((200, True) if behind_tls else (403, False))
 
 
-def test_a_failure_before_dispatch_is_told_in_the_brokers_words(
+def test_a_failure_before_dispatch_is_answered_in_the_brokers_dialect(
     broker: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The framework's own 500 would be EMQX's leave to ask the next authenticator, or to let in."""
+    """On the framework's own 500, EMQX would ask its next authenticator, or admit the client."""
 
     def no_app() -> None:
         raise StoreUnavailable

@@ -1,4 +1,4 @@
-"""One org never reads, changes or uses anything of another: not by an id, a path, a name, a key or a server name."""
+"""An organization cannot read, change or use anything of another: by no id, path, name, key or server name."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from functions.routes import ANYBODY, ROUTES, Route
-from functions.web.contract import CONTRACTS
+from functions.registry import PREFIX
+from functions.web.contract import PUBLIC, Route
 from shared.records import Proof, Role
 from shared.usecases.jobs.transfer import export_lines
 from tests import certs
+from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.functions.dialects.recorded import FOLDER
-from tests.functions.dialects.test_table import TABLE, DeliveredMessage, Dialect
+from tests.functions.dialects.test_table import TABLE, Dialect, Expectation
 from tests.harness import Answer, Client, Service
 
 CAS = "/authentication/cacertificates"
@@ -29,7 +30,7 @@ THEIR_DEVICE = certs.leaf("d:thermo:42", THEIR_ROOT)
 
 
 class Theirs:
-    """Another org with one thing of each kind, and what it looks like in the store."""
+    """Another organization with one thing of each kind, and its stored documents."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -47,7 +48,7 @@ class Theirs:
         self.operator.put(f"{SERVERS}/active", {"id": self.active}).ok()
         self.csr: str = post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256", "organization": "Their Company"}).ok(201)["id"]
         denied = ({"kind": "identity", "value": "d:their:1"}, {"kind": "serial", "value": f"{self.ca}:5"})
-        self.denials: list[str] = [post(DENY, one).ok(201)["id"] for one in denied]
+        self.denials: list[str] = [post(DENY, entry).ok(201)["id"] for entry in denied]
         domains = {"enabled": True, "domains": ["iot.example.org"]}
         self.operator.put(SETTINGS, {"customDomains": domains}).ok()
         rules = [{"deviceType": "their", "level": "TLS Optional"}]
@@ -62,11 +63,11 @@ class Theirs:
 
     @property
     def words(self) -> list[str]:
-        """What must not be told to anybody else."""
+        """Words that no other caller may receive."""
         return [*self.ids, "Their", "their own words", "iot.example.org", THEIR_ROOT.fingerprint]
 
     def dump(self) -> list[dict[str, Any]]:
-        """Every document of the org, as it is stored."""
+        """Return every stored document of the organization."""
         self._service.flush()
         lines = export_lines(self._service.app.context, self.org_id)
         return sorted(lines, key=lambda line: (str(line["partition"]), str(line["id"])))
@@ -79,16 +80,16 @@ def theirs(service: Service) -> Theirs:
 
 def ask(client: Client, **fields: Any) -> dict[str, Any]:
     whole = {"serverName": THEIR_HOST, "clientId": "d:other1:thermo:42", "certificate": THEIR_DEVICE.pem, **fields}
-    found: dict[str, Any] = client.post(VERIFY, {k: v for k, v in whole.items() if v is not None}).ok()
-    return found
+    verdict: dict[str, Any] = client.post(VERIFY, {k: v for k, v in whole.items() if v is not None}).ok()
+    return verdict
 
 
 Body = dict[str, Any]
-Case = Callable[[Theirs, str], Iterator[Body]]  # what could be sent to a handler to reach an id of another org
+Case = Callable[[Theirs, str], Iterator[Body]]  # bodies that might reach an id of another organization
 
 
 def _nothing(theirs: Theirs, item: str) -> Iterator[Body]:
-    """What can be asked for stands in the path and the query."""
+    """The request has no fields; the path and the query hold everything."""
     yield {}
 
 
@@ -125,7 +126,7 @@ def _denial(theirs: Theirs, item: str) -> Iterator[Body]:
     yield {"certificate": OWN_ROOT.pem}
 
 
-def _one(**fields: Any) -> Case:
+def _fields(**fields: Any) -> Case:
     def case(theirs: Theirs, item: str) -> Iterator[Body]:
         yield {name: item if value == "{item}" else value for name, value in fields.items()}
 
@@ -133,56 +134,58 @@ def _one(**fields: Any) -> Case:
 
 
 CASES: dict[str, Case] = {
-    "upload_ca:upload_ca": _certificate,
-    "upload_server_cert:upload_server_cert": _server,
-    "activate_server_cert:activate_server_cert": _one(id="{item}"),
-    "activate_server_cert:active_server_cert": _nothing,
-    "generate_csr:generate_csr": _one(commonName=THEIR_HOST),
-    "fulfill_csr:fulfill_csr": _signed,
-    "verify_client:verify_client": _device,
-    "manage_certificates:list_cas": _nothing,
-    "manage_certificates:get_ca": _nothing,
-    "manage_certificates:change_ca": _one(status="inactive", comments="mine now"),
-    "manage_certificates:delete_ca": _nothing,
-    "manage_certificates:ca_pem": _nothing,
-    "manage_certificates:list_servers": _nothing,
-    "manage_certificates:get_server_cert": _nothing,
-    "manage_certificates:change_server": _one(comments="mine now"),
-    "manage_certificates:delete_server": _nothing,
-    "manage_certificates:server_pem": _nothing,
-    "manage_certificates:server_csr": _nothing,
-    "manage_certificates:renew": _nothing,
-    "manage_certificates:preview": _one(certificate=OWN_ROOT.pem),
-    "connection_policy:get_policy": _nothing,
-    "connection_policy:put_policy": _policy,
-    "connection_policy:dry_run_policy": _policy,
-    "connection_policy:get_settings": _nothing,
-    "connection_policy:put_settings": _one(customDomains={"enabled": True, "domains": ["shared.example.org"]}),
-    "connection_policy:list_denials": _nothing,
-    "connection_policy:deny": _denial,
-    "connection_policy:lift": _nothing,
-    "activity_log:list_activity": _nothing,
-    "activity_log:session": _nothing,
-    "edge_feed:list_hosts": _nothing,
-    "edge_feed:get_host": _nothing,
-    "edge_feed:list_withdrawals": _nothing,
-    "edge_feed:served": _one(edge="mine", hosts=[{"serverName": THEIR_HOST, "version": "1-1"}]),
-    "envoy_discovery:listeners": _one(resource_names=[THEIR_HOST]),
-    "envoy_discovery:secrets": _one(resource_names=[f"server/{THEIR_HOST}"]),
+    "upload_ca": _certificate,
+    "upload_server_cert": _server,
+    "activate_server_cert": _fields(id="{item}"),
+    "active_server_cert": _nothing,
+    "generate_csr": _fields(commonName=THEIR_HOST),
+    "fulfill_csr": _signed,
+    "verify_client": _device,
+    "list_cas": _nothing,
+    "get_ca": _nothing,
+    "change_ca": _fields(status="inactive", comments="mine now"),
+    "delete_ca": _nothing,
+    "ca_pem": _nothing,
+    "list_servers": _nothing,
+    "get_server_cert": _nothing,
+    "change_server": _fields(comments="mine now"),
+    "delete_server": _nothing,
+    "server_pem": _nothing,
+    "server_csr": _nothing,
+    "renew": _nothing,
+    "preview": _fields(certificate=OWN_ROOT.pem),
+    "get_policy": _nothing,
+    "put_policy": _policy,
+    "dry_run_policy": _policy,
+    "get_settings": _nothing,
+    "put_settings": _fields(customDomains={"enabled": True, "domains": ["shared.example.org"]}),
+    "list_denials": _nothing,
+    "deny": _denial,
+    "lift": _nothing,
+    "list_activity": _nothing,
+    "session": _nothing,
+    "list_hosts": _nothing,
+    "get_host": _nothing,
+    "list_withdrawals": _nothing,
+    "served": _fields(edge="mine", hosts=[{"serverName": THEIR_HOST, "version": "1-1"}]),
+    "listeners": _fields(resource_names=[THEIR_HOST]),
+    "secrets": _fields(resource_names=[f"server/{THEIR_HOST}"]),
 }
 
 
 def test_every_route_has_its_case() -> None:
-    """A new route without one fails here, so that nobody forgets to try it. Dialects have theirs in their own table."""
-    handlers = {route.handler for route in ROUTES if route.roles != ANYBODY}
-    assert {one for one in handlers if not one.startswith("dialects.")} == set(CASES)
+    """A new route needs a case here. Dialects have theirs in their own table."""
+    with_caller = [route for route in ROUTES if route.endpoint.roles != PUBLIC]
+    assert {handler_of(route) for route in with_caller if not route.endpoint.is_dialect} == set(CASES)
     asked = {json.loads(path.read_text())["path"] for path in FOLDER.iterdir()}
-    dialects = {route.path.replace("{*rest}", "mqtt") for route in ROUTES if route.handler.startswith("dialects.")}
-    assert dialects - asked == {"/verifyClient/envoy"}  # with and without a path behind it: one handler
+    dialects = {
+        route.path.removeprefix(PREFIX).replace("{*rest}", "mqtt") for route in ROUTES if route.endpoint.is_dialect
+    }
+    assert dialects - asked == {"/verifyClient/envoy"}  # a single handler, with and without a path below it
 
 
 def every_caller(service: Service) -> list[Client]:
-    """One key of each kind that is not theirs: every role, every mark, and the platform's for this org alone."""
+    """Return clients with each kind of foreign key: each role, each mark, the platform's keys for this organization."""
     return [
         *map(service.client, Role),
         service.client("broker", no_sni=True),
@@ -195,67 +198,70 @@ def every_caller(service: Service) -> list[Client]:
 
 def queries(route: Route, item: str) -> Iterator[dict[str, str]]:
     yield {}
-    takes = CONTRACTS[route.load].query
+    takes = route.endpoint.query
     if "dryrun" in takes:
         yield {"dryrun": "true"}
     if "bookmark" in takes:
         yield {"bookmark": item}
 
 
-def test_every_route_with_every_id_of_another_org(service: Service, theirs: Theirs) -> None:
-    """By every role, with the id in the path, in the body and as a bookmark: not found, or refused; nothing is told,
-    nothing is changed."""
+def test_no_route_reaches_an_id_of_another_organization(service: Service, theirs: Theirs) -> None:
+    """For every role, with the id in the path, in the body and as a bookmark: not found, or refused.
+
+    No answer contains a word of the other organization, and none of its documents changes.
+    """
     before = theirs.dump()
     members = every_caller(service)
-    told: list[str] = []
+    leaks: list[str] = []
     for route in ROUTES:
-        if route.handler not in CASES:
+        if handler_of(route) not in CASES:
             continue
         for item in theirs.ids if "{id}" in route.path or route.method != "GET" else theirs.ids[:1]:
-            path = route.path.replace("{id}", item).replace("{serverName}", THEIR_HOST)
-            path = f"/{path}" if route.bare else path
-            for body in CASES[route.handler](theirs, item):
+            path = client_path(route, id=item, serverName=THEIR_HOST)
+            for body in CASES[handler_of(route)](theirs, item):
                 sent = json.dumps(body).encode()
                 for member, query in product(members, queries(route, item)):
                     answer = member.send(route.method, path, sent, headers={"if-match": "*"}, query=query)
                     names_theirs = "{id}" in route.path or "{serverName}" in route.path
                     reached = names_theirs and answer.status not in (400, 401, 403, 404)
                     if answer.status >= 500 or reached:
-                        told.append(f"{route.method} {path} {body}: {answer.status} {answer.text}")
-                    # what was asked may be said again, and nothing else of theirs
+                        leaks.append(f"{route.method} {path} {body}: {answer.status} {answer.text}")
+                    # the answer may repeat the request, and nothing else of the other organization
                     known = f"{item} {json.dumps(body)}"
                     sent_too = "CN=Their Root" if THEIR_DEVICE.pem in body.values() else known
-                    told += [
-                        f"{route.method} {path} {body} tells {word}: {answer.text}"
+                    leaks += [
+                        f"{route.method} {path} {body} contains {word}: {answer.text}"
                         for word in theirs.words
                         if word in answer.text.replace(sent_too, "") and word not in known
                     ]
-    assert told == []
+    assert leaks == []
     assert theirs.dump() == before
 
 
-def says(told: DeliveredMessage, answer: Answer) -> bool:
-    """Whether *answer* is that; one of another form is not."""
+def matches(expected: Expectation, answer: Answer) -> bool:
+    """Whether *answer* is the expected answer; an answer of another form is not."""
     try:
-        return told(answer)
+        return expected(answer)
     except (AssertionError, KeyError):
         return False
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=list(TABLE))
-def test_every_dialect_about_another_orgs_device(service: Service, theirs: Theirs, row: Dialect) -> None:
-    """By every key that is not theirs: nobody is let in, and the other org hears nothing of it. By their own key the
-    very same question is allowed, where that broker can be told so."""
+def test_no_dialect_admits_a_device_of_another_organization(service: Service, theirs: Theirs, row: Dialect) -> None:
+    """For every foreign key the device is refused, and nothing of the other organization changes.
+
+    With the organization's own key the same question is allowed, in every dialect that has a word for it.
+    """
     question = replace(row.request, org=theirs.org_id)
     if theirs.org_id not in (FOLDER / f"{question.name}.json").read_text().replace("mtxpd0", theirs.org_id):
         question = replace(
             question, changes={"client_id": f"d:{theirs.org_id}:thermo:42"}
-        )  # it names no org: this does
+        )  # the recorded question names no organization
     before = theirs.dump()
     for client in every_caller(service):
         answer = question.send(client, THEIR_DEVICE)
         assert answer.status < 500
-        assert row.allowed is row.denied or not says(row.allowed, answer), (client.key, answer.text)
+        assert row.allowed is row.denied or not matches(row.allowed, answer), (client.key, answer.text)
         assert [word for word in theirs.words if word in answer.text.replace(THEIR_DEVICE.pem, "")] == []
     assert theirs.dump() == before
     by_names = Proof.BROKER if row.by_names else Proof.CHAIN
@@ -263,38 +269,40 @@ def test_every_dialect_about_another_orgs_device(service: Service, theirs: Their
     assert row.allowed(own), own.text
 
 
-def test_lists_and_activity_show_ones_own_only(service: Service, theirs: Theirs, operator: Client) -> None:
+def test_lists_and_activity_show_the_own_organization_only(service: Service, theirs: Theirs, operator: Client) -> None:
     own = operator.post(CAS, {"certificate": certs.ca("Own").pem}).ok(201)["id"]
-    assert [one["id"] for one in operator.get(CAS).ok()["results"]] == [own]
-    assert [one["id"] for one in operator.get(SERVERS).ok()["results"]] == ["default"]
+    assert [entry["id"] for entry in operator.get(CAS).ok()["results"]] == [own]
+    assert [entry["id"] for entry in operator.get(SERVERS).ok()["results"]] == ["default"]
     assert operator.get(DENY).ok()["results"] == []
-    assert {one["who"] for one in operator.get("/activity").ok()["results"]} == {"admin", operator.key}
+    assert {entry["who"] for entry in operator.get("/activity").ok()["results"]} == {"admin", operator.key}
     assert own not in theirs.operator.get("/activity").text
 
 
-def test_activating_or_fulfilling_what_is_anothers(theirs: Theirs, operator: Client) -> None:
-    """404, word for word as for an id that nobody has."""
+def test_activating_or_fulfilling_an_id_of_another_organization(theirs: Theirs, operator: Client) -> None:
+    """404, with the same text as for an id that does not exist."""
     before = theirs.dump()
 
     def both(send: Any) -> None:
-        answers: list[Answer] = [send(one) for one in (theirs.server, "0" * 32)]
-        assert [one.status for one in answers] == [404, 404]
+        answers: list[Answer] = [send(server_id) for server_id in (theirs.server, "0" * 32)]
+        assert [server_id.status for server_id in answers] == [404, 404]
         assert answers[0].text == answers[1].text
 
-    both(lambda one: operator.put(f"{SERVERS}/active", {"id": one}))
-    both(lambda one: operator.post("/activateServerCert", {"id": one}))
-    both(lambda one: operator.post("/fulfillCSR", {"id": one, "certificate": THEIR_DEVICE.pem}))
-    both(lambda one: operator.post(f"{SERVERS}/{one}/renewal", {}))
-    both(lambda one: operator.get(f"{SERVERS}/{one}/pem"))
-    both(lambda one: operator.get(f"{SERVERS}/{one}/csr"))
-    both(lambda one: operator.delete(f"{SERVERS}/{one}"))
+    both(lambda server_id: operator.put(f"{SERVERS}/active", {"id": server_id}))
+    both(lambda server_id: operator.post("/activateServerCert", {"id": server_id}))
+    both(lambda server_id: operator.post("/fulfillCSR", {"id": server_id, "certificate": THEIR_DEVICE.pem}))
+    both(lambda server_id: operator.post(f"{SERVERS}/{server_id}/renewal", {}))
+    both(lambda server_id: operator.get(f"{SERVERS}/{server_id}/pem"))
+    both(lambda server_id: operator.get(f"{SERVERS}/{server_id}/csr"))
+    both(lambda server_id: operator.delete(f"{SERVERS}/{server_id}"))
     assert operator.get(f"{SERVERS}/active").ok()["active"] == "default"
     assert theirs.dump() == before
 
 
-def test_another_orgs_devices(service: Service, theirs: Theirs, broker: Client, operator: Client) -> None:
-    """A key of one org gets `org_mismatch` about another's devices, however it asks; and its own sightings tell
-    nothing to the other."""
+def test_devices_of_another_organization(service: Service, theirs: Theirs, broker: Client, operator: Client) -> None:
+    """A key gets `org_mismatch` for every question about such a device.
+
+    The question leaves no usage and no activity in the other organization.
+    """
     before = theirs.dump()
     no_sni = service.client("broker", no_sni=True)
     only_mine = service.platform("broker", orgs=[service.org_id])
@@ -307,35 +315,38 @@ def test_another_orgs_devices(service: Service, theirs: Theirs, broker: Client, 
             {"serverName": "other1.messaging.iot.example.org"},
             {"serverName": THEIR_HOST.upper()},
         ):
-            found = ask(client, **fields)
+            verdict = ask(client, **fields)
             if client is no_sni and "clientId" in fields:
-                assert (found["code"], found["orgId"]) == ("no_trusted_ca", service.org_id)  # its own org is judged
+                assert (verdict["code"], verdict["orgId"]) == (
+                    "no_trusted_ca",
+                    service.org_id,
+                )  # the key's own organization decides
                 continue
-            assert (found["decision"], found["code"], found["orgId"]) == (
+            assert (verdict["decision"], verdict["code"], verdict["orgId"]) == (
                 "deny",
                 "org_mismatch",
                 client.key[2:8] if client is not only_mine else None,
             )
-            assert found["identity"] is None
-    found = ask(broker, serverName=service.host(), clientId="d:other1:thermo:42")
-    assert found["code"] == "org_mismatch"
+            assert verdict["identity"] is None
+    verdict = ask(broker, serverName=service.host(), clientId="d:other1:thermo:42")
+    assert verdict["code"] == "org_mismatch"
     assert theirs.dump() == before
 
 
-def test_a_shared_custom_domain_gives_nothing_of_anothers(service: Service, theirs: Theirs, operator: Client) -> None:
-    """Both list it: the first label still names the org, and a certificate must be for one's own host."""
+def test_a_shared_custom_domain_gives_no_access(service: Service, theirs: Theirs, operator: Client) -> None:
+    """The first label of a host names the organization, and a certificate must be for one of its own hosts."""
     domains = {"enabled": True, "domains": ["iot.example.org"]}
     operator.put(SETTINGS, {"customDomains": domains}).ok()
     name = "other1.messaging.iot.example.org"
     assert ask(service.client("broker"), serverName=name)["code"] == "org_mismatch"
-    one = certs.server(name, THEIR_ROOT)
-    refused = operator.post(SERVERS, {"certificate": one.pem, "privateKey": one.key_pem})
+    server = certs.server(name, THEIR_ROOT)
+    refused = operator.post(SERVERS, {"certificate": server.pem, "privateKey": server.key_pem})
     assert refused.code == "host_mismatch"
     assert operator.post(f"{SERVERS}/csr", {"commonName": name}).code == "host_not_allowed"
 
 
-def test_ones_own_ca_vouches_for_nobody_elsewhere(service: Service, theirs: Theirs) -> None:
-    """A device of one org that names the other's host is no device there, though its certificate is good at home."""
+def test_a_ca_vouches_for_devices_of_its_organization_only(service: Service, theirs: Theirs) -> None:
+    """A device that names another organization's host is refused, although its own organization accepts it."""
     root = certs.ca("Own")
     service.client("operator").post(CAS, {"certificate": root.pem}).ok(201)
     device = certs.leaf("d:thermo:42", root).pem
@@ -347,11 +358,11 @@ def test_ones_own_ca_vouches_for_nobody_elsewhere(service: Service, theirs: Thei
     assert ask(everybody, **home)["code"] == "untrusted_issuer"
 
 
-def test_one_ca_in_two_orgs_is_two_records(service: Service, theirs: Theirs, operator: Client) -> None:
-    """A CA is public and may be anybody's: who registers it too learns nothing of the other's, and changes nothing."""
+def test_a_ca_in_two_organizations_is_two_records(service: Service, theirs: Theirs, operator: Client) -> None:
+    """A CA is public. Registering it a second time reveals and changes nothing of the other organization."""
     before = theirs.dump()
     mine = operator.post(CAS, {"certificate": THEIR_ROOT.pem}).ok(201)
-    assert mine["id"] == theirs.ca  # an id says which certificate it is, not whose
+    assert mine["id"] == theirs.ca  # the id identifies the certificate, not the organization
     assert (mine["comments"], mine["lastUsed"], mine["createdBy"]) == ("", None, operator.key)
     assert ask(service.client("broker"))["code"] == "org_mismatch"
     operator.put(f"{CAS}/{theirs.ca}", {"status": "inactive"}).ok()
@@ -360,8 +371,8 @@ def test_one_ca_in_two_orgs_is_two_records(service: Service, theirs: Theirs, ope
     assert ask(theirs.broker)["decision"] == "allow"
 
 
-def test_one_orgs_deny_list_is_its_own(service: Service, theirs: Theirs, operator: Client) -> None:
-    """Denying another org's certificate, device or CA does nothing to it there."""
+def test_a_deny_list_affects_its_own_organization_only(service: Service, theirs: Theirs, operator: Client) -> None:
+    """An entry for a certificate, device or CA of another organization has no effect there."""
     before = theirs.dump()
     for body in (
         {"certificate": THEIR_DEVICE.pem},
@@ -374,8 +385,8 @@ def test_one_orgs_deny_list_is_its_own(service: Service, theirs: Theirs, operato
     assert ask(theirs.broker)["decision"] == "allow"
 
 
-def test_a_key_that_claims_another_org(service: Service, theirs: Theirs, operator: Client) -> None:
-    """The org is in the key's name, so a changed name is another key, and nobody's."""
+def test_a_key_with_another_organization_in_its_name(service: Service, theirs: Theirs, operator: Client) -> None:
+    """The organization is part of the key's name, so a changed name is a key that does not exist."""
     forged = Client(service.app, operator.key.replace("mtxpd0", "other1"), operator.token)
     swapped = Client(service.app, theirs.operator.key, operator.token)
     for client in (forged, swapped):
@@ -383,8 +394,8 @@ def test_a_key_that_claims_another_org(service: Service, theirs: Theirs, operato
         assert client.post(VERIFY, {}).status == 401
 
 
-def test_a_body_cannot_say_for_whom_it_is(theirs: Theirs, operator: Client) -> None:
-    """The org comes from the key: a field or header that names another is unknown, or nothing."""
+def test_a_body_cannot_choose_the_organization(theirs: Theirs, operator: Client) -> None:
+    """The key decides. A field that names another organization is unknown, and a header is ignored."""
     before = theirs.dump()
     for name in ("org", "orgId", "org_id"):
         assert operator.post(CAS, {"certificate": THEIR_ROOT.pem, name: "other1"}).code == "unknown_field"

@@ -24,33 +24,33 @@ DEVICE = certs.leaf("d:thermo:42", ROOT)
 
 
 def add_ca(operator: Client, number: int, name: str | None = None) -> str:
-    """A CA of a name of its own, or one more of *name*."""
-    one = certs.ca(name or f"CA {number}", private=certs.key("P-256", 600 + number))
-    found: str = operator.post(CAS, {"certificate": one.pem}).ok(201)["id"]
-    return found
+    """Add a CA with its own name, or another CA with *name*. Return its id."""
+    ca = certs.ca(name or f"CA {number}", private=certs.key("P-256", 600 + number))
+    ca_id: str = operator.post(CAS, {"certificate": ca.pem}).ok(201)["id"]
+    return ca_id
 
 
 def add_server(operator: Client, number: int) -> str:
-    one = certs.server(HOST, private=certs.key("P-256", 700 + number))
-    fields = {"certificate": one.pem, "privateKey": one.key_pem}
-    found: str = operator.post(SERVERS, fields).ok(201)["id"]
-    return found
+    server = certs.server(HOST, private=certs.key("P-256", 700 + number))
+    fields = {"certificate": server.pem, "privateKey": server.key_pem}
+    server_id: str = operator.post(SERVERS, fields).ok(201)["id"]
+    return server_id
 
 
 def add_denial(operator: Client, number: int) -> str:
-    found: str = operator.post(DENY, {"kind": "identity", "value": f"d:thermo:{number}"}).ok(201)["id"]
-    return found
+    denial_id: str = operator.post(DENY, {"kind": "identity", "value": f"d:thermo:{number}"}).ok(201)["id"]
+    return denial_id
 
 
 def read_all(client: Client, path: str, limit: int, between: Callable[[int], None] = lambda _: None) -> list[str]:
-    """Ids of a whole list, page by page; *between* is called with the number of pages read so far."""
+    """Return the ids of a whole list, read page by page; *between* is called with the number of pages read so far."""
     ids: list[str] = []
     bookmark, pages = "", 0
     while True:
         query = {"limit": str(limit), **({"bookmark": bookmark} if bookmark else {})}
         page = client.get(path, query=query).ok()
         assert len(page["results"]) <= limit
-        ids += [one["id"] for one in page["results"]]
+        ids += [entry["id"] for entry in page["results"]]
         pages += 1
         if page["bookmark"] is None:
             return ids
@@ -67,42 +67,42 @@ LISTS: dict[str, Callable[[Client, int], str]] = {CAS: add_ca, SERVERS: add_serv
 
 @pytest.mark.parametrize("path", LISTS)
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_a_list_is_read_to_its_end(operator: Client, viewer: Client, path: str, limit: int) -> None:
-    """Ordered by id, each once, `default` first; the last page has no bookmark."""
+def test_a_list_is_paged_to_its_end(operator: Client, viewer: Client, path: str, limit: int) -> None:
+    """Ordered by id, each entry once, `default` first. The last page has no bookmark."""
     made = sorted(LISTS[path](operator, number) for number in range(6))
     expected = ["default", *made] if path == SERVERS else made
     assert read_all(viewer, path, limit) == expected
     assert read_all(viewer, path, len(expected)) == expected
-    assert [one["id"] for one in viewer.get(path).ok()["results"]] == expected
+    assert [entry["id"] for entry in viewer.get(path).ok()["results"]] == expected
 
 
 @pytest.mark.parametrize("path", LISTS)
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_a_list_is_read_to_its_end_under_changes(operator: Client, path: str, limit: int) -> None:
-    """What was there all the time is told exactly once, also when the very entry at which a page ended is deleted."""
+def test_a_list_is_paged_to_its_end_under_changes(operator: Client, path: str, limit: int) -> None:
+    """An entry that exists throughout is listed exactly once, also if the last entry of a page is deleted."""
     made = sorted(LISTS[path](operator, number) for number in range(8))
     gone: set[str] = set()
 
-    def delete_the_last_told(pages: int) -> None:
-        told = made[: pages * limit - (path == SERVERS)]
-        if told and told[-1] not in gone:
-            operator.delete(f"{path}/{told[-1]}").ok(204)
-            gone.add(told[-1])
+    def delete_the_last_listed(pages: int) -> None:
+        listed = made[: pages * limit - (path == SERVERS)]
+        if listed and listed[-1] not in gone:
+            operator.delete(f"{path}/{listed[-1]}").ok(204)
+            gone.add(listed[-1])
 
-    ids = read_all(operator, path, limit, delete_the_last_told)
+    ids = read_all(operator, path, limit, delete_the_last_listed)
     assert len(gone) > 1
     assert ids == (["default", *made] if path == SERVERS else made)
 
 
 def test_cas_of_one_name_across_pages(operator: Client) -> None:
-    """Those of one subject lie together; a page may end in their middle, or at the last of them."""
+    """CAs of one subject are stored together. A page may end among them, or with the last of them."""
     made = sorted([*(add_ca(operator, n, "Same") for n in range(5)), add_ca(operator, 6), add_ca(operator, 7)])
     for limit in (1, 2, 3, 5):
         assert read_all(operator, CAS, limit) == made
 
 
 def test_serials_of_one_issuer_across_pages(operator: Client) -> None:
-    """Several entries of the deny list may share their look-up, or begin alike."""
+    """Several entries of the deny list may share their look-up, or the beginning of it."""
     issuers = [add_ca(operator, n, "Same") for n in range(3)]
     made = sorted(
         operator.post(DENY, {"kind": "serial", "value": f"{issuer}:{serial}"}).ok(201)["id"]
@@ -114,7 +114,7 @@ def test_serials_of_one_issuer_across_pages(operator: Client) -> None:
 
 
 @pytest.mark.parametrize("path", [*LISTS, "/activity"])
-def test_what_a_list_does_not_take(viewer: Client, path: str) -> None:
+def test_an_invalid_limit_or_bookmark_is_refused(viewer: Client, path: str) -> None:
     for query in ("limit=0", "limit=201", "limit=x", "limit=", "limit=-1", "limit=1e2", "limit=٣"):
         refused = viewer.get(f"{path}?{query}")
         assert (refused.status, refused.code) == (400, "wrong_value")
@@ -128,7 +128,10 @@ def test_what_a_list_does_not_take(viewer: Client, path: str) -> None:
 
 
 def test_describing_a_ca(service: Service, operator: Client) -> None:
-    """Comments and status; what is not sent stays; the stamp tells who and when; nothing new is no new version."""
+    """Comments and status can change; a field that is not sent is unchanged. The view has the caller and the time.
+
+    A change to the same values makes no new version.
+    """
     ca = operator.post(CAS, {"certificate": ROOT.pem, "comments": "first"})
     path = f"{CAS}/{ca.json['id']}"
     assert operator.get(path).etag == ca.etag
@@ -145,8 +148,8 @@ def test_describing_a_ca(service: Service, operator: Client) -> None:
 
 
 def test_describing_a_server_certificate(operator: Client) -> None:
-    one = add_server(operator, 1)
-    path = f"{SERVERS}/{one}"
+    server_id = add_server(operator, 1)
+    path = f"{SERVERS}/{server_id}"
     before = operator.get(path)
     after = operator.put(path, {"comments": "spring"}, version=before.etag)
     assert after.ok()["comments"] == "spring"
@@ -155,19 +158,19 @@ def test_describing_a_server_certificate(operator: Client) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ca", "server"])
-def test_a_change_names_the_version_it_is_based_on(service: Service, operator: Client, kind: str) -> None:
-    """428 without If-Match; 412 with an old one, naming who changed it and when; `*` overrides; nothing is lost."""
+def test_a_change_needs_the_version_it_is_based_on(service: Service, operator: Client, kind: str) -> None:
+    """428 without If-Match; 412 with an old version, with the caller and the time of the change; `*` overrides."""
     path = f"{CAS}/{add_ca(operator, 1)}" if kind == "ca" else f"{SERVERS}/{add_server(operator, 1)}"
-    seen = operator.get(path).etag
+    seen_names = operator.get(path).etag
     missing = operator.put(path, {"comments": "mine"}, version=None)
     assert (missing.status, missing.code) == (428, "precondition_required")
     service.clock.now += timedelta(minutes=90)
     other = service.client("operator")
-    other.put(path, {"comments": "theirs"}, version=seen).ok()
-    stale = operator.put(path, {"comments": "mine"}, version=seen)
+    other.put(path, {"comments": "theirs"}, version=seen_names).ok()
+    stale = operator.put(path, {"comments": "mine"}, version=seen_names)
     assert (stale.status, stale.code) == (412, "stale")
     assert stale.json["detail"].startswith(f"{other.key} changed this at 1 Jun 2026, 13:30 UTC.")
-    assert operator.delete(path, version=seen).status == 412
+    assert operator.delete(path, version=seen_names).status == 412
     assert operator.get(path).ok()["comments"] == "theirs"
     assert operator.put(path, {"comments": "mine"}, version="*").ok()["comments"] == "mine"
     for malformed in ('W/"abc"', '"a", "b"', '""', "a b", "\x00"):
@@ -185,15 +188,15 @@ def test_a_thing_deleted_and_made_again_has_a_new_version(operator: Client) -> N
     assert operator.put(path, {"comments": "x"}, version=first.etag).status == 412
 
 
-def test_what_a_change_does_not_take(operator: Client) -> None:
+def test_an_invalid_change_is_refused(operator: Client) -> None:
     path = f"{CAS}/{add_ca(operator, 1)}"
     for body in ({"status": "deleted"}, {"status": "ACTIVE"}, {"comments": 5}, {"subject": "CN=x"}):
         assert operator.put(path, body).status == 400
     assert operator.put(f"{SERVERS}/{add_server(operator, 1)}", {}).code == "missing_field"
 
 
-def test_what_is_not_there(operator: Client) -> None:
-    """404 with one code, whatever the id looks like."""
+def test_an_unknown_id_is_not_found(operator: Client) -> None:
+    """404 with the same code for every form of id."""
     known = add_ca(operator, 1)
     for path in (f"{CAS}/{'0' * 16}-{'0' * 32}", f"{CAS}/{known[:16]}-{'0' * 32}", f"{CAS}/{known[:16]}"):
         for answer in (
@@ -209,37 +212,37 @@ def test_what_is_not_there(operator: Client) -> None:
 
 
 def test_downloads(operator: Client, viewer: Client) -> None:
-    """A CA, and a server certificate with its chain, as PEM files."""
+    """A CA, and a server certificate with its chain, are PEM files."""
     ca = operator.post(CAS, {"certificate": base64.b64encode(ROOT.der).decode()}).ok(201)["id"]
     file = viewer.get(f"{CAS}/{ca}/pem")
     assert (file.status, file.text, file.reply.content_type) == (200, ROOT.pem, "application/x-pem-file")
     assert file.reply.headers["Content-Disposition"] == f'attachment; filename="{ca}.pem"'
     server = certs.server(HOST, ROOT)
     fields = {"certificate": certs.bundle(ROOT, server), "privateKey": server.key_pem}
-    one = operator.post(SERVERS, fields).ok(201)["id"]
-    assert viewer.get(f"{SERVERS}/{one}/pem").text == certs.bundle(server, ROOT)
-    assert viewer.get(f"{SERVERS}/{one}/csr").code == "not_found"
+    entry = operator.post(SERVERS, fields).ok(201)["id"]
+    assert viewer.get(f"{SERVERS}/{entry}/pem").text == certs.bundle(server, ROOT)
+    assert viewer.get(f"{SERVERS}/{entry}/csr").code == "not_found"
 
 
 # ---------------------------------------------------------------------------------------------- use and dry run
 
 
 def connect(broker: Client, device: certs.Issued = DEVICE) -> str:
-    found: str = broker.post("/verifyClient", {"serverName": HOST, "certificate": device.pem}).ok()["decision"]
-    return found
+    decision: str = broker.post("/verifyClient", {"serverName": HOST, "certificate": device.pem}).ok()["decision"]
+    return decision
 
 
 def test_when_a_ca_was_used(service: Service, operator: Client, broker: Client) -> None:
-    """lastUsed and the connections of the last 30 days, once what waits behind the answers is written."""
+    """lastUsed and the connections of the last 30 days, as soon as the connection events are written."""
     ca = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
     assert connect(broker) == "allow"
     service.clock.now += timedelta(hours=2)
     connect(broker)
-    connect(broker, certs.leaf("d:thermo:42", certs.ca("Stranger")))  # a refusal is no use of it
+    connect(broker, certs.leaf("d:thermo:42", certs.ca("Stranger")))  # a refusal is no use of the CA
     assert operator.get(f"{CAS}/{ca}").ok()["lastUsed"] is None
     service.flush()
-    found = operator.get(f"{CAS}/{ca}").ok()
-    assert (found["lastUsed"], found["connections30d"]) == ("2026-06-01T14:00:00Z", 2)
+    view = operator.get(f"{CAS}/{ca}").ok()
+    assert (view["lastUsed"], view["connections30d"]) == ("2026-06-01T14:00:00Z", 2)
     [listed] = operator.get(CAS).ok()["results"]
     assert (listed["lastUsed"], listed["connections30d"]) == ("2026-06-01T14:00:00Z", 2)
     service.clock.now += 10 * DAY
@@ -247,11 +250,11 @@ def test_when_a_ca_was_used(service: Service, operator: Client, broker: Client) 
     service.flush()
     assert operator.get(f"{CAS}/{ca}").ok()["connections30d"] == 3
     service.clock.now += 25 * DAY
-    found = operator.get(f"{CAS}/{ca}").ok()
-    assert (found["lastUsed"], found["connections30d"]) == ("2026-06-11T14:00:00Z", 1)
+    view = operator.get(f"{CAS}/{ca}").ok()
+    assert (view["lastUsed"], view["connections30d"]) == ("2026-06-11T14:00:00Z", 1)
 
 
-def test_explaining_is_no_use(service: Service, operator: Client, viewer: Client) -> None:
+def test_an_explained_verdict_is_no_use(service: Service, operator: Client, viewer: Client) -> None:
     ca = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
     fields = {"serverName": HOST, "certificate": DEVICE.pem, "explain": True}
     assert viewer.post("/verifyClient", fields).ok()["decision"] == "allow"
@@ -259,17 +262,17 @@ def test_explaining_is_no_use(service: Service, operator: Client, viewer: Client
     assert operator.get(f"{CAS}/{ca}").ok()["lastUsed"] is None
 
 
-def test_what_deleting_a_ca_would_touch(service: Service, operator: Client, broker: Client) -> None:
-    """`?dryrun=true` tells its use and which active CA of the same name and key vouches for its devices still."""
+def test_the_effect_of_deleting_a_ca(service: Service, operator: Client, broker: Client) -> None:
+    """`?dryrun=true` shows the use of the CA, and the active CAs of the same name and key."""
     old, new = certs.ca("Root"), certs.ca("Root")
-    ids = [operator.post(CAS, {"certificate": one.pem}).ok(201)["id"] for one in (old, new)]
-    add_ca(operator, 1, "Root")  # same name, another key: vouches for none of them
+    ids = [operator.post(CAS, {"certificate": ca.pem}).ok(201)["id"] for ca in (old, new)]
+    add_ca(operator, 1, "Root")  # same name, another key: it vouches for no device of the others
     connect(broker, certs.leaf("d:thermo:42", old))
     service.flush()
     used, spare = ids if operator.get(f"{CAS}/{ids[0]}").ok()["lastUsed"] else ids[::-1]
-    told = {"connections30d": 1, "lastUsed": "2026-06-01T12:00:00Z", "alsoVouchedBy": [spare]}
-    assert operator.delete(f"{CAS}/{used}?dryrun=true").ok() == told
-    assert operator.put(f"{CAS}/{used}?dryrun=true", {"status": "inactive"}).ok() == told
+    effect = {"connections30d": 1, "lastUsed": "2026-06-01T12:00:00Z", "alsoVouchedBy": [spare]}
+    assert operator.delete(f"{CAS}/{used}?dryrun=true").ok() == effect
+    assert operator.put(f"{CAS}/{used}?dryrun=true", {"status": "inactive"}).ok() == effect
     assert operator.get(f"{CAS}/{used}").ok()["status"] == "active"
     operator.put(f"{CAS}/{spare}", {"status": "inactive"}).ok()
     assert operator.delete(f"{CAS}/{used}?dryrun=true").ok()["alsoVouchedBy"] == []
@@ -280,7 +283,7 @@ def test_what_deleting_a_ca_would_touch(service: Service, operator: Client, brok
     }
     operator.put(f"{CAS}/{spare}", {"status": "active"}).ok()
     operator.delete(f"{CAS}/{used}").ok(204)
-    assert connect(broker, certs.leaf("d:thermo:42", old)) == "allow"  # as the dry run said
+    assert connect(broker, certs.leaf("d:thermo:42", old)) == "allow"  # as the dry run promised
 
 
 def test_a_dry_run_is_true_or_false(operator: Client) -> None:
@@ -299,30 +302,30 @@ def preview(client: Client, certificate: str | bytes) -> Any:
 
 
 def test_preview_of_a_ca(service: Service, viewer: Client) -> None:
-    """Its fields, and what it would be accepted as; nothing is saved."""
+    """The fields of the certificate, and whether it would be accepted; nothing is saved."""
     viewer.get("/session").ok()
     writes = service.store.calls["put"]
-    found = preview(viewer, ROOT.pem)
-    assert (found["subject"], found["issuer"], found["selfSigned"]) == ("CN=Root", "CN=Root", True)
-    assert found["fingerprintSha256"] == ROOT.fingerprint
-    assert (found["ca"]["accepted"], found["server"]["accepted"]) == (True, False)
-    assert found["server"]["code"] == "host_mismatch"
-    assert preview(viewer, ROOT.der) == found
+    result = preview(viewer, ROOT.pem)
+    assert (result["subject"], result["issuer"], result["selfSigned"]) == ("CN=Root", "CN=Root", True)
+    assert result["fingerprintSha256"] == ROOT.fingerprint
+    assert (result["ca"]["accepted"], result["server"]["accepted"]) == (True, False)
+    assert result["server"]["code"] == "host_mismatch"
+    assert preview(viewer, ROOT.der) == result
     assert service.store.calls["put"] == writes
 
 
 def test_preview_of_a_server_certificate(viewer: Client) -> None:
-    """With the warnings that an upload would bring."""
-    found = preview(viewer, certs.server(HOST, ROOT).pem)
-    assert (found["names"], found["selfSigned"]) == ([HOST], False)
-    assert (found["ca"]["accepted"], found["ca"]["code"]) == (False, "not_a_ca")
-    assert found["ca"]["message"] == "Not a CA: it does not say CA:TRUE. Choose its issuer, CN=Root."
-    assert found["server"]["accepted"] is True
-    assert [one["code"] for one in found["server"]["warnings"]] == ["chain_incomplete"]
+    """With the warnings of an upload."""
+    result = preview(viewer, certs.server(HOST, ROOT).pem)
+    assert (result["names"], result["selfSigned"]) == ([HOST], False)
+    assert (result["ca"]["accepted"], result["ca"]["code"]) == (False, "not_a_ca")
+    assert result["ca"]["message"] == "Not a CA: it does not say CA:TRUE. Choose its issuer, CN=Root."
+    assert result["server"]["accepted"] is True
+    assert [warning["code"] for warning in result["server"]["warnings"]] == ["chain_incomplete"]
 
 
-def test_preview_of_others(viewer: Client) -> None:
-    """A device's, an expired CA, a chain, one with a key no server may have."""
+def test_preview_of_other_certificates(viewer: Client) -> None:
+    """A device's certificate, an expired CA, a chain, and a key type that no server may have."""
     device = preview(viewer, DEVICE.pem)
     assert (device["ca"]["code"], device["server"]["code"]) == ("not_a_ca", "host_mismatch")
     assert preview(viewer, certs.ca("Old", not_after=NOON - DAY).pem)["ca"]["code"] == "certificate_expired"
@@ -334,8 +337,8 @@ def test_preview_of_others(viewer: Client) -> None:
     assert (edwards["ca"]["accepted"], edwards["server"]["code"]) == (True, "key_unsupported")
 
 
-def test_preview_of_what_is_no_certificate(viewer: Client, openssl: OpenSSL) -> None:
-    """422 with the code that an upload would have; a private key is not said again."""
+def test_preview_of_other_files(viewer: Client, openssl: OpenSSL) -> None:
+    """422 with the code of an upload; the answer does not repeat a private key."""
     openssl("req -new -newkey rsa:2048 -nodes -keyout k.pem -out r.pem -subj", "/CN=Request")
     openssl("req -in r.pem -outform DER -out r.der")
     p12 = pkcs12.serialize_key_and_certificates(

@@ -1,4 +1,4 @@
-"""TRUST_OIDC_*: a wrong one stops the start with a sentence that names it."""
+"""TRUST_OIDC_*: a wrong setting stops the start with a sentence that names the setting."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from shared.config import Oidc, Settings, WrongSetting
 GOOD = {"TRUST_OIDC_ISSUER": "https://id.example.com/realms/fleet", "TRUST_OIDC_AUDIENCE": "trust"}
 
 
-def test_without_them_there_are_api_keys_only() -> None:
+def test_without_the_settings_only_api_keys_are_accepted() -> None:
     assert Settings.from_env({}).oidc is None
 
 
@@ -28,8 +28,8 @@ def test_client_and_claims_can_be_named() -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(GOOD))
-def test_one_without_the_other_stops_the_start(missing: str) -> None:
-    """An issuer without audience would believe tokens meant for any service."""
+def test_issuer_and_audience_need_each_other(missing: str) -> None:
+    """Without an audience, tokens for every service of the issuer would be accepted."""
     with pytest.raises(WrongSetting, match=f"{missing} is missing"):
         Settings.from_env({name: value for name, value in GOOD.items() if name != missing})
 
@@ -50,10 +50,10 @@ def test_one_without_the_other_stops_the_start(missing: str) -> None:
     ],
 )
 def test_an_issuer_is_an_https_address(issuer: str) -> None:
-    """It goes into the content-security policy, and keys are fetched from it."""
+    """The address is part of the content-security policy, and keys are fetched from it."""
     with pytest.raises(WrongSetting, match="TRUST_OIDC_ISSUER"):
         Settings.from_env({**GOOD, "TRUST_OIDC_ISSUER": issuer})
 
 
-def test_http_is_for_this_machine_only() -> None:
+def test_plain_http_is_allowed_on_this_machine_only() -> None:
     assert Settings.from_env({**GOOD, "TRUST_OIDC_ISSUER": "http://localhost:8081"}).oidc is not None

@@ -1,4 +1,4 @@
-"""onUpload's events: recorded ones of both clouds, real puts into S3, functions-framework's own CloudEvent path."""
+"""onUpload: recorded events of both clouds, real puts into S3, functions-framework's own CloudEvent path."""
 
 import copy
 import json
@@ -12,9 +12,10 @@ import pytest
 from msgspec import structs
 
 import shared.composition
-from functions.events.uploads import gcs_uploads, s3_uploads
-from functions.hosts import aws_events, event_app, process
-from functions.routes import EVENTS, ROUTES
+from functions.events.uploads import parse_gcs, parse_s3
+from functions.hosts import aws as aws_host
+from functions.hosts import gcp, process
+from functions.registry import FUNCTIONS, Trigger, every_route
 from shared.errors import StoreUnavailable
 from shared.ports import UploadedObject
 from shared.records import Role
@@ -27,6 +28,7 @@ from tests.events import recorded
 from tests.gcs_server import GcsServer
 from tests.harness import Client
 
+MAIN = Path(__file__).parents[2] / "main.py"
 ROOT = certs.ca("Root")
 NAME = "mtxpd0/ca/red flower +ü%2F.pem"
 S3_OBJECT = UploadedObject(
@@ -50,16 +52,16 @@ EB_OBJECT = UploadedObject(
         ("s3_removed", []),
     ],
 )
-def test_every_way_that_s3_tells_of_an_object_is_understood(name: str, objects: list[UploadedObject]) -> None:
-    """Form-encoded names are decoded once; EventBridge's are as they are."""
-    assert list(s3_uploads(recorded(name))) == objects
+def test_every_form_of_an_s3_notification_is_understood(name: str, objects: list[UploadedObject]) -> None:
+    """Form-encoded names are decoded once; EventBridge does not encode names."""
+    assert list(parse_s3(recorded(name))) == objects
 
 
-def test_cloud_storages_event_is_understood() -> None:
-    """The object and its generation; names are as they are."""
+def test_an_event_of_cloud_storage_is_understood() -> None:
+    """The event has the object and its generation; names are not encoded."""
     event = recorded("gcs_finalized")
-    found = list(gcs_uploads(event["type"], event["source"], event["data"]))
-    assert found == [UploadedObject("trust-uploads", NAME, "1743752582769318")]
+    objects = list(parse_gcs(event["type"], event["source"], event["data"]))
+    assert objects == [UploadedObject("trust-uploads", NAME, "1743752582769318")]
 
 
 @pytest.mark.parametrize(
@@ -72,13 +74,13 @@ def test_cloud_storages_event_is_understood() -> None:
         (None, None, {"name": 7}),
     ],
 )
-def test_an_event_that_contradicts_itself_tells_of_nothing(
+def test_an_event_that_contradicts_itself_is_skipped(
     kind: str | None, source: str | None, change: dict[str, Any]
 ) -> None:
-    """Its bucket stands in two places; both must say the same."""
+    """Source and data name the bucket, and must agree."""
     event = recorded("gcs_finalized")
     data = {**event["data"], **change}
-    assert list(gcs_uploads(kind or event["type"], source or event["source"], data)) == []
+    assert list(parse_gcs(kind or event["type"], source or event["source"], data)) == []
 
 
 @pytest.mark.parametrize(
@@ -93,24 +95,25 @@ def test_an_event_that_contradicts_itself_tells_of_nothing(
         {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {"bucket": "x"}}]},
     ],
 )
-def test_what_is_no_event_is_left_alone_and_told_in_the_log(event: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A retry would bring the same again."""
-    assert list(s3_uploads(event)) == []
-    assert "does not tell of an object" in caplog.text
+def test_an_unknown_event_is_skipped_and_logged(event: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A second delivery would bring the same event."""
+    assert list(parse_s3(event)) == []
+    assert "names no object" in caplog.text
 
 
-def test_events_wrapped_in_each_other_end_somewhere() -> None:
-    """S3 in SNS in SQS is as deep as it gets."""
+def test_the_depth_of_nested_events_is_bounded() -> None:
+    """S3 in SNS in SQS is the deepest real case."""
     event: Any = recorded("s3_put")
     for _ in range(10):
         event = {"Type": "Notification", "Message": json.dumps(event)}
-    assert list(s3_uploads(event)) == []
+    assert list(parse_s3(event)) == []
 
 
 def test_event_functions_are_not_on_the_public_router() -> None:
-    """Nobody reaches them through the base URL."""
-    assert {one.function for one in EVENTS} == {"onUpload", "recordSightings", "expiryReport"}
-    assert not {one.function for one in EVENTS} & {one.function for one in ROUTES}
+    """No route of the base URL leads to them."""
+    called_by_events = {function.name for function in FUNCTIONS if function.trigger is not Trigger.HTTP}
+    assert called_by_events == {"onUpload", "recordSightings", "expiryReport"}
+    assert not called_by_events & {route.endpoint.function for route in every_route()}
 
 
 # ------------------------------------------------------------------------------------------- a deployed function
@@ -118,17 +121,17 @@ def test_event_functions_are_not_on_the_public_router() -> None:
 
 @dataclass
 class Deployed:
-    """A function's process: its settings come from the environment, and it is built at its first event."""
+    """A process of the function: its settings come from the environment, and the first event builds its App."""
 
     operator: Client
 
     def cas(self) -> list[str]:
-        found = self.operator.get("/authentication/cacertificates").ok()["results"]
-        return [one["subject"] for one in found]
+        cas = self.operator.get("/authentication/cacertificates").ok()["results"]
+        return [ca["subject"] for ca in cas]
 
     def servers(self) -> list[str]:
-        found = self.operator.get("/authentication/servercertificates").ok()["results"]
-        return [one["id"] for one in found if one["id"] != "default"]
+        servers = self.operator.get("/authentication/servercertificates").ok()["results"]
+        return [server["id"] for server in servers if server["id"] != "default"]
 
     def receipts(self) -> list[dict[str, Any]]:
         return list(self.operator.get("/activity?kind=upload").ok()["results"])
@@ -142,16 +145,16 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
     monkeypatch.setenv("TRUST_UPLOAD_BUCKET", "trust-uploads")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    monkeypatch.setattr(process, "_app", None)  # the process's App is made anew, and undone with the test
-    aws_events._objects.cache_clear()
-    app = event_app.app()
+    monkeypatch.setattr(process, "_app", None)  # the test has an App of its own
+    aws_host._objects.cache_clear()
+    app = process.app()
     structs.force_setattr(app.context, "clock", lambda: certs.NOON)
     ensure_default(app.context, app.sealer)
     create_org(app.context, "mtxpd0")
     key, token = create_key(app.context, org_id="mtxpd0", role=Role.OPERATOR)
     yield Deployed(Client(app, key.key, token))
     app.close()
-    aws_events._objects.cache_clear()
+    aws_host._objects.cache_clear()
     root.handlers[:], root.level = handlers, level
 
 
@@ -164,20 +167,20 @@ def bucket(aws: Aws, deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> str
     """The upload bucket in S3, with versions."""
     name = aws.bucket()
     monkeypatch.setenv("TRUST_UPLOAD_BUCKET", name)
-    app = event_app.app()
+    app = process.app()
     structs.force_setattr(app.settings, "upload_bucket", name)
     return name
 
 
 def sqs_event(*bodies: str) -> dict[str, Any]:
-    """What Lambda's event source mapping makes of messages."""
+    """Return messages as Lambda's event source mapping passes them."""
     template = recorded("s3_by_sqs")["Records"][0]
     return {"Records": [{**template, "body": body} for body in bodies]}
 
 
 @pytest.mark.parametrize("name", ["root.pem", "a b+c%20ü€😀 ..%2F.pem", "../../other1/ca/x.pem", "x" * 1000])
 def test_s3_a_put_reaches_the_function_through_a_queue(name: str, aws: Aws, bucket: str, deployed: Deployed) -> None:
-    """A real put, S3's own notification, SQS: the CA is trusted, whatever its name; the test event does no harm."""
+    """A real put, S3's own notification, SQS: the CA is registered for every file name; the test event is ignored."""
     queue, url = aws.queue()
     configuration = {"QueueArn": aws.arn("sqs", queue), "Events": ["s3:ObjectCreated:*"]}
     s3 = aws.client("s3")
@@ -187,15 +190,15 @@ def test_s3_a_put_reaches_the_function_through_a_queue(name: str, aws: Aws, buck
     s3.put_object(Bucket=bucket, Key=f"mtxpd0/ca/{name}", Body=ROOT.pem.encode())
     bodies = aws.drain(url)
     assert len(bodies) == 2, "the test event, and the put"
-    aws_events.on_upload(sqs_event(*bodies), Context())
-    aws_events.on_upload(sqs_event(*bodies), Context())
+    aws_host.on_upload(sqs_event(*bodies), Context())
+    aws_host.on_upload(sqs_event(*bodies), Context())
     assert deployed.cas() == ["CN=Root"]
     [receipt] = deployed.receipts()
     assert receipt["result"] == "done"
 
 
 def test_s3_a_put_reaches_the_function_through_event_bridge(aws: Aws, bucket: str, deployed: Deployed) -> None:
-    """The other way to wire it; names are not encoded there."""
+    """EventBridge does not encode names."""
     queue, url = aws.queue()
     events, s3 = aws.client("events"), aws.client("s3")
     pattern = {"source": ["aws.s3"], "detail": {"bucket": {"name": [bucket]}}}
@@ -204,16 +207,16 @@ def test_s3_a_put_reaches_the_function_through_event_bridge(aws: Aws, bucket: st
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}})
     s3.put_object(Bucket=bucket, Key="mtxpd0/ca/a b+c%2B.pem", Body=ROOT.pem.encode())
     for body in aws.drain(url):
-        aws_events.on_upload(json.loads(body), Context())
+        aws_host.on_upload(json.loads(body), Context())
     assert deployed.cas() == ["CN=Root"]
 
 
-def test_s3_a_bundle_is_imported_and_no_version_of_it_stays(aws: Aws, bucket: str, deployed: Deployed) -> None:
-    """In a bucket with versions a plain delete would only hide the key."""
+def test_s3_a_bundle_is_imported_and_every_version_is_deleted(aws: Aws, bucket: str, deployed: Deployed) -> None:
+    """In a bucket with versions, a delete without a version would only hide the private key."""
     issued, s3 = certs.server("mtxpd0.messaging.example.com", ROOT), aws.client("s3")
     key = "mtxpd0/server/prod.pem"
-    told = s3.put_object(Bucket=bucket, Key=key, Body=(issued.key_pem + issued.pem).encode())
-    aws_events.on_upload(s3_event(bucket, key, told["VersionId"]), Context())
+    stored = s3.put_object(Bucket=bucket, Key=key, Body=(issued.key_pem + issued.pem).encode())
+    aws_host.on_upload(s3_event(bucket, key, stored["VersionId"]), Context())
     assert len(deployed.servers()) == 1
     versions = s3.list_object_versions(Bucket=bucket, Prefix="mtxpd0/")
     assert "Versions" not in versions
@@ -221,68 +224,68 @@ def test_s3_a_bundle_is_imported_and_no_version_of_it_stays(aws: Aws, bucket: st
 
 
 def test_s3_a_large_object_is_not_fetched(aws: Aws, bucket: str, deployed: Deployed) -> None:
-    """Its size is asked first."""
-    told = aws.client("s3").put_object(Bucket=bucket, Key="mtxpd0/ca/big", Body=b"x" * 1_000_000)
-    aws_events.on_upload(s3_event(bucket, "mtxpd0/ca/big", told["VersionId"]), Context())
-    assert [one["code"] for one in deployed.receipts()] == ["file_too_large"]
+    """The size is read first."""
+    stored = aws.client("s3").put_object(Bucket=bucket, Key="mtxpd0/ca/big", Body=b"x" * 1_000_000)
+    aws_host.on_upload(s3_event(bucket, "mtxpd0/ca/big", stored["VersionId"]), Context())
+    assert [receipt["code"] for receipt in deployed.receipts()] == ["file_too_large"]
 
 
 def s3_event(bucket: str, key: str, version: str) -> dict[str, Any]:
     event: dict[str, Any] = copy.deepcopy(recorded("s3_put"))
-    found = event["Records"][0]["s3"]
-    found["bucket"]["name"] = bucket
-    found["object"] |= {"key": key, "versionId": version}
-    del found["object"]["eTag"]
+    record = event["Records"][0]["s3"]
+    record["bucket"]["name"] = bucket
+    record["object"] |= {"key": key, "versionId": version}
+    del record["object"]["eTag"]
     return event
 
 
 def test_s3_an_event_of_another_bucket_reads_nothing(
     aws: Aws, bucket: str, deployed: Deployed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Forged, or wired wrongly: told loudly, not tried again."""
+    """The event is forged or the trigger is wrong: it is logged as an error, and not delivered again."""
     other = aws.bucket()
-    told = aws.client("s3").put_object(Bucket=other, Key="mtxpd0/ca/x", Body=ROOT.pem.encode())
-    aws_events.on_upload(s3_event(other, "mtxpd0/ca/x", told["VersionId"]), Context())
+    stored = aws.client("s3").put_object(Bucket=other, Key="mtxpd0/ca/x", Body=ROOT.pem.encode())
+    aws_host.on_upload(s3_event(other, "mtxpd0/ca/x", stored["VersionId"]), Context())
     assert not deployed.cas()
     assert not deployed.receipts()
     assert "another bucket" in caplog.text
 
 
-def test_s3_one_failure_of_a_batch_is_delivered_again_with_all_and_harms_none(
+def test_s3_a_failure_does_not_affect_the_rest_of_the_batch(
     aws: Aws, bucket: str, deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are done all the same; the second delivery finds them done."""
+    """The other objects are imported, and the second delivery skips them."""
     s3 = aws.client("s3")
     bodies = []
-    for one in ("a", "b", "c"):
-        pem = certs.ca(one).pem.encode()
-        told = s3.put_object(Bucket=bucket, Key=f"mtxpd0/ca/{one}", Body=pem)
-        bodies.append(json.dumps(s3_event(bucket, f"mtxpd0/ca/{one}", told["VersionId"])))
-    reader = aws_events._objects()
+    for name in ("a", "b", "c"):
+        pem = certs.ca(name).pem.encode()
+        stored = s3.put_object(Bucket=bucket, Key=f"mtxpd0/ca/{name}", Body=pem)
+        bodies.append(json.dumps(s3_event(bucket, f"mtxpd0/ca/{name}", stored["VersionId"])))
+    reader = aws_host._objects()
     read = type(reader).read
 
-    def fails_for_b(self: Any, found: Any) -> bytes | None:
-        if found.key.endswith("b"):
+    def fails_for_b(self: Any, uploaded: Any) -> bytes | None:
+        if uploaded.key.endswith("b"):
             raise StoreUnavailable
-        return read(self, found)
+        return read(self, uploaded)
 
     with monkeypatch.context() as patched:
         patched.setattr(type(reader), "read", fails_for_b)
         with pytest.raises(StoreUnavailable):
-            aws_events.on_upload(sqs_event(*bodies), Context())
+            aws_host.on_upload(sqs_event(*bodies), Context())
     assert sorted(deployed.cas()) == ["CN=a", "CN=c"]
-    aws_events.on_upload(sqs_event(*bodies), Context())
+    aws_host.on_upload(sqs_event(*bodies), Context())
     assert sorted(deployed.cas()) == ["CN=a", "CN=b", "CN=c"]
     assert len(deployed.receipts()) == 3
 
 
-def test_without_its_bucket_configured_no_event_is_believed(
+def test_without_a_configured_bucket_every_event_is_refused(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The function says which setting it needs."""
-    structs.force_setattr(event_app.app().settings, "upload_bucket", None)
+    """The error names the missing setting."""
+    structs.force_setattr(process.app().settings, "upload_bucket", None)
     with pytest.raises(Exception, match="TRUST_UPLOAD_BUCKET"):
-        aws_events.on_upload(recorded("s3_put"), Context())
+        aws_host.on_upload(recorded("s3_put"), Context())
 
 
 # ---------------------------------------------------------------------------------------------- functions-framework
@@ -300,9 +303,9 @@ def framework(gcs: GcsServer, deployed: Deployed) -> Any:
     """The real functions-framework, loading the function as its container does."""
     import functions_framework
 
-    source = Path(aws_events.__file__).with_name("gcp_events.py")
+    gcp._objects.cache_clear()
     create_app: Any = functions_framework.create_app
-    return create_app("on_upload", str(source), "cloudevent").test_client()
+    return create_app("onUpload", str(MAIN), "cloudevent").test_client()
 
 
 def gcs_event(name: str, generation: str, **change: Any) -> dict[str, Any]:
@@ -325,7 +328,7 @@ def binary(client: Any, event: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("send", [structured, binary])
 def test_gcs_an_upload_reaches_the_function(send: Any, framework: Any, gcs: GcsServer, deployed: Deployed) -> None:
-    """Through the framework's own CloudEvent path, in both of its forms."""
+    """The framework accepts both forms of a CloudEvent."""
     event = gcs_event(NAME, gcs.put("trust-uploads", NAME, ROOT.pem.encode()))
     for _ in range(2):
         assert send(framework, event).status_code == 200
@@ -333,8 +336,8 @@ def test_gcs_an_upload_reaches_the_function(send: Any, framework: Any, gcs: GcsS
     assert len(deployed.receipts()) == 1
 
 
-def test_gcs_a_bundles_generation_is_deleted(framework: Any, gcs: GcsServer, deployed: Deployed) -> None:
-    """That very generation: what was put in its place meanwhile is another upload."""
+def test_gcs_only_the_imported_generation_is_deleted(framework: Any, gcs: GcsServer, deployed: Deployed) -> None:
+    """A newer generation is another upload."""
     issued, name = certs.server("mtxpd0.messaging.example.com", ROOT), "mtxpd0/server/prod.pem"
     first = gcs.put("trust-uploads", name, (issued.key_pem + issued.pem).encode())
     second = gcs.put("trust-uploads", name, b"another")
@@ -343,10 +346,10 @@ def test_gcs_a_bundles_generation_is_deleted(framework: Any, gcs: GcsServer, dep
     assert [generation for _, _, generation in gcs.objects] == [second]
 
 
-def test_gcs_a_store_that_does_not_answer_is_a_500_so_that_it_is_delivered_again(
+def test_gcs_an_event_is_answered_with_500_while_the_store_is_down(
     framework: Any, gcs: GcsServer, deployed: Deployed
 ) -> None:
-    """Eventarc repeats what is not acknowledged."""
+    """Eventarc delivers an event again that was not acknowledged."""
     event = gcs_event("mtxpd0/ca/x", gcs.put("trust-uploads", "mtxpd0/ca/x", ROOT.pem.encode()))
     gcs.fails_with = 503
     assert binary(framework, event).status_code == 500
@@ -363,10 +366,10 @@ def test_gcs_a_store_that_does_not_answer_is_a_500_so_that_it_is_delivered_again
         {"type": "google.cloud.pubsub.topic.v1.messagePublished"},
     ],
 )
-def test_gcs_a_public_post_that_pretends_to_be_an_event_reads_nothing(
+def test_gcs_a_forged_event_reads_nothing(
     change: dict[str, str], framework: Any, gcs: GcsServer, deployed: Deployed
 ) -> None:
-    """The invoker's identity is the platform's to check; what the event says is not believed all the same."""
+    """The platform checks the invoker's identity. The function checks the content of the event as well."""
     generation = gcs.put("evil", "mtxpd0/ca/x", ROOT.pem.encode())
     event = gcs_event("mtxpd0/ca/x", generation, **change)
     event["data"]["bucket"] = "evil"
@@ -376,8 +379,8 @@ def test_gcs_a_public_post_that_pretends_to_be_an_event_reads_nothing(
     assert not deployed.receipts()
 
 
-def test_a_plain_post_is_no_event(framework: Any, gcs: GcsServer) -> None:
-    """Not even with the right JSON in it."""
+def test_a_plain_post_is_refused(framework: Any, gcs: GcsServer) -> None:
+    """A POST with the right JSON is no CloudEvent."""
     answer = framework.post("/", data=json.dumps(recorded("gcs_finalized")["data"]), content_type="application/json")
     assert answer.status_code == 400
     assert gcs.asked == []

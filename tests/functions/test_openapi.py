@@ -1,4 +1,4 @@
-"""GET /openapi.json: the description is valid, whole and true."""
+"""GET /openapi.json: the description is valid, complete and correct."""
 
 import dataclasses
 import json
@@ -9,10 +9,13 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from functions.routes import ANYBODY, PREFIX, ROUTES, Route
+from functions.registry import PREFIX
+from functions.web.contract import PUBLIC, Route
+from infra.table import FUNCTIONS
 from shared.errors import every_error
 from shared.records import Role
 from tests import certs
+from tests.functions.addresses import ROUTES
 from tests.harness import Answer, Client, Service
 
 CAS = "/authentication/cacertificates"
@@ -24,8 +27,8 @@ METHODS = ("get", "put", "post", "delete")
 
 @pytest.fixture
 def api(service: Service) -> dict[str, Any]:
-    found: dict[str, Any] = service.anybody.get("//openapi.json").ok()
-    return found
+    document: dict[str, Any] = service.anybody.get("//openapi.json").ok()
+    return document
 
 
 def operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -35,11 +38,11 @@ def operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 
 def described_path(route: Route) -> str:
-    return route.full_path.replace("{*", "{")
+    return route.path.replace("{*", "{")
 
 
 def is_dialect(path: str) -> bool:
-    """Of a broker's own form, errors too."""
+    """Whether every reply, refusals too, is in a broker's own format."""
     return path.startswith(f"{PREFIX}/verifyClient/")
 
 
@@ -54,26 +57,26 @@ def test_it_is_valid(api: dict[str, Any]) -> None:
 PEOPLE = {Role.VIEWER, Role.OPERATOR}
 
 
-def test_every_route_is_there(api: dict[str, Any]) -> None:
-    """With its method, its function as tag, a name of its own, and who may call it; nothing else is there."""
+def test_every_route_is_described(api: dict[str, Any]) -> None:
+    """With its method, its function as tag, a unique name, and its roles. Nothing else is described."""
     described = {(method.upper(), path): operation for method, path, operation in operations(api)}
     assert set(described) == {(route.method, described_path(route)) for route in ROUTES}
     for route in ROUTES:
         operation = described[route.method, described_path(route)]
-        assert operation["tags"] == [route.function]
+        assert operation["tags"] == [route.endpoint.function]
         signed_in: list[dict[str, list[str]]] = (
-            [{"signIn": []}] if route.roles & PEOPLE else []
-        )  # people may sign in; brokers and edges have keys
-        assert operation["security"] == ([] if route.roles == ANYBODY else [{"apiKey": []}, *signed_in])
-        for role in route.roles:
-            assert role.value in operation["description"]
-        assert ("{" in route.path) == any(one["in"] == "path" for one in operation["parameters"])
+            [{"signIn": []}] if route.endpoint.roles & PEOPLE else []
+        )  # people can sign in; brokers and edges have keys
+        assert operation["security"] == ([] if route.endpoint.roles == PUBLIC else [{"apiKey": []}, *signed_in])
+        for role in route.endpoint.roles:
+            assert role in operation["description"]
+        assert ("{" in route.path) == any(parameter["in"] == "path" for parameter in operation["parameters"])
     names = [operation["operationId"] for operation in described.values()]
     assert len(names) == len(set(names))
 
 
-def test_a_method_that_is_none_is_told_those_that_are(api: dict[str, Any], operator: Client) -> None:
-    """405, and in Allow what the description has for the address (RFC 9110, 10.2.1): no more, no less."""
+def test_the_allowed_methods_are_the_described_ones(api: dict[str, Any], operator: Client) -> None:
+    """405, with exactly the described methods of the address in Allow (RFC 9110, 10.2.1)."""
     for path, methods in api["paths"].items():
         if not is_dialect(path):
             answer = operator.send("OPTIONS", f"/{path}".replace("{id}", "x").replace("{serverName}", "x"))
@@ -82,12 +85,18 @@ def test_a_method_that_is_none_is_told_those_that_are(api: dict[str, Any], opera
 
 
 def test_every_code_is_listed(api: dict[str, Any]) -> None:
-    """Also those of verdicts, and of what is not foreseen."""
+    """With the codes of verdicts and of unexpected errors."""
     listed = set(api["components"]["schemas"]["Code"]["enum"])
-    assert {one.code for one in every_error()} | {"allowed", "token_required", "internal", "key_not_opened"} <= listed
+    loaded = {module for function in FUNCTIONS for module in function.modules}  # commands have errors of their own
+    assert {error.code for error in every_error() if error.__module__ in loaded} | {
+        "allowed",
+        "token_required",
+        "internal",
+        "key_not_opened",
+    } <= listed
 
 
-def test_every_route_with_a_caller_documents_how_it_is_refused(api: dict[str, Any]) -> None:
+def test_every_route_with_a_caller_describes_its_refusals(api: dict[str, Any]) -> None:
     for method, path, operation in operations(api):
         statuses = set(operation["responses"])
         if is_dialect(path):
@@ -107,25 +116,27 @@ def resolved(api: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def named(api: dict[str, Any], schema: Any, seen: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The names of all fields in a schema, however deep."""
+def named(api: dict[str, Any], schema: Any, visited: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Return the names of all fields in a schema, at every depth."""
     if isinstance(schema, list):
-        for one in schema:
-            yield from named(api, one, seen)
+        for part in schema:
+            yield from named(api, part, visited)
     elif isinstance(schema, dict):
         ref = schema.get("$ref", "")
-        if ref and ref not in seen:
-            yield from named(api, resolved(api, schema), seen | {ref})
+        if ref and ref not in visited:
+            yield from named(api, resolved(api, schema), visited | {ref})
         properties = schema.get("properties")
         yield from properties if isinstance(properties, dict) else ()
-        for one in schema.values():
-            if isinstance(one, dict | list):
-                yield from named(api, one, seen)
+        for part in schema.values():
+            if isinstance(part, dict | list):
+                yield from named(api, part, visited)
 
 
 def test_no_answer_has_a_field_for_a_secret(api: dict[str, Any]) -> None:
-    """No key, passphrase or token; the one `key` there is names the caller's own API key. edgeFeed's one host is the
-    only answer with a private key in it (and Envoy's secrets, in Envoy's form)."""
+    """No private key, passphrase or token; the field `key` names the caller's own API key.
+
+    The host of edgeFeed is the only answer with a private key (and Envoy's secrets, in Envoy's format).
+    """
     answered: set[str] = set()
     for _, path, operation in operations(api):
         if path == "/edge/v1/hosts/{serverName}":
@@ -142,19 +153,19 @@ def test_no_answer_has_a_field_for_a_secret(api: dict[str, Any]) -> None:
 
 
 class Checked:
-    """Sends like a client, and holds every answer against the description."""
+    """Sends like a client, and compares every answer with the description."""
 
     def __init__(self, api: dict[str, Any], client: Client) -> None:
         self._api = api
         self._client = client
-        self.seen: set[tuple[str, str, int]] = set()
+        self.calls: set[tuple[str, str, int]] = set()
 
     def __call__(self, method: str, template: str, fields: Any = None, *, item: str = "", **more: Any) -> Answer:
         body = b"" if fields is None else json.dumps(fields).encode()
         answer = self._client.send(method, template.replace("{id}", item), body, **more)
         whole = template[1:] if template.startswith("//") else PREFIX + template
         self._check(answer, self._api["paths"][whole][method.lower()]["responses"])
-        self.seen.add((method, template, answer.status))
+        self.calls.add((method, template, answer.status))
         return answer
 
     def _check(self, answer: Answer, responses: dict[str, Any]) -> None:
@@ -176,7 +187,7 @@ class Checked:
 def test_real_calls_are_answered_as_described(
     api: dict[str, Any], operator: Client, broker: Client, service: Service
 ) -> None:
-    """Status, content type, code and every field, of calls that succeed and of calls that do not."""
+    """Status, content type, code and every field, of accepted and of refused calls."""
     do = Checked(api, operator)
     any_version = {"if-match": "*"}
     ca = do("POST", CAS, {"certificate": ROOT.pem}).ok(201)["id"]
@@ -198,7 +209,7 @@ def test_real_calls_are_answered_as_described(
 
     server = certs.server(HOST, ROOT)
     upload = {"certificate": server.pem, "privateKey": server.key_pem, "chain": ROOT.pem}
-    one = do("POST", SERVERS, upload).ok(201)["id"]
+    server_id = do("POST", SERVERS, upload).ok(201)["id"]
     do("POST", SERVERS, upload).ok(200)
     do("POST", SERVERS, {"certificate": server.pem})
     csr = do("POST", f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)["id"]
@@ -208,16 +219,16 @@ def test_real_calls_are_answered_as_described(
     do("GET", f"{SERVERS}/{{id}}", item=csr).ok()
     do("GET", f"{SERVERS}/{{id}}/csr", item=csr)
     do("GET", f"{SERVERS}/{{id}}/pem", item=csr)
-    do("PUT", f"{SERVERS}/{{id}}", {"comments": "x"}, item=one, headers=any_version).ok()
+    do("PUT", f"{SERVERS}/{{id}}", {"comments": "x"}, item=server_id, headers=any_version).ok()
     do("PUT", f"{SERVERS}/{{id}}/certificate", {"certificate": server.pem}, item=csr)
-    do("POST", f"{SERVERS}/{{id}}/renewal", item=one).ok(201)
+    do("POST", f"{SERVERS}/{{id}}/renewal", item=server_id).ok(201)
     do("POST", f"{SERVERS}/{{id}}/renewal", item=csr)
-    do("PUT", f"{SERVERS}/active", {"id": one}).ok()
+    do("PUT", f"{SERVERS}/active", {"id": server_id}).ok()
     do("PUT", f"{SERVERS}/active", {"id": csr})
     do("PUT", f"{SERVERS}/active", {"id": "x"})
     do("PUT", f"{SERVERS}/active", {"id": "default"}, headers={"if-match": '"0"'})
     do("GET", f"{SERVERS}/active").ok()
-    do("DELETE", f"{SERVERS}/{{id}}", item=one)
+    do("DELETE", f"{SERVERS}/{{id}}", item=server_id)
     do("DELETE", f"{SERVERS}/{{id}}", item=csr).ok(204)
     do("POST", "/authentication/preview", {"certificate": ROOT.pem}).ok()
     do("POST", "/authentication/preview", {"certificate": ROOT.key_pem})
@@ -268,4 +279,4 @@ def test_real_calls_are_answered_as_described(
     Checked(api, dataclasses.replace(service.client("edge"), scheme="http"))("GET", "//edge/v1/hosts")
     do("DELETE", f"{CAS}/{{id}}", item=ca).ok(204)
     Checked(api, service.anybody)("GET", CAS)
-    assert len(do.seen) > 50
+    assert len(do.calls) > 50

@@ -1,22 +1,22 @@
-"""A preview of a file with several certificates: both judgements are told, whichever the file was meant for."""
+"""The preview of a file with several certificates has both judgements: as a CA and as a server certificate."""
 
 from tests import certs
 from tests.harness import Client
 
 
-def test_two_cas_in_a_file_are_several_certificates_to_one_who_adds_a_ca(operator: Client) -> None:
-    """They are no chain either; that belongs to the judgement as a server's certificate."""
+def test_two_cas_in_a_file_are_refused_as_a_ca(operator: Client) -> None:
+    """They are no chain either, which is the judgement as a server certificate."""
     file = certs.bundle(certs.ca("One"), certs.ca("Two"))
-    found = operator.post("/authentication/preview", {"certificate": file}).ok()
-    assert found["subject"] == "CN=One"
-    assert (found["ca"]["accepted"], found["ca"]["code"]) == (False, "several_certificates")
-    assert (found["server"]["accepted"], found["server"]["code"]) == (False, "chain_broken")
+    view = operator.post("/authentication/preview", {"certificate": file}).ok()
+    assert view["subject"] == "CN=One"
+    assert (view["ca"]["accepted"], view["ca"]["code"]) == (False, "several_certificates")
+    assert (view["server"]["accepted"], view["server"]["code"]) == (False, "chain_broken")
 
 
-def test_a_server_certificate_with_its_chain_is_read_as_one(operator: Client) -> None:
+def test_a_server_certificate_with_its_chain_is_accepted(operator: Client) -> None:
     root = certs.ca("Root")
     leaf = certs.server("mtxpd0.messaging.example.com", root)
-    found = operator.post("/authentication/preview", {"certificate": certs.bundle(root, leaf)}).ok()
-    assert found["subject"] == "CN=mtxpd0.messaging.example.com"
-    assert found["server"]["accepted"] is True
-    assert found["ca"]["code"] == "several_certificates"
+    view = operator.post("/authentication/preview", {"certificate": certs.bundle(root, leaf)}).ok()
+    assert view["subject"] == "CN=mtxpd0.messaging.example.com"
+    assert view["server"]["accepted"] is True
+    assert view["ca"]["code"] == "several_certificates"

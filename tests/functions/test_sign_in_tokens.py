@@ -1,4 +1,4 @@
-"""Tokens of an OIDC issuer as proof of who is calling: the good ones, and every known trick."""
+"""Tokens of an OIDC issuer authenticate people: valid tokens, and every known attack."""
 
 import base64
 import json
@@ -33,28 +33,28 @@ def session(service: Service, token: str) -> Answer:
 
 
 def refused(service: Service, token: str) -> str:
-    """The sentence of a 401."""
+    """Return the sentence of a 401."""
     answer = session(service, token)
     assert (answer.status, answer.code) == (401, "token_refused")
     detail: str = answer.json["detail"]
     return detail
 
 
-def one(claim: str, value: Any) -> dict[str, Any]:
+def with_claim(claim: str, value: Any) -> dict[str, Any]:
     return {claim: value}
 
 
-# ------------------------------------------------------------------------------------------------------ good ones
+# --------------------------------------------------------------------------------------------------- valid tokens
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_a_person_who_signed_in_has_the_org_and_role_of_the_token(service: Service, issuer: Issuer, role: str) -> None:
-    """Both come from claims of the token, and the activity list shows who it was."""
-    told = session(service, issuer.token(role=role)).ok()
-    assert (told["org"], told["role"], told["key"]) == ("mtxpd0", role, "oidc:anna")
+def test_a_token_gives_its_organization_and_role(service: Service, issuer: Issuer, role: str) -> None:
+    """Both are claims of the token, and the activity list names the person."""
+    view = session(service, issuer.token(role=role)).ok()
+    assert (view["org"], view["role"], view["key"]) == ("mtxpd0", role, "oidc:anna")
 
 
-def test_an_operator_changes_things_and_is_named_for_it(service: Service, issuer: Issuer) -> None:
+def test_a_change_names_the_operator_who_signed_in(service: Service, issuer: Issuer) -> None:
     root = certs.ca("Root", not_after=certs.NOON + 20 * certs.YEAR)
     headers = {"authorization": f"Bearer {issuer.token()}", "content-type": "application/json"}
     body = json.dumps({"certificate": root.pem}).encode()
@@ -62,15 +62,15 @@ def test_an_operator_changes_things_and_is_named_for_it(service: Service, issuer
     assert added["createdBy"] == "oidc:anna"
 
 
-def test_a_viewer_may_look_and_not_change(service: Service, issuer: Issuer) -> None:
+def test_a_viewer_may_read_and_not_change(service: Service, issuer: Issuer) -> None:
     headers = {"authorization": f"Bearer {issuer.token(role='viewer')}", "content-type": "application/json"}
     assert service.anybody.send("GET", "/authentication/cacertificates", headers=headers).status == 200
     answer = service.anybody.send("POST", "/authentication/cacertificates", b"{}", headers=headers)
     assert (answer.status, answer.code) == (403, "forbidden")
 
 
-def test_a_person_may_ask_why_a_device_was_refused(service: Service, issuer: Issuer) -> None:
-    """verifyClient reads caller and decision in one batch; a token works there too, to explain only."""
+def test_a_person_may_explain_a_verdict(service: Service, issuer: Issuer) -> None:
+    """verifyClient accepts a token as well, but only to explain a verdict."""
     headers = {"authorization": f"Bearer {issuer.token(role='viewer')}", "content-type": "application/json"}
     body = {"serverName": service.host(), "clientId": "d:mtxpd0:t:1", "explain": True}
     verdict = service.anybody.send("POST", "/authorization/verifyclient", json.dumps(body).encode(), headers=headers)
@@ -81,13 +81,15 @@ def test_a_person_may_ask_why_a_device_was_refused(service: Service, issuer: Iss
 
 
 @pytest.mark.parametrize(("kind", "algorithm"), [("P-256", "ES256"), ("P-384", "ES384"), ("RSA-2048", "PS256")])
-def test_every_usual_asymmetric_algorithm_is_taken(service: Service, issuer: Issuer, kind: str, algorithm: str) -> None:
+def test_every_usual_asymmetric_algorithm_is_accepted(
+    service: Service, issuer: Issuer, kind: str, algorithm: str
+) -> None:
     issuer.keys = {"second": certs.key(kind, 901)}
     assert session(service, issuer.token(signer="second", algorithm=algorithm)).status == 200
 
 
-def test_a_list_of_one_names_one(service: Service, issuer: Issuer) -> None:
-    """Issuers often write roles as a list."""
+def test_a_claim_may_be_a_list_with_a_single_value(service: Service, issuer: Issuer) -> None:
+    """Many issuers write roles as a list."""
     assert session(service, issuer.token(role=["operator"], org=["mtxpd0"])).status == 200
 
 
@@ -98,19 +100,19 @@ def test_the_audience_may_be_one_of_several(service: Service, issuer: Issuer) ->
 @pytest.mark.parametrize(("claim", "seconds"), [("exp", -59), ("nbf", 59)])
 def test_two_clocks_may_differ_by_a_minute(service: Service, issuer: Issuer, claim: str, seconds: int) -> None:
     at = service.clock.now.timestamp()
-    assert session(service, issuer.token(**one(claim, at + seconds))).status == 200
+    assert session(service, issuer.token(**with_claim(claim, at + seconds))).status == 200
 
 
 def test_api_keys_work_beside_tokens(service: Service) -> None:
     assert service.client("viewer").get("/session").ok()["role"] == "viewer"
 
 
-def test_the_page_is_told_where_to_sign_in(service: Service, issuer: Issuer) -> None:
-    told = service.anybody.get("//signin").ok()
-    assert told == {"issuer": issuer.url, "clientId": CLIENT, "audience": AUDIENCE}
+def test_the_page_gets_the_issuer(service: Service, issuer: Issuer) -> None:
+    view = service.anybody.get("//signin").ok()
+    assert view == {"issuer": issuer.url, "clientId": CLIENT, "audience": AUDIENCE}
 
 
-# ----------------------------------------------------------------------------------------------------- every trick
+# ------------------------------------------------------------------------------------------------------- attacks
 
 
 def unsigned(issuer: Issuer, algorithm: str) -> str:
@@ -126,8 +128,8 @@ def test_a_token_without_signature_is_refused(service: Service, issuer: Issuer, 
     refused(service, unsigned(issuer, algorithm))
 
 
-def test_the_public_key_is_no_secret_to_sign_with(service: Service, issuer: Issuer) -> None:
-    """HS256 with the issuer's public key as the secret (RFC 8725, 2.1). Made by hand: PyJWT refuses to."""
+def test_a_signature_with_the_public_key_as_secret_is_refused(service: Service, issuer: Issuer) -> None:
+    """HS256 with the issuer's public key as the secret (RFC 8725, 2.1). PyJWT refuses to make such a token."""
     import hashlib
     import hmac
 
@@ -137,21 +139,21 @@ def test_the_public_key_is_no_secret_to_sign_with(service: Service, issuer: Issu
 
 
 def test_a_secret_in_the_key_set_is_not_used(service: Service, issuer: Issuer) -> None:
-    """Symmetric keys are nobody's proof, whatever the key set says."""
+    """A symmetric key in the key set authenticates no caller."""
     secret = b"0123456789abcdef0123456789abcdef"
     encoded = base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
     issuer.more_keys = [{"kty": "oct", "kid": "shared", "k": encoded, "alg": "HS256"}]
     refused(service, issuer.token(secret=secret, algorithm="HS256", headers={"kid": "shared"}))
 
 
-def test_addresses_and_keys_inside_a_token_are_not_looked_at(service: Service) -> None:
-    """`jku`, `x5u`, `jwk`, `x5c` name the attacker's key (RFC 8725, 3.10): never fetched, never used."""
+def test_addresses_and_keys_inside_a_token_are_ignored(service: Service) -> None:
+    """`jku`, `x5u`, `jwk` and `x5c` may name an attacker's key (RFC 8725, 3.10), which is neither fetched nor used."""
     own = certs.key("RSA-2048", 902)
     with running_issuer() as attacker:
         attacker.keys = {"first": own}
-        told = service.anybody.get("//signin").ok()
+        view = service.anybody.get("//signin").ok()
         headers = {"jku": f"{attacker.url}/keys", "x5u": f"{attacker.url}/keys", "jwk": jwk("first", own)}
-        token = attacker.token(headers=headers, iss=told["issuer"])
+        token = attacker.token(headers=headers, iss=view["issuer"])
         assert "signature" in refused(service, token)
         assert not attacker.asked
 
@@ -162,7 +164,7 @@ def test_a_token_for_another_service_is_refused(service: Service, issuer: Issuer
 
 
 def test_a_token_of_another_issuer_is_refused(service: Service, issuer: Issuer) -> None:
-    """Even signed with the same key, as one issuer's tenants are."""
+    """Also if the key is the same, as for the tenants of one issuer."""
     assert "another issuer" in refused(service, issuer.token(iss=f"{issuer.url}/other"))
     assert refused(service, issuer.token(iss=None))
 
@@ -170,9 +172,11 @@ def test_a_token_of_another_issuer_is_refused(service: Service, issuer: Issuer) 
 @pytest.mark.parametrize(
     ("claim", "seconds", "why"), [("exp", -60, "it has ended"), ("nbf", 61, "it is not valid yet")]
 )
-def test_a_token_counts_in_its_time_only(service: Service, issuer: Issuer, claim: str, seconds: int, why: str) -> None:
+def test_a_token_is_valid_in_its_time_only(
+    service: Service, issuer: Issuer, claim: str, seconds: int, why: str
+) -> None:
     at = service.clock.now.timestamp()
-    assert why in refused(service, issuer.token(**one(claim, at + seconds)))
+    assert why in refused(service, issuer.token(**with_claim(claim, at + seconds)))
 
 
 def test_a_session_ends_with_its_token(service: Service, issuer: Issuer) -> None:
@@ -184,11 +188,11 @@ def test_a_session_ends_with_its_token(service: Service, issuer: Issuer) -> None
 
 @pytest.mark.parametrize("claim", ["exp", "sub"])
 def test_a_token_without_an_end_or_a_person_is_refused(service: Service, issuer: Issuer, claim: str) -> None:
-    assert f"it has no {claim}" in refused(service, issuer.token(**one(claim, None)))
+    assert f"it has no {claim}" in refused(service, issuer.token(**with_claim(claim, None)))
 
 
-def test_an_end_that_is_no_time_is_refused(service: Service, issuer: Issuer) -> None:
-    """PyJWT would take the text; the clock here takes numbers."""
+def test_an_expiry_that_is_no_number_is_refused(service: Service, issuer: Issuer) -> None:
+    """PyJWT would accept text."""
     assert refused(service, issuer.token(exp="tomorrow"))
     assert refused(service, issuer.token(exp=True))
 
@@ -197,9 +201,9 @@ def test_an_end_that_is_no_time_is_refused(service: Service, issuer: Issuer) -> 
     "number", [float("nan"), float("inf"), 10**400, 10**15], ids=["NaN", "Infinity", "huge", "far"]
 )
 @pytest.mark.parametrize("claim", ["exp", "nbf"])
-def test_a_time_that_never_comes_is_none(service: Service, issuer: Issuer, claim: str, number: float) -> None:
-    """Python's JSON knows NaN, of which nothing is later or earlier: such a token would never end."""
-    assert f"its {claim} is no time" in refused(service, issuer.token(**one(claim, number)))
+def test_a_time_that_is_not_finite_is_refused(service: Service, issuer: Issuer, claim: str, number: float) -> None:
+    """Python's JSON parser accepts NaN, and no comparison with NaN is true: such a token would never expire."""
+    assert f"its {claim} is no time" in refused(service, issuer.token(**with_claim(claim, number)))
 
 
 def test_a_token_of_an_unknown_key_is_refused(service: Service, issuer: Issuer) -> None:
@@ -216,29 +220,29 @@ def test_a_token_changed_on_the_way_is_refused(service: Service, issuer: Issuer)
 
 
 @pytest.mark.parametrize("garbage", ["", "x", "a.b.c", "....", "é.é.é", "a" * 20_000])
-def test_what_is_no_token_is_refused(service: Service, garbage: str) -> None:
+def test_text_that_is_no_token_is_refused(service: Service, garbage: str) -> None:
     refused(service, garbage)
 
 
-def test_what_is_critical_and_not_understood_is_refused(service: Service, issuer: Issuer) -> None:
+def test_an_unknown_critical_header_is_refused(service: Service, issuer: Issuer) -> None:
     """RFC 7515, 4.1.11."""
     refused(service, issuer.token(headers={"crit": ["exp"], "exp": 1}))
 
 
 @pytest.mark.parametrize("role", ["broker", "edge", "admin", "", None, ["viewer", "operator"], 7, {"operator": True}])
 def test_only_viewers_and_operators_sign_in(service: Service, issuer: Issuer, role: object) -> None:
-    """Brokers and edges are machines with keys; two roles are no role."""
+    """Brokers and edges are machines with keys. A token with two roles has none."""
     answer = session(service, issuer.token(role=role))
     assert (answer.status, answer.code) == (403, "role_not_granted")
 
 
 @pytest.mark.parametrize("org", [None, "", "MTXPD0", "../org", "mtxpd0\n", ["mtxpd0", "other1"], "nobody"])
-def test_a_token_must_name_one_org_that_is_here(service: Service, issuer: Issuer, org: object) -> None:
+def test_a_token_must_name_a_single_known_organization(service: Service, issuer: Issuer, org: object) -> None:
     answer = session(service, issuer.token(org=org))
     assert (answer.status, answer.code) == (403, "role_not_granted")
 
 
-def test_a_person_of_one_org_sees_nothing_of_another(service: Service, issuer: Issuer) -> None:
+def test_a_token_gives_no_access_to_another_organization(service: Service, issuer: Issuer) -> None:
     service.other_org()
     other = service.client("operator", "other1")
     root = certs.ca("Root", not_after=certs.NOON + 20 * certs.YEAR)
@@ -247,7 +251,7 @@ def test_a_person_of_one_org_sees_nothing_of_another(service: Service, issuer: I
     assert service.anybody.send("GET", f"/authentication/cacertificates/{there}", headers=headers).status == 404
 
 
-def test_a_suspended_org_lets_nobody_sign_in(service: Service, issuer: Issuer) -> None:
+def test_a_suspended_organization_refuses_its_people(service: Service, issuer: Issuer) -> None:
     from shared.usecases.orgs.organizations import set_suspended
 
     set_suspended(service.app.context, service.org_id, True)
@@ -257,14 +261,14 @@ def test_a_suspended_org_lets_nobody_sign_in(service: Service, issuer: Issuer) -
 # -------------------------------------------------------------------------------------------------- the issuer's keys
 
 
-def test_keys_are_asked_for_once_and_kept(service: Service, issuer: Issuer) -> None:
+def test_keys_are_fetched_once_and_cached(service: Service, issuer: Issuer) -> None:
     for _ in range(5):
         session(service, issuer.token()).ok()
     assert issuer.asked["/keys"] == 1
 
 
 def test_a_new_key_of_the_issuer_is_found_at_most_once_a_minute(service: Service, issuer: Issuer) -> None:
-    """Whoever sends made-up key ids cannot make this service ask more often."""
+    """Invented key ids cannot make this service fetch the keys more often."""
     session(service, issuer.token()).ok()
     issuer.keys["second"] = certs.key("P-256", 904)
     token = issuer.token(signer="second", algorithm="ES256")
@@ -276,7 +280,7 @@ def test_a_new_key_of_the_issuer_is_found_at_most_once_a_minute(service: Service
     assert issuer.asked["/keys"] == 2
 
 
-def test_a_key_that_the_issuer_withdrew_stops_counting(service: Service, issuer: Issuer) -> None:
+def test_a_key_that_the_issuer_withdrew_is_no_longer_accepted(service: Service, issuer: Issuer) -> None:
     session(service, issuer.token()).ok()
     token = issuer.token(exp=service.clock.now.timestamp() + 3600)
     issuer.keys = {"second": certs.key("P-256", 905)}
@@ -284,8 +288,8 @@ def test_a_key_that_the_issuer_withdrew_stops_counting(service: Service, issuer:
     assert "no such key" in refused(service, token)
 
 
-def test_an_issuer_that_is_down_does_not_sign_out_who_is_in(service: Service, issuer: Issuer) -> None:
-    """Its keys are used for an hour more; then nobody can be believed, and 503 says so."""
+def test_tokens_are_accepted_for_an_hour_while_the_issuer_is_down(service: Service, issuer: Issuer) -> None:
+    """The cached keys are used for an hour. After that a token is answered with 503."""
     token = issuer.token(exp=service.clock.now.timestamp() + 7200)
     session(service, token).ok()
     issuer.down = True
@@ -305,9 +309,7 @@ def test_an_issuer_that_is_down_does_not_sign_out_who_is_in(service: Service, is
         {"jwks_uri": "ftp://127.0.0.1/keys"},
     ],
 )
-def test_a_discovery_document_that_cannot_be_right_is_not_used(
-    service: Service, issuer: Issuer, lie: dict[str, Any]
-) -> None:
+def test_an_inconsistent_discovery_document_is_not_used(service: Service, issuer: Issuer, lie: dict[str, Any]) -> None:
     issuer.discovery = lie
     assert session(service, issuer.token()).code == "issuer_unavailable"
 
@@ -319,8 +321,8 @@ def test_no_redirect_is_followed_to_other_keys(service: Service, issuer: Issuer)
         assert not attacker.asked
 
 
-@pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits")  # the test signs with it on purpose
-def test_weak_and_encryption_keys_of_the_set_are_left_out(service: Service, issuer: Issuer) -> None:
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits")  # the test signs with the weak key on purpose
+def test_weak_keys_and_encryption_keys_of_the_set_are_ignored(service: Service, issuer: Issuer) -> None:
     issuer.keys["weak"] = certs.key("RSA-1024", 906)
     issuer.more_keys = [{**jwk("enc", certs.key("P-256", 907)), "use": "enc"}, {"kty": "RSA"}, {"kid": "x"}]
     assert "no such key" in refused(service, issuer.token(signer="weak"))
@@ -329,8 +331,8 @@ def test_weak_and_encryption_keys_of_the_set_are_left_out(service: Service, issu
     assert session(service, issuer.token()).status == 200
 
 
-def test_a_key_is_used_as_the_set_says(service: Service, issuer: Issuer) -> None:
-    """An RSA key marked for PS256 is not good for RS256 (RFC 7517, 4.4)."""
+def test_a_key_is_used_for_its_own_algorithm_only(service: Service, issuer: Issuer) -> None:
+    """An RSA key for PS256 does not verify RS256 (RFC 7517, 4.4)."""
     issuer.more_keys = [{**jwk("marked", certs.key("RSA-2048", 908)), "alg": "PS256"}]
     signer = certs.key("RSA-2048", 908)
     refused(service, issuer.token(signer=signer, headers={"kid": "marked"}))
@@ -340,7 +342,7 @@ def test_a_key_is_used_as_the_set_says(service: Service, issuer: Issuer) -> None
 # ------------------------------------------------------------------------------------------------- without an issuer
 
 
-def test_without_an_issuer_no_token_is_taken_and_nowhere_is_named(tmp_path: Path, issuer: Issuer) -> None:
+def test_without_an_issuer_no_token_is_accepted(tmp_path: Path, issuer: Issuer) -> None:
     plain = now_service(tmp_path / "plain")
     try:
         answer = session(plain, issuer.token())
@@ -351,7 +353,7 @@ def test_without_an_issuer_no_token_is_taken_and_nowhere_is_named(tmp_path: Path
         plain.app.close()
 
 
-def test_an_api_without_client_id_takes_tokens_and_names_no_page(tmp_path: Path, issuer: Issuer) -> None:
+def test_without_a_client_id_tokens_are_accepted_and_no_sign_in_is_named(tmp_path: Path, issuer: Issuer) -> None:
     made = now_service(tmp_path / "other", oidc=Oidc(issuer.url, AUDIENCE))
     try:
         assert session(made, issuer.token()).status == 200

@@ -1,4 +1,4 @@
-"""uploadCA over HTTP: whose devices are trusted."""
+"""uploadCA over HTTP: the CAs whose devices are trusted."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from msgspec import structs
 
-from functions.routes import PREFIX
+from functions.registry import PREFIX
 from shared.records import CAIndex
 from shared.repository import ca_index_ref
 from shared.usecases.cas.documents import CAS_MAX, CAS_OF_ONE_NAME_MAX
@@ -25,19 +25,19 @@ ROOT = certs.ca("Root")
 
 @cache
 def numbered(number: int, name: str = "Root") -> certs.Issued:
-    """One of several CAs of one name, each with a key of its own."""
+    """Return one of several CAs of the same name, each with its own key."""
     return certs.ca(name, private=certs.key("P-256", 500 + number))
 
 
 def test_the_original_services_call_works_unchanged(operator: Client) -> None:
-    """The one publicly documented call: POST with Basic auth and `comments` and `certificate`; the PEM as it stands."""
+    """The only publicly documented call: POST with Basic authentication, `comments`, and `certificate` as PEM."""
     body = json.dumps({"comments": "our first CA", "certificate": ROOT.pem}).encode()
     answer = operator.send("POST", CAS, body)
     assert answer.ok(201)["comments"] == "our first CA"
 
 
-def test_what_is_answered(operator: Client) -> None:
-    """Every field of contract.md, with the version as ETag, and nothing else."""
+def test_the_fields_of_the_answer(operator: Client) -> None:
+    """Every field of contract.md, the version as ETag, and nothing else."""
     answer = operator.post(CAS, {"certificate": ROOT.pem, "comments": "Plant 1"})
     ca = answer.ok(201)
     assert ca == {
@@ -68,8 +68,8 @@ def test_what_is_answered(operator: Client) -> None:
 
 
 @pytest.mark.parametrize("how", ["PEM in JSON", "DER in JSON", "PEM file", "DER file", "PEM as form text", "with text"])
-def test_every_way_of_sending_is_the_same_ca(operator: Client, how: str) -> None:
-    """PEM or DER, JSON or multipart; `openssl x509 -text` around the block does not matter."""
+def test_every_format_registers_the_same_ca(operator: Client, how: str) -> None:
+    """PEM or DER, JSON or multipart; text around the PEM block is ignored."""
     match how:
         case "PEM in JSON":
             answer = operator.post(CAS, {"certificate": ROOT.pem})
@@ -86,8 +86,8 @@ def test_every_way_of_sending_is_the_same_ca(operator: Client, how: str) -> None
     assert answer.ok(201)["fingerprintSha256"] == ROOT.fingerprint
 
 
-def test_the_same_again_changes_nothing(service: Service, operator: Client) -> None:
-    """200, the CA as it stands: its comments, its stamp and its version are those of the first upload."""
+def test_a_second_upload_changes_nothing(service: Service, operator: Client) -> None:
+    """200, with the comments, the times and the version of the first upload."""
     first = operator.post(CAS, {"certificate": ROOT.pem, "comments": "first"}).ok(201)
     writes = service.store.calls["put"]
     service.clock.now += timedelta(minutes=5)
@@ -95,31 +95,31 @@ def test_the_same_again_changes_nothing(service: Service, operator: Client) -> N
     first.pop("warnings")
     assert again.pop("warnings") == []
     assert again == first
-    assert service.store.calls["put"] == writes + 1  # the second operator's key, nothing else
-    assert [one["id"] for one in operator.get(CAS).ok()["results"]] == [first["id"]]
+    assert service.store.calls["put"] == writes + 1  # the second operator's key is the only difference
+    assert [ca["id"] for ca in operator.get(CAS).ok()["results"]] == [first["id"]]
 
 
-def test_uploading_again_does_not_activate_what_was_deactivated(operator: Client) -> None:
+def test_a_second_upload_does_not_activate_a_ca(operator: Client) -> None:
     ca = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)
     operator.put(f"{CAS}/{ca['id']}", {"status": "inactive"}).ok()
     assert operator.post(CAS, {"certificate": ROOT.pem}).ok(200)["status"] == "inactive"
 
 
 def test_the_first_ca_warns_that_devices_must_send_sni(service: Service, operator: Client) -> None:
-    """Once: with the first. Without any CA left it holds no more, so the next first one warns again."""
+    """Only the first CA warns. After the last CA is deleted, the next CA is the first again."""
     first = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)
     [warning] = first["warnings"]
     assert warning["code"] == "sni_required"
     assert service.host() in warning["message"]
     second = operator.post(CAS, {"certificate": certs.ca("Second").pem}).ok(201)
     assert second["warnings"] == []
-    for one in (first, second):
-        operator.delete(f"{CAS}/{one['id']}").ok(204)
+    for ca in (first, second):
+        operator.delete(f"{CAS}/{ca['id']}").ok(204)
     assert operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["warnings"] == [warning]
 
 
-def test_a_root_and_its_intermediate_stand_side_by_side(operator: Client) -> None:
-    """Each is a trust anchor by itself; KeyUsage and a critical BasicConstraints are not needed."""
+def test_a_root_and_its_intermediate_are_both_anchors(operator: Client) -> None:
+    """Each is a trust anchor. KeyUsage and a critical BasicConstraints are not required."""
     intermediate = certs.ca("Intermediate", ROOT, critical=False)
     operator.post(CAS, {"certificate": intermediate.pem}).ok(201)
     operator.post(CAS, {"certificate": ROOT.pem}).ok(201)
@@ -127,7 +127,7 @@ def test_a_root_and_its_intermediate_stand_side_by_side(operator: Client) -> Non
 
 
 def test_ten_cas_of_one_name(operator: Client) -> None:
-    """The eleventh of one subject is a conflict and takes no place; one of another name, or after a deletion, fits."""
+    """The eleventh CA of a subject is a conflict; a CA of another name, or after a deletion, is accepted."""
     made = [operator.post(CAS, {"certificate": numbered(n).pem}).ok(201)["id"] for n in range(CAS_OF_ONE_NAME_MAX)]
     refused = operator.post(CAS, {"certificate": numbered(10).pem})
     assert (refused.status, refused.code) == (409, "too_many_cas_of_one_name")
@@ -137,13 +137,13 @@ def test_ten_cas_of_one_name(operator: Client) -> None:
     operator.delete(f"{CAS}/{made[0]}").ok(204)
     operator.post(CAS, {"certificate": numbered(10).pem}).ok(201)
     assert operator.post(CAS, {"certificate": numbered(11).pem}).status == 409
-    for one in operator.get(CAS).ok()["results"]:
-        operator.delete(f"{CAS}/{one['id']}").ok(204)
-    assert operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["warnings"]  # the refused ones left nothing behind
+    for ca in operator.get(CAS).ok()["results"]:
+        operator.delete(f"{CAS}/{ca['id']}").ok(204)
+    assert operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["warnings"]  # the refused CAs left nothing behind
 
 
-def test_names_that_differ_in_case_and_spacing_only_are_one_name(operator: Client) -> None:
-    """RFC 5280, 7.1: so they count together, and their ids begin alike."""
+def test_names_are_compared_without_case_and_spacing(operator: Client) -> None:
+    """Names that differ in case and spacing only are equal (RFC 5280, 7.1), so their ids begin with the same digits."""
     ids = [
         operator.post(CAS, {"certificate": numbered(n, name).pem}).ok(201)["id"].partition("-")[0]
         for n, name in enumerate(("Fleet Root", "fleet  ROOT"))
@@ -151,8 +151,8 @@ def test_names_that_differ_in_case_and_spacing_only_are_one_name(operator: Clien
     assert ids[0] == ids[1]
 
 
-def test_a_thousand_cas_of_an_org(service: Service, operator: Client) -> None:
-    """The next is a conflict; what is there already may come again."""
+def test_the_limit_of_cas_of_an_organization(service: Service, operator: Client) -> None:
+    """The next CA is a conflict; a registered CA may be uploaded again."""
     there = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
     filled = CAIndex({there: True, **{f"{n:016x}-{n:032x}": True for n in range(CAS_MAX - 1)}})
     for attempt in service.app.context.repository.changing(ca_index_ref(service.org_id)):
@@ -165,7 +165,7 @@ def test_a_thousand_cas_of_an_org(service: Service, operator: Client) -> None:
 
 
 def test_the_rate_limit_of_cas(tmp_path: Path) -> None:
-    """429 with Retry-After; the same CA again is not counted; the next minute begins anew."""
+    """429 with Retry-After. A registered CA is not counted, and the next minute starts a new count."""
     service = make_service(tmp_path / "count_in_window")
     context = structs.replace(service.app.context, ca_rate_per_minute=2)
     service.app = structs.replace(service.app, context=context)
@@ -253,8 +253,8 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refusals_say_what_is_wrong_and_how_to_mend_it(operator: Client, case: str) -> None:
-    """422 with a stable code and the console's sentence, naming the field; nothing is kept."""
+def test_a_refusal_has_a_code_a_reason_and_a_remedy(operator: Client, case: str) -> None:
+    """422 with a stable code, the console's sentence and the field; nothing is stored."""
     sent, code, sentence = REFUSALS[case]
     refused = operator.post(CAS, {"certificate": sent})
     assert (refused.status, refused.code) == (422, code)
@@ -267,14 +267,14 @@ def test_refusals_say_what_is_wrong_and_how_to_mend_it(operator: Client, case: s
     assert operator.get(CAS).ok()["results"] == []
 
 
-def test_a_request_is_refused(operator: Client, openssl: OpenSSL) -> None:
+def test_a_certificate_request_is_refused(operator: Client, openssl: OpenSSL) -> None:
     refused = operator.post(CAS, {"certificate": csr_pem(openssl)})
     assert (refused.status, refused.code) == (422, "csr_given")
     assert refused.json["detail"] == "This is a certificate request, not a certificate. Have it signed first."
 
 
 def test_an_intermediate_signed_with_sha1_is_refused_and_a_sha1_root_is_not(openssl: OpenSSL, tmp_path: Path) -> None:
-    """A root's own signature is nobody's evidence; another's SHA-1 signature is weak evidence."""
+    """A root's own signature proves nothing; a SHA-1 signature of an issuer is weak."""
     openssl("req -x509 -newkey rsa:2048 -nodes -keyout r.key -out r.pem -days 30 -sha1 -subj", "/CN=Old Root")
     openssl("req -new -newkey rsa:2048 -nodes -keyout i.key -out i.csr -subj", "/CN=Intermediate")
     openssl.write("ca.ext", "basicConstraints=CA:true\n")
@@ -289,8 +289,8 @@ def test_an_intermediate_signed_with_sha1_is_refused_and_a_sha1_root_is_not(open
     service.app.close()
 
 
-def test_a_file_that_is_too_large(operator: Client) -> None:
-    """64 KiB as a file, 16 KiB as DER, 256 KiB as a request: beyond, 413 tells size and limit."""
+def test_a_large_file_is_refused(operator: Client) -> None:
+    """More than 64 KiB as a file, 16 KiB as DER or 256 KiB as a request: 413 with the size and the limit."""
     text = ROOT.pem + "x" * 65 * 1024
     refused = operator.post(CAS, {"certificate": text})
     assert (refused.status, refused.code) == (413, "file_too_large")
@@ -298,7 +298,7 @@ def test_a_file_that_is_too_large(operator: Client) -> None:
     assert operator.post(CAS, {"certificate": "x" * 300 * 1024}).status == 413
 
 
-def test_a_missing_certificate_names_the_field(operator: Client) -> None:
+def test_a_missing_certificate_is_refused_with_the_field(operator: Client) -> None:
     refused = operator.post(CAS, {"comments": "no file chosen"})
     assert (refused.status, refused.code) == (400, "missing_field")
     assert refused.json["violations"][0]["field"] == "certificate"
@@ -312,7 +312,7 @@ def test_comments_have_a_limit(operator: Client) -> None:
 
 
 def test_two_orgs_may_register_the_same_ca(service: Service, operator: Client) -> None:
-    """Trust is scoped by org: each has its own record of it."""
+    """Trust belongs to an organization: each has its own record of the CA."""
     other = service.client("operator", service.other_org())
     mine = operator.post(CAS, {"certificate": ROOT.pem, "comments": "mine"}).ok(201)
     theirs = other.post(CAS, {"certificate": ROOT.pem, "comments": "theirs"}).ok(201)
@@ -321,8 +321,8 @@ def test_two_orgs_may_register_the_same_ca(service: Service, operator: Client) -
     assert other.get(f"{CAS}/{theirs['id']}").ok()["comments"] == "theirs"
 
 
-def test_the_path_with_and_without_the_prefix(operator: Client) -> None:
-    """A function that is deployed under its own name answers there too."""
+def test_the_functions_own_name_is_an_address(operator: Client) -> None:
+    """With and without the prefix."""
     assert PREFIX == "/api/v0002"
     operator.post("//uploadCA", {"certificate": ROOT.pem}).ok(201)
     operator.post("/uploadCA", {"certificate": ROOT.pem}).ok(200)

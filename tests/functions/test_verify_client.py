@@ -34,18 +34,18 @@ Fields = dict[str, Any]
 
 
 def ask(broker: Client, device: certs.Issued | None = DEVICE, *sent: certs.Issued, **fields: Any) -> Fields:
-    """The verdict on *device*, which sends *sent* after its own certificate. A field of None is not sent."""
-    shown = {"certificate": certs.bundle(device, *sent)} if device else {}
-    whole = {"serverName": HOST, "clientId": CLIENT_ID, **shown, **fields}
-    found: Fields = broker.post(
+    """Return the verdict on *device*, which sends *sent* after its own certificate. A field of None is not sent."""
+    certificate = {"certificate": certs.bundle(device, *sent)} if device else {}
+    whole = {"serverName": HOST, "clientId": CLIENT_ID, **certificate, **fields}
+    verdict: Fields = broker.post(
         "/authorization/verifyclient", {name: value for name, value in whole.items() if value is not None}
     ).ok()
-    return found
+    return verdict
 
 
-def add(client: Client, one: certs.Issued) -> str:
-    found: str = client.post(CAS, {"certificate": one.pem}).ok(201)["id"]
-    return found
+def add(client: Client, ca: certs.Issued) -> str:
+    ca_id: str = client.post(CAS, {"certificate": ca.pem}).ok(201)["id"]
+    return ca_id
 
 
 def level(operator: Client, name: str, *rules: tuple[str, str]) -> None:
@@ -55,13 +55,13 @@ def level(operator: Client, name: str, *rules: tuple[str, str]) -> None:
 
 @pytest.fixture
 def ca(operator: Client) -> str:
-    """The id of ROOT, registered and active."""
+    """Register ROOT, which is active then. Return its id."""
     return add(operator, ROOT)
 
 
 @contextmanager
 def counted(service: Service) -> Iterator[Counter[str]]:
-    """What is asked of the store within, by name of the call."""
+    """Count the store calls of the block, by name."""
     before, calls = Counter(service.store.calls), Counter[str]()
     yield calls
     calls.update(service.store.calls - before)
@@ -70,8 +70,8 @@ def counted(service: Service) -> Iterator[Counter[str]]:
 # ------------------------------------------------------------------------------------------------- the answer
 
 
-def test_an_allow_says_who_and_by_whom_and_until_when(broker: Client, ca: str) -> None:
-    """Every field of contract.md; `steps` only where they are asked for."""
+def test_an_allow_has_identity_ca_and_expiry(broker: Client, ca: str) -> None:
+    """Every field of contract.md; `steps` only on request."""
     assert ask(broker) == {
         "decision": "allow",
         "code": "allowed",
@@ -89,7 +89,7 @@ def test_an_allow_says_who_and_by_whom_and_until_when(broker: Client, ca: str) -
     }
 
 
-def test_a_refusal_names_the_certificate_at_fault(broker: Client, ca: str) -> None:
+def test_a_refusal_names_the_failing_certificate(broker: Client, ca: str) -> None:
     stranger = certs.leaf("d:thermo:42", certs.ca("Stranger"))
     refused = ask(broker, stranger)
     assert (refused["decision"], refused["code"], refused["ca"], refused["expiresAt"]) == (
@@ -105,7 +105,7 @@ def test_a_refusal_names_the_certificate_at_fault(broker: Client, ca: str) -> No
     assert refused["bound"] is False
 
 
-def test_expires_at_is_the_first_end_on_the_path(broker: Client, operator: Client) -> None:
+def test_expires_at_is_the_first_expiry_on_the_path(broker: Client, operator: Client) -> None:
     """A session must not outlive any certificate of the path."""
     short = certs.ca("Short", ROOT, not_after=NOON + DAY)
     add(operator, ROOT)
@@ -113,8 +113,8 @@ def test_expires_at_is_the_first_end_on_the_path(broker: Client, operator: Clien
 
 
 @pytest.mark.parametrize("form", ["chain in PEM", "certificateDer and chainDer", "DER in certificate", "alias"])
-def test_every_form_of_what_a_device_sends(broker: Client, ca: str, form: str) -> None:
-    """PEM leaf and chain; or DER in base64, and what was sent after it, concatenated."""
+def test_every_format_of_a_devices_certificates(broker: Client, ca: str, form: str) -> None:
+    """PEM of leaf and chain; or the leaf as DER in base64, with the concatenated chain."""
     upper = certs.ca("Upper", ROOT)
     lower = certs.ca("Lower", upper)
     device = certs.leaf("d:thermo:42", lower)
@@ -122,21 +122,21 @@ def test_every_form_of_what_a_device_sends(broker: Client, ca: str, form: str) -
     chain = base64.b64encode(lower.der + upper.der).decode()
     match form:
         case "chain in PEM":
-            found = ask(broker, device, lower, upper)
+            verdict = ask(broker, device, lower, upper)
         case "certificateDer and chainDer":
-            found = ask(broker, None, certificateDer=der, chainDer=chain)
+            verdict = ask(broker, None, certificateDer=der, chainDer=chain)
         case "DER in certificate":
-            found = ask(broker, None, certificate=der, chainDer=chain)
+            verdict = ask(broker, None, certificate=der, chainDer=chain)
         case _:
             body = {"serverName": HOST, "certificateDer": der, "chainDer": chain}
-            found = broker.post("/verifyClient", body).ok()
-    assert (found["decision"], found["ca"]["id"]) == ("allow", ca)
+            verdict = broker.post("/verifyClient", body).ok()
+    assert (verdict["decision"], verdict["ca"]["id"]) == ("allow", ca)
 
 
-def test_what_people_see_of_the_ten_steps(service: Service, viewer: Client, operator: Client, ca: str) -> None:
-    """`explain`: each step passed, failed or not reached, with what was found and expected."""
+def test_an_explained_verdict_has_ten_steps(service: Service, viewer: Client, operator: Client, ca: str) -> None:
+    """Each step is passed, failed or not reached, with the value and the expected value."""
     passed = ask(viewer, explain=True)["steps"]
-    assert [(one["number"], one["name"], one["status"]) for one in passed] == [
+    assert [(step["number"], step["name"], step["status"]) for step in passed] == [
         (number, name, "passed")
         for number, name in enumerate(
             (
@@ -156,14 +156,16 @@ def test_what_people_see_of_the_ten_steps(service: Service, viewer: Client, oper
     ]
     assert (passed[9]["found"], passed[9]["expected"]) == ("d:thermo:42", "d:thermo:42")
     failed = ask(operator, certs.leaf("d:thermo:43", ROOT), explain=True)["steps"]
-    assert [one["status"] for one in failed] == ["passed"] * 9 + ["failed"]
+    assert [step["status"] for step in failed] == ["passed"] * 9 + ["failed"]
     assert failed[9]["found"] == "It is d:thermo:43; the client ID says d:thermo:42."
     early = ask(viewer, serverName="elsewhere.example.org", explain=True)["steps"]
-    assert [one["status"] for one in early] == ["failed"] + ["not reached"] * 9
+    assert [step["status"] for step in early] == ["failed"] + ["not reached"] * 9
 
 
-def test_who_may_ask(service: Service, broker: Client, viewer: Client, operator: Client, ca: str) -> None:
-    """Brokers; viewers and operators only to have it explained; edges never."""
+def test_the_roles_of_verify_client(
+    service: Service, broker: Client, viewer: Client, operator: Client, ca: str
+) -> None:
+    """Brokers; viewers and operators for explained verdicts only; edges never."""
     for client, plain, explained in (
         (broker, 200, 200),
         (viewer, 403, 200),
@@ -194,7 +196,7 @@ def one_of(signer: certs.Issued = ROOT, name: str | None = "d:thermo:42", **more
 
 
 TABLE: dict[str, tuple[Callable[[Client], Fields], str, int, int]] = {
-    # what is asked: code, step, Watson's reason
+    # the question -> code, step, Watson's reason
     "no SNI": (lambda b: ask(b, serverName=None), "sni_missing", 1, 163),
     "foreign SNI": (lambda b: ask(b, serverName="mqtt.example.org"), "sni_unknown", 1, 163),
     "SNI is an address": (lambda b: ask(b, serverName="192.0.2.1"), "sni_unknown", 1, 163),
@@ -249,7 +251,7 @@ TABLE: dict[str, tuple[Callable[[Client], Fields], str, int, int]] = {
 
 @pytest.mark.parametrize("case", TABLE)
 def test_each_row_of_the_table_of_refusals(broker: Client, operator: Client, ca: str, case: str) -> None:
-    """Its code, its step, Watson's reason, and a sentence that mends."""
+    """The code, the step, Watson's reason, and a sentence with the remedy."""
     inactive = add(operator, INACTIVE)
     operator.put(f"{CAS}/{inactive}", {"status": "inactive"}).ok()
     question, code, step, watson = TABLE[case]
@@ -259,13 +261,13 @@ def test_each_row_of_the_table_of_refusals(broker: Client, operator: Client, ca:
     assert "steps" not in plain
     with_steps = {**_last_asked(broker, question), "explain": True}
     steps = broker.post("/authorization/verifyclient", with_steps).ok()["steps"]
-    assert [one["number"] for one in steps if one["status"] == "failed"] == [step]
-    assert all(one["status"] == "passed" for one in steps[: step - 1])
-    assert all(one["status"] == "not reached" for one in steps[step:])
+    assert [row["number"] for row in steps if row["status"] == "failed"] == [step]
+    assert all(row["status"] == "passed" for row in steps[: step - 1])
+    assert all(row["status"] == "not reached" for row in steps[step:])
 
 
 class _Recorder(Client):
-    """Remembers what it was asked to send."""
+    """Records the requests."""
 
     asked: list[Fields] = []
 
@@ -281,7 +283,7 @@ def _last_asked(broker: Client, question: Callable[[Client], Fields]) -> Fields:
 
 
 def test_without_an_active_ca(broker: Client, operator: Client) -> None:
-    """None at all, or none that is active: `no_trusted_ca`, step 5; with another active one, `untrusted_issuer`."""
+    """Without any active CA: `no_trusted_ca`, step 5; with another active CA: `untrusted_issuer`."""
     assert ask(broker)["code"] == "no_trusted_ca"
     ca = add(operator, ROOT)
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
@@ -293,10 +295,10 @@ def test_without_an_active_ca(broker: Client, operator: Client) -> None:
     assert ask(broker, stranger)["code"] == "untrusted_issuer"
 
 
-def test_a_deactivated_ca_vouches_for_nobody_until_it_is_active_again(
+def test_a_deactivated_ca_vouches_for_no_device_until_it_is_active_again(
     broker: Client, operator: Client, ca: str
 ) -> None:
-    """In force at the next connection; the sentence tells since when."""
+    """In force at the next connection. The reason has the time of the deactivation."""
     add(operator, OTHER_ROOT)
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
     refused = ask(broker)
@@ -306,7 +308,7 @@ def test_a_deactivated_ca_vouches_for_nobody_until_it_is_active_again(
     assert ask(broker)["decision"] == "allow"
 
 
-def test_a_deleted_ca_vouches_for_nobody(broker: Client, operator: Client, ca: str) -> None:
+def test_a_deleted_ca_vouches_for_no_device(broker: Client, operator: Client, ca: str) -> None:
     add(operator, OTHER_ROOT)
     operator.delete(f"{CAS}/{ca}").ok(204)
     assert ask(broker)["code"] == "untrusted_issuer"
@@ -321,10 +323,10 @@ def test_a_deleted_ca_vouches_for_nobody(broker: Client, operator: Client, ca: s
         ("old", "ca_expired"),
     ],
 )
-def test_what_is_kept_of_a_ca_says_nothing_of_its_standing(
+def test_the_cache_of_a_ca_does_not_hold_its_status(
     service: Service, broker: Client, operator: Client, ca: str, change: str, code: str
 ) -> None:
-    """Its certificate is parsed once in a process; whether it is trusted is read at each connection."""
+    """The certificate is parsed once in a process; the status is read for each connection."""
     add(operator, OTHER_ROOT)
     upper = certs.ca("Upper", ROOT, not_after=ROOT.cert.not_valid_after_utc + DAY)
     device = one_of(upper, not_after=ROOT.cert.not_valid_after_utc + DAY)
@@ -345,8 +347,8 @@ def test_what_is_kept_of_a_ca_says_nothing_of_its_standing(
     assert (refused["decision"], refused["code"]) == ("deny", code)
 
 
-def test_another_orgs_ca_vouches_for_nobody_here(service: Service, broker: Client, operator: Client) -> None:
-    """Trust is scoped by org: the very same CA, registered by another org only, is no CA here."""
+def test_a_ca_of_another_organization_vouches_for_no_device(service: Service, broker: Client, operator: Client) -> None:
+    """Trust belongs to an organization: a CA that only another organization registered is not trusted."""
     add(service.client("operator", service.other_org()), ROOT)
     add(operator, OTHER_ROOT)
     assert ask(broker)["code"] == "untrusted_issuer"
@@ -368,7 +370,7 @@ def test_an_sha1_leaf_is_refused(openssl: OpenSSL, tmp_path: Path) -> None:
 
 
 def test_real_device_certificates_pass(broker: Client, ca: str) -> None:
-    """Identity in CN or in an e-mail SAN, also a later one; beside unrelated names; gateways; with clientAuth."""
+    """The identity in the CN or in any e-mail SAN, beside unrelated names; gateways; with clientAuth."""
     long = "x" * 36
     for device, client_id in (
         (one_of(name="Sample Cert", emails=["d:thermo:42"]), CLIENT_ID),
@@ -383,25 +385,25 @@ def test_real_device_certificates_pass(broker: Client, ca: str) -> None:
 
 
 def test_without_client_id_the_verdict_is_not_bound(broker: Client, ca: str) -> None:
-    """The broker must hold the client to the identity that the reply names."""
-    found = ask(broker, clientId=None)
-    assert (found["decision"], found["bound"]) == ("allow", False)
-    assert found["identity"] == {"class": "d", "typeId": "thermo", "deviceId": "42"}
+    """The broker must bind the client to the identity in the reply."""
+    verdict = ask(broker, clientId=None)
+    assert (verdict["decision"], verdict["bound"]) == ("allow", False)
+    assert verdict["identity"] == {"class": "d", "typeId": "thermo", "deviceId": "42"}
 
 
-def test_type_certificates_where_they_are_switched_on(broker: Client, operator: Client, ca: str) -> None:
-    """Then `d:type:` speaks for every device of the type, and for none of another; without client ID for nobody."""
+def test_type_certificates_if_they_are_enabled(broker: Client, operator: Client, ca: str) -> None:
+    """`d:type:` is valid for every device of the type and for no other type; without a client ID for no device."""
     device = one_of(name="d:thermo:")
     assert ask(broker, device)["reason"] == "Stands for every thermo."
     operator.put("/authorization/settings", {"typeCertificates": True}).ok()
-    found = ask(broker, device)
-    assert (found["decision"], found["identity"]["deviceId"]) == ("allow", "42")
+    verdict = ask(broker, device)
+    assert (verdict["decision"], verdict["identity"]["deviceId"]) == ("allow", "42")
     assert ask(broker, device, clientId="d:mtxpd0:pump:42")["code"] == "identity_mismatch"
     assert ask(broker, device, clientId="g:mtxpd0:thermo:42")["code"] == "identity_mismatch"
     assert ask(broker, device, clientId=None)["code"] == "identity_missing"
 
 
-def test_an_org_in_the_certificate_is_not_looked_at(broker: Client, ca: str) -> None:
+def test_an_organization_in_the_certificate_is_no_identity(broker: Client, ca: str) -> None:
     """The old form with an orgId is no identity."""
     assert ask(broker, one_of(name="d:mtxpd0:thermo:42"))["code"] == "identity_missing"
 
@@ -423,26 +425,26 @@ LEVELS = {
 def test_the_table_of_levels(broker: Client, operator: Client, ca: str, name: str) -> None:
     """Level x (valid, invalid, no certificate), with and without TLS, by rule and by default."""
     level(operator, name)
-    shown = (DEVICE, INVALID, None)
-    assert tuple(ask(broker, one)["decision"] for one in shown) == LEVELS[name]
+    devices = (DEVICE, INVALID, None)
+    assert tuple(ask(broker, device)["decision"] for device in devices) == LEVELS[name]
     without_tls = "continue" if name == "TLS Optional" else "deny"
-    assert [ask(broker, one, tls=False)["decision"] for one in shown] == [without_tls] * 3
+    assert [ask(broker, device, tls=False)["decision"] for device in devices] == [without_tls] * 3
     assert ask(broker, tls=False)["code"] == ("token_required" if name == "TLS Optional" else "tls_required")
-    # by a rule for its type, and not by one for another type; also where the certificate alone tells the type
+    # by the rule for the type and not by the rule for another type; also if only the certificate has the type
     level(operator, "TLS with Client Certificate Authentication", ("thermo", name), ("pump", "TLS Optional"))
-    assert tuple(ask(broker, one)["decision"] for one in shown) == LEVELS[name]
+    assert tuple(ask(broker, device)["decision"] for device in devices) == LEVELS[name]
     assert ask(broker, clientId=None)["decision"] == LEVELS[name][0]
     level(operator, name, ("Thermo", "TLS Optional"))
     assert ask(broker, None)["decision"] == LEVELS[name][2]
 
 
-def test_continue_says_what_is_still_to_come(broker: Client, operator: Client, ca: str) -> None:
-    """The certificate part is satisfied; identity, CA and end are told, so that the broker can end the session."""
+def test_continue_asks_for_the_token(broker: Client, operator: Client, ca: str) -> None:
+    """The certificate part is satisfied. With identity, CA and expiry the broker can end the session."""
     level(operator, "TLS with Token and Client Certificate Authentication")
-    found = ask(broker)
-    assert (found["code"], found["bound"], found["watsonReason"]) == ("token_required", True, None)
-    assert found["reason"] == "Certificate part passed; the broker asks for the token next."
-    assert (found["ca"]["id"], found["expiresAt"]) == (ca, "2027-06-01T12:00:00Z")
+    verdict = ask(broker)
+    assert (verdict["code"], verdict["bound"], verdict["watsonReason"]) == ("token_required", True, None)
+    assert verdict["reason"] == "Certificate part passed; the broker asks for the token next."
+    assert (verdict["ca"]["id"], verdict["expiresAt"]) == (ca, "2027-06-01T12:00:00Z")
     level(operator, "TLS with Token Authentication")
     bare = ask(broker, None)
     assert (bare["code"], bare["ca"], bare["expiresAt"]) == ("token_required", None, None)
@@ -452,9 +454,9 @@ def test_continue_says_what_is_still_to_come(broker: Client, operator: Client, c
 def test_applications_authenticate_by_their_key_at_the_broker(
     broker: Client, operator: Client, ca: str, client_id: str
 ) -> None:
-    """TLS as the default level says; a certificate is not looked at; then `continue`."""
-    for shown in (None, DEVICE, INVALID):
-        assert ask(broker, shown, clientId=client_id)["decision"] == "continue"
+    """TLS as the default level requires; a certificate is not judged; then `continue`."""
+    for device in (None, DEVICE, INVALID):
+        assert ask(broker, device, clientId=client_id)["decision"] == "continue"
     assert ask(broker, None, certificate="garbage!", clientId=client_id)["decision"] == "continue"
     assert ask(broker, clientId=client_id, tls=False)["code"] == "tls_required"
     level(operator, "TLS Optional")
@@ -464,10 +466,10 @@ def test_applications_authenticate_by_their_key_at_the_broker(
 # ----------------------------------------------------------------------------------------------- which org (SNI)
 
 
-def test_sni_is_needed_once_an_org_has_a_ca_or_certificate_of_its_own(
+def test_sni_is_required_as_soon_as_an_organization_has_a_ca_or_certificate(
     service: Service, broker: Client, operator: Client
 ) -> None:
-    """Before, the client ID names the org; afterwards a TLS connection must name its server."""
+    """Before that, the client ID names the organization; after that, a TLS connection must name its server."""
     level(operator, "TLS with Client Certificate or Token")
     assert ask(broker, None, serverName=None)["decision"] == "continue"
     server = certs.server(HOST, ROOT)
@@ -496,12 +498,14 @@ def test_the_server_name_compares_without_case_and_root_dot(broker: Client, ca: 
         "ｍtxpd0.messaging.example.com",
     ],
 )
-def test_names_that_only_look_like_the_host(broker: Client, ca: str, name: str) -> None:
+def test_names_that_resemble_the_host_are_refused(broker: Client, ca: str, name: str) -> None:
     assert ask(broker, serverName=name)["code"] == "sni_unknown"
 
 
-def test_custom_domains_count_for_the_org_that_listed_them(service: Service, broker: Client, operator: Client) -> None:
-    """Not before, not for another org that lists none, and not when switched off."""
+def test_custom_domains_belong_to_the_organization_that_listed_them(
+    service: Service, broker: Client, operator: Client
+) -> None:
+    """Not before they are listed, not for another organization, and not while they are disabled."""
     add(operator, ROOT)
     name = "mtxpd0.messaging.iot.example.org"
     other = service.client("operator", service.other_org())
@@ -516,7 +520,7 @@ def test_custom_domains_count_for_the_org_that_listed_them(service: Service, bro
 
 
 def test_a_broker_that_cannot_pass_sni(service: Service, ca: str) -> None:
-    """With a key marked no-sni the client ID's org counts, else the key's; a server name is not looked at."""
+    """With a no-SNI key the client ID names the organization, else the key; a server name is ignored."""
     broker = service.client("broker", no_sni=True)
     assert ask(broker, serverName=None)["decision"] == "allow"
     assert ask(broker, serverName=None, clientId=None)["decision"] == "allow"
@@ -530,27 +534,29 @@ def test_without_tls_there_is_no_sni(broker: Client, operator: Client, ca: str) 
     assert ask(broker, None, serverName=None, clientId=None, tls=False)["orgId"] == "mtxpd0"
 
 
-def test_an_org_key_learns_nothing_about_another_org(service: Service, broker: Client, ca: str) -> None:
-    """The same answer, word for word but for the name asked, whether that org exists or not."""
+def test_an_organizations_key_learns_nothing_about_another_organization(
+    service: Service, broker: Client, ca: str
+) -> None:
+    """The answer is the same, except for the name in the question, whether that organization exists or not."""
     theirs = service.client("operator", service.other_org("other1"))
     add(theirs, ROOT)
     theirs.put("/authorization/settings", {"customDomains": {"enabled": True, "domains": ["iot.example.org"]}}).ok()
     for host in ("{}.messaging.example.com", "{}.messaging.iot.example.org"):
         answers = []
         for org in ("other1", "nobody"):
-            found = ask(broker, serverName=host.format(org), clientId=f"d:{org}:thermo:42", explain=True)
-            assert (found["decision"], found["code"]) == ("deny", "org_mismatch")
-            answers.append(str(found).replace(org, "......"))
+            verdict = ask(broker, serverName=host.format(org), clientId=f"d:{org}:thermo:42", explain=True)
+            assert (verdict["decision"], verdict["code"]) == ("deny", "org_mismatch")
+            answers.append(str(verdict).replace(org, "......"))
         assert answers[0] == answers[1]
 
 
 def test_platform_keys(service: Service, broker: Client, ca: str) -> None:
-    """One without orgs speaks for all; one with orgs only for those, and learns nothing of the others."""
+    """A key without a list is valid for all organizations; a key with a list learns nothing of other organizations."""
     service.other_org("other1")
     everybody, some = service.platform("broker"), service.platform("broker", orgs=["mtxpd0"])
     assert ask(everybody)["decision"] == ask(some)["decision"] == "allow"
-    found = ask(everybody, serverName=service.host("other1"), clientId="d:other1:thermo:42")
-    assert (found["code"], found["orgId"]) == ("no_trusted_ca", "other1")
+    verdict = ask(everybody, serverName=service.host("other1"), clientId="d:other1:thermo:42")
+    assert (verdict["code"], verdict["orgId"]) == ("no_trusted_ca", "other1")
     unknown = ask(everybody, serverName=service.host("nobody"), clientId=None)
     assert (unknown["code"], unknown["watsonReason"], unknown["orgId"]) == ("org_unknown", 163, None)
     assert ask(everybody, None, serverName=None, clientId=None)["code"] == "org_unknown"
@@ -564,7 +570,7 @@ def test_platform_keys(service: Service, broker: Client, ca: str) -> None:
 
 
 def test_a_suspended_org(service: Service, broker: Client, ca: str) -> None:
-    """Its devices are refused from now on, and let in again when it is resumed."""
+    """Its devices are refused from the suspension until it is resumed."""
     set_suspended(service.app.context, service.org_id, True)
     refused = ask(broker)
     assert (refused["code"], refused["watsonReason"], refused["mend"]) == (
@@ -580,7 +586,7 @@ def test_a_suspended_org(service: Service, broker: Client, ca: str) -> None:
 
 
 def test_a_denied_certificate(broker: Client, operator: Client, ca: str) -> None:
-    """By the fingerprint of the leaf; lifted, it counts again."""
+    """By the fingerprint of the leaf. After the entry is lifted, the certificate is accepted again."""
     entry = operator.post(DENY, {"certificate": DEVICE.pem, "reason": "stolen"}).ok(201)["id"]
     refused = ask(broker)
     assert (refused["code"], refused["watsonReason"]) == ("certificate_revoked", 170)
@@ -592,8 +598,8 @@ def test_a_denied_certificate(broker: Client, operator: Client, ca: str) -> None
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_denied_ca_that_is_never_sent(broker: Client, operator: Client, before: bool) -> None:
-    """Whether it was denied before or after it was registered; lifted, it vouches again."""
+def test_a_denied_ca_that_the_client_does_not_send(broker: Client, operator: Client, before: bool) -> None:
+    """Denied before or after the registration. After the entry is lifted, the CA vouches again."""
     if before:
         entry = operator.post(DENY, {"certificate": ROOT.pem}).ok(201)["id"]
     ca = add(operator, ROOT)
@@ -605,8 +611,8 @@ def test_a_denied_ca_that_is_never_sent(broker: Client, operator: Client, before
     assert ask(broker)["decision"] == "allow"
 
 
-def test_a_denied_intermediate_and_another_way_around_it(broker: Client, operator: Client, ca: str) -> None:
-    """Any path that passes is enough: a second certificate of the intermediate's name and key, not denied."""
+def test_a_denied_intermediate_with_another_path(broker: Client, operator: Client, ca: str) -> None:
+    """Any valid path is enough: a second certificate with the intermediate's name and key is not denied."""
     first, second = certs.ca("Intermediate", ROOT), certs.ca("Intermediate", ROOT)
     device = one_of(first)
     operator.post(DENY, {"certificate": first.pem}).ok(201)
@@ -615,7 +621,7 @@ def test_a_denied_intermediate_and_another_way_around_it(broker: Client, operato
 
 
 def test_the_other_form_of_a_denied_certificate_is_denied(broker: Client, operator: Client, ca: str) -> None:
-    """Whoever holds a certificate signed with ECDSA can write its signature anew: another fingerprint, as valid."""
+    """An ECDSA signature can be written in a second form without the key: another fingerprint, and as valid."""
     intermediate = certs.ca("Intermediate", ROOT)
     below = one_of(intermediate)
     assert ask(broker, twin(DEVICE))["fingerprintsSha256"] == [[twin(DEVICE).fingerprint, DEVICE.fingerprint]]
@@ -627,8 +633,8 @@ def test_the_other_form_of_a_denied_certificate_is_denied(broker: Client, operat
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_denied_ca_in_its_other_form_vouches_for_nobody(broker: Client, operator: Client, before: bool) -> None:
-    """Whether it was denied before or after it was registered."""
+def test_a_denied_ca_in_its_other_form_vouches_for_no_device(broker: Client, operator: Client, before: bool) -> None:
+    """Denied before or after the registration."""
     add(operator, twin(ROOT))
     if before:
         operator.delete(f"{CAS}/{ca_id(twin(ROOT).certificate)}").ok(204)
@@ -638,8 +644,8 @@ def test_a_denied_ca_in_its_other_form_vouches_for_nobody(broker: Client, operat
     assert ask(broker)["code"] == "certificate_revoked"
 
 
-def test_a_denied_serial_is_of_one_issuers_key(broker: Client, operator: Client, ca: str) -> None:
-    """Field recipes hard-code serials: two CAs of one name, one serial, and only the one issuer's is refused."""
+def test_a_denied_serial_number_belongs_to_an_issuers_key(broker: Client, operator: Client, ca: str) -> None:
+    """Recipes in use hard-code serial numbers. Of two CAs with the same name, only one issuer's is refused."""
     namesake = certs.ca("Root", private=certs.key("P-256", 77))
     other_id = add(operator, namesake)
     mine, theirs = one_of(serial=0x0111111111), one_of(namesake, serial=0x0111111111)
@@ -651,7 +657,7 @@ def test_a_denied_serial_is_of_one_issuers_key(broker: Client, operator: Client,
 
 
 def test_a_denied_identity(broker: Client, operator: Client, ca: str) -> None:
-    """With whatever certificate, with none, without TLS, and before the client ID is known; its namesakes get in."""
+    """With any certificate, without a certificate, without TLS, and without a client ID; similar names are accepted."""
     operator.post(DENY, {"kind": "identity", "value": "d:thermo:42"}).ok(201)
     assert ask(broker)["code"] == "certificate_revoked"
     assert ask(broker, clientId=None)["code"] == "certificate_revoked"
@@ -660,16 +666,16 @@ def test_a_denied_identity(broker: Client, operator: Client, ca: str) -> None:
     level(operator, "TLS Optional")
     assert ask(broker, None)["code"] == "certificate_revoked"
     assert ask(broker, None, tls=False)["code"] == "certificate_revoked"
-    steps = [one["status"] for one in ask(broker, None, explain=True)["steps"]]
-    assert steps == ["passed"] * 3 + ["not reached"] * 5 + ["failed", "not reached"]  # there is no chain to judge
+    steps = [step["status"] for step in ask(broker, None, explain=True)["steps"]]
+    assert steps == ["passed"] * 3 + ["not reached"] * 5 + ["failed", "not reached"]  # no chain to judge
     assert ask(broker, None, clientId="d:mtxpd0:thermo:43")["decision"] == "continue"
 
 
 # ---------------------------------------------------------------------------------------- what a decision costs
 
 
-def test_an_allow_is_one_read_and_nothing_is_written(service: Service, broker: Client, operator: Client) -> None:
-    """With what must be looked up: policy, rules, deny list, several CAs of one name, a chain that is sent."""
+def test_an_allow_is_a_single_read_and_no_write(service: Service, broker: Client, operator: Client) -> None:
+    """With a policy, rules, a deny list, several CAs of the same name, and a chain."""
     for number in range(3):
         add(operator, certs.ca("Root", private=certs.key("P-256", 300 + number)))
     add(operator, ROOT)
@@ -683,9 +689,7 @@ def test_an_allow_is_one_read_and_nothing_is_written(service: Service, broker: C
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_a_refusal_is_two_reads_at_most_and_nothing_is_written(
-    service: Service, broker: Client, ca: str, case: str
-) -> None:
+def test_a_refusal_is_two_reads_at_most_and_no_write(service: Service, broker: Client, ca: str, case: str) -> None:
     with counted(service) as calls:
         TABLE[case][0](broker)
     assert set(calls) <= {"get_many"}
@@ -693,8 +697,7 @@ def test_a_refusal_is_two_reads_at_most_and_nothing_is_written(
 
 
 class TestScale:
-    """On the embedded store, whichever the other tests run on: the cost of a decision does not depend on how much
-    there is."""
+    """The cost of a decision does not depend on the number of documents. Always on the embedded store."""
 
     def test_a_thousand_registered_cas(self, tmp_path: Path) -> None:
         service = make_service(tmp_path / "many")
@@ -744,10 +747,10 @@ class TestScale:
 
 
 @pytest.mark.parametrize("failure", [StoreUnavailable(), RuntimeError("a bug"), MemoryError()])
-def test_in_any_failure_the_client_is_refused(
+def test_every_failure_refuses_the_client(
     service: Service, broker: Client, ca: str, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 with deny and `unavailable`, native and explained; nothing of the failure's text is told."""
+    """200 with deny and `unavailable`, also for an explained verdict; without the text of the failure."""
 
     def down(*_: object) -> None:
         raise failure
@@ -760,18 +763,18 @@ def test_in_any_failure_the_client_is_refused(
         assert "a bug" not in str(refused)
 
 
-def test_a_failure_while_reading_what_was_sent_is_a_refusal_too(
+def test_a_failure_while_the_request_is_read_refuses_the_client(
     broker: Client, ca: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug in a parser")
 
-    monkeypatch.setattr("functions.verify_client.Presented.of", broken)
+    monkeypatch.setattr("functions.dialects.native.Presented.of", broken)
     assert ask(broker)["code"] == "unavailable"
 
 
 def test_a_callers_own_mistakes_are_problem_documents(service: Service, broker: Client) -> None:
-    """400, 401, 413, 415: before anything is decided. Without a key the body is not even read."""
+    """400, 401, 413 and 415, before any decision. Without a key the body is not read."""
     path = "/authorization/verifyclient"
     for answer, status, code in (
         (broker.send("POST", path, b"{"), 400, "malformed_body"),

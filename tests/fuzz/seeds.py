@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
-from functions.routes import PREFIX, ROUTES
+from functions.registry import PREFIX, every_route
 from tests import certs
 from tests.events import recorded
 from tests.fuzz import world
@@ -225,19 +225,16 @@ def _fill(value: object) -> object:
 
 def _requests() -> Iterator[tuple[str, bytes]]:
     """Make one request to each route, and a form for some routes."""
-    for route in ROUTES:
-        if route.handler.startswith("dialects."):
+    for route in every_route():
+        if route.endpoint.is_dialect or route.operation_id is None:
             continue
-        handler = route.handler.partition(":")[2]
-        path = (
-            (route.path if route.bare else PREFIX + route.path)
-            .replace("{id}", "{server}")
-            .replace("{serverName}", world.HOST)
-        )
+        handler = route.operation_id.removesuffix("_alias")
+        path = route.path.replace("{id}", "{server}").replace("{serverName}", world.HOST)
         body = json.dumps(_fill(_BODIES[handler])).encode() if handler in _BODIES else b""
         head = f"{route.method} {path}\ncontent-type: application/json\nif-match: *\n\n"
-        prefix = "verify_" if route.function == "verifyClient" else ""
-        yield f"{prefix}{handler}_{route.method.lower()}{'_alias' * route.alias}", head.encode() + body
+        prefix = "verify_" if route.endpoint.function == "verifyClient" else ""
+        alias = "_alias" if handler != route.operation_id else ""
+        yield f"{prefix}{handler}_{route.method.lower()}{alias}", head.encode() + body
     forms: list[tuple[str, str, dict[str, str | bytes]]] = [
         ("upload_ca_form", "/uploadCA", {"certificate": world.root().der, "comments": "x"}),
         ("preview_form", "/authentication/preview", {"certificate": world.server().pem.encode()}),

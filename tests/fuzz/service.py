@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from functions.dispatch import dispatch
-from functions.hosts import wire
 from functions.hosts.static import Console
-from functions.routes import PREFIX
-from functions.web.http import Reply
+from functions.registry import PREFIX
+from functions.web.message import Reply, build_request
 from shared.records import Proof, Role
 from shared.usecases.servers import requests as generate_csr
 from shared.validation.csr import KEY_ALGORITHMS, make_key
 from tests.fuzz import world
-from tests.harness import Client, Service, basic, make_service
+from tests.harness import Client, Service, answer, basic, make_service
 
 _ROWS: Final = "SELECT key, version, body, expires FROM documents"
 _BY_NAMES: Final = ("/verifyClient/rabbitmq", "/verifyClient/vernemq", "/verifyClient/mosquitto")
@@ -103,10 +101,10 @@ class Arena:
         for line in lines:
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
-        request = wire.request(method[:20] or "GET", path or "/", query, headers, body, scheme="https")
+        request = build_request(method[:20] or "GET", path or "/", query, headers, body, scheme="https")
         if self._console.answers(request.path):
             return self._console.reply(request)
-        return dispatch(self.service.app, request)
+        return answer(self.service.app, request)
 
     def _client_for(self, path: str) -> Client:
         path = path.removeprefix(PREFIX)

@@ -18,10 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from jwt import PyJWS, PyJWTError
 
-from functions.events.sightings import Recorder, pubsub_body, sqs_bodies
-from functions.events.uploads import gcs_uploads, s3_uploads, take
-from functions.hosts.wire import headers as wire_headers
-from functions.web.http import Reply
+from functions.events.sightings import Recorder, parse_pubsub, parse_sqs
+from functions.events.uploads import import_all, parse_gcs, parse_s3
+from functions.web.message import Reply, reply_headers
 from shared.adapters.folder_reader import FolderReader
 from shared.adapters.oidc_tokens import OidcTokens
 from shared.errors import PassphraseRequired, TrustError, every_error
@@ -272,7 +271,7 @@ def _device_plain() -> Iterator[Run]:
 def check_reply(reply: Reply) -> None:
     """Check that a reply is not a 500, and that its headers can be sent."""
     assert reply.status < 500, reply.body
-    for name, value in wire_headers(reply).items():
+    for name, value in reply_headers(reply).items():
         assert not set(name + value) & set("\r\n\0")
         (name + value).encode("latin-1")
     if reply.content_type == "application/problem+json" and reply.body:
@@ -320,12 +319,12 @@ def _as_json(data: bytes) -> object:
 def _aws_event() -> Iterator[Run]:
     with closing(Arena()) as arena:
         objects = _Everything(world.root().pem.encode())
-        recorder = Recorder(sleep=lambda seconds: None)
+        recorder = Recorder(sleep=lambda seconds: None).record
 
         def run(data: bytes) -> None:
             event = _as_json(data)
-            arena.run(lambda: take(arena.service.app, objects, s3_uploads(event), bucket=world.BUCKET))
-            arena.run(lambda: recorder(arena.service.app.context, sqs_bodies(event)))
+            arena.run(lambda: import_all(arena.service.app, objects, parse_s3(event), bucket=world.BUCKET))
+            arena.run(lambda: recorder(arena.service.app.context, parse_sqs(event)))
 
         yield run
 
@@ -335,7 +334,7 @@ def _cloud_event() -> Iterator[Run]:
     """Read a message as functions-framework does: headers, an empty line, the body."""
     with closing(Arena()) as arena:
         objects = _Everything(world.root().pem.encode())
-        recorder = Recorder(sleep=lambda seconds: None)
+        recorder = Recorder(sleep=lambda seconds: None).record
 
         def run(data: bytes) -> None:
             head, _, body = data.partition(b"\n\n")
@@ -344,9 +343,9 @@ def _cloud_event() -> Iterator[Run]:
                 event = from_http({name.strip().lower(): value.strip() for name, _, value in lines}, body)
             except (cloud_exceptions.GenericException, ValueError, RecursionError, TypeError, AttributeError):
                 return  # the framework itself answers 400
-            uploads = gcs_uploads(event["type"], event["source"], event.data)
-            arena.run(lambda: take(arena.service.app, objects, uploads, bucket=world.BUCKET))
-            arena.run(lambda: recorder(arena.service.app.context, pubsub_body(event["type"], event.data)))
+            uploads = parse_gcs(event["type"], event["source"], event.data)
+            arena.run(lambda: import_all(arena.service.app, objects, uploads, bucket=world.BUCKET))
+            arena.run(lambda: recorder(arena.service.app.context, parse_pubsub(event["type"], event.data)))
 
         yield run
 

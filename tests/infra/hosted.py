@@ -1,13 +1,16 @@
 """The expected console of every deployment: the same bytes and headers as from the local server."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from functions.hosts import wire
-from functions.hosts.static import FOLDER, Console
-from functions.web.http import Request
+from functions.hosts.static import Console
+from functions.web.message import Request, reply_headers
 
-FILES: Final = tuple(sorted(f"/console/{file.relative_to(FOLDER).as_posix()}" for file in FOLDER.rglob("*.*")))
+FOLDER: Final = Path(__file__).parents[2] / "console"
+FILES: Final = tuple(
+    sorted(f"/console/{file.relative_to(FOLDER).as_posix()}" for file in FOLDER.rglob("*.*") if not file.match("*.py*"))
+)
 ADDRESSES: Final = ("/", "/console", "/console/", *FILES, "/console/nowhere.js", "/console/../main.py")
 
 Answer = tuple[int, bytes, Mapping[str, str]]
@@ -15,7 +18,7 @@ Answer = tuple[int, bytes, Mapping[str, str]]
 
 def _local(path: str) -> Answer:
     reply = Console().reply(Request("GET", path))
-    return reply.status, reply.body, wire.headers(reply)
+    return reply.status, reply.body, reply_headers(reply)
 
 
 EXPECTED: Final = {path: _local(path) for path in ADDRESSES}

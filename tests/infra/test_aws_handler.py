@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from functions.hosts import aws, process
-from functions.web.http import BODY_MAX
+from functions.web.body import BODY_MAX
 from shared.errors import StoreUnavailable
 from tests import certs
 from tests.harness import Client, Service
@@ -66,9 +66,9 @@ def test_text_is_answered_as_text_and_never_in_base64(operator: Client) -> None:
 
 def test_binary_content_is_answered_in_base64() -> None:
     """Bytes would not survive as a JSON string."""
-    from functions.web.http import Reply
+    from functions.web.message import Reply
 
-    answer = aws.answer(Reply(200, b"\xff\x00", "application/octet-stream"))
+    answer = aws.encode_reply(Reply(200, b"\xff\x00", "application/octet-stream"))
     assert answer["isBase64Encoded"] is True
     assert base64.b64decode(answer["body"]) == b"\xff\x00"
 

@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from functions.routes import ROUTES
+from functions.registry import every_route
 from infra import package
 from infra.table import BY_NAME, FUNCTIONS, http_routes, on_api_gateway
 from tests import certs
@@ -393,7 +393,7 @@ def test_all_documents_are_in_the_table(deployment: AwsDeployment, fleet: dict[s
     assert any(ORG in item["pk"]["S"] + item["sk"]["S"] for item in stored)
 
 
-@pytest.mark.parametrize("name", sorted({route.function for route in ROUTES}))
+@pytest.mark.parametrize("name", sorted({route.endpoint.function for route in every_route()}))
 def test_a_function_answers_its_own_routes_only(fleet: dict[str, lambdas.Lambda], name: str) -> None:
     """A package has no other function's modules, so another function's address is a 404 problem document."""
     other = "/healthz" if name != "health" else "/api/v0002/session"

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes
+from functions.registry import Trigger
+from infra.table import BY_NAME, FUNCTIONS, Right, http_routes
 from tests.infra import machine
 from tests.infra.google import schema
 
@@ -223,7 +224,7 @@ def test_each_identity_has_the_rights_of_the_table_and_no_other(applied: Applied
         Right.CHANGE: "google_project_iam_member.change",
         Right.SEAL: "google_kms_crypto_key_iam_member.seal",
         Right.OPEN: "google_kms_crypto_key_iam_member.open",
-        Right.TELL: "google_pubsub_topic_iam_member.tell",
+        Right.SEND: "google_pubsub_topic_iam_member.tell",
         Right.UPLOADS: "google_storage_bucket_iam_member.uploads",
         Right.WEBHOOK: "google_secret_manager_secret_iam_member.webhook",
     }

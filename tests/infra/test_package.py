@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from functions.registry import PROCESS
 from infra import package
-from infra.table import BY_NAME
+from infra.table import BY_NAME, FUNCTIONS, DeployedFunction
 from tests.infra import lambdas, machine
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,8 +34,8 @@ def list_names(path: Path) -> set[str]:
 def test_verify_client_carries_no_other_functions_code(packages: Path) -> None:
     """Of the handlers it has only its own; it has no local server, admin command or other cloud's adapter."""
     names = list_names(packages / "verifyClient.zip")
-    assert {"functions/hosts/aws.py", "functions/verify_client.py"} <= names
-    others = ("upload_ca", "generate_csr", "manage_certificates", "admin", "asgi", "local", "gcp", "openapi")
+    assert {"functions/hosts/aws.py", "functions/dialects/native.py"} <= names
+    others = ("api/cas", "api/servers", "api/system", "admin", "local", "hosts/asgi", "hosts/gcp", "hosts/static")
     assert names.isdisjoint({f"functions/{module}.py" for module in others})
     assert not any(
         name.startswith(("shared/adapters/gcp", "shared/adapters/firestore", "tests/", "infra/")) for name in names
@@ -69,7 +70,7 @@ def test_nothing_is_compiled_at_a_cold_start(packages: Path, tmp_path: Path) -> 
             "-B",
             "-v",
             "-c",
-            f"import sys; sys.path.insert(0, {str(task)!r}); import functions.hosts.aws, functions.verify_client",
+            f"import sys; sys.path.insert(0, {str(task)!r}); import functions.hosts.aws, functions.dialects.native",
         ],
         capture_output=True,
         text=True,
@@ -90,16 +91,25 @@ def test_without_the_target_python_a_package_is_made_without_byte_code(
     assert not any(name.endswith(".pyc") for name in list_names(built))
 
 
-def test_modules_that_only_the_routes_name_are_packaged() -> None:
-    """Handlers are named in the routes table, not imported; the package of the OpenAPI document has all of them."""
-    assert "functions.verify_client" in package.modules_of(VERIFY)
-    assert {"functions.openapi", "functions.upload_ca"} <= package.modules_of(BY_NAME["health"])
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
+def test_a_package_holds_its_functions_endpoints_and_no_others(function: DeployedFunction) -> None:
+    """Of the modules that the registry names, a package holds those of its own function."""
+    modules = package.modules_of(function)
+    assert set(function.function.modules) <= modules
+    endpoints = {name for each in FUNCTIONS for name in each.function.modules if name != PROCESS}
+    assert modules & endpoints == set(function.function.modules) - {PROCESS}
+
+
+def test_health_is_packaged_without_a_store() -> None:
+    """It answers while the store and the keys are down: it has no use case, no adapter and no composition."""
+    modules = package.modules_of(BY_NAME["health"])
+    assert not any(name.startswith(("shared.usecases", "shared.adapters", "shared.composition")) for name in modules)
 
 
 def test_an_import_that_is_not_pinned_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """No package is made that would fail at its first call."""
-    monkeypatch.setattr(package, "_pins", dict)
-    with pytest.raises(package.CannotPackage, match=r"requirements\.txt does not pin it"):
+    monkeypatch.setattr(package, "_pins", lambda *_: {})
+    with pytest.raises(package.CannotPackage, match=r"all\.txt does not pin it"):
         package.wheels_of(package.modules_of(VERIFY))
 
 

@@ -12,29 +12,24 @@ import pytest
 import yaml
 
 from functions.hosts import gcp
-from functions.routes import CONSOLE, EVENTS, ROUTES
+from functions.registry import CONSOLE, Trigger, every_route
 from infra import generate
-from infra.table import BY_NAME, FUNCTIONS, Right, Trigger, http_routes, on_api_gateway
+from infra.table import BY_NAME, FUNCTIONS, KEY_OPENERS, Right, http_routes, on_api_gateway
 from tests.infra import machine
 
 pytestmark = pytest.mark.timeout(400)
 
-IN_PYTHON = {"object": Trigger.UPLOAD, "queue": Trigger.QUEUE, "schedule": Trigger.SCHEDULE}
 
-
-def test_every_function_of_the_routes_is_deployed_and_no_other() -> None:
-    """The test names a function of functions/routes.py without a size and rights in infra/table.py."""
+def test_every_function_that_an_endpoint_names_is_deployed_and_no_other() -> None:
+    """An endpoint belongs to a function of the registry, and each HTTP function but the console has an endpoint."""
     assert {function.name for function in FUNCTIONS if function.trigger is Trigger.HTTP} == {CONSOLE} | {
-        route.function for route in ROUTES
-    }
-    assert {function.name: function.trigger for function in FUNCTIONS if function.trigger is not Trigger.HTTP} == {
-        event.function: IN_PYTHON[event.trigger] for event in EVENTS
+        route.endpoint.function for route in every_route()
     }
 
 
 def test_verify_client_can_neither_change_nor_open_anything() -> None:
     """verifyClient reads documents and writes to the queue; it cannot write a document or use the master key."""
-    assert BY_NAME["verifyClient"].rights == {Right.READ, Right.TELL}
+    assert BY_NAME["verifyClient"].rights == {Right.READ, Right.SEND}
 
 
 def test_only_a_renewal_and_the_edges_feed_open_a_private_key() -> None:
@@ -43,6 +38,15 @@ def test_only_a_renewal_and_the_edges_feed_open_a_private_key() -> None:
         "manageCertificates",
         "edgeFeed",
     }
+
+
+def test_the_right_to_open_keys_follows_from_the_imports() -> None:
+    """A function has it exactly if it can import a module that opens keys; edgeFeed alone can export a key."""
+    for function in FUNCTIONS:
+        assert (Right.OPEN in function.rights) == bool(KEY_OPENERS & function.modules)
+    assert [function.name for function in FUNCTIONS if "shared.usecases.edges.serve" in function.modules] == [
+        "edgeFeed"
+    ]
 
 
 def test_the_console_has_no_rights() -> None:
@@ -150,7 +154,7 @@ def test_serverless_deploys_every_function_with_its_size_role_and_package(templa
         (policy,) = roles[f"{stem}Role"]["Policies"]
         actions = {action for statement in policy["PolicyDocument"]["Statement"] for action in statement["Action"]}
         expected = {action for right in function.rights for action in generate.GRANTS.get(right, {}).get("Action", ())}
-        extra = {"sqs:SendMessage"} if function.trigger in (Trigger.UPLOAD, Trigger.SCHEDULE) else set()
+        extra = {"sqs:SendMessage"} if function.trigger in (Trigger.OBJECT, Trigger.SCHEDULE) else set()
         assert actions == expected | extra | {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 

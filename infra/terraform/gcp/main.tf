@@ -1,5 +1,5 @@
 # Everything about the functions themselves (size, trigger, rights, routes) is read from infra/functions.json, which
-# `python -m infra.generate` makes from infra/table.py and functions/routes.py.
+# `python -m infra.generate` makes from functions/registry.py, the endpoints and infra/table.py.
 
 data "google_project" "this" {
   project_id = var.project

@@ -1,4 +1,4 @@
-"""Requests as brokers send them (tests/data/dialects; each names where its shape is documented)."""
+"""Requests as brokers send them (tests/data/dialects; each file names its documentation)."""
 
 import json
 from collections.abc import Mapping
@@ -7,28 +7,27 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from functions.dispatch import dispatch
-from functions.web.http import Request
+from functions.web.message import Request
 from tests import certs
-from tests.harness import Answer, Client, basic
+from tests.harness import Answer, Client, answer, basic
 
 FOLDER = Path(__file__).parent.parent.parent / "data" / "dialects"
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request. *changes* go into its body's fields, None taking one away; *org* stands for the recorded one."""
+    """A request. *changes* replace fields of its body, None removes a field; *org* is the organization in it."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None  # instead of the recorded one
+    body: bytes | None = None  # instead of the recorded body
     too_large: bool = False
     org: str = "mtxpd0"
 
     def send(self, client: Client, device: certs.Issued, *sent: certs.Issued) -> Answer:
-        found = json.loads((FOLDER / f"{self.name}.json").read_text().replace("mtxpd0", self.org))
-        assert found["source"], "each says where its shape is documented"
+        recorded = json.loads((FOLDER / f"{self.name}.json").read_text().replace("mtxpd0", self.org))
+        assert recorded["source"], "the file names its documentation"
         chain = certs.bundle(device, *sent)
         words = {
             "$PEM_URL": quote(device.pem, safe=""),
@@ -36,12 +35,12 @@ class Recorded:
             "$SHA256": device.fingerprint,
             "$PEM": device.pem,
         }
-        headers = {name: _filled(value, words) for name, value in {**found["headers"], **self.headers}.items()}
+        headers = {name: _filled(value, words) for name, value in {**recorded["headers"], **self.headers}.items()}
         if client.key:
             headers["authorization"] = basic(client.key, client.token)
-        body = self.body if self.body is not None else self._body(found["body"], headers, words)
-        request = Request(found["method"], found["path"], {}, headers, body, too_large=self.too_large)
-        return Answer(dispatch(client.app, request))
+        body = self.body if self.body is not None else self._body(recorded["body"], headers, words)
+        request = Request(recorded["method"], recorded["path"], {}, headers, body, too_large=self.too_large)
+        return Answer(answer(client.app, request))
 
     def _body(self, recorded: Any, headers: Mapping[str, str], words: Mapping[str, str]) -> bytes:
         if recorded is None:
@@ -57,7 +56,7 @@ class Recorded:
 
 def _filled(value: Any, words: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {name: _filled(one, words) for name, one in value.items()}
+        return {name: _filled(inner, words) for name, inner in value.items()}
     if isinstance(value, str):
         for word, meaning in words.items():
             value = value.replace(word, meaning)

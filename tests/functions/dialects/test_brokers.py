@@ -1,4 +1,4 @@
-"""What is each broker's own: names and passwords, topics and queues, headers, times."""
+"""What only single brokers have: names and passwords, topics and queues, headers, times."""
 
 from typing import Any
 from urllib.parse import quote
@@ -27,11 +27,11 @@ def trusted(operator: Client) -> None:
 
 @pytest.fixture
 def prover(service: Service) -> Client:
-    """A broker that proves names."""
+    """A broker whose key says that it proves names."""
     return service.client("broker", proof=Proof.BROKER)
 
 
-def told(client: Client, recorded: str, device: certs.Issued = DEVICE, /, **changes: Any) -> Any:
+def ask(client: Client, recorded: str, device: certs.Issued = DEVICE, /, **changes: Any) -> Any:
     answer = Recorded(recorded, changes).send(client, device)
     return answer.json if answer.reply.content_type == "application/json" else answer.text
 
@@ -40,8 +40,8 @@ def told(client: Client, recorded: str, device: certs.Issued = DEVICE, /, **chan
 
 
 @pytest.mark.parametrize("name", ["emqx_names", "rabbitmq_user", "vernemq", "rabbitmq_topic", "mosquitto_aclcheck"])
-def test_names_are_believed_for_a_key_that_says_so_only(service: Service, prover: Client, name: str) -> None:
-    """Any other broker's word is worth nothing: the client is as one without a certificate."""
+def test_names_are_accepted_for_a_key_that_proves_names_only(service: Service, prover: Client, name: str) -> None:
+    """With any other key, the client is judged as a client without a certificate."""
     yes = Recorded(name).send(prover, DEVICE)
     no = Recorded(name).send(service.client("broker"), DEVICE)
     platform = Recorded(name).send(service.platform(), DEVICE)
@@ -51,55 +51,55 @@ def test_names_are_believed_for_a_key_that_says_so_only(service: Service, prover
 
 @pytest.mark.parametrize("password", ["secret", ""])
 def test_a_password_means_that_the_name_was_typed(prover: Client, password: str) -> None:
-    """RabbitMQ takes a typed name before the certificate's, with an empty password too."""
-    assert told(prover, "rabbitmq_user") == "allow"
-    assert told(prover, "rabbitmq_user", username="d:thermo:42", password=password) == "deny"
-    assert told(prover, "vernemq", password=password) == {"result": {"error": "not_allowed"}}
+    """RabbitMQ prefers a typed name to the certificate's, with an empty password too."""
+    assert ask(prover, "rabbitmq_user") == "allow"
+    assert ask(prover, "rabbitmq_user", username="d:thermo:42", password=password) == "deny"
+    assert ask(prover, "vernemq", password=password) == {"result": {"error": "not_allowed"}}
 
 
 @pytest.mark.parametrize(
     "username", ["d:thermo:", "thermo", "a:mtxpd0:app", "CN=d:thermo:42", "d:thermo:42\n", "", None]
 )
 def test_a_name_that_is_no_device_is_refused(prover: Client, username: str | None) -> None:
-    assert told(prover, "rabbitmq_user", username=username) == "deny"
+    assert ask(prover, "rabbitmq_user", username=username) == "deny"
 
 
-def test_the_client_id_is_the_names_own(prover: Client) -> None:
-    """Where the broker tells it."""
-    assert told(prover, "rabbitmq_user", client_id="d:mtxpd0:thermo:42") == "allow"
+def test_the_client_id_must_match_the_name(prover: Client) -> None:
+    """If the broker passes the client ID."""
+    assert ask(prover, "rabbitmq_user", client_id="d:mtxpd0:thermo:42") == "allow"
     for other in ("d:mtxpd0:thermo:43", "d:other1:thermo:42", "g:mtxpd0:thermo:42", "x"):
-        assert told(prover, "rabbitmq_user", client_id=other) == "deny"
-        assert told(prover, "vernemq", client_id=other) == {"result": {"error": "not_allowed"}}
-        assert told(prover, "mosquitto_aclcheck", clientid=other)["ok"] is False
+        assert ask(prover, "rabbitmq_user", client_id=other) == "deny"
+        assert ask(prover, "vernemq", client_id=other) == {"result": {"error": "not_allowed"}}
+        assert ask(prover, "mosquitto_aclcheck", clientid=other)["ok"] is False
 
 
-def test_a_type_certificates_name_covers_its_type_where_that_is_on(operator: Client, prover: Client) -> None:
+def test_a_type_name_is_accepted_if_type_certificates_are_enabled(operator: Client, prover: Client) -> None:
     whole = {"username": "d:thermo:", "client_id": "d:mtxpd0:thermo:7"}
-    assert told(prover, "rabbitmq_user", **whole) == "deny"
+    assert ask(prover, "rabbitmq_user", **whole) == "deny"
     operator.put("/authorization/settings", {"typeCertificates": True}).ok()
-    assert told(prover, "rabbitmq_user", **whole) == "allow"
+    assert ask(prover, "rabbitmq_user", **whole) == "allow"
 
 
-def test_an_application_goes_on_to_its_api_key(prover: Client) -> None:
-    """Applications have no certificate: the next plugin asks for the key."""
+def test_an_application_continues_with_its_api_key(prover: Client) -> None:
+    """Applications have no certificate; the next plugin asks for the key."""
     application = {"username": "a-key", "password": "token", "client_id": "a:mtxpd0:app"}
-    assert told(prover, "vernemq", **application) == {"result": "next"}
-    assert told(prover, "rabbitmq_user", **application) == "deny", "RabbitMQ: another back end must come before"
+    assert ask(prover, "vernemq", **application) == {"result": "next"}
+    assert ask(prover, "rabbitmq_user", **application) == "deny", "RabbitMQ: another back end must come before"
 
 
-def test_a_suspended_org_is_refused_by_name_too(service: Service, prover: Client) -> None:
+def test_a_suspended_organization_is_refused_by_name_too(service: Service, prover: Client) -> None:
     set_suspended(service.app.context, "mtxpd0", True)
     for name in ("rabbitmq_user", "rabbitmq_vhost", "rabbitmq_topic"):
-        assert told(prover, name) == "deny"
+        assert ask(prover, name) == "deny"
 
 
-def test_the_verdict_of_names_is_seen_in_usage_and_refusals(service: Service, viewer: Client, prover: Client) -> None:
-    told(prover, "vernemq")
-    told(prover, "vernemq", client_id="d:mtxpd0:thermo:43")
-    told(prover, "vernemq_publish", topic="x")
+def test_a_verdict_by_name_is_in_usage_and_refusals(service: Service, viewer: Client, prover: Client) -> None:
+    ask(prover, "vernemq")
+    ask(prover, "vernemq", client_id="d:mtxpd0:thermo:43")
+    ask(prover, "vernemq_publish", topic="x")
     service.flush()
     refusals = viewer.get("/activity?kind=refusal").ok()["results"]
-    assert [one["code"] for one in refusals] == ["identity_mismatch"], "a topic is no connection"
+    assert [entry["code"] for entry in refusals] == ["identity_mismatch"], "a question about a topic is no connection"
     dry = viewer.post(f"{POLICY}/dryrun", {"default": "TLS Optional"}).ok()
     assert dry["sample"]["identities"] >= 1
 
@@ -108,10 +108,10 @@ def test_the_verdict_of_names_is_seen_in_usage_and_refusals(service: Service, vi
 
 
 @pytest.mark.parametrize("vhost", ["/", "other1", "mtxpd0/x", "MTXPD0", "*"])
-def test_the_orgs_virtual_host_only(prover: Client, vhost: str) -> None:
-    assert told(prover, "rabbitmq_vhost", vhost=vhost) == "deny"
-    assert told(prover, "rabbitmq_resource", vhost=vhost) == "deny"
-    assert told(prover, "rabbitmq_topic", vhost=vhost) == "deny"
+def test_only_the_organizations_virtual_host_is_allowed(prover: Client, vhost: str) -> None:
+    assert ask(prover, "rabbitmq_vhost", vhost=vhost) == "deny"
+    assert ask(prover, "rabbitmq_resource", vhost=vhost) == "deny"
+    assert ask(prover, "rabbitmq_topic", vhost=vhost) == "deny"
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_the_orgs_virtual_host_only(prover: Client, vhost: str) -> None:
         ("exchange", "amq.topic", "delete", "deny"),
     ],
 )
-def test_the_mqtt_exchange_and_the_clients_own_queues(
+def test_the_mqtt_exchange_and_the_clients_own_queues_are_allowed(
     prover: Client, resource: str, name: str, permission: str, answer: str
 ) -> None:
     changes = {"resource": resource, "name": name, "permission": permission}
-    assert told(prover, "rabbitmq_resource", **changes) == answer
+    assert ask(prover, "rabbitmq_resource", **changes) == answer
 
 
 @pytest.mark.parametrize(
@@ -158,21 +158,21 @@ def test_the_mqtt_exchange_and_the_clients_own_queues(
     ],
 )
 def test_routing_keys(prover: Client, permission: str, key: str, answer: str) -> None:
-    assert told(prover, "rabbitmq_topic", permission=permission, routing_key=key) == answer
+    assert ask(prover, "rabbitmq_topic", permission=permission, routing_key=key) == answer
 
 
 def test_a_device_with_a_dot_has_no_topics_in_rabbitmq(prover: Client) -> None:
-    """`42.x` and `42/x` are one routing key: device 42 would reach device 42.x."""
+    """`42.x` and `42/x` are the same routing key, so device 42 would reach device 42.x."""
     dotted = {"username": "d:thermo:42.x", "variable_map.client_id": "d:mtxpd0:thermo:42.x"}
-    assert told(prover, "rabbitmq_topic", **dotted, routing_key="mtxpd0.thermo.42.x.evt") == "deny"
+    assert ask(prover, "rabbitmq_topic", **dotted, routing_key="mtxpd0.thermo.42.x.evt") == "deny"
 
 
 def test_the_exchange_is_the_mqtt_plugins(prover: Client) -> None:
-    assert told(prover, "rabbitmq_topic", name="amq.direct") == "deny"
+    assert ask(prover, "rabbitmq_topic", name="amq.direct") == "deny"
 
 
 def test_rabbitmqs_default_method_is_get(service: Service, prover: Client) -> None:
-    """The parameters are then in the query, the password too."""
+    """The query has all parameters, the password too."""
     path = "//verifyClient/rabbitmq/user"
     assert prover.get(path, query={"username": "d:thermo:42"}).text == "allow"
     assert prover.get(path, query={"username": "d:thermo:42", "password": ""}).text == "deny"
@@ -181,18 +181,18 @@ def test_rabbitmqs_default_method_is_get(service: Service, prover: Client) -> No
 # ------------------------------------------------------------------------------------------- VerneMQ and mosquitto
 
 
-def test_a_subscription_is_refused_whole(prover: Client) -> None:
-    """One topic that is not the client's own refuses all."""
+def test_a_subscription_is_refused_as_a_whole(prover: Client) -> None:
+    """A single foreign topic refuses all topics."""
     mixed = [{"topic": "mtxpd0/thermo/42/cmd", "qos": 1}, {"topic": "mtxpd0/thermo/+/cmd", "qos": 1}]
     refused = {"result": {"error": "not_allowed"}}
-    assert told(prover, "vernemq_subscribe", topics=mixed) == refused
+    assert ask(prover, "vernemq_subscribe", topics=mixed) == refused
     others: list[Any] = [[], "x", [{}], [["mtxpd0/thermo/42/cmd", 1]], [{"topic": "mtxpd0/thermo/42/x"}] * 1001]
     for topics in others:
-        assert told(prover, "vernemq_subscribe", topics=topics) == refused
+        assert ask(prover, "vernemq_subscribe", topics=topics) == refused
 
 
 @pytest.mark.parametrize("hook", ["", "on_register", "auth_on_register_m6", "auth_on_publish_m5_m5"])
-def test_a_hook_that_is_not_answered_here_is_refused(prover: Client, hook: str) -> None:
+def test_an_unknown_hook_is_refused(prover: Client, hook: str) -> None:
     answer = Recorded("vernemq", headers={"vernemq-hook": hook}).send(prover, DEVICE)
     assert answer.json == {"result": {"error": "not_allowed"}}
 
@@ -220,21 +220,21 @@ def test_the_m5_hooks_are_the_same_questions(prover: Client) -> None:
     ],
 )
 def test_mosquittos_kinds_of_access(prover: Client, access: Any, topic: str, allowed: bool) -> None:
-    assert told(prover, "mosquitto_aclcheck", acc=access, topic=topic)["ok"] is allowed
+    assert ask(prover, "mosquitto_aclcheck", acc=access, topic=topic)["ok"] is allowed
 
 
-def test_a_device_denied_while_connected_uses_no_topic_more(operator: Client, prover: Client) -> None:
-    """Its session may stand a moment longer; it is of no use."""
-    assert told(prover, "mosquitto_aclcheck")["ok"] is True
+def test_a_device_that_is_denied_while_connected_can_use_no_topic(operator: Client, prover: Client) -> None:
+    """Its session may last a moment longer, without any topic."""
+    assert ask(prover, "mosquitto_aclcheck")["ok"] is True
     operator.post("/authorization/denylist", {"kind": "identity", "value": "d:thermo:42"}).ok(201)
-    assert told(prover, "mosquitto_aclcheck")["ok"] is False
+    assert ask(prover, "mosquitto_aclcheck")["ok"] is False
 
 
 # ---------------------------------------------------------------------------------------------------------- EMQX
 
 
-def test_emqx_is_told_the_end_and_the_topics(broker: Client) -> None:
-    assert told(broker, "emqx") == {
+def test_emqx_gets_the_expiry_and_the_topics(broker: Client) -> None:
+    assert ask(broker, "emqx") == {
         "result": "allow",
         "is_superuser": False,
         "expire_at": 1811851200,  # 2027-06-01T12:00:00Z
@@ -246,11 +246,11 @@ def test_emqx_is_told_the_end_and_the_topics(broker: Client) -> None:
 
 
 def test_emqx_over_plain_tcp(operator: Client, broker: Client) -> None:
-    """The template says so with `tls`: a level that needs TLS refuses."""
+    """The template sends `tls`; a level that needs TLS refuses."""
     operator.put(POLICY, {"default": "TLS with Client Certificate or Token"}).ok()
     without = {"cert_pem": "undefined", "cert_common_name": "undefined", "cert_subject": "undefined"}
-    assert told(broker, "emqx", **without)["result"] == "ignore"
-    assert told(broker, "emqx", **without, tls="false")["result"] == "deny"
+    assert ask(broker, "emqx", **without)["result"] == "ignore"
+    assert ask(broker, "emqx", **without, tls="false")["result"] == "deny"
 
 
 def test_emqx_may_send_a_form_or_a_query(broker: Client) -> None:
@@ -262,7 +262,7 @@ def test_emqx_may_send_a_form_or_a_query(broker: Client) -> None:
 def test_the_topics_follow_the_setting(service: Service, tmp_path: Any) -> None:
     other = make_service(tmp_path / "other", topic_prefix="iot/{class}/{typeId}/{deviceId}/")
     other.client("operator").post(CAS, {"certificate": ROOT.pem}).ok(201)
-    assert told(other.client("broker"), "emqx")["acl"][0]["topic"] == "iot/d/thermo/42/#"
+    assert ask(other.client("broker"), "emqx")["acl"][0]["topic"] == "iot/d/thermo/42/#"
     other.app.close()
 
 
@@ -273,8 +273,8 @@ def xfcc(*parts: str) -> Recorded:
     return Recorded("envoy", headers={"x-forwarded-client-cert": ";".join(parts)})
 
 
-def test_envoy_brings_the_chain(broker: Client) -> None:
-    """Cert, Chain (with the leaf again), or Chain alone."""
+def test_envoy_sends_the_chain(broker: Client) -> None:
+    """Cert and Chain (with the leaf again), or Chain alone."""
     device = certs.leaf("d:thermo:42", INTERMEDIATE)
     assert xfcc('Cert="$PEM_URL"').send(broker, device, INTERMEDIATE).status == 403
     assert xfcc('Cert="$PEM_URL"', 'Chain="$CHAIN_URL"').send(broker, device, INTERMEDIATE).status == 200
@@ -294,26 +294,26 @@ def test_envoy_brings_the_chain(broker: Client) -> None:
         "",
     ],
 )
-def test_a_header_that_somebody_appended_to_is_refused(broker: Client, header: str) -> None:
+def test_a_header_with_an_appended_element_is_refused(broker: Client, header: str) -> None:
     assert Recorded("envoy", headers={"x-forwarded-client-cert": header}).send(broker, DEVICE).status == 403
 
 
-def test_a_subject_with_quotes_and_commas_confuses_nobody(broker: Client) -> None:
-    """What a device writes into its subject cannot become another certificate."""
+def test_a_subject_with_quotes_and_commas_is_parsed(broker: Client) -> None:
+    """Text in a device's subject cannot become another certificate."""
     subject = 'Subject="CN=\\"x\\",Cert=\\"y\\";Cert=z"'
     assert xfcc(subject, 'Cert="$PEM_URL"').send(broker, DEVICE).status == 200
     assert xfcc('Cert="$PEM_URL"', subject).send(broker, DEVICE).status == 200
 
 
 def test_envoys_server_name(broker: Client) -> None:
-    """The chain's own header wins over the client's Host; without it, the authority is taken."""
+    """The filter chain's header takes precedence over the client's Host header; without it, the authority is used."""
     sni = {"x-sni": "other1.messaging.example.com", "host": "mtxpd0.messaging.example.com"}
     assert Recorded("envoy", headers=sni).send(broker, DEVICE).status == 403
     host = {"x-sni": "", "host": "mtxpd0.messaging.example.com:443"}
     assert Recorded("envoy", headers=host).send(broker, DEVICE).status == 200
 
 
-def test_nginx_tells_why_in_a_header_of_its_own(broker: Client) -> None:
+def test_nginx_gets_the_code_in_a_header(broker: Client) -> None:
     answer = Recorded("nginx", headers={"x-client-cert": ""}).send(broker, DEVICE)
     assert (answer.status, answer.reply.headers["X-Refusal"]) == (403, "certificate_missing")
     assert Recorded("nginx").send(broker, DEVICE).reply.headers["X-Client-Identity"] == "d:thermo:42"
@@ -322,45 +322,44 @@ def test_nginx_tells_why_in_a_header_of_its_own(broker: Client) -> None:
 # ----------------------------------------------------------------------------------------------------------- AWS
 
 
-def test_aws_is_told_a_policy_for_this_client_alone(broker: Client) -> None:
-    """Connect as that client ID, its topics, no longer than its certificate is valid; a principal of letters and
-    digits."""
-    found = told(broker, "aws_iot")
-    assert found["principalId"].isalnum()
-    assert 1 <= len(found["principalId"]) <= 128
-    assert found["disconnectAfterInSeconds"] == 86_400
-    [policy] = found["policyDocuments"]
-    assert [(one["Action"], one["Resource"]) for one in policy["Statement"]] == [
+def test_aws_gets_a_policy_for_this_client_only(broker: Client) -> None:
+    """Connecting with that client ID, and its topics, until the certificate expires."""
+    answer = ask(broker, "aws_iot")
+    assert answer["principalId"].isalnum()
+    assert 1 <= len(answer["principalId"]) <= 128
+    assert answer["disconnectAfterInSeconds"] == 86_400
+    [policy] = answer["policyDocuments"]
+    assert [(statement["Action"], statement["Resource"]) for statement in policy["Statement"]] == [
         (["iot:Connect"], ["arn:aws:iot:*:*:client/d:mtxpd0:thermo:42"]),
         (["iot:Publish", "iot:Receive"], ["arn:aws:iot:*:*:topic/mtxpd0/thermo/42/*"]),
         (["iot:Subscribe"], ["arn:aws:iot:*:*:topicfilter/mtxpd0/thermo/42/*"]),
     ]
 
 
-def test_two_orgs_devices_are_two_principals(service: Service, broker: Client) -> None:
-    """The same identity in another org is somebody else."""
+def test_the_same_identity_in_two_organizations_is_two_principals(service: Service, broker: Client) -> None:
+    """AWS must not treat them as a single client."""
     service.other_org()
     service.client("operator", "other1").post(CAS, {"certificate": ROOT.pem}).ok(201)
     event = {
         "tls": {"serverName": "other1.messaging.example.com", "x509CertificatePem": DEVICE.pem},
         "mqtt": {"clientId": "d:other1:thermo:42"},
     }
-    other = told(service.platform(), "aws_iot", protocolData=event)
+    other = ask(service.platform(), "aws_iot", protocolData=event)
     assert other["isAuthenticated"] is True
-    assert other["principalId"] != told(broker, "aws_iot")["principalId"]
+    assert other["principalId"] != ask(broker, "aws_iot")["principalId"]
 
 
 def test_a_session_at_aws_ends_with_the_certificate(broker: Client) -> None:
     from datetime import timedelta
 
     short = certs.leaf("d:thermo:42", ROOT, not_after=NOON + timedelta(hours=1))
-    assert told(broker, "aws_iot", short)["disconnectAfterInSeconds"] == 3600
+    assert ask(broker, "aws_iot", short)["disconnectAfterInSeconds"] == 3600
     shorter = certs.leaf("d:thermo:42", ROOT, not_after=NOON + timedelta(seconds=10))
-    assert told(broker, "aws_iot", shorter)["disconnectAfterInSeconds"] == 300, "AWS takes no less"
+    assert ask(broker, "aws_iot", shorter)["disconnectAfterInSeconds"] == 300, "AWS takes no less"
 
 
 def test_aws_invoking_the_function_itself_needs_no_key(service: Service) -> None:
-    """The permission to invoke is the proof; the policy is for this region and account."""
+    """The permission to invoke authenticates AWS IoT; the policy is for this region and account."""
     event = {
         "protocolData": {
             "tls": {"serverName": "mtxpd0.messaging.example.com", "x509CertificatePem": DEVICE.pem},
@@ -368,9 +367,9 @@ def test_aws_invoking_the_function_itself_needs_no_key(service: Service) -> None
         }
     }
     arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:verifyClient"
-    found = authorize(lambda: service.app.verifier, event, arn)
-    assert found["isAuthenticated"] is True
-    statement = found["policyDocuments"][0]["Statement"][0]
+    answer = authorize(lambda: service.app, event, arn)
+    assert answer["isAuthenticated"] is True
+    statement = answer["policyDocuments"][0]["Statement"][0]
     assert statement["Resource"] == ["arn:aws-cn:iot:cn-north-1:123456789012:client/d:mtxpd0:thermo:42"]
     for broken in ({}, {"protocolData": 1}, {"protocolData": {"tls": {"x509CertificatePem": 7}}}):
-        assert authorize(lambda: service.app.verifier, broken, arn)["isAuthenticated"] is False
+        assert authorize(lambda: service.app, broken, arn)["isAuthenticated"] is False

@@ -1,6 +1,6 @@
-"""Dialect x what may happen: every cell in that broker's own terms.
+"""Every dialect with every outcome, in the broker's own format.
 
-Where a dialect has no word for `continue` it is a refusal: the password stage stands elsewhere.
+A dialect without a word for `continue` refuses; another authenticator asks for the password there.
 """
 
 import json
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from functions.web import deadline
 from shared.errors import StoreUnavailable
 from shared.records import Proof
 from tests import certs
@@ -23,25 +23,25 @@ DEVICE = certs.leaf("d:thermo:42", ROOT)
 TOKEN_TOO = "TLS with Token and Client Certificate Authentication"
 CERTIFICATE_OR_TOKEN = "TLS with Client Certificate or Token"
 
-DeliveredMessage = Callable[[Answer], bool]
+Expectation = Callable[[Answer], bool]
 
 
-def is_json(status: int, **expected: Any) -> DeliveredMessage:
-    """Status, media type and these fields; the others do not count."""
+def is_json(status: int, **expected: Any) -> Expectation:
+    """Expect a status, JSON, and these fields among others."""
 
-    def told(answer: Answer) -> bool:
+    def matches(answer: Answer) -> bool:
         assert answer.reply.content_type == "application/json"
-        found = answer.json
-        return answer.status == status and {name: found.get(name) for name in expected} == expected
+        document = answer.json
+        return answer.status == status and {name: document.get(name) for name in expected} == expected
 
-    return told
+    return matches
 
 
-def is_text(text: str) -> DeliveredMessage:
+def is_text(text: str) -> Expectation:
     return lambda answer: (answer.status, answer.text, answer.reply.content_type[:10]) == (200, text, "text/plain")
 
 
-def is_status(status: int) -> DeliveredMessage:
+def is_status(status: int) -> Expectation:
     return lambda answer: answer.status == status
 
 
@@ -50,14 +50,14 @@ class Dialect:
     """A dialect's row. *by_names*: the key is made with `--proof broker`."""
 
     request: Recorded
-    allowed: DeliveredMessage
-    denied: DeliveredMessage
-    continued: DeliveredMessage
+    allowed: Expectation
+    denied: Expectation
+    continued: Expectation
     by_names: bool = False
     malformed: Recorded | None = None
-    bad_key: DeliveredMessage | None = None  # the native one is HTTP's own
-    too_large: DeliveredMessage | None = None
-    bad_form: DeliveredMessage | None = None
+    bad_key: Expectation | None = None  # the native form uses HTTP's own status
+    too_large: Expectation | None = None
+    bad_form: Expectation | None = None
 
 
 _MOSQUITTO_NO = is_json(403, ok=False)
@@ -86,7 +86,7 @@ TABLE = {
         by_names=True,
     ),
     "rabbitmq user": Dialect(Recorded("rabbitmq_user"), ALLOW, DENY, DENY, by_names=True),
-    # A connected client whose token was asked too may use what is its own: `continue` is over then.
+    # A connected client has passed the token stage, so `continue` allows its own topics.
     "rabbitmq vhost": Dialect(Recorded("rabbitmq_vhost"), ALLOW, DENY, ALLOW, by_names=True),
     "rabbitmq resource": Dialect(Recorded("rabbitmq_resource"), ALLOW, DENY, ALLOW, by_names=True),
     "rabbitmq topic": Dialect(Recorded("rabbitmq_topic"), ALLOW, DENY, ALLOW, by_names=True),
@@ -102,7 +102,7 @@ TABLE = {
     "vernemq subscribe": Dialect(
         Recorded("vernemq_subscribe"), is_json(200, result="ok"), VERNE_NO, is_json(200, result="ok"), by_names=True
     ),
-    # mosquitto asks getuser only where the name was typed, superuser never means anything here: nobody is let in.
+    # mosquitto asks getuser only if the name was typed, and superuser has no meaning here: every client is refused.
     "mosquitto getuser": Dialect(
         Recorded("mosquitto_getuser"), _MOSQUITTO_NO, _MOSQUITTO_NO, _MOSQUITTO_NO, by_names=True
     ),
@@ -140,7 +140,7 @@ def row(request: pytest.FixtureRequest) -> Dialect:
 
 @pytest.fixture
 def ask(service: Service, operator: Client, row: Dialect) -> Callable[..., Answer]:
-    """Sends the row's request with a key that is right for it; the org trusts ROOT."""
+    """Sends the row's request with a suitable key; the organization trusts ROOT."""
     operator.post("/authentication/cacertificates", {"certificate": ROOT.pem}).ok(201)
     client = service.client("broker", proof=Proof.BROKER if row.by_names else Proof.CHAIN)
 
@@ -155,8 +155,8 @@ def level(operator: Client, name: str) -> None:
 
 
 def test_every_recorded_request_is_in_the_table() -> None:
-    """And each file says where its shape is documented (asserted when it is sent)."""
-    assert {one.request.name for one in TABLE.values()} == {path.stem for path in FOLDER.iterdir()}
+    """Each file names its documentation, which is asserted when the request is sent."""
+    assert {row.request.name for row in TABLE.values()} == {path.stem for path in FOLDER.iterdir()}
 
 
 def test_allow(ask: Callable[..., Answer], row: Dialect) -> None:
@@ -173,7 +173,7 @@ def test_deny(operator: Client, ask: Callable[..., Answer], row: Dialect) -> Non
 
 
 def test_continue(operator: Client, ask: Callable[..., Answer], row: Dialect) -> None:
-    """The certificate part is satisfied, the token is yet to be asked."""
+    """The certificate part is satisfied; the token is asked for next."""
     level(operator, TOKEN_TOO)
     answer = ask()
     assert row.continued(answer), answer.text
@@ -189,27 +189,27 @@ def test_bad_key(service: Service, ask: Callable[..., Answer], row: Dialect) -> 
         service.client("operator"),
         service.client("edge"),
     ]
-    told = row.bad_key or row.denied
+    is_expected = row.bad_key or row.denied
     for stranger in strangers[:4]:
         answer = ask(client=stranger)
-        assert told(answer), answer.text
+        assert is_expected(answer), answer.text
     for stranger in strangers[4:]:
         answer = ask(client=stranger)
         assert (is_status(403) if row.bad_key else row.denied)(answer), answer.text
 
 
 def test_body_too_large(ask: Callable[..., Answer], row: Dialect) -> None:
-    """Dropped by what read it, or too large when it arrives here."""
-    told = row.too_large or row.denied
+    """The host dropped the body, or the body is too large here."""
+    is_expected = row.too_large or row.denied
     answer = ask(replace(row.request, too_large=True, body=b""))
-    assert told(answer), answer.text
+    assert is_expected(answer), answer.text
     if row.malformed is None:
         answer = ask(replace(row.request, body=b'{"a": "' + b"x" * (256 * 1024) + b'"}'))
-        assert told(answer), answer.text
+        assert is_expected(answer), answer.text
 
 
 def test_malformed(ask: Callable[..., Answer], row: Dialect) -> None:
-    told = row.bad_form or row.denied
+    is_expected = row.bad_form or row.denied
     if row.malformed is not None:
         requests = [row.malformed]
     else:
@@ -232,7 +232,7 @@ def test_malformed(ask: Callable[..., Answer], row: Dialect) -> None:
         ]
     for request in requests:
         answer = ask(request)
-        assert told(answer) or (answer.status == 415 and row.bad_form), (request.body, answer.text)
+        assert is_expected(answer) or (answer.status == 415 and row.bad_form), (request.body, answer.text)
 
 
 def test_store_down(
@@ -248,7 +248,7 @@ def test_store_down(
 
 @pytest.mark.parametrize(
     "row",
-    [name for name in TABLE if name != "mosquitto superuser"],  # asks nothing of the store: nothing can fail in it
+    [name for name in TABLE if name != "mosquitto superuser"],  # does not read the store
     indirect=True,
 )
 def test_exception(
@@ -258,7 +258,7 @@ def test_exception(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A mistake of ours lets nobody in; its text, which may quote anything, stays out of answer and log."""
+    """An unexpected error refuses the client. Its text, which may quote a secret, is in neither answer nor log."""
 
     secret = "-in-an-".join(("secret", "error"))  # a traceback shows the line that raises
 
@@ -272,22 +272,20 @@ def test_exception(
     assert "RuntimeError" in caplog.text
 
 
-def test_timeout(
-    ask: Callable[..., Answer], row: Dialect, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A store that hangs: refused when the time is over (how long that is has a test of its own)."""
-    monkeypatch.setattr(deadline, "SECONDS", 0.05)
+def test_timeout(service: Service, ask: Callable[..., Answer], row: Dialect, hanging: threading.Event) -> None:
+    """While the store hangs, the client is refused after the time limit, which test_deadline.py tests."""
+    structs.force_setattr(service.app, "verdict_seconds", 0.05)
     answer = ask()
     assert row.denied(answer), answer.text
 
 
 @pytest.mark.parametrize(
     "row",
-    [name for name, one in TABLE.items() if not one.bad_key],  # the native form is HTTP's own: 404 and 405
+    [name for name, row in TABLE.items() if not row.bad_key],  # the native form answers 404 and 405
     indirect=True,
 )
 def test_a_wrong_path_or_method_is_refused_in_the_dialect_too(service: Service, row: Dialect) -> None:
-    """A broker that is configured with a slip must not read an error as "ask somebody else"."""
+    """A broker with a mistake in its configuration must not read an error as "ask the next authenticator"."""
     path = json.loads((FOLDER / f"{row.request.name}.json").read_text())["path"]
     for method, where in [("POST", f"/{path}/no/such/thing"), ("DELETE", f"/{path}"), ("POST", f"//api/v0002{path}/x")]:
         answer = service.client("broker").send(method, where)

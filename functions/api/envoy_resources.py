@@ -1,7 +1,7 @@
-"""What Envoy is told over REST xDS, as JSON: a listener with one filter chain a host, and the hosts' certificates.
+"""Envoy's REST xDS resources as JSON: listeners with one filter chain for each host, and secrets.
 
 Field names are those of the protocol buffers (envoy.config.listener.v3, envoy.extensions.transport_sockets.tls.v3, …).
-The clusters that they name are the operator's own, in Envoy's bootstrap.
+The operator defines the clusters that they name in Envoy's bootstrap.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ LISTENER: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
 _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 SECRET: Final = _TLS + "Secret"
 _FILTERS: Final = "type.googleapis.com/envoy.extensions.filters."
-_VERDICT_SECONDS: Final = "2.5s"  # a verdict comes within 2 s; Envoy's own default is 200 ms
+_VERDICT_SECONDS: Final = "2.5s"  # verdicts are promised within 2 s; Envoy's default is 200 ms
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One listener, as `node.metadata.listeners` in Envoy's bootstrap asks for it.
+    """A listener that `node.metadata.listeners` in Envoy's bootstrap requests.
 
     Args:
-        protocol: `mqtt`: verdicts over gRPC (network ext_authz), before anything is read of MQTT; `websocket`: over
+        protocol: `mqtt`: verdicts over gRPC (network ext_authz), before any MQTT is read; `websocket`: verdicts over
             HTTP (HTTP ext_authz), at the upgrade.
-        upstream, verify, xds: names of clusters: the broker, who gives verdicts, these functions.
-        path: of the WebSocket.
+        upstream, verify, xds: names of clusters: the broker, the service that gives verdicts, these functions.
+        path: the path of the WebSocket.
     """
 
     name: Name = "mqtts"
-    address: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}$")] = "0.0.0.0"  # noqa: S104 - devices come from anywhere
+    address: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}$")] = "0.0.0.0"  # noqa: S104 - devices connect from everywhere
     port: Annotated[int, Meta(ge=1, le=65535)] = 8883
     protocol: Literal["mqtt", "websocket"] = "mqtt"
     upstream: Name = "broker"
@@ -40,32 +40,34 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def secret_name(host: str) -> str:
+    """Return the name of a host's secret."""
     return f"server/{host}"
 
 
 def host_of(secret: str) -> str | None:
-    """The host in a secret's name; None where it is no such name."""
+    """Return the host in the name of a secret; None if the name has another form."""
     kind, _, host = secret.partition("/")
     return host if kind == "server" and host else None
 
 
-def listener(wanted: Listening, hosts: Sequence[str]) -> dict[str, Any]:
-    """A listener that shows each of *hosts* its own certificate, and no other server name any."""
+def listener(requested: Listening, hosts: Sequence[str]) -> dict[str, Any]:
+    """Return a listener that presents the certificate of each of *hosts*, and none for any other server name."""
     return {
         "@type": LISTENER,
-        "name": wanted.name,
-        "address": {"socket_address": {"address": wanted.address, "port_value": wanted.port}},
+        "name": requested.name,
+        "address": {"socket_address": {"address": requested.address, "port_value": requested.port}},
         "listener_filters": [
             {
                 "name": "envoy.filters.listener.tls_inspector",
                 "typed_config": {"@type": f"{_FILTERS}listener.tls_inspector.v3.TlsInspector"},
             }
         ],
-        "filter_chains": [_chain(wanted, host) for host in hosts],
+        "filter_chains": [_chain(requested, host) for host in hosts],
     }
 
 
 def secret(host: str, certificate: str, private_key: str) -> dict[str, Any]:
+    """Return the secret of a host: its certificate chain and private key, both PEM."""
     return {
         "@type": SECRET,
         "name": secret_name(host),
@@ -76,24 +78,27 @@ def secret(host: str, certificate: str, private_key: str) -> dict[str, Any]:
     }
 
 
-def _chain(wanted: Listening, host: str) -> dict[str, Any]:
-    filters = _websocket(wanted, host) if wanted.protocol == "websocket" else _mqtt(wanted)
+def _chain(requested: Listening, host: str) -> dict[str, Any]:
+    filters = _websocket(requested, host) if requested.protocol == "websocket" else _mqtt(requested)
     return {
         "name": host,
         "filter_chain_match": {"server_names": [host]},
-        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": _tls(wanted, host)},
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": _tls(requested, host)},
         "filters": filters,
     }
 
 
-def _tls(wanted: Listening, host: str) -> dict[str, Any]:
-    """The host's certificate; a client certificate requested, never required: whoever decides judges it anew."""
+def _tls(requested: Listening, host: str) -> dict[str, Any]:
+    """Return the TLS configuration of a host.
+
+    A client certificate is requested and not required: verifyClient judges every client.
+    """
     source = {
         "resource_api_version": "V3",
         "api_config_source": {
             "api_type": "REST",
             "transport_api_version": "V3",
-            "cluster_names": [wanted.xds],
+            "cluster_names": [requested.xds],
             "refresh_delay": "0.5s",
             "request_timeout": "5s",
         },
@@ -101,20 +106,20 @@ def _tls(wanted: Listening, host: str) -> dict[str, Any]:
     return {
         "@type": f"{_TLS}DownstreamTlsContext",
         "require_client_certificate": False,
-        "disable_stateless_session_resumption": True,  # each connection proves its key anew
+        "disable_stateless_session_resumption": True,  # every connection must prove possession of its key
         "disable_stateful_session_resumption": True,
         "common_tls_context": {
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
             "tls_certificate_sds_secret_configs": [{"name": secret_name(host), "sds_config": source}],
             "validation_context": {
-                "trusted_ca": {"inline_string": _NO_CA},  # without any, Envoy requests no certificate
+                "trusted_ca": {"inline_string": _NO_CA},  # without trusted_ca, Envoy requests no certificate
                 "trust_chain_verification": "ACCEPT_UNTRUSTED",
             },
         },
     }
 
 
-def _mqtt(wanted: Listening) -> list[dict[str, Any]]:
+def _mqtt(requested: Listening) -> list[dict[str, Any]]:
     return [
         {
             "name": "envoy.filters.network.ext_authz",
@@ -125,7 +130,7 @@ def _mqtt(wanted: Listening) -> list[dict[str, Any]]:
                 "failure_mode_allow": False,
                 "include_peer_certificate": True,
                 "include_tls_session": True,
-                "grpc_service": {"envoy_grpc": {"cluster_name": wanted.verify}, "timeout": _VERDICT_SECONDS},
+                "grpc_service": {"envoy_grpc": {"cluster_name": requested.verify}, "timeout": _VERDICT_SECONDS},
             },
         },
         {
@@ -133,23 +138,23 @@ def _mqtt(wanted: Listening) -> list[dict[str, Any]]:
             "typed_config": {
                 "@type": f"{_FILTERS}network.tcp_proxy.v3.TcpProxy",
                 "stat_prefix": "mqtt",
-                "cluster": wanted.upstream,
+                "cluster": requested.upstream,
             },
         },
     ]
 
 
-def _websocket(wanted: Listening, host: str) -> list[dict[str, Any]]:
+def _websocket(requested: Listening, host: str) -> list[dict[str, Any]]:
     manager = {
         "@type": f"{_FILTERS}network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "mqtt_websocket",
         "codec_type": "HTTP1",
-        "forward_client_cert_details": "SANITIZE_SET",  # what a client writes there itself is dropped
+        "forward_client_cert_details": "SANITIZE_SET",  # drops what the client sends in that header
         "set_current_client_cert_details": {"subject": True, "cert": True, "chain": True},
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "max_request_headers_kb": 96,  # a chain of certificates travels in a header
         "http_filters": [
-            _http_authorization(wanted, host),
+            _http_authorization(requested, host),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": f"{_FILTERS}http.router.v3.Router"},
@@ -161,7 +166,7 @@ def _websocket(wanted: Listening, host: str) -> list[dict[str, Any]]:
                     "name": host,
                     "domains": ["*"],
                     "routes": [
-                        {"match": {"path": wanted.path}, "route": {"cluster": wanted.upstream, "timeout": "0s"}}
+                        {"match": {"path": requested.path}, "route": {"cluster": requested.upstream, "timeout": "0s"}}
                     ],
                 }
             ]
@@ -170,17 +175,17 @@ def _websocket(wanted: Listening, host: str) -> list[dict[str, Any]]:
     return [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
 
 
-def _http_authorization(wanted: Listening, host: str) -> dict[str, Any]:
+def _http_authorization(requested: Listening, host: str) -> dict[str, Any]:
     config = {
         "@type": f"{_FILTERS}http.ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",
         "failure_mode_allow": False,
         "allowed_headers": {"patterns": [{"exact": "x-forwarded-client-cert", "ignore_case": True}]},
         "http_service": {
-            "server_uri": {"uri": "http://verify-client", "cluster": wanted.verify, "timeout": _VERDICT_SECONDS},
+            "server_uri": {"uri": "http://verify-client", "cluster": requested.verify, "timeout": _VERDICT_SECONDS},
             "path_prefix": "/verifyClient/envoy",
-            # The TLS server name of this chain: the Host header is whatever the client writes. It overrides a
-            # client's header of that name.
+            # The TLS server name of this chain; the client chooses the Host header. This value overrides a header of
+            # that name from the client.
             "authorization_request": {"headers_to_add": [{"key": "x-sni", "value": host}]},
             "authorization_response": {"allowed_upstream_headers": {"patterns": [{"exact": "x-client-identity"}]}},
         },
@@ -188,7 +193,7 @@ def _http_authorization(wanted: Listening, host: str) -> dict[str, Any]:
     return {"name": "envoy.filters.http.ext_authz", "typed_config": config}
 
 
-# A CA that signs nothing: its key was thrown away when it was made.
+# A CA whose private key was discarded when it was made, so that it can sign nothing.
 _NO_CA: Final = """\
 -----BEGIN CERTIFICATE-----
 MIIBmDCCAT2gAwIBAgIUZt1ItDsicTQQMPf8fGzMu1lLgM4wCgYIKoZIzj0EAwIw

@@ -1,0 +1,1 @@
+"""The operator's console. A package, so that `importlib.resources` finds its files wherever they are installed."""

@@ -1,0 +1,86 @@
+"""The activity list: what happened in an organization."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from functions.api.certificate_view import encode_pem, parse_stored
+from functions.call import VIEWERS, MemberCall, endpoint
+from functions.dialects.failing import Failing
+from functions.registry import PREFIX
+from functions.web.conditions import PAGING, read_page
+from functions.web.contract import View
+from functions.web.message import Reply, json_reply
+from shared.errors import WrongValue
+from shared.records import Activity, ActivityKind
+from shared.usecases.activity import list_activity as read_activity
+
+_KINDS: Final = ", ".join(kind.value for kind in ActivityKind)
+
+
+class ActivityView(View, frozen=True, kw_only=True, omit_defaults=True):
+    """What happened. Of a refusal also who tried, where, and with which certificate (PEM)."""
+
+    id: str
+    at: datetime
+    kind: str
+    who: str
+    what: str
+    result: str
+    code: str | None = None
+    detail: dict[str, str] = {}
+    client_id: str | None = None
+    server_name: str | None = None
+    certificate: str | None = None
+    failing: Failing | None = None
+
+
+def _view(entry: Activity) -> ActivityView:
+    failing = entry.failing
+    return ActivityView(
+        id=entry.id,
+        at=entry.at,
+        kind=entry.kind.value,
+        who=entry.who,
+        what=entry.what,
+        result=entry.result,
+        code=entry.code,
+        detail=entry.detail,
+        client_id=entry.client_id,
+        server_name=entry.server_name,
+        certificate=encode_pem(parse_stored(entry.certificate)) if entry.certificate else None,
+        failing=Failing(subject=failing["subject"], fingerprint_sha256=failing["fingerprintSha256"])
+        if failing
+        else None,
+    )
+
+
+class ActivityList(View, frozen=True, kw_only=True):
+    results: tuple[ActivityView, ...]
+    bookmark: str | None
+
+
+@endpoint(
+    "GET",
+    PREFIX + "/activity",
+    function="activityLog",
+    roles=VIEWERS,
+    summary="What happened, newest first",
+    query={**PAGING, "kind": f"one or more of {_KINDS}, with commas between; all where not given"},
+    answers={200: ActivityList},
+)
+def list_activity(call: MemberCall) -> Reply:
+    page = read_page(call.request)
+    repository, org_id = call.context.repository, call.member.org_id
+    entries = read_activity(repository, org_id, _kinds(call), after=page.after, limit=page.look_ahead)
+    results = tuple(map(_view, page.cut(entries)))
+    return json_reply(ActivityList(results=results, bookmark=page.bookmark(entries, results)))
+
+
+def _kinds(call: MemberCall) -> Sequence[ActivityKind]:
+    """Return the kinds of entries that the query names; all without it. Raises: WrongValue."""
+    names = call.request.query.get("kind", "").split(",")
+    try:
+        return [ActivityKind(name) for name in dict.fromkeys(names) if name] or list(ActivityKind)
+    except ValueError:
+        raise WrongValue(field="kind", found=f"kind takes {_KINDS}") from None

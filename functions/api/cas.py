@@ -1,0 +1,217 @@
+"""CA certificates: register, list, show, change and delete."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from functions.api.certificate_view import (
+    Stamped,
+    Warned,
+    certificate_fields,
+    encode_pem,
+    parse_stored,
+    stamp_fields,
+    warnings_view,
+)
+from functions.call import OPERATORS, VIEWERS, MemberCall, endpoint
+from functions.registry import PREFIX
+from functions.web.body import Body, Comments, File, file_bytes, read_body
+from functions.web.conditions import PAGING, if_match, read_page
+from functions.web.contract import PEM_TEXT, View
+from functions.web.message import NO_CONTENT, Reply, json_reply, pem_reply
+from shared import errors
+from shared.records import CA, CAStatus
+from shared.usecases.cas import manage
+from shared.usecases.devices.usage import RecentUsage, read_recent_usage
+from shared.validation.notices import Notice
+
+CAS: Final = PREFIX + "/authentication/cacertificates"
+MANAGE: Final = "manageCertificates"
+
+
+class CAView(Stamped, frozen=True, kw_only=True):
+    """A registered CA certificate."""
+
+    id: str
+    status: str  # "active" or "inactive"
+    subject: str
+    issuer: str
+    serial_number: str
+    not_before: datetime
+    not_after: datetime
+    fingerprint_sha256: str = msgspec.field(name="fingerprintSha256")
+    key_algorithm: str
+    comments: str
+    denied_at: datetime | None  # on the deny list since then
+    last_used: datetime | None
+    connections_30d: int = msgspec.field(name="connections30d")
+    warnings: tuple[Warned, ...] | UnsetType = UNSET
+
+
+def _view(ca_id: str, ca: CA, usage: RecentUsage, warnings: Sequence[Notice] | None = None) -> CAView:
+    use = usage.of_ca(ca_id)
+    return CAView(
+        id=ca_id,
+        status=ca.status.value,
+        comments=ca.comments,
+        denied_at=ca.denied_at,
+        last_used=use.last if use else None,
+        connections_30d=use.count if use else 0,
+        warnings=UNSET if warnings is None else warnings_view(warnings),
+        **certificate_fields(parse_stored(ca.der)),  # type: ignore[arg-type]
+        **stamp_fields(ca.changed),  # type: ignore[arg-type]
+    )
+
+
+def _recent_usage(call: MemberCall) -> RecentUsage:
+    return read_recent_usage(call.context.repository, call.member.org_id, call.context.clock())
+
+
+class UploadCA(Body, frozen=True, kw_only=True):
+    certificate: File
+    comments: Comments = ""
+
+
+@endpoint(
+    "POST",
+    CAS,
+    alias=True,
+    function="uploadCA",
+    roles=OPERATORS,
+    operation_id="upload_ca",
+    summary="Register a CA certificate whose devices are trusted; it is active at once",
+    body=UploadCA,
+    answers={201: CAView, 200: CAView},
+    refusals=(errors.TooManyCAs, errors.TooManyCAsOfOneName, errors.RateLimited, errors.Rejected),
+)
+def upload(call: MemberCall) -> Reply:
+    body = read_body(call.request, UploadCA)
+    data = file_bytes(body.certificate, "certificate")
+    uploaded = manage.upload_ca(call.context, call.member, data, comments=body.comments)
+    view = _view(uploaded.id, uploaded.ca, _recent_usage(call), uploaded.warnings)
+    return json_reply(view, status=201 if uploaded.created else 200, version=uploaded.ca.changed.version)
+
+
+class CAList(View, frozen=True, kw_only=True):
+    results: tuple[CAView, ...]
+    bookmark: str | None
+
+
+@endpoint(
+    "GET",
+    CAS,
+    function=MANAGE,
+    roles=VIEWERS,
+    summary="The org's CA certificates",
+    query=PAGING,
+    answers={200: CAList},
+)
+def list_cas(call: MemberCall) -> Reply:
+    page = read_page(call.request)
+    cas = manage.list_cas(call.context, call.member.org_id, after=page.after, limit=page.look_ahead)
+    usage = _recent_usage(call)
+    results = tuple(_view(ca_id, ca, usage) for ca_id, ca in page.cut(cas))
+    return json_reply(CAList(results=results, bookmark=page.bookmark(cas, results)))
+
+
+@endpoint(
+    "GET",
+    f"{CAS}/{{id}}",
+    function=MANAGE,
+    roles=VIEWERS,
+    operation_id="get_ca",
+    summary="One CA certificate",
+    answers={200: CAView},
+    refusals=(errors.NotFound,),
+)
+def get(call: MemberCall) -> Reply:
+    ca = manage.get_ca(call.context, call.member.org_id, call.id)
+    return json_reply(_view(call.id, ca, _recent_usage(call)), version=ca.changed.version)
+
+
+@endpoint(
+    "GET",
+    f"{CAS}/{{id}}/pem",
+    function=MANAGE,
+    roles=VIEWERS,
+    operation_id="ca_pem",
+    summary="A CA certificate as PEM",
+    answers={200: PEM_TEXT},
+    refusals=(errors.NotFound,),
+)
+def get_pem(call: MemberCall) -> Reply:
+    ca = manage.get_ca(call.context, call.member.org_id, call.id)
+    return pem_reply(encode_pem(parse_stored(ca.der)), f"{call.id}.pem")
+
+
+class ChangeCA(Body, frozen=True, kw_only=True):
+    status: CAStatus | None = None
+    comments: Comments | None = None
+
+
+class CAEffect(View, frozen=True, kw_only=True):
+    """What deleting or deactivating a CA would touch. At least so many connections: they are a sample."""
+
+    connections_30d: int = msgspec.field(name="connections30d")
+    last_used: datetime | None
+    also_vouched_by: tuple[str, ...]  # ids of other active CAs with the same name and key
+
+
+def _effect(call: MemberCall) -> Reply:
+    others = manage.list_also_vouched_by(call.context, call.member.org_id, call.id)
+    use = _recent_usage(call).of_ca(call.id)
+    return json_reply(
+        CAEffect(
+            connections_30d=use.count if use else 0, last_used=use.last if use else None, also_vouched_by=tuple(others)
+        )
+    )
+
+
+@endpoint(
+    "PUT",
+    f"{CAS}/{{id}}",
+    function=MANAGE,
+    roles=OPERATORS,
+    operation_id="change_ca",
+    summary="Activate, deactivate or describe a CA certificate; with dryrun=true, what it would touch",
+    body=ChangeCA,
+    query={"dryrun": "true: answer what deactivating would touch, as DELETE does"},
+    if_match="required",
+    answers={200: (CAView, CAEffect)},
+    refusals=(errors.NotFound, errors.Stale),
+)
+def change(call: MemberCall) -> Reply:
+    body = read_body(call.request, ChangeCA)
+    if call.request.flag("dryrun"):
+        return _effect(call)
+    ca = manage.change_ca(
+        call.context,
+        call.member,
+        call.id,
+        status=body.status,
+        comments=body.comments,
+        expected_version=if_match(call.request),
+    )
+    return json_reply(_view(call.id, ca, _recent_usage(call)), version=ca.changed.version)
+
+
+@endpoint(
+    "DELETE",
+    f"{CAS}/{{id}}",
+    function=MANAGE,
+    roles=OPERATORS,
+    operation_id="delete_ca",
+    summary="Delete a CA certificate; with dryrun=true, what that would touch",
+    query={"dryrun": "true: only tell what it would touch"},
+    if_match="optional",
+    answers={204: None, 200: CAEffect},
+    refusals=(errors.NotFound, errors.Stale),
+)
+def delete(call: MemberCall) -> Reply:
+    if call.request.flag("dryrun"):
+        return _effect(call)
+    manage.delete_ca(call.context, call.member, call.id, expected_version=if_match(call.request, required=False))
+    return NO_CONTENT

@@ -1,0 +1,106 @@
+"""The deny list: certificates, serial numbers and devices that are refused whatever their chain."""
+
+from datetime import datetime
+from typing import Final
+
+from functions.call import OPERATORS, VIEWERS, MemberCall, endpoint
+from functions.registry import PREFIX
+from functions.web.body import Body, Comments, File, Short, file_bytes, read_body
+from functions.web.conditions import PAGING, read_page
+from functions.web.contract import View
+from functions.web.message import NO_CONTENT, Reply, json_reply
+from shared import errors
+from shared.records import Denial, DenialKind
+from shared.usecases.devices import deny_list as denials
+
+DENY_LIST: Final = PREFIX + "/authorization/denylist"
+FUNCTION: Final = "connectionPolicy"
+
+
+class DenialView(View, frozen=True, kw_only=True):
+    """An entry of the deny list."""
+
+    id: str
+    kind: str
+    value: str
+    reason: str
+    created_at: datetime
+    created_by: str
+
+
+def _view(denial: Denial) -> DenialView:
+    return DenialView(
+        id=denial.id,
+        kind=denial.kind.value,
+        value=denial.value,
+        reason=denial.reason,
+        created_at=denial.created_at,
+        created_by=denial.created_by,
+    )
+
+
+class DenialList(View, frozen=True, kw_only=True):
+    results: tuple[DenialView, ...]
+    bookmark: str | None
+
+
+@endpoint(
+    "GET",
+    DENY_LIST,
+    function=FUNCTION,
+    roles=VIEWERS,
+    summary="The deny list",
+    query=PAGING,
+    answers={200: DenialList},
+)
+def list_denials(call: MemberCall) -> Reply:
+    page = read_page(call.request)
+    entries = denials.list_denials(call.context, call.member.org_id, after=page.after, limit=page.look_ahead)
+    results = tuple(map(_view, page.cut(entries)))
+    return json_reply(DenialList(results=results, bookmark=page.bookmark(entries, results)))
+
+
+class Deny(Body, frozen=True, kw_only=True):
+    """*kind* and *value*; or a *certificate*, whose fingerprint is meant."""
+
+    kind: DenialKind | None = None
+    value: Short | None = None
+    certificate: File | None = None
+    reason: Comments = ""
+
+
+@endpoint(
+    "POST",
+    DENY_LIST,
+    function=FUNCTION,
+    roles=OPERATORS,
+    summary="Refuse a certificate, a serial number or a device from now on",
+    body=Deny,
+    answers={201: DenialView, 200: DenialView},
+    refusals=(errors.InvalidDenial, errors.NotFound, errors.Rejected),
+)
+def deny(call: MemberCall) -> Reply:
+    body = read_body(call.request, Deny)
+    denial, is_new = denials.deny(
+        call.context,
+        call.member,
+        kind=body.kind,
+        value=body.value,
+        certificate=file_bytes(body.certificate, "certificate") if body.certificate is not None else None,
+        reason=body.reason,
+    )
+    return json_reply(_view(denial), status=201 if is_new else 200)
+
+
+@endpoint(
+    "DELETE",
+    f"{DENY_LIST}/{{id}}",
+    function=FUNCTION,
+    roles=OPERATORS,
+    summary="Take an entry off the deny list",
+    answers={204: None},
+    refusals=(errors.NotFound,),
+)
+def lift(call: MemberCall) -> Reply:
+    denials.lift(call.context, call.member, call.id)
+    return NO_CONTENT

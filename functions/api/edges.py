@@ -1,0 +1,199 @@
+"""The feed of TLS edges: the hosts to serve, their certificates and keys, and the sessions to end.
+
+A reply may hold a private key or lead to one, so each is given over TLS only, or to a client on this machine.
+"""
+
+from datetime import datetime
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from functions.call import EDGES, Call, open_endpoint
+from functions.web.body import Body, read_body
+from functions.web.contract import View
+from functions.web.errors import InsecureTransport
+from functions.web.message import Reply, json_reply
+from shared import errors
+from shared.usecases.edges.listing import ListedHost, changed_hosts
+from shared.usecases.edges.reports import report_served
+from shared.usecases.edges.serve import export_key
+from shared.usecases.edges.withdrawals import withdrawn_since
+
+FEED: Final = "/edge/v1"
+FUNCTION: Final = "edgeFeed"
+CLIENT_CERTIFICATE: Final = "requested"  # requested, not required: verifyClient decides, and applications have none
+
+
+class HostView(View, frozen=True, kw_only=True):
+    """A host at its version. *removed*: no longer served; *certificateId* is `default` for the platform's own."""
+
+    server_name: str
+    org: str
+    version: str
+    removed: bool
+    client_certificate: str
+    certificate_id: str
+
+
+class HostsView(View, frozen=True, kw_only=True):
+    """What changed since. *head*: to ask with next, at once where *more*. *full*: pages of everything, beginning with
+    the *first*; once `more` is false, a host on none of them is gone."""
+
+    head: str
+    hosts: tuple[HostView, ...]
+    more: bool
+    full: bool
+    first: bool
+    default_version: str | None
+
+
+@open_endpoint(
+    "GET",
+    f"{FEED}/hosts",
+    function=FUNCTION,
+    roles=EDGES,
+    summary="The hosts that changed since, and their versions; all of them where nothing is given",
+    query={"since": "the head of an earlier answer"},
+    answers={200: HostsView},
+    refusals=(InsecureTransport,),
+)
+def list_hosts(call: Call) -> Reply:
+    page = changed_hosts(call.context, call.private_credentials, call.request.query.get("since", ""))
+    view = HostsView(
+        head=page.head,
+        hosts=tuple(map(_host_view, page.hosts)),
+        more=page.more,
+        full=page.full,
+        first=page.first,
+        default_version=page.default_version,
+    )
+    return json_reply(view)
+
+
+def _host_view(host: ListedHost) -> HostView:
+    return HostView(
+        server_name=host.server_name,
+        org=host.org_id,
+        version=host.version,
+        removed=host.removed,
+        client_certificate=CLIENT_CERTIFICATE,
+        certificate_id=host.certificate_id,
+    )
+
+
+class HostKeyView(View, frozen=True, kw_only=True):
+    """What an edge needs to serve a host. The only answer of this API that has a private key in it."""
+
+    server_name: str
+    org: str
+    version: str
+    certificate_id: str
+    certificate: str  # PEM, leaf first
+    private_key: str  # PEM, PKCS#8
+    client_certificate: str
+
+    def __repr__(self) -> str:
+        """Leave out the private key."""
+        return f"HostKeyView({self.server_name!r})"
+
+
+@open_endpoint(
+    "GET",
+    f"{FEED}/hosts/{{serverName}}",
+    function=FUNCTION,
+    roles=EDGES,
+    summary="One host's certificate chain and private key",
+    answers={200: HostKeyView},
+    refusals=(InsecureTransport, errors.NotFound),
+)
+def get_host(call: Call) -> Reply:
+    credentials = call.private_credentials
+    exported = export_key(call.context, call.app.sealer, credentials, call.request.params["serverName"])
+    view = HostKeyView(
+        server_name=exported.server_name,
+        org=exported.org_id,
+        version=exported.version,
+        certificate_id=exported.certificate_id,
+        certificate=exported.certificate,
+        private_key=exported.private_key,
+        client_certificate=CLIENT_CERTIFICATE,
+    )
+    return json_reply(view)
+
+
+class ServedHost(Body, frozen=True, kw_only=True):
+    server_name: Annotated[str, Meta(max_length=253)]
+    version: Annotated[str, Meta(max_length=64)]
+
+
+class Served(Body, frozen=True, kw_only=True):
+    """*edge*: what the edge calls itself, shown in the activity list."""
+
+    edge: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+    hosts: Annotated[tuple[ServedHost, ...], Meta(max_length=500)]
+
+
+class ServedView(View, frozen=True, kw_only=True):
+    # Assigned, because the text is part of openapi.json and not written in the words of the docstrings here.
+    __doc__ = "*stale*: hosts whose version is not the one that stands, or that are not the caller's."
+
+    taken: int
+    stale: tuple[str, ...]
+
+
+@open_endpoint(
+    "POST",
+    f"{FEED}/served",
+    function=FUNCTION,
+    roles=EDGES,
+    summary="An edge says which versions it serves",
+    body=Served,
+    answers={200: ServedView},
+    refusals=(InsecureTransport,),
+    operation_id="served",
+)
+def report(call: Call) -> Reply:
+    credentials = call.private_credentials
+    body = read_body(call.request, Served)
+    hosts = [(host.server_name, host.version) for host in body.hosts]
+    result = report_served(call.context, credentials, body.edge, hosts)
+    return json_reply(ServedView(taken=result.taken, stale=tuple(result.stale)))
+
+
+class WithdrawalView(View, frozen=True, kw_only=True):
+    """Live sessions to end. *kind* and *value*: `org`; `ca` and its id; `identity` and `d:type:device`; `fingerprint`
+    and SHA-256 of a certificate; `serial` and `<CA id>:<serial number in hex>`."""
+
+    org: str
+    kind: str
+    value: str
+    at: datetime
+
+
+class WithdrawalsView(View, frozen=True, kw_only=True):
+    """*head*: to ask with next, at once where *more*. *missed*: the edge fell too far behind, and must end all."""
+
+    head: str
+    withdrawals: tuple[WithdrawalView, ...]
+    more: bool
+    missed: bool
+
+
+@open_endpoint(
+    "GET",
+    f"{FEED}/withdrawals",
+    function=FUNCTION,
+    roles=EDGES,
+    summary="Whose live sessions must end, since",
+    query={"since": "the head of an earlier answer; nothing: only tell the head"},
+    answers={200: WithdrawalsView},
+    refusals=(InsecureTransport,),
+)
+def list_withdrawals(call: Call) -> Reply:
+    page = withdrawn_since(call.context, call.private_credentials, call.request.query.get("since", ""))
+    withdrawals = tuple(
+        WithdrawalView(org=withdrawal.org_id, kind=withdrawal.kind, value=withdrawal.value, at=withdrawal.at)
+        for withdrawal in page.withdrawals
+    )
+    view = WithdrawalsView(head=page.head, withdrawals=withdrawals, more=page.more, missed=page.missed)
+    return json_reply(view)

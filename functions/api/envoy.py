@@ -1,0 +1,119 @@
+"""The feed of TLS edges for Envoy: its REST xDS (LDS and SDS), made from the same records as functions/api/edges.py.
+
+Envoy asks for each secret twice a second. A reply whose version Envoy has already is 304, for which no key is opened.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+from functions.api import envoy_resources
+from functions.call import EDGES, Call, open_endpoint
+from functions.web.body import convert, read_body
+from functions.web.errors import InsecureTransport
+from functions.web.message import JSON, NO_STORE, Reply
+from shared.errors import TooManyHosts, WrongValue
+from shared.usecases.edges.listing import every_host
+from shared.usecases.edges.serve import export_keys
+
+FUNCTION: Final = "edgeFeed"
+SECRETS_MAX: Final = 100  # in one request
+_LISTENERS_MAX: Final = 10
+_NOT_MODIFIED: Final = Reply(304, headers=NO_STORE)
+
+
+class Node(msgspec.Struct, frozen=True):
+    """Who asks. `metadata.listeners` in its bootstrap says which listeners it wants (`Listening`)."""
+
+    metadata: dict[str, Any] = {}
+
+
+class DiscoveryRequest(msgspec.Struct, frozen=True):
+    """envoy.service.discovery.v3.DiscoveryRequest in JSON: names as in the protocol buffer, or in lowerCamelCase."""
+
+    version_info: str = ""
+    resource_names: tuple[str, ...] = ()
+    version_info_: str = msgspec.field(name="versionInfo", default="")
+    resource_names_: tuple[str, ...] = msgspec.field(name="resourceNames", default=())
+    node: Node = Node()
+
+    @property
+    def version(self) -> str:
+        return self.version_info or self.version_info_
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.resource_names or self.resource_names_
+
+
+class DiscoveryResponse(msgspec.Struct, frozen=True):
+    """envoy.service.discovery.v3.DiscoveryResponse in JSON."""
+
+    version_info: str
+    type_url: str
+    resources: tuple[dict[str, Any], ...]
+
+
+@open_endpoint(
+    "POST",
+    "/v3/discovery:listeners",
+    function=FUNCTION,
+    roles=EDGES,
+    operation_id="listeners",
+    summary="Envoy's listeners: one filter chain for each host",
+    body=DiscoveryRequest,
+    answers={200: DiscoveryResponse, 304: None},
+    refusals=(InsecureTransport, TooManyHosts),
+)
+def discover_listeners(call: Call) -> Reply:
+    credentials = call.private_credentials
+    request = read_body(call.request, DiscoveryRequest)
+    requested = convert(request.node.metadata.get("listeners", [{}]), tuple[envoy_resources.Listening, ...])
+    if len(requested) > _LISTENERS_MAX:
+        raise WrongValue(field="node", found=f"At most {_LISTENERS_MAX} listeners can be asked for")
+    hosts = sorted(host.server_name for host in every_host(call.context, credentials))
+    resources = tuple(envoy_resources.listener(listening, hosts) for listening in requested)
+    return _reply(request, envoy_resources.LISTENER, resources, msgspec.json.encode(resources))
+
+
+@open_endpoint(
+    "POST",
+    "/v3/discovery:secrets",
+    function=FUNCTION,
+    roles=EDGES,
+    operation_id="secrets",
+    summary="The certificates and private keys that Envoy asks for by name",
+    body=DiscoveryRequest,
+    answers={200: DiscoveryResponse, 304: None},
+    refusals=(InsecureTransport,),
+)
+def discover_secrets(call: Call) -> Reply:
+    credentials = call.private_credentials
+    request = read_body(call.request, DiscoveryRequest)
+    if len(request.names) > SECRETS_MAX:
+        raise WrongValue(field="resource_names", found=f"At most {SECRETS_MAX} secrets can be asked for at once")
+    hosts = [host for name in request.names if (host := envoy_resources.host_of(name)) is not None]
+
+    def has_versions(versions: Sequence[str]) -> bool:
+        return request.version == _version("\n".join(versions).encode())
+
+    exported, is_current = export_keys(call.context, call.app.sealer, credentials, hosts, unless=has_versions)
+    if is_current:
+        return _NOT_MODIFIED
+    resources = tuple(envoy_resources.secret(key.server_name, key.certificate, key.private_key) for key in exported)
+    basis = "\n".join(f"{key.server_name} {key.version}" for key in exported).encode()
+    return _reply(request, envoy_resources.SECRET, resources, basis)
+
+
+def _version(basis: bytes) -> str:
+    return sha256(basis).hexdigest()[:16]
+
+
+def _reply(request: DiscoveryRequest, type_url: str, resources: tuple[dict[str, Any], ...], basis: bytes) -> Reply:
+    """Return the resources, or 304 if Envoy has them already. *basis*: what the version is computed from."""
+    version = _version(basis)
+    if request.version == version:
+        return _NOT_MODIFIED
+    return Reply(200, msgspec.json.encode(DiscoveryResponse(version, type_url, resources)), JSON, NO_STORE)

@@ -1,0 +1,150 @@
+"""What a handler receives, and the declaration of endpoints that know the product: its callers, roles and prefix."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from functions.registry import PREFIX
+from functions.web.contract import Endpoint, Prepare, declare
+from functions.web.errors import InsecureTransport
+from functions.web.message import ID, Reply, Request
+from shared.composition import App
+from shared.errors import NotAuthenticated, NotFound
+from shared.records import Role
+from shared.usecases.callers import BearerToken, Credentials, Member, admit
+from shared.usecases.context import Context
+
+OPERATORS: Final = frozenset((Role.OPERATOR,))
+VIEWERS: Final = frozenset((Role.VIEWER, Role.OPERATOR))
+BROKERS: Final = frozenset((Role.BROKER,))
+EDGES: Final = frozenset((Role.EDGE,))
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request to a handler, with the App that the handler works with."""
+
+    request: Request
+    app: App
+
+    @property
+    def context(self) -> Context:
+        return self.app.context
+
+    @property
+    def id(self) -> str:
+        """The `{id}` in the path. Raises: NotFound, if no id has that form."""
+        value = self.request.params["id"]
+        if not ID.fullmatch(value):
+            raise NotFound(what="thing of that id")
+        return value
+
+    @property
+    def credentials(self) -> Credentials:
+        """The API key and its token. Raises: NotAuthenticated."""
+        return credentials_of(self.request)
+
+    @property
+    def authorization(self) -> Credentials | BearerToken:
+        """The API key and its token, or a token of the OIDC issuer. Raises: NotAuthenticated."""
+        return _authorization(self.request)
+
+    @property
+    def private_credentials(self) -> Credentials:
+        """The API key and its token, for a reply that may hold a private key.
+
+        Raises: InsecureTransport, NotAuthenticated.
+        """
+        if not self.request.is_private:
+            raise InsecureTransport
+        return self.credentials
+
+
+class MemberCall(Call, frozen=True):
+    """A call of a member of an organization. The caller and the organization were read for this request."""
+
+    member: Member
+
+
+def credentials_of(request: Request) -> Credentials:
+    """Return the API key and its token. Raises: NotAuthenticated."""
+    pair = request.basic_credentials
+    if pair is None:
+        raise NotAuthenticated
+    return Credentials(*pair)
+
+
+def _authorization(request: Request) -> Credentials | BearerToken:
+    token = request.bearer_token
+    return credentials_of(request) if token is None else BearerToken(token)
+
+
+def prepare_call(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> Call:
+    """Return the argument of a handler that identifies the caller itself, in the same read as the rest."""
+    return Call(request, get_app())
+
+
+def _admit_member(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> MemberCall:
+    """Return the argument of a handler for members.
+
+    Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable, IssuerUnavailable.
+    """
+    app = get_app()
+    member = admit(app.context, app.tokens, _authorization(request), {Role(role) for role in roles})
+    return MemberCall(request, app, member)
+
+
+MemberHandler = TypeVar("MemberHandler", bound=Callable[[MemberCall], Reply])
+CallHandler = TypeVar("CallHandler", bound=Callable[[Call], Reply])
+
+
+def endpoint(
+    method: str, path: str, *, alias: bool = False, operation_id: str | None = None, **contract: Any
+) -> Callable[[MemberHandler], MemberHandler]:
+    """Declare a handler for members of an organization with one of the *roles*.
+
+    Args:
+        alias: the endpoint is also reachable by POST at its function's own name, with and without PREFIX.
+        operation_id: the name in the OpenAPI document; the handler's name if absent.
+        contract: the other fields of `Endpoint`.
+    """
+
+    def register(handler: MemberHandler) -> MemberHandler:
+        _declare(handler, _admit_member, method, path, alias, operation_id, contract)
+        return handler
+
+    return register
+
+
+def open_endpoint(
+    method: str, path: str, *, alias: bool = False, operation_id: str | None = None, **contract: Any
+) -> Callable[[CallHandler], CallHandler]:
+    """Declare a handler that identifies the caller itself, or needs none. Arguments: see `endpoint`."""
+
+    def register(handler: CallHandler) -> CallHandler:
+        _declare(handler, prepare_call, method, path, alias, operation_id, contract)
+        return handler
+
+    return register
+
+
+def _declare(
+    handler: Callable[[Any], Reply],
+    prepare: Prepare,
+    method: str,
+    path: str,
+    alias: bool,
+    operation_id: str | None,
+    contract: dict[str, Any],
+) -> None:
+    made = Endpoint(handler=handler, prepare=prepare, **contract)
+    name = operation_id or handler.__name__
+    addresses: list[tuple[str, str, str | None]] = [(method, path, name)]
+    if alias:
+        addresses += with_and_without_prefix("POST", f"/{made.function}", f"{name}_alias")
+    declare(made, addresses)
+
+
+def with_and_without_prefix(method: str, path: str, operation_id: str) -> list[tuple[str, str, str | None]]:
+    """Return the addresses of a path that is reachable below PREFIX and without it; the first is described."""
+    return [(method, PREFIX + path, operation_id), (method, path, None)]

@@ -1,0 +1,177 @@
+"""Request bodies as typed values: JSON and multipart/form-data, with the same fields."""
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from functions.web.errors import MalformedBase64, MalformedBody, MissingField, UnknownField, UnsupportedMediaType
+from functions.web.message import JSON, Request
+from shared.errors import BadRequest, TooLarge, WrongValue
+
+BODY_MAX: Final = 256 * 1024  # bytes of one request
+
+Comments = Annotated[str, Meta(max_length=1000, description="Up to 1,000 characters")]
+File = Annotated[str, Meta(description="PEM as text, or DER in base64")]
+"""A file in a field. In multipart/form-data it is the file itself."""
+Short = Annotated[str, Meta(max_length=256)]
+
+T = TypeVar("T")
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Base of request bodies: camelCase names; unknown fields are refused."""
+
+
+def read_body(request: Request, kind: type[T]) -> T:
+    """Return the body of *request* as *kind*, a msgspec Struct.
+
+    Raises: MalformedBody, UnknownField, MissingField, WrongValue, TooLarge, UnsupportedMediaType.
+    """
+    check_size(request)
+    media = media_type(request)
+    if is_json(media):
+        return convert(parse_json_object(request.body), kind)
+    if media == "multipart/form-data":
+        return convert(_parse_form(request.headers["content-type"], request.body), kind, from_text=True)
+    raise UnsupportedMediaType(found=media[:100] or "(none)")
+
+
+def check_size(request: Request) -> None:
+    """Refuse a body that is larger than BODY_MAX. Raises: TooLarge."""
+    if len(request.body) > BODY_MAX:
+        raise body_too_large(len(request.body))
+
+
+def body_too_large(size: int | None = None) -> TooLarge:
+    """Return the refusal of a body of *size* bytes, or of unknown size."""
+    return TooLarge(
+        size=f"{size:,} bytes" if size else f"More than {BODY_MAX:,} bytes",
+        limit=f"{BODY_MAX:,} bytes (256 KiB)",
+        hint="Send the certificate alone.",
+    )
+
+
+def media_type(request: Request) -> str:
+    """Return the media type of the body without parameters, in lower case; JSON if the request names none."""
+    return request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+
+
+def is_json(media: str) -> bool:
+    """Whether *media* is JSON or a format based on JSON (RFC 6839, 3.1)."""
+    return media == JSON or media.endswith("+json")
+
+
+def parse_json_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in *body*. Raises: MalformedBody."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        reason = "it is empty" if not body else str(error)[:200] or "it is nested too deep"
+        raise MalformedBody(format="JSON", found=reason) from None
+    if not isinstance(value, dict):
+        raise MalformedBody(format="JSON", found="it is no object")
+    return value
+
+
+class _FormFields:
+    """Callbacks of the multipart parser. A file's bytes become base64, as JSON carries DER."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.is_complete = False
+
+    def add_field(self, part: Any) -> None:
+        self.values[_name(part.field_name)] = (part.value or b"").decode("utf-8", "replace")
+
+    def add_file(self, part: Any) -> None:
+        part.file_object.seek(0)
+        self.values[_name(part.field_name)] = base64.b64encode(part.file_object.read()).decode()
+        part.close()
+
+    def end(self) -> None:
+        self.is_complete = True
+
+
+def _name(raw: bytes | None) -> str:
+    return (raw or b"").decode("utf-8", "replace")
+
+
+def _parse_form(content_type: str, body: bytes) -> dict[str, str]:
+    """Return the fields of a multipart/form-data body (RFC 7578). Raises: MalformedBody."""
+    from python_multipart.exceptions import FormParserError
+    from python_multipart.multipart import FormParser, parse_options_header
+
+    fields = _FormFields()
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    try:
+        if not boundary:
+            raise FormParserError("its boundary is missing")
+        parser = FormParser("multipart/form-data", fields.add_field, fields.add_file, fields.end, boundary=boundary)
+        parser.write(body)
+        parser.finalize()
+        if body and not fields.is_complete:  # the part that was cut off may have been a field
+            raise FormParserError("its end is missing")
+    except FormParserError as error:
+        raise MalformedBody(format="multipart/form-data", found=str(error)[:200]) from None
+    if not fields.values and body.strip(b"-\r\n \t"):
+        raise MalformedBody(format="multipart/form-data", found="there is no field in it")
+    return fields.values
+
+
+# The forms of msgspec's messages (its documentation, "Usage", "Typed Decoding").
+_PATH: Final = r" - at `\$\.?(.*?)`$"
+_UNKNOWN: Final = r"(?s)Object contains unknown field `(.*?)`"
+_MISSING: Final = r"Object missing required field `(.*?)`"
+
+
+def convert(value: object, kind: type[T], *, from_text: bool = False) -> T:
+    """Return *value*, decoded JSON, as *kind*.
+
+    Args:
+        from_text: all values are text, as a form sends them.
+
+    Raises: UnknownField, MissingField, WrongValue.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=not from_text)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), kind) from None
+
+
+def _refusal(message: str, kind: type) -> BadRequest:
+    """Return the refusal for one of msgspec's messages."""
+    path = match[1] if (match := re.search(_PATH, message)) else ""
+    message = re.sub(_PATH, "", message)
+    prefix = f"{path}." if path else ""
+    if unknown := re.search(_UNKNOWN, message):
+        name = unknown[1][:64]
+        known = ", ".join(field.encode_name for field in msgspec.structs.fields(kind)) if not path else "others"
+        return UnknownField(field=prefix + name, name=prefix + name, known=known)
+    if missing := re.search(_MISSING, message):
+        return MissingField(field=prefix + missing[1], name=prefix + missing[1])
+    return WrongValue(field=path or None, found=f"{path or 'The body'}: {message[:300]}")
+
+
+_BASE64: Final = r"[A-Za-z0-9+/]*={0,2}"
+
+
+def file_bytes(value: str, name: str) -> bytes:
+    """Return the file in the field *name*: PEM as text, or DER in base64.
+
+    Text that is neither is returned as it is; the rule that parses the file reports what is wrong.
+
+    Raises: MalformedBase64.
+    """
+    if "-----BEGIN" in value:
+        return value.encode()
+    packed = "".join(value.split())
+    if not re.fullmatch(_BASE64, packed):
+        return value.encode("utf-8", "replace")
+    try:
+        return base64.b64decode(packed, validate=True)
+    except binascii.Error:
+        raise MalformedBase64(field=name, field_name=name) from None
