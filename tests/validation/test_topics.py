@@ -104,6 +104,6 @@ def test_wildcards_behind_the_prefix_are_for_subscribing_only(name: str) -> None
         f"{PREFIX}+x",
     ],
 )
-def test_a_wildcard_never_stands_where_a_name_should(topic_filter: str) -> None:
+def test_a_wildcard_cannot_take_the_place_of_a_name(topic_filter: str) -> None:
     """Nor within a level (MQTT 5.0, 4.7.1)."""
     assert not may_use_filter(PREFIX, topic_filter)
