@@ -179,6 +179,7 @@ def ways() -> dict[str, Way]:
         path = "/authentication/servercertificates"
         operator.post(path, {"certificate": server.pem, "privateKey": server.key_pem}).ok(201)
         server_id = operator.get(path).ok()["results"][-1]["id"]
+        operator.post("/authorization/denylist", {"kind": "identity", "value": "d:thermo:13"}).ok(201)  # a warm feed
         upload = count(lambda: operator.post("/authentication/cacertificates", {"certificate": root.pem}))
         ca_id = operator.get("/authentication/cacertificates").ok()["results"][0]["id"]
         question = {
