@@ -23,8 +23,8 @@ from shared.usecases.orgs.organizations import create_org
 from shared.validation.policy import Decision
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict
-from tests import certs
-from tests.harness import basic
+from tests.support import certs
+from tests.support.harness import basic
 
 DOMAIN: Final = "example.com"
 ORG: Final = "mtxpd0"

@@ -26,10 +26,10 @@ from shared.records import CA, CAIndex, CAsOfOneName, Record, to_body
 from shared.repository import api_key_ref, ca_index_ref, cas_ref, org_ref
 from shared.usecases.context import make_revision
 from shared.validation.ca import ca_id
-from tests import certs
 from tests.adapters.faults import open_faulty
-from tests.emulators import EmulatorMissing, Emulators
-from tests.stores import new_place
+from tests.support import certs
+from tests.support.emulators import EmulatorMissing, Emulators
+from tests.support.stores import new_place
 
 _CAS: Final = (1, 100, 1_000)  # an org has 1,000 at most
 _ORGS: Final = (1, 1_000, 100_000)

@@ -6,11 +6,11 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
-from tests.emulators import EmulatorMissing, Emulators
-from tests.harness import Client, Service, make_service
-from tests.openssl import OpenSSL
-from tests.stores import EVERY_STORE, Place, new_place
+from tests.support.clouds import aws, pubsub  # noqa: F401 - fixtures
+from tests.support.emulators import EmulatorMissing, Emulators
+from tests.support.harness import Client, Service, make_service
+from tests.support.openssl import OpenSSL
+from tests.support.stores import EVERY_STORE, Place, new_place
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

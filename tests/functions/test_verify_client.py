@@ -17,11 +17,11 @@ from shared.repository import ca_index_ref, cas_ref, org_ref
 from shared.usecases.orgs.organizations import set_suspended
 from shared.validation.ca import ca_id
 from shared.x509 import cache
-from tests import certs
-from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
-from tests.harness import Client, Service, make_service
-from tests.malleable import twin
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
+from tests.support.harness import Client, Service, make_service
+from tests.support.malleable import twin
+from tests.support.openssl import OpenSSL
 
 CAS = "/authentication/cacertificates"
 DENY = "/authorization/denylist"
@@ -173,7 +173,7 @@ def test_the_roles_of_verify_client(
         (service.client("edge"), 403, 403),
         (service.platform("broker"), 200, 200),
         (service.platform("edge"), 403, 403),
-        (service.anybody, 401, 401),
+        (service.anonymous, 401, 401),
     ):
         body = {"serverName": HOST, "certificate": DEVICE.pem}
         assert client.post("/verifyClient", body).status == plain
@@ -784,7 +784,7 @@ def test_a_callers_own_mistakes_are_problem_documents(service: Service, broker: 
         (broker.send("POST", path, b"{}", headers={"content-type": "text/plain"}), 415, "unsupported_media_type"),
         (broker.post(path, {"certificate": "x" * 300_000}), 413, "file_too_large"),
         (Client(service.app, broker.key, "wrong").post(path, {}), 401, "not_authenticated"),
-        (service.anybody.send("POST", path, b"{"), 401, "not_authenticated"),
+        (service.anonymous.send("POST", path, b"{"), 401, "not_authenticated"),
     ):
         assert (answer.status, answer.code) == (status, code)
         assert answer.reply.content_type == "application/problem+json"

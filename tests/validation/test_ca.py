@@ -7,9 +7,9 @@ from shared import errors
 from shared.validation.ca import ca_id, check_ca, read_ca
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_certificates
-from tests import certs
-from tests.certs import DAY, NOON, YEAR
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import DAY, NOON, YEAR
+from tests.support.openssl import OpenSSL
 
 ROOT = certs.ca("Root")
 

@@ -7,8 +7,8 @@ from shared import errors
 from shared.x509 import cache, certificate, distinguished_name
 from shared.x509 import path as certification_path
 from shared.x509.cache import read_intermediate, read_registered
-from tests import certs
-from tests.certs import NOON, Issued
+from tests.support import certs
+from tests.support.certs import NOON, Issued
 
 K = certs.key
 ROOT = certs.ca("Root", private=K("P-256", 1))

@@ -11,8 +11,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared import errors
 from shared.x509.certificate import Certificate
-from tests import certs
-from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH
+from tests.support import certs
+from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH
 
 K = certs.key
 KINDS = ["RSA-2048", "P-256", "P-384", "P-521", "Ed25519", "Ed448"]

@@ -14,8 +14,8 @@ from shared import errors
 from shared.x509 import certificate_files
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_certificates, read_one_certificate
-from tests import certs
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.openssl import OpenSSL
 
 # Its last octet does not look like white space, which is cut off a file
 ROOT = next(

@@ -14,8 +14,8 @@ from shared import errors
 from shared.validation import csr
 from shared.x509.private_keys import PrivateKey
 from shared.x509.public_keys import public_key_info
-from tests import certs
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.openssl import OpenSSL
 
 HOST = "mtxpd0.messaging.example.com"
 LONG = f"mtxpd0.messaging.{'a' * 50}.example.com"

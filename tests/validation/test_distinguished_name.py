@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from OpenSSL import crypto
 
 from shared.x509.distinguished_name import TEXT_MAX, canonical, format_name
-from tests import certs
+from tests.support import certs
 
 CN, O, OU = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME  # noqa: E741
 

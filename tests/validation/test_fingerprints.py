@@ -10,12 +10,12 @@ from cryptography import x509
 from shared.errors import SignatureInvalid
 from shared.x509 import path as certification_path
 from shared.x509.certificate import Certificate
-from tests import certs
-from tests.certs import NOON, Issued
-from tests.der import der, number, seq
-from tests.harness import Client
-from tests.malleable import loosened, twin, with_signature
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import NOON, Issued
+from tests.support.der import der, number, seq
+from tests.support.harness import Client
+from tests.support.malleable import twin, with_signature, with_unused_bits
+from tests.support.openssl import OpenSSL
 
 CURVES = ["P-256", "P-384", "P-521"]
 KINDS = [*CURVES, "RSA-2048", "Ed25519", "Ed448"]
@@ -94,7 +94,7 @@ def test_a_signature_is_whole_octets(kind: str, bits: int, tmp_path: Path) -> No
     root = root_of(kind)
     leaves = (certs.leaf(f"d:thermo:{n}", root) for n in range(5000))
     leaf = next(leaf for leaf in leaves if not leaf.der[-1] & (2**bits - 1))
-    changed = loosened(leaf.cert, bits)
+    changed = with_unused_bits(leaf.cert, bits)
     assert Certificate.from_der(changed).signature == leaf.cert.signature, "cryptography ignores the number"
     assert "signature failure" in openssl_says(root, changed, tmp_path)
     with pytest.raises(SignatureInvalid):
@@ -114,7 +114,7 @@ def test_a_signature_is_whole_octets_anywhere_on_a_path(which: int) -> None:
             break
         old = certs.ca("Inter", root, private=certs.key("P-256", 62))
     assert verify(root, *ders)
-    ders[which] = loosened(x509.load_der_x509_certificate(ders[which]))
+    ders[which] = with_unused_bits(x509.load_der_x509_certificate(ders[which]))
     with pytest.raises(SignatureInvalid):
         verify(root, *ders)
 
@@ -122,7 +122,7 @@ def test_a_signature_is_whole_octets_anywhere_on_a_path(which: int) -> None:
 def test_such_a_certificate_cannot_be_uploaded(operator: Client) -> None:
     """Nor put on the deny list: the service answers that it is damaged."""
     cas = (certs.ca(f"Root {n}") for n in range(100))
-    damaged = next(loosened(ca.cert) for ca in cas if not ca.der[-1] & 1)
+    damaged = next(with_unused_bits(ca.cert) for ca in cas if not ca.der[-1] & 1)
     upload = {"certificate": base64.b64encode(damaged).decode()}
     for path in ("/authentication/cacertificates", "/authorization/denylist"):
         refused = operator.post(path, upload)

@@ -19,13 +19,13 @@ from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict
 from shared.x509.cache import read_registered
 from shared.x509.certificate_files import split
-from tests import certs
-from tests.bounds import CERTIFICATE, KEY_FILE, cost_of
-from tests.certs import DAY, NOON, Issued
-from tests.der import der, dotted, number, octets, seq
-from tests.differential import compare
-from tests.harness import Answer, Client, Service
-from tests.openssl import OpenSSL
+from tests.support.differential import compare
+from tests.support import certs
+from tests.support.bounds import CERTIFICATE, KEY_FILE, measure_cost
+from tests.support.certs import DAY, NOON, Issued
+from tests.support.der import der, dotted, number, octets, seq
+from tests.support.harness import Answer, Client, Service
+from tests.support.openssl import OpenSSL
 from tests.validation import test_private_key_files as key_files
 
 pytestmark = [
@@ -111,7 +111,7 @@ T = TypeVar("T")
 def within(seconds: float, work: Callable[[], T]) -> T:
     """Return the result of *work*, which must cost no more than *seconds*."""
     results: list[T] = []
-    cost = cost_of(lambda: results.append(work()), seconds=seconds)
+    cost = measure_cost(lambda: results.append(work()), seconds=seconds)
     assert not cost.exceeds(seconds), cost
     return results[-1]
 

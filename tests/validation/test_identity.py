@@ -7,7 +7,7 @@ from cryptography.x509.oid import NameOID
 from shared.errors import IdentityMismatch, IdentityMissing, TypeCertificateRefused
 from shared.validation.identity import candidates, match
 from shared.validation.names import DeviceName
-from tests import certs
+from tests.support import certs
 
 ROOT = certs.ca()
 

@@ -10,8 +10,8 @@ from shared.errors import Refused
 from shared.x509 import path as certification_path
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import split
-from tests.differential import compare
-from tests.openssl import OpenSSL
+from tests.support.differential import compare
+from tests.support.openssl import OpenSSL
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(hours=1)  # openssl dates from now on
 SERIAL = "0x0111111111"

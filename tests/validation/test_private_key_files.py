@@ -19,9 +19,9 @@ from shared.x509.pkcs12 import load_pkcs12, looks_like_pkcs12
 from shared.x509.private_key_files import KEY_FILE_MAX, load_private_key
 from shared.x509.private_keys import PrivateKey
 from shared.x509.public_keys import public_key_info
-from tests import certs
-from tests.der import der, number, octets, oid, seq
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.der import der, number, octets, oid, seq
+from tests.support.openssl import OpenSSL
 
 KEY = certs.key("P-256", 7)
 KEY_PEM = certs.key_pem(KEY)

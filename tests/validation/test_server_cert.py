@@ -20,9 +20,9 @@ from shared.validation.server_cert import (
     read_server_certificate,
     root_of,
 )
-from tests import certs
-from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
+from tests.support.openssl import OpenSSL
 
 PLATFORM = "iot.example.net"
 HOST = f"mtxpd0.messaging.{PLATFORM}"

@@ -17,8 +17,8 @@ from shared.x509 import strength
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_certificates
 from shared.x509.public_keys import UnsupportedKey, describe_key, key_ids
-from tests import certs
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.openssl import OpenSSL
 
 RANDOM = random.Random(20260601)
 

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from jwt import PyJWS, PyJWTError
 
+from benchmarks.fuzz import world
+from benchmarks.fuzz.service import Arena
 from functions.events.sightings import Recorder, parse_pubsub, parse_sqs
 from functions.events.uploads import import_all, parse_gcs, parse_s3
 from functions.web.message import Reply, reply_headers
@@ -37,12 +39,10 @@ from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import CERTIFICATE_MAX, FILE_MAX
 from shared.x509.private_key_files import load_private_key
 from shared.x509.public_keys import public_key_info
-from tests import bounds
-from tests.certs import NOON
-from tests.differential import compare
-from tests.fuzz import world
-from tests.fuzz.service import Arena
-from tests.issuer import AUDIENCE, running_issuer
+from tests.support.differential import compare
+from tests.support import bounds
+from tests.support.certs import NOON
+from tests.support.issuer import AUDIENCE, run_issuer
 
 Run = Callable[[bytes], None]
 
@@ -388,7 +388,7 @@ def _import_object(arena: Arena, objects: _Everything, key: str) -> None:
 @contextmanager
 def _sign_in() -> Iterator[Run]:
     """Use the input as a token; or, if it has two lines, as header and claims that the issuer really signs."""
-    with running_issuer() as issuer:
+    with run_issuer() as issuer:
         tokens = OidcTokens(
             issuer=issuer.url, audience=AUDIENCE, org_claim="org", role_claim="role", clock=lambda: datetime.now(UTC)
         )

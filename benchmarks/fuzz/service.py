@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
+from benchmarks.fuzz import world
 from functions.hosts.static import Console
 from functions.registry import PREFIX
 from functions.web.message import Reply, build_request
 from shared.records import Proof, Role
 from shared.usecases.servers import requests as generate_csr
 from shared.validation.csr import KEY_ALGORITHMS, make_key
-from tests.fuzz import world
-from tests.harness import Client, Service, answer, basic, make_service
+from tests.support.harness import Client, Service, answer, basic, make_service
 
 _ROWS: Final = "SELECT key, version, body, expires FROM documents"
 _BY_NAMES: Final = ("/verifyClient/rabbitmq", "/verifyClient/vernemq", "/verifyClient/mosquitto")

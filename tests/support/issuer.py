@@ -22,7 +22,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.certs import PrivateKey, key
+from tests.support.certs import PrivateKey, key
 
 AUDIENCE = "https://trust.example.com"
 CLIENT = "console"
@@ -134,7 +134,7 @@ def jwk(name: str, private: PrivateKey) -> dict[str, Any]:
 
 
 @contextmanager
-def running_issuer() -> Iterator[Issuer]:
+def run_issuer() -> Iterator[Issuer]:
     """Run the issuer on a free port of this machine."""
     issuer = Issuer()
 

@@ -21,6 +21,12 @@ from typing import Final
 
 import pytest
 
+from benchmarks.faults import calls, wire
+from benchmarks.faults.calls import Calls, IllCalls
+from benchmarks.faults.check import Findings, check
+from benchmarks.faults.load import Access, Load, Verdicts
+from benchmarks.faults.serve import Orders
+from benchmarks.faults.wire import Ill, Wire
 from shared.composition import App, build
 from shared.config import DynamoDB, Firestore, Settings, SQLite
 from shared.records import Role
@@ -29,15 +35,9 @@ from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
 from shared.usecases.orgs.organizations import create_org
-from tests import server
-from tests.emulators import Emulators
-from tests.faults import calls, wire
-from tests.faults.calls import Calls, IllCalls
-from tests.faults.check import Findings, check
-from tests.faults.load import Access, Load, Verdicts
-from tests.faults.serve import Orders
-from tests.faults.wire import Ill, Wire
-from tests.stores import Place, new_place
+from tests.support import server
+from tests.support.emulators import Emulators
+from tests.support.stores import Place, new_place
 
 DOMAIN: Final = "example.com"
 STORES: Final = ("sqlite", "dynamodb", "firestore")
@@ -199,7 +199,7 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
             between = stack.enter_context(closing(Wire(grpc_between.address)))
             environment["FIRESTORE_EMULATOR_HOST"] = between.address
             way = _firestore_faults(between, grpc_between)
-        module = ["tests.faults.serve", str(orders)] if isinstance(place, SQLite) else ["functions.local"]
+        module = ["benchmarks.faults.serve", str(orders)] if isinstance(place, SQLite) else ["functions.local"]
         log = folder / "log"
         start = partial(server.start, folder, log=log, module=module, **environment)
         running = Rig(store, app, start, start(), log, {})

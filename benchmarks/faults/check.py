@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
+from benchmarks.faults.load import ABSENT, History, SharedChange, Thing
 from shared.feed import Feed
 from shared.ports import KeySealer, SealBroken
 from shared.records import (
@@ -28,7 +29,6 @@ from shared.repository import (
     org_hosts_ref,
     org_ref,
 )
-from tests.faults.load import ABSENT, History, SharedChange, Thing
 
 _SETTLED = 3.0  # seconds after which an unanswered change is certainly made or not made
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.validation.ca import ca_id
-from tests import certs
+from tests.support import certs
 
 API: Final = "/api/v0002"
 CAS: Final = f"{API}/authentication/cacertificates"

@@ -1,6 +1,6 @@
 """Run every fault on every store, then kill -9 repeatedly; print tables and write JSON.
 
-python -m tests.faults [--stores sqlite,dynamodb] [--faults reset] [--seconds 4] [--kills 200]
+python -m benchmarks.faults [--stores sqlite,dynamodb] [--faults reset] [--seconds 4] [--kills 200]
 """
 
 import argparse
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from tests.emulators import EmulatorMissing, Emulators
-from tests.faults.kills import Kills, kill_again_and_again
-from tests.faults.rig import STORES, FaultRow, rig
-from tests.faults.table import format_table
+from benchmarks.faults.kills import Kills, kill_again_and_again
+from benchmarks.faults.rig import STORES, FaultRow, rig
+from benchmarks.faults.table import format_table
+from tests.support.emulators import EmulatorMissing, Emulators
 
 _HEADS = (
     "store", "fault", "operations", "acknowledged", "refused", "unavailable", "lost", "half", "swept",
@@ -99,7 +99,7 @@ def _kill_cells(kills: Kills) -> list[str]:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults")
     parser.add_argument("--stores", type=lambda text: text.split(","), default=STORES)
     parser.add_argument("--faults", type=lambda text: text.split(","), default=())
     parser.add_argument("--seconds", type=float, default=2.5, help="seconds under each fault")

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import bounds
-from tests.fuzz.targets import FuzzTarget, Run
+from benchmarks.fuzz.targets import FuzzTarget, Run
+from tests.support import bounds
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def replay(target: FuzzTarget, paths: Iterable[Path]) -> list[ReplayResult]:
 def _replay_file(target: FuzzTarget, run: Run, path: Path) -> ReplayResult:
     work = functools.partial(run, path.read_bytes())
     try:
-        cost = bounds.cost_of(work, seconds=target.seconds)
+        cost = bounds.measure_cost(work, seconds=target.seconds)
     except Exception:  # noqa: BLE001 - any exception is a finding
         return ReplayResult(path, None, traceback.format_exc(limit=-6))
     return ReplayResult(path, cost, f"costs {cost}" if cost.exceeds(target.seconds) else None)

@@ -1,6 +1,6 @@
 """`functions.local` with a failing store: it does to SQLite's adapter what a network does to the clouds' stores.
 
-    python -m tests.faults.serve ORDERS
+    python -m benchmarks.faults.serve ORDERS
 
 ORDERS is a file that another process writes (`Orders`); every call to the store obeys its current content.
 """

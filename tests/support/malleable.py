@@ -8,8 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.certs import Issued
-from tests.der import der, seq
+from tests.support.certs import Issued
+from tests.support.der import der, seq
 
 _OPENSSL_CURVES = {"P-256": "prime256v1", "P-384": "secp384r1", "P-521": "secp521r1"}
 
@@ -34,7 +34,7 @@ def twin(issued: Issued, curve: str = "P-256") -> Issued:
     return Issued(x509.load_der_x509_certificate(made), issued.key)
 
 
-def loosened(cert: x509.Certificate, bits: int = 1) -> bytes:
+def with_unused_bits(cert: x509.Certificate, bits: int = 1) -> bytes:
     """Return the certificate as DER, with *bits* unused bits in the BIT STRING of the signature (X.690, 8.6)."""
     return with_signature(cert, bytes([bits]) + cert.signature)
 

@@ -118,7 +118,7 @@ def _node() -> str:
 
 
 def _dynalite() -> Path:
-    script = _HERE / "node_modules" / "dynalite" / "cli.js"
+    script = _HERE.parent / "node_modules" / "dynalite" / "cli.js"
     if not script.exists():
         raise EmulatorMissing("dynalite is not here: `npm ci --prefix tests`, which `make test` does where npm is.")
     return script

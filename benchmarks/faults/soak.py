@@ -1,6 +1,6 @@
 """Run mixed load at the highest rate on the local server, and check that its memory is steady.
 
-SOAK_MINUTES=20 python -m tests.faults.soak [--json FILE]
+SOAK_MINUTES=20 python -m benchmarks.faults.soak [--json FILE]
 """
 
 import argparse
@@ -18,13 +18,13 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.faults.check import check
+from benchmarks.faults.load import Access, Load
+from benchmarks.faults.table import format_table
 from shared.adapters.local_sealer import LocalSealer
 from shared.adapters.sqlite_store import SQLiteStore
 from shared.repository import Repository
-from tests import server
-from tests.faults.check import check
-from tests.faults.load import Access, Load
-from tests.faults.table import format_table
+from tests.support import server
 
 _PAUSE: Final = 2.0  # seconds between two samples
 _WARM: Final = 0.1  # share of the time to leave out: imports, caches and connections fill
@@ -91,7 +91,7 @@ def slope(samples: Sequence[tuple[float, float]]) -> float:
 
 def main() -> int:
     """Return the exit code: 1 if memory, descriptors or threads grow, or if anything was lost or wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.soak")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     minutes = float(os.environ.get("SOAK_MINUTES", "20"))
@@ -106,7 +106,7 @@ def _soak(folder: Path, seconds: float, json: Path | None) -> int:
     running = server.start(
         folder,
         log=folder / "log",
-        module=["tests.faults.small_caches"],
+        module=["benchmarks.faults.small_caches"],
         TRUST_RATE_PER_MINUTE="1000000",
         TRUST_METRICS="second",
         TRUST_LOG="ERROR",

@@ -11,7 +11,7 @@ from shared.adapters.retry_budget import RetryBudget
 from shared.adapters.sqlite_store import SQLiteStore
 from shared.config import DynamoDB, Firestore, SQLite
 from shared.ports import DocumentStore
-from tests.emulators import Emulators
+from tests.support.emulators import Emulators
 
 EVERY_STORE = ("sqlite", "firestore", "dynamodb")  # the stores that tests of the service run on
 TWICE_DYNAMODB = (*EVERY_STORE, "dynalite")  # moto and dynalite are independent implementations

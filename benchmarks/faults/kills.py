@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from benchmarks.faults.check import check
+from benchmarks.faults.load import Access, Load
 from shared.adapters.local_sealer import LocalSealer
 from shared.adapters.sqlite_store import SQLiteStore
 from shared.repository import Repository
-from tests import server
-from tests.faults.check import check
-from tests.faults.load import Access, Load
+from tests.support import server
 
 _HOST: Final = "demo01.messaging.internetofthings.ibmcloud.com"
 _UNDER_LOAD: Final = (0.03, 0.2)  # seconds between the load's begin and the kill

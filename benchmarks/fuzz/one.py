@@ -1,6 +1,6 @@
 """Run one target under libFuzzer, in a process of its own, because libFuzzer ends its process.
 
-    python -m tests.fuzz.one TARGET …
+    python -m benchmarks.fuzz.one TARGET …
 
 An input that breaks a property ends the run; libFuzzer writes the input to a file. An input that is only slow or large
 is written to a file `costly-…` and the run goes on. Instrumented code is slower, so the runner measures such an input
@@ -16,8 +16,8 @@ from typing import Final
 
 import atheris
 
-from tests import bounds
-from tests.fuzz.mutation import mutate
+from benchmarks.fuzz.mutation import mutate
+from tests.support import bounds
 
 _COSTLY_MAX: Final = 30  # files per run; after that, an input must be costlier than all before
 _WARM: Final = 200  # inputs before a higher peak of memory counts as caused by the input
@@ -26,7 +26,7 @@ _WARM: Final = 200  # inputs before a higher peak of memory counts as caused by 
 def main() -> None:
     name, artifacts, *options = sys.argv[1:]
     with atheris.instrument_imports(include=["functions", "shared", "python_multipart"]):
-        from tests.fuzz.targets import BY_NAME
+        from benchmarks.fuzz.targets import BY_NAME
     target = BY_NAME[name]
     warnings.simplefilter("ignore")  # warnings about odd serial numbers and lengths are expected
     ready = target.ready()
@@ -34,9 +34,9 @@ def main() -> None:
     watch = _Watch(Path(artifacts), target.seconds)
 
     def test_one_input(data: bytes) -> None:
-        peak, began = bounds.peak(), time.process_time()
+        peak, began = bounds.measure_peak(), time.process_time()
         run(data)
-        watch.record(data, time.process_time() - began, bounds.peak() - peak)
+        watch.record(data, time.process_time() - began, bounds.measure_peak() - peak)
 
     def mutate_der(data: bytes, most: int, seed: int) -> bytes:
         return mutate(data, most, seed, lambda part, size: atheris.Mutate(part, max(size, 1)))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import seeds
-from tests.fuzz.replay import ReplayResult, replay
-from tests.fuzz.targets import BY_NAME, TARGETS, FuzzTarget
+from benchmarks.fuzz import seeds
+from benchmarks.fuzz.replay import ReplayResult, replay
+from benchmarks.fuzz.targets import BY_NAME, TARGETS, FuzzTarget
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 CORPUS: Final = Path(__file__).resolve().parent / "corpus"
@@ -52,7 +52,7 @@ def fuzz(target: FuzzTarget, seconds: int, *, folder: Path = GROWN, seed: int = 
         old.unlink()
     log = folder / target.name / "log"
     command = [
-        sys.executable, "-m", "tests.fuzz.one", target.name, str(artifacts),
+        sys.executable, "-m", "benchmarks.fuzz.one", target.name, str(artifacts),
         f"-max_total_time={seconds}", f"-timeout={_HANGS}", "-rss_limit_mb=2048", "-print_final_stats=1",
         f"-seed={seed}", str(grown), str(CORPUS / target.name),
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def _replay_apart(target: FuzzTarget, paths: Sequence[Path]) -> list[ReplayResul
     """Replay *paths* without instrumentation, each in a process of its own, because an input may hang."""
     results = []
     for path in paths:
-        command = [sys.executable, "-m", "tests.fuzz", "--replay", str(path), target.name]
+        command = [sys.executable, "-m", "benchmarks.fuzz", "--replay", str(path), target.name]
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * _HANGS, check=False)
         except subprocess.TimeoutExpired:
@@ -84,7 +84,7 @@ def _replay_apart(target: FuzzTarget, paths: Sequence[Path]) -> list[ReplayResul
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    options = argparse.ArgumentParser(prog="python -m benchmarks.fuzz")
     options.add_argument("targets", nargs="*", help=f"some of {', '.join(BY_NAME)}; all if none is named")
     options.add_argument("--seconds", type=int, default=int(os.environ.get("FUZZ_SECONDS", "120")), help="per target")
     options.add_argument("--replay", type=Path, help="run one file, without instrumentation")

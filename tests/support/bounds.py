@@ -35,7 +35,7 @@ class Cost:
         return self.seconds > seconds or self.memory > MEMORY
 
 
-def cost_of(work: Callable[[], object], *, seconds: float, tries: int = 3) -> Cost:
+def measure_cost(work: Callable[[], object], *, seconds: float, tries: int = 3) -> Cost:
     """Return the lowest cost of *work* in up to *tries* runs.
 
     Stop at the first run within *seconds* and MEMORY. A disturbance can only make a measurement larger, so the
@@ -81,6 +81,6 @@ def _kibibytes(name: str) -> int:
     return 0
 
 
-def peak() -> int:
+def measure_peak() -> int:
     """Return this process's peak resident memory, in bytes. The call is cheap enough to surround every input."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -23,7 +23,7 @@ from shared.records import Role
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
 from shared.usecases.orgs.organizations import create_org
-from tests.certs import NOON
+from tests.support.certs import NOON
 
 DOMAIN = "example.com"
 
@@ -207,7 +207,7 @@ class Service:
         return org_id
 
     @property
-    def anybody(self) -> Client:
+    def anonymous(self) -> Client:
         return Client(self.app)
 
     def host(self, org_id: str | None = None) -> str:
@@ -246,6 +246,6 @@ def make_service(folder: Path, *, at: datetime = NOON, in_time: bool = False, **
     return service
 
 
-def now_service(folder: Path, **settings: Any) -> Service:
+def make_current_service(folder: Path, **settings: Any) -> Service:
     """Return a service at the machine's own time, for certificates that openssl has just made."""
     return make_service(folder, at=datetime.now(UTC), **settings)

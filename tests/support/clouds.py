@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulators import EmulatorMissing, Emulators
+from tests.support.emulators import EmulatorMissing, Emulators
 
 REGION = "eu-central-1"
 _ACCOUNT = "123456789012"  # moto's account

@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
+from benchmarks.fuzz import world
 from functions.registry import PREFIX, every_route
-from tests import certs
-from tests.events import recorded
-from tests.fuzz import world
-from tests.harness import multipart
-from tests.issuer import AUDIENCE
+from tests.support import certs
+from tests.support.events import load_event
+from tests.support.harness import multipart
+from tests.support.issuer import AUDIENCE
 
-RECORDED = Path(__file__).parent.parent / "data" / "dialects"
+RECORDED = Path(__file__).parents[2] / "tests" / "data" / "dialects"
 Seeds = Mapping[str, bytes]  # file name -> input
 
 
@@ -57,7 +57,7 @@ def _seeds() -> dict[str, Seeds]:
         "callout": {name: data for name, data in http.items() if _is_callout(name)},
         "dialect": dict(_questions()),
         "aws_event": {
-            name: json.dumps(recorded(name)).encode()
+            name: json.dumps(load_event(name)).encode()
             for name in ("s3_put", "s3_by_sqs", "s3_by_sns", "s3_event_bridge", "s3_by_sns_and_sqs", "s3_test")
         },
         "cloud_event": dict(_cloud_events()),
@@ -285,7 +285,7 @@ def _questions() -> Iterator[tuple[str, bytes]]:
 
 def _cloud_events() -> Iterator[tuple[str, bytes]]:
     for name in ("gcs_finalized", "pubsub_message"):
-        event = recorded(name)
+        event = load_event(name)
         yield f"{name}_structured", b"content-type: application/cloudevents+json\n\n" + json.dumps(event).encode()
         heads = "".join(f"ce-{key}: {value}\n" for key, value in event.items() if isinstance(value, str))
         body = json.dumps(event["data"])

@@ -9,8 +9,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from tests import certs
-from tests.certs import Issued
+from tests.support import certs
+from tests.support.certs import Issued
 
 ORG: Final = "mtxpd0"
 OTHER: Final = "other1"
