@@ -39,9 +39,9 @@ from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import CERTIFICATE_MAX, FILE_MAX
 from shared.x509.private_key_files import load_private_key
 from shared.x509.public_keys import public_key_info
-from tests.support.differential import compare
 from tests.support import bounds
 from tests.support.certs import NOON
+from tests.support.differential import compare
 from tests.support.issuer import AUDIENCE, run_issuer
 
 Run = Callable[[bytes], None]

@@ -14,7 +14,7 @@ from benchmarks.faults.rig import EMULATORS, Rig, rig
 from tests.support.clouds import address
 from tests.support.emulators import Emulators
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_time, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 SECONDS = 1.5  # seconds under each fault
 FAULTS = {

@@ -1,4 +1,4 @@
-"""Server certificates over HTTP: upload, request, fulfilment, activation, renewal and deletion."""
+"""Server certificates over HTTP: upload, request, fulfillment, activation, renewal and deletion."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta

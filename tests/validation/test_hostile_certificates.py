@@ -19,11 +19,11 @@ from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict
 from shared.x509.cache import read_registered
 from shared.x509.certificate_files import split
-from tests.support.differential import compare
 from tests.support import certs
 from tests.support.bounds import CERTIFICATE, KEY_FILE, measure_cost
 from tests.support.certs import DAY, NOON, Issued
 from tests.support.der import der, dotted, number, octets, seq
+from tests.support.differential import compare
 from tests.support.harness import Answer, Client, Service
 from tests.support.openssl import OpenSSL
 from tests.validation import test_private_key_files as key_files

@@ -19,9 +19,9 @@ from shared.x509 import path as certification_path
 from shared.x509.cache import read_intermediate, read_registered
 from shared.x509.certificate import Certificate, CertificationPath
 from shared.x509.path import BUDGET
-from tests.support.differential import compare
 from tests.support import certs
 from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
+from tests.support.differential import compare
 
 K = certs.key
 ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE

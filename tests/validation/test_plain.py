@@ -14,9 +14,9 @@ from shared.errors import CertificateMalformed
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_one_certificate
 from shared.x509.plain import is_plainly_signed
-from tests.support.differential import compare
 from tests.support import certs
 from tests.support.certs import CLIENT_AUTH, NOON, SERVER_AUTH, Issued
+from tests.support.differential import compare
 from tests.support.openssl import OpenSSL
 
 K = certs.key
