@@ -16,7 +16,7 @@ from shared.records import Activity, ActivityKind, ActivityPage, CAIndex, Org
 from shared.refs import Ref, activity_partition, ca_index_ref, org_ref
 from shared.repository import Repository
 from shared.usecases.context import make_entry, make_revision
-from tests.certs import NOON
+from tests.support.certs import NOON
 
 ORG = org_ref("mtxpd0")
 

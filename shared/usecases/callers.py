@@ -14,6 +14,7 @@ from shared.ports import TokenVerifier
 from shared.records import ApiKey, Org, Proof, Role
 from shared.refs import Ref, api_key_ref, org_ref
 from shared.repository import Batch
+from shared.text import printable
 from shared.usecases.context import Context
 from shared.validation.names import is_org_id
 from shared.validation.verdict import Scope
@@ -169,4 +170,4 @@ def admit(
 
 
 def _printable(role: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in role[:_ROLE_MAX])
+    return printable(role, _ROLE_MAX)
