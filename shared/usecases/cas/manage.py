@@ -125,7 +125,7 @@ def delete_ca(context: Context, member: Member, ca_id: str, *, expected_version:
                 check_version(ca.changed, expected_version)
                 attempt.delete(activity=activity)
     except NotFound:
-        if not cas.release(ca_id):
+        if not cas.refresh_index(ca_id):
             raise
     else:
-        cas.release(ca_id)
+        cas.refresh_index(ca_id)
