@@ -117,26 +117,39 @@ class HostFeed:
         self._publish(org.org_id, org, documents)
 
     def _publish(self, org_id: str, org: Org | None, documents: Batch | None) -> None:
-        """Publish the hosts of an organization.
+        """Publish the hosts of an organization, again if the organization changed meanwhile.
 
         The stored hosts are always read before the organization is. So the compare-and-set refuses a publication that
         read an older organization than a publication beside it did; the next attempt reads both again.
         """
         at = self._clock()
-        for attempt in self._repository.changing(self.ref(org_id), first=documents):
+        is_outdated = True
+        while is_outdated:
+            for attempt in self._repository.changing(self.ref(org_id), first=documents):
+                with attempt as stored:
+                    org = org or Organization(self._repository, org_id).find()
+                    published = self._derive(org, stored, documents, at)
+                    if published is not None and published is not stored:
+                        attempt.write(published)
+                org = documents = None  # every later attempt reads again
+            if published is None or published.is_published:
+                return
+            self._changes.append(HostsChanged(org_id))
+            is_outdated = self._mark_published(org_id, published)
+
+    def _mark_published(self, org_id: str, published: OrgHosts) -> bool:
+        """Record that the feed has a line for *published*. Return whether *published* is outdated already.
+
+        Another publication may have decided, before *published* was written, that the hosts need no change. So the
+        organization is read once more.
+        """
+        for attempt in self._repository.changing(self.ref(org_id), also=[org_ref(org_id)]):
             with attempt as stored:
-                org = org or Organization(self._repository, org_id).find()
-                published = self._derive(org, stored, documents, at)
-                if published is not None and published is not stored:
-                    attempt.write(published)
-            org = documents = None  # another writer was first: the next attempt reads again
-        if published is None or published.is_published:
-            return
-        self._changes.append(HostsChanged(org_id))
-        for mark in self._repository.changing(self.ref(org_id), first=attempt.batch):
-            with mark as stored:
-                if stored == published:  # else another publication came later, and sets its own mark
-                    mark.write(msgspec.structs.replace(published, is_published=True))
+                is_last = stored == published  # else a later publication looks after its own hosts
+                is_outdated = is_last and published.basis != self._basis(attempt.batch.get(org_ref(org_id)))
+                if is_last and not is_outdated:
+                    attempt.write(msgspec.structs.replace(published, is_published=True))
+        return is_outdated
 
     def _derive(
         self, org: Org | None, stored: OrgHosts | None, documents: Batch | None, at: datetime
