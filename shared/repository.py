@@ -129,9 +129,10 @@ class Repository:
 
         Args:
             also: further records that the block decides by, read in the same round trip at each attempt:
-                `attempt.batch.get(...)`.
-            first: documents that were read a moment ago, *ref* among them: the first attempt begins with them instead
-                of a read. A block that decides not to write has then decided by what was read at that time.
+                `attempt.batch.get(...)`. The compare-and-set does not cover these records, and a batch is not a
+                snapshot.
+            first: documents that were read a moment ago, *ref* and *also* among them: the first attempt begins with
+                these documents instead of a read. A block that decides not to write has then decided by that read.
             activity_of: the organization whose activity list takes the entries of the outbox. None leaves them in the
                 document.
             expires: when the store may remove the document.
@@ -274,8 +275,8 @@ class Repository:
 class Attempt(Generic[R]):
     """One attempt at a change: a block that reads a record and may replace or delete the record.
 
-    `Repository.changing` makes attempts. *batch* holds the documents of the attempt: as they were read, and behind the
-    block as they were written, so that a second change of the same record may begin with them (`first`)."""
+    `Repository.changing` makes attempts. *batch* holds the documents of the attempt as they were read. After the block,
+    *batch* holds the written document, so that a second change of the same record may begin with *batch* (`first`)."""
 
     batch: Batch
 
@@ -325,7 +326,7 @@ class Attempt(Generic[R]):
         self.is_done = True
 
     def _commit(self) -> None:
-        """Raises: WriteConflict, StoreUnavailable."""
+        """Store or delete the record, and copy the activity entries. Raises: WriteConflict, StoreUnavailable."""
         record: Record | None = self._record
         if record is None and not self._is_deleted:
             return
@@ -362,7 +363,7 @@ class ExistingAttempt(Attempt[R]):
         self._what = what
 
     def __enter__(self) -> R:
-        """Raises: NotFound."""
+        """Return the stored record. Raises: NotFound."""
         record = super().__enter__()
         if record is None:
             raise NotFound(what=self._what)

@@ -69,10 +69,11 @@ class CACertificates:
     # ------------------------------------------------------------------------------------------------- reading
 
     def find(self, ca_id: str) -> CA | None:
+        """Return a CA, or None if it does not exist."""
         return self.list_same_name(ca_id).get(ca_id)
 
     def get(self, ca_id: str) -> CA:
-        """Raises: NotFound."""
+        """Return a CA. Raises: NotFound."""
         return _get(self.list_same_name(ca_id), ca_id)
 
     def list_same_name(self, ca_id: str) -> Mapping[str, CA]:
@@ -175,7 +176,7 @@ class CACertificates:
     # ------------------------------------------------------------------------------- marks of the deny list
 
     def list_meant_by(self, denials: Sequence[Denial]) -> Mapping[str, CA]:
-        """Return the CAs that one of *denials* may mean, by id. Whether it does is for `refresh_marks` to find."""
+        """Return the CAs, by id, that one of *denials* may mean. `refresh_marks` decides whether it does."""
         meant = _Meant(denials)
         return {ca_id: ca for ca_id, ca in self.iterate() if meant.includes(ca)} if meant else {}
 
@@ -194,7 +195,7 @@ class CACertificates:
                 is_written = self._write_marks(ref, same_name)
 
     def refresh_every_mark(self) -> None:
-        """Make the marks of all CAs agree with the deny list, where a change of the list was cut short before that."""
+        """Make the marks of all CAs agree with the deny list: an interrupted change of the list may have left them."""
         meant = _Meant([*DenyList(self._repository, self._org_id).iterate()])
         self.refresh_marks({ca_id: ca for ca_id, ca in self.iterate() if ca.denied_at or meant.includes(ca)})
 
@@ -203,7 +204,7 @@ class CACertificates:
     def mend_index(self) -> int:
         """Make the index name the CAs that exist, and no others. Return how many lines of the index were changed.
 
-        An upload that is under way puts its place back after it has stored the CA (`add`)."""
+        A concurrent upload writes its line again after it has stored the CA (`add`)."""
         mended = 0
         for attempt in self._repository.changing(self.index_ref):
             with attempt as index:
@@ -214,7 +215,7 @@ class CACertificates:
                     attempt.write(msgspec.structs.replace(index or CAIndex(), cas=cas))
         if not mended:
             return 0
-        # A CA that was stored after the first look, and found its place still taken, is seen by a second look.
+        # A concurrent upload may have stored its CA after the first look, and still have found its line. Look again.
         for attempt in self._repository.changing(self.index_ref):
             with attempt as index:
                 cas = self._list_statuses()
@@ -232,7 +233,7 @@ class CACertificates:
     # --------------------------------------------------------------------------------------------- the steps
 
     def _reserve(self, ca_id: str, at: datetime, rate_per_minute: int, first: Batch) -> None:
-        """Reserve a place in the index. Raises: TooManyCAs, RateLimited."""
+        """Reserve a line in the index. Raises: TooManyCAs, RateLimited."""
         for attempt in self._repository.changing(self.index_ref, first=first):
             with attempt as stored:
                 index = stored or CAIndex()
@@ -368,7 +369,7 @@ class CAAttempt:
         return self._attempt.batch
 
     def __enter__(self) -> CA:
-        """Raises: NotFound."""
+        """Return the stored CA. Raises: NotFound."""
         document = self._attempt.__enter__()
         self._cas = document.cas if document else {}
         return _get(self._cas, self._ca_id)
@@ -387,7 +388,7 @@ class CAAttempt:
 
 
 class _Meant:
-    """Which CAs a list of denials may mean: by fingerprint, or by serial number whatever the issuer."""
+    """The CAs that a list of denials may mean: by fingerprint, or by serial number of any issuer."""
 
     def __init__(self, denials: Sequence[Denial]) -> None:
         self._fingerprints = {denial.value for denial in denials if denial.kind is DenialKind.FINGERPRINT}
@@ -399,6 +400,7 @@ class _Meant:
         return bool(self._fingerprints or self._serials)
 
     def includes(self, ca: CA) -> bool:
+        """Return whether a denial may mean *ca*."""
         cert = Certificate.from_der(ca.der)
         is_listed = not self._fingerprints.isdisjoint(cert.fingerprints)
         return is_listed or cert.serial_number in self._serials

@@ -44,7 +44,7 @@ def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = 
 
 
 def get_ca(context: Context, org_id: str, ca_id: str) -> CA:
-    """Raises: NotFound."""
+    """Return a CA. Raises: NotFound."""
     return CACertificates(context.repository, org_id).get(ca_id)
 
 

@@ -60,7 +60,7 @@ class HostFeed:
     # ------------------------------------------------------------------------------------------------- reading
 
     def ref(self, org_id: str) -> Ref[OrgHosts]:
-        """Return the place of an organization's hosts, for a batched read."""
+        """Return the ref of an organization's hosts, for a batched read."""
         return org_hosts_ref(org_id)
 
     def find(self, org_ids: Sequence[str]) -> dict[str, OrgHosts]:
@@ -172,8 +172,10 @@ class HostFeed:
         return derived
 
     def _versions(self, org: Org, documents: Batch | None) -> dict[str, str]:
-        """Return each host of *org* with the version of the active certificate if that covers the host, else with
-        BY_DEFAULT."""
+        """Return each host of *org* with its version.
+
+        The version is that of the active certificate if the certificate covers the host, else BY_DEFAULT.
+        """
         if org.suspended:
             return {}
         hosts = org.hosts(self._platform_domain)
@@ -192,8 +194,10 @@ class HostFeed:
         return servers.find_record(active) if documents is None else documents.get(servers.own_ref(active))
 
     def _basis(self, org: Org | None) -> str:
-        """Return a digest of everything that `_versions` depends on. The id of the active certificate is enough,
-        because the certificate of an id never changes."""
+        """Return a digest of everything that `_versions` depends on.
+
+        The id of the active certificate is enough, because the certificate of an id never changes.
+        """
         if org is None:
             return ""
         if org.suspended:
@@ -205,11 +209,10 @@ class HostFeed:
     # ------------------------------------------------------------------------------------------------ sweeping
 
     def sweep(self) -> int:
-        """Publish what an interrupted call left unpublished, and delete what no edge needs. Return the number of
-        organizations that were published.
+        """Publish what an interrupted call left unpublished, and delete what no edge needs.
 
-        A sweep reads two documents of each organization, 200 organizations in a round trip. A sweep is safe to run at
-        any time, and twice at the same time.
+        Return the number of organizations that were published. A sweep reads two documents of each organization, 200
+        organizations in a round trip. A sweep is safe to run at any time, and twice at the same time.
 
         Raises: TooBusy, StoreUnavailable.
         """
@@ -239,8 +242,10 @@ class HostFeed:
             after = page[-1][0]
 
     def _forget_removed(self) -> None:
-        """Delete the hosts of organizations that were deleted long ago. An edge that has not asked since then reads
-        the whole list, which does not have these organizations."""
+        """Delete the hosts of organizations that were deleted long ago.
+
+        An edge that has not asked since then reads the whole list, which does not have these organizations.
+        """
         before = self._clock() - _KEEP_REMOVED
         for org_id, hosts in self.list():
             if hosts.basis == "" and hosts.is_published and hosts.changed_at < before:

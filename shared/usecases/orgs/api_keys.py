@@ -54,7 +54,7 @@ def create_key(
 
 
 def _check_kind(org_id: str | None, role: Role, orgs: Collection[str], *, is_special: bool) -> None:
-    """Raises: WrongValue."""
+    """Refuse a combination of role and restrictions that a key cannot have. Raises: WrongValue."""
     if org_id is None:
         if role not in (Role.BROKER, Role.EDGE):
             raise WrongValue(field="role", found="A platform key is for a broker or an edge")

@@ -20,6 +20,8 @@ ADMIN: Final = "admin"
 
 
 class OrgExists(Conflict):
+    """The orgId of a new organization is taken."""
+
     code = "org_exists"
     says = "The organization {org} is here already."
     mend = "Choose another orgId."
@@ -53,7 +55,7 @@ def list_orgs(context: Context) -> Iterator[Org]:
 
 
 def get_org(context: Context, org_id: str) -> Org:
-    """Raises: NotFound."""
+    """Return an organization. Raises: NotFound."""
     return Organization(context.repository, org_id).get()
 
 

@@ -166,11 +166,11 @@ class ServerCertificates:
     # ------------------------------------------------------------------------------------------------- reading
 
     def ref(self, certificate_id: str) -> Ref[Any]:
-        """Return the place of a body, for a batched read. The id `default` is the platform's default certificate."""
+        """Return the ref of a body, for a batched read. The id `default` is the platform's default certificate."""
         return PlatformDefault.ref if certificate_id == DEFAULT else self.own_ref(certificate_id)
 
     def own_ref(self, certificate_id: str) -> Ref[ServerCertificate]:
-        """Return the place of a body of the organization's own."""
+        """Return the ref of a body of the organization's own."""
         return server_ref(self._org_id, certificate_id)
 
     def pick(self, documents: Batch, org: Org, certificate_id: str) -> ParsedServerCertificate:
