@@ -139,7 +139,7 @@ class CACertificates:
                 cas = document.cas if document else {}
                 is_new, has_room = ca_id not in cas, _has_room(document, ca_id)
                 if has_room:
-                    ca = msgspec.structs.replace(ca, denied_at=self._denied_since(cert, attempt.batch))
+                    ca = msgspec.structs.replace(ca, denied_at=self._find_denied_at(cert, attempt.batch))
                     attempt.write(CAsOfOneName(cas={**cas, ca_id: ca}), activity=activity)
         if is_new and not has_room:
             self.refresh_index(ca_id)
@@ -177,8 +177,8 @@ class CACertificates:
 
     def list_meant_by(self, denials: Sequence[Denial]) -> Mapping[str, CA]:
         """Return the CAs, by id, that one of *denials* may mean. `refresh_marks` decides whether it does."""
-        meant = _Meant(denials)
-        return {ca_id: ca for ca_id, ca in self.iterate() if meant.includes(ca)} if meant else {}
+        denial_filter = _DenialFilter(denials)
+        return {ca_id: ca for ca_id, ca in self.iterate() if denial_filter.includes(ca)} if denial_filter else {}
 
     def refresh_marks(self, cas: Mapping[str, CA]) -> None:
         """Make the marks of *cas* (by id) agree with the deny list."""
@@ -196,8 +196,8 @@ class CACertificates:
 
     def refresh_every_mark(self) -> None:
         """Make the marks of all CAs agree with the deny list: an interrupted change of the list may have left them."""
-        meant = _Meant([*DenyList(self._repository, self._org_id).iterate()])
-        self.refresh_marks({ca_id: ca for ca_id, ca in self.iterate() if ca.denied_at or meant.includes(ca)})
+        denial_filter = _DenialFilter([*DenyList(self._repository, self._org_id).iterate()])
+        self.refresh_marks({ca_id: ca for ca_id, ca in self.iterate() if ca.denied_at or denial_filter.includes(ca)})
 
     # ------------------------------------------------------------------------------------------------- mending
 
@@ -310,14 +310,14 @@ class CACertificates:
     def _mark(self, cas: Mapping[str, CA], certs: Mapping[str, Certificate], batch: Batch) -> dict[str, CA]:
         """Return *cas*, those among *certs* with the mark that the deny list in *batch* requires."""
         marked = {
-            ca_id: msgspec.structs.replace(cas[ca_id], denied_at=self._denied_since(cert, batch))
+            ca_id: msgspec.structs.replace(cas[ca_id], denied_at=self._find_denied_at(cert, batch))
             for ca_id, cert in certs.items()
             if ca_id in cas
         }
         return {**cas, **marked}
 
     def _mark_refs(self, certs: Iterable[Certificate]) -> list[Ref[Any]]:
-        """Return the refs that `_denied_since` needs."""
+        """Return the refs that `_find_denied_at` needs."""
         deny_list = DenyList(self._repository, self._org_id)
         refs: list[Ref[Any]] = []
         for cert in certs:
@@ -325,7 +325,7 @@ class CACertificates:
             refs.append(self._ref(cert.issuer.digest))
         return refs
 
-    def _denied_since(self, cert: Certificate, batch: Batch) -> datetime | None:
+    def _find_denied_at(self, cert: Certificate, batch: Batch) -> datetime | None:
         """Return when the first entry of the deny list that means *cert* was made, or None."""
         denials = DenyList(self._repository, self._org_id).entries(batch, certificate_ids(cert))
         issuers = self._issuer_keys(cert, batch) if any(denial.issuer_key_hash for denial in denials) else set()
@@ -387,7 +387,7 @@ class CAAttempt:
         self._attempt.__exit__(kind, error, trace)
 
 
-class _Meant:
+class _DenialFilter:
     """The CAs that a list of denials may mean: by fingerprint, or by serial number of any issuer."""
 
     def __init__(self, denials: Sequence[Denial]) -> None:
