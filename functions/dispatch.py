@@ -19,7 +19,7 @@ from functions.web.deadline import WORKERS, Busy, Late
 from functions.web.message import Reply, Request
 from functions.web.problem import problem
 from shared import log
-from shared.errors import StoreUnavailable, TrustError
+from shared.errors import NotFound, StoreUnavailable, TrustError
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +94,8 @@ class Dispatcher:
         try:
             router = api_router(self._function) if module is None else dialect_router(module)
             endpoint, params = router.find(request.method, request.path)
+            if self._function not in (None, endpoint.function):
+                raise NotFound(what="such address")
             function = endpoint.function
             if request.too_large:
                 raise body_too_large()
