@@ -152,8 +152,9 @@ def api_router(name: str | None) -> Router:
     functions = FUNCTIONS if name is None else (BY_NAME[name],)
     modules = dict.fromkeys(module for function in functions for module in _endpoint_modules(function))
     routes = [route for module in modules if module not in DIALECTS.values() for route in _routes_in(module)]
-    fallbacks = (declared_fallback(module) for module in modules if name is not None)
-    return Router(routes, refuse=next(filter(None, fallbacks), None))
+    if name is None:
+        return Router(routes)
+    return Router(routes, refuse=next(filter(None, map(declared_fallback, modules)), None))
 
 
 def _endpoint_modules(function: Function) -> Iterator[str]:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from functions.dispatch import Dispatcher
+from functions.hosts.settings import configure_log
 from functions.registry import BY_HANDLER, VERIFY_CLIENT, Function, Trigger, preload
 from functions.web.body import BODY_MAX, body_too_large
 from functions.web.errors import MalformedBody
@@ -48,14 +49,16 @@ def _handler(function: Function) -> Handler:
     def handle(event: Event, context: Any) -> dict[str, Any]:
         if function.name == VERIFY_CLIENT and "requestContext" not in event:
             return _authorize(event, context)
-        return encode_reply(_reply(dispatcher, event, context))
+        return encode_reply(_reply(function, dispatcher, event, context))
 
     return handle
 
 
-def _reply(dispatcher: Dispatcher, event: Event, context: Any) -> Reply:
+def _reply(function: Function, dispatcher: Dispatcher, event: Event, context: Any) -> Reply:
     request = request_of(event, context)
     try:
+        if not function.needs_app:
+            configure_log()
         return dispatcher.dispatch(replace(request, body=_body(event)))
     except Exception as error:  # noqa: BLE001 - a broker may read the gateway's own 500 as permission
         return dispatcher.refuse(request, error)
