@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from functions.dispatch import Dispatcher
 from functions.hosts.settings import configure_log
-from functions.registry import BY_HANDLER, VERIFY_CLIENT, Function, Trigger, preload
+from functions.registry import BY_HANDLER, CONSOLE, VERIFY_CLIENT, Function, Trigger, preload
 from functions.web.body import BODY_MAX, body_too_large
 from functions.web.errors import MalformedBody
 from functions.web.message import Reply, Request, build_request, reply_headers
@@ -44,6 +44,8 @@ def __getattr__(name: str) -> Handler:
 @cache
 def _handler(function: Function) -> Handler:
     preload(function)
+    if function.name == CONSOLE:
+        return _console
     dispatcher = Dispatcher(_app, function.name)
 
     def handle(event: Event, context: Any) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def encode_reply(reply: Reply) -> dict[str, Any]:
     return {"statusCode": reply.status, "headers": reply_headers(reply), "body": body, "isBase64Encoded": is_binary}
 
 
-def console(event: Event, context: Any) -> dict[str, Any]:
+def _console(event: Event, context: Any) -> dict[str, Any]:
     """Answer with a file of the console. The body of the request is not read."""
     from functions.hosts import process
 
