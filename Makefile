@@ -46,13 +46,13 @@ bench: $(VENV)/.dev  ## measure speed against other ways; writes dist/benchmarks
 	$(BIN)/python -m benchmarks $(BENCH)
 
 faults: $(VENV)/.dev tests/node_modules/.done  ## inject every fault between the functions and each store under load; kill -9 the local server
-	$(BIN)/python -m tests.faults --json .build/faults.json
+	$(BIN)/python -m benchmarks.faults --json .build/faults.json
 
 soak: $(VENV)/.dev  ## load the local server for SOAK_MINUTES (20) and check that its memory is steady
-	$(BIN)/python -m tests.faults.soak --json .build/soak.json
+	$(BIN)/python -m benchmarks.faults.soak --json .build/soak.json
 
 fuzz: $(VENV)/.dev  ## fuzz everything that takes bytes from outside, guided by coverage (FUZZ_SECONDS per target)
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m benchmarks.fuzz
 
 packages: $(VENV)/.dev  ## write one zip per function for AWS Lambda to dist/aws (docs/deploy-aws.md)
 	$(BIN)/python -m infra.package

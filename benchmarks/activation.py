@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from benchmarks.table import Figure, Row, Target
-from demo.device import shown_certificate
+from demo.device import fetch_fingerprint
 from demo.envoy import EnvoyEdge
 from demo.processes import Missing, until
 from demo.stack import Org, Stack
-from tests import certs
+from tests.support import certs
 
 _ORG = "alpha1"
 
@@ -51,7 +51,7 @@ def _seconds(org: Org, port: int) -> float:
     server_id = org.upload_server(issued.pem, issued.key_pem)
     org.activate(server_id)
     start = time.monotonic()
-    until("the new certificate", lambda: shown_certificate(port, org.host) == issued.fingerprint, every=0.01)
+    until("the new certificate", lambda: fetch_fingerprint(port, org.host) == issued.fingerprint, every=0.01)
     return time.monotonic() - start
 
 

@@ -33,9 +33,9 @@ from shared.config import Settings, SQLite
 from shared.records import Role
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from tests import certs
-from tests.emulators import EmulatorMissing, Emulators
-from tests.harness import basic
+from tests.support import certs
+from tests.support.emulators import EmulatorMissing, Emulators
+from tests.support.harness import basic
 
 ROOT: Final = Path(__file__).parent.parent
 MAIN: Final = ("verifyClient", "uploadCA")
@@ -269,7 +269,7 @@ def _prepare_store(name: str, place: str, setting: str, env: Mapping[str, str], 
     whole = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": os.pathsep.join(paths), **own}
     os.environ.update(env)  # for the vendors' clients in this process
     if name == "DynamoDB":
-        from tests.stores import create_table
+        from tests.support.stores import create_table
 
         os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = env["AWS_ENDPOINT_URL"]
         create_table(place)

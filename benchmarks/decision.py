@@ -27,7 +27,7 @@ from pyhanko_certvalidator import CertificateValidator, ValidationContext
 
 from benchmarks.fleet import KINDS, Fleet, deployment, make_fleet
 from benchmarks.table import STATED, Row, Subject, Target, measure_interleaved, microseconds, ratio
-from shared.x509 import certificate
+from shared.x509 import cache, distinguished_name
 
 _LIMITS: Final = {"RSA-2048": 3.5, "P-256": 2.2}  # multiples of the cost of the signatures
 _DECISION: Final = "decision"
@@ -81,9 +81,9 @@ def _clear_caches_before(decide: Subject) -> Subject:
     """Return *decide* with empty caches, as a process decides first: root and intermediate are parsed and verified."""
 
     def judge() -> object:
-        certificate._registered.cache_clear()
-        certificate._sent.cache_clear()
-        certificate._issuer_names.clear()
+        cache._registered.cache_clear()
+        cache._intermediates.cache_clear()
+        distinguished_name._kept.clear()
         return decide()
 
     return judge

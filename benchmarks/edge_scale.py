@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.table import Figure, Row, format_table
-from demo.device import shown_certificate
+from demo.device import fetch_fingerprint
 from demo.processes import free_port, until
 from demo.stack import DOMAIN, Functions, HAProxyEdge, Org
 from shared.composition import build
@@ -23,7 +23,7 @@ from shared.config import Settings
 from shared.records import Role
 from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
-from tests import certs
+from tests.support import certs
 
 PATIENCE = 900.0
 
@@ -89,7 +89,7 @@ class Scale:
             with self._time("restart of HAProxy and agent while the functions are away, until shown"):
                 edge.sync_once()
                 edge.start_haproxy(PATIENCE)
-                until("the last host", lambda: shown_certificate(edge.port, last), PATIENCE)
+                until("the last host", lambda: fetch_fingerprint(edge.port, last), PATIENCE)
             functions.start()
             edge.stop()
             other = folder / "other"
@@ -138,7 +138,7 @@ def activate_own(org: Org) -> certs.Issued:
 
 
 def is_served(edge: HAProxyEdge, host: str, fingerprint: str) -> bool:
-    return shown_certificate(edge.port, host) == fingerprint
+    return fetch_fingerprint(edge.port, host) == fingerprint
 
 
 def wait_until_reported(edge: HAProxyEdge, hosts: int) -> None:

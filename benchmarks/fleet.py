@@ -21,9 +21,10 @@ from shared.usecases.devices.verify import verify_client
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.organizations import create_org
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
-from tests import certs
-from tests.harness import basic
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
+from tests.support import certs
+from tests.support.harness import basic
 
 DOMAIN: Final = "example.com"
 ORG: Final = "mtxpd0"

@@ -26,10 +26,10 @@ from shared.records import CA, CAIndex, CAsOfOneName, Record, to_body
 from shared.repository import api_key_ref, ca_index_ref, cas_ref, org_ref
 from shared.usecases.context import make_revision
 from shared.validation.ca import ca_id
-from tests import certs
 from tests.adapters.faults import open_faulty
-from tests.emulators import EmulatorMissing, Emulators
-from tests.stores import new_place
+from tests.support import certs
+from tests.support.emulators import EmulatorMissing, Emulators
+from tests.support.stores import new_place
 
 _CAS: Final = (1, 100, 1_000)  # an org has 1,000 at most
 _ORGS: Final = (1, 1_000, 100_000)
@@ -108,7 +108,7 @@ def _with_orgs(deployed: Deployment, size: int, devices: Fleet) -> Subject:
     """Add orgs, with a key and a CA each, until there are *size*; decisions ask about all of them in turn."""
     context, root = deployed.app.context, devices.root
     org = context.repository.get(org_ref(ORG))
-    cas_of_org = cas_ref(ORG, ca_id(root.cert)[:16])
+    cas_of_org = cas_ref(ORG, ca_id(root.certificate)[:16])
     cas = context.repository.get(cas_of_org)
     key = context.repository.get(api_key_ref(None, deployed.broker.key))
     assert org is not None
@@ -130,9 +130,9 @@ def _add_cas(deployed: Deployment, number: int, put: Callable[[Key, Record], Non
     stamp = make_revision(context.clock(), "benchmark")
     others = [certs.ca(f"Other {index}", private=certs.key("P-256", 1)) for index in range(number)]
     for other in others:
-        own = ca_id(other.cert)
+        own = ca_id(other.certificate)
         put(cas_ref(ORG, own[:16]).key, CAsOfOneName(cas={own: CA(der=other.der, changed=stamp)}))
-    ids = {ca_id(other.cert): True for other in others}
+    ids = {ca_id(other.certificate): True for other in others}
     for attempt in context.repository.changing(ca_index_ref(ORG)):
         with attempt as index:
             if ids:

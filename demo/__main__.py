@@ -9,7 +9,7 @@ import time
 from ctypes.util import find_library
 from pathlib import Path
 
-from demo.device import Device, Publisher, context, shown_certificate
+from demo.device import Device, Publisher, context, fetch_fingerprint
 from demo.pki import OpensslPki
 from demo.processes import Failed, Missing, program, until
 from demo.stack import Org, Stack
@@ -106,7 +106,7 @@ class Story:
         self._expect_refusal(acme, f"d:{acme[0].id}:thermo:4", own, "with the certificate of device 3")
         self._expect_refusal(acme, f"d:{acme[0].id}:thermo:5", None, "without a certificate")
         host = f"unknown.{acme[0].host.partition('.')[2]}"
-        assert shown_certificate(port, host) is None
+        assert fetch_fingerprint(port, host) is None
         self.say(f"refused  a handshake for {host}: the edge serves no such name")
 
         self.chapter("A device's own topics, and no others")
@@ -122,10 +122,10 @@ class Story:
         self.say(f"seen     {neighbour.client_id} receives what it publishes, and not what thermo:1 sent to its topic")
 
         self.chapter("A new server certificate, while every device stays connected")
-        old = shown_certificate(port, acme[0].host)
+        old = fetch_fingerprint(port, acme[0].host)
         self._new_server_certificate(*acme)
         activated = time.monotonic()
-        until("the edge to show the new certificate", lambda: shown_certificate(port, acme[0].host) != old, every=0.01)
+        until("the edge to show the new certificate", lambda: fetch_fingerprint(port, acme[0].host) != old, every=0.01)
         self.say(f"seen     the edge shows it {time.monotonic() - activated:.2f} s after the API's answer")
         sent = publisher.sent
         until("more messages of the first device", lambda: publisher.sent > sent + 5 or publisher.failed)
@@ -156,7 +156,7 @@ class Story:
 
     @staticmethod
     def _is_verified(port: int, host: str, ca: Path) -> bool:
-        return shown_certificate(port, host, trusted=ca) is not None
+        return fetch_fingerprint(port, host, trusted=ca) is not None
 
     def _new_server_certificate(self, org: Org, pki: OpensslPki) -> None:
         """Activate a new certificate. The service makes the key and keeps it; the organization signs the request."""

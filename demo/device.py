@@ -54,7 +54,7 @@ def context(
     return tls
 
 
-def shown_certificate(port: int, name: str | None, *, trusted: Path | None = None) -> str | None:
+def fetch_fingerprint(port: int, name: str | None, *, trusted: Path | None = None) -> str | None:
     """Return the SHA-256 fingerprint of the certificate that the edge serves for *name*.
 
     Return None if the handshake fails, or if *trusted* did not sign the certificate.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from demo.device import shown_certificate
+from demo.device import fetch_fingerprint
 from demo.processes import Missing, Process, free_port
 from demo.stack import EDGE, ROOT, Functions
 from shared.records import Role
@@ -62,7 +62,7 @@ class EnvoyEdge:
     def wait_until_served(self, host: str) -> None:
         assert self.envoy is not None
         for port in (self.port, self.websocket_port):
-            self.envoy.wait_for(f"{host} on Envoy", partial(shown_certificate, port, host))
+            self.envoy.wait_for(f"{host} on Envoy", partial(fetch_fingerprint, port, host))
 
     def stop(self) -> None:
         for process in (self.envoy, self.shim):

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from demo.device import shown_certificate
+from demo.device import fetch_fingerprint
 from demo.processes import Failed, Process, free_port, program
 from demo.stack import EDGE, ROOT, Functions
 from shared.records import Role
@@ -58,7 +58,7 @@ class NginxEdge:
 
     def wait_until_served(self, host: str) -> None:
         assert self.process is not None
-        self.process.wait_for(f"{host} on nginx", lambda: shown_certificate(self.port, host))
+        self.process.wait_for(f"{host} on nginx", lambda: fetch_fingerprint(self.port, host))
 
     def stop(self) -> None:
         if self.process:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demo.device import shown_certificate
+from demo.device import fetch_fingerprint
 from demo.processes import Failed, Process, free_port, program, socket_folder, until
 from shared.composition import build
 from shared.config import Settings
@@ -360,4 +360,4 @@ class Stack:
 
     def wait_until_served(self, host: str, seconds: float = 10) -> None:
         """Wait until the edge serves a certificate for *host*. Raises: Failed."""
-        until(f"the edge to show a certificate for {host}", lambda: shown_certificate(self.edge.port, host), seconds)
+        until(f"the edge to show a certificate for {host}", lambda: fetch_fingerprint(self.edge.port, host), seconds)

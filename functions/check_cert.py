@@ -10,9 +10,9 @@ from shared.errors import Rejected
 from shared.validation.ca import ca_id, check_ca
 from shared.validation.names import messaging_host
 from shared.validation.policy import Decision, Policy
-from shared.validation.verdict import Anchor, OrgFacts, Presented, Scope, Verdict, judge
-from shared.x509.certificate import read
-from shared.x509.pem import read_certificates
+from shared.validation.presented import Presented
+from shared.validation.verdict import Anchor, OrgFacts, Scope, Verdict, judge
+from shared.x509.certificate_files import read_certificates
 
 # click joins the lines of a paragraph, unless the paragraph begins with \b.
 _HELP = """Check a device's certificate offline, with the rules of verifyClient.
@@ -86,7 +86,7 @@ def _anchors(cas: tuple[Path, ...], now: datetime) -> list[Anchor]:
     certs = [cert for path in cas for cert in read_certificates(path.read_bytes())]
     for cert in certs:
         check_ca(cert, at=now)
-    return [Anchor(ca_id(cert), read(cert), active=True) for cert in certs]
+    return [Anchor(ca_id(cert), cert, active=True) for cert in certs]
 
 
 def _print(verdict: Verdict) -> None:

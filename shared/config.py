@@ -135,7 +135,7 @@ class Settings(Struct, frozen=True):
         keys: the master keys that seal private keys.
         queue: the queue of connection events.
         domain: the platform domain.
-        weak_keys: ids of keys that are known to be weak (`shared.x509.strength.key_ids`).
+        weak_keys: ids of keys that are known to be weak (`shared.x509.public_keys.key_ids`).
         rate_per_minute: the largest number of new server certificates and requests of an organization.
         topic_prefix: the prefix of a device's topics.
         behind_tls: whether a proxy terminates TLS before this process, and no client can bypass the proxy.

@@ -22,9 +22,19 @@ functions/web/problem.py maps the first level of the tree to HTTP statuses, in o
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-from cryptography import x509
+
+class FaultyCertificate(Protocol):
+    """What an error shows of a certificate; `shared.x509.certificate.Certificate` has more."""
+
+    @property
+    def subject_text(self) -> str:
+        """The subject for people."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal."""
 
 
 class TrustError(Exception):
@@ -32,6 +42,8 @@ class TrustError(Exception):
 
     Args:
         field: the request field that caused the error, or None.
+        part: for an error of a rule, the part of what was sent that caused the error, in snake case: `private_key`,
+            `rules[0].device_type`. The request field of a part has the same name in camel case.
         cert: the certificate that caused the error, or None.
         facts: values for the templates `says` and `mend`, printable strings or numbers.
     """
@@ -40,8 +52,16 @@ class TrustError(Exception):
     says: ClassVar[str]
     mend: ClassVar[str]
 
-    def __init__(self, *, field: str | None = None, cert: x509.Certificate | None = None, **facts: str | int) -> None:
-        self.field = field
+    def __init__(
+        self,
+        *,
+        field: str | None = None,
+        part: str | None = None,
+        cert: FaultyCertificate | None = None,
+        **facts: str | int,
+    ) -> None:
+        self.part = part
+        self.field = field if part is None else _camel_case(part)
         self.cert = cert
         self.facts: dict[str, str | int] = facts
         super().__init__(f"{self.reason} {self.advice}".strip())
@@ -55,6 +75,11 @@ class TrustError(Exception):
     def advice(self) -> str:
         """Advice in one or two sentences; may be empty."""
         return self.mend.format_map(_Facts(self.facts))
+
+
+def _camel_case(part: str) -> str:
+    first, *rest = part.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 class _Facts(dict[str, Any]):
@@ -250,6 +275,7 @@ class TooManyHosts(Conflict):
 class OrgSuspended(Forbidden):
     """The organization is suspended. Also a refusal of a device: step 1 of verifyClient."""
 
+    step: ClassVar[int] = 1
     code = "org_suspended"
     says = "The organization is suspended."
     mend = "Ask the platform's operator."
@@ -287,7 +313,11 @@ class Rejected(TrustError):
 
 
 class Refused(Rejected):
-    """A rejection that is also a refusal of a device. The table in docs/rules.md gives the step of each."""
+    """A rejection that is also a refusal of a device.
+
+    *step*: the step of verifyClient that refuses with it, from 1 to 10 (docs/rules.md)."""
+
+    step: ClassVar[int]
 
 
 class NotACertificate(Rejected):
@@ -300,11 +330,11 @@ class NotACertificate(Rejected):
     def __init__(
         self,
         *,
-        field: str | None = None,
+        part: str | None = None,
         found: str = "No certificate found in the file",
         hint: str = "Choose PEM or DER.",
     ) -> None:
-        super().__init__(field=field, found=found, hint=hint)
+        super().__init__(part=part, found=found, hint=hint)
 
 
 class SeveralCertificates(Rejected):
@@ -365,11 +395,11 @@ class NotAKey(Rejected):
     def __init__(
         self,
         *,
-        field: str | None = None,
+        part: str | None = None,
         found: str = "No private key found in it",
         hint: str = "Choose the key in PEM or DER: PKCS#8, PKCS#1 or SEC1.",
     ) -> None:
-        super().__init__(field=field, found=found, hint=hint)
+        super().__init__(part=part, found=found, hint=hint)
 
 
 class KeyUnsupported(Rejected):
@@ -514,6 +544,7 @@ class InvalidSubject(Rejected):
 class SNIMissing(Refused):
     """The device sent no server name (RFC 6066, section 3)."""
 
+    step = 1
     code = "sni_missing"
     says = "The device named no server."
     mend = "Connect to {host} by name."
@@ -522,6 +553,7 @@ class SNIMissing(Refused):
 class SNIUnknown(Refused):
     """The server name is not a host of this service."""
 
+    step = 1
     code = "sni_unknown"
     says = "{name} is not a host of this service."
     mend = "Use {host}."
@@ -530,6 +562,7 @@ class SNIUnknown(Refused):
 class OrgUnknown(Refused):
     """Neither the server name nor the client ID names an existing organization."""
 
+    step = 1
     code = "org_unknown"
     says = "Neither server name nor client ID names an org that is here."
     mend = "Connect to <orgId>.messaging.{domain}, with a client ID that begins with d:<orgId>: ."
@@ -538,6 +571,7 @@ class OrgUnknown(Refused):
 class ClientIdInvalid(Refused):
     """The client ID does not have a known form."""
 
+    step = 2
     code = "client_id_invalid"
     says = "The client ID is not of a form this service knows."
     mend = "Write d:{org}:type:device."
@@ -546,6 +580,7 @@ class ClientIdInvalid(Refused):
 class OrgMismatch(Refused):
     """Two parts of the connection name different organizations."""
 
+    step = 2
     code = "org_mismatch"
     says = "{what} says {a}, {where} {b}."
     mend = "Use one org."
@@ -554,6 +589,7 @@ class OrgMismatch(Refused):
 class TLSRequired(Refused):
     """The organization's policy requires TLS."""
 
+    step = 3
     code = "tls_required"
     says = "{level} needs TLS."
     mend = "Connect with it."
@@ -562,6 +598,7 @@ class TLSRequired(Refused):
 class CertificateMissing(Refused):
     """The organization's policy requires a client certificate."""
 
+    step = 3
     code = "certificate_missing"
     says = "{level} needs a certificate."
     mend = "Give the device its own."
@@ -570,14 +607,20 @@ class CertificateMissing(Refused):
 class CertificateMalformed(Refused):
     """The client certificate cannot be decoded."""
 
+    step = 4
     code = "certificate_malformed"
     says = "The certificate cannot be read: {found}."
     mend = "Export it again as PEM or DER."
 
 
+class KeyUnreadable(CertificateMalformed):
+    """The public key in a certificate cannot be decoded; its other fields can."""
+
+
 class NoTrustedCA(Refused):
     """The organization has no active CA certificate."""
 
+    step = 5
     code = "no_trusted_ca"
     says = "No CA is active."
     mend = "Add the CA that signs your devices' certificates."
@@ -586,6 +629,7 @@ class NoTrustedCA(Refused):
 class UntrustedIssuer(Refused):
     """The issuer is not among the organization's CA certificates."""
 
+    step = 6
     code = "untrusted_issuer"
     says = "Issued by {issuer}, not among your CAs."
     mend = "If it is yours, add it; or let the device send its intermediates."
@@ -594,6 +638,7 @@ class UntrustedIssuer(Refused):
 class SignatureInvalid(Refused):
     """The signature was not made by the CA's key."""
 
+    step = 6
     code = "signature_invalid"
     says = "Not signed by {issuer}'s key: forged, or another CA of that name."
     mend = "Add that one only if it is yours."
@@ -602,6 +647,7 @@ class SignatureInvalid(Refused):
 class ChainInvalid(Refused):
     """A certificate of the path may not sign the next one (RFC 5280, section 6.1.4)."""
 
+    step = 6
     code = "chain_invalid"
     says = "{subject} may not sign this: {limit}."
     mend = "Reissue."
@@ -610,6 +656,7 @@ class ChainInvalid(Refused):
 class WeakKey(Refused):
     """A key of the path is weak or not supported."""
 
+    step = 6
     code = "weak_key"
     says = "{found} is weak or of an unsupported kind."
     mend = "Reissue with RSA 2048 or P-256 and SHA-256."
@@ -618,6 +665,7 @@ class WeakKey(Refused):
 class WeakSignature(Refused):
     """A signature of the path uses a weak algorithm."""
 
+    step = 6
     code = "weak_signature"
     says = "Signed with {found}."
     mend = "Reissue with SHA-256."
@@ -626,6 +674,7 @@ class WeakSignature(Refused):
 class CAInactive(Refused):
     """The CA certificate is deactivated."""
 
+    step = 6
     code = "ca_inactive"
     says = "{subject} is deactivated{when}."
     mend = "Activate it if that was wrong."
@@ -634,6 +683,7 @@ class CAInactive(Refused):
 class CertificateExpired(Refused):
     """The client certificate is expired."""
 
+    step = 7
     code = "certificate_expired"
     says = "Ended {time}."
     mend = "Issue a new one."
@@ -642,6 +692,7 @@ class CertificateExpired(Refused):
 class CertificateNotYetValid(Refused):
     """The client certificate is not valid yet."""
 
+    step = 7
     code = "certificate_not_yet_valid"
     says = "Begins {time}."
     mend = "Check the issuer's clock."
@@ -650,6 +701,7 @@ class CertificateNotYetValid(Refused):
 class CAExpired(Refused):
     """The CA certificate is expired."""
 
+    step = 7
     code = "ca_expired"
     says = "CA {subject} ended {time}."
     mend = "Add its successor."
@@ -658,6 +710,7 @@ class CAExpired(Refused):
 class WrongKeyUsage(Refused):
     """The client certificate may not be used for client authentication (RFC 5280, 4.2.1.3 and 4.2.1.12)."""
 
+    step = 8
     code = "wrong_key_usage"
     says = "{found}."
     mend = "Reissue as a {wanted}."
@@ -666,6 +719,7 @@ class WrongKeyUsage(Refused):
 class CertificateRevoked(Refused):
     """The client certificate is on the organization's deny list."""
 
+    step = 9
     code = "certificate_revoked"
     says = "Denied since {time}."
     mend = "If that was wrong, take it off the deny list."
@@ -674,6 +728,7 @@ class CertificateRevoked(Refused):
 class IdentityMissing(Refused):
     """The client certificate contains no device identity."""
 
+    step = 10
     code = "identity_missing"
     says = "The certificate names no device: {found}."
     mend = "Reissue with CN {name}."
@@ -682,6 +737,7 @@ class IdentityMissing(Refused):
 class IdentityMismatch(Refused):
     """The client certificate's identity is not that of the client ID."""
 
+    step = 10
     code = "identity_mismatch"
     says = "It is {found}; the client ID says {expected}."
     mend = "Connect as the one it is. Case counts."
@@ -690,6 +746,7 @@ class IdentityMismatch(Refused):
 class TypeCertificateRefused(Refused):
     """The client certificate is for a device type, and the policy does not allow this."""
 
+    step = 10
     code = "type_certificate_refused"
     says = "Stands for every {type}."
     mend = "Switch type certificates on, or give each device its own."

@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from OpenSSL import crypto
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from shared.x509 import path as trust
-from tests.clouds import aws, pubsub  # noqa: F401 - fixtures
-from tests.emulators import EmulatorMissing, Emulators
-from tests.harness import Client, Service, make_service
-from tests.openssl import OpenSSL
-from tests.stores import EVERY_STORE, Place, new_place
+from tests.support.clouds import aws, pubsub  # noqa: F401 - fixtures
+from tests.support.emulators import EmulatorMissing, Emulators
+from tests.support.harness import Client, Service, make_service
+from tests.support.openssl import OpenSSL
+from tests.support.stores import EVERY_STORE, Place, new_place
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,25 +87,6 @@ def place(
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
-
-
-_StoreContext = crypto.X509StoreContext
-
-
-@pytest.fixture(autouse=True)
-def openssl_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every test: a path that passes by its signatures, without OpenSSL's judgement, would pass with it too."""
-    is_plainly_signed = trust._is_plainly_signed
-
-    def checked(path: trust.Path) -> bool:
-        passes = is_plainly_signed(path)
-        if passes:
-            for piece in trust._pieces(path):
-                above = [ca.openssl for ca in piece[1:-1]]
-                _StoreContext(piece[-1].store, piece[0].openssl, above).verify_certificate()  # raises its objection
-        return passes
-
-    monkeypatch.setattr(trust, "_is_plainly_signed", checked)
 
 
 @pytest.fixture

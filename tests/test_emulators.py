@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulators import EmulatorMissing, Emulators
+from tests.support.emulators import EmulatorMissing, Emulators
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests import certs, server
+from tests.support import certs, server
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -11,8 +11,8 @@ from shared import log
 from shared.config import Settings, WrongSetting
 from shared.errors import StoreUnavailable
 from shared.log import Decisions, JsonLines
-from tests import certs
-from tests.harness import Service
+from tests.support import certs
+from tests.support.harness import Service
 
 
 def format_line(**extra: Any) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_the_access_line_of_a_function_has_the_requests_id(service: Service, cap
     """The id is the one that the client or the gateway sent."""
     caplog.handler.setFormatter(JsonLines())
     with caplog.at_level(logging.INFO):
-        service.anybody.get("//healthz", headers={"x-request-id": "abc-123"}).ok()
+        service.anonymous.get("//healthz", headers={"x-request-id": "abc-123"}).ok()
     lines = [json.loads(line) for line in caplog.text.splitlines()]
     assert [line["request_id"] for line in lines] == ["abc-123"]
 

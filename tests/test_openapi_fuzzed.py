@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 
 from functions.registry import PREFIX
 from infra.openapi import document
-from tests import certs, server
+from tests.support import certs, server
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import server
 from tests.infra import machine
+from tests.support import server
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -15,7 +15,7 @@ from shared.ports import Document, Key, Version, WriteConflict
 from shared.records import Activity, ActivityKind, ActivityPage, CAIndex, Org
 from shared.repository import Ref, Repository, activity_partition, ca_index_ref, org_ref
 from shared.usecases.context import make_entry, make_revision
-from tests.certs import NOON
+from tests.support.certs import NOON
 
 ORG = org_ref("mtxpd0")
 

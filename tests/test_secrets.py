@@ -23,8 +23,8 @@ from shared import log
 from shared.records import to_body
 from shared.repository import default_ref, org_ref, server_ref
 from shared.validation.server_cert import read_server_certificate
-from tests import certs
-from tests.harness import Answer, Client, Service, basic
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service, basic
 
 PASSPHRASE = "correct horse battery staple"
 SERVERS = "/authentication/servercertificates"

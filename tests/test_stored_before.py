@@ -20,7 +20,7 @@ from shared.config import Settings, SQLite
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal
-from tests.harness import DOMAIN, Client, Clock
+from tests.support.harness import DOMAIN, Client, Clock
 
 pytestmark = pytest.mark.stores("sqlite")
 

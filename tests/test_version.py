@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from shared.version import VERSION
-from tests.harness import Service
+from tests.support.harness import Service
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,4 +21,4 @@ def test_the_newest_release_of_the_changelog_has_the_version() -> None:
 
 
 def test_the_api_description_has_the_version(service: Service) -> None:
-    assert service.anybody.get("//openapi.json").ok()["info"]["version"] == VERSION
+    assert service.anonymous.get("//openapi.json").ok()["info"]["version"] == VERSION

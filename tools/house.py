@@ -152,8 +152,8 @@ class Way(NamedTuple):
 
 def ways() -> dict[str, Way]:
     """Run one request of each kind on an embedded store and return what each does."""
-    from tests import certs
-    from tests.harness import make_service
+    from tests.support import certs
+    from tests.support.harness import make_service
 
     with tempfile.TemporaryDirectory() as folder:
         service = make_service(Path(folder), metrics="off")

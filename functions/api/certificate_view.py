@@ -9,15 +9,12 @@ from datetime import datetime
 from functools import lru_cache
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from functions.web.contract import View
 from shared.records import Revision
 from shared.validation.notices import Notice
-from shared.validation.verdict import fingerprint
-from shared.x509.distinguished_name import shown
-from shared.x509.strength import describe_key
+from shared.x509.certificate import Certificate
+from shared.x509.public_keys import describe_key
 
 
 class Warned(View, frozen=True, kw_only=True):
@@ -44,20 +41,20 @@ class CertificateView(View, frozen=True, kw_only=True):
     key_algorithm: str
 
 
-def certificate_fields(cert: x509.Certificate) -> dict[str, object]:
+def certificate_fields(cert: Certificate) -> dict[str, object]:
     """Return the values of `CertificateView`'s fields, for the views that have more."""
     return {
-        "subject": shown(cert.subject),
-        "issuer": shown(cert.issuer),
+        "subject": cert.subject_text,
+        "issuer": cert.issuer.text,
         "serial_number": f"{cert.serial_number:x}",
-        "not_before": cert.not_valid_before_utc,
-        "not_after": cert.not_valid_after_utc,
-        "fingerprint_sha256": fingerprint(cert),
-        "key_algorithm": describe_key(cert.public_key()),
+        "not_before": cert.not_before,
+        "not_after": cert.not_after,
+        "fingerprint_sha256": cert.fingerprint,
+        "key_algorithm": describe_key(cert.public_key),
     }
 
 
-def certificate_view(cert: x509.Certificate) -> CertificateView:
+def certificate_view(cert: Certificate) -> CertificateView:
     """Return the certificate as a reply shows it."""
     return CertificateView(**certificate_fields(cert))  # type: ignore[arg-type]
 
@@ -84,11 +81,11 @@ def stamp_fields(revision: Revision) -> dict[str, object]:
 
 
 @lru_cache(maxsize=2048)
-def parse_stored(der: bytes) -> x509.Certificate:
+def parse_stored(der: bytes) -> Certificate:
     """Parse a stored certificate. Such a certificate never changes, so the result is cached."""
-    return x509.load_der_x509_certificate(der)
+    return Certificate.from_der(der)
 
 
-def encode_pem(*certs: x509.Certificate) -> str:
+def encode_pem(*certs: Certificate) -> str:
     """Return the certificates as PEM, one after the other."""
-    return "".join(cert.public_bytes(Encoding.PEM).decode() for cert in certs)
+    return "".join(cert.pem for cert in certs)

@@ -21,8 +21,7 @@ from shared.usecases.edges.reports import is_served_since
 from shared.usecases.servers.documents import ParsedServerCertificate
 from shared.usecases.servers.rules import served_hosts
 from shared.validation.notices import Notice
-from shared.x509.distinguished_name import shown
-from shared.x509.strength import describe_key
+from shared.x509.public_keys import describe_key
 
 
 class ServerView(Stamped, frozen=True, kw_only=True):
@@ -74,7 +73,7 @@ def _leaf_fields(server: ParsedServerCertificate) -> dict[str, object]:
     if server.leaf is not None:
         return certificate_fields(server.leaf)
     return {
-        "subject": shown(server.subject),
+        "subject": server.subject,
         "issuer": None,
         "serial_number": None,
         "not_before": None,

@@ -26,7 +26,6 @@ from shared.usecases.servers import manage, requests
 from shared.usecases.servers.preview import Acceptance
 from shared.usecases.servers.preview import preview as preview_certificate
 from shared.usecases.servers.upload import upload_server_cert
-from shared.validation.ca import is_self_signed
 from shared.validation.csr import KEY_ALGORITHMS
 from shared.validation.server_cert import names_of
 
@@ -388,7 +387,7 @@ def preview(call: MemberCall) -> Reply:
     judged = preview_certificate(call.context, call.member, file_bytes(body.certificate, "certificate"))
     view = PreviewView(
         names=tuple(names_of(judged.cert)),
-        self_signed=is_self_signed(judged.cert),
+        self_signed=judged.cert.is_self_signed,
         ca=_acceptance(judged.ca),
         server=_acceptance(judged.server),
         **certificate_fields(judged.cert),  # type: ignore[arg-type]

@@ -28,7 +28,8 @@ from shared.usecases.callers import Caller, Credentials
 from shared.usecases.devices.verify import Verifier, verify_client
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 
 _SECONDS: Final = range(300, 86_400 + 1)  # what AWS accepts, for both periods
 _REFRESH: Final = 300  # seconds until AWS asks again; a withdrawn device may stay connected as long

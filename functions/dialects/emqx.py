@@ -13,8 +13,9 @@ from functions.dialects.dialect import EncodingDialect, json_reply, question
 from functions.web.message import Reply
 from shared.usecases.devices.verify import verify_client, verify_names
 from shared.validation.policy import Decision
+from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.verdict import Verdict
 from shared.validation.verdict_by_name import Named
 
 _RESULT: Final = {Decision.ALLOW: "allow", Decision.DENY: "deny", Decision.CONTINUE: "ignore"}

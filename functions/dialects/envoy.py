@@ -18,7 +18,8 @@ from functions.web.message import NO_STORE, Reply
 from shared.errors import WrongValue
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,]*)(;|,|$)')
 

@@ -18,8 +18,8 @@ from functions.web.problem import problem
 from shared.errors import NotAuthenticated, StoreUnavailable, TrustError
 from shared.records import Role
 from shared.usecases.devices.verify import verify_client
-from shared.validation.verdict import Presented, Verdict, fingerprint
-from shared.x509.distinguished_name import shown, shown_subject
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 
 
 class VerifyClient(Body, frozen=True, kw_only=True):
@@ -96,8 +96,8 @@ def _view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         else None,
         bound=verdict.bound,
         proof=verdict.proof,
-        ca=VouchingCA(id=ca.id, subject=shown(ca.cert.subject)) if ca else None,
-        failing=Failing(subject=shown_subject(failing), fingerprint_sha256=fingerprint(failing)) if failing else None,
+        ca=VouchingCA(id=ca.id, subject=ca.certificate.subject_text) if ca else None,
+        failing=Failing(subject=failing.subject_text, fingerprint_sha256=failing.fingerprint) if failing else None,
         expires_at=verdict.expires_at,
         fingerprints_sha256=verdict.fingerprints,
         watson_reason=verdict.watson_reason,

@@ -13,7 +13,8 @@ from functions.dialects.dialect import EncodingDialect, question
 from functions.web.message import NO_STORE, Reply
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
-from shared.validation.verdict import Presented, Verdict
+from shared.validation.presented import Presented
+from shared.validation.verdict import Verdict
 
 
 class _Nginx(EncodingDialect):

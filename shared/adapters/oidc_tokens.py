@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from shared.errors import IssuerUnavailable, TokenRefused
 from shared.ports import Clock, TokenClaims
+from shared.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +290,7 @@ def _get_single(value: object) -> str | None:
 
 
 def _to_printable(subject: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in subject[:128])
+    return printable(subject, 128)
 
 
 def _origin(url: str) -> str:

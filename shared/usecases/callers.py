@@ -13,6 +13,7 @@ from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGran
 from shared.ports import TokenVerifier
 from shared.records import ApiKey, Org, Proof, Role
 from shared.repository import Batch, Ref, api_key_ref, org_ref
+from shared.text import printable
 from shared.usecases.context import Context
 from shared.validation.names import is_org_id
 from shared.validation.verdict import Scope
@@ -168,4 +169,4 @@ def admit(
 
 
 def _printable(role: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in role[:_ROLE_MAX])
+    return printable(role, _ROLE_MAX)

@@ -11,7 +11,7 @@ from shared.feed import Feed
 from shared.ports import Clock, NoNotifier, Notifier
 from shared.records import Activity, ActivityKind, HostsChanged, RateWindow, Revision, Withdrawal
 from shared.repository import Repository, activity_id, new_version
-from shared.x509.validity import shown_time
+from shared.text import format_time
 
 
 class Context(msgspec.Struct, frozen=True, dict=True):
@@ -21,7 +21,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
 
     Args:
         platform_domain: devices connect to `orgId.messaging.<platform_domain>`.
-        weak_keys: ids of keys known to be weak (`shared.x509.strength.key_ids`).
+        weak_keys: ids of keys known to be weak (`shared.x509.public_keys.key_ids`).
         rate_per_minute: new server certificates and certificate requests of one organization in a minute.
         ca_rate_per_minute: new CA certificates of one organization in a minute.
         notifier: receives withdrawals for the operator's broker.
@@ -88,4 +88,4 @@ def check_version(revision: Revision, expected_version: str | None) -> None:
 
     Raises: Stale, which names who changed the record and when."""
     if expected_version is not None and expected_version != revision.version:
-        raise Stale(who=revision.updated_by, when=shown_time(revision.updated_at))
+        raise Stale(who=revision.updated_by, when=format_time(revision.updated_at))

@@ -1,4 +1,4 @@
-"""Which device a certificate speaks for (docs/rules.md, step 10).
+"""Which device a certificate identifies (docs/rules.md, step 10).
 
 Candidates are the subject's CN and every rfc822Name of the SubjectAltName that reads `d:typeId:deviceId` or
 `g:typeId:deviceId`. Nothing else in the certificate names a device: not a DNS name, not a URI, not an orgId.
@@ -6,84 +6,80 @@ Candidates are the subject's CN and every rfc822Name of the SubjectAltName that 
 
 from typing import Final
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 from shared.errors import IdentityMismatch, IdentityMissing, TypeCertificateRefused
 from shared.validation.names import DeviceName
 from shared.x509.certificate import Certificate
 
-_SHOWN_MAX: Final = 3  # names told in a refusal
+_SHOWN_MAX: Final = 3  # names in a refusal
 
 
 def candidates(cert: Certificate) -> tuple[DeviceName, ...]:
-    """The identities *cert* carries, each once, the CN's first.
+    """Return the identities in *cert*, each once, the CN's first.
 
-    A subject with more than one CN gives none from it (RFC 5280 does not say which would count); text with NUL or
-    non-ASCII characters cannot match the pattern of a name, and a CN that is not text (BIT STRING) is none."""
-    common_names = cert.subject_name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    texts = [str(common_names[0].value)] if len(common_names) == 1 else []
-    if cert.names is not None:
-        texts += cert.names.get_values_for_type(x509.RFC822Name)
-    return tuple(dict.fromkeys(found for text in texts if (found := DeviceName.parse(text)) is not None))
+    A subject with more than one CN gives none from it (RFC 5280 does not say which would count). Text with NUL or
+    non-ASCII characters cannot match the pattern of a name, nor can a CN that is not text (BIT STRING)."""
+    common_names = cert.subject.common_names
+    texts = [*(common_names if len(common_names) == 1 else ()), *cert.email_names]
+    return tuple(dict.fromkeys(name for text in texts if (name := DeviceName.parse(text)) is not None))
 
 
-def single(found: tuple[DeviceName, ...]) -> DeviceName | None:
-    """The one device a certificate names where no client ID does; None where there is none, or more than one."""
-    devices = [one for one in found if not one.is_type]
+def single(identities: tuple[DeviceName, ...]) -> DeviceName | None:
+    """Return the only device among *identities*, for a client without client ID; None for no device or several."""
+    devices = [name for name in identities if not name.is_type]
     return devices[0] if len(devices) == 1 else None
 
 
 def match(
-    cert: x509.Certificate,
-    found: tuple[DeviceName, ...],
+    cert: Certificate,
+    identities: tuple[DeviceName, ...],
     expected: DeviceName | None,
     *,
     type_certificates: bool,
 ) -> DeviceName:
-    """The device that *cert*, carrying *found*, speaks for.
+    """Return the device that *cert*, in which *identities* are, identifies.
 
     Args:
         expected: the device the client ID names; None before a client ID is known.
-        type_certificates: whether the org lets `d:type:` speak for every device of the type.
+        type_certificates: whether the org accepts `d:type:` for every device of the type.
 
     Raises: IdentityMissing, IdentityMismatch, TypeCertificateRefused."""
-    if not found:
+    if not identities:
         raise IdentityMissing(
-            cert=cert, found="neither CN nor an e-mail SAN is of the form d:type:device", **_as(expected)
+            cert=cert, found="neither CN nor an e-mail SAN is of the form d:type:device", name=_example(expected)
         )
     if expected is None:
-        return _alone(cert, found, type_certificates)
-    if expected in found:
+        return _match_single(cert, identities, type_certificates)
+    if expected in identities:
         return expected
-    if expected.of_type() in found:
+    if expected.of_type() in identities:
         if type_certificates:
             return expected
         raise TypeCertificateRefused(cert=cert, type=expected.type_id)
-    raise IdentityMismatch(cert=cert, found=_listed(found), expected=str(expected))
+    raise IdentityMismatch(cert=cert, found=_format(identities), expected=str(expected))
 
 
-def _alone(cert: x509.Certificate, found: tuple[DeviceName, ...], type_certificates: bool) -> DeviceName:
-    if (device := single(found)) is not None:
+def _match_single(cert: Certificate, identities: tuple[DeviceName, ...], type_certificates: bool) -> DeviceName:
+    """Return the only device among *identities*, where no client ID is known."""
+    if (device := single(identities)) is not None:
         return device
-    types = [one for one in found if one.is_type]
-    if len(types) == len(found):
+    types = [name for name in identities if name.is_type]
+    if len(types) == len(identities):
         if not type_certificates:
             raise TypeCertificateRefused(cert=cert, type=types[0].type_id)
         raise IdentityMissing(
-            cert=cert, found=f"{_listed(found)} stands for a type, and no client ID is known", **_as(None)
+            cert=cert,
+            found=f"{_format(identities)} stands for a type, and no client ID is known",
+            name=_example(None),
         )
     raise IdentityMissing(
-        cert=cert, found=f"it names several ({_listed(found)}), and no client ID is known", **_as(None)
+        cert=cert, found=f"it names several ({_format(identities)}), and no client ID is known", name=_example(None)
     )
 
 
-def _as(expected: DeviceName | None) -> dict[str, str]:
-    if expected is None:
-        return {"name": "d:type:device"}
-    return {"name": str(expected)}
+def _example(expected: DeviceName | None) -> str:
+    return "d:type:device" if expected is None else str(expected)
 
 
-def _listed(found: tuple[DeviceName, ...]) -> str:
-    more = len(found) - _SHOWN_MAX
-    return ", ".join(map(str, found[:_SHOWN_MAX])) + (f" and {more} more" if more > 0 else "")
+def _format(identities: tuple[DeviceName, ...]) -> str:
+    more = len(identities) - _SHOWN_MAX
+    return ", ".join(map(str, identities[:_SHOWN_MAX])) + (f" and {more} more" if more > 0 else "")

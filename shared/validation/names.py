@@ -28,8 +28,8 @@ class ClientClass(StrEnum):
     SCALABLE_APPLICATION = "A"
 
 
-CERTIFIED = (ClientClass.DEVICE, ClientClass.GATEWAY)  # the classes a certificate can speak for
-_CERTIFIED = {one.value: one for one in CERTIFIED}
+CERTIFIED = (ClientClass.DEVICE, ClientClass.GATEWAY)  # the classes that a certificate can name
+_CERTIFIED = {kind.value: kind for kind in CERTIFIED}
 
 
 def is_org_id(text: str) -> bool:
@@ -51,7 +51,7 @@ def is_domain(text: str) -> bool:
 class DeviceName(msgspec.Struct, frozen=True):
     """A device's or gateway's identity, as a certificate carries it: `d:typeId:deviceId`.
 
-    An empty *device_id* is a type certificate's: it stands for every device of the type.
+    An empty *device_id* means every device of the type: the identity of a type certificate.
     """
 
     client_class: ClientClass
@@ -60,7 +60,7 @@ class DeviceName(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "DeviceName | None":
-        """`d:thermo:42` -> DeviceName(DEVICE, "thermo", "42"); None where *text* is not of that form."""
+        """Return the parts of `d:thermo:42`; None where *text* is not of that form."""
         match text.split(":"):
             case [("d" | "g") as letter, type_id, device_id] if is_name(type_id) and (
                 device_id == "" or is_name(device_id)
@@ -72,8 +72,8 @@ class DeviceName(msgspec.Struct, frozen=True):
     def is_type(self) -> bool:
         return self.device_id == ""
 
-    def speaks_for(self, other: "DeviceName") -> bool:
-        """Whether a certificate with this identity may be that device: the same, or the certificate of its type."""
+    def covers(self, other: "DeviceName") -> bool:
+        """Whether a certificate with this identity may be *other*: that very device, or any device of its type."""
         return self == other or (self.is_type and self.of_type() == other.of_type())
 
     def of_type(self) -> "DeviceName":
@@ -84,7 +84,7 @@ class DeviceName(msgspec.Struct, frozen=True):
 
 
 class ClientId(msgspec.Struct, frozen=True):
-    """An MQTT client ID of this service, taken apart.
+    """The parts of an MQTT client ID of this service.
 
     *device* is set for devices and gateways, and None for applications.
     """
@@ -96,7 +96,7 @@ class ClientId(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "ClientId":
-        """`d:mtxpd0:thermo:42`, `g:…`, `a:mtxpd0:app`, `A:mtxpd0:app[:instance]`.
+        """Return the parts of `d:mtxpd0:thermo:42`, `g:…`, `a:mtxpd0:app` or `A:mtxpd0:app[:instance]`.
 
         Raises: ClientIdInvalid."""
         if len(text) <= CLIENT_ID_MAX:
@@ -112,27 +112,29 @@ class ClientId(msgspec.Struct, frozen=True):
                     is_org_id(org) and is_name(app) and len(instance) < 2 and all(map(is_name, instance))
                 ):
                     return cls(text, org, ClientClass.SCALABLE_APPLICATION, None)
-        raise ClientIdInvalid(field="clientId", org="<orgId>")
+        raise ClientIdInvalid(part="client_id", org="<orgId>")
 
 
 def messaging_host(org_id: str, domain: str) -> str:
-    """`mtxpd0` at `example.com` -> `mtxpd0.messaging.example.com`."""
+    """Return the messaging host of an org: `mtxpd0.messaging.example.com`."""
     return f"{org_id}.messaging.{domain}"
 
 
 class ServerName(msgspec.Struct, frozen=True):
-    """A server name from SNI (RFC 6066, section 3) taken apart: `orgId.messaging.domain`."""
+    """The parts of a server name from SNI (RFC 6066, section 3): `orgId.messaging.domain`."""
 
     org_id: str
     domain: str
 
     @classmethod
     def parse(cls, text: str) -> "ServerName | None":
-        """None where *text* is not a messaging host's name. DNS names compare without case; one root dot is dropped."""
+        """Return the parts of *text*; None where it is not a messaging host's name.
+
+        DNS names compare without case. A root dot is dropped."""
         return _server_name(text) if len(text) <= 256 else None  # a DNS name has 253 characters
 
     @classmethod
-    def _taken_apart(cls, text: str) -> "ServerName | None":
+    def _split(cls, text: str) -> "ServerName | None":
         org, _, rest = text.lower().removesuffix(".").partition(".")
         messaging, _, domain = rest.partition(".")
         if is_org_id(org) and messaging == "messaging" and is_domain(domain):
@@ -140,5 +142,5 @@ class ServerName(msgspec.Struct, frozen=True):
         return None
 
 
-# A broker names the same few hosts at every connection; what a stranger makes up is short, and soon forgotten
-_server_name = lru_cache(maxsize=1024)(ServerName._taken_apart)
+# A broker names the same few hosts at every connection. Names that strangers make up are short, and soon dropped.
+_server_name = lru_cache(maxsize=1024)(ServerName._split)

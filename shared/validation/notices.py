@@ -1,4 +1,4 @@
-"""Warnings: what is accepted, and yet worth saying."""
+"""Warnings about what is accepted all the same."""
 
 import msgspec
 
@@ -11,7 +11,7 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 def devices_must_send_sni(host: str) -> Notice:
-    """With an org's first CA or server certificate (RFC 6066, section 3)."""
+    """Return the warning with an org's first CA or server certificate (RFC 6066, section 3)."""
     return Notice(
         "sni_required",
         f"From now on devices must name {host} in TLS (SNI); clients that connect by host name do.",

@@ -1,6 +1,6 @@
 """The connection security policy: what a client must present (docs/rules.md, "Connection security policy").
 
-`{default, rules: [{deviceType, level}]}`; a rule names one device type exactly and speaks for its devices and gateways.
+`{default, rules: [{deviceType, level}]}`; a rule names one device type exactly and applies to its devices and gateways.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ RULES_MAX: Final = 500
 
 
 class Level(StrEnum):
-    """What a connection must show. The values are the words the API uses."""
+    """What a connection must show. The values are the words the API uses."""  # shown in the API's document
 
     TLS_OPTIONAL = "TLS Optional"
     TOKEN = "TLS with Token Authentication"
@@ -26,7 +26,7 @@ class Level(StrEnum):
 
 
 class Decision(StrEnum):
-    """The three answers. CONTINUE: the certificate part is satisfied, the broker's token check decides."""
+    """The three decisions. CONTINUE: the certificate part is satisfied, the broker's token check decides."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -34,7 +34,7 @@ class Decision(StrEnum):
 
 
 class Presence(StrEnum):
-    """What a client showed of a certificate."""
+    """Whether a client presented a certificate, and whether it was valid."""
 
     VALID = "valid"
     INVALID = "invalid"
@@ -49,38 +49,40 @@ class Rule(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=Tr
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What every type must show (*default*), and the types for which something else holds (*rules*)."""
+    """What every device type must present (*default*), and the types with another level (*rules*)."""
 
     default: Level = Level.CERTIFICATE
     rules: tuple[Rule, ...] = ()
 
     def level_for(self, device_type: str | None) -> Level:
-        """The level of *device_type*; the default where no rule names it, or where the type is not known."""
+        """Return the level of *device_type*; the default where no rule names the type, or the type is unknown."""
         return next((rule.level for rule in self.rules if rule.device_type == device_type), self.default)
 
 
 def check_policy(policy: Policy) -> None:
-    """Raises: InvalidPolicy, where a rule names no possible device type, names one twice, or there are over 500."""
+    """Refuse a policy with over 500 rules, an impossible device type, or two rules for one type.
+
+    Raises: InvalidPolicy."""
     if len(policy.rules) > RULES_MAX:
         raise InvalidPolicy(
-            field="rules",
+            part="rules",
             found=f"There are {len(policy.rules)} rules; at most {RULES_MAX} are kept",
             hint="Let the default level speak for most device types.",
         )
-    seen: set[str] = set()
+    named: set[str] = set()
     for number, rule in enumerate(policy.rules):
-        field = f"rules[{number}].deviceType"
+        part = f"rules[{number}].device_type"
         if not is_name(rule.device_type):
             raise InvalidPolicy(
-                field=field,
+                part=part,
                 found="This is not a device type",
                 hint="A device type has 1 to 36 characters of A-Z a-z 0-9 - _ . ",
             )
-        if rule.device_type in seen:
+        if rule.device_type in named:
             raise InvalidPolicy(
-                field=field, found=f"Two rules name the device type {rule.device_type}", hint="Keep one of them."
+                part=part, found=f"Two rules name the device type {rule.device_type}", hint="Keep one of them."
             )
-        seen.add(rule.device_type)
+        named.add(rule.device_type)
 
 
 _WITH_VALID: Final = {
@@ -100,21 +102,25 @@ _WITH_NONE: Final = {
 
 
 def needs_tls(level: Level) -> bool:
-    """Every level but `TLS Optional` refuses a connection without TLS."""
+    """Whether *level* refuses a connection without TLS: every level but `TLS Optional` does."""
     return level is not Level.TLS_OPTIONAL
 
 
-def outcome(level: Level, *, tls: bool, shown: Presence) -> Decision:
-    """The table of docs/rules.md: level x (valid, invalid, no certificate). A certificate counts within TLS only."""
+def outcome(level: Level, *, tls: bool, presence: Presence) -> Decision:
+    """Return the decision in the table of docs/rules.md: level x (valid, invalid, no certificate).
+
+    A certificate counts within TLS only."""
     if not tls and needs_tls(level):
         return Decision.DENY
-    if not tls or shown is Presence.NONE:
+    if not tls or presence is Presence.NONE:
         return _WITH_NONE[level]
-    return _WITH_VALID[level] if shown is Presence.VALID else Decision.DENY
+    return _WITH_VALID[level] if presence is Presence.VALID else Decision.DENY
 
 
 def changed_types(before: Policy, after: Policy, also: Sequence[str] = ()) -> list[tuple[str, Level, Level]]:
-    """Device types whose level differs between two policies: those of either's rules, and *also* (types seen)."""
+    """Return the device types whose level differs between two policies, with both levels.
+
+    Compared are the types in the rules of either policy, and *also*, types known from connections."""
     named = {rule.device_type for rule in (*before.rules, *after.rules)} | set(also)
     pairs = ((name, before.level_for(name), after.level_for(name)) for name in sorted(named))
     return [(name, old, new) for name, old, new in pairs if old is not new]

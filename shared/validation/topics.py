@@ -1,7 +1,7 @@
 """Which topics a device may use: those under its prefix, and nothing else.
 
 The prefix is a literal text once the device is known. A topic or topic filter is compared with it character by
-character, so that no wildcard stands where a name should: `mtxpd0/thermo/+/x` begins with no device's prefix.
+character, so no wildcard can take the place of a name: `mtxpd0/thermo/+/x` begins with no device's prefix.
 """
 
 import re
@@ -18,8 +18,10 @@ _LEVEL: Final = re.compile(r"\{(orgId|class|typeId|deviceId)\}|[A-Za-z0-9_-][A-Z
 
 
 def is_prefix(template: str) -> bool:
-    """Whether *template* keeps devices apart: whole levels, `{typeId}` and `{deviceId}` once each, a slash at the end;
-    `{orgId}` and `{class}` at most once."""
+    """Whether *template* keeps devices apart.
+
+    It has whole levels, `{typeId}` and `{deviceId}` once each, `{orgId}` and `{class}` at most once, and a slash at the
+    end."""
     *levels, end = template.split("/")
     names = [level for level in levels if level.startswith("{")]
     return (
@@ -32,7 +34,7 @@ def is_prefix(template: str) -> bool:
 
 
 class TopicPrefix(msgspec.Struct, frozen=True, dict=True):
-    """TRUST_TOPIC_PREFIX."""
+    """The prefix of each device's topics, from the setting TRUST_TOPIC_PREFIX."""
 
     template: str = DEFAULT_PREFIX
 
@@ -41,39 +43,42 @@ class TopicPrefix(msgspec.Struct, frozen=True, dict=True):
         return self.template.replace("{class}", "{class_}")
 
     def of(self, org_id: str, device: DeviceName) -> str:
-        """The text that each topic of *device* begins with."""
+        """Return the text that each topic of *device* begins with."""
         return self._format.format(
             orgId=org_id, class_=device.client_class.value, typeId=device.type_id, deviceId=device.device_id
         )
 
 
 def may_use_topic(prefix: str, topic: str) -> bool:
-    """Whether *topic*, a topic name, lies under *prefix* (publishing, delivery). No wildcard is part of a name."""
-    return _lies_under(prefix, topic) and "+" not in topic and "#" not in topic
+    """Whether *topic*, a topic name, is under *prefix* (publishing, delivery). A name has no wildcards."""
+    return _is_under(prefix, topic) and "+" not in topic and "#" not in topic
 
 
 def may_use_filter(prefix: str, topic_filter: str) -> bool:
-    """Whether all that *topic_filter* matches lies under *prefix* (subscribing). Wildcards stand for whole levels
-    behind the prefix (MQTT 5.0, 4.7.1); `$share/…` and `$SYS` begin with no prefix."""
-    if not _lies_under(prefix, topic_filter):
+    """Whether everything that *topic_filter* matches is under *prefix* (subscribing).
+
+    Wildcards are whole levels behind the prefix (MQTT 5.0, 4.7.1); `$share/…` and `$SYS` begin with no prefix."""
+    if not _is_under(prefix, topic_filter):
         return False
     *levels, last = topic_filter[len(prefix) :].split("/")
-    whole = all(level == "+" or ("+" not in level and "#" not in level) for level in levels)
-    return whole and (last in ("+", "#") or ("+" not in last and "#" not in last))
+    has_whole_levels = all(level == "+" or ("+" not in level and "#" not in level) for level in levels)
+    return has_whole_levels and (last in ("+", "#") or ("+" not in last and "#" not in last))
 
 
-def _lies_under(prefix: str, topic: str) -> bool:
+def _is_under(prefix: str, topic: str) -> bool:
     rest = topic[len(prefix) :]
     return (
         topic.startswith(prefix)
         and rest != ""
         and len(topic.encode("utf-8", "surrogatepass")) <= TOPIC_MAX
         and not any(_is_control(char) for char in topic)
-        and ".." not in rest.split("/")  # means nothing in MQTT, and too much to a bridge into files or HTTP
+        and ".." not in rest.split("/")  # has no meaning in MQTT, but has one in a bridge to files or HTTP
     )
 
 
 def _is_control(char: str) -> bool:
-    """NUL, other control characters, lone surrogates: a broker may refuse them (MQTT 5.0, 1.5.4), so we do."""
+    """Whether *char* is NUL, another control character, or a lone surrogate.
+
+    A broker may refuse them (MQTT 5.0, 1.5.4), so they are refused here."""
     code = ord(char)
     return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code <= 0xDFFF

@@ -1,8 +1,8 @@
 """May this client connect, where the broker brings only names? (docs/rules.md, "Names without a certificate")
 
-A broker that has judged the certificate itself passes the CN as the user name. It is believed only for a key that says
-so (`--proof broker`), meant for a listener whose CA list is that org's alone; the deny list's identities and the policy
-are in force all the same. Otherwise the client is as one without a certificate.
+A broker that has judged the certificate itself passes the CN as the user name. The name counts as proven only for a key
+that is marked so (`--proof broker`), meant for a listener whose CA list is that org's alone. The deny list's identities
+and the policy apply all the same. Otherwise the client is treated as a client without a certificate.
 """
 
 from functools import cached_property
@@ -10,16 +10,17 @@ from functools import cached_property
 import msgspec
 
 from shared import errors
+from shared.text import format_time
+from shared.validation.deny_list import identity_id
 from shared.validation.names import ClientId, DeviceName
 from shared.validation.policy import Decision, Presence, outcome
-from shared.validation.verdict import OrgFacts, Verdict, identity_id
-from shared.x509.validity import shown_time
+from shared.validation.verdict import OrgFacts, Verdict
 
 CHAIN, BROKER = "chain", "broker"  # what a verdict rests on
 
 
 class Named(msgspec.Struct, frozen=True, dict=True):
-    """What a broker says of a client.
+    """What a broker says about a client.
 
     *typed*: the client typed the name; it was not read from a certificate."""
 
@@ -29,7 +30,7 @@ class Named(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def device(self) -> DeviceName | None:
-        """The identity the user name reads as."""
+        """The identity in the user name."""
         return DeviceName.parse(self.username) if self.username else None
 
     @cached_property
@@ -45,31 +46,33 @@ class Named(msgspec.Struct, frozen=True, dict=True):
     def denials(self) -> list[str]:
         """The deny list's look-up ids of every device this may be."""
         named = self.client.device if isinstance(self.client, ClientId) else None
-        return sorted({identity_id(one) for one in (self.device, named) if one is not None and not one.is_type})
+        devices = (device for device in (self.device, named) if device is not None and not device.is_type)
+        return sorted(set(map(identity_id, devices)))
 
 
-def judge_named(named: Named, facts: OrgFacts | None, *, believed: bool, platform_domain: str) -> Verdict:
-    """The verdict on *named*, in the order of the ten steps; those about a certificate are the broker's.
+def judge_named(named: Named, facts: OrgFacts | None, *, broker_proves: bool, platform_domain: str) -> Verdict:
+    """Return the verdict on *named*, in the order of the ten steps. The broker ran the steps about a certificate.
 
     Args:
         facts: of the org of the caller's key; None where it does not exist, or the key is the platform's.
-        believed: whether the key says that the broker proves names."""
-    proven = believed and not named.typed
+        broker_proves: whether the caller's key is marked for a broker that proves names."""
+    is_proven = broker_proves and not named.typed
     try:
-        return _judged(named, facts, proven, platform_domain)
-    except errors.TrustError as refusal:
+        return _judge(named, facts, is_proven, platform_domain)
+    except (errors.Refused, errors.OrgSuspended) as refusal:
         return Verdict(
             Decision.DENY,
             refusal.code,
             refusal.reason,
             refusal.advice,
             org_id=facts.org_id if facts else None,
-            proof=BROKER if proven else CHAIN,
-            shown=Presence.INVALID if proven else Presence.NONE,
+            failed_step=refusal.step,
+            proof=BROKER if is_proven else CHAIN,
+            presence=Presence.INVALID if is_proven else Presence.NONE,
         )
 
 
-def _judged(named: Named, facts: OrgFacts | None, proven: bool, platform_domain: str) -> Verdict:
+def _judge(named: Named, facts: OrgFacts | None, is_proven: bool, platform_domain: str) -> Verdict:
     if facts is None:
         raise errors.OrgUnknown(domain=platform_domain)
     if facts.suspended:
@@ -79,38 +82,41 @@ def _judged(named: Named, facts: OrgFacts | None, proven: bool, platform_domain:
         raise errors.ClientIdInvalid(org=facts.org_id)
     if client is not None and client.org_id != facts.org_id:
         raise errors.OrgMismatch(what="Client ID", a=client.org_id, where="the caller's key", b=facts.org_id)
-    for denied in (one for look_up in named.denials for one in facts.denied.get(look_up, ())):
-        raise errors.CertificateRevoked(time=shown_time(denied.since))
+    for look_up in named.denials:
+        for entry in facts.denied.get(look_up, ()):
+            raise errors.CertificateRevoked(time=format_time(entry.since))
     if client is not None and client.device is None:  # an application: the broker asks for its API key
-        return _satisfied(facts, None, Decision.CONTINUE, bound=True, proven=False)
+        return _satisfied(facts, None, Decision.CONTINUE, bound=True, is_proven=False)
     expected = client.device if client else None
-    device = _identity(named, expected, facts) if proven else expected or named.device
+    device = _match(named, expected, facts) if is_proven else expected or named.device
     level = facts.policy.level_for(device.type_id if device else None)
-    decision = outcome(level, tls=True, shown=Presence.VALID if proven else Presence.NONE)
+    decision = outcome(level, tls=True, presence=Presence.VALID if is_proven else Presence.NONE)
     if decision is Decision.DENY:
         raise errors.CertificateMissing(level=level.value)
-    return _satisfied(facts, device if proven else expected, decision, bound=client is not None, proven=proven)
+    return _satisfied(facts, device if is_proven else expected, decision, bound=client is not None, is_proven=is_proven)
 
 
-def _identity(named: Named, expected: DeviceName | None, facts: OrgFacts) -> DeviceName:
-    """The device that the proven name speaks for (step 10)."""
-    found = named.device
-    if found is None:
+def _match(named: Named, expected: DeviceName | None, facts: OrgFacts) -> DeviceName:
+    """Return the device that the proven name identifies (step 10)."""
+    device = named.device
+    if device is None:
         raise errors.IdentityMissing(found="the user name is not of the form d:type:device", name="d:type:device")
     if expected is None:
-        if found.is_type:
+        if device.is_type:
             raise errors.IdentityMissing(
-                found=f"{found} stands for a type, and no client ID is known", name="d:type:device"
+                found=f"{device} stands for a type, and no client ID is known", name="d:type:device"
             )
-        return found
-    if not found.speaks_for(expected):
-        raise errors.IdentityMismatch(found=str(found), expected=str(expected))
-    if found.is_type and not facts.type_certificates:
-        raise errors.TypeCertificateRefused(type=found.type_id)
+        return device
+    if not device.covers(expected):
+        raise errors.IdentityMismatch(found=str(device), expected=str(expected))
+    if device.is_type and not facts.type_certificates:
+        raise errors.TypeCertificateRefused(type=device.type_id)
     return expected
 
 
-def _satisfied(facts: OrgFacts, device: DeviceName | None, decision: Decision, *, bound: bool, proven: bool) -> Verdict:
+def _satisfied(
+    facts: OrgFacts, device: DeviceName | None, decision: Decision, *, bound: bool, is_proven: bool
+) -> Verdict:
     if decision is Decision.ALLOW:
         code, reason = "allowed", f"{device} is let in."
     else:
@@ -122,6 +128,6 @@ def _satisfied(facts: OrgFacts, device: DeviceName | None, decision: Decision, *
         org_id=facts.org_id,
         identity=device,
         bound=bound,
-        proof=BROKER if proven else CHAIN,
-        shown=Presence.VALID if proven else Presence.NONE,
+        proof=BROKER if is_proven else CHAIN,
+        presence=Presence.VALID if is_proven else Presence.NONE,
     )

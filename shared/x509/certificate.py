@@ -1,354 +1,339 @@
-"""A certificate as the rules of a chain ask for it: every field read once, and kept where that is safe.
+"""A certificate (RFC 5280): the one model for what clients present, what organizations register, and what servers show.
 
-    read(der)         a device's leaf: read now, kept by nobody
-    sent(der)         what a device sent after its leaf: a fleet's devices send the same few intermediates
-    registered(der)   an org's CA: the same at every connection
-
-What is kept is what the bytes say: parsed fields, whether the key is weak, under which key the signature holds. All of
-it follows from the bytes alone, is found again under the very same bytes only, and so can neither go stale nor stand
-for another certificate. Whether a CA is registered, active or denied, and whether it is valid now, is never kept.
-
-Two stores, because strangers fill one of them: what devices send cannot push out what orgs registered. Both are bounded
-in number, and in the size of what they take.
+Every field is read when the certificate is made, because cryptography parses late and raises late. What is made can be
+used without an error from then on. Nothing of it ever changes.
 """
 
-import hashlib
-from functools import cached_property, lru_cache
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Final, NamedTuple, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.name import _ASN1Type
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from OpenSSL import crypto
 
-from shared.errors import CertificateMalformed
-from shared.x509 import encoding, fingerprints, strength
-from shared.x509.distinguished_name import canonical
+from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid, KeyUnreadable
+from shared.text import format_time, printable
+from shared.x509 import der, pem, plain, public_keys, strength
+from shared.x509.algorithms import read_algorithm
+from shared.x509.distinguished_name import DistinguishedName, format_subject, read_issuer
+from shared.x509.fingerprints import fingerprint_of, fingerprints_of
+from shared.x509.public_keys import UnsupportedKey
 
-REGISTERED_MAX: Final = 1024  # CAs of orgs kept parsed by this process
-SENT_MAX: Final = 256  # and of what devices sent; at most this many ...
-KEPT_BYTES_MAX: Final = 4096  # ... each at most this long as DER: up to 35 KiB of memory each, 45 MiB in all
-_NAMES_MAX: Final = 1024  # issuers' names ...
-_NAME_BYTES_MAX: Final = 1024  # ... each at most this long as DER
-_SIGNERS_MAX: Final = 8  # keys that are known to have signed one certificate: one, or a few where CAs share a name
+_SIGNERS_MAX: Final = 8  # keys known to have signed one certificate: one, or a few where CAs share a name
+_PARSER_WORDS_MAX: Final = 200  # characters of a parser's message in a refusal
 
-# X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name. Dates are judged in trust.py: a store that holds no time can
-# be kept and shared by threads, and dates come after the chain in the order of the steps.
-_NO_CHECK_TIME: Final = 0x200000
-_STORE_FLAGS: Final = crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME
-
-CLIENT: Final = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
+_PURPOSES: Final = {
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+    ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
+    ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
+    ExtendedKeyUsageOID.TIME_STAMPING: "timeStamping",
+    ExtendedKeyUsageOID.OCSP_SIGNING: "OCSPSigning",
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "anyExtendedKeyUsage",
+}
+_FOR_CLIENTS: Final = frozenset((ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))
 
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
 
 class Certificate:
-    """What the rules ask of a certificate. Nothing of it ever changes.
+    """A certificate, every field of which could be read. Two are equal if their DER is.
 
-    Compared by identity: within one decision each certificate is one of these (`trust._Walk.known`)."""
+    Attributes:
+        der: the certificate as it was given.
+        subject, issuer: its names.
+        serial_number: of any size, possibly negative or 0.
+        not_before, not_after: its validity, aware, both ends included.
+        public_key: a key of cryptography's, or `UnsupportedKey`.
+        key_info: SubjectPublicKeyInfo as it is encoded in the certificate.
+        is_version_3: X.509 v3; only such a certificate may have extensions.
+        is_ca: BasicConstraints says CA:TRUE, critical or not (RFC 5280, 4.2.1.9).
+        path_length: of BasicConstraints; None without a limit.
+        may_sign_certificates: KeyUsage, if present, includes keyCertSign (4.2.1.3).
+        may_sign_data: KeyUsage, if present, includes digitalSignature (4.2.1.3).
+        is_for_clients: ExtendedKeyUsage, if present, includes clientAuth or anyExtendedKeyUsage (4.2.1.12).
+        key_id: SubjectKeyIdentifier (4.2.1.2); None without one.
+        issuer_key_id: keyIdentifier of AuthorityKeyIdentifier (4.2.1.1); None without one.
+        extensions: by the type of their values.
+        critical_extensions: the types of those that are critical.
+        signature_algorithm: as the unsigned part names it.
+        signature_weakness: the weak or unknown algorithm for people ("SHA-1"), or None.
+        has_one_algorithm: the signed part names the same (4.1.1.2).
+        has_unused_bits: signatureValue is not whole octets; such a signature verifies under no key.
+        weakness: what is weak about the key, in words, or None.
+        is_plain: the signature is all that OpenSSL would add to the checks here (`plain.is_plain`).
+    """
 
-    def __init__(self, cert: x509.Certificate, der: bytes) -> None:
-        """Reads every field, because cryptography parses late and raises late: any exception means malformed."""
-        self.cert = cert
-        self.der = der
-        self._parts = _parts(der)
-        self.subject_name = cert.subject
-        self.issuer, self.issuer_digest, self._issuer_is_usual = self._issuer()
-        self.begins = cert.not_valid_before_utc
-        self.ends = cert.not_valid_after_utc
-        try:
-            self.key: object = cert.public_key()
-        except UnsupportedAlgorithm:
-            self.key = cert.public_key_algorithm_oid
-        values = [one.value for one in cert.extensions]
-        self._is_rsa = isinstance(self.key, rsa.RSAPublicKey)
-        self._extensions: dict[type, x509.ExtensionType] = dict(zip(map(type, values), values, strict=True))
-        self._is_critical_key_id = any(one.critical and type(one.value) in _KEY_IDS for one in cert.extensions)
-        self.constraints = self._extension(x509.BasicConstraints)
-        self.usage = self._extension(x509.KeyUsage)
-        self.purposes = self._extension(x509.ExtendedKeyUsage)
-        self.names = self._extension(x509.SubjectAlternativeName)
-        own, self._above = self._extension(x509.SubjectKeyIdentifier), self._extension(x509.AuthorityKeyIdentifier)
-        self.key_id = own.digest if own else None  # RFC 5280, 4.2.1.2
-        self.issuer_key_id = self._above.key_identifier if self._above else None  # RFC 5280, 4.2.1.1
+    def __init__(self, encoded: bytes, parsed: x509.Certificate) -> None:
+        """Read every field of *parsed*, whose DER is *encoded*. Raises: any exception, which means malformed."""
+        self.der = encoded
+        self._parsed = parsed
+        parts = _split(encoded)
+        self.signed = parts.signed
+        self.signature = parts.signature
+        self.has_unused_bits = parts.unused_bits != 0
+        self.key_info = parts.key_info
+        self.subject = DistinguishedName(parts.subject, parsed.subject)
+        self.issuer = read_issuer(parts.issuer, lambda: parsed.issuer)
+        self.serial_number = parsed.serial_number
+        self.not_before = parsed.not_valid_before_utc
+        self.not_after = parsed.not_valid_after_utc
+        self.is_version_3 = parsed.version is x509.Version.v3
+        self.extensions: dict[type[x509.ExtensionType], x509.ExtensionType] = {}
+        self.critical_extensions: set[type[x509.ExtensionType]] = set()
+        for extension in parsed.extensions:
+            kind = type(extension.value)
+            self.extensions[kind] = extension.value
+            if extension.critical:
+                self.critical_extensions.add(kind)
+        constraints, usage = self._extension(x509.BasicConstraints), self._extension(x509.KeyUsage)
+        self._purposes = self._extension(x509.ExtendedKeyUsage)
+        self._names = self._extension(x509.SubjectAlternativeName)
+        self.is_ca = constraints is not None and constraints.ca
+        self.path_length = constraints.path_length if constraints is not None else None
+        self.may_sign_certificates = usage is None or usage.key_cert_sign
+        self.may_sign_data = usage is None or usage.digital_signature
+        self.is_for_clients = self._purposes is None or not _FOR_CLIENTS.isdisjoint(self._purposes)
+        own, above = self._extension(x509.SubjectKeyIdentifier), self._extension(x509.AuthorityKeyIdentifier)
+        self.key_id = own.digest if own is not None else None
+        self.issuer_key_id = above.key_identifier if above is not None else None
+        self.signature_algorithm = read_algorithm(parts.algorithm, parsed)
+        self.signature_weakness = self.signature_algorithm.weakness
+        self.has_one_algorithm = parts.algorithm == parts.inner_algorithm
+        self.algorithm_identifier = parts.algorithm
+        self.public_key = _read_key(encoded, parsed)
+        self.weakness = strength.find_weakness(self.public_key)
+        self.is_plain = plain.is_plain(self)
         self._signers: set[bytes] = set()
-        self.has_unused_bits = fingerprints.has_unused_bits(cert, der)
-        self.is_plain = self._is_plain()
 
-    def _issuer(self) -> "_Issuer":
-        raw = self._parts.issuer if self._parts else b""
-        if not 0 < len(raw) <= _NAME_BYTES_MAX:
-            return _issuer_of(self.cert)
-        known = _issuer_names.get(raw)
-        if known is None:
-            known = _issuer_of(self.cert)
-            if len(_issuer_names) >= _NAMES_MAX:
-                _issuer_names.clear()
-            _issuer_names[raw] = known
-        return known
+    @classmethod
+    def from_der(cls, encoded: bytes) -> "Certificate":
+        """Read one certificate. Raises: CertificateMalformed; KeyUnreadable where nothing but its key is at fault."""
+        try:
+            parsed = x509.load_der_x509_certificate(encoded)
+        except Exception as error:  # parsers raise exceptions of many kinds
+            raise CertificateMalformed(found=describe_error(error)) from error
+        try:
+            return cls(encoded, parsed)
+        except KeyUnreadable:
+            raise
+        except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
+            raise CertificateMalformed(
+                found=describe_error(error), cert=UnreadableCertificate(encoded, parsed)
+            ) from error
 
-    def _extension(self, kind: type[_E]) -> _E | None:
-        return self._extensions.get(kind)  # type: ignore[return-value]  # it lies under its own type
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Certificate) and self.der == other.der)
+
+    def __hash__(self) -> int:
+        return hash(self.der)
+
+    def __repr__(self) -> str:
+        return f"Certificate({self.subject_text!r})"
+
+    # ------------------------------------------------------------------------------------------------------- names
 
     @property
-    def has_name_constraints(self) -> bool:
-        return x509.NameConstraints in self._extensions
-
-    @cached_property
-    def subject(self) -> bytes:
-        return canonical(self.subject_name)
-
-    @property
-    def is_ca(self) -> bool:
-        """BasicConstraints says so, critical or not (RFC 5280, 4.2.1.9)."""
-        return self.constraints is not None and self.constraints.ca
+    def subject_text(self) -> str:
+        """The subject for people."""
+        return self.subject.text
 
     @cached_property
     def is_self_issued(self) -> bool:
-        """Subject and issuer are one name (RFC 5280, 3.2)."""
-        return self.subject == self.issuer
+        """Whether subject and issuer are the same name (RFC 5280, 3.2 and 7.1)."""
+        return self.subject.canonical == self.issuer.canonical
+
+    def may_be_issued_by(self, ca: "Certificate") -> bool:
+        """Whether *ca* can be the issuer by its name and key identifier. The signature is not verified."""
+        return self.issuer.canonical == ca.subject.canonical and self.has_key_id_of(ca)
+
+    def has_key_id_of(self, ca: "Certificate") -> bool:
+        """Whether the key identifiers of this certificate and of *ca*, its issuer, agree, or one has none.
+
+        RFC 5280, 4.2.1.1."""
+        return self.issuer_key_id is None or ca.key_id is None or self.issuer_key_id == ca.key_id
+
+    @property
+    def dns_names(self) -> list[str]:
+        """Every dNSName of the SubjectAltName, unchanged."""
+        return self._names.get_values_for_type(x509.DNSName) if self._names is not None else []
+
+    @property
+    def email_names(self) -> list[str]:
+        """Every rfc822Name of the SubjectAltName, unchanged."""
+        return self._names.get_values_for_type(x509.RFC822Name) if self._names is not None else []
+
+    # ---------------------------------------------------------------------------------------------------- validity
+
+    def check_dates(self, at: datetime) -> None:
+        """Refuse the certificate unless *at* is in its validity (RFC 5280, 4.1.2.5).
+
+        Raises: CertificateNotYetValid, CertificateExpired; ValueError where *at* is naive."""
+        second = whole_second(at)
+        if second < self.not_before:
+            raise CertificateNotYetValid(cert=self, time=format_time(self.not_before))
+        if second > self.not_after:
+            raise CertificateExpired(cert=self, time=format_time(self.not_after))
+
+    # ---------------------------------------------------------------------------------------------------- purposes
+
+    @property
+    def has_basic_constraints(self) -> bool:
+        return x509.BasicConstraints in self.extensions
+
+    @property
+    def has_name_constraints(self) -> bool:
+        return x509.NameConstraints in self.extensions
+
+    @property
+    def is_for_servers(self) -> bool:
+        """Whether ExtendedKeyUsage, if present, includes serverAuth (RFC 5280, 4.2.1.12)."""
+        return self._purposes is None or ExtendedKeyUsageOID.SERVER_AUTH in self._purposes
+
+    @property
+    def purposes(self) -> list[str]:
+        """The purposes in ExtendedKeyUsage, by name or object identifier."""
+        return [_PURPOSES.get(oid, oid.dotted_string) for oid in self._purposes or ()]
+
+    @property
+    def unknown_critical_extensions(self) -> list[str]:
+        """The object identifiers of the critical extensions that cannot be read, or else of all critical ones."""
+        critical = [extension for extension in self._parsed.extensions if extension.critical]
+        unknown = [extension for extension in critical if isinstance(extension.value, x509.UnrecognizedExtension)]
+        return [extension.oid.dotted_string for extension in unknown or critical]
+
+    # ---------------------------------------------------------------------------------------------------- strength
+
+    @property
+    def has_curve_parameters(self) -> bool:
+        """Whether the curve of its elliptic-curve key is written out, not named (RFC 5480, 2.1.1)."""
+        return public_keys.has_curve_parameters(self.key_info)
+
+    # --------------------------------------------------------------------------------------------------- signature
+
+    def is_signed_by(self, ca: "Certificate") -> bool:
+        """Whether the key of *ca* made the signature. Names are not compared.
+
+        The answer follows from the octets of this certificate and of the key, so it is kept with the certificate."""
+        if ca.key_info in self._signers:
+            return True
+        if self.has_unused_bits or not self.signature_algorithm.verify(ca.public_key, self.signature, self.signed):
+            return False
+        if len(self._signers) < _SIGNERS_MAX:
+            self._signers.add(ca.key_info)
+        return True
+
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether the certificate is self-issued and its own key verifies it (RFC 5280, 3.2)."""
+        return self.is_self_issued and self.is_signed_by(self)
+
+    # ------------------------------------------------------------------------------------------------- identifiers
 
     @cached_property
-    def weakness(self) -> str | None:
-        return strength.weakness(self.key)
-
-    @cached_property
-    def signature_weakness(self) -> str | None:
-        return strength.signature_weakness(self.cert)
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate in hexadecimal."""
+        return fingerprint_of(self.der)
 
     @cached_property
     def fingerprints(self) -> tuple[str, ...]:
-        """SHA-256, hex, of the certificate and of its twin, where there is one (`fingerprints.of`)."""
-        return fingerprints.of(self.cert, self.der)
+        """Every fingerprint that the certificate can be presented under, its own first."""
+        return fingerprints_of(self.der, ecdsa_signature=self.signature if self.signature_algorithm.is_ecdsa else None)
 
     @cached_property
     def public_key_info(self) -> bytes:
         """SubjectPublicKeyInfo in one encoding, whatever encoding the certificate uses."""
-        assert isinstance(self.key, strength.PublicKey), "weak_key comes first"  # noqa: S101
-        return encoding.public_key_info(self.key)
+        return public_keys.public_key_info(self.public_key)
 
-    # ----------------------------------------------------------------------------------------------- OpenSSL's own
+    @property
+    def key_hash(self) -> str:
+        """SHA-256 of `public_key_info` in hexadecimal."""
+        return public_keys.key_hash(self.public_key)
 
-    @cached_property
-    def openssl(self) -> crypto.X509:
-        """The same for OpenSSL. Raises: CertificateMalformed, where OpenSSL cannot read what cryptography could."""
-        try:
-            return crypto.load_certificate(crypto.FILETYPE_ASN1, self.der)
-        except crypto.Error as error:
-            raise CertificateMalformed(found=said(error), cert=self.cert) from error
+    @property
+    def pem(self) -> str:
+        """The certificate as PEM."""
+        return pem.encode("CERTIFICATE", self.der)
 
-    @cached_property
-    def store(self) -> crypto.X509Store:
-        """A store that trusts this certificate alone. Never changed afterwards, so threads may share it."""
-        store = crypto.X509Store()
-        store.set_flags(_STORE_FLAGS)
-        store.add_cert(self.openssl)
-        return store
-
-    # -------------------------------------------------------------------------------------------------- plain ones
-
-    def _is_plain(self) -> bool:
-        """Whether everything in it is judged in trust.py, so that beside the signature OpenSSL would find nothing.
-
-        Extensions of six kinds and no other, critical or not, but for key identifiers, which must not be (RFC 5280,
-        4.2.1.1 and 4.2.1.2); one algorithm, inside and outside, of the two that nearly all certificates have (RSA
-        PKCS#1 v1.5 and ECDSA, on SHA-2); a key in the usual encoding (no explicit curve); names in the usual types of
-        text (cryptography reads some that OpenSSL does not).
-        What is not plain is not wrong: OpenSSL judges it."""
-        parts = self._parts
-        if parts is None or parts.inner_algorithm != parts.algorithm or parts.algorithm not in _SCHEMES:
-            return False
-        if not self._extensions.keys() <= _PLAIN_EXTENSIONS or self._is_critical_key_id:
-            return False
-        if not (self._issuer_is_usual and _is_in_usual_text(self.subject_name)):
-            return False
-        if self.cert.version is not x509.Version.v3 and self._extensions:
-            return False
-        above = self._above
-        if above is not None and (above.authority_cert_issuer is not None or above.key_identifier is None):
-            return False
-        if self._is_rsa:
-            return parts.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
-        return isinstance(self.key, ec.EllipticCurvePublicKey) and parts.key_info.startswith(_NAMED_CURVES)
-
-    def is_signed_by(self, ca: "Certificate") -> bool:
-        """Whether *ca*'s key made the signature on this one; both are plain.
-
-        That follows from the bytes of this one and of the key, so it is looked at once for as long as this is kept."""
-        parts = ca._parts
-        if parts is None:
-            return False
-        key_info = parts.key_info
-        if key_info in self._signers:
-            return True
-        if not self._verifies(ca):
-            return False
-        if len(self._signers) < _SIGNERS_MAX:
-            self._signers.add(key_info)
-        return True
-
-    def _verifies(self, ca: "Certificate") -> bool:
-        parts, key = self._parts, ca.key
-        if parts is None or self.has_unused_bits:
-            return False
-        for_rsa, scheme = _SCHEMES[parts.algorithm]
-        if for_rsa is not ca._is_rsa:
-            return False
-        try:
-            key.verify(self.cert.signature, parts.signed, *scheme)  # type: ignore[attr-defined]  # RSA's or EC's
-        except InvalidSignature:
-            return False
-        return True
+    def _extension(self, kind: type[_E]) -> _E | None:
+        return self.extensions.get(kind)  # type: ignore[return-value]  # the value has the type that is its key
 
 
-_PLAIN_EXTENSIONS: Final[set[type[x509.ExtensionType]]] = {
-    x509.AuthorityKeyIdentifier,
-    x509.BasicConstraints,
-    x509.ExtendedKeyUsage,
-    x509.KeyUsage,
-    x509.SubjectAlternativeName,
-    x509.SubjectKeyIdentifier,
-}
-_KEY_IDS: Final = (x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier)
-_USUAL_TEXT: Final = (_ASN1Type.UTF8String, _ASN1Type.PrintableString, _ASN1Type.IA5String)
+CertificationPath = tuple[Certificate, ...]
+"""Certificates from a leaf to its anchor, each signed by the next one."""
 
 
-def _is_in_usual_text(name: x509.Name) -> bool:
-    return all(attribute._type in _USUAL_TEXT for attribute in name)
+class UnreadableCertificate:
+    """A certificate with a field that cannot be read: what a refusal says about it."""
+
+    def __init__(self, encoded: bytes, parsed: x509.Certificate) -> None:
+        self.fingerprint = fingerprint_of(encoded)
+        self.subject_text = format_subject(parsed)
 
 
-_PKCS1: Final = padding.PKCS1v15()
-# AlgorithmIdentifier, whole, as RFC 4055 (5) and RFC 5758 (3.2) have it -> by an RSA key, and what to verify with
-_SCHEMES: Final[dict[bytes, tuple[bool, tuple[object, ...]]]] = {
-    bytes.fromhex("300d06092a864886f70d01010b0500"): (True, (_PKCS1, hashes.SHA256())),
-    bytes.fromhex("300d06092a864886f70d01010c0500"): (True, (_PKCS1, hashes.SHA384())),
-    bytes.fromhex("300d06092a864886f70d01010d0500"): (True, (_PKCS1, hashes.SHA512())),
-    bytes.fromhex("300a06082a8648ce3d040302"): (False, (ec.ECDSA(hashes.SHA256()),)),
-    bytes.fromhex("300a06082a8648ce3d040303"): (False, (ec.ECDSA(hashes.SHA384()),)),
-    bytes.fromhex("300a06082a8648ce3d040304"): (False, (ec.ECDSA(hashes.SHA512()),)),
-}
-_LONG_HEADER: Final = 4  # bytes: tag, and a length in two octets behind their number
-_RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")  # RFC 4055, 1.2: not one for PSS alone
-# How a SubjectPublicKeyInfo begins whose curve is named (RFC 5480, 2.1.1) and whose point is not compressed
-_NAMED_CURVES: Final = (
-    bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
-    bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
-    bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
-)
+def whole_second(at: datetime) -> datetime:
+    """Return *at* in UTC without the fraction of a second: certificates are dated in whole seconds.
+
+    Raises: ValueError where *at* is naive: Python would take it for local time."""
+    if at.utcoffset() is None:
+        raise ValueError("a naive time cannot be compared with a certificate's: pass an aware datetime")
+    return at.astimezone(UTC).replace(microsecond=0)
 
 
-# ------------------------------------------------------------------------------------------------------------ reading
-
-
-def read(cert: x509.Certificate, der: bytes | None = None) -> Certificate:
-    """*cert*, whose bytes are *der*, with every field read. Raises: CertificateMalformed."""
-    try:
-        return Certificate(cert, encoding.certificate_der(cert) if der is None else der)
-    except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
-        raise CertificateMalformed(found=said(error), cert=cert) from error
-
-
-def parse(der: bytes) -> x509.Certificate:
-    """Raises: CertificateMalformed."""
-    try:
-        return x509.load_der_x509_certificate(der)
-    except Exception as error:  # parsers raise many kinds; whichever it is, it cannot be read
-        raise CertificateMalformed(found=said(error)) from error
-
-
-def registered(der: bytes) -> Certificate:
-    """A CA that an org registered. Raises: CertificateMalformed."""
-    return _registered(der) if len(der) <= KEPT_BYTES_MAX else read(parse(der), der)
-
-
-def sent(der: bytes) -> Certificate:
-    """What a device sent after its leaf. Raises: CertificateMalformed."""
-    return _sent(der) if len(der) <= KEPT_BYTES_MAX else read(parse(der), der)
-
-
-@lru_cache(maxsize=REGISTERED_MAX)
-def _registered(der: bytes) -> Certificate:
-    return read(parse(der), der)
-
-
-@lru_cache(maxsize=SENT_MAX)
-def _sent(der: bytes) -> Certificate:
-    return read(parse(der), der)
-
-
-_Issuer = tuple[bytes, str, bool]  # canonical form, that form's digest, whether all of it is in the usual text
-_issuer_names: Final[dict[bytes, _Issuer]] = {}  # by the Name as DER
-
-
-def _issuer_of(cert: x509.Certificate) -> _Issuer:
-    name = cert.issuer
-    form = canonical(name)
-    return form, hashlib.sha256(form).hexdigest(), _is_in_usual_text(name)
-
-
-def said(error: Exception) -> str:
-    """A parser's words on one line, at most 200 characters."""
+def describe_error(error: Exception) -> str:
+    """Return the message of a parser on one line, at most 200 characters."""
     words = " ".join(str(error).split()) or type(error).__name__
-    return "".join(one if one.isprintable() else "?" for one in words)[:200].rstrip(".")
+    return printable(words, _PARSER_WORDS_MAX).rstrip(".")
 
 
-# ---------------------------------------------------------------------------------------------------------- its parts
+def _read_key(encoded: bytes, parsed: x509.Certificate) -> object:
+    try:
+        return parsed.public_key()
+    except UnsupportedAlgorithm:
+        return UnsupportedKey(parsed.public_key_algorithm_oid.dotted_string)
+    except Exception as error:
+        raise KeyUnreadable(found=describe_error(error), cert=UnreadableCertificate(encoded, parsed)) from error
+
+
+# ------------------------------------------------------------------------------------------------- parts of the DER
 
 
 class _Parts(NamedTuple):
-    """The pieces of a certificate as they stand in its bytes (RFC 5280, 4.1)."""
+    """The pieces of a certificate as they are encoded (RFC 5280, 4.1)."""
 
-    signed: bytes  # tbsCertificate: what the signature is over
-    algorithm: bytes  # signatureAlgorithm
-    inner_algorithm: bytes  # the same inside tbsCertificate
+    signed: bytes  # tbsCertificate: what the signature covers
+    inner_algorithm: bytes
     issuer: bytes
+    subject: bytes
     key_info: bytes  # subjectPublicKeyInfo
+    algorithm: bytes  # signatureAlgorithm
+    unused_bits: int
+    signature: bytes
 
 
-_SEQUENCE: Final = 0x30
-_VERSION: Final = 0xA0  # [0] EXPLICIT
-# serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo
-_FIELDS: Final = (0x02, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE)
+def _split(encoded: bytes) -> _Parts:
+    """Cut the DER of a certificate into its parts. cryptography would encode them again, which takes longer.
 
-
-def _parts(der: bytes) -> _Parts | None:
-    """Where a certificate that cryptography has parsed has its parts; None where anything is not as expected.
-
-    cryptography gives these only as written anew, which takes as long as all the rest."""
-    try:
-        inside, end = _span(der, 0)
-        signed_inside, signed_end = _span(der, inside)
-        algorithm_end = _span(der, signed_end)[1]
-        at = _span(der, signed_inside)[1] if der[signed_inside] == _VERSION else signed_inside
-        ends = []
-        for tag in _FIELDS:
-            if der[at] != tag:
-                return None
-            at = _span(der, at)[1]
-            ends.append(at)
-    except IndexError:
-        return None
-    serial, algorithm, issuer, _, subject, key_info = ends
-    if not (der[0] == der[inside] == der[signed_end] == _SEQUENCE and key_info <= signed_end < algorithm_end < end):
-        return None
+    Raises: NotDER."""
+    _, at, _ = der.header(encoded, 0)
+    _, start, signed_end = der.header(encoded, at)
+    tag, _, end = der.header(encoded, start)
+    serial = end if tag != der.CONTEXT_0 else der.header(encoded, end)[2]  # behind the version, if it is present
+    inner_algorithm = der.header(encoded, serial)[2]
+    issuer = der.header(encoded, inner_algorithm)[2]
+    validity = der.header(encoded, issuer)[2]
+    subject = der.header(encoded, validity)[2]
+    key_info = der.header(encoded, subject)[2]
+    algorithm = der.header(encoded, signed_end)[2]
+    _, bits, signature_end = der.header(encoded, algorithm)
     return _Parts(
-        der[inside:signed_end],
-        der[signed_end:algorithm_end],
-        der[serial:algorithm],
-        der[algorithm:issuer],
-        der[subject:key_info],
+        encoded[at:signed_end],
+        encoded[serial:inner_algorithm],
+        encoded[inner_algorithm:issuer],
+        encoded[validity:subject],
+        encoded[subject:key_info],
+        encoded[signed_end:algorithm],
+        encoded[bits],
+        encoded[bits + 1 : signature_end],
     )
-
-
-def _span(der: bytes, at: int) -> tuple[int, int]:
-    """Where the content of the DER element at *at* begins and ends. Raises: IndexError, beyond the end."""
-    length = der[at + 1]
-    at += 2
-    if length > 0x7F:
-        octets = length & 0x7F
-        length = int.from_bytes(der[at : at + octets])
-        at += octets
-    return at, at + length

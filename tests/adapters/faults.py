@@ -19,7 +19,7 @@ from shared.adapters.firestore_store import FirestoreStore
 from shared.adapters.retry_budget import RetryBudget
 from shared.config import DynamoDB, Firestore
 from shared.ports import DocumentStore
-from tests.stores import Place
+from tests.support.stores import Place
 
 READS = {"batch_get_item", "get_item", "query", "batch_get_documents", "run_query"}
 WRITES = {"put_item", "delete_item", "commit"}

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from benchmarks.faults.wire import Wire
 from shared.adapters.dynamodb_store import DynamoDBStore
 from shared.adapters.firestore_store import FirestoreStore
 from shared.adapters.retry_budget import RetryBudget
@@ -15,8 +16,7 @@ from shared.config import DynamoDB, Firestore
 from shared.errors import StoreUnavailable
 from shared.ports import DocumentStore, Key, WriteConflict
 from tests.adapters.faults import Faults, open_faulty
-from tests.faults.wire import Wire
-from tests.stores import Place, open_store
+from tests.support.stores import Place, open_store
 
 pytestmark = pytest.mark.stores("firestore", "dynamodb")
 

@@ -13,7 +13,7 @@ from shared.config import DynamoDB
 from shared.errors import StoreUnavailable
 from shared.ports import Key
 from tests.adapters.faults import Time
-from tests.stores import Place, open_store
+from tests.support.stores import Place, open_store
 
 KEYS = [Key("ca/mtxpd0", f"{n:03}") for n in range(250)]
 

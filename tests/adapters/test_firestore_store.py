@@ -16,7 +16,7 @@ from shared.config import Firestore
 from shared.errors import StoreUnavailable
 from shared.ports import MAX_KEY_BYTES, Key
 from tests.adapters.faults import Time, open_faulty
-from tests.stores import Place, open_store
+from tests.support.stores import Place, open_store
 
 names = st.text(st.sampled_from("./0_=a-:") | st.characters(exclude_categories=["Cs"]), min_size=1)
 similar = st.text(st.sampled_from("-./01~"), min_size=1, max_size=3)  # characters near the replaced characters

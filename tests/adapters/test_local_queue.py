@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from shared.adapters.local_queue import LocalQueue
 from shared.records import ConnectionEvent
 from shared.validation.policy import Presence
-from tests.certs import NOON
+from tests.support.certs import NOON
 
 
 def make_event(org_id: str = "orga01") -> ConnectionEvent:

@@ -12,10 +12,10 @@ from shared.adapters.folder_reader import FolderReader
 from shared.adapters.s3_reader import S3Reader
 from shared.errors import StoreUnavailable
 from shared.ports import FoundObject, ObjectReader, UploadedObject
-from tests import gcs_server
-from tests.clouds import Aws, aws_environment
-from tests.emulators import free_port
-from tests.gcs_server import GcsServer
+from tests.support import gcs_server
+from tests.support.clouds import Aws, aws_environment
+from tests.support.emulators import free_port
+from tests.support.gcs_server import GcsServer
 
 KEY = "mtxpd0/ca/a b+c%20ü€😀..%2F.pem"
 

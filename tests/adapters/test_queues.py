@@ -22,12 +22,12 @@ from shared.config import Sqs as SqsSetting
 from shared.records import ConnectionEvent, ConnectionEventBatch
 from shared.usecases.devices.usage import read_recent_usage, record_events, summarize
 from shared.validation.policy import Presence
-from tests import certs
-from tests.certs import NOON
-from tests.clouds import Aws, PubSub, aws_environment
-from tests.emulators import free_port
-from tests.events import recorded
-from tests.harness import Service
+from tests.support import certs
+from tests.support.certs import NOON
+from tests.support.clouds import Aws, PubSub, aws_environment
+from tests.support.emulators import free_port
+from tests.support.events import load_event
+from tests.support.harness import Service
 
 
 def make_event(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> ConnectionEvent:
@@ -178,7 +178,7 @@ def test_sqs_delivers_events_to_the_store(aws: Aws, service: Service) -> None:
     queue.close()
     bodies = aws.drain(url)
     assert len(bodies) == 2, "one message for each organization"
-    template = recorded("s3_by_sqs")["Records"][0]
+    template = load_event("s3_by_sqs")["Records"][0]
     event = {"Records": [{**template, "body": body} for body in bodies]}
     record = Recorder(sleep=lambda _: None).record
     assert record(service.app.context, parse_sqs(event)) == 2
@@ -193,7 +193,7 @@ def test_pubsub_delivers_events_to_the_store(pubsub: PubSub, service: Service) -
         queue.offer(make_event(number))
     queue.close()
     [(_, data)] = pubsub.pull()
-    event = recorded("pubsub_message")
+    event = load_event("pubsub_message")
     event["data"]["message"]["data"] = msgspec.to_builtins(data)  # base64
     record = Recorder(sleep=lambda _: None).record
     for _ in range(2):
@@ -252,7 +252,7 @@ def test_an_invalid_sqs_event_contains_no_messages(event: Any) -> None:
 @pytest.mark.parametrize("data", [None, {}, {"message": {}}, {"message": {"data": "no base64!"}}])
 def test_an_invalid_pubsub_message_is_dropped(data: Any, service: Service) -> None:
     """An error would make the cloud deliver the event again."""
-    event = recorded("pubsub_message")
+    event = load_event("pubsub_message")
     assert Recorder().record(service.app.context, parse_pubsub(event["type"], data)) == 0
 
 
@@ -281,7 +281,7 @@ def test_lambda_records_the_events_of_a_message(service: Service, monkeypatch: p
     from functions.hosts import aws, process
 
     monkeypatch.setattr(process, "_app", service.app)
-    template = recorded("s3_by_sqs")["Records"][0]
+    template = load_event("s3_by_sqs")["Records"][0]
     body = summarize("mtxpd0", [make_event()]).encode().decode()
     aws.record_sightings({"Records": [{**template, "body": body}]}, object())
     assert count(service)[0] == 1

@@ -25,11 +25,11 @@ from shared.usecases.jobs.reseal import reseal
 from shared.usecases.orgs.default_certificate import ensure_default
 from shared.usecases.orgs.organizations import get_org
 from shared.usecases.servers.upload import upload_server_cert
-from tests import certs
-from tests.clouds import Aws, aws_environment
-from tests.emulators import free_port
-from tests.harness import Service, make_service
-from tests.kms_server import KEY, KmsServer, serving
+from tests.support import certs
+from tests.support.clouds import Aws, aws_environment
+from tests.support.emulators import free_port
+from tests.support.harness import Service, make_service
+from tests.support.kms_server import KEY, KmsServer, serving
 
 SECRET = b"-----BEGIN PRIVATE KEY-----"
 

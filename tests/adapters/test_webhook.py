@@ -14,7 +14,7 @@ from shared.adapters.webhook import SignedWebhook
 from shared.composition import webhook
 from shared.config import Settings, WrongSetting
 from shared.ports import WebhookFailed
-from tests.emulators import free_port
+from tests.support.emulators import free_port
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TEXT_SECRET = "sixteen bytes of a secret"

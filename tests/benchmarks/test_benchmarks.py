@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import decision, scale
 from benchmarks.table import STATED, Figure, Row, Spread, Target, format_table, measure_interleaved, ratio, write_json
-from tests.emulators import Emulators
+from tests.support.emulators import Emulators
 
 
 @pytest.mark.parametrize("module", [decision, scale], ids=lambda module: module.__name__)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from shared.ports import DocumentStore
-from tests.stores import Place, open_store
+from tests.support.stores import Place, open_store
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import DocumentTooLarge
 from shared.ports import MAX_BODY_BYTES, MAX_KEY_BYTES, DocumentStore, Key, WriteConflict
-from tests.stores import TWICE_DYNAMODB, Place, open_store
+from tests.support.stores import TWICE_DYNAMODB, Place, open_store
 
 pytestmark = pytest.mark.stores(*TWICE_DYNAMODB)
 

@@ -12,7 +12,7 @@ from shared.ports import Document, DocumentStore, Key, Version
 from shared.records import Record
 from shared.repository import Repository
 from tests.conformance.test_document_store import run_concurrently
-from tests.stores import TWICE_DYNAMODB
+from tests.support.stores import TWICE_DYNAMODB
 
 pytestmark = pytest.mark.stores(*TWICE_DYNAMODB)
 

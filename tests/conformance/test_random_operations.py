@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from shared.ports import DocumentStore, Key, WriteConflict
-from tests.stores import TWICE_DYNAMODB
+from tests.support.stores import TWICE_DYNAMODB
 
 pytestmark = pytest.mark.stores(*TWICE_DYNAMODB)
 

@@ -7,9 +7,9 @@ from shared.adapters.firestore_store import FirestoreStore
 from shared.adapters.sqlite_store import SQLiteStore
 from shared.composition import build
 from shared.config import DynamoDB, Firestore, Settings
-from tests import certs
-from tests.harness import Client, Service
-from tests.stores import Place
+from tests.support import certs
+from tests.support.harness import Client, Service
+from tests.support.stores import Place
 
 ADAPTERS = {"sqlite": SQLiteStore, "firestore": FirestoreStore, "dynamodb": DynamoDBStore}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.console.live import Live, running
-from tests.harness import Client
+from tests.support.harness import Client
 
 pytest.importorskip("playwright", reason="playwright is not installed: make test installs it")
 

@@ -13,8 +13,8 @@ import uvicorn
 from cryptography import x509
 
 from functions.hosts.asgi import Application
-from tests.certs import DAY, YEAR, Issued, ca, key, leaf, server
-from tests.harness import Client, Service, now_service
+from tests.support.certs import DAY, YEAR, Issued, ca, key, leaf, server
+from tests.support.harness import Client, Service, make_current_service
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Live:
 @contextmanager
 def running(folder: Path, **settings: Any) -> Iterator[Live]:
     """Run the service on a free port, and stop it at the end."""
-    service = now_service(folder, **settings)
+    service = make_current_service(folder, **settings)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(Application(service.app), log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)

@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from playwright.sync_api import Page, expect
 
-from tests import certs
 from tests.console.live import Live, device, root, server_cert
+from tests.support import certs
 
 At = Callable[[str], Page]
 

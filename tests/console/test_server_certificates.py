@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from playwright.sync_api import Page, expect
 
-from tests import certs
 from tests.console.live import Live, now, root, server_cert
 from tests.console.test_ca_certificates import drop, pem_file
+from tests.support import certs
 
 At = Callable[[str], Page]
 

@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from shared.config import Oidc
 from shared.usecases.orgs.api_keys import revoke_key
 from tests.console.live import Live, root, running
-from tests.issuer import AUDIENCE, CLIENT, Issuer, running_issuer
+from tests.support.issuer import AUDIENCE, CLIENT, Issuer, run_issuer
 
 At = Callable[[str], Page]
 NewContext = Callable[..., BrowserContext]
@@ -139,7 +139,7 @@ def test_another_orgs_key_reloads_the_page(at: At, live: Live) -> None:
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
-    with running_issuer() as started:
+    with run_issuer() as started:
         yield started
 
 

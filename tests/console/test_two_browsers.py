@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.console.live import Live, root, server_cert
-from tests.harness import Client
+from tests.support.harness import Client
 
 NewContext = Callable[..., BrowserContext]
 TOKEN = "TLS with Token Authentication"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests import certs
 from tests.console.live import Live, device, root
+from tests.support import certs
 
 At = Callable[[str], Page]
 

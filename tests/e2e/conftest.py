@@ -14,8 +14,8 @@ import pytest
 from demo.device import Device, Publisher, context
 from demo.processes import Missing, program, until
 from demo.stack import Org, Stack
-from tests.certs import Issued
 from tests.e2e.pki import Files, Pki
+from tests.support.certs import Issued
 
 CERTIFICATE = "TLS with Client Certificate Authentication"
 LEVELS = {

@@ -5,9 +5,9 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import certs
-from tests.certs import Issued
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import Issued
+from tests.support.openssl import OpenSSL
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 YESTERDAY, NEXT_YEAR = NOW - dt.timedelta(days=1), NOW + dt.timedelta(days=365)

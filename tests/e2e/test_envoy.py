@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from demo.device import Device, Publisher, context, shown_certificate
+from demo.device import Device, Publisher, context, fetch_fingerprint
 from demo.envoy import EnvoyEdge
 from demo.processes import Missing, until
 from demo.stack import Stack
@@ -96,8 +96,8 @@ def test_a_sent_intermediate_works_over_websocket_but_not_over_mqtt(alpha: Tenan
 
 def test_an_unknown_server_name_gets_no_handshake(alpha: Tenant, envoy: EnvoyEdge) -> None:
     """The same holds for a connection without a server name."""
-    assert shown_certificate(envoy.port, "unknown.messaging.iot.example") is None
-    assert shown_certificate(envoy.port, None) is None
+    assert fetch_fingerprint(envoy.port, "unknown.messaging.iot.example") is None
+    assert fetch_fingerprint(envoy.port, None) is None
 
 
 def test_a_server_certificate_is_replaced_while_a_device_keeps_publishing(
@@ -113,7 +113,7 @@ def test_a_server_certificate_is_replaced_while_a_device_keeps_publishing(
         issued = alpha.pki.server(alpha.org.host)
         alpha.org.activate(alpha.org.upload_server(issued.pem, issued.key_pem))
         watch = Stopwatch()
-        until("Envoy to show it", lambda: shown_certificate(envoy.port, alpha.org.host) == issued.fingerprint)  # noqa: B023
+        until("Envoy to show it", lambda: fetch_fingerprint(envoy.port, alpha.org.host) == issued.fingerprint)  # noqa: B023
         times.append(watch.seconds)
     measured("Envoy: server certificate activated -> shown (median of 3)", statistics.median(times))
     publisher.stop()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from demo.device import Device, Publisher, shown_certificate
+from demo.device import Device, Publisher, fetch_fingerprint
 from demo.processes import until
 from demo.stack import DOMAIN, Org, Stack
 from tests.e2e.conftest import Stopwatch, Tenant
@@ -31,7 +31,7 @@ def measure_until_shown(tenant: Tenant, host: str, fingerprint: str | None) -> f
     """Return the seconds until the edge serves that certificate for *host* (None: no certificate at all)."""
     watch = Stopwatch()
     port = tenant.stack.edge.port
-    until(f"{host} to be shown as expected", lambda: shown_certificate(port, host) == fingerprint, every=0.01)
+    until(f"{host} to be shown as expected", lambda: fetch_fingerprint(port, host) == fingerprint, every=0.01)
     return watch.seconds
 
 
@@ -106,7 +106,7 @@ def test_a_custom_domain_is_served_once_it_is_added(alpha: Tenant, bystander: Pu
     custom = f"{alpha.org.id}.messaging.devices.example.org"
     issued = alpha.pki.server(alpha.org.host, custom)
     alpha.org.activate(alpha.org.upload_server(issued.pem, issued.key_pem))
-    assert shown_certificate(alpha.stack.edge.port, custom) is None
+    assert fetch_fingerprint(alpha.stack.edge.port, custom) is None
     alpha.org.custom_domains("devices.example.org")
     measured("custom domain added -> its host is shown", measure_until_shown(alpha, custom, issued.fingerprint))
     _, files = alpha.pki.leaf("d:thermo:custom")
@@ -123,7 +123,7 @@ def test_the_edge_keeps_serving_while_the_functions_are_away(alpha: Tenant, stac
     edge takes up the changes.
     """
     publisher = alpha.publisher(alpha.client_id("steady"))
-    before = shown_certificate(stack.edge.port, alpha.org.host)
+    before = fetch_fingerprint(stack.edge.port, alpha.org.host)
     _, files = alpha.pki.leaf("d:thermo:later")
     stack.functions.stop()
     try:
@@ -135,7 +135,7 @@ def test_the_edge_keeps_serving_while_the_functions_are_away(alpha: Tenant, stac
         stack.edge.sync_once()
         stack.edge.start_haproxy()
         stack.edge.start_agent()
-        assert shown_certificate(stack.edge.port, alpha.org.host) == before
+        assert fetch_fingerprint(stack.edge.port, alpha.org.host) == before
     finally:
         stack.functions.start()
     until("the device to be let in again", lambda: alpha.device(alpha.client_id("later"), files).connect())

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from demo.device import Device, context, shown_certificate
+from demo.device import Device, context, fetch_fingerprint
 from demo.nginx import NginxEdge
 from demo.processes import Missing, free_port, until
 from demo.stack import Functions, Stack
@@ -180,7 +180,7 @@ def test_a_new_server_certificate_is_shown_without_a_reload(alpha: Tenant, nginx
     issued = alpha.pki.server(alpha.org.host)
     alpha.org.activate(alpha.org.upload_server(issued.pem, issued.key_pem))
     nginx.take_certificates()
-    assert shown_certificate(nginx.port, alpha.org.host) == issued.fingerprint
+    assert fetch_fingerprint(nginx.port, alpha.org.host) == issued.fingerprint
     assert keeps.connected
     alpha.org.activate("default")
     nginx.take_certificates()

@@ -8,7 +8,7 @@ from demo.device import Device
 from demo.processes import until
 from demo.stack import Stack
 from tests.e2e.conftest import Stopwatch, Tenant, make_tenant
-from tests.malleable import twin
+from tests.support.malleable import twin
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from demo.device import shown_certificate
+from demo.device import fetch_fingerprint
 from demo.processes import Missing, Process, free_port, program, socket_folder, until
 from demo.stack import EDGE
 from edge import state as state_module
@@ -17,11 +17,11 @@ from edge.feed import FeedClient
 from edge.haproxy_sync import HostSync, main
 from edge.runtime import CommandRefused, RuntimeApi
 from edge.state import State, check_pem
-from tests import certs
-from tests.certs import Issued
 from tests.e2e.conftest import skip_unless_ci
 from tests.e2e.pki import NEXT_YEAR, YESTERDAY
 from tests.edge.feed_stub import FeedStub, running
+from tests.support import certs
+from tests.support.certs import Issued
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -90,7 +90,7 @@ class Edge:
             self.haproxy.stop()
 
     def read_served(self, host: str) -> str | None:
-        return shown_certificate(self.port, host)
+        return fetch_fingerprint(self.port, host)
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from benchmarks.faults.check import Findings, check
+from benchmarks.faults.load import ABSENT, History, SharedChange, Thing
+from benchmarks.faults.soak import Quarters, slope
 from shared.records import CAIndex, CAsOfOneName, Org, ServerCertificate
 from shared.repository import Ref, ca_index_ref, cas_ref, org_ref, server_ref
-from tests import certs
-from tests.faults.check import Findings, check
-from tests.faults.load import ABSENT, History, SharedChange, Thing
-from tests.faults.soak import Quarters, slope
-from tests.harness import Client, Service
+from tests.support import certs
+from tests.support.harness import Client, Service
 
 pytestmark = pytest.mark.stores("sqlite")
 

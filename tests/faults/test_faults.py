@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.clouds import address
-from tests.emulators import Emulators
-from tests.faults.kills import kill_again_and_again
-from tests.faults.load import VERDICT_SECONDS
-from tests.faults.rig import EMULATORS, Rig, rig
+from benchmarks.faults.kills import kill_again_and_again
+from benchmarks.faults.load import VERDICT_SECONDS
+from benchmarks.faults.rig import EMULATORS, Rig, rig
+from tests.support.clouds import address
+from tests.support.emulators import Emulators
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_time, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 SECONDS = 1.5  # seconds under each fault
 FAULTS = {

@@ -14,7 +14,7 @@ def handler_of(route: Route) -> str:
 
 
 def client_path(route: Route, **parameters: str) -> str:
-    """Return the route's path for `tests.harness.Client`, with values for its parameters."""
+    """Return the route's path for `tests.support.harness.Client`, with values for its parameters."""
     path = f"/{route.path}"
     for name, value in parameters.items():
         path = path.replace(f"{{{name}}}", value)

@@ -15,10 +15,10 @@ from shared.records import Activity, ActivityKind, Role
 from shared.repository import activity_id
 from shared.usecases.orgs.api_keys import revoke_key
 from shared.usecases.orgs.organizations import set_suspended
-from tests import certs
-from tests.certs import DAY, NOON
 from tests.functions.addresses import ROUTES, client_path, handler_of
-from tests.harness import Client, Service, basic
+from tests.support import certs
+from tests.support.certs import DAY, NOON
+from tests.support.harness import Client, Service, basic
 
 CAS = "/authentication/cacertificates"
 SERVERS = "/authentication/servercertificates"
@@ -231,8 +231,8 @@ def test_who_is_signed_in(service: Service, operator: Client, viewer: Client) ->
 
 def test_where_to_sign_in_and_whether_it_answers(service: Service) -> None:
     """Both are public. Without a configured issuer the sign-in is empty."""
-    assert service.anybody.get("//signin").ok() == {}
-    assert service.anybody.get("//healthz").ok() == {"status": "ok"}
+    assert service.anonymous.get("//signin").ok() == {}
+    assert service.anonymous.get("//healthz").ok() == {"status": "ok"}
 
 
 # -------------------------------------------------------------------------------------------------------- roles
@@ -266,7 +266,7 @@ def test_every_route_by_every_caller(service: Service) -> None:
     revoke_key(service.app.context, revoked.key)
     operator = service.client("operator")
     strangers = [
-        service.anybody,
+        service.anonymous,
         revoked,
         Client(service.app, operator.key, "wrong"),
         Client(service.app, operator.key, ""),
@@ -305,14 +305,14 @@ def test_every_route_by_every_caller(service: Service) -> None:
     ["Bearer x", "Basic", "Basic !!!", "Basic " + "A" * 5000, "Basic w6k=", basic("a-mtxpd0-\n", "x"), "é", ""],
 )
 def test_malformed_credentials_are_refused(service: Service, header: str) -> None:
-    answer = service.anybody.send("GET", CAS, headers={"authorization": header})
+    answer = service.anonymous.send("GET", CAS, headers={"authorization": header})
     assert (answer.status, answer.code) == (401, "not_authenticated")
 
 
 def test_a_page_gets_no_basic_challenge(service: Service) -> None:
     """WWW-Authenticate would open the browser's own prompt. Other clients get it (RFC 9110, 15.5.2)."""
-    assert service.anybody.get(CAS).reply.headers["WWW-Authenticate"].startswith("Basic ")
-    page = service.anybody.send("GET", CAS, headers={"sec-fetch-mode": "cors"})
+    assert service.anonymous.get(CAS).reply.headers["WWW-Authenticate"].startswith("Basic ")
+    page = service.anonymous.send("GET", CAS, headers={"sec-fetch-mode": "cors"})
     assert (page.status, "WWW-Authenticate" in page.reply.headers) == (401, False)
 
 
@@ -330,7 +330,7 @@ def test_head_is_get_without_a_body(service: Service, viewer: Client) -> None:
         head, get = viewer.send("HEAD", path), viewer.get(path)
         assert (head.status, head.reply.body, head.reply.content_type) == (200, b"", get.reply.content_type)
         assert head.reply.headers == {**get.reply.headers, "content-length": str(len(get.reply.body))}
-    assert service.anybody.send("HEAD", CAS).status == 401
+    assert service.anonymous.send("HEAD", CAS).status == 401
 
 
 def test_unknown_addresses_are_not_found(viewer: Client) -> None:

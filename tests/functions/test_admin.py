@@ -11,8 +11,8 @@ from functions.admin import main
 from shared.composition import build
 from shared.config import Settings
 from shared.usecases.edges.hosts import HostFeed
-from tests import certs
-from tests.harness import Client
+from tests.support import certs
+from tests.support.harness import Client
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from functions.web.body import Body
 from functions.web.contract import Route
 from infra.openapi import document
-from tests import certs
 from tests.functions.addresses import ROUTES, client_path, handler_of
-from tests.harness import Answer, Client, Service, multipart
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service, multipart
 
 ROOT = certs.ca("Root")
 CODES = set(document()["components"]["schemas"]["Code"]["enum"])

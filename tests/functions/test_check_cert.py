@@ -3,7 +3,7 @@
 from click.testing import CliRunner, Result
 
 from functions.check_cert import main
-from tests.openssl import OpenSSL
+from tests.support.openssl import OpenSSL
 
 
 def check(openssl: OpenSSL, device: str, *words: str) -> Result:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from shared.validation.policy import RULES_MAX
-from tests import certs
-from tests.certs import DAY
-from tests.harness import Answer, Client, Service, make_service
+from tests.support import certs
+from tests.support.certs import DAY
+from tests.support.harness import Answer, Client, Service, make_service
 
 POLICY = "/authorization/connectionpolicy"
 SETTINGS = "/authorization/settings"

@@ -11,7 +11,7 @@ import pytest
 from functions.hosts.asgi import Application
 from functions.hosts.static import Console
 from functions.web.message import Reply, Request
-from tests.harness import Service
+from tests.support.harness import Service
 
 FOLDER = Path(__file__).parents[2] / "console"
 

@@ -20,9 +20,9 @@ from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.transfer import export_lines, import_lines
 from shared.usecases.orgs.default_certificate import set_default
 from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
-from tests import certs
-from tests.certs import NOON, YEAR
-from tests.harness import Answer, Client, Service, make_service
+from tests.support import certs
+from tests.support.certs import NOON, YEAR
+from tests.support.harness import Answer, Client, Service, make_service
 
 HOSTS = "//edge/v1/hosts"
 SERVERS = "/authentication/servercertificates"
@@ -476,7 +476,7 @@ def test_every_other_role_is_refused(service: Service, role: str) -> None:
     caller = service.client(role)
     for answer in (caller.get(HOSTS), caller.get(f"{HOSTS}/{HOST}"), report(caller, {})):
         assert (answer.status, answer.code) == (403, "forbidden")
-    assert service.anybody.get(f"{HOSTS}/{HOST}").status == 401
+    assert service.anonymous.get(f"{HOSTS}/{HOST}").status == 401
 
 
 @pytest.mark.parametrize(

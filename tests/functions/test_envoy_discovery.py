@@ -12,8 +12,8 @@ import pytest
 
 from shared.usecases.edges import listing
 from shared.usecases.orgs.organizations import set_suspended
-from tests import certs
-from tests.harness import Answer, Client, Service
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service
 
 LDS, SDS = "//v3/discovery:listeners", "//v3/discovery:secrets"
 SERVERS = "/authentication/servercertificates"
@@ -102,7 +102,7 @@ def test_an_orgs_edge_sees_its_own_hosts_only(service: Service) -> None:
 @pytest.mark.parametrize("path", [LDS, SDS])
 def test_other_roles_and_plain_http_are_refused(service: Service, edge: Client, path: str) -> None:
     assert service.client("broker").post(path, {}).status == 403
-    assert service.anybody.post(path, {}).status == 401
+    assert service.anonymous.post(path, {}).status == 401
     assert replace(edge, scheme="http").post(path, {}).code == "insecure_transport"
 
 

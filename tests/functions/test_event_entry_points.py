@@ -11,10 +11,10 @@ from functions.hosts import aws, gcp
 from functions.registry import FUNCTIONS, Trigger
 from shared.usecases.devices.usage import read_recent_usage, summarize
 from shared.usecases.jobs.expiry_report import Unfinished
-from tests import certs
 from tests.adapters.test_queues import make_event
-from tests.events import recorded
 from tests.functions.test_on_upload import MAIN, Deployed, binary, deployed  # noqa: F401 - a fixture
+from tests.support import certs
+from tests.support.events import load_event
 
 EVENTS = [function for function in FUNCTIONS if function.trigger is not Trigger.HTTP]
 
@@ -35,7 +35,7 @@ def framework(function: str) -> Any:
 
 
 def published(data: bytes) -> dict[str, Any]:
-    event: dict[str, Any] = recorded("pubsub_message")
+    event: dict[str, Any] = load_event("pubsub_message")
     event["data"]["message"]["data"] = msgspec.to_builtins(data)
     return event
 

@@ -24,9 +24,9 @@ from shared.errors import TrustError
 from shared.ports import UploadedObject
 from shared.usecases.jobs.uploads import End, on_upload
 from shared.usecases.orgs.organizations import create_org
-from tests import certs
 from tests.functions.addresses import ROUTES, client_path
-from tests.harness import Answer, Client, Service
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service
 
 CAS = "/authentication/cacertificates"
 SERVERS = "/authentication/servercertificates"
@@ -395,7 +395,7 @@ def test_no_other_caller_can_export_a_key(service: Service, operator: Client) ->
         service.client("broker", "other1"),
         service.client("edge"),
         service.platform("edge", orgs=[service.org_id]),
-        service.anybody,
+        service.anonymous,
     ]
     host = service.host("other1")
     paths = [

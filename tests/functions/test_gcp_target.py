@@ -10,7 +10,7 @@ from msgspec import structs
 
 from functions.hosts import process
 from shared.errors import StoreUnavailable
-from tests.harness import Client, Service, basic
+from tests.support.harness import Client, Service, basic
 
 MAIN = Path(__file__).parents[2] / "main.py"
 

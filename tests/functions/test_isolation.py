@@ -12,11 +12,11 @@ from functions.registry import PREFIX
 from functions.web.contract import PUBLIC, Route
 from shared.records import Proof, Role
 from shared.usecases.jobs.transfer import export_lines
-from tests import certs
 from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.functions.dialects.recorded import FOLDER
 from tests.functions.dialects.test_table import TABLE, Dialect, Expectation
-from tests.harness import Answer, Client, Service
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service
 
 CAS = "/authentication/cacertificates"
 SERVERS = "/authentication/servercertificates"
@@ -192,7 +192,7 @@ def every_caller(service: Service) -> list[Client]:
         service.client("broker", proof=Proof.BROKER),
         service.platform("broker", orgs=[service.org_id]),
         service.platform("edge", orgs=[service.org_id]),
-        service.anybody,
+        service.anonymous,
     ]
 
 

@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
-from tests import certs
-from tests.certs import DAY, NOON
-from tests.harness import Client, Service
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import DAY, NOON
+from tests.support.harness import Client, Service
+from tests.support.openssl import OpenSSL
 
 CAS = "/authentication/cacertificates"
 SERVERS = "/authentication/servercertificates"

@@ -22,11 +22,11 @@ from shared.records import Role
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
 from shared.usecases.orgs.organizations import create_org
-from tests import certs, gcs_server
-from tests.clouds import Aws
-from tests.events import recorded
-from tests.gcs_server import GcsServer
-from tests.harness import Client
+from tests.support import certs, gcs_server
+from tests.support.clouds import Aws
+from tests.support.events import load_event
+from tests.support.gcs_server import GcsServer
+from tests.support.harness import Client
 
 MAIN = Path(__file__).parents[2] / "main.py"
 ROOT = certs.ca("Root")
@@ -54,12 +54,12 @@ EB_OBJECT = UploadedObject(
 )
 def test_every_form_of_an_s3_notification_is_understood(name: str, objects: list[UploadedObject]) -> None:
     """Form-encoded names are decoded once; EventBridge does not encode names."""
-    assert list(parse_s3(recorded(name))) == objects
+    assert list(parse_s3(load_event(name))) == objects
 
 
 def test_an_event_of_cloud_storage_is_understood() -> None:
     """The event has the object and its generation; names are not encoded."""
-    event = recorded("gcs_finalized")
+    event = load_event("gcs_finalized")
     objects = list(parse_gcs(event["type"], event["source"], event["data"]))
     assert objects == [UploadedObject("trust-uploads", NAME, "1743752582769318")]
 
@@ -78,7 +78,7 @@ def test_an_event_that_contradicts_itself_is_skipped(
     kind: str | None, source: str | None, change: dict[str, Any]
 ) -> None:
     """Source and data name the bucket, and must agree."""
-    event = recorded("gcs_finalized")
+    event = load_event("gcs_finalized")
     data = {**event["data"], **change}
     assert list(parse_gcs(kind or event["type"], source or event["source"], data)) == []
 
@@ -103,7 +103,7 @@ def test_an_unknown_event_is_skipped_and_logged(event: Any, caplog: pytest.LogCa
 
 def test_the_depth_of_nested_events_is_bounded() -> None:
     """S3 in SNS in SQS is the deepest real case."""
-    event: Any = recorded("s3_put")
+    event: Any = load_event("s3_put")
     for _ in range(10):
         event = {"Type": "Notification", "Message": json.dumps(event)}
     assert list(parse_s3(event)) == []
@@ -174,7 +174,7 @@ def bucket(aws: Aws, deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> str
 
 def sqs_event(*bodies: str) -> dict[str, Any]:
     """Return messages as Lambda's event source mapping passes them."""
-    template = recorded("s3_by_sqs")["Records"][0]
+    template = load_event("s3_by_sqs")["Records"][0]
     return {"Records": [{**template, "body": body} for body in bodies]}
 
 
@@ -231,7 +231,7 @@ def test_s3_a_large_object_is_not_fetched(aws: Aws, bucket: str, deployed: Deplo
 
 
 def s3_event(bucket: str, key: str, version: str) -> dict[str, Any]:
-    event: dict[str, Any] = copy.deepcopy(recorded("s3_put"))
+    event: dict[str, Any] = copy.deepcopy(load_event("s3_put"))
     record = event["Records"][0]["s3"]
     record["bucket"]["name"] = bucket
     record["object"] |= {"key": key, "versionId": version}
@@ -285,7 +285,7 @@ def test_without_a_configured_bucket_every_event_is_refused(
     """The error names the missing setting."""
     structs.force_setattr(process.app().settings, "upload_bucket", None)
     with pytest.raises(Exception, match="TRUST_UPLOAD_BUCKET"):
-        aws_host.on_upload(recorded("s3_put"), Context())
+        aws_host.on_upload(load_event("s3_put"), Context())
 
 
 # ---------------------------------------------------------------------------------------------- functions-framework
@@ -309,7 +309,7 @@ def framework(gcs: GcsServer, deployed: Deployed) -> Any:
 
 
 def gcs_event(name: str, generation: str, **change: Any) -> dict[str, Any]:
-    event: dict[str, Any] = copy.deepcopy(recorded("gcs_finalized"))
+    event: dict[str, Any] = copy.deepcopy(load_event("gcs_finalized"))
     event["data"] |= {"name": name, "generation": generation}
     return {**event, **change}
 
@@ -381,6 +381,6 @@ def test_gcs_a_forged_event_reads_nothing(
 
 def test_a_plain_post_is_refused(framework: Any, gcs: GcsServer) -> None:
     """A POST with the right JSON is no CloudEvent."""
-    answer = framework.post("/", data=json.dumps(recorded("gcs_finalized")["data"]), content_type="application/json")
+    answer = framework.post("/", data=json.dumps(load_event("gcs_finalized")["data"]), content_type="application/json")
     assert answer.status_code == 400
     assert gcs.asked == []

@@ -14,9 +14,9 @@ from functions.web.contract import PUBLIC, Route
 from infra.table import FUNCTIONS
 from shared.errors import every_error
 from shared.records import Role
-from tests import certs
 from tests.functions.addresses import ROUTES
-from tests.harness import Answer, Client, Service
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service
 
 CAS = "/authentication/cacertificates"
 SERVERS = "/authentication/servercertificates"
@@ -27,7 +27,7 @@ METHODS = ("get", "put", "post", "delete")
 
 @pytest.fixture
 def api(service: Service) -> dict[str, Any]:
-    document: dict[str, Any] = service.anybody.get("//openapi.json").ok()
+    document: dict[str, Any] = service.anonymous.get("//openapi.json").ok()
     return document
 
 
@@ -278,5 +278,5 @@ def test_real_calls_are_answered_as_described(
     Checked(api, operator)("GET", "//edge/v1/hosts")
     Checked(api, dataclasses.replace(service.client("edge"), scheme="http"))("GET", "//edge/v1/hosts")
     do("DELETE", f"{CAS}/{{id}}", item=ca).ok(204)
-    Checked(api, service.anybody)("GET", CAS)
+    Checked(api, service.anonymous)("GET", CAS)
     assert len(do.calls) > 50

@@ -1,7 +1,7 @@
 """The preview of a file with several certificates has both judgements: as a CA and as a server certificate."""
 
-from tests import certs
-from tests.harness import Client
+from tests.support import certs
+from tests.support.harness import Client
 
 
 def test_two_cas_in_a_file_are_refused_as_a_ca(operator: Client) -> None:

@@ -1,4 +1,4 @@
-"""Server certificates over HTTP: upload, request, fulfilment, activation, renewal and deletion."""
+"""Server certificates over HTTP: upload, request, fulfillment, activation, renewal and deletion."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,10 +13,10 @@ from cryptography.x509.oid import NameOID
 
 from shared.usecases.servers import requests as usecase
 from shared.usecases.servers.documents import SERVERS_MAX
-from tests import certs
-from tests.certs import DAY, NOON, YEAR
-from tests.harness import Answer, Client, Service, make_service
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import DAY, NOON, YEAR
+from tests.support.harness import Answer, Client, Service, make_service
+from tests.support.openssl import OpenSSL
 
 SERVERS = "/authentication/servercertificates"
 HOST = "mtxpd0.messaging.example.com"

@@ -10,26 +10,26 @@ from typing import Any
 import pytest
 
 from shared.config import Oidc
-from tests import certs
-from tests.harness import Answer, Client, Service, now_service
-from tests.issuer import AUDIENCE, CLIENT, Issuer, jwk, running_issuer
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service, make_current_service
+from tests.support.issuer import AUDIENCE, CLIENT, Issuer, jwk, run_issuer
 
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
-    with running_issuer() as started:
+    with run_issuer() as started:
         yield started
 
 
 @pytest.fixture
 def service(tmp_path: Path, issuer: Issuer) -> Iterator[Service]:
-    made = now_service(tmp_path / "data", oidc=Oidc(issuer.url, AUDIENCE, CLIENT))
+    made = make_current_service(tmp_path / "data", oidc=Oidc(issuer.url, AUDIENCE, CLIENT))
     yield made
     made.app.close()
 
 
 def session(service: Service, token: str) -> Answer:
-    return service.anybody.send("GET", "/session", headers={"authorization": f"Bearer {token}"})
+    return service.anonymous.send("GET", "/session", headers={"authorization": f"Bearer {token}"})
 
 
 def refused(service: Service, token: str) -> str:
@@ -58,14 +58,14 @@ def test_a_change_names_the_operator_who_signed_in(service: Service, issuer: Iss
     root = certs.ca("Root", not_after=certs.NOON + 20 * certs.YEAR)
     headers = {"authorization": f"Bearer {issuer.token()}", "content-type": "application/json"}
     body = json.dumps({"certificate": root.pem}).encode()
-    added = service.anybody.send("POST", "/authentication/cacertificates", body, headers=headers).ok(201)
+    added = service.anonymous.send("POST", "/authentication/cacertificates", body, headers=headers).ok(201)
     assert added["createdBy"] == "oidc:anna"
 
 
 def test_a_viewer_may_read_and_not_change(service: Service, issuer: Issuer) -> None:
     headers = {"authorization": f"Bearer {issuer.token(role='viewer')}", "content-type": "application/json"}
-    assert service.anybody.send("GET", "/authentication/cacertificates", headers=headers).status == 200
-    answer = service.anybody.send("POST", "/authentication/cacertificates", b"{}", headers=headers)
+    assert service.anonymous.send("GET", "/authentication/cacertificates", headers=headers).status == 200
+    answer = service.anonymous.send("POST", "/authentication/cacertificates", b"{}", headers=headers)
     assert (answer.status, answer.code) == (403, "forbidden")
 
 
@@ -73,10 +73,10 @@ def test_a_person_may_explain_a_verdict(service: Service, issuer: Issuer) -> Non
     """verifyClient accepts a token as well, but only to explain a verdict."""
     headers = {"authorization": f"Bearer {issuer.token(role='viewer')}", "content-type": "application/json"}
     body = {"serverName": service.host(), "clientId": "d:mtxpd0:t:1", "explain": True}
-    verdict = service.anybody.send("POST", "/authorization/verifyclient", json.dumps(body).encode(), headers=headers)
+    verdict = service.anonymous.send("POST", "/authorization/verifyclient", json.dumps(body).encode(), headers=headers)
     assert verdict.ok()["code"] == "certificate_missing"
     body["explain"] = False
-    answer = service.anybody.send("POST", "/authorization/verifyclient", json.dumps(body).encode(), headers=headers)
+    answer = service.anonymous.send("POST", "/authorization/verifyclient", json.dumps(body).encode(), headers=headers)
     assert answer.status == 403
 
 
@@ -108,7 +108,7 @@ def test_api_keys_work_beside_tokens(service: Service) -> None:
 
 
 def test_the_page_gets_the_issuer(service: Service, issuer: Issuer) -> None:
-    view = service.anybody.get("//signin").ok()
+    view = service.anonymous.get("//signin").ok()
     assert view == {"issuer": issuer.url, "clientId": CLIENT, "audience": AUDIENCE}
 
 
@@ -149,9 +149,9 @@ def test_a_secret_in_the_key_set_is_not_used(service: Service, issuer: Issuer) -
 def test_addresses_and_keys_inside_a_token_are_ignored(service: Service) -> None:
     """`jku`, `x5u`, `jwk` and `x5c` may name an attacker's key (RFC 8725, 3.10), which is neither fetched nor used."""
     own = certs.key("RSA-2048", 902)
-    with running_issuer() as attacker:
+    with run_issuer() as attacker:
         attacker.keys = {"first": own}
-        view = service.anybody.get("//signin").ok()
+        view = service.anonymous.get("//signin").ok()
         headers = {"jku": f"{attacker.url}/keys", "x5u": f"{attacker.url}/keys", "jwk": jwk("first", own)}
         token = attacker.token(headers=headers, iss=view["issuer"])
         assert "signature" in refused(service, token)
@@ -248,7 +248,7 @@ def test_a_token_gives_no_access_to_another_organization(service: Service, issue
     root = certs.ca("Root", not_after=certs.NOON + 20 * certs.YEAR)
     there = other.post("/authentication/cacertificates", {"certificate": root.pem}).ok(201)["id"]
     headers = {"authorization": f"Bearer {issuer.token()}"}
-    assert service.anybody.send("GET", f"/authentication/cacertificates/{there}", headers=headers).status == 404
+    assert service.anonymous.send("GET", f"/authentication/cacertificates/{there}", headers=headers).status == 404
 
 
 def test_a_suspended_organization_refuses_its_people(service: Service, issuer: Issuer) -> None:
@@ -315,7 +315,7 @@ def test_an_inconsistent_discovery_document_is_not_used(service: Service, issuer
 
 
 def test_no_redirect_is_followed_to_other_keys(service: Service, issuer: Issuer) -> None:
-    with running_issuer() as attacker:
+    with run_issuer() as attacker:
         issuer.redirect_keys_to = f"{attacker.url}/keys"
         assert session(service, issuer.token()).code == "issuer_unavailable"
         assert not attacker.asked
@@ -343,18 +343,18 @@ def test_a_key_is_used_for_its_own_algorithm_only(service: Service, issuer: Issu
 
 
 def test_without_an_issuer_no_token_is_accepted(tmp_path: Path, issuer: Issuer) -> None:
-    plain = now_service(tmp_path / "plain")
+    plain = make_current_service(tmp_path / "plain")
     try:
         answer = session(plain, issuer.token())
         assert (answer.status, answer.code) == (401, "not_authenticated")
-        assert plain.anybody.get("//signin").ok() == {}
+        assert plain.anonymous.get("//signin").ok() == {}
         assert not issuer.asked
     finally:
         plain.app.close()
 
 
 def test_without_a_client_id_tokens_are_accepted_and_no_sign_in_is_named(tmp_path: Path, issuer: Issuer) -> None:
-    made = now_service(tmp_path / "other", oidc=Oidc(issuer.url, AUDIENCE))
+    made = make_current_service(tmp_path / "other", oidc=Oidc(issuer.url, AUDIENCE))
     try:
         assert session(made, issuer.token()).status == 200
         assert Client(made.app).get("//signin").ok() == {}

@@ -14,10 +14,10 @@ from functions.registry import PREFIX
 from shared.records import CAIndex
 from shared.repository import ca_index_ref
 from shared.usecases.cas.documents import CAS_MAX, CAS_OF_ONE_NAME_MAX
-from tests import certs
-from tests.certs import DAY, NOON, YEAR
-from tests.harness import Client, Service, make_service
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import DAY, NOON, YEAR
+from tests.support.harness import Client, Service, make_service
+from tests.support.openssl import OpenSSL
 
 CAS = "/authentication/cacertificates"
 ROOT = certs.ca("Root")

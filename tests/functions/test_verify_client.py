@@ -16,12 +16,12 @@ from shared.records import CA, CAIndex, CAsOfOneName, Org, Revision
 from shared.repository import ca_index_ref, cas_ref, org_ref
 from shared.usecases.orgs.organizations import set_suspended
 from shared.validation.ca import ca_id
-from shared.x509 import certificate
-from tests import certs
-from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
-from tests.harness import Client, Service, make_service
-from tests.malleable import twin
-from tests.openssl import OpenSSL
+from shared.x509 import cache
+from tests.support import certs
+from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
+from tests.support.harness import Client, Service, make_service
+from tests.support.malleable import twin
+from tests.support.openssl import OpenSSL
 
 CAS = "/authentication/cacertificates"
 DENY = "/authorization/denylist"
@@ -173,7 +173,7 @@ def test_the_roles_of_verify_client(
         (service.client("edge"), 403, 403),
         (service.platform("broker"), 200, 200),
         (service.platform("edge"), 403, 403),
-        (service.anybody, 401, 401),
+        (service.anonymous, 401, 401),
     ):
         body = {"serverName": HOST, "certificate": DEVICE.pem}
         assert client.post("/verifyClient", body).status == plain
@@ -330,10 +330,10 @@ def test_the_cache_of_a_ca_does_not_hold_its_status(
     add(operator, OTHER_ROOT)
     upper = certs.ca("Upper", ROOT, not_after=ROOT.cert.not_valid_after_utc + DAY)
     device = one_of(upper, not_after=ROOT.cert.not_valid_after_utc + DAY)
-    hits = certificate._registered.cache_info().hits
+    hits = cache._registered.cache_info().hits
     for _ in range(2):
         assert ask(broker, device, upper)["decision"] == "allow"
-    assert certificate._registered.cache_info().hits > hits
+    assert cache._registered.cache_info().hits > hits
     match change:
         case "inactive":
             operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
@@ -637,7 +637,7 @@ def test_a_denied_ca_in_its_other_form_vouches_for_no_device(broker: Client, ope
     """Denied before or after the registration."""
     add(operator, twin(ROOT))
     if before:
-        operator.delete(f"{CAS}/{ca_id(twin(ROOT).cert)}").ok(204)
+        operator.delete(f"{CAS}/{ca_id(twin(ROOT).certificate)}").ok(204)
     operator.post(DENY, {"kind": "fingerprint", "value": ROOT.fingerprint}).ok(201)
     if before:
         add(operator, twin(ROOT))
@@ -784,7 +784,7 @@ def test_a_callers_own_mistakes_are_problem_documents(service: Service, broker: 
         (broker.send("POST", path, b"{}", headers={"content-type": "text/plain"}), 415, "unsupported_media_type"),
         (broker.post(path, {"certificate": "x" * 300_000}), 413, "file_too_large"),
         (Client(service.app, broker.key, "wrong").post(path, {}), 401, "not_authenticated"),
-        (service.anybody.send("POST", path, b"{"), 401, "not_authenticated"),
+        (service.anonymous.send("POST", path, b"{"), 401, "not_authenticated"),
     ):
         assert (answer.status, answer.code) == (status, code)
         assert answer.reply.content_type == "application/problem+json"

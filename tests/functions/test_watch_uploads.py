@@ -11,8 +11,8 @@ import pytest
 
 from functions.events.folder import UploadWatcher
 from shared.errors import StoreUnavailable
-from tests import certs
-from tests.harness import Service
+from tests.support import certs
+from tests.support.harness import Service
 
 ROOT = certs.ca("Root")
 

@@ -10,9 +10,9 @@ from msgspec import structs
 from shared.errors import StoreUnavailable
 from shared.usecases.edges import withdrawals
 from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
-from tests import certs
-from tests.harness import Client, Service
-from tests.malleable import twin
+from tests.support import certs
+from tests.support.harness import Client, Service
+from tests.support.malleable import twin
 
 PATH = "//edge/v1/withdrawals"
 CAS = "/authentication/cacertificates"
@@ -228,7 +228,7 @@ def test_the_operators_broker_gets_each_withdrawal(service: Service, operator: C
 @pytest.mark.parametrize("role", ["viewer", "operator", "broker"])
 def test_other_roles_are_refused(service: Service, role: str) -> None:
     assert service.client(role).get(PATH).status == 403
-    assert service.anybody.get(PATH).status == 401
+    assert service.anonymous.get(PATH).status == 401
 
 
 def test_plain_http_from_another_machine_is_refused(edge: Edge) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.__main__ import fuzz, list_corpus
-from tests.fuzz.replay import replay
-from tests.fuzz.targets import TARGETS, FuzzTarget
+from benchmarks.fuzz.__main__ import fuzz, list_corpus
+from benchmarks.fuzz.replay import replay
+from benchmarks.fuzz.targets import TARGETS, FuzzTarget
 
 SECONDS = 2  # per target; `make fuzz` takes minutes
 every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

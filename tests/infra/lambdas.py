@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlencode
 
-from tests.harness import basic
+from tests.support.harness import basic
 
 # `-I -S`: no site-packages, PYTHON… variables or working directory on the path, so all imports are in the package.
 _BOOT: Final = """

@@ -10,9 +10,9 @@ import pytest
 from functions.hosts import aws, process
 from functions.web.body import BODY_MAX
 from shared.errors import StoreUnavailable
-from tests import certs
-from tests.harness import Client, Service
 from tests.infra.lambdas import event
+from tests.support import certs
+from tests.support.harness import Client, Service
 
 CONTEXT = SimpleNamespace(aws_request_id="4f6a2c1e-0000-4000-8000-000000000001")
 
@@ -46,7 +46,7 @@ def test_an_upload_and_its_verdict(operator: Client, broker: Client, service: Se
 
 def test_a_file_in_a_form_arrives_in_base64(operator: Client) -> None:
     """The gateway encodes binary bodies in base64; they are decoded first."""
-    from tests.harness import multipart
+    from tests.support.harness import multipart
 
     content_type, body = multipart({"certificate": certs.ca().der})
     headers = {"Content-Type": content_type}

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from functions.registry import every_route
 from infra import package
 from infra.table import BY_NAME, FUNCTIONS, http_routes, on_api_gateway
-from tests import certs
 from tests.infra import lambdas, machine
+from tests.support import certs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

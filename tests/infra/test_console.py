@@ -9,7 +9,7 @@ import pytest
 from infra import package
 from infra.table import BY_NAME
 from tests.infra import hosted, lambdas, machine
-from tests.issuer import AUDIENCE, Issuer, running_issuer
+from tests.support.issuer import AUDIENCE, Issuer, run_issuer
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -40,7 +40,7 @@ def deployed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> lambda
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
-    with running_issuer() as running:
+    with run_issuer() as running:
         yield running
 
 

@@ -20,9 +20,9 @@ from shared.records import Role
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
 from shared.usecases.orgs.organizations import create_org, list_orgs
-from tests import certs
-from tests.harness import basic
 from tests.infra import hosted, machine
+from tests.support import certs
+from tests.support.harness import basic
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -123,7 +123,7 @@ def test_the_start_command_answers_on_the_given_port(service: Container) -> None
 
 def test_the_whole_service_works_behind_one_address(service: Container) -> None:
     """A CA is uploaded with a browser's form, read back as PEM, and removed."""
-    from tests.harness import multipart
+    from tests.support.harness import multipart
 
     authorization = {"Authorization": make_key(service, Role.OPERATOR)}
     content_type, form = multipart({"certificate": certs.ca().der})

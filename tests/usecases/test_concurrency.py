@@ -9,8 +9,8 @@ import pytest
 
 from shared.records import Org
 from shared.repository import org_ref, server_ref
-from tests import certs
-from tests.harness import Answer, Client, Service
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service
 
 SERVERS = "/authentication/servercertificates"
 CAS = "/authentication/cacertificates"

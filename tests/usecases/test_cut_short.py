@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from benchmarks.faults.check import Findings, check
+from benchmarks.faults.load import History
 from shared.errors import StoreUnavailable
 from shared.ports import Key, WriteConflict
 from shared.records import CAIndex
 from shared.repository import ca_index_ref, org_ref, server_ref
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
-from tests import certs
-from tests.faults.check import Findings, check
-from tests.faults.load import History
-from tests.harness import Answer, Client, Service
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service
 
 pytestmark = pytest.mark.stores("sqlite")  # what the adapters make of a network is tests/adapters/test_cloud_faults.py
 

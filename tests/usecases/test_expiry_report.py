@@ -17,9 +17,9 @@ from shared.repository import default_ref, org_ref, server_ref
 from shared.usecases.jobs import expiry_report as module
 from shared.usecases.jobs.expiry_report import Report, Unfinished, expiry_report
 from shared.usecases.organization import Organization
-from tests import certs
-from tests.certs import DAY, NOON
-from tests.harness import Client, Service
+from tests.support import certs
+from tests.support.certs import DAY, NOON
+from tests.support.harness import Client, Service
 
 ROOT = certs.ca("Root")
 

@@ -16,9 +16,9 @@ from shared.ports import FoundObject, UploadedObject
 from shared.records import ActivityPage
 from shared.usecases.jobs.uploads import End, ForeignBucket, Outcome, on_upload
 from shared.usecases.orgs.organizations import delete_org, set_suspended
-from tests import certs
-from tests.certs import NOON
-from tests.harness import Client, Service
+from tests.support import certs
+from tests.support.certs import NOON
+from tests.support.harness import Client, Service
 
 BUCKET = "uploads"
 ROOT = certs.ca("Root")

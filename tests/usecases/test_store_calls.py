@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests import certs
-from tests.harness import Service
+from tests.support import certs
+from tests.support.harness import Service
 
 pytestmark = pytest.mark.stores("sqlite")
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import crypto
 
-from shared.x509.distinguished_name import SHOWN_MAX, canonical, digest, shown
-from tests import certs
+from shared.x509.distinguished_name import TEXT_MAX, canonical, format_name
+from tests.support import certs
 
 CN, O, OU = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME  # noqa: E741
 
@@ -40,7 +40,7 @@ def test_the_string_type_does_not_count(kind: _ASN1Type) -> None:
 
 
 def test_only_ascii_loses_its_case() -> None:
-    """As OpenSSL has it; RFC 5280 would fold Ä too, but then OpenSSL would refuse the path that was found."""
+    """As in OpenSSL. RFC 5280 would fold Ä too, but then OpenSSL would refuse the path."""
     assert canonical(certs.name("Äcme")) != canonical(certs.name("äcme"))
     assert canonical(certs.name("Äcme ROOT")) == canonical(certs.name("Äcme root"))
 
@@ -52,9 +52,9 @@ def test_the_order_of_rdns_counts() -> None:
 
 
 def test_attributes_in_one_rdn_are_a_set() -> None:
-    one, two = attribute("a", O), attribute("b", OU)
-    assert canonical(name([one, two])) == canonical(name([two, one]))
-    assert canonical(name([one, two])) != canonical(name([one], [two]))
+    a, b = attribute("a", O), attribute("b", OU)
+    assert canonical(name([a, b])) == canonical(name([b, a]))
+    assert canonical(name([a, b])) != canonical(name([a], [b]))
 
 
 def test_the_attribute_type_counts() -> None:
@@ -62,7 +62,7 @@ def test_the_attribute_type_counts() -> None:
 
 
 def test_no_value_can_imitate_a_border() -> None:
-    """Names that look alike when joined with a separator stay different."""
+    """Names that would be equal if their parts were joined with a separator stay different."""
     names = [
         name([attribute("a,O=b")]),
         name([attribute("a")], [attribute("b", O)]),
@@ -73,12 +73,12 @@ def test_no_value_can_imitate_a_border() -> None:
         name([attribute("a")], [attribute("a")]),
         name(),
     ]
-    for one, other in itertools.combinations(names, 2):
-        assert canonical(one) != canonical(other)
+    for first, second in itertools.combinations(names, 2):
+        assert canonical(first) != canonical(second)
 
 
 def test_bits_are_not_text() -> None:
-    """x500UniqueIdentifier is a BIT STRING: its bytes count as they are."""
+    """x500UniqueIdentifier is a BIT STRING: its octets count unchanged."""
     oid = NameOID.X500_UNIQUE_IDENTIFIER
     bits = x509.Name([x509.NameAttribute(oid, b"AB", _ASN1Type.BitString)])
     other = x509.Name([x509.NameAttribute(oid, b"ab", _ASN1Type.BitString)])
@@ -89,9 +89,9 @@ def test_bits_are_not_text() -> None:
 @settings(deadline=None, database=None, derandomize=True)
 @given(st.lists(st.text(alphabet="aA bBäÄ\t,=+", min_size=1, max_size=6), min_size=1, max_size=3), st.data())
 def test_two_names_are_one_exactly_if_openssl_says_so(values: list[str], data: st.DataObject) -> None:
-    """The oracle is OpenSSL: it finds the issuer of a certificate exactly if the two write one name."""
+    """OpenSSL finds the issuer of a certificate exactly if both names are the same."""
     others = [data.draw(st.sampled_from([value, value.upper(), f" {value} ", value + "b"])) for value in values]
-    subject, issuer = (name(*([attribute(value)] for value in some)) for some in (values, others))
+    subject, issuer = (name(*([attribute(value)] for value in texts)) for texts in (values, others))
     trusted = certs.ca(subject, private=certs.key("P-256", 4))
     cert = certs.certificate(
         certs.name("a device"), signer=trusted, private=certs.key("P-256", 5), issuer=issuer, not_after=certs.NOON
@@ -108,35 +108,51 @@ def test_two_names_are_one_exactly_if_openssl_says_so(values: list[str], data: s
 
 
 def test_a_digest_is_64_hexadecimal_digits_of_the_canonical_form() -> None:
-    assert digest(certs.name("Acme ROOT")) == digest(certs.name("acme root"))
-    assert len(digest(certs.name("x"))) == 64
-    assert digest(certs.name("x")) != digest(certs.name("y"))
+    acme, upper, other = (certs.ca(text).certificate.subject for text in ("acme root", "Acme ROOT", "x"))
+    assert acme.digest == upper.digest
+    assert acme.digest != other.digest
+    assert len(acme.digest) == 64
 
 
-def test_a_name_is_shown_as_rfc_4514_text() -> None:
-    assert shown(certs.name("Acme Root", organization="Acme, Inc")) == r"CN=Acme Root,O=Acme\, Inc"
+@pytest.mark.parametrize("kind", [_ASN1Type.UTF8String, _ASN1Type.PrintableString, _ASN1Type.IA5String])
+def test_nearly_all_names_are_in_usual_text(kind: _ASN1Type) -> None:
+    """Also with several attributes in one RDN, and with values whose length takes several octets."""
+    subject = name([attribute("a", O, kind), attribute("b", OU, kind)], [attribute("d" * 200, OU, kind)])
+    assert certs.ca(subject).certificate.subject.has_usual_text
+    assert certs.ca(x509.Name([])).certificate.subject.has_usual_text
 
 
-def test_a_long_name_is_shown_shortened() -> None:
-    text = shown(x509.Name([attribute("x" * 60, O) for _ in range(100)]))
-    assert len(text) == SHOWN_MAX
+@pytest.mark.parametrize("kind", [_ASN1Type.T61String, _ASN1Type.BMPString, _ASN1Type.UniversalString])
+def test_other_string_types_are_not_usual_wherever_they_are(kind: _ASN1Type) -> None:
+    odd = attribute("b", OU, kind)
+    for subject in (name([odd]), name([attribute("a", O)], [odd]), name([attribute("a", O), odd])):
+        assert not certs.ca(subject).certificate.subject.has_usual_text
+
+
+def test_the_text_of_a_name_is_that_of_rfc_4514() -> None:
+    assert format_name(certs.name("Acme Root", organization="Acme, Inc")) == r"CN=Acme Root,O=Acme\, Inc"
+
+
+def test_the_text_of_a_long_name_is_shortened() -> None:
+    text = format_name(x509.Name([attribute("x" * 60, O) for _ in range(100)]))
+    assert len(text) == TEXT_MAX
     assert text.endswith("…")
 
 
-def test_what_cannot_be_printed_is_shown_as_a_question_mark() -> None:
-    """A name cannot turn a sentence around (U+202E) nor begin a new line in a log."""
-    text = shown(certs.name("a\nb\u202ec\0\x7f"))
+def test_unprintable_characters_become_question_marks() -> None:
+    """A name can neither reverse a sentence (U+202E) nor begin a new line in a log."""
+    text = format_name(certs.name("a\nb\u202ec\0\x7f"))
     assert text.startswith("CN=a?b?c")
     assert text.isprintable()
 
 
-def test_an_empty_name_is_shown_too() -> None:
-    assert shown(x509.Name([])) == "(empty name)"
+def test_an_empty_name_has_a_text_too() -> None:
+    assert format_name(x509.Name([])) == "(empty name)"
 
 
-def test_a_name_that_cannot_be_shown_does_not_raise() -> None:
+def test_a_name_that_cannot_be_formatted_does_not_raise() -> None:
     """A lone surrogate in a value, which no encoder takes."""
     broken = name([attribute("\udc80", NameOID.DN_QUALIFIER)])
-    assert shown(broken).endswith("=?")
+    assert format_name(broken).endswith("=?")
     assert canonical(broken) != canonical(name([attribute("?", NameOID.DN_QUALIFIER)]))
-    assert shown(None) == "(unreadable name)"  # type: ignore[arg-type]
+    assert format_name(None) == "(unreadable name)"  # type: ignore[arg-type]

@@ -1,21 +1,21 @@
-"""A denied certificate cannot be changed into one that is not."""
+"""A denied certificate cannot be changed into a certificate that is not denied."""
 
 import base64
+import hashlib
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes
+from cryptography import x509
 
 from shared.errors import SignatureInvalid
-from shared.x509 import certificate, fingerprints
-from shared.x509 import path as trust
+from shared.x509 import path as certification_path
 from shared.x509.certificate import Certificate
-from tests import certs
-from tests.certs import NOON, Issued
-from tests.der import der, number, seq
-from tests.harness import Client
-from tests.malleable import loosened, twin, with_signature
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import NOON, Issued
+from tests.support.der import der, number, seq
+from tests.support.harness import Client
+from tests.support.malleable import twin, with_signature, with_unused_bits
+from tests.support.openssl import OpenSSL
 
 CURVES = ["P-256", "P-384", "P-521"]
 KINDS = [*CURVES, "RSA-2048", "Ed25519", "Ed448"]
@@ -25,12 +25,17 @@ def root_of(kind: str) -> Issued:
     return certs.ca(f"Root {kind}", private=certs.key(kind, 61))
 
 
-def read(der: bytes) -> Certificate:
-    return certificate.read(certificate.parse(der), der)
+def verify(root: Issued, leaf: bytes, *sent: bytes) -> bool:
+    """Whether *leaf* is trusted. Raises: Refused."""
+    return bool(
+        certification_path.verify(
+            Certificate.from_der(leaf), list(map(Certificate.from_der, sent)), [root.certificate], [], NOON
+        )
+    )
 
 
 def openssl_says(root: Issued, der: bytes, folder: Path) -> str:
-    """ "" where the openssl command believes it, else its words."""
+    """Return the message of the openssl command; "" where it accepts the leaf."""
     openssl = OpenSSL(folder)
     openssl.write("root.pem", root.pem)
     (folder / "leaf.der").write_bytes(der)
@@ -43,22 +48,22 @@ def openssl_says(root: Issued, der: bytes, folder: Path) -> str:
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_a_certificate_signed_with_ecdsa_has_two_fingerprints(curve: str, tmp_path: Path) -> None:
-    """Anyone can make the other one, and it is as good; each tells of both. Signatures of every length."""
+    """Its holder can make the other certificate, which is as good. Each has both fingerprints."""
     root = root_of(curve)
     for serial in range(50):
-        one = certs.leaf(f"d:thermo:{serial}", root)
-        other = twin(one, curve)
-        assert trust.verify(read(other.der), [], [read(root.der)], [], NOON)
-        assert fingerprints.of(one.cert, one.der) == (one.fingerprint, other.fingerprint)
-        assert fingerprints.of(other.cert, other.der) == (other.fingerprint, one.fingerprint)
+        leaf = certs.leaf(f"d:thermo:{serial}", root)
+        other = twin(leaf, curve)
+        assert verify(root, other.der)
+        assert leaf.certificate.fingerprints == (leaf.fingerprint, other.fingerprint)
+        assert other.certificate.fingerprints == (other.fingerprint, leaf.fingerprint)
     assert openssl_says(root, other.der, tmp_path) == ""
 
 
 @pytest.mark.parametrize("kind", ["RSA-2048", "Ed25519", "Ed448"])
 def test_every_other_certificate_has_one(kind: str) -> None:
     """The signature of such a key has one form only."""
-    one = certs.leaf("d:thermo:42", root_of(kind))
-    assert fingerprints.of(one.cert, one.der) == (one.fingerprint,)
+    leaf = certs.leaf("d:thermo:42", root_of(kind))
+    assert leaf.certificate.fingerprints == (leaf.fingerprint,)
 
 
 NO_SIGNATURES = {
@@ -74,25 +79,26 @@ NO_SIGNATURES = {
 
 @pytest.mark.parametrize("signature", NO_SIGNATURES.values(), ids=NO_SIGNATURES.keys())
 def test_what_cannot_be_a_signature_has_no_twin(signature: bytes) -> None:
-    """Nothing is raised: whether it was signed is for a later step to say."""
+    """Nothing is raised: a later step checks the signature."""
     root = root_of("P-256")
-    changed = read(with_signature(certs.leaf("d:thermo:42", root).cert, b"\0" + signature))
-    assert changed.fingerprints == (changed.cert.fingerprint(hashes.SHA256()).hex(),)
+    changed = with_signature(certs.leaf("d:thermo:42", root).cert, b"\0" + signature)
+    assert Certificate.from_der(changed).fingerprints == (hashlib.sha256(changed).hexdigest(),)
     with pytest.raises(SignatureInvalid):
-        trust.verify(changed, [], [read(root.der)], [], NOON)
+        verify(root, changed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", [1, 2, 7])
 def test_a_signature_is_whole_octets(kind: str, bits: int, tmp_path: Path) -> None:
-    """A certificate that says otherwise would be the same under another fingerprint. OpenSSL refuses it too."""
+    """A certificate with unused bits would be the same under another fingerprint. OpenSSL refuses it too."""
     root = root_of(kind)
-    leaf = next(one for n in range(5000) if not (one := certs.leaf(f"d:thermo:{n}", root)).der[-1] & (2**bits - 1))
-    changed = loosened(leaf.cert, bits)
-    assert read(changed).cert.signature == leaf.cert.signature, "cryptography reads over it"
+    leaves = (certs.leaf(f"d:thermo:{n}", root) for n in range(5000))
+    leaf = next(leaf for leaf in leaves if not leaf.der[-1] & (2**bits - 1))
+    changed = with_unused_bits(leaf.cert, bits)
+    assert Certificate.from_der(changed).signature == leaf.cert.signature, "cryptography ignores the number"
     assert "signature failure" in openssl_says(root, changed, tmp_path)
     with pytest.raises(SignatureInvalid):
-        trust.verify(read(changed), [], [read(root.der)], [], NOON)
+        verify(root, changed)
 
 
 @pytest.mark.parametrize("which", range(3))
@@ -107,17 +113,16 @@ def test_a_signature_is_whole_octets_anywhere_on_a_path(which: int) -> None:
         if not ders[which][-1] & 1:
             break
         old = certs.ca("Inter", root, private=certs.key("P-256", 62))
-    first, *sent = trust.parse_presented(ders)
-    assert trust.verify(first, sent, [read(root.der)], [], NOON)
-    ders[which] = loosened(certificate.parse(ders[which]))
-    first, *sent = trust.parse_presented(ders)
+    assert verify(root, *ders)
+    ders[which] = with_unused_bits(x509.load_der_x509_certificate(ders[which]))
     with pytest.raises(SignatureInvalid):
-        trust.verify(first, sent, [read(root.der)], [], NOON)
+        verify(root, *ders)
 
 
 def test_such_a_certificate_cannot_be_uploaded(operator: Client) -> None:
-    """Nor made the object of a denial: the answer is that it is damaged."""
-    damaged = next(loosened(one.cert) for n in range(100) if not (one := certs.ca(f"Root {n}")).der[-1] & 1)
+    """Nor put on the deny list: the service answers that it is damaged."""
+    cas = (certs.ca(f"Root {n}") for n in range(100))
+    damaged = next(with_unused_bits(ca.cert) for ca in cas if not ca.der[-1] & 1)
     upload = {"certificate": base64.b64encode(damaged).decode()}
     for path in ("/authentication/cacertificates", "/authorization/denylist"):
         refused = operator.post(path, upload)

@@ -1,4 +1,4 @@
-"""Which device a certificate speaks for: CN and e-mail SANs, and nothing else."""
+"""Which device a certificate identifies: by CN and e-mail SANs, and by nothing else."""
 
 import pytest
 from cryptography import x509
@@ -7,19 +7,18 @@ from cryptography.x509.oid import NameOID
 from shared.errors import IdentityMismatch, IdentityMissing, TypeCertificateRefused
 from shared.validation.identity import candidates, match
 from shared.validation.names import DeviceName
-from shared.x509.certificate import read
-from tests import certs
+from tests.support import certs
 
 ROOT = certs.ca()
 
 
 def names(issued: certs.Issued) -> list[str]:
-    return [str(one) for one in candidates(read(issued.cert))]
+    return list(map(str, candidates(issued.certificate)))
 
 
-def matched(issued: certs.Issued, expected: str | None, *, type_certificates: bool = False) -> str:
-    wanted = DeviceName.parse(expected) if expected else None
-    return str(match(issued.cert, candidates(read(issued.cert)), wanted, type_certificates=type_certificates))
+def match_name(issued: certs.Issued, expected: str | None, *, type_certificates: bool = False) -> str:
+    cert, device = issued.certificate, DeviceName.parse(expected) if expected else None
+    return str(match(cert, candidates(cert), device, type_certificates=type_certificates))
 
 
 def test_cn_and_every_email_are_candidates_and_nothing_else_is() -> None:
@@ -34,48 +33,48 @@ def test_cn_and_every_email_are_candidates_and_nothing_else_is() -> None:
 
 
 def test_a_subject_with_two_common_names_gives_none_of_them() -> None:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"d:thermo:{one}") for one in (1, 2)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"d:thermo:{number}") for number in (1, 2)])
     assert names(certs.leaf(subject, ROOT)) == []
     assert names(certs.leaf(subject, ROOT, emails=["d:thermo:3"])) == ["d:thermo:3"]
 
 
 @pytest.mark.parametrize("cn", ["d:thermo:42\n", "d:thermo:4\x002", "d:thermö:42", "D:thermo:42", "d:thermo:42 "])
-def test_a_name_that_only_looks_like_one_is_none(cn: str) -> None:
+def test_text_that_only_resembles_a_device_name_is_not_one(cn: str) -> None:
     assert names(certs.leaf(cn, ROOT)) == []
 
 
 def test_a_client_id_must_be_one_of_them_exactly() -> None:
     leaf = certs.leaf("d:thermo:42", ROOT, emails=["d:thermo:43"])
-    assert matched(leaf, "d:thermo:42") == "d:thermo:42"
-    assert matched(leaf, "d:thermo:43") == "d:thermo:43"
+    assert match_name(leaf, "d:thermo:42") == "d:thermo:42"
+    assert match_name(leaf, "d:thermo:43") == "d:thermo:43"
     for other in ("d:thermo:44", "d:Thermo:42", "g:thermo:42", "d:thermo2:42"):
         with pytest.raises(IdentityMismatch) as refusal:
-            matched(leaf, other)
+            match_name(leaf, other)
         assert refusal.value.facts == {"found": "d:thermo:42, d:thermo:43", "expected": other}
 
 
 def test_without_any_the_mend_names_the_device() -> None:
     with pytest.raises(IdentityMissing) as refusal:
-        matched(certs.leaf("Sample Cert", ROOT), "d:thermo:42")
+        match_name(certs.leaf("Sample Cert", ROOT), "d:thermo:42")
     assert refusal.value.advice == "Reissue with CN d:thermo:42."
 
 
 def test_before_a_client_id_exactly_one_device_must_be_named() -> None:
-    assert matched(certs.leaf("d:thermo:", ROOT, emails=["d:thermo:42"]), None) == "d:thermo:42"
+    assert match_name(certs.leaf("d:thermo:", ROOT, emails=["d:thermo:42"]), None) == "d:thermo:42"
     with pytest.raises(IdentityMissing, match="several"):
-        matched(certs.leaf("d:thermo:42", ROOT, emails=["d:thermo:43"]), None)
+        match_name(certs.leaf("d:thermo:42", ROOT, emails=["d:thermo:43"]), None)
 
 
 def test_a_type_certificate_counts_only_where_the_org_says_so() -> None:
     leaf = certs.leaf("d:thermo:", ROOT)
     with pytest.raises(TypeCertificateRefused):
-        matched(leaf, "d:thermo:42")
-    assert matched(leaf, "d:thermo:42", type_certificates=True) == "d:thermo:42"
+        match_name(leaf, "d:thermo:42")
+    assert match_name(leaf, "d:thermo:42", type_certificates=True) == "d:thermo:42"
     with pytest.raises(IdentityMismatch):
-        matched(leaf, "d:other:42", type_certificates=True)
+        match_name(leaf, "d:other:42", type_certificates=True)
     with pytest.raises(IdentityMismatch):
-        matched(leaf, "g:thermo:42", type_certificates=True)
+        match_name(leaf, "g:thermo:42", type_certificates=True)
     with pytest.raises(TypeCertificateRefused):
-        matched(leaf, None)
+        match_name(leaf, None)
     with pytest.raises(IdentityMissing, match="no client ID is known"):
-        matched(leaf, None, type_certificates=True)
+        match_name(leaf, None, type_certificates=True)

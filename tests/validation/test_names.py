@@ -45,7 +45,7 @@ def test_an_empty_id_is_a_type_certificates_name() -> None:
         "d:th/ermo:42",
     ],
 )
-def test_what_is_no_device_name(text: str) -> None:
+def test_other_texts_are_not_device_names(text: str) -> None:
     """`fullmatch`: a trailing newline is not a name; no look-alike counts as its letter."""
     assert DeviceName.parse(text) is None
 
@@ -81,7 +81,7 @@ def test_the_forms_of_a_client_id(text: str, kind: str) -> None:
         "d:mtxpd0:thermo:" + "4" * 300,
     ],
 )
-def test_what_is_no_client_id(text: str) -> None:
+def test_other_texts_are_not_client_ids(text: str) -> None:
     with pytest.raises(ClientIdInvalid):
         ClientId.parse(text)
 
@@ -112,7 +112,7 @@ def test_server_names_compare_without_case_and_may_end_in_a_dot() -> None:
         "192.0.2.1",
     ],
 )
-def test_what_is_no_messaging_host(text: str) -> None:
+def test_other_texts_are_not_messaging_hosts(text: str) -> None:
     assert ServerName.parse(text) is None
 
 

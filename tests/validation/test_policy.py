@@ -19,12 +19,10 @@ A, D, C = Decision.ALLOW, Decision.DENY, Decision.CONTINUE
     ],
 )
 def test_the_table_of_levels(level: str, valid: Decision, invalid: Decision, none: Decision) -> None:
-    """With TLS as the table says; without, only TLS Optional lets the token decide."""
-    found = [
-        outcome(Level(level), tls=True, shown=shown) for shown in (Presence.VALID, Presence.INVALID, Presence.NONE)
-    ]
-    assert found == [valid, invalid, none]
-    without = {outcome(Level(level), tls=False, shown=shown) for shown in Presence}
+    """With TLS as in the table. Without TLS, only TLS Optional leaves the decision to the token check."""
+    every = (Presence.VALID, Presence.INVALID, Presence.NONE)
+    assert [outcome(Level(level), tls=True, presence=presence) for presence in every] == [valid, invalid, none]
+    without = {outcome(Level(level), tls=False, presence=presence) for presence in Presence}
     assert without == ({C} if level == "TLS Optional" else {D})
 
 
@@ -49,7 +47,7 @@ def test_a_rule_names_its_type_exactly() -> None:
         tuple(Rule(f"t{number}", Level.TOKEN) for number in range(501)),
     ],
 )
-def test_what_no_policy_may_hold(rules: tuple[Rule, ...]) -> None:
+def test_impossible_policies_are_refused(rules: tuple[Rule, ...]) -> None:
     with pytest.raises(InvalidPolicy):
         check_policy(Policy(rules=rules))
 
@@ -58,8 +56,8 @@ def test_five_hundred_rules_fit() -> None:
     check_policy(Policy(rules=tuple(Rule(f"t{number}", Level.TOKEN) for number in range(500))))
 
 
-def test_changes_are_told_for_types_named_and_types_seen() -> None:
+def test_changes_are_listed_for_types_in_rules_and_types_that_connected() -> None:
     before = Policy(Level.CERTIFICATE, (Rule("a", Level.TOKEN), Rule("b", Level.TOKEN)))
     after = Policy(Level.TOKEN, (Rule("a", Level.CERTIFICATE),))
-    found = changed_types(before, after, ["c"])
-    assert found == [("a", Level.TOKEN, Level.CERTIFICATE), ("c", Level.CERTIFICATE, Level.TOKEN)]
+    changes = changed_types(before, after, ["c"])
+    assert changes == [("a", Level.TOKEN, Level.CERTIFICATE), ("c", Level.CERTIFICATE, Level.TOKEN)]

@@ -10,7 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from shared import errors
 from shared.validation.notices import Notice
 from shared.validation.server_cert import (
-    ServerCertificate,
+    CertificateWithKey,
     check_server_certificate,
     has_private_key,
     hosts_covered,
@@ -20,9 +20,9 @@ from shared.validation.server_cert import (
     read_server_certificate,
     root_of,
 )
-from tests import certs
-from tests.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
-from tests.openssl import OpenSSL
+from tests.support import certs
+from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
+from tests.support.openssl import OpenSSL
 
 PLATFORM = "iot.example.net"
 HOST = f"mtxpd0.messaging.{PLATFORM}"
@@ -37,14 +37,14 @@ def pem(*issued: Issued) -> bytes:
     return certs.bundle(*issued).encode()
 
 
-def read(certificate: bytes, chain: bytes | None = None, key: bytes | None = KEY) -> ServerCertificate:
+def read(certificate: bytes, chain: bytes | None = None, key: bytes | None = KEY) -> CertificateWithKey:
     return read_server_certificate(certificate, chain=chain, private_key=key)
 
 
 def check(leaf: Issued, *chain: Issued, domains: Sequence[str] = ()) -> list[Notice]:
     return check_server_certificate(
-        leaf.cert,
-        [one.cert for one in chain],
+        leaf.certificate,
+        [ca.certificate for ca in chain],
         host=HOST,
         custom_domains=domains,
         platform_domain=PLATFORM,
@@ -72,7 +72,7 @@ def check(leaf: Issued, *chain: Issued, domains: Sequence[str] = ()) -> list[Not
 def test_the_chain_is_put_in_order(certificate: bytes, chain: bytes | None) -> None:
     """In the file or beside it, PEM or DER, in any order, the leaf repeated or not (RFC 8446, 4.4.2)."""
     got = read(certificate, chain)
-    assert (got.leaf, got.chain) == (LEAF.cert, (LOWER.cert, UPPER.cert, ROOT.cert))
+    assert (got.leaf, got.chain) == (LEAF.certificate, (LOWER.certificate, UPPER.certificate, ROOT.certificate))
     assert read_leaf(certificate, chain=chain) == (got.leaf, got.chain)
 
 
@@ -85,41 +85,41 @@ def test_the_key_may_be_in_the_certificates_file() -> None:
     assert has_private_key(bundle)
     assert has_private_key(file)
     assert not has_private_key(pem(LEAF))
-    assert read(bundle, key=None).chain == (LOWER.cert,)
+    assert read(bundle, key=None).chain == (LOWER.certificate,)
     got = read_server_certificate(file, passphrase="x", chain=pem(ROOT, LOWER))
-    assert got.chain == (LOWER.cert, UPPER.cert, ROOT.cert)
+    assert got.chain == (LOWER.certificate, UPPER.certificate, ROOT.certificate)
     with pytest.raises(errors.PassphraseRequired):
         read(file, key=None)
 
 
 def test_pkcs12_needs_no_key_file() -> None:
-    """One that is sent all the same is left aside: the file's own key is its leaf's."""
+    """A key file that is sent all the same is ignored: the file's own key is its leaf's."""
     file = pkcs12.serialize_key_and_certificates(None, LEAF.key, LEAF.cert, None, BestAvailableEncryption(b"x"))
     got = read_server_certificate(file, private_key=certs.key_pem(certs.key("RSA-2048")).encode(), passphrase="x")
-    assert got.leaf == LEAF.cert
+    assert got.leaf == LEAF.certificate
 
 
 def test_what_openssl_makes_is_read(openssl: OpenSSL) -> None:
     """A self-signed certificate, its encrypted key, and both in one PKCS#12 file."""
     openssl("req -x509 -newkey rsa:2048 -keyout k.pem -passout pass:x -out c.pem -subj", f"/CN={HOST}")
     openssl("pkcs12 -export -in c.pem -inkey k.pem -passin pass:x -passout pass:y -out c.p12")
-    one = read_server_certificate(openssl.bytes("c.pem"), private_key=openssl.bytes("k.pem"), passphrase="x")
-    two = read_server_certificate(openssl.bytes("c.p12"), passphrase="y")
-    assert (one.leaf, one.chain) == (two.leaf, two.chain)
+    pair = read_server_certificate(openssl.bytes("c.pem"), private_key=openssl.bytes("k.pem"), passphrase="x")
+    file = read_server_certificate(openssl.bytes("c.p12"), passphrase="y")
+    assert (pair.leaf, pair.chain) == (file.leaf, file.chain)
 
 
-def test_without_a_key_that_is_said() -> None:
+def test_a_missing_key_is_reported() -> None:
     with pytest.raises(errors.PrivateKeyMissing):
         read(pem(LEAF), key=None)
 
 
-def test_without_a_key_a_bad_certificate_is_said_first() -> None:
+def test_a_bad_certificate_is_reported_before_a_missing_key() -> None:
     with pytest.raises(errors.NotACertificate):
         read(b"hello", key=None)
 
 
-def test_the_key_must_be_the_leafs() -> None:
-    """Not that of a CA above it, and not another one."""
+def test_the_key_must_be_that_of_the_leaf() -> None:
+    """Not the key of a CA above it, and no other key."""
     with pytest.raises(errors.KeyMismatch):
         read(pem(LEAF), key=certs.key_pem(certs.key("P-256", 1)).encode())
     with pytest.raises(errors.ChainBroken):
@@ -127,7 +127,7 @@ def test_the_key_must_be_the_leafs() -> None:
 
 
 def test_a_certificate_that_has_no_place_in_the_chain_is_named() -> None:
-    """ "each certificate signed the one before": one too many, a gap, or one of the right name and another key."""
+    """Each certificate signed the one before: not one too many, no gap, no right name with another key."""
     stranger = certs.ca("Stranger")
     impostor = certs.ca("Lower", UPPER, private=certs.key("P-256", 3))
     for chain, name in ((pem(LOWER, stranger), "Stranger"), (pem(LOWER, ROOT), "Root"), (pem(impostor), "Lower")):
@@ -138,7 +138,7 @@ def test_a_certificate_that_has_no_place_in_the_chain_is_named() -> None:
 def test_issuers_are_found_whatever_the_case_of_their_name() -> None:
     """RFC 5280, 7.1."""
     leaf = certs.certificate(certs.name(HOST), signer=LOWER, issuer=certs.name("LOWER"), private=certs.key("P-256", 98))
-    assert read(pem(leaf, LOWER)).chain == (LOWER.cert,)
+    assert read(pem(leaf, LOWER)).chain == (LOWER.certificate,)
 
 
 def test_a_chain_of_ten_is_taken_and_of_eleven_not() -> None:
@@ -151,7 +151,7 @@ def test_a_chain_of_ten_is_taken_and_of_eleven_not() -> None:
         read(pem(certs.server(HOST, line[0])), pem(*line))
 
 
-def test_weak_chain_keys_are_not_even_used() -> None:
+def test_weak_chain_keys_are_refused_before_they_are_used() -> None:
     weak = certs.ca("Weak", private=certs.key("RSA-1024"))
     with pytest.raises(errors.WeakKey, match="RSA 1024"):
         read(pem(certs.server(HOST, weak)), pem(weak))
@@ -172,15 +172,15 @@ def test_a_good_one_is_accepted() -> None:
 def test_self_signed_is_accepted_with_a_warning() -> None:
     message = "Browsers refuse this certificate until it is added to them; devices need it in their trust store."
     assert check(certs.server(HOST)) == [Notice("self_signed", message)]
-    assert [one.code for one in check(certs.ca(HOST))] == ["self_signed"]  # CA:TRUE too, without ExtendedKeyUsage
+    assert [notice.code for notice in check(certs.ca(HOST))] == ["self_signed"]  # CA:TRUE too, without ExtendedKeyUsage
 
 
 def test_a_leaf_alone_is_accepted_with_a_warning_that_names_its_issuer() -> None:
     [notice] = check(LEAF)
     assert notice.code == "chain_incomplete"
     assert "CN=Lower" in notice.message
-    assert not is_chain_complete(LEAF.cert, ())
-    assert is_chain_complete(LEAF.cert, (LOWER.cert,))
+    assert not is_chain_complete(LEAF.certificate, ())
+    assert is_chain_complete(LEAF.certificate, (LOWER.certificate,))
 
 
 @pytest.mark.parametrize("kind", ["RSA-2048", "RSA-3072", "P-256", "P-384"])
@@ -188,9 +188,9 @@ def test_keys_that_mqtt_servers_take(kind: str) -> None:
     assert check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER) == []
 
 
-@pytest.mark.parametrize(("kind", "shown"), [("P-521", "P-521"), ("Ed25519", "Ed25519"), ("RSA-1024", "RSA 1024")])
-def test_other_keys_are_refused(kind: str, shown: str) -> None:
-    with pytest.raises(errors.KeyUnsupported, match=f"{shown} is not a key MQTT servers take"):
+@pytest.mark.parametrize(("kind", "text"), [("P-521", "P-521"), ("Ed25519", "Ed25519"), ("RSA-1024", "RSA 1024")])
+def test_other_keys_are_refused(kind: str, text: str) -> None:
+    with pytest.raises(errors.KeyUnsupported, match=f"{text} is not a key MQTT servers take"):
         check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER)
 
 
@@ -202,7 +202,7 @@ def test_weak_signatures_are_refused_but_a_roots_own(openssl: OpenSSL) -> None:
     for digest in ("sha256", "sha1"):
         got = read(openssl.bytes(f"{digest}.pem") + openssl.bytes("r.pem"), key=openssl.bytes("k.pem"))
 
-        def run(got: ServerCertificate = got) -> None:
+        def run(got: CertificateWithKey = got) -> None:
             check_server_certificate(
                 got.leaf,
                 got.chain,
@@ -210,7 +210,7 @@ def test_weak_signatures_are_refused_but_a_roots_own(openssl: OpenSSL) -> None:
                 custom_domains=[],
                 platform_domain=PLATFORM,
                 org_id="mtxpd0",
-                at=got.leaf.not_valid_before_utc,
+                at=got.leaf.not_before,
             )
 
         if digest == "sha256":
@@ -236,7 +236,7 @@ def test_it_must_be_valid_now() -> None:
 
 
 def test_its_purpose_must_include_server_auth() -> None:
-    """RFC 5280, 4.2.1.12: where there is an ExtendedKeyUsage, it must say so; anyExtendedKeyUsage does not."""
+    """RFC 5280, 4.2.1.12: an ExtendedKeyUsage must include serverAuth; anyExtendedKeyUsage is not enough."""
     check(certs.server(HOST, extended_key_usage=()))
     check(certs.server(HOST, extended_key_usage=(CLIENT_AUTH, SERVER_AUTH)))
     with pytest.raises(errors.WrongKeyUsage) as refused:
@@ -270,7 +270,7 @@ def test_the_org_host_may_be_in_cn_or_san_beside_foreign_names(common_name: str,
 def test_a_listed_custom_domain_by_name_or_wildcard(name: str) -> None:
     leaf = certs.server(name, LOWER, dns=[])
     assert check(leaf, LOWER, domains=["example.org", "acme.com"]) == []
-    assert hosts_covered(leaf.cert, [HOST, "mtxpd0.messaging.acme.com"]) == ["mtxpd0.messaging.acme.com"]
+    assert hosts_covered(leaf.certificate, [HOST, "mtxpd0.messaging.acme.com"]) == ["mtxpd0.messaging.acme.com"]
     with pytest.raises(errors.HostMismatch):
         check(leaf, LOWER)
 
@@ -290,7 +290,7 @@ def test_a_listed_custom_domain_by_name_or_wildcard(name: str) -> None:
     ],
 )
 def test_names_that_only_resemble_a_host_are_refused(name: str) -> None:
-    """A wildcard is the whole leftmost label and stands for one label (RFC 9525, 6.3)."""
+    """A wildcard is the whole leftmost label and matches one label (RFC 9525, 6.3)."""
     with pytest.raises(errors.HostMismatch) as refused:
         check(certs.server("server", LOWER, dns=[name]), LOWER, domains=["acme.com"])
     assert refused.value.reason == f"For server, {name}; yours is {HOST}."
@@ -315,38 +315,38 @@ def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
         assert refused.value.reason == f"For {name.lower()}; yours is {HOST} {note}."
 
 
-def test_a_hidden_platform_name_is_seen() -> None:
+def test_a_hidden_platform_name_is_found() -> None:
     """White space and a root dot in a CN, which some clients drop."""
     for name in (f" other1.messaging.{PLATFORM}. ", f"other1.messaging.{PLATFORM}."):
         with pytest.raises(errors.HostMismatch, match="other orgs"):
             check(certs.server(name, LOWER, dns=[HOST]), LOWER)
 
 
-def test_many_names_are_told_in_short() -> None:
+def test_many_names_are_shortened_in_the_refusal() -> None:
     dns = [f"h{n}.example.com" for n in range(9)]
     with pytest.raises(errors.HostMismatch, match=r"For x, h0\.example\.com, .*, 5 more; yours"):
         check(certs.server("x", LOWER, dns=dns), LOWER)
 
 
-def test_a_certificate_without_any_name_is_told_so() -> None:
+def test_a_certificate_without_any_name_is_refused() -> None:
     nameless = certs.certificate(x509.Name([]), signer=LOWER, private=certs.key("P-256", 98))
     with pytest.raises(errors.HostMismatch, match="For no DNS name at all"):
         check(nameless, LOWER)
 
 
 def test_names_are_those_of_cn_and_dns_sans_once_each() -> None:
-    assert names_of(certs.server(HOST, dns=[HOST.upper(), "a.b"]).cert) == [HOST, "a.b"]
+    assert names_of(certs.server(HOST, dns=[HOST.upper(), "a.b"]).certificate) == [HOST, "a.b"]
 
 
 def test_a_wildcard_of_the_platforms_own_certificate_covers_each_org() -> None:
-    """The default certificate's; hosts two labels down are not covered."""
-    default = certs.server(f"*.messaging.{PLATFORM}").cert
+    """As in the default certificate. Hosts two labels down are not covered."""
+    default = certs.server(f"*.messaging.{PLATFORM}").certificate
     assert hosts_covered(default, [HOST, f"a.b.messaging.{PLATFORM}", f"messaging.{PLATFORM}"]) == [HOST]
 
 
 def test_the_root_is_the_same_whether_it_was_sent_or_not() -> None:
-    """What the preflight compares; a self-signed leaf is its own root."""
-    sent = root_of(LEAF.cert, [LOWER.cert, UPPER.cert, ROOT.cert])
-    assert sent == root_of(LEAF.cert, [LOWER.cert, UPPER.cert])
+    """The preflight compares it. A self-signed leaf is its own root."""
+    sent = root_of(LEAF.certificate, [LOWER.certificate, UPPER.certificate, ROOT.certificate])
+    assert sent == root_of(LEAF.certificate, [LOWER.certificate, UPPER.certificate])
     assert sent[1] == "CN=Root"
-    assert root_of(certs.server(HOST).cert, ())[1] == f"CN={HOST}"
+    assert root_of(certs.server(HOST).certificate, ())[1] == f"CN={HOST}"

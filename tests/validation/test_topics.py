@@ -38,7 +38,7 @@ def test_a_prefix_keeps_devices_apart(template: str) -> None:
         "x" * 250 + "/{typeId}/{deviceId}/",
     ],
 )
-def test_what_could_mix_devices_up_is_no_prefix(template: str) -> None:
+def test_a_prefix_that_could_mix_devices_up_is_refused(template: str) -> None:
     assert not is_prefix(template)
 
 
@@ -104,6 +104,6 @@ def test_wildcards_behind_the_prefix_are_for_subscribing_only(name: str) -> None
         f"{PREFIX}+x",
     ],
 )
-def test_a_wildcard_never_stands_where_a_name_should(topic_filter: str) -> None:
+def test_a_wildcard_cannot_take_the_place_of_a_name(topic_filter: str) -> None:
     """Nor within a level (MQTT 5.0, 4.7.1)."""
     assert not may_use_filter(PREFIX, topic_filter)

@@ -18,8 +18,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import NotFound, TooManyCAs, TooManyCAsOfOneName
 from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind
@@ -27,10 +25,10 @@ from shared.repository import Attempt, Batch, Ref, Repository, ca_index_ref, cas
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
 from shared.usecases.organization import Organization
-from shared.validation.ca import is_signed_by
-from shared.validation.verdict import Anchor, fingerprint_id, key_hash, serial_id
-from shared.x509 import distinguished_name, fingerprints
-from shared.x509.certificate import registered
+from shared.validation.deny_list import certificate_ids
+from shared.validation.verdict import Anchor
+from shared.x509.cache import read_registered
+from shared.x509.certificate import Certificate
 
 CAS_MAX: Final = 1_000  # of an organization
 CAS_OF_ONE_NAME_MAX: Final = 10
@@ -125,7 +123,7 @@ class CACertificates:
         Each step may have been done before, by an upload that was cut short, or at the same moment by another upload.
 
         Raises: TooManyCAs, TooManyCAsOfOneName, RateLimited."""
-        cert = x509.load_der_x509_certificate(ca.der)
+        cert = Certificate.from_der(ca.der)
         ref, marks = self._ref(ca_id), self._mark_refs([cert])
         batch = self._repository.read_batch([self.index_ref, ref, *marks])
         self._reserve(ca_id, ca.changed.created_at, rate_per_minute, batch)
@@ -140,7 +138,7 @@ class CACertificates:
                     attempt.write(CAsOfOneName(cas={**cas, ca_id: ca}), activity=activity)
         if is_new and not has_room:
             self.release(ca_id)
-            raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=distinguished_name.shown(cert.subject))
+            raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=cert.subject_text)
         return Added(ca if is_new else cas[ca_id], is_new, self._confirm(ca_id, cert))
 
     def changing(self, ca_id: str, *, first: Batch | None = None) -> "Iterator[CAAttempt]":
@@ -198,9 +196,9 @@ class CACertificates:
 
     def refresh_marks(self, cas: Mapping[str, CA]) -> None:
         """Make the marks of *cas* (by id) agree with the deny list."""
-        by_name: dict[Ref[CAsOfOneName], dict[str, x509.Certificate]] = {}
+        by_name: dict[Ref[CAsOfOneName], dict[str, Certificate]] = {}
         for ca_id, ca in cas.items():
-            by_name.setdefault(self._ref(ca_id), {})[ca_id] = x509.load_der_x509_certificate(ca.der)
+            by_name.setdefault(self._ref(ca_id), {})[ca_id] = Certificate.from_der(ca.der)
         if not by_name:
             return
         certs = [cert for same_name in by_name.values() for cert in same_name.values()]
@@ -258,7 +256,7 @@ class CACertificates:
                 window = count_in_window(index.rate_window, at, rate_per_minute, "CA certificates")
                 attempt.write(CAIndex({**index.cas, ca_id: True}, window))
 
-    def _confirm(self, ca_id: str, cert: x509.Certificate) -> bool:
+    def _confirm(self, ca_id: str, cert: Certificate) -> bool:
         """Complete a registration after the CA was stored. Return whether devices must send SNI from now on.
 
         Meanwhile a sweep or a deletion may have given the place in the index back, and the deny list may have changed.
@@ -296,7 +294,7 @@ class CACertificates:
                     attempt.write(msgspec.structs.replace(org, has_ca=has_ca))
         return is_written
 
-    def _mark(self, ref: Ref[CAsOfOneName], certs: Mapping[str, x509.Certificate], first: Batch) -> None:
+    def _mark(self, ref: Ref[CAsOfOneName], certs: Mapping[str, Certificate], first: Batch) -> None:
         """Make the marks of the CAs in one document agree with the deny list."""
         also = self._mark_refs(certs.values())
         for attempt in self._repository.changing(ref, also=also, first=first, activity_of=self._org_id):
@@ -309,18 +307,18 @@ class CACertificates:
                 if document is not None and cas != document.cas:
                     attempt.write(msgspec.structs.replace(document, cas=cas))
 
-    def _mark_refs(self, certs: Iterable[x509.Certificate]) -> list[Ref[Any]]:
+    def _mark_refs(self, certs: Iterable[Certificate]) -> list[Ref[Any]]:
         """Return the refs that `_denied_since` needs."""
         deny_list = DenyList(self._repository, self._org_id)
         refs: list[Ref[Any]] = []
         for cert in certs:
-            refs += deny_list.refs(_look_ups(cert))
-            refs.append(self._ref(distinguished_name.digest(cert.issuer)))
+            refs += deny_list.refs(certificate_ids(cert))
+            refs.append(self._ref(cert.issuer.digest))
         return refs
 
-    def _denied_since(self, cert: x509.Certificate, batch: Batch) -> datetime | None:
+    def _denied_since(self, cert: Certificate, batch: Batch) -> datetime | None:
         """Return when the first entry of the deny list that means *cert* was made, or None."""
-        denials = DenyList(self._repository, self._org_id).entries(batch, _look_ups(cert))
+        denials = DenyList(self._repository, self._org_id).entries(batch, certificate_ids(cert))
         issuers = self._issuer_keys(cert, batch) if any(denial.issuer_key_hash for denial in denials) else set()
         return min(
             (
@@ -331,11 +329,11 @@ class CACertificates:
             default=None,
         )
 
-    def _issuer_keys(self, cert: x509.Certificate, batch: Batch) -> set[str]:
+    def _issuer_keys(self, cert: Certificate, batch: Batch) -> set[str]:
         """Return the key hashes of the registered CAs that did sign *cert*."""
-        document = batch.get(self._ref(distinguished_name.digest(cert.issuer)))
-        issuers = [x509.load_der_x509_certificate(ca.der) for ca in document.cas.values()] if document else []
-        return {key_hash(issuer) for issuer in issuers if is_signed_by(cert, issuer)}
+        document = batch.get(self._ref(cert.issuer.digest))
+        issuers = [Certificate.from_der(ca.der) for ca in document.cas.values()] if document else []
+        return {issuer.key_hash for issuer in issuers if cert.is_signed_by(issuer)}
 
     def _delete_if_empty(self, ref: Ref[CAsOfOneName], first: Batch | None = None) -> None:
         for attempt in self._repository.changing(ref, first=first, activity_of=self._org_id):
@@ -393,8 +391,8 @@ class _Meant:
         return bool(self._fingerprints or self._serials)
 
     def includes(self, ca: CA) -> bool:
-        cert = x509.load_der_x509_certificate(ca.der)
-        is_listed = not self._fingerprints.isdisjoint(fingerprints.of(cert, ca.der))
+        cert = Certificate.from_der(ca.der)
+        is_listed = not self._fingerprints.isdisjoint(cert.fingerprints)
         return is_listed or cert.serial_number in self._serials
 
 
@@ -417,10 +415,4 @@ def _has_room(document: CAsOfOneName | None, ca_id: str) -> bool:
 
 def _anchor(ca_id: str, ca: CA) -> Anchor:
     is_active = ca.status is CAStatus.ACTIVE
-    return Anchor(ca_id, registered(ca.der), is_active, ca.denied_at, None if is_active else ca.changed.updated_at)
-
-
-def _look_ups(cert: x509.Certificate) -> list[str]:
-    """Return the look-up ids under which the deny list may name *cert*."""
-    der = cert.public_bytes(Encoding.DER)
-    return [*map(fingerprint_id, fingerprints.of(cert, der)), serial_id(cert)]
+    return Anchor(ca_id, read_registered(ca.der), is_active, ca.denied_at, None if is_active else ca.changed.updated_at)

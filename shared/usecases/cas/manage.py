@@ -1,8 +1,6 @@
 """Register, list, describe, deactivate and delete the CA certificates of an organization."""
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import NotFound
 from shared.records import CA, CAStatus
@@ -14,7 +12,7 @@ from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice, devices_must_send_sni
-from shared.validation.verdict import key_hash
+from shared.x509.certificate import Certificate
 
 
 class Uploaded(msgspec.Struct, frozen=True):
@@ -37,7 +35,7 @@ def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = 
     ca_id = id_of(cert)
     added = CACertificates(context.repository, member.org_id).add(
         ca_id,
-        CA(der=cert.public_bytes(Encoding.DER), comments=comments, changed=make_revision(at, member.who)),
+        CA(der=cert.der, comments=comments, changed=make_revision(at, member.who)),
         rate_per_minute=context.ca_rate_per_minute,
         activity=make_entry(at, member.who, "uploadCA", certificate=ca_id),
     )
@@ -62,7 +60,7 @@ def list_also_vouched_by(context: Context, org_id: str, ca_id: str) -> list[str]
     same_name = CACertificates(context.repository, org_id).list_same_name(ca_id)
     if ca_id not in same_name:
         raise NotFound(what="CA certificate of that id")
-    key_hashes = {other: key_hash(x509.load_der_x509_certificate(ca.der)) for other, ca in same_name.items()}
+    key_hashes = {other: Certificate.from_der(ca.der).key_hash for other, ca in same_name.items()}
     return sorted(
         other
         for other, ca in same_name.items()

@@ -8,7 +8,6 @@ import re
 from typing import Final
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import InvalidDenial, NotFound
 from shared.records import Denial, DenialKind
@@ -17,10 +16,10 @@ from shared.usecases.cas.documents import CACertificates, is_id_of
 from shared.usecases.context import Context, make_entry
 from shared.usecases.denials import DenyList, denial_id
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
+from shared.validation.deny_list import fingerprint_id, identity_id, issuer_serial_id
 from shared.validation.names import DeviceName
-from shared.validation.verdict import fingerprint, fingerprint_id, identity_id, issuer_serial_id, key_hash
-from shared.x509 import distinguished_name
-from shared.x509.pem import read_certificates
+from shared.x509.certificate import Certificate
+from shared.x509.certificate_files import read_certificates
 
 _FINGERPRINT: Final = r"[0-9a-f]{64}"
 _SERIAL: Final = r"([0-9a-f]{16}-[0-9a-f]{32}):([0-9a-f]{1,42})"
@@ -130,7 +129,7 @@ def _parse_certificate(data: bytes, kind: DenialKind | None, value: str | None) 
             found=f"{len(more) + 1} certificates are in the file",
             hint="Send the one that is meant, alone.",
         )
-    return _Target(fingerprint_id(fingerprint(cert)), DenialKind.FINGERPRINT, fingerprint(cert))
+    return _Target(fingerprint_id(cert.fingerprint), DenialKind.FINGERPRINT, cert.fingerprint)
 
 
 def _parse_fingerprint(value: str) -> _Target:
@@ -163,6 +162,6 @@ def _parse_serial(cas: CACertificates, value: str) -> _Target:
     ca = cas.find(issuer_id)
     if ca is None:
         raise NotFound(what="CA certificate of that id", field="value")
-    issuer = x509.load_der_x509_certificate(ca.der)
-    look_up = issuer_serial_id(distinguished_name.digest(issuer.subject), serial)
-    return _Target(look_up, DenialKind.SERIAL, f"{issuer_id}:{serial:x}", key_hash(issuer))
+    issuer = Certificate.from_der(ca.der)
+    look_up = issuer_serial_id(issuer.subject.digest, serial)
+    return _Target(look_up, DenialKind.SERIAL, f"{issuer_id}:{serial:x}", issuer.key_hash)

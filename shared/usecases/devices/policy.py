@@ -63,7 +63,7 @@ def dry_run(context: Context, member: Member, policy: Policy) -> DryRun:
     refused: Counter[str] = Counter()
     for device, connection in clients:
         before, after = (
-            outcome(rules.level_for(device.type_id), tls=connection.tls, shown=connection.presence)
+            outcome(rules.level_for(device.type_id), tls=connection.tls, presence=connection.presence)
             for rules in (current, policy)
         )
         if after is Decision.DENY and before is not Decision.DENY:

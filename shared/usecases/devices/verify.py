@@ -16,29 +16,17 @@ from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
 from shared.usecases.organization import Organization
+from shared.validation.deny_list import Denied, Questions, questions
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
+from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
-from shared.validation.verdict import (
-    STEP_OF,
-    Denied,
-    OrgFacts,
-    Presented,
-    Questions,
-    Scope,
-    Verdict,
-    asked_org,
-    fingerprint,
-    judge,
-    questions,
-)
+from shared.validation.verdict import CHAIN_STEP, OrgFacts, Scope, Verdict, find_org_id, judge
 from shared.validation.verdict_by_name import BROKER, Named, judge_named
-from shared.x509.distinguished_name import shown_subject
 
 _EVERY_ORG: Final = Scope(None)
 _BROKERS: Final = (Role.BROKER,)
 _MAY_EXPLAIN: Final = (Role.BROKER, Role.VIEWER, Role.OPERATOR)
-_CHAIN_STEP: Final = 6
 _SERVER_NAME_MAX: Final = 256  # characters kept of a server name
 
 
@@ -77,7 +65,7 @@ def verify_client(
     context = verifier.context
     claim = sent if isinstance(sent, Caller) else read_claim(verifier.tokens, sent)
     # The key of an organization may ask about that organization only; a question by a platform key names one.
-    org_id = claim.org_id or asked_org(presented, _EVERY_ORG)
+    org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
     lookup = _Lookup(context.repository, org_id, questions(presented))
     batch = context.repository.read_batch([*claim.refs, *lookup.refs()])
     caller = authenticate(claim, batch)
@@ -85,7 +73,7 @@ def verify_client(
     facts = lookup.facts(batch)
     at = context.clock()
     verdict = _judge(context, presented, caller, facts, at, explain=explain)
-    if facts and STEP_OF.get(verdict.code) == _CHAIN_STEP and not any(anchor.active for anchor in facts.anchors):
+    if facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors):
         has_active_ca = CACertificates(context.repository, facts.org_id).has_active()
         facts = replace(facts, has_active_ca=has_active_ca)
         verdict = _judge(context, presented, caller, facts, at, explain=explain)
@@ -113,13 +101,13 @@ def _event(presented: Presented, verdict: Verdict, org_id: str, at: datetime) ->
         decision=verdict.decision.value,
         code=verdict.code,
         tls=presented.tls,
-        presence=verdict.shown,
+        presence=verdict.presence,
         client_id=getattr(presented.client_id, "text", None),
         server_name=presented.server_name and presented.server_name[:_SERVER_NAME_MAX],
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
         certificate=leaf.der if leaf is not None and verdict.decision is Decision.DENY else None,
-        failing={"subject": shown_subject(failing), "fingerprintSha256": fingerprint(failing)} if failing else None,
+        failing={"subject": failing.subject_text, "fingerprintSha256": failing.fingerprint} if failing else None,
     )
 
 
@@ -168,7 +156,7 @@ def _verify_named(context: Context, credentials: Credentials, named: Named) -> V
     caller = authenticate(credentials, batch)
     caller.must_be(_BROKERS)
     is_proof = caller.proof is Proof.BROKER
-    return judge_named(named, lookup.facts(batch), believed=is_proof, platform_domain=context.platform_domain)
+    return judge_named(named, lookup.facts(batch), broker_proves=is_proof, platform_domain=context.platform_domain)
 
 
 def _named_event(named: Named, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
@@ -178,7 +166,7 @@ def _named_event(named: Named, verdict: Verdict, org_id: str, at: datetime) -> C
         decision=verdict.decision.value,
         code=verdict.code,
         tls=True,
-        presence=verdict.shown,
+        presence=verdict.presence,
         client_id=getattr(named.client, "text", None),
         identity=str(verdict.identity) if verdict.identity else None,
     )

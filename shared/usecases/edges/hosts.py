@@ -16,7 +16,6 @@ from hashlib import sha256
 from typing import Final
 
 import msgspec
-from cryptography import x509
 
 from shared.feed import Change
 from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
@@ -25,6 +24,7 @@ from shared.usecases.context import Context
 from shared.usecases.organization import Organization, list_organizations
 from shared.usecases.servers.documents import ServerCertificates
 from shared.validation.server_cert import hosts_covered
+from shared.x509.certificate import Certificate
 
 BY_DEFAULT: Final = ""  # the version of a host that the platform's default certificate serves
 _GONE_MAX: Final = 100  # former hosts of an organization that are still listed as removed
@@ -42,9 +42,9 @@ def host_version(record: ServerCertificate | DefaultCertificate) -> str:
 
 
 @lru_cache(maxsize=2048)
-def load_leaf(der: bytes) -> x509.Certificate:
+def load_leaf(der: bytes) -> Certificate:
     """Return a stored leaf certificate, parsed. A stored certificate never changes, so the result is cached."""
-    return x509.load_der_x509_certificate(der)
+    return Certificate.from_der(der)
 
 
 class HostFeed:

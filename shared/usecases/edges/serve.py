@@ -11,7 +11,6 @@ from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -31,6 +30,7 @@ from shared.usecases.servers.documents import ServerCertificates
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.names import ServerName, messaging_host
 from shared.validation.server_cert import hosts_covered
+from shared.x509.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +148,8 @@ def _export(context: Context, sealer: KeySealer, caller: Caller, host: _ServedHo
     )
     _note(context, caller, host)
     chain = [load_leaf(host.record.leaf)] if host.record.leaf else []
-    chain += map(x509.load_der_x509_certificate, host.record.chain)
-    pem = "".join(cert.public_bytes(Encoding.PEM).decode() for cert in chain)
+    chain += map(Certificate.from_der, host.record.chain)
+    pem = "".join(cert.pem for cert in chain)
     return ExportedKey(host.server_name, host.org_id, host.version, host.certificate_id, pem, key)
 
 

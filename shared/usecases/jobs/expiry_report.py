@@ -22,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from cryptography import x509
 
 from shared.ports import Webhook, WebhookFailed
 from shared.records import (
@@ -44,6 +43,7 @@ from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.organization import list_organizations
 from shared.usecases.servers.documents import ServerCertificates
 from shared.usecases.servers.platform_default import PlatformDefault
+from shared.x509.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ class _Run:
         """Yield the expiry of a certificate that must be reported. *der* None: a request without a certificate."""
         if der is None:
             return
-        ends = x509.load_der_x509_certificate(der).not_valid_after_utc
+        ends = Certificate.from_der(der).not_after
         stage = _stage_of(ends - self._at)
         if stage is not None and (in_force or ends >= self._at - timedelta(days=_ENDED_DAYS)):
             yield Expiry(org_id, kind, certificate_id, ends, stage, in_force)

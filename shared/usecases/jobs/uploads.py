@@ -41,12 +41,12 @@ from shared.usecases.organization import Organization
 from shared.usecases.servers.requests import fulfill_csr
 from shared.usecases.servers.upload import upload_server_cert
 from shared.validation.names import is_org_id
-from shared.validation.server_cert import FILES_MAX
+from shared.x509.certificate_files import BUNDLE_MAX
 
 log = logging.getLogger(__name__)
 
 WHO: Final = "upload"
-OBJECT_MAX: Final = FILES_MAX  # bytes; the rules of each kind may accept less
+OBJECT_MAX: Final = BUNDLE_MAX  # bytes; the rules of each kind may accept less
 _NAME_MAX: Final = 200  # characters of an object's name in a receipt
 _REASON_MAX: Final = 400  # characters of a refusal's sentences in a receipt
 _KINDS: Final = ("ca", "server", "csr")

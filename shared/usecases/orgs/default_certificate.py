@@ -19,6 +19,7 @@ from shared.validation.csr import COMMON_NAME_MAX, make_key
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice
 from shared.validation.server_cert import check_default_certificate, read_server_certificate
+from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
 
 _DAYS: Final = 825  # validity of a generated certificate: clients refuse more (CA/Browser Forum BR, section 6.3.2)
@@ -61,23 +62,23 @@ def ensure_default(context: Context, sealer: KeySealer) -> bool:
 
 
 def _seal(
-    context: Context, sealer: KeySealer, leaf: x509.Certificate, chain: Sequence[x509.Certificate], key: PrivateKey
+    context: Context, sealer: KeySealer, leaf: Certificate, chain: Sequence[Certificate], key: PrivateKey
 ) -> DefaultCertificate:
     """Return the record of a default certificate, with its private key sealed."""
     return DefaultCertificate(
         key=seal_key(sealer, key, org_id=PLATFORM, certificate_id=DEFAULT),
-        leaf=leaf.public_bytes(Encoding.DER),
-        chain=tuple(issuer.public_bytes(Encoding.DER) for issuer in chain),
+        leaf=leaf.der,
+        chain=tuple(issuer.der for issuer in chain),
         changed=make_revision(context.clock(), ADMIN),
     )
 
 
-def _make_self_signed(context: Context, key: PrivateKey) -> x509.Certificate:
+def _make_self_signed(context: Context, key: PrivateKey) -> Certificate:
     host = messaging_host("*", context.platform_domain)
     common_name = host if len(host) <= COMMON_NAME_MAX else "MQTT Trust default"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     not_before = context.clock().replace(microsecond=0) - timedelta(hours=1)  # the clocks of clients differ
-    return (
+    cert = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -89,3 +90,4 @@ def _make_self_signed(context: Context, key: PrivateKey) -> x509.Certificate:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
+    return Certificate.from_der(cert.public_bytes(Encoding.DER))

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import NotFound
 from shared.records import DEFAULT, Activation, Org
 from shared.repository import Batch
+from shared.text import format_time
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, check_version, make_entry, update_revision
 from shared.usecases.edges.hosts import HostFeed
@@ -17,7 +17,7 @@ from shared.usecases.servers.documents import ParsedServerCertificate, ServerCer
 from shared.usecases.servers.rules import check_for_org, served_hosts
 from shared.validation.notices import Notice
 from shared.validation.server_cert import is_chain_complete, root_of
-from shared.x509.validity import check_validity, shown_time
+from shared.x509.certificate import Certificate
 
 _SOON_DAYS = 30
 
@@ -80,15 +80,15 @@ def activate_server_cert(
     leaf = parsed.certificate
     if replaced_id != certificate_id:
         warnings += _warn_of_new_root(servers, documents, member.org, leaf, parsed.chain)
-    days_left = (leaf.not_valid_after_utc - at).days
+    days_left = (leaf.not_after - at).days
     if days_left < _SOON_DAYS:
-        message = f"It ends {shown_time(leaf.not_valid_after_utc)}, in {days_left} days."
+        message = f"It ends {format_time(leaf.not_after)}, in {days_left} days."
         warnings.append(Notice("ends_soon", message))
     return Activated(
         org.activation,
         org.activation_changed.version,
         served_hosts(context, org, leaf),
-        leaf.not_valid_after_utc,
+        leaf.not_after,
         is_chain_complete(leaf, parsed.chain),
         warnings,
     )
@@ -121,13 +121,13 @@ def _check(
     """
     check_version(org.activation_changed, expected_version)
     if parsed.id == DEFAULT:
-        check_validity(parsed.certificate, at=at)
+        parsed.certificate.check_dates(at)
         return []
     return check_for_org(context, org, parsed.certificate, parsed.chain, at)
 
 
 def _warn_of_new_root(
-    servers: ServerCertificates, documents: Batch, org: Org, leaf: x509.Certificate, chain: Sequence[x509.Certificate]
+    servers: ServerCertificates, documents: Batch, org: Org, leaf: Certificate, chain: Sequence[Certificate]
 ) -> list[Notice]:
     """Return a warning if the chain leads to another root than the active certificate's: devices may pin the root."""
     try:

@@ -43,7 +43,10 @@ from shared.repository import Batch, ExistingAttempt, Ref, Repository, server_re
 from shared.usecases.context import count_in_window
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
+from shared.validation.csr import requested_names
 from shared.validation.server_cert import names_of
+from shared.x509.certificate import Certificate
+from shared.x509.distinguished_name import format_name
 from shared.x509.private_keys import PrivateKey
 
 log = logging.getLogger(__name__)
@@ -56,15 +59,15 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
 
     id: str
     source: Source
-    leaf: x509.Certificate | None
-    chain: tuple[x509.Certificate, ...]
+    leaf: Certificate | None
+    chain: tuple[Certificate, ...]
     request: x509.CertificateSigningRequest | None
     served_since: datetime | None
     comments: str
     changed: Revision
 
     @property
-    def certificate(self) -> x509.Certificate:
+    def certificate(self) -> Certificate:
         """The certificate. Raises: RequestNotFulfilled, for a request without certificate."""
         if self.leaf is None:
             raise RequestNotFulfilled
@@ -73,17 +76,17 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
     @property
     def public_key(self) -> object:
         """The public key of the certificate, or of the request if there is no certificate yet."""
-        return self._signed.public_key()
+        return self._request.public_key() if self.leaf is None else self.leaf.public_key
 
     @property
-    def subject(self) -> x509.Name:
-        """The subject of the certificate, or of the request if there is no certificate yet."""
-        return self._signed.subject
+    def subject(self) -> str:
+        """The subject, for people, of the certificate, or of the request if there is no certificate yet."""
+        return format_name(self._request.subject) if self.leaf is None else self.leaf.subject_text
 
     @property
     def names(self) -> list[str]:
         """The DNS names of the certificate, or of the request if there is no certificate yet."""
-        return names_of(self._signed)
+        return requested_names(self._request) if self.leaf is None else names_of(self.leaf)
 
     @property
     def csr_pem(self) -> str | None:
@@ -91,9 +94,7 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
         return None if self.request is None else self.request.public_bytes(Encoding.PEM).decode()
 
     @property
-    def _signed(self) -> x509.Certificate | x509.CertificateSigningRequest:
-        if self.leaf is not None:
-            return self.leaf
+    def _request(self) -> x509.CertificateSigningRequest:
         if self.request is not None:
             return self.request
         raise ValueError("a server certificate's record has neither a certificate nor a request")
@@ -101,8 +102,8 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
 
 def parse(certificate_id: str, record: ServerCertificate | DefaultCertificate) -> ParsedServerCertificate:
     """Return the parsed form of a stored record."""
-    leaf = None if record.leaf is None else x509.load_der_x509_certificate(record.leaf)
-    chain = tuple(map(x509.load_der_x509_certificate, record.chain))
+    leaf = None if record.leaf is None else Certificate.from_der(record.leaf)
+    chain = tuple(map(Certificate.from_der, record.chain))
     if isinstance(record, DefaultCertificate):
         return ParsedServerCertificate(
             certificate_id, Source.DEFAULT, leaf, chain, None, record.served_since, "", record.changed

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from cryptography import x509
 
 from shared.errors import Rejected, SeveralCertificates
 from shared.usecases.callers import Member
@@ -13,7 +12,8 @@ from shared.usecases.servers.rules import check_for_org
 from shared.validation.ca import check_ca
 from shared.validation.notices import Notice
 from shared.validation.server_cert import read_leaf
-from shared.x509.pem import read_certificates
+from shared.x509.certificate import Certificate
+from shared.x509.certificate_files import read_certificates
 
 
 class Acceptance(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class Acceptance(msgspec.Struct, frozen=True):
 class PreviewResult(msgspec.Struct, frozen=True):
     """A certificate, and whether it would be accepted as a CA certificate and as a server certificate."""
 
-    cert: x509.Certificate
+    cert: Certificate
     ca: Acceptance
     server: Acceptance
 
@@ -47,7 +47,7 @@ def preview(context: Context, member: Member, data: bytes) -> PreviewResult:
     )
 
 
-def _judge_ca(context: Context, cert: x509.Certificate, count: int, at: datetime) -> Acceptance:
+def _judge_ca(context: Context, cert: Certificate, count: int, at: datetime) -> Acceptance:
     """Return whether a file of *count* certificates would be accepted as the CA certificate *cert*."""
     if count > 1:
         return Acceptance(SeveralCertificates(n=count))
@@ -59,7 +59,7 @@ def _judge_ca(context: Context, cert: x509.Certificate, count: int, at: datetime
 
 
 def _judge_server(
-    context: Context, member: Member, leaf: x509.Certificate, chain: Sequence[x509.Certificate], at: datetime
+    context: Context, member: Member, leaf: Certificate, chain: Sequence[Certificate], at: datetime
 ) -> Acceptance:
     """Return whether *leaf* would be accepted as a server certificate of the organization."""
     try:

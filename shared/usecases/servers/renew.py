@@ -11,7 +11,7 @@ from shared.usecases.callers import Member
 from shared.usecases.context import Context
 from shared.usecases.servers.documents import ParsedServerCertificate, ServerCertificates, check_room, parse
 from shared.usecases.servers.requests import add_request
-from shared.validation.csr import renewed_csr
+from shared.validation.csr import renew_csr
 from shared.x509.private_keys import PrivateKey
 
 
@@ -32,5 +32,5 @@ def renew(context: Context, sealer: KeySealer, member: Member, certificate_id: s
     key = load_der_private_key(sealer.open(record.key, org_id=member.org_id, certificate_id=certificate_id), None)
     if not isinstance(key, PrivateKey):
         raise SealBroken(f"{member.org_id}/{certificate_id} holds a key of another kind")
-    csr = renewed_csr(key, parsed.request or certificate)
+    csr = renew_csr(key, parsed.request or certificate)
     return add_request(context, sealer, member, key, csr, comments=record.comments, what="renewCSR", at=at)

@@ -23,9 +23,9 @@ from shared.usecases.servers.documents import (
 from shared.usecases.servers.rules import check_for_org
 from shared.validation.csr import make_csr, make_key, read_signed, subject_name
 from shared.validation.notices import Notice
-from shared.validation.verdict import public_key_hash
-from shared.x509.encoding import public_key_info
+from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
+from shared.x509.public_keys import key_hash, public_key_info
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ def add_request(
     record = ServerCertificate(
         source=Source.CSR,
         key=seal_key(sealer, key, org_id=member.org_id, certificate_id=certificate_id),
-        key_hash=public_key_hash(key.public_key()),
+        key_hash=key_hash(key.public_key()),
         csr=csr.public_bytes(Encoding.DER),
         comments=comments,
         changed=make_revision(at, member.who),
@@ -125,21 +125,20 @@ def fulfill_csr(
 
 
 def _fulfil(
-    record: ServerCertificate, leaf: x509.Certificate, chain: Sequence[x509.Certificate], at: datetime, who: str
+    record: ServerCertificate, leaf: Certificate, chain: Sequence[Certificate], at: datetime, who: str
 ) -> ServerCertificate:
     """Return *record* with the certificate; the same object if the record has the certificate already.
 
     Raises: AlreadyFulfilled.
     """
-    der = leaf.public_bytes(Encoding.DER)
-    if record.leaf == der:
+    if record.leaf == leaf.der:
         return record
     if record.leaf is not None:
         raise AlreadyFulfilled
     return msgspec.structs.replace(
         record,
-        leaf=der,
-        chain=tuple(issuer.public_bytes(Encoding.DER) for issuer in chain),
+        leaf=leaf.der,
+        chain=tuple(issuer.der for issuer in chain),
         changed=update_revision(record.changed, at, who),
     )
 

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from cryptography import x509
-
 from shared.records import Org
 from shared.usecases.context import Context
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice
 from shared.validation.server_cert import check_server_certificate, hosts_covered
+from shared.x509.certificate import Certificate
 
 
 def check_for_org(
-    context: Context, org: Org, leaf: x509.Certificate, chain: Sequence[x509.Certificate], at: datetime
+    context: Context, org: Org, leaf: Certificate, chain: Sequence[Certificate], at: datetime
 ) -> list[Notice]:
     """Refuse *leaf* if *org* must not show *leaf* to its devices; return warnings otherwise.
 
@@ -31,6 +30,6 @@ def check_for_org(
     )
 
 
-def served_hosts(context: Context, org: Org, leaf: x509.Certificate | None) -> list[str]:
+def served_hosts(context: Context, org: Org, leaf: Certificate | None) -> list[str]:
     """Return the hosts of *org* that *leaf* covers; an empty list for a request, which has no certificate."""
     return hosts_covered(leaf, org.hosts(context.platform_domain)) if leaf is not None else []

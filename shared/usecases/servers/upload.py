@@ -1,7 +1,6 @@
 """uploadServerCert: store a messaging server certificate with its private key."""
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import UseFulfil
 from shared.ports import KeySealer
@@ -20,7 +19,6 @@ from shared.usecases.servers.rules import check_for_org
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice, devices_must_send_sni
 from shared.validation.server_cert import has_private_key, read_leaf, read_server_certificate
-from shared.validation.verdict import key_hash
 
 
 class UploadedServerCertificate(msgspec.Struct, frozen=True):
@@ -55,7 +53,7 @@ def upload_server_cert(
         _point_to_request(servers, member.org, certificate, chain)
     server = read_server_certificate(certificate, chain=chain, private_key=private_key, passphrase=passphrase)
     warnings = check_for_org(context, member.org, server.leaf, server.chain, at)
-    leaf, public_key_hash = server.leaf.public_bytes(Encoding.DER), key_hash(server.leaf)
+    leaf, public_key_hash = server.leaf.der, server.leaf.key_hash
     existing = servers.find_by_leaf(member.org, public_key_hash, leaf)
     if existing is not None:
         return UploadedServerCertificate(parse(*existing), False, warnings)
@@ -66,7 +64,7 @@ def upload_server_cert(
         key=seal_key(sealer, server.private_key, org_id=member.org_id, certificate_id=certificate_id),
         key_hash=public_key_hash,
         leaf=leaf,
-        chain=tuple(issuer.public_bytes(Encoding.DER) for issuer in server.chain),
+        chain=tuple(issuer.der for issuer in server.chain),
         comments=comments,
         changed=make_revision(at, member.who),
     )
@@ -84,6 +82,6 @@ def _point_to_request(servers: ServerCertificates, org: Org, certificate: bytes,
     Raises: UseFulfil, and whatever `read_leaf` raises.
     """
     leaf, _ = read_leaf(certificate, chain=chain)
-    for certificate_id, record in servers.find_by_key(org, key_hash(leaf)):
+    for certificate_id, record in servers.find_by_key(org, leaf.key_hash):
         if record.leaf is None:
             raise UseFulfil(field="privateKey", id=certificate_id)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Service
+from tests.support.harness import Service
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from functions.web.message import Request
-from tests import certs
-from tests.harness import Answer, Client, answer, basic
+from tests.support import certs
+from tests.support.harness import Answer, Client, answer, basic
 
 FOLDER = Path(__file__).parent.parent.parent / "data" / "dialects"
 

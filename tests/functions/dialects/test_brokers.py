@@ -8,10 +8,10 @@ import pytest
 from functions.dialects.aws_iot import authorize
 from shared.records import Proof
 from shared.usecases.orgs.organizations import set_suspended
-from tests import certs
-from tests.certs import NOON
 from tests.functions.dialects.recorded import Recorded
-from tests.harness import Client, Service, make_service
+from tests.support import certs
+from tests.support.certs import NOON
+from tests.support.harness import Client, Service, make_service
 
 ROOT = certs.ca("Root")
 INTERMEDIATE = certs.ca("Intermediate", ROOT)

@@ -16,10 +16,10 @@ from functions.hosts.asgi import Application
 from functions.web.deadline import EMBEDDED, Busy, Workers
 from functions.web.message import Request
 from shared.errors import NotAuthenticated
-from tests import certs
 from tests.functions.dialects.recorded import FOLDER, Recorded
-from tests.harness import Client, Service, answer, basic, make_service
-from tests.stores import Place
+from tests.support import certs
+from tests.support.harness import Client, Service, answer, basic, make_service
+from tests.support.stores import Place
 
 DEVICE = certs.leaf("d:thermo:42", certs.ca("Root"))
 PROMISED = 2.0  # seconds

@@ -14,9 +14,9 @@ from msgspec import structs
 
 from shared.errors import StoreUnavailable
 from shared.records import Proof
-from tests import certs
 from tests.functions.dialects.recorded import FOLDER, Recorded
-from tests.harness import Answer, Client, Service
+from tests.support import certs
+from tests.support.harness import Answer, Client, Service
 
 ROOT = certs.ca("Root")
 DEVICE = certs.leaf("d:thermo:42", ROOT)
@@ -185,7 +185,7 @@ def test_bad_key(service: Service, ask: Callable[..., Answer], row: Dialect) -> 
         replace(right, token="wrong"),
         replace(right, key="a-mtxpd0-nobody0000"),
         replace(right, key="root"),
-        service.anybody,
+        service.anonymous,
         service.client("operator"),
         service.client("edge"),
     ]

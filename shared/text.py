@@ -1,0 +1,19 @@
+"""Text for people: printable characters, and times in English."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def printable(text: str, limit: int) -> str:
+    """Return the first *limit* characters of *text*, each unprintable one replaced by "?"."""
+    return "".join(char if char.isprintable() else "?" for char in text[:limit])
+
+
+def format_time(moment: datetime) -> str:
+    """Return *moment*, an aware time, as `16 Dec 2026, 09:30 UTC`.
+
+    The month is English in every locale; `strftime` would follow the locale."""
+    utc = moment.astimezone(UTC)
+    return f"{utc.day} {_MONTHS[utc.month - 1]} {utc.year}, {utc.hour:02}:{utc.minute:02} UTC"

@@ -1,0 +1,69 @@
+"""The deny list: the look-up ids under which entries are stored, and what must be looked up for a client.
+
+An entry names a certificate by its fingerprint, by its issuer and serial number, or a device by its identity
+(docs/rules.md, "Deny list").
+"""
+
+from datetime import datetime
+
+import msgspec
+
+from shared.validation.names import DeviceName
+from shared.validation.presented import Presented
+from shared.x509.certificate import Certificate
+
+_NAME_DIGITS = 32  # hexadecimal digits of an issuer's digest in the look-up id of a serial number
+_CA_NAME_DIGITS = 16  # and in the key under which CAs of one name are stored
+
+
+class Denied(msgspec.Struct, frozen=True):
+    """An entry that was found. *issuer_key_hash* is set for a serial number's."""
+
+    since: datetime
+    issuer_key_hash: str | None = None
+
+
+class Questions(msgspec.Struct, frozen=True):
+    """What must be looked up to judge a client: CAs by subject name, deny-list entries by look-up id."""
+
+    issuer_names: tuple[str, ...]
+    denials: tuple[str, ...]
+
+
+def questions(presented: Presented) -> Questions:
+    """Return everything that must be looked up.
+
+    It all follows from what was presented, so one batched read is enough."""
+    names: set[str] = set()
+    denials: set[str] = set()
+    for cert in presented.certificates:
+        names.add(cert.issuer.digest[:_CA_NAME_DIGITS])
+        denials.update(certificate_ids(cert))
+    if (device := presented.device) is not None:
+        denials.add(identity_id(device))
+    return Questions(tuple(sorted(names)), tuple(sorted(denials)))
+
+
+def certificate_ids(cert: Certificate) -> list[str]:
+    """Return every look-up id of an entry that may mean *cert*."""
+    return [*map(fingerprint_id, cert.fingerprints), serial_id(cert)]
+
+
+def fingerprint_id(sha256: str) -> str:
+    """Return the look-up id of the certificate whose SHA-256, in hexadecimal, is *sha256*."""
+    return f"f-{sha256}"
+
+
+def serial_id(cert: Certificate) -> str:
+    """Return the look-up id of the issuer's name and the serial number of *cert*."""
+    return issuer_serial_id(cert.issuer.digest, cert.serial_number)
+
+
+def issuer_serial_id(issuer_digest: str, serial: int) -> str:
+    """Return the look-up id of an issuer's name, by its digest, and a serial number."""
+    return f"s-{issuer_digest[:_NAME_DIGITS]}-{serial:x}"
+
+
+def identity_id(device: DeviceName) -> str:
+    """Return the look-up id of a device or gateway."""
+    return f"i-{device}"

@@ -1,0 +1,103 @@
+"""What a client presented: server name, client ID and certificates, read as far as they can be read."""
+
+from functools import cached_property
+from typing import Final
+
+import msgspec
+
+from shared import errors
+from shared.validation import identity
+from shared.validation.names import ClientId, DeviceName, ServerName
+from shared.x509 import certificate_files
+from shared.x509.cache import read_intermediate
+from shared.x509.certificate import Certificate
+
+CERTIFICATES_MAX: Final = 10
+CERTIFICATES_BYTES: Final = 64 * 1024  # as PEM or DER, together
+
+
+class Presented(msgspec.Struct, frozen=True, dict=True):
+    """What a client presented.
+
+    *client_id* and *chain* hold the refusal where they cannot be read: a later step raises it.
+    """
+
+    server_name: str | None
+    client_id: ClientId | errors.ClientIdInvalid | None
+    chain: tuple[Certificate, ...] | errors.CertificateMalformed  # leaf first; empty: no certificate
+    tls: bool
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        server_name: str | None = None,
+        client_id: str | None = None,
+        certificate: bytes | None = None,
+        chain: bytes = b"",
+        tls: bool = True,
+    ) -> "Presented":
+        """Read what was presented.
+
+        Args:
+            certificate: the leaf, PEM (others may follow it) or DER.
+            chain: what the client sent after it, PEM or concatenated DER."""
+        name: ClientId | errors.ClientIdInvalid | None = None
+        if client_id:
+            try:
+                name = ClientId.parse(client_id)
+            except errors.ClientIdInvalid as refusal:
+                name = refusal
+        certs: tuple[Certificate, ...] | errors.CertificateMalformed = ()
+        if certificate and tls:  # without TLS nothing proves that the client has the key
+            try:
+                certs = read_certificates(certificate, chain)
+            except errors.CertificateMalformed as refusal:
+                certs = refusal
+        return cls(server_name or None, name, certs, tls)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The certificates, leaf first; empty without any, or if they cannot be read."""
+        return self.chain if isinstance(self.chain, tuple) else ()
+
+    @cached_property
+    def identities(self) -> tuple[DeviceName, ...]:
+        """The identities in the leaf."""
+        return identity.candidates(self.certificates[0]) if self.certificates else ()
+
+    @cached_property
+    def server(self) -> ServerName | None:
+        """The parts of the server name; None without one, or where it is no messaging host's."""
+        return None if self.server_name is None else ServerName.parse(self.server_name)
+
+    @property
+    def device(self) -> DeviceName | None:
+        """The device in question: the client ID's, or else the only one that the certificate names."""
+        if isinstance(self.client_id, ClientId):
+            return self.client_id.device
+        return identity.single(self.identities)
+
+
+def read_certificates(leaf: bytes, more: bytes) -> tuple[Certificate, ...]:
+    """Return the leaf and what follows it.
+
+    A key or signature of an unknown algorithm is readable: a later step refuses it as weak.
+
+    Raises: CertificateMalformed."""
+    size = len(leaf) + len(more)
+    if size > CERTIFICATES_BYTES:
+        raise errors.CertificateMalformed(found=f"{size:,} bytes were sent, at most {CERTIFICATES_BYTES:,} are read")
+    encoded = [der for data in (leaf, more) if data for der in _split(data)]
+    if len(encoded) > CERTIFICATES_MAX:
+        raise errors.CertificateMalformed(
+            found=f"{len(encoded)} certificates were sent, at most {CERTIFICATES_MAX} are"
+        )
+    return Certificate.from_der(encoded[0]), *map(read_intermediate, encoded[1:])
+
+
+def _split(data: bytes) -> list[bytes]:
+    try:
+        return certificate_files.split(data)
+    except errors.Rejected as error:
+        raise errors.CertificateMalformed(found="there is no certificate in it, neither PEM nor DER") from error

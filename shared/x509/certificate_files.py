@@ -1,0 +1,272 @@
+"""Certificate files as people have them: PEM with text around it, DER, PKCS#7.
+
+    bytes -> PEM blocks or DER elements -> the DER of each certificate -> Certificate
+
+Everything is bounded before it is parsed.
+"""
+
+import binascii
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Final, Literal
+
+from cryptography import x509
+
+from shared.errors import (
+    CertificateMalformed,
+    ChainTooLong,
+    CSRGiven,
+    KeyUnreadable,
+    NotACertificate,
+    PrivateKeyGiven,
+    SeveralCertificates,
+    TooLarge,
+    WeakKey,
+)
+from shared.x509.certificate import Certificate
+from shared.x509.der import CONTEXT_0, OID, SEQUENCE, Element, elements
+from shared.x509.pem import WHITESPACE, blocks, is_pem
+from shared.x509.public_keys import UnsupportedKey, describe_key
+
+Part = Literal["certificate", "chain", "private_key"]
+"""The part of what was sent that a refusal is about."""
+
+FILE_MAX: Final = 64 * 1024  # bytes of one certificate file
+BUNDLE_MAX: Final = 256 * 1024  # bytes of a file with chain or key: a whole request's worth
+CERTIFICATE_MAX: Final = 16 * 1024  # bytes of one certificate as DER
+CERTIFICATES_MAX: Final = 20  # in one file
+
+# RFC 7468: section 5.1 (CERTIFICATE, and the obsolete X509 CERTIFICATE), 8 (PKCS7), 9 (CMS).
+# TRUSTED CERTIFICATE is OpenSSL's: the certificate, then OpenSSL's own trust settings, which are ignored.
+_CERTIFICATE_LABELS: Final = {
+    "CERTIFICATE",
+    "X509 CERTIFICATE",
+    "TRUSTED CERTIFICATE",
+    "PKCS7",
+    "PKCS #7 SIGNED DATA",
+    "CMS",
+}
+_REQUEST_LABELS: Final = {"CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"}
+_OID_SIGNED_DATA: Final = bytes.fromhex("2a864886f70d010702")  # pkcs7-signedData, RFC 5652 section 5.1
+
+
+# -------------------------------------------------------------------------------------------------- kinds of content
+
+
+class Content(Enum):
+    """What one DER element seems to be, by its outer shape alone."""
+
+    ENCRYPTED_KEY = auto()  # EncryptedPrivateKeyInfo, RFC 5958 section 3
+    KEY = auto()  # PKCS#8 (RFC 5958), PKCS#1 (RFC 8017, A.1.2), SEC1 (RFC 5915), DSA's traditional form
+    PKCS12 = auto()  # PFX, RFC 7292 section 4
+    PKCS7 = auto()  # SignedData, RFC 5652 section 5
+    OTHER = auto()
+
+
+def content_of(der: bytes) -> Content:
+    """Return what *der*, one DER element, seems to be."""
+    try:
+        [outer] = elements(der)
+        parts = outer.children if outer.tag == SEQUENCE else []
+        match [part.tag for part in parts]:
+            case [0x30, 0x04] if parts[0].children[0].tag == OID:
+                return Content.ENCRYPTED_KEY
+            case [0x02, 0x30, 0x04, *_] if parts[0].content in (b"\0", b"\1"):
+                return Content.KEY
+            case [0x02, 0x04, *_] if parts[0].content == b"\1":
+                return Content.KEY
+            case [0x02, 0x02, 0x02, 0x02, 0x02, 0x02, *_]:
+                return Content.KEY
+            case [0x02, 0x30, *_] if parts[0].content == b"\3":
+                return Content.PKCS12
+            case [0x06, 0xA0] if parts[0].content == _OID_SIGNED_DATA:
+                return Content.PKCS7
+    except (ValueError, IndexError):
+        pass
+    return Content.OTHER
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def read_one_certificate(data: bytes, *, part: Part = "certificate") -> Certificate:
+    """Return the only certificate in a file that may hold text beside it, and nothing else.
+
+    A private key beside the certificate is refused too, so that its owner knows that the key was sent.
+
+    Raises: TooLarge, NotACertificate, SeveralCertificates, PrivateKeyGiven, CSRGiven, WeakKey (the key is of a kind
+    that cannot be read)."""
+    check_size(data, FILE_MAX, part=part)
+    if any(block.is_private_key for block in blocks(data)):
+        raise PrivateKeyGiven(part=part)
+    encoded = split(data, part=part)
+    if len(encoded) > 1:
+        raise SeveralCertificates(part=part, n=len(encoded))
+    return read_certificate(encoded[0], part=part)
+
+
+def read_certificates(
+    data: bytes, *, limit: int = FILE_MAX, at_most: int = CERTIFICATES_MAX, part: Part = "certificate"
+) -> list[Certificate]:
+    """Return all certificates in a file of up to *limit* bytes, at least one, in the order of the file.
+
+    Raises: TooLarge, ChainTooLong (more than *at_most*), NotACertificate, WeakKey; PrivateKeyGiven, CSRGiven where
+    the file holds a key or a request and no certificate."""
+    check_size(data, limit, part=part)
+    encoded = split(data, part=part)
+    if len(encoded) > at_most:
+        raise ChainTooLong(part=part, n=len(encoded), limit=at_most)
+    return [read_certificate(der, part=part) for der in encoded]
+
+
+def read_certificate(der: bytes, *, part: Part = "certificate") -> Certificate:
+    """Return one certificate with a key that can be used.
+
+    Raises: TooLarge, NotACertificate, WeakKey (the key is of a kind that cannot be read)."""
+    check_size(der, CERTIFICATE_MAX, part=part)
+    try:
+        cert = Certificate.from_der(der)
+    except KeyUnreadable as error:
+        raise NotACertificate(
+            part=part, found="The public key in the certificate cannot be read", hint="Have it issued again."
+        ) from error
+    except CertificateMalformed as error:
+        raise _unreadable(part) from error
+    if cert.has_unused_bits:
+        raise _unreadable(part)
+    if isinstance(cert.public_key, UnsupportedKey):
+        raise WeakKey(part=part, cert=cert, found=describe_key(cert.public_key))
+    return cert
+
+
+def check_size(data: bytes, limit: int, *, part: Part, hint: str = "Save the certificate alone.") -> None:
+    """Refuse *data* of more than *limit* bytes, a multiple of 1,024. Raises: TooLarge."""
+    if len(data) > limit:
+        raise TooLarge(
+            part=part, size=f"{len(data):,} bytes", limit=f"{limit:,} bytes ({limit // 1024} KiB)", hint=hint
+        )
+
+
+def split(data: bytes, *, part: Part = "certificate") -> list[bytes]:
+    """Return the DER of each certificate in *data*, not parsed: PEM blocks, DER one after the other, or PKCS#7.
+
+    The list is never empty.
+
+    Raises: NotACertificate, PrivateKeyGiven, CSRGiven."""
+    if tidy := _split_tidy(data):
+        return tidy
+    return _split_pem(data, part) if is_pem(data) else _split_der(data, part)
+
+
+_DASHES: Final = b"-----"
+_TIDY_MIN: Final = 260  # bytes of a certificate; below that, its length takes fewer octets
+
+
+def _split_tidy(data: bytes) -> list[bytes]:
+    """Return what `_split_pem` finds in PEM as programs write it: CERTIFICATE blocks, one certificate in each.
+
+    Devices connect with this form, so it is read fast. The list is empty for any other form."""
+    parts = data.split(_DASHES)
+    if len(parts) < 5 or parts[1::4] != [b"BEGIN CERTIFICATE"] * (len(parts) // 4):
+        return []
+    if len(parts) % 4 != 1 or parts[3::4] != [b"END CERTIFICATE"] * (len(parts) // 4):
+        return []
+    encoded = []
+    for text in parts[2::4]:
+        try:
+            der = binascii.a2b_base64(text.translate(None, WHITESPACE), strict_mode=True)
+        except binascii.Error:
+            return []
+        # A SEQUENCE that fills the block, its length in two octets, and a SEQUENCE first in it: no PKCS#7, no rest
+        if len(der) < _TIDY_MIN or der[:2] != b"\x30\x82" or der[4] != SEQUENCE:
+            return []
+        if int.from_bytes(der[2:4]) != len(der) - 4:
+            return []
+        encoded.append(der)
+    return encoded
+
+
+def _split_pem(data: bytes, part: Part) -> list[bytes]:
+    encoded: list[bytes] = []
+    others: set[str] = set()
+    for block in blocks(data):
+        if block.label not in _CERTIFICATE_LABELS:
+            others.add("key" if block.is_private_key else "request" if block.label in _REQUEST_LABELS else "other")
+        elif not block.der:
+            raise _damaged(part)
+        elif block.label == "TRUSTED CERTIFICATE":
+            encoded += [element.whole for element in _elements(block.der, part)[:1]]
+        else:
+            encoded += _certificates(block.der, part)
+    if encoded:
+        return encoded
+    if "key" in others:
+        raise PrivateKeyGiven(part=part)
+    if "request" in others:
+        raise CSRGiven(part=part)
+    if others:
+        raise NotACertificate(part=part)
+    raise _damaged(part)
+
+
+def _split_der(data: bytes, part: Part) -> list[bytes]:
+    content = content_of(data)
+    if content in (Content.KEY, Content.ENCRYPTED_KEY):
+        raise PrivateKeyGiven(part=part)
+    if content is Content.PKCS12:
+        raise NotACertificate(
+            part=part, found="This is a PKCS#12 file", hint="Export the certificate alone, as PEM or DER."
+        )
+    try:
+        x509.load_der_x509_csr(data)
+    except Exception:  # noqa: BLE001 -- then it is not a request
+        return _certificates(data, part)
+    raise CSRGiven(part=part)
+
+
+def _certificates(der: bytes, part: Part) -> list[bytes]:
+    if content_of(der) is Content.PKCS7:
+        encoded = list(_in_pkcs7(der))
+    else:
+        encoded = [element.whole for element in _elements(der, part) if element.tag == SEQUENCE]
+    if not encoded:
+        raise NotACertificate(part=part)
+    return encoded
+
+
+def _in_pkcs7(der: bytes) -> Iterator[bytes]:
+    """Return the certificates of a SignedData (RFC 5652, 5.1): its field `certificates`, an implicit [0]."""
+    try:
+        signed_data = elements(der)[0].children[1].children[0]
+        for field in signed_data.children:
+            if field.tag == CONTEXT_0:
+                yield from (element.whole for element in field.children if element.tag == SEQUENCE)
+    except (ValueError, IndexError):
+        return
+
+
+def _elements(der: bytes, part: Part) -> list[Element]:
+    # Editors and shells leave a line end or zeros behind the last element. The last octet of an element may look like
+    # white space, so the file is first tried unchanged.
+    for data in (der, der.rstrip(WHITESPACE)):
+        try:
+            return elements(data)
+        except ValueError:
+            continue
+    if der[:1] == b"\x30":
+        raise _damaged(part)
+    raise NotACertificate(part=part)
+
+
+def _damaged(part: Part) -> NotACertificate:
+    return NotACertificate(
+        part=part, found="The certificate is cut off or damaged", hint="Export or copy it again, whole."
+    )
+
+
+def _unreadable(part: Part) -> NotACertificate:
+    return NotACertificate(
+        part=part,
+        found="The certificate cannot be read: it is damaged, or breaks the rules of X.509",
+        hint="Export it again as PEM or DER.",
+    )

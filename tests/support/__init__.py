@@ -1,0 +1,1 @@
+"""Helpers of the tests: certificates, stores, emulators, servers, the service in process."""

@@ -1,0 +1,196 @@
+"""Which certificates are plain, and that both judgements agree on the paths that they make."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from shared.errors import CertificateMalformed
+from shared.x509.certificate import Certificate
+from shared.x509.certificate_files import read_one_certificate
+from shared.x509.plain import is_plainly_signed
+from tests.support import certs
+from tests.support.certs import CLIENT_AUTH, NOON, SERVER_AUTH, Issued
+from tests.support.differential import compare
+from tests.support.openssl import OpenSSL
+
+K = certs.key
+ROOT = certs.ca("Root", private=K("P-256", 1))
+INTER = certs.ca("Inter", ROOT, private=K("P-256", 2))
+LEAF = certs.leaf("d:thermo:42", INTER)
+
+
+def test_a_leaf_without_extensions_is_plain() -> None:
+    assert certs.leaf("d:thermo:42", ROOT).certificate.is_plain
+
+
+def unusual() -> dict[str, Issued]:
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+    policies = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3.5"), None)])
+    constraints = x509.NameConstraints([x509.DNSName("example.com")], None)
+    by_serial = x509.AuthorityKeyIdentifier(None, [x509.DirectoryName(ROOT.cert.subject)], 7)
+    blocks = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.7"), b"\x30\x00")  # RFC 3779
+    proxy = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"), b"\x30\x00")  # RFC 3820
+    more: dict[str, x509.ExtensionType] = {
+        "unknown": unknown,
+        "policies": policies,
+        "name constraints": constraints,
+        "issuer by serial": by_serial,
+        "address blocks": blocks,
+        "proxy": proxy,
+    }
+    edwards = certs.ca("Root", private=K("Ed25519", 1))
+    return {
+        **{name: certs.leaf("d:thermo:42", ROOT, more=[(value, False)]) for name, value in more.items()},
+        "Ed25519 signature": certs.leaf("d:thermo:42", edwards),
+        "Ed25519 key": certs.leaf("d:thermo:42", ROOT, private=K("Ed25519", 2)),
+        "K-256": certs.leaf("d:thermo:42", ROOT, private=K("K-256", 2)),
+    }
+
+
+@pytest.mark.parametrize("name", unusual())
+def test_what_openssl_might_object_to_is_not_plain(name: str) -> None:
+    assert not unusual()[name].certificate.is_plain
+
+
+def test_rsa_pss_is_not_plain() -> None:
+    key = K("RSA-2048", 1)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(certs.name("d:thermo:42"))
+        .issuer_name(ROOT.cert.subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOON)
+        .not_valid_after(NOON + certs.YEAR)
+    )
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    with_pss, without = builder.sign(key, hashes.SHA256(), rsa_padding=pss), builder.sign(key, hashes.SHA256())
+    assert not Certificate.from_der(with_pss.public_bytes(Encoding.DER)).is_plain
+    assert Certificate.from_der(without.public_bytes(Encoding.DER)).is_plain
+
+
+def test_a_curve_that_is_written_out_is_not_plain(openssl: OpenSSL) -> None:
+    """The same numbers as P-256's, so cryptography reads it; OpenSSL refuses such keys."""
+    openssl("ecparam -name prime256v1 -genkey -noout -param_enc explicit -out key.pem")
+    openssl("req -x509 -new -key key.pem -subj /CN=d:thermo:42 -days 30 -out cert.pem")
+    cert = read_one_certificate(openssl.bytes("cert.pem"))
+    assert isinstance(cert.public_key, ec.EllipticCurvePublicKey)
+    assert cert.has_curve_parameters
+    assert not cert.is_plain
+
+
+def test_an_algorithm_that_differs_inside_and_outside_is_not_plain() -> None:
+    """RFC 5280, 4.1.1.2: only the outer one is not signed."""
+    sha256, sha384 = bytes.fromhex("06082a8648ce3d040302"), bytes.fromhex("06082a8648ce3d040303")
+    head, outer, tail = LEAF.der.rpartition(sha256)
+    assert outer
+    assert not Certificate.from_der(head + sha384 + tail).is_plain
+
+
+def test_a_leaf_for_clients_with_everything_is_plain() -> None:
+    keys = [
+        (x509.SubjectKeyIdentifier.from_public_key(LEAF.key.public_key()), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(ROOT.key.public_key()), False),
+        (x509.BasicConstraints(False, None), True),
+    ]
+    usage = certs.usage(digital_signature=True)
+    leaf = certs.leaf(
+        "d:thermo:42", ROOT, emails=["d:thermo:42"], extended_key_usage=[CLIENT_AUTH], key_usage=usage, more=keys
+    )
+    assert leaf.certificate.is_plain
+
+
+# --------------------------------------------------------------------------- both judgements on a corpus of plain paths
+
+_KINDS = ["RSA-2048", "RSA-3072", "P-256", "P-384", "P-521"]
+_EXTENSIONS = {
+    "none": [],
+    "not a CA": [(x509.BasicConstraints(False, None), True)],
+    "key id": [(x509.SubjectKeyIdentifier(b"own"), False)],
+    "names": [(x509.SubjectAlternativeName([x509.RFC822Name("d:thermo:42"), x509.DNSName("*")]), True)],
+    "for clients": [(x509.ExtendedKeyUsage([CLIENT_AUTH]), True)],
+    "for servers": [(x509.ExtendedKeyUsage([SERVER_AUTH]), False)],
+    "signs": [(certs.usage(digital_signature=True), True)],
+    "signs certificates": [(certs.usage(key_cert_sign=True), False)],
+    "issuer's key id": [(x509.AuthorityKeyIdentifier(b"inter", None, None), False)],
+    "another key id": [(x509.AuthorityKeyIdentifier(b"other", None, None), False)],
+}
+
+
+def three(kinds: tuple[str, str, str], *, forger: str | None = None, at: int = 0) -> list[Issued]:
+    """Return leaf, intermediate and root with keys of *kinds*; the *forger* signed the certificate *at*."""
+    of_root, of_inter, of_leaf = kinds
+    forged = K(forger, 9) if forger else None
+    root = certs.ca("Root", private=K(of_root, 1))
+    signer = Issued(root.cert, forged) if forged and at == 1 else root
+    inter = certs.ca("Inter", signer, private=K(of_inter, 2))
+    leaf = certs.leaf("d:thermo:42", inter, private=K(of_leaf, 3), signing_key=forged if at == 0 else None)
+    return [leaf, inter, root]
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product(["RSA-2048", "P-256", "P-384"], repeat=3)), ids="-".join)
+def test_good_paths_of_every_kind_of_key_pass_both(kinds: tuple[str, str, str]) -> None:
+    leaf, inter, root = (issued.certificate for issued in three(kinds))
+    assert compare(leaf, [inter], [root]) == 1
+    assert is_plainly_signed((leaf, inter, root))
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("forger", _KINDS)
+@pytest.mark.parametrize("kind", _KINDS)
+def test_forged_paths_of_every_kind_of_key_pass_neither(kind: str, forger: str, at: int) -> None:
+    """A key of the same kind, or of another, signed the leaf or the intermediate in place of the issuer's key."""
+    leaf, inter, root = (issued.certificate for issued in three((kind, kind, kind), forger=forger, at=at))
+    assert compare(leaf, [inter], [root]) == 1
+    assert not is_plainly_signed((leaf, inter, root))
+
+
+@pytest.mark.parametrize("name", _EXTENSIONS)
+@pytest.mark.parametrize("forged", [False, True])
+def test_both_agree_whatever_plain_extensions_a_leaf_has(name: str, forged: bool) -> None:
+    inter = certs.ca("Inter", ROOT, private=K("P-256", 2), more=[(x509.SubjectKeyIdentifier(b"inter"), False)])
+    signing_key = K("P-256", 9) if forged else None
+    leaf = certs.leaf("d:thermo:42", inter, more=_EXTENSIONS[name], signing_key=signing_key)  # type: ignore[arg-type]
+    assert leaf.certificate.is_plain
+    compared = compare(leaf.certificate, [inter.certificate], [ROOT.certificate])
+    assert compared == (0 if name == "another key id" else 1)
+
+
+@pytest.mark.filterwarnings("ignore")  # cryptography warns of odd values
+@pytest.mark.parametrize("mask", [0x01, 0x20, 0x80])
+def test_both_agree_on_a_leaf_with_one_changed_octet(mask: int) -> None:
+    """Nothing that can be read passes one judgement and fails the other."""
+    compared = 0
+    for at in range(len(LEAF.der)):
+        changed = bytearray(LEAF.der)
+        changed[at] ^= mask
+        try:
+            leaf = Certificate.from_der(bytes(changed))
+        except CertificateMalformed:
+            continue
+        compared += compare(leaf, [INTER.certificate], [ROOT.certificate])
+    assert compared > 50
+
+
+def test_a_plain_path_loads_no_openssl_binding() -> None:
+    """Cold starts: importing pyOpenSSL takes longer than a decision."""
+    code = f"""
+import datetime, sys
+from shared.validation.presented import Presented
+from shared.x509.cache import read_registered
+from shared.x509.path import verify
+sent = bytes.fromhex("{LEAF.der.hex()}"), bytes.fromhex("{INTER.der.hex()}")
+leaf, inter = Presented.of(certificate=sent[0], chain=sent[1]).chain
+root = read_registered(bytes.fromhex("{ROOT.der.hex()}"))
+assert len(verify(leaf, [inter], [root], [], datetime.datetime.fromisoformat("{NOON.isoformat()}"))) == 3
+assert "OpenSSL" not in sys.modules
+assert "cryptography.hazmat.primitives.serialization" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
