@@ -19,7 +19,7 @@ import msgspec
 from functions.call import Call
 from functions.dialects import dialect
 from functions.dialects.dialect import EncodingDialect, json_reply, question
-from functions.web.deadline import WORKERS, Busy, Late
+from functions.web.deadline import NETWORK, Busy, Late
 from functions.web.message import Reply
 from shared.composition import App
 from shared.errors import WrongValue
@@ -89,7 +89,7 @@ def _authorize(get_app: Callable[[], App], event: Mapping[str, Any], function_ar
     place = (parts[1], parts[3], parts[4]) if len(parts) > 5 else _ANY_PLACE
     try:
         app = get_app()
-        future = WORKERS.submit(partial(_decide, app.verifier, _INVOKER, event, place))
+        future = NETWORK.submit(partial(_decide, app.verifier, _INVOKER, event, place))
         return future.result(started + app.verdict_seconds - time.monotonic())
     except (TimeoutError, Busy):
         dialect.deny(Late())
