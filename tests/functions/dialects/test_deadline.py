@@ -15,6 +15,7 @@ from functions.dialects.aws_iot import authorize
 from functions.hosts.asgi import Application
 from functions.web.deadline import EMBEDDED, Busy, Workers
 from functions.web.message import Request
+from shared.composition import App
 from shared.errors import NotAuthenticated
 from tests.functions.dialects.recorded import FOLDER, Recorded
 from tests.support import certs
@@ -137,6 +138,20 @@ def test_an_authorizer_of_aws_is_answered_within_2_seconds(service: Service, han
         "policyDocuments": [],
     }
     assert time.monotonic() - began < PROMISED
+
+
+def test_an_authorizer_is_answered_in_time_while_its_app_is_built(service: Service) -> None:
+    """The first call of a process makes the clients of its store and queue, which may take long."""
+    built = threading.Event()
+
+    def build_slowly() -> App:
+        built.wait(60)
+        return service.app
+
+    began = time.monotonic()
+    assert authorize(build_slowly, {}, "")["isAuthenticated"] is False
+    assert time.monotonic() - began < PROMISED
+    built.set()
 
 
 def test_the_limit_starts_at_the_arrival_of_the_request(service: Service, hanging: threading.Event) -> None:
