@@ -1,8 +1,8 @@
 """THE list of the deployable functions: the modules of each, its trigger, memory and time limit.
 
 The handlers on AWS, the targets on Google Cloud, the packages, the deployments in infra/ and the OpenAPI document are
-all derived from this list. Modules are named as text, and loaded by that text nowhere else: a process imports the
-modules of its own function only, and infra/package.py packages the modules that the text names.
+all derived from this list. Modules are named as text, so that a process imports the modules of its own function only.
+infra/package.py packages the modules that the text names.
 """
 
 import importlib
@@ -49,8 +49,8 @@ class Function(msgspec.Struct, frozen=True):
 
     @property
     def needs_app(self) -> bool:
-        """Whether the function works with an App: a store, keys, a queue."""
-        return PROCESS in self.modules
+        """Whether the function works with an App: a store, keys, a queue. The console needs the settings only."""
+        return PROCESS in self.modules and self.name != CONSOLE
 
 
 PREFIX: Final = "/api/v0002"

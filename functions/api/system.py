@@ -36,8 +36,9 @@ def openapi(request: Request) -> Reply:
 
 @cache
 def _description() -> bytes:
-    """Return openapi.json, which `python -m infra.generate` writes beside this module."""
-    return importlib.resources.files(__package__).joinpath("openapi.json").read_bytes()
+    """Return openapi.json, which `python -m infra.generate` writes beside this module, without its indentation."""
+    text = importlib.resources.files(__package__).joinpath("openapi.json").read_bytes()
+    return msgspec.json.format(text, indent=-1)
 
 
 @fallback

@@ -109,7 +109,10 @@ _fallbacks: Final[dict[str, Refuse]] = {}  # module -> what it declares with `fa
 
 
 def fallback(refuse: Refuse) -> Refuse:
-    """Declare what refuses an address that no endpoint of the process has, if its function is deployed alone."""
+    """Declare a function that refuses unknown addresses.
+
+    It is used where the module's own function is deployed alone; a process with all functions knows every address.
+    """
     _fallbacks[refuse.__module__] = refuse
     return refuse
 
