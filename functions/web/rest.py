@@ -17,7 +17,7 @@ PAUSE: Final = 0.002  # seconds; a verdict takes 0.3 ms
 
 
 class LoopRest:
-    """Belongs to one event loop, which calls every method.
+    """The pauses of one event loop, which calls every method.
 
     Args:
         workers: the pool that computes.
@@ -27,6 +27,7 @@ class LoopRest:
         self.loop = loop
         self._workers = workers
         self._pending: list[Future[Any]] = []
+        self._will_relieve = False  # whether a call of `_relieve` is scheduled
 
     def rest_beside(self, future: "Future[Any]") -> None:
         """Sleep while *future* is computed, as soon as the loop has taken in what has arrived."""
@@ -41,10 +42,16 @@ class LoopRest:
             for future in pending:
                 future.exception(end - time.monotonic())
         except (TimeoutError, CancelledError):
+            self._relieve_later()
+
+    def _relieve_later(self) -> None:
+        if not self._will_relieve:
+            self._will_relieve = True
             self.loop.call_later(self._workers.stuck, self._relieve)
 
     def _relieve(self) -> None:
         """Replace threads that are stuck, until no work waits behind them."""
+        self._will_relieve = False
         self._workers.grow()
         if self._workers.has_waiting:
-            self.loop.call_later(self._workers.stuck, self._relieve)
+            self._relieve_later()

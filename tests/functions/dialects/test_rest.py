@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+import pytest
+
 from functions.web.deadline import Workers
 from functions.web.rest import PAUSE, LoopRest
 
@@ -24,8 +26,8 @@ def compute(seconds: float) -> None:
 class Pool:
     """A pool like the one for the embedded store, beside the running loop."""
 
-    def __init__(self) -> None:
-        self.workers = Workers(1, spares=8, stuck=0.05)
+    def __init__(self, spares: int = 8) -> None:
+        self.workers = Workers(1, spares=spares, stuck=0.05)
         self._rest = LoopRest(asyncio.get_running_loop(), self.workers)
 
     def start(self, work: Callable[[], T]) -> "asyncio.Future[T]":
@@ -109,3 +111,30 @@ def test_cancelled_work_does_not_end_the_rest() -> None:
         assert second.cancelled()
 
     asyncio.run(run())
+
+
+def test_many_waiting_verdicts_are_relieved_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store hangs, the loop looks for stuck threads at one pace, and not once more for each client."""
+    go = threading.Event()
+    calls: list[float] = []
+    grow = Workers.grow
+
+    def counted(workers: Workers) -> None:
+        calls.append(time.monotonic())
+        grow(workers)
+
+    async def run() -> None:
+        pool = Pool(spares=0)
+        hanging = pool.start(lambda: go.wait(LONG))
+        waiting = []
+        for number in range(30):  # each in an iteration of its own
+            waiting.append(pool.start(lambda number=number: number))  # type: ignore[misc]
+            await asyncio.sleep(0.004)
+        monkeypatch.setattr(Workers, "grow", counted)
+        await asyncio.sleep(0.25)
+        go.set()
+        assert await asyncio.gather(*waiting) == list(range(30))
+        assert await hanging is True
+
+    asyncio.run(run())
+    assert 1 <= len(calls) <= 6
