@@ -66,7 +66,7 @@ def test_the_rest_of_a_path_is_written_in_api_gateways_syntax() -> None:
     ids=lambda function: function.name,
 )
 def test_every_function_has_an_entry_point_in_both_clouds(function: Any) -> None:
-    """`functions/aws.verify_client` and FUNCTION_TARGET=verifyClient exist."""
+    """`functions/hosts/aws.verify_client` and FUNCTION_TARGET=verifyClient exist."""
     module, _, name = function.lambda_handler.rpartition(".")
     assert callable(getattr(importlib.import_module(module.replace("/", ".")), name))
     assert gcp.target(function.name).__name__ == function.name
