@@ -1,6 +1,7 @@
 """A verdict is given within 2 s, also while the store hangs."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -181,6 +182,63 @@ def test_a_server_stops_waiting_for_a_verdict_in_time(
         assert (status, b"unavailable" in answered) == (200, False)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["thread", "event loop"])
+def test_a_verdict_is_not_started_after_its_client_was_refused(
+    service: Service, broker: Client, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    """A question that waited for a thread until its time limit costs the store nothing."""
+    workers = Workers(1)
+    monkeypatch.setattr("functions.dispatch.WORKERS", workers)
+    structs.force_setattr(service.app, "verdict_seconds", 0.1)
+    reads: list[Any] = []
+    read = service.store.get_many
+
+    def get_many(keys: Any) -> Any:
+        reads.append(keys)
+        return read(keys)
+
+    monkeypatch.setattr(service.store, "get_many", get_many)
+    application = Application(service.app)
+    headers = {"content-type": "application/json", "authorization": basic(broker.key, broker.token)}
+    body = b'{"clientid": "d:mtxpd0:thermo:42"}'
+
+    async def ask_twice() -> None:
+        for _ in range(2):
+            assert await call(application, "/verifyClient/emqx", body, headers) == (200, b'{"result":"deny"}')
+
+    if is_async:
+        asyncio.run(ask_twice())
+    else:
+        for _ in range(2):
+            assert answer(service.app, Request("POST", "/verifyClient/emqx", {}, headers, body)).status == 200
+    hanging.set()
+    assert workers.submit(lambda: "idle").result(60) == "idle"  # the only thread has passed both questions
+    assert len(reads) < 2, "the second question did not read"
+
+
+def test_each_client_of_a_crowd_gets_its_own_verdict(service: Service, operator: Client, broker: Client) -> None:
+    """60 questions at once, in each of three event loops: good devices, devices under another name, bad requests."""
+    structs.force_setattr(service.app, "verdict_seconds", 60)
+    root = certs.ca("Root")
+    operator.post("/authentication/cacertificates", {"certificate": root.pem}).ok(201)
+    pem = certs.leaf("d:thermo:42", root).pem
+    application = Application(service.app)
+    headers = {"content-type": "application/json", "authorization": basic(broker.key, broker.token)}
+    expected = {"42": (200, "allowed"), "43": (200, "identity_mismatch"), "": (400, "malformed_body")}
+
+    async def ask(device: str) -> tuple[int, str]:
+        fields = {"serverName": service.host(), "clientId": f"d:mtxpd0:thermo:{device}", "certificate": pem}
+        body = json.dumps(fields).encode() if device else b"{"
+        status, answered = await call(application, "/verifyClient", body, headers)
+        return status, json.loads(answered)["code"]
+
+    async def crowd() -> list[tuple[int, str]]:
+        return await asyncio.gather(*(ask(device) for device in [*expected] * 20))
+
+    for _ in range(3):
+        assert asyncio.run(crowd()) == [*expected.values()] * 20
 
 
 # ------------------------------------------------------------------------------------------------------- the pool
