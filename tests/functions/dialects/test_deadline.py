@@ -189,8 +189,9 @@ def test_a_verdict_is_not_started_after_its_client_was_refused(
     service: Service, broker: Client, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch, is_async: bool
 ) -> None:
     """A question that waited for a thread until its time limit costs the store nothing."""
-    workers = Workers(1)
-    monkeypatch.setattr("functions.dispatch.WORKERS", workers)
+    workers = Workers(1, spares=0, stuck=30)
+    monkeypatch.setattr("functions.dispatch.EMBEDDED", workers)
+    monkeypatch.setattr("functions.dispatch.NETWORK", workers)
     structs.force_setattr(service.app, "verdict_seconds", 0.1)
     reads: list[Any] = []
     read = service.store.get_many
