@@ -123,7 +123,8 @@ class LoopRest:
 
     Python runs a single thread at a time. A loop that stays awake takes Python's lock whenever a thread releases the
     lock, at each call of SQLite and OpenSSL. That costs a third of the verdicts a second
-    (docs/measurements/server.md). So once in each turn the loop waits for the verdicts that it has started, PAUSE seconds at most.
+    (docs/measurements/server.md). So once in each turn the loop waits for the verdicts that it has started, PAUSE
+    seconds at most.
     """
 
     PAUSE: Final = 0.002  # a verdict takes 0.3 ms

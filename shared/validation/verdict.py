@@ -287,7 +287,7 @@ class _Judgement:
         self._pass(5, None, "an active CA")
 
     def _check_chain(self, facts: OrgFacts) -> None:
-        """Run steps 6 to 9. A single path that passes is enough, so another path is searched around denied certificates."""
+        """Run steps 6 to 9. One valid path is enough, so another path is searched around denied certificates."""
         path = self._find_path(facts, ())
         denial = next(self._denials(facts, path), None)
         if denial is not None:
