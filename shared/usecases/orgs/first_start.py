@@ -14,7 +14,7 @@ DEMO_ORG = "demo01"
 
 
 @dataclass(frozen=True)
-class NewApiKey:
+class FirstKey:
     """An API key with its token, to be shown once."""
 
     role: Role
@@ -22,7 +22,7 @@ class NewApiKey:
     token: str = field(repr=False)
 
 
-def first_start(context: Context, sealer: KeySealer) -> list[NewApiKey]:
+def first_start(context: Context, sealer: KeySealer) -> list[FirstKey]:
     """Create what an empty store lacks and return the keys of the first organization.
 
     The list is empty where the store has an organization already."""
@@ -32,4 +32,4 @@ def first_start(context: Context, sealer: KeySealer) -> list[NewApiKey]:
         return []
     create_org(context, DEMO_ORG)
     keys = [create_key(context, org_id=DEMO_ORG, role=role) for role in (Role.OPERATOR, Role.BROKER)]
-    return [NewApiKey(key.role, key.key, token) for key, token in keys]
+    return [FirstKey(key.role, key.key, token) for key, token in keys]
