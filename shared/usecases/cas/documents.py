@@ -6,8 +6,8 @@
                         an organization under any number of concurrent uploads
     org/{orgId}         the flag `has_ca`: devices must name their server by SNI
 
-A registration reserves a line in the index, then stores the CA, then sets the flag; a deletion goes the other way. An
-interrupted call may leave a line without a CA, which a sweep removes.
+A registration reserves a line in the index, stores the CA, and sets the flag. A deletion deletes the CA, removes the
+line, and clears the flag after the last CA. An interrupted call may leave a line without a CA, which a sweep removes.
 
 A CA that is on the deny list has a mark (`denied_at`), because a client often does not send its CA.
 
@@ -63,7 +63,7 @@ class CACertificates:
         self.index_ref = ca_index_ref(org_id)
 
     def _ref(self, ca_id: str) -> Ref[CAsOfOneName]:
-        """Return the ref of a CA's document. A digest of the subject name, or its beginning, serves as well."""
+        """Return the ref of a CA's document. *ca_id* may also be a digest of the subject name, or its beginning."""
         return cas_ref(self._org_id, ca_id[:_NAME])
 
     # ------------------------------------------------------------------------------------------------- reading
@@ -77,7 +77,7 @@ class CACertificates:
         return _get(self.list_same_name(ca_id), ca_id)
 
     def list_same_name(self, ca_id: str) -> Mapping[str, CA]:
-        """Return the CAs that have the subject name of *ca_id*, by id; *ca_id* itself is among them if it exists."""
+        """Return the CAs that have the subject name of *ca_id*, by id: *ca_id* itself too, if it exists."""
         document = self._repository.get(self._ref(ca_id))
         return document.cas if document else {}
 

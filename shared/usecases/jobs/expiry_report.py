@@ -1,10 +1,10 @@
 """expiryReport: once a day, report the certificates that end soon or have ended; mend what a crash left behind.
 
-Reported are certificates that end within 30 days, within 7 days, or have ended: active CAs, server certificates, the
-platform's default. A certificate that has ended is reported as long as it is in force (an active CA, the active server
-certificate), and for 30 days otherwise.
+The report has active CAs, server certificates and the platform's default certificate, if they end within 30 days,
+within 7 days, or have ended. A certificate that has ended is reported as long as it is in force (an active CA, the
+active server certificate), and for 30 days otherwise.
 
-Each day's report goes three ways, once each however often the job runs:
+Each day's report goes three ways, each of them once, even if the job runs several times:
 1. the structured log: a line for each certificate;
 2. the organization's activity list: one entry a day, whose id follows from the day;
 3. the webhook: a message for each page of organizations with expiries. Delivered messages are remembered.
