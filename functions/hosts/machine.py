@@ -23,7 +23,7 @@ from shared.errors import StoreUnavailable
 from shared.ports import DocumentStore
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
-from shared.usecases.orgs.first_start import DEMO_ORG, Key, first_start
+from shared.usecases.orgs.first_start import DEMO_ORG, FirstKey, first_start
 from shared.validation.names import messaging_host
 
 HOST: Final = "127.0.0.1"
@@ -130,7 +130,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._settings = app.settings
         self._port: int = listener.getsockname()[1]
-        self.keys: Sequence[Key] = ()
+        self.keys: Sequence[FirstKey] = ()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -139,7 +139,7 @@ class _Server(uvicorn.Server):
             print(_banner(self._settings, self._port, self.keys), flush=True)
 
 
-def _banner(settings: Settings, port: int, keys: Sequence[Key]) -> str:
+def _banner(settings: Settings, port: int, keys: Sequence[FirstKey]) -> str:
     lines = [
         "",
         f"MQTT Trust answers on http://{HOST}:{port}",
@@ -154,7 +154,7 @@ def _banner(settings: Settings, port: int, keys: Sequence[Key]) -> str:
     return "\n".join([*lines, "", "Ctrl-C stops it.", ""])
 
 
-def _key_lines(keys: Sequence[Key]) -> list[str]:
+def _key_lines(keys: Sequence[FirstKey]) -> list[str]:
     return [
         "",
         f"A first organization, {DEMO_ORG}, was created. Its keys are shown only once:",

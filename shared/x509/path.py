@@ -81,7 +81,7 @@ BUDGET: Final = Budget()
 
 
 class BudgetSpent(Exception):
-    """This decision has cost enough."""
+    """The budget of a decision is spent."""
 
 
 def verify(
@@ -359,7 +359,9 @@ def _check_dates(path: CertificationPath, now: dt.datetime) -> None:
 
 
 def _check_purpose(leaf: Certificate) -> None:
-    """The leaf may be a TLS client (RFC 5280, 4.2.1.3, 4.2.1.12; RFC 5246, 7.4.6). An absent extension sets no limit.
+    """Check that the leaf may be a TLS client (RFC 5280, 4.2.1.3, 4.2.1.12; RFC 5246, 7.4.6).
+
+    An absent extension sets no limit.
 
     Raises: WrongKeyUsage."""
     expected = "client certificate (clientAuth, digitalSignature)"

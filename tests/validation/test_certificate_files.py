@@ -270,7 +270,7 @@ def test_a_damaged_key_beside_another_fault(fault: str) -> None:
     issued = certs.ca("Root", private=ROOT.key, more=[(not_ascii, False)] if fault == "extension" else ())
     changed = with_signature(issued.cert, b"\0\0" if fault == "extension" else b"\1\0")
     damaged = changed.replace(point, point[:-1] + bytes([point[-1] ^ 1]))
-    with pytest.raises(errors.NotACertificate, match="it is damaged"):
+    with pytest.raises(errors.NotACertificate, match=r"it is damaged, or breaks the rules of X\.509"):
         read_one_certificate(damaged)
     with pytest.raises(errors.CertificateMalformed, match="Invalid key"):
         Certificate.from_der(damaged)
