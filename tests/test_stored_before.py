@@ -37,7 +37,8 @@ def app(tmp_path: Path) -> Iterator[App]:
     for key in (folder / "keys").iterdir():
         key.chmod(0o600)  # git keeps no such mode
     settings = Settings(data=folder, domain=DOMAIN, rate_per_minute=1_000_000, store=SQLite(folder / "trust.db"))
-    made = build(settings, clock=Clock(datetime.fromisoformat(EXPECTED["at"])), queue_pause=3600)
+    clock = Clock(datetime.fromisoformat(EXPECTED["at"]))
+    made = build(settings, clock=clock, queue_pause=3600, verdict_seconds=60)
     yield made
     made.close()
 

@@ -21,14 +21,8 @@ from shared.records import (
     ServerCertificate,
     Withdrawal,
 )
-from shared.repository import (
-    Repository,
-    activity_partition,
-    ca_index_ref,
-    default_ref,
-    org_hosts_ref,
-    org_ref,
-)
+from shared.refs import activity_partition, ca_index_ref, default_ref, org_hosts_ref, org_ref
+from shared.repository import Repository
 
 _SETTLED = 3.0  # seconds after which an unanswered change is certainly made or not made
 

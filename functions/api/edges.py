@@ -14,10 +14,10 @@ from functions.web.contract import View
 from functions.web.errors import InsecureTransport
 from functions.web.message import Reply, json_reply
 from shared import errors
-from shared.usecases.edges.listing import ListedHost, changed_hosts
+from shared.usecases.edges.listing import ListedHost, list_changed_hosts
 from shared.usecases.edges.reports import report_served
 from shared.usecases.edges.serve import export_key
-from shared.usecases.edges.withdrawals import withdrawn_since
+from shared.usecases.edges.withdrawals import read_withdrawals
 
 FEED: Final = "/edge/v1"
 FUNCTION: Final = "edgeFeed"
@@ -58,7 +58,7 @@ class HostsView(View, frozen=True, kw_only=True):
     refusals=(InsecureTransport,),
 )
 def list_hosts(call: Call) -> Reply:
-    page = changed_hosts(call.context, call.private_credentials, call.request.query.get("since", ""))
+    page = list_changed_hosts(call.context, call.private_credentials, call.request.query.get("since", ""))
     view = HostsView(
         head=page.head,
         hosts=tuple(map(_host_view, page.hosts)),
@@ -190,7 +190,7 @@ class WithdrawalsView(View, frozen=True, kw_only=True):
     refusals=(InsecureTransport,),
 )
 def list_withdrawals(call: Call) -> Reply:
-    page = withdrawn_since(call.context, call.private_credentials, call.request.query.get("since", ""))
+    page = read_withdrawals(call.context, call.private_credentials, call.request.query.get("since", ""))
     withdrawals = tuple(
         WithdrawalView(org=withdrawal.org_id, kind=withdrawal.kind, value=withdrawal.value, at=withdrawal.at)
         for withdrawal in page.withdrawals

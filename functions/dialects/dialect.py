@@ -125,7 +125,7 @@ def read_fields(request: Request) -> Mapping[str, Any]:
         return dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
     if not is_json(media):
         raise UnsupportedMediaType(found=media[:100] or "(none)")
-    return parse_json_object(request.body)
+    return parse_json_object(request.body, reason="it is none")
 
 
 def text(fields: Mapping[str, Any], name: str) -> str | None:

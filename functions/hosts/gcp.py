@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from functions.dispatch import Dispatcher
 from functions.hosts import asgi, process
+from functions.hosts.settings import configure_log
 from functions.hosts.static import Console
 from functions.registry import BY_NAME, CONSOLE, FUNCTIONS
 from functions.web.message import Reply, Request
@@ -87,6 +88,8 @@ class _Target:
                 app = await loop.run_in_executor(self._pool, process.app)
             if app.settings.behind_tls:
                 request = replace(request, scheme="https")
+        else:
+            configure_log()
         return await self._dispatcher.dispatch_async(request, self._pool)
 
     def _path(self, scope: Scope) -> str:

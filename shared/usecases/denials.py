@@ -9,7 +9,8 @@ from typing import Final
 
 from shared.errors import NotFound
 from shared.records import Activity, Denial, Denials
-from shared.repository import Batch, Ref, Repository, denials_ref
+from shared.refs import Ref, denials_ref
+from shared.repository import Batch, Repository
 
 _SERIAL: Final = "s-"  # begins the look-up ids of serial numbers
 

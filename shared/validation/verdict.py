@@ -287,7 +287,7 @@ class _Judgement:
         self._pass(5, None, "an active CA")
 
     def _check_chain(self, facts: OrgFacts) -> None:
-        """Steps 6 to 9. Any path that passes is enough, so another is looked for around denied certificates."""
+        """Run steps 6 to 9. One valid path is enough, so another path is searched around denied certificates."""
         path = self._find_path(facts, ())
         denial = next(self._denials(facts, path), None)
         if denial is not None:
@@ -300,7 +300,7 @@ class _Judgement:
             self._pass(9, "not on the deny list", None)
 
     def _find_path(self, facts: OrgFacts, avoided: Collection[bytes]) -> CertificationPath:
-        """Steps 6 to 8: return a path without the certificates *avoided*, by their DER."""
+        """Run steps 6 to 8: return a path without the certificates *avoided*, by their DER."""
         leaf, *sent = self._presented.certificates
         anchors = facts.anchors
         try:
@@ -435,7 +435,7 @@ class _Judgement:
         return self._scope.org_id or (org_id if org_id is not None and self._scope.may_ask_about(org_id) else None)
 
     def _own_host(self) -> str:
-        """The host to name in a refusal where the server name names no org."""
+        """Return the host to name in a refusal where the server name names no org."""
         client = self._presented.client_id
         org_id = self._scope.org_id or (client.org_id if isinstance(client, ClientId) else "<orgId>")
         return self._host(org_id)

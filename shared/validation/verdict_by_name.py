@@ -1,4 +1,4 @@
-"""May this client connect, where the broker brings only names? (docs/rules.md, "Names without a certificate")
+"""Judge a client of which the broker brings only names (docs/rules.md, "Names without a certificate").
 
 A broker that has judged the certificate itself passes the CN as the user name. The name counts as proven only for a key
 that is marked so (`--proof broker`), meant for a listener whose CA list is that org's alone. The deny list's identities

@@ -51,6 +51,11 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
     weakness: str | None = None
     is_ecdsa: bool = False
 
+    @property
+    def is_pss(self) -> bool:
+        """Whether this is RSA-PSS (RFC 8017, 8.1)."""
+        return isinstance(self.padding, padding.PSS)
+
     def fits(self, key: object) -> bool:
         """Whether *key* is of the kind that signs so."""
         return self.key_type is not None and isinstance(key, self.key_type)

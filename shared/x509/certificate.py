@@ -79,6 +79,8 @@ class Certificate:
         self.serial_number = parsed.serial_number
         self.not_before = parsed.not_valid_before_utc
         self.not_after = parsed.not_valid_after_utc
+        self.public_key = _read_key(encoded, parsed)  # before the extensions: of the two, a refusal names the key
+        self.weakness = strength.find_weakness(self.public_key)
         self.is_version_3 = parsed.version is x509.Version.v3
         self.extensions: dict[type[x509.ExtensionType], x509.ExtensionType] = {}
         self.critical_extensions: set[type[x509.ExtensionType]] = set()
@@ -102,8 +104,6 @@ class Certificate:
         self.signature_weakness = self.signature_algorithm.weakness
         self.has_one_algorithm = parts.algorithm == parts.inner_algorithm
         self.algorithm_identifier = parts.algorithm
-        self.public_key = _read_key(encoded, parsed)
-        self.weakness = strength.find_weakness(self.public_key)
         self.is_plain = plain.is_plain(self)
         self._signers: set[bytes] = set()
 
@@ -116,7 +116,7 @@ class Certificate:
             raise CertificateMalformed(found=describe_error(error)) from error
         try:
             return cls(encoded, parsed)
-        except KeyUnreadable:
+        except CertificateMalformed:
             raise
         except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
             raise CertificateMalformed(
@@ -293,7 +293,17 @@ def _read_key(encoded: bytes, parsed: x509.Certificate) -> object:
     except UnsupportedAlgorithm:
         return UnsupportedKey(parsed.public_key_algorithm_oid.dotted_string)
     except Exception as error:
-        raise KeyUnreadable(found=describe_error(error), cert=UnreadableCertificate(encoded, parsed)) from error
+        refusal = KeyUnreadable if _is_readable_but_for_its_key(encoded, parsed) else CertificateMalformed
+        raise refusal(found=describe_error(error), cert=UnreadableCertificate(encoded, parsed)) from error
+
+
+def _is_readable_but_for_its_key(encoded: bytes, parsed: x509.Certificate) -> bool:
+    """Whether nothing but the key is at fault in a certificate whose names and dates could be read."""
+    try:
+        _ = parsed.extensions
+    except Exception:  # noqa: BLE001 -- parsers raise exceptions of many kinds
+        return False
+    return _split(encoded).unused_bits == 0
 
 
 # ------------------------------------------------------------------------------------------------- parts of the DER

@@ -81,7 +81,7 @@ BUDGET: Final = Budget()
 
 
 class BudgetSpent(Exception):
-    """This decision has cost enough."""
+    """The budget of a decision is spent."""
 
 
 def verify(
@@ -207,15 +207,15 @@ class PathBuilder:
     def is_signed(self, cert: Certificate, ca: Certificate) -> bool | None:
         """Whether the key of *ca* made the signature on *cert*; None where OpenSSL must judge, or the budget is spent.
 
-        OpenSSL judges links whose algorithm is weak, unknown, or for another kind of key, whose two names of the
-        algorithm differ, or whose names are equal in canonical form only."""
+        OpenSSL judges a link whose algorithm is weak (but for RSA-PSS), unknown, for another kind of key, or not the
+        same in both places of the certificate, and a link whose two names are equal in canonical form only."""
         link = cert, ca
         if link not in self._signed:
             if len(self._signed) >= self._budget.links:
                 return None
             is_clear = cert.has_unused_bits or (
                 cert.has_one_algorithm
-                and cert.signature_weakness is None
+                and (cert.signature_weakness is None or cert.signature_algorithm.is_pss)
                 and cert.signature_algorithm.fits(ca.public_key)
                 and cert.issuer.der == ca.subject.der
             )
@@ -359,7 +359,9 @@ def _check_dates(path: CertificationPath, now: dt.datetime) -> None:
 
 
 def _check_purpose(leaf: Certificate) -> None:
-    """The leaf may be a TLS client (RFC 5280, 4.2.1.3, 4.2.1.12; RFC 5246, 7.4.6). An absent extension sets no limit.
+    """Check that the leaf may be a TLS client (RFC 5280, 4.2.1.3, 4.2.1.12; RFC 5246, 7.4.6).
+
+    An absent extension sets no limit.
 
     Raises: WrongKeyUsage."""
     expected = "client certificate (clientAuth, digitalSignature)"

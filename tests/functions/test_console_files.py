@@ -49,13 +49,14 @@ def test_the_root_leads_to_the_console(console: Console) -> None:
         "/console/%2e%2e/pyproject.toml",
         "/console/..%2fpyproject.toml",
         "/console//etc/passwd",
-        "/console/pages/../../functions/http.py",
+        "/console/pages/../../functions/dispatch.py",
         "/console/app.js\0",
         "/console/pages",
         "/console/pages/",
         "/console/APP.JS",
         "/console/app.js/",
         "/console/.hidden",
+        "/console/__init__.py",
     ],
 )
 def test_no_other_file_is_served(console: Console, path: str) -> None:

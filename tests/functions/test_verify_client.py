@@ -13,7 +13,7 @@ from cryptography import x509
 
 from shared.errors import StoreUnavailable
 from shared.records import CA, CAIndex, CAsOfOneName, Org, Revision
-from shared.repository import ca_index_ref, cas_ref, org_ref
+from shared.refs import ca_index_ref, cas_ref, org_ref
 from shared.usecases.orgs.organizations import set_suspended
 from shared.validation.ca import ca_id
 from shared.x509 import cache

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from shared.records import Org
-from shared.repository import org_ref, server_ref
+from shared.refs import org_ref, server_ref
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service
 

@@ -13,7 +13,7 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.ports import Key, WebhookFailed
 from shared.records import ActivityKind, ActivityPage, Org, ServerCertificate
-from shared.repository import default_ref, org_ref, server_ref
+from shared.refs import default_ref, org_ref, server_ref
 from shared.usecases.jobs import expiry_report as module
 from shared.usecases.jobs.expiry_report import Report, Unfinished, expiry_report
 from shared.usecases.organization import Organization

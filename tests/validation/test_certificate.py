@@ -10,12 +10,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared import errors
+from shared.x509.cache import read_intermediate, read_registered
 from shared.x509.certificate import Certificate
 from tests.support import certs
 from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH
 
 K = certs.key
 KINDS = ["RSA-2048", "P-256", "P-384", "P-521", "Ed25519", "Ed448"]
+ROOT = certs.ca("Root")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,6 +44,19 @@ def test_two_certificates_are_equal_if_their_octets_are() -> None:
     assert len({root.certificate, Certificate.from_der(root.der)}) == 1
     assert root.certificate != certs.ca("Root").certificate
     assert root.certificate != root.der
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [b"", b"\x30\x80", ROOT.der[:-1], ROOT.der + b"\0", ROOT.der * 2, ROOT.pem.encode(), b"junk"],
+    ids=["empty", "indefinite", "cut", "trailing", "two", "pem", "junk"],
+)
+def test_octets_that_are_not_one_certificate_are_malformed(octets: bytes) -> None:
+    """Nothing may follow the certificate: each certificate has one encoding, and thus one fingerprint."""
+    for read in (Certificate.from_der, read_intermediate, read_registered):
+        with pytest.raises(errors.CertificateMalformed) as refusal:
+            read(octets)
+        assert refusal.value.facts["found"]
 
 
 # ---------------------------------------------------------------------------------------------------------- signature

@@ -271,6 +271,19 @@ def test_collidable_hashes_are_weak(rsa: Workshop, digest: str) -> None:
     assert rsa.accept("below", ["inter"]) == ["below", "inter"]
 
 
+def test_a_forged_pss_signature_is_forged_before_it_is_weak(rsa: Workshop) -> None:
+    """RSA-PSS with SHA-1. With PKCS#1 v1.5, the weak hash is what the refusal names."""
+    rsa.root("ours", "/CN=Our Root")
+    rsa.root("forger", "/CN=Our Root")
+    weak = "-days 9 -set_serial 1 -sha1"
+    rsa.signed("good", f"/CN={DEVICE}", "ours", options=f"{weak} -sigopt rsa_padding_mode:pss")
+    rsa.signed("forged", f"/CN={DEVICE}", "forger", options=f"{weak} -sigopt rsa_padding_mode:pss")
+    rsa.signed("pkcs1", f"/CN={DEVICE}", "forger", options=weak)
+    assert rsa.refuse("good", ["ours"]) is errors.WeakSignature
+    assert rsa.refuse("forged", ["ours"]) is errors.SignatureInvalid
+    assert rsa.refuse("pkcs1", ["ours"]) is errors.WeakSignature
+
+
 @pytest.mark.parametrize("kind", ["rsa:1024", "secp256k1", "brainpoolP256r1"])
 def test_weak_and_foreign_keys_are_refused(rsa: Workshop, kind: str) -> None:
     rsa.root("root", "/CN=Root")

@@ -44,7 +44,7 @@ def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = 
 
 
 def get_ca(context: Context, org_id: str, ca_id: str) -> CA:
-    """Raises: NotFound."""
+    """Return a CA. Raises: NotFound."""
     return CACertificates(context.repository, org_id).get(ca_id)
 
 
@@ -125,7 +125,7 @@ def delete_ca(context: Context, member: Member, ca_id: str, *, expected_version:
                 check_version(ca.changed, expected_version)
                 attempt.delete(activity=activity)
     except NotFound:
-        if not cas.release(ca_id):
+        if not cas.refresh_index(ca_id):
             raise
     else:
-        cas.release(ca_id)
+        cas.refresh_index(ca_id)

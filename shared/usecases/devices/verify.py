@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from shared.errors import UseRefused
 from shared.ports import ConnectionEventQueue, TokenVerifier
 from shared.records import ConnectionEvent, Proof, Role
-from shared.repository import Batch, Ref, Repository
+from shared.refs import Ref
+from shared.repository import Batch, Repository
 from shared.usecases.callers import BearerToken, Caller, Credentials, authenticate, read_claim
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context

@@ -35,7 +35,7 @@ from shared.records import (
     Outboxed,
     ReportRun,
 )
-from shared.repository import activity_id, delivered_ref, report_run_ref
+from shared.refs import activity_id, delivered_ref, report_run_ref
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList

@@ -33,7 +33,7 @@ from shared.errors import (
 )
 from shared.ports import FoundObject, KeySealer, ObjectReader, UploadedObject
 from shared.records import Activity, ActivityKind, Role
-from shared.repository import activity_id
+from shared.refs import activity_id
 from shared.usecases.callers import Caller, Member
 from shared.usecases.cas.manage import upload_ca
 from shared.usecases.context import Context

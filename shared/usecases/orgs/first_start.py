@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from shared.ports import KeySealer
 from shared.records import Org, Role
-from shared.repository import org_ref
+from shared.refs import org_ref
 from shared.usecases.context import Context
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default

@@ -39,7 +39,8 @@ from shared.records import (
     ServerCertificate,
     Source,
 )
-from shared.repository import Batch, ExistingAttempt, Ref, Repository, server_ref
+from shared.refs import Ref, server_ref
+from shared.repository import Batch, ExistingAttempt, Repository
 from shared.usecases.context import count_in_window
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
@@ -165,11 +166,11 @@ class ServerCertificates:
     # ------------------------------------------------------------------------------------------------- reading
 
     def ref(self, certificate_id: str) -> Ref[Any]:
-        """Return the place of a body, for a batched read. The id `default` is the platform's default certificate."""
+        """Return the ref of a body, for a batched read. The id `default` is the platform's default certificate."""
         return PlatformDefault.ref if certificate_id == DEFAULT else self.own_ref(certificate_id)
 
     def own_ref(self, certificate_id: str) -> Ref[ServerCertificate]:
-        """Return the place of a body of the organization's own."""
+        """Return the ref of a body of the organization's own."""
         return server_ref(self._org_id, certificate_id)
 
     def pick(self, documents: Batch, org: Org, certificate_id: str) -> ParsedServerCertificate:

@@ -113,7 +113,7 @@ def fulfill_csr(
     request = servers.find_record(certificate_id) if certificate_id in member.org.servers else None
     if request is None or request.csr is None:
         raise NotFound(what="certificate request of that id")
-    leaf, chain = read_signed(data, public_key=_requested_key(request.csr))
+    leaf, chain = read_signed(data, public_key=_read_requested_key(request.csr))
     warnings = check_for_org(context, member.org, leaf, chain, at)
     activity = make_entry(at, member.who, "fulfillCSR", certificate=certificate_id)
     for attempt in servers.changing(certificate_id, "certificate request of that id"):
@@ -143,7 +143,7 @@ def _fulfil(
     )
 
 
-def _requested_key(csr: bytes) -> bytes:
+def _read_requested_key(csr: bytes) -> bytes:
     """Return the SubjectPublicKeyInfo of a request."""
     return public_key_info(x509.load_der_x509_csr(csr).public_key())
 

@@ -76,10 +76,9 @@ def upload_server_cert(
 
 
 def _point_to_request(servers: ServerCertificates, org: Org, certificate: bytes, chain: bytes | None) -> None:
-    """Refuse a certificate without key whose key belongs to a waiting request of *org*: the caller should fulfil the
-    request.
+    """Refuse a certificate without key whose key belongs to a waiting request of *org*.
 
-    Raises: UseFulfil, and whatever `read_leaf` raises.
+    The caller should fulfil the request. Raises: UseFulfil, and whatever `read_leaf` raises.
     """
     leaf, _ = read_leaf(certificate, chain=chain)
     for certificate_id, record in servers.find_by_key(org, leaf.key_hash):
