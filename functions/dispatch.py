@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from functions.registry import VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
 from functions.web.body import body_too_large
 from functions.web.contract import Dialect
-from functions.web.deadline import EMBEDDED, NETWORK, Busy, Late, LoopRest, Workers
+from functions.web.deadline import EMBEDDED, NETWORK, Busy, Late, Workers
+from functions.web.loop_rest import LoopRest
 from functions.web.message import Reply, Request
 from functions.web.problem import problem
 from shared import log
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _Answer = tuple[Reply, str]  # the reply, and the function that it came from
 _Refuse = Callable[[Request, Exception], Reply]
-_AT_ONCE: Final = 1.0  # seconds to wait for an answer that is there already
+_AT_ONCE: Final = 1.0  # seconds to wait for an answer that exists already
 
 
 class Dispatcher:
@@ -75,7 +76,7 @@ class Dispatcher:
                 return _finish(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
             verdict = self._start_verdict(request, module)
             if verdict.workers is EMBEDDED:
-                self._loop_rest.rest_beside(verdict.future, asyncio.get_running_loop())
+                self._loop_rest.rest_for(verdict.future, asyncio.get_running_loop())
             try:
                 answer = await asyncio.wait_for(asyncio.wrap_future(verdict.future), verdict.seconds)
             except TimeoutError:
@@ -89,7 +90,7 @@ class Dispatcher:
             return problem(request, error) if module is None else dialect_at(module).refuse(request, error)
 
     def _dialect_module(self, request: Request) -> str | None:
-        """Return the module of the dialect in which *request* is answered. The package of another function has none."""
+        """Return the module of the dialect that answers *request*. The package of another function has no dialects."""
         return dialect_module(request.path) if self._function in (None, VERIFY_CLIENT) else None
 
     def _answer(self, request: Request, module: str | None, refuse: _Refuse) -> _Answer:
@@ -114,7 +115,7 @@ class Dispatcher:
         try:
             app = self._get_app()
         except Exception as error:  # noqa: BLE001 - a broker may read another server's 500 as permission
-            return _done(dialect.refuse(request, error), dialect.refuse)
+            return _answer_at_once(dialect.refuse(request, error), dialect.refuse)
         refuse = partial(_refuse, app, dialect)
         seconds = request.arrived + app.verdict_seconds - time.monotonic()
         # A sign-in token may wait for the network, on every store: the keys of its issuer are fetched.
@@ -124,7 +125,7 @@ class Dispatcher:
                 raise Late
             future = workers.submit(partial(copy_context().run, self._answer, request, module, refuse))
         except (Late, Busy):
-            return _done(refuse(request, Late()), refuse)
+            return _answer_at_once(refuse(request, Late()), refuse)
         return _Verdict(future, seconds, refuse, workers)
 
 
@@ -143,14 +144,15 @@ class _Verdict(NamedTuple):
     workers: Workers | None
 
 
-def _done(reply: Reply, refuse: _Refuse) -> _Verdict:
+def _answer_at_once(reply: Reply, refuse: _Refuse) -> _Verdict:
+    """Return a verdict whose answer is *reply* already."""
     future: Future[_Answer] = Future()
     future.set_result((reply, VERIFY_CLIENT))
     return _Verdict(future, _AT_ONCE, refuse, None)
 
 
 def _refuse(app: "App", dialect: Dialect, request: Request, error: Exception) -> Reply:
-    """Return *error* in the broker's format. A failure of this service counts as a decision of unknown organization."""
+    """Return *error* in the broker's format, and count a failure of this service as a decision of no organization."""
     reply = dialect.refuse(request, error)
     if not isinstance(error, TrustError) or isinstance(error, StoreUnavailable):
         app.decisions(None, StoreUnavailable.code, "deny")

@@ -66,7 +66,7 @@ DIALECTS: Final[Mapping[str, str]] = {
     "nginx": "functions.dialects.nginx",
     "aws-iot": "functions.dialects.aws_iot",
 }
-"""The first segment after /verifyClient -> the module that answers there. Each is loaded when its path is asked."""
+"""The first segment after /verifyClient -> the module that answers there, loaded at the first request for its path."""
 
 CAS: Final = "functions.api.cas"
 SERVERS: Final = "functions.api.servers"

@@ -1,4 +1,4 @@
-"""Measure how simple the house is: python -m tools.house (make house).
+"""Measure the layout of the code: python -m tools.house (make house).
 
 Prints a table: what is counted, the limit, the value now. Ends with 1 if a private key can be exported by a
 function other than edgeFeed, if an import contract is broken, or if a forbidden word is found. The other rows inform.
@@ -227,10 +227,9 @@ def store_rows() -> list[Row]:
 
 def key_exporters() -> Row:
     """Name the functions whose package can export a private key."""
-    from infra.package import modules_of
     from infra.table import FUNCTIONS
 
-    exporters = [function.name for function in FUNCTIONS if KEY_EXPORT in modules_of(function)]
+    exporters = [function.name for function in FUNCTIONS if KEY_EXPORT in function.modules]
     return Row("functions that can export a private key", "edgeFeed", ", ".join(exporters), exporters == ["edgeFeed"])
 
 
@@ -306,8 +305,8 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _at_most(what: str, limit: int, value: int, names: Iterable[str] = ()) -> Row:
-    shown = ", ".join(names)
-    return Row(what, f"≤ {limit}" if limit else "0", f"{value}" + (f" ({shown})" if shown else ""), value <= limit)
+    listing = ", ".join(names)
+    return Row(what, f"≤ {limit}" if limit else "0", f"{value}" + (f" ({listing})" if listing else ""), value <= limit)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """The feed of TLS edges: the hosts to serve, their certificates and keys, and the sessions to end.
 
-A reply may hold a private key or lead to one, so each is given over TLS only, or to a client on this machine.
+A reply may hold a private key or lead to one. So every reply is sent over TLS only, or to a client on this machine.
 """
 
 from datetime import datetime
@@ -21,7 +21,7 @@ from shared.usecases.edges.withdrawals import read_withdrawals
 
 FEED: Final = "/edge/v1"
 FUNCTION: Final = "edgeFeed"
-CLIENT_CERTIFICATE: Final = "requested"  # requested, not required: verifyClient decides, and applications have none
+CLIENT_CERTIFICATE: Final = "requested"  # not required: verifyClient decides, and applications have no certificate
 
 
 class HostView(View, frozen=True, kw_only=True):
@@ -134,7 +134,7 @@ class Served(Body, frozen=True, kw_only=True):
 
 
 class ServedView(View, frozen=True, kw_only=True):
-    # Assigned, because the text is part of openapi.json and not written in the words of the docstrings here.
+    # Assigned, because openapi.json keeps this text, which has a word that docstrings must not use.
     __doc__ = "*stale*: hosts whose version is not the one that stands, or that are not the caller's."
 
     taken: int

@@ -80,5 +80,5 @@ def _described_routes() -> Iterator[Route]:
 
 
 def _answer_elsewhere(request: Request) -> Reply:
-    """Stand for the handler of a described endpoint, which may be another function's. Never called."""
+    """Take the place of a handler in `_described_router`, which only finds addresses. Never called."""
     raise NotFound(what="such address")

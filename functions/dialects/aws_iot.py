@@ -108,9 +108,9 @@ def _decide(
     data = _part(event, "protocolData")
     tls, mqtt = _part(data, "tls"), _part(data, "mqtt")
     presented = Presented.of(
-        server_name=dialect.text(tls, "serverName"),
-        client_id=dialect.text(mqtt, "clientId"),
-        certificate=dialect.certificate(dialect.text(tls, "x509CertificatePem"), "x509CertificatePem"),
+        server_name=dialect.read_text(tls, "serverName"),
+        client_id=dialect.read_text(mqtt, "clientId"),
+        certificate=dialect.read_certificate(dialect.read_text(tls, "x509CertificatePem"), "x509CertificatePem"),
     )
     verdict = verify_client(verifier, caller, presented)
     if verdict.decision is not Decision.ALLOW or verdict.identity is None or verdict.org_id is None:

@@ -44,7 +44,10 @@ DIALECT: Final = _Envoy()
 def ask(call: Call) -> Reply:
     headers = call.request.headers
     pairs = dict(_pairs(headers.get("x-forwarded-client-cert", "")))
-    leaf, chain = dialect.certificate(pairs.get("cert"), "Cert"), dialect.certificate(pairs.get("chain"), "Chain")
+    leaf, chain = (
+        dialect.read_certificate(pairs.get("cert"), "Cert"),
+        dialect.read_certificate(pairs.get("chain"), "Chain"),
+    )
     if leaf is None:  # Chain begins with the leaf
         leaf, chain = chain, None
     elif chain is not None:

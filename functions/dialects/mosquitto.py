@@ -49,7 +49,7 @@ DIALECT: Final = _Mosquitto()
 )
 def getuser(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    named = Named(dialect.text(fields, "username"), dialect.text(fields, "clientid"), typed=True)
+    named = Named(dialect.read_text(fields, "username"), dialect.read_text(fields, "clientid"), typed=True)
     return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
 
 
@@ -76,9 +76,9 @@ def superuser(call: Call) -> Reply:
 )
 def aclcheck(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    topic, access = dialect.required(fields, "topic"), _access(fields)
+    topic, access = dialect.require_text(fields, "topic"), _access(fields)
     may_use = may_use_filter if access == _SUBSCRIBE else may_use_topic
-    named = Named(dialect.text(fields, "username"), dialect.text(fields, "clientid"))
+    named = Named(dialect.read_text(fields, "username"), dialect.read_text(fields, "clientid"))
     verdict = verify_use(
         call.app.verifier, call.credentials, named, lambda org_id, device, prefix: may_use(prefix, topic)
     )

@@ -35,6 +35,6 @@ def ask(call: Call) -> Reply:
     presented = Presented.of(
         server_name=headers.get("x-sni") or None,
         client_id=headers.get("x-client-id") or None,
-        certificate=dialect.certificate(unquote(escaped) if escaped else None, "X-Client-Cert"),
+        certificate=dialect.read_certificate(unquote(escaped) if escaped else None, "X-Client-Cert"),
     )
     return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))

@@ -20,7 +20,7 @@ _SPARE: Final = 30.0  # seconds of a function's time limit: for one page of orga
 
 
 def report_expiry(app: App, *, seconds_left: Callable[[], float] | None = None) -> Report:
-    """Make today's report, or the rest of it; and publish to the edges what an interrupted change left out.
+    """Make today's report, or the rest of it, and publish to the edges what an interrupted change left unpublished.
 
     Args:
         seconds_left: returns the seconds until the platform stops this process; None: no limit.

@@ -5,7 +5,8 @@ EventBridge; AWS IoT invokes verifyClient itself.
 
 The handler of an HTTP function is derived from functions/registry.py: `functions/hosts/aws.verify_client` answers
 verifyClient's addresses. Imports inside a function here load what one deployed function needs; its entry in the
-registry names the same modules, and its package holds them. Nothing here imports boto3: adapters do, where chosen.
+registry names the same modules, and its package holds them. This module does not import boto3; the adapters that the
+settings choose do.
 """
 
 import base64

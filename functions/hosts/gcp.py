@@ -38,7 +38,7 @@ SERVICE: Final = "service"
 TARGETS: Final = (*(function.name for function in FUNCTIONS), SERVICE)
 # Of several processes behind one port, the first to accept a connection keeps it, and a broker's connections may all
 # belong to one process (docs/decisions/0093). Closing a connection now and then lets an idle process accept the next.
-REPLIES_MAX: Final = 100  # of a process until it closes a connection; nginx (keepalive_requests) and Envoy do the same
+REPLIES_MAX: Final = 100  # between two closed connections of a process; as keepalive_requests of nginx
 _EVENT_SECONDS: Final = 540.0  # the longest run of an event-driven function (Cloud Run functions, "Quotas")
 
 

@@ -1,7 +1,7 @@
-"""What a process that a cloud started works with: its App, and its console. Each is built once, at the first call.
+"""The App and the console of a process that a cloud started. Each is built once, at the first call.
 
-Not at import: a cloud may import a module that it never calls, and a client that is made before the platform froze and
-thawed the process holds dead connections.
+Neither is built at import: a cloud may import a module that it never calls, and a client that is made before the
+platform freezes and thaws the process holds dead connections.
 """
 
 import gc

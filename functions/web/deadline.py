@@ -9,11 +9,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
@@ -116,28 +113,3 @@ NETWORK: Final = Workers(32, spares=32, stuck=30.0)
 
 EMBEDDED: Final = Workers(4, spares=60, stuck=1.0)
 """For verdicts on the embedded store, which compute: more threads would only contend for Python's lock."""
-
-
-class LoopRest:
-    """Lets an event loop sleep for a moment while threads compute for it.
-
-    Python runs a single thread at a time. A loop that stays awake takes Python's lock whenever a thread releases the
-    lock, at each call of SQLite and OpenSSL. That costs a third of the verdicts a second
-    (docs/measurements/server.md). So once in each turn the loop waits for the verdicts that it has started, PAUSE
-    seconds at most.
-    """
-
-    PAUSE: Final = 0.002  # a verdict takes 0.3 ms
-
-    def __init__(self) -> None:
-        self._pending: list[Future[Any]] = []
-
-    def rest_beside(self, future: "Future[Any]", loop: "AbstractEventLoop") -> None:
-        """Sleep while *future* is computed, as soon as *loop* has taken in what has arrived."""
-        self._pending.append(future)
-        if len(self._pending) == 1:
-            loop.call_soon(self._rest)
-
-    def _rest(self) -> None:
-        pending, self._pending = self._pending, []
-        wait(pending, timeout=self.PAUSE)

@@ -179,7 +179,7 @@ def _ca_now() -> str:
     return certs.ca("Root").pem
 
 
-def test_a_sweep_tells_the_edges_what_was_left_untold(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_publishes_what_was_left_unpublished(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a crash left out; a second sweep finds nothing."""
     with monkeypatch.context() as crashing:
         crashing.setattr(HostFeed, "publish", lambda *_: None)
