@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
+from shared.ports import Key
 from shared.records import Org
 from shared.refs import org_ref, server_ref
 from tests.support import certs
@@ -146,3 +148,21 @@ def test_uploads_and_deletions_of_the_last_ca_agree_on_whether_sni_is_needed(
         )
         listed = operator.get(CAS).ok()["results"]
         assert get_org(service).has_ca == bool(listed)
+
+
+def test_an_upload_during_the_deletion_of_the_last_ca_keeps_sni_needed(service: Service, operator: Client) -> None:
+    """The upload finds the flag `has_ca` set and leaves it. The deletion clears the flag, then checks again."""
+    ca_id = operator.post(CAS, {"certificate": certs.ca("First").pem}).ok(201)["id"]
+    pass_on = service.store.between
+
+    def upload_another(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if name == "put" and key == org_ref(service.org_id).key:
+            service.store.between = pass_on
+            operator.post(CAS, {"certificate": certs.ca("Second").pem}).ok(201)
+        return call()
+
+    service.store.between = upload_another
+    operator.delete(f"{CAS}/{ca_id}").ok(204)
+    assert service.store.between == pass_on, "the upload was made before the flag was cleared"
+    assert len(operator.get(CAS).ok()["results"]) == 1
+    assert get_org(service).has_ca
