@@ -107,7 +107,7 @@ def _decide(
     """
     data = _part(event, "protocolData")
     tls, mqtt = _part(data, "tls"), _part(data, "mqtt")
-    presented = Presented.of(
+    presented = Presented.read(
         server_name=dialect.text(tls, "serverName"),
         client_id=dialect.text(mqtt, "clientId"),
         certificate=dialect.certificate(dialect.text(tls, "x509CertificatePem"), "x509CertificatePem"),
