@@ -1,8 +1,8 @@
 """Caches of parsed certificates, for the certificates that many connections use.
 
 An organization's CAs take part in every connection, and the devices of a fleet send the same few intermediates. An
-entry follows from the octets of its certificate alone: the parsed fields, whether the key is weak, which keys verify the
-signature. The key of an entry is the whole certificate, so an entry cannot become outdated or belong to another
+entry follows from the octets of its certificate alone: the parsed fields, whether the key is weak, which keys verify
+the signature. The key of an entry is the whole certificate, so an entry cannot become outdated or belong to another
 certificate. Whether a CA is registered, active, denied or valid now is never cached, nor is a device's leaf.
 
 There are two caches, because any device can fill the cache of intermediates. Certificates from devices must not evict

@@ -416,6 +416,9 @@ def test_an_edge_serves_what_is_active_after_concurrent_changes(service: Service
         while not all(job.done() for job in jobs):
             edge.follow()
     assert [job.exception() for job in jobs] == [None] * 60
+    bad = [(a.status, a.text[:200]) for a in (job.result() for job in jobs) if hasattr(a, "status") and a.status != 200]
+    print("BAD", bad)
+    print("HOSTS", service.app.context.repository.get(org_hosts_ref(service.org_id)))
     edge.follow()
     active = operator.get(f"{SERVERS}/active").ok()["active"]
     assert edge.serves[HOST]["certificateId"] == active

@@ -60,12 +60,12 @@ def verify_client(
 
     Args:
         sent: an API key and its token, a sign-in token, or a caller that the platform has authenticated itself.
-        explain: whether a person asks, not a broker. Viewers and operators may ask, and nothing is counted as a connection.
+        explain: whether a person asks, not a broker. Viewers and operators may ask, and no connection is counted.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable, IssuerUnavailable."""
     context = verifier.context
     claim = sent if isinstance(sent, Caller) else read_claim(verifier.tokens, sent)
-    # An organization's key may ask about that organization only. With a platform key, the client names it.
+    # An organization's key asks about that organization. With a platform key, the client names the organization.
     org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
     lookup = _Lookup(context.repository, org_id, questions(presented))
     batch = context.repository.read_batch([*claim.refs, *lookup.refs()])

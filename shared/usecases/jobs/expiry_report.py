@@ -11,7 +11,8 @@ Each day's report goes three ways, each of them once, even if the job runs sever
 
 Organizations are read page by page, and the progress is stored, because the time of a function is limited: the next run
 continues where a run was cut short. While an organization is read, what a crash left behind is repaired: activity
-entries that were not copied out of their documents and, one day in seven, the rest (`shared.usecases.jobs.maintenance`).
+entries that were not copied out of their documents and, one day in seven, the rest
+(`shared.usecases.jobs.maintenance`).
 """
 
 import hashlib
