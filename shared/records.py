@@ -9,8 +9,8 @@
     ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request for one
     DefaultCertificate  platform/default        the server certificate of the platform
     Denials             deny/{orgId}/{lookUp}   the deny-list entries that one look-up finds
-    ApiKey              key/{orgId}/{key}
-    ActivityPage        activity/{orgId}/{kind} what happened, newest first
+    ApiKey              key/{orgId}/{key}       an API key, without its token
+    ActivityPage        activity/{orgId}/{kind} activity entries, newest first
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
     ReportRun           platform/expiry-report  the progress of the day's expiry report
     DeliveredMessage    told/{day}/{message}    the webhook messages of a day that were delivered
@@ -118,7 +118,7 @@ class Revision(Record, frozen=True):
     updated_by: str
 
 
-class Outboxed(Record, frozen=True):
+class RecordWithOutbox(Record, frozen=True):
     """A document that carries its newest activity entries until they are copied to the activity list."""
 
     outbox: tuple[Activity, ...] = ()
@@ -146,7 +146,7 @@ class OrgSettings(Record, frozen=True):
         return self.custom_domains.domains if self.custom_domains.enabled else ()
 
 
-class Listed(Record, frozen=True):
+class ServerIndexLine(Record, frozen=True):
     """A server certificate in the index of its organization: enough to find the records of a key."""
 
     key_hash: str  # SHA-256 of SubjectPublicKeyInfo, hex
@@ -167,7 +167,7 @@ class RateWindow(Record, frozen=True):
     made: int = 0
 
 
-class Org(Outboxed, frozen=True, kw_only=True):
+class Org(RecordWithOutbox, frozen=True, kw_only=True):
     """An organization.
 
     Args:
@@ -185,7 +185,7 @@ class Org(Outboxed, frozen=True, kw_only=True):
     policy_changed: Revision
     activation: Activation = Activation()
     activation_changed: Revision
-    servers: dict[str, Listed] = {}
+    servers: dict[str, ServerIndexLine] = {}
     has_ca: bool = False
     rate_window: RateWindow = msgspec.field(default=RateWindow(), name="pace")
 
@@ -219,7 +219,7 @@ class CA(Record, frozen=True, kw_only=True):
     changed: Revision
 
 
-class CAsOfOneName(Outboxed, frozen=True):
+class CAsOfOneName(RecordWithOutbox, frozen=True):
     """The CA certificates of one canonical subject name, by id."""
 
     cas: dict[str, CA] = {}
@@ -243,7 +243,7 @@ class Source(StrEnum):
     CSR = "csr"
 
 
-class ServerCertificate(Outboxed, frozen=True, kw_only=True):
+class ServerCertificate(RecordWithOutbox, frozen=True, kw_only=True):
     """A messaging server certificate, or a certificate request that is not fulfilled yet (*leaf* None).
 
     *served_since*: when an edge first reported to serve the certificate after its latest activation."""
@@ -331,7 +331,7 @@ class Denial(Record, frozen=True, kw_only=True):
     created_by: str
 
 
-class Denials(Outboxed, frozen=True):
+class Denials(RecordWithOutbox, frozen=True):
     """The entries that one look-up finds, by id.
 
     A serial number is looked up by the name of its issuer, so one document may hold entries for several CAs.

@@ -21,8 +21,8 @@ from shared.records import (
     Activity,
     ActivityKind,
     ActivityPage,
-    Outboxed,
     Record,
+    RecordWithOutbox,
     decode,
     from_body,
     to_body,
@@ -88,6 +88,7 @@ class Repository:
         return Batch(keys, self._store.get_many(keys))
 
     def get(self, ref: Ref[R]) -> R | None:
+        """Return the record at *ref*, or None where no document exists."""
         return self.read_batch([ref]).get(ref)
 
     def list(self, partition: str, kind: type[R], *, after: str = "", limit: int = 100) -> list[tuple[str, R]]:
@@ -135,7 +136,7 @@ class Repository:
                 these documents instead of a read. A block that decides not to write has then decided by that read.
             activity_of: the organization whose activity list takes the entries of the outbox. None leaves them in the
                 document.
-            expires: when the store may remove the document.
+            expires: the time after which the store may delete the document.
 
         Raises: TooBusy, StoreUnavailable, and whatever the block raises."""
         return _repeat(lambda batch: Attempt(self, ref, also, batch, activity_of, expires), first)
@@ -334,7 +335,7 @@ class Attempt(Generic[R]):
         if record is None and uncopied and self._activity_of is not None:
             raise StoreUnavailable  # the document is the only place that has these entries
         entries: tuple[Activity, ...] = ()
-        if isinstance(record, Outboxed):
+        if isinstance(record, RecordWithOutbox):
             entries = record.outbox
             record = msgspec.structs.replace(record, outbox=_trim((*uncopied, *entries)))
         document = self._repository.commit(self._ref, self.batch.document(self._ref), record, self._expires)
@@ -400,7 +401,7 @@ def _expiry_of(key: Key, body: Mapping[str, Any]) -> datetime | None:
 
 def _take_outbox(record: R | None) -> tuple[R | None, list[Activity]]:
     """Return the record with an empty outbox, and the entries of its outbox."""
-    if isinstance(record, Outboxed) and record.outbox:
+    if isinstance(record, RecordWithOutbox) and record.outbox:
         return msgspec.structs.replace(record, outbox=()), list(record.outbox)
     return record, []
 

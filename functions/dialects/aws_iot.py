@@ -107,7 +107,7 @@ def _decide(
     """
     data = _part(event, "protocolData")
     tls, mqtt = _part(data, "tls"), _part(data, "mqtt")
-    presented = Presented.of(
+    presented = Presented.read(
         server_name=dialect.read_text(tls, "serverName"),
         client_id=dialect.read_text(mqtt, "clientId"),
         certificate=dialect.read_certificate(dialect.read_text(tls, "x509CertificatePem"), "x509CertificatePem"),

@@ -53,7 +53,7 @@ def ask(call: Call) -> Reply:
     elif chain is not None:
         chain = _without(chain, leaf)
     server_name = headers.get("x-sni") or headers.get("x-envoy-original-host") or _host(headers.get("host", ""))
-    presented = Presented.of(server_name=server_name, certificate=leaf, chain=chain or b"")
+    presented = Presented.read(server_name=server_name, certificate=leaf, chain=chain or b"")
     return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))
 
 

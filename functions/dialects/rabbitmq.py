@@ -19,7 +19,7 @@ from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
-from shared.validation.verdict_by_name import Named
+from shared.validation.verdict_by_name import NamedClient
 
 _EXCHANGE: Final = "amq.topic"  # of the MQTT plugin (mqtt.exchange)
 _QUEUE: Final = re.compile(r"mqtt-subscription-(?P<client>.+)qos[01]|mqtt-will-(?P<will>.+)")
@@ -39,7 +39,7 @@ DIALECT: Final = _RabbitMQ()
 def user(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
     username, client_id = dialect.read_text(fields, "username"), dialect.read_text(fields, "client_id")
-    named = Named(username, client_id, typed="password" in fields)
+    named = NamedClient(username, client_id, typed="password" in fields)
     return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
 
 
@@ -112,5 +112,5 @@ def _permission(fields: Mapping[str, Any]) -> str:
 
 def _decide_use(call: Call, fields: Mapping[str, Any], may_use: Use) -> Reply:
     client_id = dialect.read_text(fields, "variable_map.client_id") or dialect.read_text(fields, "client_id")
-    named = Named(dialect.read_text(fields, "username"), client_id)
+    named = NamedClient(dialect.read_text(fields, "username"), client_id)
     return DIALECT.encode(verify_use(call.app.verifier, call.credentials, named, may_use))

@@ -18,7 +18,7 @@ from shared.usecases.devices.verify import verify_names, verify_use
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
-from shared.validation.verdict_by_name import Named
+from shared.validation.verdict_by_name import NamedClient
 
 _TOPICS_MAX: Final = 1000
 
@@ -59,17 +59,17 @@ def ask(call: Call) -> Reply:
     hook = call.request.headers.get("vernemq-hook", "")
     match hook.removesuffix("_m5"):
         case "auth_on_register":
-            named = Named(username, client_id, typed=fields.get("password") is not None)
+            named = NamedClient(username, client_id, typed=fields.get("password") is not None)
             verdict = verify_names(verifier, credentials, named)
         case "auth_on_publish":
             topic = dialect.require_text(fields, "topic")
-            named = Named(username, client_id)
+            named = NamedClient(username, client_id)
             verdict = verify_use(
                 verifier, credentials, named, lambda org_id, device, prefix: may_use_topic(prefix, topic)
             )
         case "auth_on_subscribe":
             filters = _filters(fields.get("topics"))
-            named = Named(username, client_id)
+            named = NamedClient(username, client_id)
             verdict = verify_use(
                 verifier,
                 credentials,

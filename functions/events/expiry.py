@@ -49,7 +49,7 @@ def main() -> int:
         return 1
     finally:
         app.close()
-    sys.stdout.write(json.dumps({"orgs": report.orgs, "endings": report.endings, "swept": report.swept}) + "\n")
+    sys.stdout.write(json.dumps({"orgs": report.orgs, "endings": report.expiries, "swept": report.swept}) + "\n")
     return 0
 
 

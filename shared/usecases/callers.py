@@ -87,6 +87,7 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def scope(self) -> Scope:
+        """The organizations that the caller may ask about."""
         return Scope(self.org_id, self.orgs, self.no_sni)
 
     def must_be(self, roles: Collection[Role]) -> None:

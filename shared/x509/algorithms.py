@@ -34,14 +34,15 @@ _ECDSA: Final = {
 
 
 class SignatureAlgorithm(msgspec.Struct, frozen=True):
-    """How a certificate is signed.
+    """The algorithm of a certificate's signature.
 
     Args:
-        key_type: the kind of key that signs so; None for an unknown algorithm.
-        padding: of RSA.
-        ecdsa: of elliptic curves.
-        weakness: the weak or unknown algorithm for people ("SHA-1"), or None. For RSA-PSS the hash is what counts.
-        is_ecdsa: the algorithm is ECDSA, with whatever hash.
+        key_type: the type of the keys that make such signatures; None for an unknown algorithm.
+        digest: the hash; None for Edwards curves and for an unknown algorithm.
+        padding: the padding of an RSA signature.
+        ecdsa: the parameters of a signature with an elliptic curve.
+        weakness: the name for people of a weak or unknown algorithm ("SHA-1"), or None. For RSA-PSS the hash decides.
+        is_ecdsa: whether the algorithm is ECDSA, with any hash.
     """
 
     key_type: Any
@@ -57,13 +58,13 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
         return isinstance(self.padding, padding.PSS)
 
     def fits(self, key: object) -> bool:
-        """Whether *key* is of the kind that signs so."""
+        """Whether *key* is of the type that makes such signatures."""
         return self.key_type is not None and isinstance(key, self.key_type)
 
     def verify(self, key: object, signature: bytes, signed: bytes) -> bool:
         """Whether *key* made *signature* on *signed*.
 
-        The kind of *key* decides how: the name of the algorithm is used for its hash and padding."""
+        The type of *key* decides how to verify. The algorithm gives the hash and the padding."""
         try:
             match key:
                 case rsa.RSAPublicKey():

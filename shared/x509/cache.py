@@ -1,12 +1,12 @@
-"""What a process keeps of the certificates that come again and again.
+"""Caches of parsed certificates, for the certificates that many connections use.
 
-An organization's CAs take part in every connection, and the devices of a fleet send the same few intermediates. What is
-kept follows from the octets alone: the parsed fields, whether the key is weak, which keys verify the signature. It is
-found under the very same octets only, so it cannot go stale or be taken for another certificate. Whether a CA is
-registered, active or denied, and whether it is valid now, is never kept. A device's leaf is never kept either.
+An organization's CAs take part in every connection, and the devices of a fleet send the same few intermediates. An
+entry follows from the octets of its certificate alone: the parsed fields, whether the key is weak, which keys verify
+the signature. The key of an entry is the whole certificate, so an entry cannot become outdated or belong to another
+certificate. Whether a CA is registered, active, denied or valid now is never cached, nor is a device's leaf.
 
-There are two caches, because strangers fill one of them: what devices send cannot push out what organizations
-registered. Both are bounded in number and in the size of their entries.
+There are two caches, because any device can fill the cache of intermediates. Certificates from devices must not evict
+the CAs that organizations registered. Both caches are bounded in number and in the size of their entries.
 """
 
 from functools import lru_cache

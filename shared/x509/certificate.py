@@ -1,7 +1,7 @@
-"""A certificate (RFC 5280): the one model for what clients present, what organizations register, and what servers show.
+"""A certificate (RFC 5280): the model for certificates of clients, of servers, and of registered CAs.
 
-Every field is read when the certificate is made, because cryptography parses late and raises late. What is made can be
-used without an error from then on. Nothing of it ever changes.
+cryptography parses some fields only when they are used, and raises then. So the constructor reads every field. A
+`Certificate` that exists raises no parser's error, and never changes.
 """
 
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ _E = TypeVar("_E", bound=x509.ExtensionType)
 
 
 class Certificate:
-    """A certificate, every field of which could be read. Two are equal if their DER is.
+    """A certificate whose fields all can be read. Two certificates are equal if their DER is equal.
 
     Attributes:
         der: the certificate as it was given.
@@ -62,11 +62,13 @@ class Certificate:
         has_one_algorithm: the signed part names the same (4.1.1.2).
         has_unused_bits: signatureValue is not whole octets; such a signature verifies under no key.
         weakness: what is weak about the key, in words, or None.
-        is_plain: the signature is all that OpenSSL would add to the checks here (`plain.is_plain`).
+        is_plain: OpenSSL would check nothing beside the signature that is not checked here (`plain.is_plain`).
     """
 
     def __init__(self, encoded: bytes, parsed: x509.Certificate) -> None:
-        """Read every field of *parsed*, whose DER is *encoded*. Raises: any exception, which means malformed."""
+        """Read every field of *parsed*, whose DER is *encoded*.
+
+        Raises: an exception of any type, where *parsed* is malformed."""
         self.der = encoded
         self._parsed = parsed
         parts = _split(encoded)
@@ -79,7 +81,9 @@ class Certificate:
         self.serial_number = parsed.serial_number
         self.not_before = parsed.not_valid_before_utc
         self.not_after = parsed.not_valid_after_utc
-        self.public_key = _read_key(encoded, parsed)  # before the extensions: of the two, a refusal names the key
+        self.public_key = _read_key(
+            encoded, parsed
+        )  # before the extensions: a refusal names a bad key rather than a bad extension
         self.weakness = strength.find_weakness(self.public_key)
         self.is_version_3 = parsed.version is x509.Version.v3
         self.extensions: dict[type[x509.ExtensionType], x509.ExtensionType] = {}

@@ -1,4 +1,4 @@
-"""Distinguished names: when two are the same, and how one is shown (RFC 5280, sections 4.1.2.4 and 7.1).
+"""Distinguished names: comparison, and text for people (RFC 5280, sections 4.1.2.4 and 7.1).
 
 One certificate may hold a CA's name as UTF8String and the next as PrintableString, in another case or spacing. Issuers
 are therefore found by the canonical form below, which is the form that OpenSSL compares.

@@ -1,4 +1,4 @@
-"""What a process keeps of certificates, and that each entry is kept under its very octets only."""
+"""Caches of parsed certificates: the key of an entry is the whole certificate."""
 
 import gc
 import tracemalloc

@@ -43,7 +43,7 @@ def test_text_that_only_resembles_a_device_name_is_not_one(cn: str) -> None:
     assert names(certs.leaf(cn, ROOT)) == []
 
 
-def test_a_client_id_must_be_one_of_them_exactly() -> None:
+def test_a_client_id_must_be_exactly_one_of_the_identities() -> None:
     leaf = certs.leaf("d:thermo:42", ROOT, emails=["d:thermo:43"])
     assert match_name(leaf, "d:thermo:42") == "d:thermo:42"
     assert match_name(leaf, "d:thermo:43") == "d:thermo:43"
@@ -53,7 +53,7 @@ def test_a_client_id_must_be_one_of_them_exactly() -> None:
         assert refusal.value.facts == {"found": "d:thermo:42, d:thermo:43", "expected": other}
 
 
-def test_without_any_the_mend_names_the_device() -> None:
+def test_without_an_identity_the_advice_names_the_device() -> None:
     with pytest.raises(IdentityMissing) as refusal:
         match_name(certs.leaf("Sample Cert", ROOT), "d:thermo:42")
     assert refusal.value.advice == "Reissue with CN d:thermo:42."

@@ -209,7 +209,7 @@ def test_a_forger_with_the_name_of_a_ca_is_refused(rsa: Workshop, extensions: st
 
 @pytest.mark.parametrize("extensions", [None, "basicConstraints=CA:false\n", "keyUsage=keyCertSign\n"])
 def test_a_device_may_not_sign_as_an_intermediate(rsa: Workshop, extensions: str | None) -> None:
-    """A stolen device key must not issue certificates. X.509 v1 cannot say CA:TRUE, so it may not either."""
+    """A stolen device key must not issue certificates. X.509 v1 cannot say CA:TRUE and is refused too."""
     rsa.root("root", "/CN=Root")
     rsa.signed("stolen", "/CN=d:thermo:1", "root", extensions)
     rsa.signed("device", f"/CN={DEVICE}", "stolen")

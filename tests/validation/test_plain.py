@@ -187,7 +187,7 @@ from shared.validation.presented import Presented
 from shared.x509.cache import read_registered
 from shared.x509.path import verify
 sent = bytes.fromhex("{LEAF.der.hex()}"), bytes.fromhex("{INTER.der.hex()}")
-leaf, inter = Presented.of(certificate=sent[0], chain=sent[1]).chain
+leaf, inter = Presented.read(certificate=sent[0], chain=sent[1]).chain
 root = read_registered(bytes.fromhex("{ROOT.der.hex()}"))
 assert len(verify(leaf, [inter], [root], [], datetime.datetime.fromisoformat("{NOON.isoformat()}"))) == 3
 assert "OpenSSL" not in sys.modules

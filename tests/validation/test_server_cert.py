@@ -127,7 +127,7 @@ def test_the_key_must_be_that_of_the_leaf() -> None:
 
 
 def test_a_certificate_that_has_no_place_in_the_chain_is_named() -> None:
-    """Each certificate signed the one before: not one too many, no gap, no right name with another key."""
+    """An extra certificate, a gap, and a right name with another key are refused."""
     stranger = certs.ca("Stranger")
     impostor = certs.ca("Lower", UPPER, private=certs.key("P-256", 3))
     for chain, name in ((pem(LOWER, stranger), "Stranger"), (pem(LOWER, ROOT), "Root"), (pem(impostor), "Lower")):
@@ -164,7 +164,7 @@ def test_the_private_key_is_not_in_the_repr() -> None:
 # --- checking
 
 
-def test_a_good_one_is_accepted() -> None:
+def test_a_good_certificate_is_accepted() -> None:
     assert check(LEAF, LOWER, UPPER, ROOT) == []
     assert check(LEAF, LOWER) == []  # the rest may be in the devices' trust stores
 
@@ -228,14 +228,14 @@ def test_a_self_issued_leaf_must_verify_itself() -> None:
         check(forged)
 
 
-def test_it_must_be_valid_now() -> None:
+def test_a_server_certificate_must_be_valid_now() -> None:
     with pytest.raises(errors.CertificateExpired):
         check(certs.server(HOST, not_after=NOON - DAY / 2))
     with pytest.raises(errors.CertificateNotYetValid):
         check(certs.server(HOST, not_before=NOON + DAY))
 
 
-def test_its_purpose_must_include_server_auth() -> None:
+def test_the_purpose_must_include_server_auth() -> None:
     """RFC 5280, 4.2.1.12: an ExtendedKeyUsage must include serverAuth; anyExtendedKeyUsage is not enough."""
     check(certs.server(HOST, extended_key_usage=()))
     check(certs.server(HOST, extended_key_usage=(CLIENT_AUTH, SERVER_AUTH)))

@@ -40,7 +40,7 @@ _NAME: Final = 16  # hex digits of a subject name's digest: the id of a document
 _FINGERPRINT: Final = 32  # hex digits of a certificate's SHA-256 at the end of a CA's id
 
 
-class Added(msgspec.Struct, frozen=True):
+class AddedCA(msgspec.Struct, frozen=True):
     """The result of `CACertificates.add`: the stored CA.
 
     Args:
@@ -102,6 +102,7 @@ class CACertificates:
             yield from document.cas.items()
 
     def iterate_documents(self) -> Iterator[CAsOfOneName]:
+        """Yield every document."""
         return (document for _, document in self._repository.iterate(self._partition, CAsOfOneName))
 
     def has_active(self) -> bool:
@@ -122,7 +123,7 @@ class CACertificates:
 
     # ------------------------------------------------------------------------------------------------ changing
 
-    def add(self, ca_id: str, ca: CA, *, rate_per_minute: int, activity: Activity) -> Added:
+    def add(self, ca_id: str, ca: CA, *, rate_per_minute: int, activity: Activity) -> AddedCA:
         """Register *ca*, or change nothing where *ca_id* is registered already.
 
         Each step may have been done before, by an upload that was cut short, or at the same moment by another upload.
@@ -144,7 +145,7 @@ class CACertificates:
         if is_new and not has_room:
             self.refresh_index(ca_id)
             raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=cert.subject_text)
-        return Added(ca if is_new else cas[ca_id], is_new, self._confirm(ca_id, cert))
+        return AddedCA(ca if is_new else cas[ca_id], is_new, self._confirm(ca_id, cert))
 
     def changing(self, ca_id: str, *, first: Batch | None = None) -> "Iterator[CAAttempt]":
         """Change one CA in a block, as `Repository.changing` does.
@@ -199,21 +200,21 @@ class CACertificates:
         denial_filter = _DenialFilter([*DenyList(self._repository, self._org_id).iterate()])
         self.refresh_marks({ca_id: ca for ca_id, ca in self.iterate() if ca.denied_at or denial_filter.includes(ca)})
 
-    # ------------------------------------------------------------------------------------------------- mending
+    # ------------------------------------------------------------------------------------------------- repairing
 
-    def mend_index(self) -> int:
+    def repair_index(self) -> int:
         """Make the index name the CAs that exist, and no others. Return how many lines of the index were changed.
 
         A concurrent upload writes its line again after it has stored the CA (`add`)."""
-        mended = 0
+        repaired = 0
         for attempt in self._repository.changing(self.index_ref):
             with attempt as index:
                 cas = self._list_statuses()  # read after the index, at each attempt
                 listed = index.cas if index else {}
-                mended = len(listed.items() ^ cas.items())
-                if mended:
+                repaired = len(listed.items() ^ cas.items())
+                if repaired:
                     attempt.write(msgspec.structs.replace(index or CAIndex(), cas=cas))
-        if not mended:
+        if not repaired:
             return 0
         # A concurrent upload may have stored its CA after the first look, and still have found its line. Look again.
         for attempt in self._repository.changing(self.index_ref):
@@ -222,7 +223,7 @@ class CACertificates:
                 listed = index.cas if index else {}
                 if not cas.keys() <= listed.keys():
                     attempt.write(msgspec.structs.replace(index or CAIndex(), cas=cas | listed))
-        return mended
+        return repaired
 
     def delete_empty_documents(self) -> None:
         """Delete documents whose last CA was deleted by a call that was cut short."""

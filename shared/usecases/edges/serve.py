@@ -1,6 +1,6 @@
 """edgeFeed: export the certificate chain and private key of a host to a TLS edge.
 
-This is the only module that gives a private key out. Only the API modules for TLS edges may import this module; a
+This is the only module that exports private keys. Only the API modules for TLS edges may import this module; a
 contract in pyproject.toml lists them.
 """
 
@@ -90,8 +90,8 @@ def export_keys(
     """Return chain and key of each of *server_names*, as `export_key` does; a host that is not found is left out.
 
     Args:
-        unless: takes `<host> <version>` for each host and returns whether the caller has these already. Then no key
-            is opened.
+        unless: takes `<host> <version>` for each host and returns whether the caller has these versions already. If
+            so, no key is opened.
 
     Returns: the exported keys, and whether the caller had them already.
 

@@ -31,12 +31,12 @@ from shared.records import (
     DEFAULT,
     Activity,
     DefaultCertificate,
-    Listed,
     Org,
     RateWindow,
     Revision,
     Sealed,
     ServerCertificate,
+    ServerIndexLine,
     Source,
 )
 from shared.refs import Ref, server_ref
@@ -147,12 +147,12 @@ class AddedServerCertificate(msgspec.Struct, frozen=True):
     Args:
         id: of the new record, or of the existing record with the same certificate.
         record: the stored record of that id.
-        is_first: whether devices must send SNI from now on because of this record.
+        sets_sni: whether devices must send SNI from now on because of this record.
     """
 
     id: str
     record: ServerCertificate
-    is_first: bool = False
+    sets_sni: bool = False
 
 
 class ServerCertificates:
@@ -330,9 +330,9 @@ class ServerCertificates:
                 if existing is not None:
                     added = AddedServerCertificate(*existing)
                     continue
-                added = AddedServerCertificate(certificate_id, record, is_first=not org.requires_sni)
+                added = AddedServerCertificate(certificate_id, record, sets_sni=not org.requires_sni)
                 rate_window = check_room(org, at, per_minute)
-                servers = {**org.servers, certificate_id: Listed(record.key_hash)}
+                servers = {**org.servers, certificate_id: ServerIndexLine(record.key_hash)}
                 attempt.write(msgspec.structs.replace(org, servers=servers, rate_window=rate_window), activity=activity)
         return added
 
