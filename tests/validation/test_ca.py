@@ -52,7 +52,7 @@ def test_what_openssl_makes_is_accepted(openssl: OpenSSL) -> None:
     assert read_ca(openssl.bytes("c.pem"), at=cert.not_before) == cert
 
 
-def test_it_must_be_valid_now() -> None:
+def test_a_ca_must_be_valid_now() -> None:
     with pytest.raises(errors.CertificateExpired):
         check(certs.ca(not_after=NOON - DAY))
     with pytest.raises(errors.CertificateNotYetValid):

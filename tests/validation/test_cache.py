@@ -1,4 +1,4 @@
-"""What a process keeps of certificates, and that each entry is kept under its very octets only."""
+"""The caches of parsed certificates: bounded, and keyed by the octets of each certificate."""
 
 import pytest
 from cryptography import x509

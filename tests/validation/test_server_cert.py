@@ -164,7 +164,7 @@ def test_the_private_key_is_not_in_the_repr() -> None:
 # --- checking
 
 
-def test_a_good_one_is_accepted() -> None:
+def test_a_good_certificate_is_accepted() -> None:
     assert check(LEAF, LOWER, UPPER, ROOT) == []
     assert check(LEAF, LOWER) == []  # the rest may be in the devices' trust stores
 
@@ -184,7 +184,7 @@ def test_a_leaf_alone_is_accepted_with_a_warning_that_names_its_issuer() -> None
 
 
 @pytest.mark.parametrize("kind", ["RSA-2048", "RSA-3072", "P-256", "P-384"])
-def test_keys_that_mqtt_servers_take(kind: str) -> None:
+def test_keys_that_mqtt_servers_support_are_accepted(kind: str) -> None:
     assert check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER) == []
 
 
@@ -228,14 +228,14 @@ def test_a_self_issued_leaf_must_verify_itself() -> None:
         check(forged)
 
 
-def test_it_must_be_valid_now() -> None:
+def test_a_server_certificate_must_be_valid_now() -> None:
     with pytest.raises(errors.CertificateExpired):
         check(certs.server(HOST, not_after=NOON - DAY / 2))
     with pytest.raises(errors.CertificateNotYetValid):
         check(certs.server(HOST, not_before=NOON + DAY))
 
 
-def test_its_purpose_must_include_server_auth() -> None:
+def test_the_purpose_must_include_server_auth() -> None:
     """RFC 5280, 4.2.1.12: an ExtendedKeyUsage must include serverAuth; anyExtendedKeyUsage is not enough."""
     check(certs.server(HOST, extended_key_usage=()))
     check(certs.server(HOST, extended_key_usage=(CLIENT_AUTH, SERVER_AUTH)))
@@ -308,7 +308,7 @@ def test_names_that_only_resemble_a_host_are_refused(name: str) -> None:
     ],
 )
 def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
-    """Even beside the right host: the certificate would speak for other orgs."""
+    """Even beside the right host: the certificate would be valid for hosts of other organizations."""
     for leaf in (certs.server(HOST, LOWER, dns=[HOST, name]), certs.server(name, LOWER, dns=[HOST])):
         with pytest.raises(errors.HostMismatch) as refused:
             check(leaf, LOWER)
