@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, paths exist, decisions carry date and status."""
+"""The documents: every link and path exists, and every decision has a date and a status."""
 
 import datetime as dt
 import re

@@ -77,8 +77,8 @@ def test_an_edge_reads_the_feeds_and_opens_the_key_of_the_version_before(app: Ap
     assert edge.get(f"//edge/v1/hosts/{host}").ok() == expected["key"]
 
 
-def test_changes_go_on_from_the_stored_versions(app: App) -> None:
-    """An ETag of the version before is good for If-Match, and the activity list goes on."""
+def test_changes_continue_from_the_stored_versions(app: App) -> None:
+    """An ETag of the version before is valid for If-Match, and the activity list continues."""
     operator, ids = client(app, "operator"), EXPECTED["ids"]
     for path, fields in (
         (f"/authentication/cacertificates/{ids['root']}", {"comments": "changed"}),
@@ -92,7 +92,7 @@ def test_changes_go_on_from_the_stored_versions(app: App) -> None:
     assert sorted(entry["what"] for entry in newest) == ["deleteCA", "describeCA", "settings"]
 
 
-def test_maintenance_finds_nothing_to_mend(app: App) -> None:
+def test_maintenance_changes_nothing(app: App) -> None:
     """A sweep neither removes nor publishes what is whole, and every key is sealed under the current master key."""
     assert sweep_org(app.context, ORG, at=app.context.clock()) == 0
     assert HostFeed(app.context).sweep() == 0

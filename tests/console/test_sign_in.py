@@ -94,7 +94,7 @@ def test_a_viewer_has_a_sentence_in_place_of_buttons(new_context: NewContext, li
             expect(page.get_by_role("button", name=re.compile(f"^{name}"))).to_have_count(0)
 
 
-def test_a_session_that_ends_in_the_middle_of_a_form_comes_back_with_nothing_lost(at: At, live: Live) -> None:
+def test_a_session_that_ends_in_the_middle_of_a_form_loses_no_input(at: At, live: Live) -> None:
     """The key is revoked while a CA is described; after a sign-in over the page, the same save succeeds."""
     page = at("ca")
     page.get_by_role("button", name="Add certificate").first.click()

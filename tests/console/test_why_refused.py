@@ -22,7 +22,7 @@ def check(page: Page, pem: str = "", client_id: str = "d:mtxpd0:thermo:42", **mo
     page.get_by_role("button", name="Check").click()
 
 
-def test_a_recent_refusal_is_explained_and_mended_from_there(at: At, live: Live) -> None:
+def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) -> None:
     """A refused device appears by itself; after its issuer is added from there, the device is let in."""
     live.add_ca(root("Factory Root"))
     stranger = root("New Root")
@@ -215,7 +215,7 @@ def test_a_long_activity_list_can_be_continued(at: At, live: Live) -> None:
     expect(page.get_by_role("button", name="Show more")).to_have_count(0)
 
 
-def test_first_steps_tick_themselves(at: At, live: Live) -> None:
+def test_completed_first_steps_are_ticked(at: At, live: Live) -> None:
     issued = root()
     page = at("")
     steps = page.locator(".first-steps > li")

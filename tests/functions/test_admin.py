@@ -179,8 +179,10 @@ def _ca_now() -> str:
     return certs.ca("Root").pem
 
 
-def test_a_sweep_publishes_what_was_left_unpublished(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a crash left out; a second sweep finds nothing."""
+def test_a_sweep_publishes_hosts_that_a_crash_left_unpublished(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edges' feed gets the hosts that are missing from it. A second sweep changes nothing."""
     with monkeypatch.context() as crashing:
         crashing.setattr(HostFeed, "publish", lambda *_: None)
         run("org", "create", "mtxpd0")

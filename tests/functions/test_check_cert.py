@@ -25,7 +25,7 @@ def test_a_good_device_passes_all_ten_steps(openssl: OpenSSL) -> None:
     assert "d:thermo:42 is let in" in done.output
 
 
-def test_a_refusal_has_its_reason_and_the_remedy(openssl: OpenSSL) -> None:
+def test_a_refusal_has_its_reason_and_its_remedy(openssl: OpenSSL) -> None:
     words = make(openssl)
     done = check(openssl, "device.pem", *words, "--client-id", "d:mtxpd0:thermo:43")
     assert done.exit_code == 1
@@ -33,7 +33,7 @@ def test_a_refusal_has_its_reason_and_the_remedy(openssl: OpenSSL) -> None:
     assert "It is d:thermo:42; the client ID says d:thermo:43." in done.output
 
 
-def test_a_ca_file_that_is_not_acceptable_is_reported(openssl: OpenSSL) -> None:
+def test_a_ca_file_that_would_be_refused_is_reported(openssl: OpenSSL) -> None:
     make(openssl)
     device = str(openssl.folder / "device.pem")
     done = check(openssl, "device.pem", "--ca", device, "--org", "mtxpd0")

@@ -46,7 +46,7 @@ def is_dialect(path: str) -> bool:
     return path.startswith(f"{PREFIX}/verifyClient/")
 
 
-def test_it_is_valid(api: dict[str, Any]) -> None:
+def test_the_description_is_valid(api: dict[str, Any]) -> None:
     """OpenAPI 3.1, whose schemas are JSON Schema 2020-12."""
     assert api["openapi"].startswith("3.1.")
     OpenAPIV31SpecValidator(api).validate()

@@ -166,3 +166,29 @@ def test_an_upload_during_the_deletion_of_the_last_ca_keeps_sni_needed(service: 
     assert service.store.between == pass_on, "the upload was made before the flag was cleared"
     assert len(operator.get(CAS).ok()["results"]) == 1
     assert get_org(service).has_ca
+
+
+@pytest.mark.parametrize("partition", ["ca", "deny"])
+def test_a_ca_that_is_uploaded_and_denied_concurrently_is_denied(
+    service: Service, operator: Client, broker: Client, partition: str
+) -> None:
+    """The denial is made just before the CA is stored, or the CA is stored just before the denial is made."""
+    root = certs.ca("Root")
+    upload_root = partial(operator.post, CAS, {"certificate": root.pem})
+    deny_root = partial(operator.post, "/authorization/denylist", {"kind": "fingerprint", "value": root.fingerprint})
+    outer, inner = (upload_root, deny_root) if partition == "ca" else (deny_root, upload_root)
+    pass_on = service.store.between
+
+    def run_inner_first(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if name == "put" and key is not None and key.partition == f"{partition}/{service.org_id}":
+            service.store.between = pass_on
+            inner().ok(201)
+        return call()
+
+    service.store.between = run_inner_first
+    outer().ok(201)
+    assert service.store.between == pass_on, "the inner call was made"
+    device = {"serverName": service.host(), "clientId": "d:mtxpd0:thermo:42"}
+    question = {**device, "certificate": certs.leaf("d:thermo:42", root).pem}  # devices do not send the CA
+    verdict = broker.post("/authorization/verifyclient", question).ok()
+    assert (verdict["decision"], verdict["code"]) == ("deny", "certificate_revoked")

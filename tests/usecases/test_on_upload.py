@@ -1,4 +1,4 @@
-"""onUpload: what becomes of an object in the bucket, and what an event cannot do."""
+"""onUpload: how objects in the bucket are imported, and which events are refused."""
 
 import threading
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
-"""Caches of parsed certificates: the key of an entry is the whole certificate."""
-
-import gc
-import tracemalloc
+"""The caches of parsed certificates: bounded, and keyed by the octets of each certificate."""
 
 import pytest
 from cryptography import x509

@@ -1,4 +1,4 @@
-"""Every field of a certificate is what cryptography reads, and what RFC 5280 says about it holds."""
+"""The fields of a certificate have the values that cryptography reads, and follow RFC 5280."""
 
 import datetime as dt
 

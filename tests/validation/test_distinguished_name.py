@@ -1,4 +1,4 @@
-"""Two spellings of one name are one name, two names never are (RFC 5280, 7.1)."""
+"""Names that differ in spelling only are equal, and other names are not (RFC 5280, 7.1)."""
 
 import itertools
 
@@ -61,7 +61,7 @@ def test_the_attribute_type_counts() -> None:
     assert canonical(name([attribute("a", O)])) != canonical(name([attribute("a", OU)]))
 
 
-def test_no_value_can_imitate_a_border() -> None:
+def test_no_value_can_imitate_a_separator() -> None:
     """Names that would be equal if their parts were joined with a separator stay different."""
     names = [
         name([attribute("a,O=b")]),
@@ -88,7 +88,7 @@ def test_bits_are_not_text() -> None:
 
 @settings(deadline=None, database=None, derandomize=True)
 @given(st.lists(st.text(alphabet="aA bBäÄ\t,=+", min_size=1, max_size=6), min_size=1, max_size=3), st.data())
-def test_two_names_are_one_exactly_if_openssl_says_so(values: list[str], data: st.DataObject) -> None:
+def test_two_names_are_equal_exactly_if_openssl_says_so(values: list[str], data: st.DataObject) -> None:
     """OpenSSL finds the issuer of a certificate exactly if both names are the same."""
     others = [data.draw(st.sampled_from([value, value.upper(), f" {value} ", value + "b"])) for value in values]
     subject, issuer = (name(*([attribute(value)] for value in texts)) for texts in (values, others))

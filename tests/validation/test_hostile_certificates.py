@@ -273,9 +273,9 @@ def test_ten_cas_that_sign_each_other(ask: Ask) -> None:
     own = [certs.ca(f"Loop {n}", private=K("P-384", 10 + n)) for n in range(3)]
     loop = [certs.ca(f"Loop {n}", own[m], private=K("P-384", 10 + n)) for n in range(3) for m in range(3)]
     device = certs.leaf(DEVICE, own[0])
-    assert ask.refused(device.der, b"".join(one.der for one in loop)) == "untrusted_issuer"
+    assert ask.refused(device.der, b"".join(ca.der for ca in loop)) == "untrusted_issuer"
     forged = certs.ca("Loop 0", certs.ca("Top", private=K("P-384", 20)), private=K("P-384", 10))
-    assert ask.refused(device.der, b"".join(one.der for one in [*loop[1:], forged])) == "signature_invalid"
+    assert ask.refused(device.der, b"".join(ca.der for ca in [*loop[1:], forged])) == "signature_invalid"
 
 
 _LIST = x509.CRLDistributionPoints(
@@ -315,7 +315,7 @@ def test_ten_cas_of_one_name_and_every_way_to_them(ask: Ask, kind: str, shape: t
     tops = [certs.ca("Ten", private=private, serial=n + 1) for n in range(10)]
     ask.trusts(*tops)
     device, sent = many_ways(shape, tops[0], plain=plain)
-    assert ask.refused(device.der, b"".join(one.der for one in sent)) == "certificate_expired"
+    assert ask.refused(device.der, b"".join(ca.der for ca in sent)) == "certificate_expired"
 
 
 def test_the_right_one_of_ten_cas_of_one_name_is_found(ask: Ask) -> None:

@@ -39,11 +39,11 @@ def test_a_subject_with_two_common_names_gives_none_of_them() -> None:
 
 
 @pytest.mark.parametrize("cn", ["d:thermo:42\n", "d:thermo:4\x002", "d:thermö:42", "D:thermo:42", "d:thermo:42 "])
-def test_text_that_only_resembles_a_device_name_is_not_one(cn: str) -> None:
+def test_text_that_resembles_a_device_name_is_no_candidate(cn: str) -> None:
     assert names(certs.leaf(cn, ROOT)) == []
 
 
-def test_a_client_id_must_be_exactly_one_of_the_identities() -> None:
+def test_the_client_id_must_be_exactly_an_identity_of_the_certificate() -> None:
     leaf = certs.leaf("d:thermo:42", ROOT, emails=["d:thermo:43"])
     assert match_name(leaf, "d:thermo:42") == "d:thermo:42"
     assert match_name(leaf, "d:thermo:43") == "d:thermo:43"
@@ -53,19 +53,19 @@ def test_a_client_id_must_be_exactly_one_of_the_identities() -> None:
         assert refusal.value.facts == {"found": "d:thermo:42, d:thermo:43", "expected": other}
 
 
-def test_without_an_identity_the_advice_names_the_device() -> None:
+def test_the_advice_for_a_certificate_without_identity_names_the_device() -> None:
     with pytest.raises(IdentityMissing) as refusal:
         match_name(certs.leaf("Sample Cert", ROOT), "d:thermo:42")
     assert refusal.value.advice == "Reissue with CN d:thermo:42."
 
 
-def test_before_a_client_id_exactly_one_device_must_be_named() -> None:
+def test_without_a_client_id_the_certificate_must_name_exactly_one_device() -> None:
     assert match_name(certs.leaf("d:thermo:", ROOT, emails=["d:thermo:42"]), None) == "d:thermo:42"
     with pytest.raises(IdentityMissing, match="several"):
         match_name(certs.leaf("d:thermo:42", ROOT, emails=["d:thermo:43"]), None)
 
 
-def test_a_type_certificate_counts_only_where_the_org_says_so() -> None:
+def test_a_type_certificate_is_accepted_only_if_the_organization_allows_them() -> None:
     leaf = certs.leaf("d:thermo:", ROOT)
     with pytest.raises(TypeCertificateRefused):
         match_name(leaf, "d:thermo:42")

@@ -479,7 +479,7 @@ def test_a_key_on_the_weak_list_is_refused_anywhere(which: Issued) -> None:
 
 
 def test_a_key_of_unknown_kind_is_weak_not_malformed() -> None:
-    """It can be read, but not used."""
+    """The certificate can be read, and its key cannot be used."""
     leaf = certs.leaf("d:thermo:42", ROOT)
     curve, odd = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
     strange = Certificate.from_der(leaf.der.replace(curve, odd))
@@ -606,7 +606,7 @@ def test_the_chain_is_judged_before_the_dates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("purposes", "usage", "found"),
+    ("purposes", "usage", "reason"),
     [
         ([SERVER_AUTH], None, "Made for serverAuth."),
         ([x509.ObjectIdentifier("1.2.3")], None, "Made for 1.2.3."),
@@ -618,14 +618,14 @@ def test_the_chain_is_judged_before_the_dates() -> None:
         ((), certs.usage(key_encipherment=True), "Lacks digitalSignature."),
     ],
 )
-def test_a_leaf_for_something_else_is_refused(
-    purposes: Sequence[x509.ObjectIdentifier], usage: x509.KeyUsage | None, found: str
+def test_a_leaf_for_another_purpose_is_refused(
+    purposes: Sequence[x509.ObjectIdentifier], usage: x509.KeyUsage | None, reason: str
 ) -> None:
     """RFC 5280, 4.2.1.12 and 4.2.1.3."""
     leaf = certs.leaf("d:thermo:42", ROOT, extended_key_usage=purposes, key_usage=usage)
     refusal = refuse(leaf, [ROOT])
     assert isinstance(refusal, errors.WrongKeyUsage)
-    assert refusal.reason == found
+    assert refusal.reason == reason
     assert refusal.advice == "Reissue as a client certificate (clientAuth, digitalSignature)."
 
 
@@ -714,7 +714,7 @@ def test_a_key_rollover_in_every_order(ids: bool, under: bool) -> None:
 
 
 def test_a_forged_rollover_is_a_bad_signature_in_every_order() -> None:
-    """It names itself as its issuer, and the old key never signed it."""
+    """The new CA names itself as its issuer, and the old key did not sign the certificate."""
     old, forger = certs.ca("Roll", private=K("P-256", 40)), certs.ca("Roll", private=K("P-256", 42))
     leaf = certs.leaf("d:thermo:42", forger)
     again = certs.ca("Roll", forger, private=K("P-256", 42), serial=5)
@@ -790,7 +790,7 @@ def test_an_expired_ca_gives_way_to_its_renewal_in_every_order() -> None:
 
 
 def test_a_failed_signature_comes_before_the_limits_of_a_ca() -> None:
-    """The intermediate is no CA either, and the refusal of the failed signature comes first."""
+    """The intermediate is no CA either, and the refusal is about the signature."""
     fake = certs.ca("Fake", private=K("P-256", 70), is_ca=False)
     claims = certs.certificate(
         certs.name("Fake"), signer=ROOT, private=K("P-256", 70), signing_key=K("P-256", 71), not_after=NOON + DAY
@@ -948,8 +948,8 @@ def test_eight_threads_give_no_wrong_answer() -> None:
         assert all(pool.map(work, range(400)))
 
 
-def test_a_two_valued_subject_is_fine() -> None:
-    """A later step judges identities."""
+def test_a_subject_with_two_common_names_passes() -> None:
+    """Identities are matched in a later step."""
     odd = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text) for text in ("d:a:b", "d:a:c")])
     leaf = certs.leaf(odd, ROOT)
     assert accept(leaf, [ROOT])[0].der == leaf.der

@@ -364,7 +364,7 @@ def test_a_key_that_takes_long_to_read_is_not_read(tools: OpenSSL) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Ed25519", "Ed448"])
-def test_keys_servers_do_not_take_are_named(kind: str) -> None:
+def test_keys_that_servers_do_not_support_are_named(kind: str) -> None:
     with pytest.raises(errors.KeyUnsupported, match=kind):
         load_private_key(certs.key_pem(certs.key(kind)).encode(), None)
 

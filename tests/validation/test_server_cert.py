@@ -184,7 +184,7 @@ def test_a_leaf_alone_is_accepted_with_a_warning_that_names_its_issuer() -> None
 
 
 @pytest.mark.parametrize("kind", ["RSA-2048", "RSA-3072", "P-256", "P-384"])
-def test_keys_that_mqtt_servers_take(kind: str) -> None:
+def test_keys_that_mqtt_servers_support_are_accepted(kind: str) -> None:
     assert check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER) == []
 
 
@@ -308,7 +308,7 @@ def test_names_that_only_resemble_a_host_are_refused(name: str) -> None:
     ],
 )
 def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
-    """Even beside the right host: the certificate would speak for other orgs."""
+    """Even beside the right host: the certificate would be valid for hosts of other organizations."""
     for leaf in (certs.server(HOST, LOWER, dns=[HOST, name]), certs.server(name, LOWER, dns=[HOST])):
         with pytest.raises(errors.HostMismatch) as refused:
             check(leaf, LOWER)

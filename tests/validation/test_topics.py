@@ -38,7 +38,7 @@ def test_a_prefix_keeps_devices_apart(template: str) -> None:
         "x" * 250 + "/{typeId}/{deviceId}/",
     ],
 )
-def test_a_prefix_that_could_mix_devices_up_is_refused(template: str) -> None:
+def test_a_prefix_that_devices_could_share_is_refused(template: str) -> None:
     assert not is_prefix(template)
 
 
@@ -49,7 +49,7 @@ def test_the_prefix_of_a_device() -> None:
 
 
 @pytest.mark.parametrize("topic", [PREFIX + "evt", PREFIX + "a/b/c", PREFIX + "/", PREFIX + "é", PREFIX + "a..b"])
-def test_topics_under_the_prefix(topic: str) -> None:
+def test_topics_under_the_prefix_are_allowed(topic: str) -> None:
     assert may_use_topic(PREFIX, topic)
     assert may_use_filter(PREFIX, topic)
 
@@ -77,13 +77,13 @@ def test_topics_under_the_prefix(topic: str) -> None:
         PREFIX + "x" * 65_536,
     ],
 )
-def test_no_other_topic(topic: str) -> None:
+def test_every_other_topic_is_refused(topic: str) -> None:
     assert not may_use_topic(PREFIX, topic)
     assert not may_use_filter(PREFIX, topic)
 
 
 @pytest.mark.parametrize("name", ["#", "+", "+/x", "x/#", "+/+/#"])
-def test_wildcards_behind_the_prefix_are_for_subscribing_only(name: str) -> None:
+def test_wildcards_after_the_prefix_are_for_subscriptions_only(name: str) -> None:
     assert may_use_filter(PREFIX, PREFIX + name)
     assert not may_use_topic(PREFIX, PREFIX + name)
 
@@ -105,5 +105,5 @@ def test_wildcards_behind_the_prefix_are_for_subscribing_only(name: str) -> None
     ],
 )
 def test_a_wildcard_cannot_take_the_place_of_a_name(topic_filter: str) -> None:
-    """Nor within a level (MQTT 5.0, 4.7.1)."""
+    """A wildcard within a level is refused as well (MQTT 5.0, 4.7.1)."""
     assert not may_use_filter(PREFIX, topic_filter)

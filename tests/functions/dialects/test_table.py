@@ -140,7 +140,7 @@ def row(request: pytest.FixtureRequest) -> Dialect:
 
 @pytest.fixture
 def ask(service: Service, operator: Client, row: Dialect) -> Callable[..., Answer]:
-    """Sends the row's request with a suitable key; the organization trusts ROOT."""
+    """Send the row's request with a suitable key; the organization trusts ROOT."""
     operator.post("/authentication/cacertificates", {"certificate": ROOT.pem}).ok(201)
     client = service.client("broker", proof=Proof.BROKER if row.by_names else Proof.CHAIN)
 
