@@ -38,8 +38,9 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
 
     Args:
         key_type: the kind of key that signs so; None for an unknown algorithm.
-        padding: of RSA.
-        ecdsa: of elliptic curves.
+        digest: the hash; None for Edwards curves, which name none.
+        padding: the padding of RSA signatures.
+        ecdsa: ECDSA with the hash.
         weakness: the weak or unknown algorithm for people ("SHA-1"), or None. For RSA-PSS the hash is what counts.
         is_ecdsa: the algorithm is ECDSA, with whatever hash.
     """
