@@ -37,12 +37,12 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
     """The algorithm of a certificate's signature.
 
     Args:
-        key_type: the type of the keys that make such signatures; None for an unknown algorithm.
-        digest: the hash; None for Edwards curves and for an unknown algorithm.
-        padding: the padding of an RSA signature.
-        ecdsa: the parameters of a signature with an elliptic curve.
-        weakness: the name for people of a weak or unknown algorithm ("SHA-1"), or None. For RSA-PSS the hash decides.
-        is_ecdsa: whether the algorithm is ECDSA, with any hash.
+            key_type: the kind of key that signs so; None for an unknown algorithm.
+        digest: the hash; None for Edwards curves, which name none.
+        padding: the padding of RSA signatures.
+        ecdsa: ECDSA with the hash.
+        weakness: the weak or unknown algorithm for people ("SHA-1"), or None. For RSA-PSS the hash is what counts.
+        is_ecdsa: the algorithm is ECDSA, with whatever hash.
     """
 
     key_type: Any

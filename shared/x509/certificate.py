@@ -1,7 +1,7 @@
 """A certificate (RFC 5280): the model for certificates of clients, of servers, and of registered CAs.
 
-cryptography parses some fields only when they are used, and raises then. So the constructor reads every field. A
-`Certificate` that exists raises no parser's error, and never changes.
+cryptography parses a field when the field is first used, and raises then. A `Certificate` reads every field when it is
+made, so its attributes never raise. A `Certificate` does not change.
 """
 
 from datetime import UTC, datetime
@@ -44,6 +44,8 @@ class Certificate:
         der: the certificate as it was given.
         subject, issuer: its names.
         serial_number: of any size, possibly negative or 0.
+        signed: tbsCertificate as DER: the octets that the signature covers.
+        signature: the octets of signatureValue, without the number of unused bits.
         not_before, not_after: its validity, aware, both ends included.
         public_key: a key of cryptography's, or `UnsupportedKey`.
         key_info: SubjectPublicKeyInfo as it is encoded in the certificate.
@@ -57,9 +59,10 @@ class Certificate:
         issuer_key_id: keyIdentifier of AuthorityKeyIdentifier (4.2.1.1); None without one.
         extensions: by the type of their values.
         critical_extensions: the types of those that are critical.
-        signature_algorithm: as the unsigned part names it.
+        algorithm_identifier: signatureAlgorithm as DER, from the unsigned part.
+        signature_algorithm: the same, parsed.
         signature_weakness: the weak or unknown algorithm for people ("SHA-1"), or None.
-        has_one_algorithm: the signed part names the same (4.1.1.2).
+        has_one_algorithm: the signed part has the same algorithm_identifier (4.1.1.2).
         has_unused_bits: signatureValue is not whole octets; such a signature verifies under no key.
         weakness: what is weak about the key, in words, or None.
         is_plain: OpenSSL would check nothing beside the signature that is not checked here (`plain.is_plain`).

@@ -258,6 +258,12 @@ class PathBuilder:
             if refusal is not None:
                 self._note_signature(refusal, piece)
                 raise refusal
+        # OpenSSL may take certificates with one issuer name and serial number for each other, and judge another path.
+        # A CA must not issue such certificates (RFC 5280, 4.1.2.2), but a device may send them.
+        if len({(cert.issuer.canonical, cert.serial_number) for cert in path}) < len(path):
+            for cert, ca in pairwise(path):
+                if not (cert.signature_algorithm.fits(ca.public_key) and cert.is_signed_by(ca)):
+                    raise _not_signed(cert)
         # OpenSSL holds each name constraint against the names in the same piece; the lowest piece has all below its top
         for ca in path[len(pieces[0]) :]:
             if ca.has_name_constraints:

@@ -1,5 +1,8 @@
 """The caches of parsed certificates: bounded, and keyed by the octets of each certificate."""
 
+import gc
+import tracemalloc
+
 import pytest
 from cryptography import x509
 

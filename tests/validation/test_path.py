@@ -803,6 +803,19 @@ def test_a_failed_signature_comes_before_the_limits_of_a_ca() -> None:
 # ------------------------------------------------------------------------------------------------------------ hostile
 
 
+def test_one_serial_number_for_several_certificates_hides_no_failed_signature() -> None:
+    """The old key signed the leaf, whose key identifier is that of the new key.
+
+    OpenSSL takes one of the two CAs for the other."""
+    old_key, new_key = Issued(ROOT.cert, K("P-256", 40)), Issued(ROOT.cert, K("P-256", 41))
+    old = certs.ca("Roll", private=old_key.key, serial=7, more=key_ids(old_key, None))
+    new = certs.ca("Roll", old, private=new_key.key, serial=7, more=key_ids(new_key, old_key))
+    leaf = certs.leaf("d:thermo:42", new, serial=7, more=key_ids(None, new_key), signing_key=old.key)
+    with pytest.raises(errors.SignatureInvalid) as refusal:
+        certification_path.verify(leaf.certificate, [new.certificate], [old.certificate], [], NOON)
+    assert refusal.value.cert == leaf.certificate
+
+
 def test_a_hundred_intermediates_of_one_name_are_bounded(questions: list[CertificationPath]) -> None:
     crowd = [certs.ca("Crowd", ROOT, private=K("P-256", 200 + n % 3), serial=n + 1) for n in range(100)]
     leaf = certs.leaf("d:thermo:42", certs.ca("Crowd", private=K("P-256", 300)))
