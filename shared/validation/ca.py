@@ -9,6 +9,7 @@
 
 from collections.abc import Container
 from datetime import datetime
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -17,6 +18,9 @@ from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_one_certificate
 from shared.x509.public_keys import describe_key
 from shared.x509.strength import check_key, check_signature
+
+NAME_DIGITS: Final = 16  # hexadecimal digits of the canonical subject's SHA-256: a CA's id begins with them
+FINGERPRINT_DIGITS: Final = 32  # hexadecimal digits of the certificate's SHA-256: the end of a CA's id
 
 
 def read_ca(data: bytes, *, at: datetime, weak: Container[str] = frozenset()) -> Certificate:
@@ -48,7 +52,7 @@ def check_ca(cert: Certificate, *, at: datetime, weak: Container[str] = frozense
 
 def ca_id(cert: Certificate) -> str:
     """Return the id of a CA: 16 hex digits of its canonical subject's SHA-256, "-", 32 of the certificate's SHA-256."""
-    return f"{cert.subject.digest[:16]}-{cert.fingerprint[:32]}"
+    return f"{cert.subject.digest[:NAME_DIGITS]}-{cert.fingerprint[:FINGERPRINT_DIGITS]}"
 
 
 def has_harmless_signature(cert: Certificate) -> bool:

@@ -5,15 +5,16 @@ An entry names a certificate by its fingerprint, by its issuer and serial number
 """
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
+from shared.validation.ca import NAME_DIGITS
 from shared.validation.names import DeviceName
 from shared.validation.presented import Presented
 from shared.x509.certificate import Certificate
 
-_NAME_DIGITS = 32  # hexadecimal digits of an issuer's digest in the look-up id of a serial number
-_CA_NAME_DIGITS = 16  # and in the key under which CAs of one name are stored
+_ISSUER_DIGITS: Final = 32  # hexadecimal digits of an issuer's digest in the look-up id of a serial number
 
 
 class DenyListEntry(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ def questions(presented: Presented) -> Questions:
     names: set[str] = set()
     denials: set[str] = set()
     for cert in presented.certificates:
-        names.add(cert.issuer.digest[:_CA_NAME_DIGITS])
+        names.add(cert.issuer.digest[:NAME_DIGITS])
         denials.update(certificate_ids(cert))
     if (device := presented.device) is not None:
         denials.add(identity_id(device))
@@ -61,7 +62,7 @@ def serial_id(cert: Certificate) -> str:
 
 def issuer_serial_id(issuer_digest: str, serial: int) -> str:
     """Return the look-up id of an issuer's name, by its digest, and a serial number."""
-    return f"s-{issuer_digest[:_NAME_DIGITS]}-{serial:x}"
+    return f"s-{issuer_digest[:_ISSUER_DIGITS]}-{serial:x}"
 
 
 def identity_id(device: DeviceName) -> str:

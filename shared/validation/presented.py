@@ -51,7 +51,7 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
         certs: tuple[Certificate, ...] | errors.CertificateMalformed = ()
         if certificate and tls:  # without TLS nothing proves that the client has the key
             try:
-                certs = read_certificates(certificate, chain)
+                certs = read_presented(certificate, chain)
             except errors.CertificateMalformed as refusal:
                 certs = refusal
         return cls(server_name or None, name, certs, tls)
@@ -79,7 +79,7 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
         return identity.single(self.identities)
 
 
-def read_certificates(leaf: bytes, more: bytes) -> tuple[Certificate, ...]:
+def read_presented(leaf: bytes, more: bytes) -> tuple[Certificate, ...]:
     """Return the leaf and what follows it.
 
     A key or signature of an unknown algorithm is readable: a later step refuses it as weak.

@@ -42,7 +42,6 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
         padding: the padding of RSA signatures.
         ecdsa: ECDSA with the hash.
         weakness: the weak or unknown algorithm for people ("SHA-1"), or None. For RSA-PSS the hash is what counts.
-        is_ecdsa: the algorithm is ECDSA, with whatever hash.
     """
 
     key_type: Any
@@ -50,7 +49,11 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
     padding: Any = None
     ecdsa: ec.ECDSA | None = None
     weakness: str | None = None
-    is_ecdsa: bool = False
+
+    @property
+    def is_ecdsa(self) -> bool:
+        """Whether this is ECDSA, with whatever hash (RFC 5758, 3.2)."""
+        return self.key_type is ec.EllipticCurvePublicKey
 
     @property
     def is_pss(self) -> bool:
@@ -85,7 +88,7 @@ def _rsa(digest: hashes.HashAlgorithm) -> SignatureAlgorithm:
 
 
 def _ecdsa(digest: hashes.HashAlgorithm) -> SignatureAlgorithm:
-    return SignatureAlgorithm(ec.EllipticCurvePublicKey, digest, None, ec.ECDSA(digest), is_ecdsa=True)
+    return SignatureAlgorithm(ec.EllipticCurvePublicKey, digest, None, ec.ECDSA(digest))
 
 
 USUAL: Final[dict[bytes, SignatureAlgorithm]] = {
@@ -117,7 +120,7 @@ def _read_unusual(cert: x509.Certificate) -> SignatureAlgorithm:
         key_type = rsa.RSAPublicKey
     elif oid in _ECDSA:
         key_type = ec.EllipticCurvePublicKey
-    return SignatureAlgorithm(key_type, digest, parameters, ec.ECDSA(digest), weakness, oid in _ECDSA)
+    return SignatureAlgorithm(key_type, digest, parameters, ec.ECDSA(digest), weakness)
 
 
 def _hash_of(cert: x509.Certificate) -> hashes.HashAlgorithm | None:

@@ -29,6 +29,7 @@ from shared.repository import Attempt, Batch, Repository
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
 from shared.usecases.organization import Organization
+from shared.validation.ca import FINGERPRINT_DIGITS, NAME_DIGITS
 from shared.validation.deny_list import certificate_ids
 from shared.validation.verdict import Anchor
 from shared.x509.cache import read_registered
@@ -36,8 +37,6 @@ from shared.x509.certificate import Certificate
 
 CAS_MAX: Final = 1_000  # of an organization
 CAS_OF_ONE_NAME_MAX: Final = 10
-_NAME: Final = 16  # hex digits of a subject name's digest: the id of a document, and the beginning of a CA's id
-_FINGERPRINT: Final = 32  # hex digits of a certificate's SHA-256 at the end of a CA's id
 
 
 class AddedCA(msgspec.Struct, frozen=True):
@@ -63,8 +62,8 @@ class CACertificates:
         self.index_ref = ca_index_ref(org_id)
 
     def _ref(self, ca_id: str) -> Ref[CAsOfOneName]:
-        """Return the ref of a CA's document. *ca_id* may also be a digest of the subject name, or its beginning."""
-        return cas_ref(self._org_id, ca_id[:_NAME])
+        """Return the ref of a CA's document. A digest of the subject name, or its beginning, serves as well."""
+        return cas_ref(self._org_id, ca_id[:NAME_DIGITS])
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -84,7 +83,7 @@ class CACertificates:
     def list_page(self, *, after: str, limit: int) -> list[tuple[str, CA]]:
         """Return at most *limit* pairs (id, CA) whose ids come after *after*, ordered by id."""
         cas: list[tuple[str, CA]] = []
-        start = after[:_NAME]
+        start = after[:NAME_DIGITS]
         if start:
             cas += sorted((ca_id, ca) for ca_id, ca in self.list_same_name(after).items() if ca_id > after)
         while len(cas) < limit:
@@ -409,7 +408,7 @@ class _DenialFilter:
 
 def is_id_of(ca_id: str, fingerprint: str) -> bool:
     """Return whether *ca_id* is the id of the certificate whose SHA-256 is *fingerprint* (hex)."""
-    return ca_id.endswith(fingerprint[:_FINGERPRINT])
+    return ca_id.endswith(fingerprint[:FINGERPRINT_DIGITS])
 
 
 def _get(cas: Mapping[str, CA], ca_id: str) -> CA:

@@ -114,7 +114,11 @@ class HostFeed:
 
         Raises: TooBusy, StoreUnavailable. The call is safe to repeat.
         """
-        self._publish(org.org_id, org, documents)
+        stored = documents.get(self.ref(org.org_id))
+        if self._derive(org, stored, documents, self._clock()) is stored:
+            self.publish(org.org_id)  # a decision not to write must rest on a read after the organization was written
+        else:
+            self._publish(org.org_id, org, documents)
 
     def _publish(self, org_id: str, org: Org | None, documents: Batch | None) -> None:
         """Publish the hosts of an organization, again if the organization changed meanwhile.
