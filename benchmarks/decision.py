@@ -67,7 +67,8 @@ def _rows(kind: str, quick: bool) -> list[Row]:
     rows.append(Row(f"{name}, nothing kept from before", "its two signatures alone", first, figures=shown_figures))
     for other in subjects:
         if other != _SIGNATURES:
-            kept = other.endswith("kept")  # a store with one CA for ever: a service of many organizations cannot do so
+            # A store that always holds one CA, which a service of many organizations cannot have.
+            kept = other.endswith("kept")
             against = {subject: figures[subject] for subject in (_DECISION, other)}
             target = STATED if kept else Target(below=1)
             rows.append(Row(name, other, ratio(samples, _DECISION, other), target, figures=against))
@@ -78,7 +79,7 @@ def _rows(kind: str, quick: bool) -> list[Row]:
 
 
 def _clear_caches_before(decide: Subject) -> Subject:
-    """Return *decide* with empty caches, as a process decides first: root and intermediate are parsed and verified."""
+    """Return *decide* with empty caches, as at the first decision of a process: it verifies root and intermediate."""
 
     def judge() -> object:
         cache._registered.cache_clear()

@@ -135,9 +135,7 @@ class LoadDevice:
         return took
 
 
-def run_load(
-    port: int, host: str, devices: Fleet, files: Sequence[tuple[Path, Path]], seconds: float, rate: float
-) -> ConnectionLoad:
+def run_load(port: int, host: str, files: Sequence[tuple[Path, Path]], seconds: float, rate: float) -> ConnectionLoad:
     """Run all clients for *seconds*: *rate* connections per second in total, or as fast as possible if *rate* is 0."""
     forks = multiprocessing.get_context("fork")
     results: SimpleQueue[list[float]] = forks.SimpleQueue()
@@ -204,11 +202,11 @@ def measure(quick: bool) -> list[Row]:
         files = _write_files(folder, devices)
         with edges(folder, devices) as (ports, host):
             for port in ports.values():
-                run_load(port, host, devices, files, 1, 0)
-            full = _run_rounds(ports, rounds, lambda port: run_load(port, host, devices, files, seconds, 0))
+                run_load(port, host, files, 1, 0)
+            full = _run_rounds(ports, rounds, lambda port: run_load(port, host, files, seconds, 0))
             half = statistics.median(load.rate for load in full[EMPTY]) / 2
             with_callout = {name: ports[name] for name in (CALLOUT, EMPTY)}
-            paced = _run_rounds(with_callout, rounds, lambda port: run_load(port, host, devices, files, seconds, half))
+            paced = _run_rounds(with_callout, rounds, lambda port: run_load(port, host, files, seconds, half))
     rates = {name: [load.rate for load in loads] for name, loads in full.items()}
     figures = {name: Figure.of(samples, "connections/s") for name, samples in rates.items()}
     medians = {name: [statistics.median(load.took) for load in loads] for name, loads in paced.items()}

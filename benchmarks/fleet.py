@@ -112,7 +112,7 @@ class Deployment:
     def decide(self, sent: bytes, number: int, org_id: str = ORG) -> Verdict:
         """Decide about one device as the function does: from the bytes that the broker sends to the verdict."""
         host, client_id = f"{org_id}.messaging.{DOMAIN}", f"d:{org_id}:thermo:{number:06}"
-        presented = Presented.of(server_name=host, client_id=client_id, certificate=sent)
+        presented = Presented.read(server_name=host, client_id=client_id, certificate=sent)
         return verify_client(self.app.verifier, self.broker, presented)
 
     def encode_questions(self, of: Fleet) -> list[bytes]:

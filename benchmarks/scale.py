@@ -23,7 +23,7 @@ from shared.adapters.sqlite_store import SQLiteStore
 from shared.composition import build
 from shared.ports import DocumentStore, Key
 from shared.records import CA, CAIndex, CAsOfOneName, Record, to_body
-from shared.repository import api_key_ref, ca_index_ref, cas_ref, org_ref
+from shared.refs import api_key_ref, ca_index_ref, cas_ref, org_ref
 from shared.usecases.context import make_revision
 from shared.validation.ca import ca_id
 from tests.adapters.faults import open_faulty

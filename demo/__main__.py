@@ -159,21 +159,21 @@ class Story:
         return fetch_fingerprint(port, host, trusted=ca) is not None
 
     def _new_server_certificate(self, org: Org, pki: OpensslPki) -> None:
-        """Activate a new certificate. The service makes the key and keeps it; the organization signs the request."""
+        """Activate a new certificate. The service makes and stores the key; the organization signs the request."""
         servers = "/authentication/servercertificates"
-        made = org.call("POST", f"{servers}/csr", {"organization": pki.name})
-        signed = pki.sign_server(made["csr"], org.host)
-        org.call("PUT", f"{servers}/{made['id']}/certificate", {"certificate": signed})
-        org.activate(made["id"])
+        request = org.call("POST", f"{servers}/csr", {"organization": pki.name})
+        signed = pki.sign_server(request["csr"], org.host)
+        org.call("PUT", f"{servers}/{request['id']}/certificate", {"certificate": signed})
+        org.activate(request["id"])
 
     def _device(self, whose: tuple[Org, OpensslPki], identity: str) -> Device:
         org, pki = whose
         kind, type_id, device_id = identity.split(":")
         client_id = f"{kind}:{org.id}:{type_id}:{device_id}"
         self.files[client_id] = pki.device(identity)
-        made = Device(self.stack.edge.port, client_id, context(org.host, self.files[client_id], trusted=pki.ca))
-        self.devices.append(made)
-        return made
+        device = Device(self.stack.edge.port, client_id, context(org.host, self.files[client_id], trusted=pki.ca))
+        self.devices.append(device)
+        return device
 
     def _expect_entry(self, device: Device, how: str) -> None:
         assert device.connect(), f"{device.client_id} was not let in: {device.outcome}"

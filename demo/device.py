@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 
 class NamedContext(ssl.SSLContext):
-    """A TLS context that sends *name* as SNI, whatever address is connected to; `name = None` sends no SNI."""
+    """A TLS context that sends *name* as SNI to any address; `name = None` sends no SNI."""
 
     name: str | None = None
     latest: ssl.SSLSocket | None = None
@@ -90,7 +90,6 @@ class Device:
         self._answered = threading.Event()
         self._lock = threading.Lock()
         self._acknowledged: set[int] = set()
-        self._said: list[str] = []
         self.client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
@@ -102,7 +101,6 @@ class Device:
         self.client.on_disconnect = self._on_disconnect
         self.client.on_message = lambda _, __, message: self.received.append((message.topic, bytes(message.payload)))
         self.client.on_publish = lambda _, __, mid, *___: self._acknowledged.add(mid)
-        self.client.on_log = lambda _, __, ___, text: self._said.append(text)
         self.client.reconnect_delay_set(60, 120)  # effectively off: a test sees the first outcome, not a retry
         if self.token is not None:
             self.client.username_pw_set(*self.token)

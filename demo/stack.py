@@ -157,8 +157,8 @@ class Org:
 
     def upload_ca(self, pem: str) -> str:
         """Upload a CA certificate. Return its id."""
-        made: str = self.call("POST", "/authentication/cacertificates", {"certificate": pem})["id"]
-        return made
+        ca_id: str = self.call("POST", "/authentication/cacertificates", {"certificate": pem})["id"]
+        return ca_id
 
     def change_ca(self, ca_id: str, status: str) -> None:
         self.call("PUT", f"/authentication/cacertificates/{ca_id}", {"status": status}, If_Match="*")
@@ -166,8 +166,8 @@ class Org:
     def upload_server(self, pem: str, key_pem: str) -> str:
         """Upload a server certificate with its key. Return its id."""
         body = {"certificate": pem, "privateKey": key_pem}
-        made: str = self.call("POST", "/authentication/servercertificates", body)["id"]
-        return made
+        server_id: str = self.call("POST", "/authentication/servercertificates", body)["id"]
+        return server_id
 
     def activate(self, server_id: str) -> None:
         self.call("PUT", "/authentication/servercertificates/active", {"id": server_id})
@@ -182,8 +182,8 @@ class Org:
         self.call("PUT", "/authorization/settings", body, If_Match="*")
 
     def deny(self, **entry: str) -> str:
-        made: str = self.call("POST", "/authorization/denylist", entry)["id"]
-        return made
+        entry_id: str = self.call("POST", "/authorization/denylist", entry)["id"]
+        return entry_id
 
     def lift(self, entry_id: str) -> None:
         self.call("DELETE", f"/authorization/denylist/{entry_id}")

@@ -69,7 +69,7 @@ class State:
         self.hosts: dict[str, StoredHost] = {}
         self.pending: dict[str, HostVersion] = {}
         self._last_checked = "", ""  # the content of the last checked file, and its fingerprint
-        self._file_count = -1
+        self._saved_names: set[str] | None = None  # the hosts whose files may be in the folder; None: unknown
         self._lock = self._acquire()
         self._load()
 
@@ -208,12 +208,12 @@ class State:
             "wanted": {name: asdict(host) for name, host in self.pending.items()},
         }
         self.write_document("hosts.json", index)
-        if len(self.hosts) != self._file_count:
+        if self.hosts.keys() != self._saved_names:
             current = {self.pem_path(name) for name in self.hosts}
             for file in self.certificates.glob("*.pem"):
                 if file not in current:
                     file.unlink()
-            self._file_count = len(self.hosts)
+            self._saved_names = set(self.hosts)
 
     def read_document(self, name: str) -> dict[str, Any]:
         """Return the JSON object in a file of the folder; an empty object if the file is missing or invalid."""

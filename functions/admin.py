@@ -159,7 +159,7 @@ def key() -> None:
 @click.option("--org", "org_id", help="The key's organization.")
 @click.option("--platform", is_flag=True, help="For brokers and edges that serve many organizations.")
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
-@click.option("--orgs", "some", help="For a platform key: only these organizations, separated by commas.")
+@click.option("--orgs", "org_ids", help="For a platform key: only these organizations, separated by commas.")
 @click.option("--no-sni", is_flag=True, help="For an organization's broker that cannot pass the server name.")
 @click.option(
     "--proof",
@@ -170,7 +170,7 @@ def key() -> None:
 )
 @as_json
 def key_create(
-    org_id: str | None, platform: bool, role: str, some: str | None, no_sni: bool, proof: str, as_json: bool
+    org_id: str | None, platform: bool, role: str, org_ids: str | None, no_sni: bool, proof: str, as_json: bool
 ) -> None:
     """Create an API key and print its token."""
     if platform == (org_id is not None):
@@ -180,7 +180,7 @@ def key_create(
             app.context,
             org_id=org_id,
             role=Role(role),
-            orgs=[name for name in (some or "").split(",") if name],
+            orgs=[name for name in (org_ids or "").split(",") if name],
             no_sni=no_sni,
             proof=Proof(proof),
         )
@@ -195,12 +195,12 @@ def key_list(org_id: str | None, as_json: bool) -> None:
     """List the API keys of an organization or of the platform."""
     with _app() as app:
         if org_id is None:
-            none = "No platform key yet. `key list --org ORG_ID` lists the keys of an organization."
+            empty = "No platform key yet. `key list --org ORG_ID` lists the keys of an organization."
         else:
-            none = f"The organization {orgs.get_org(app.context, org_id).org_id} has no key yet."
+            empty = f"The organization {orgs.get_org(app.context, org_id).org_id} has no key yet."
         views = [_key_view(api_key) for api_key in api_keys.list_keys(app.context, org_id)]
         lines = [f"{view['key']}  {view['role']}{'  revoked' if view['revokedAt'] else ''}" for view in views]
-        _print(as_json, views, "\n".join(lines) or none)
+        _print(as_json, views, "\n".join(lines) or empty)
 
 
 @key.command("revoke", help="Refuse a key from now on.")

@@ -137,14 +137,14 @@ def _declare(
     operation_id: str | None,
     contract: dict[str, Any],
 ) -> None:
-    made = Endpoint(handler=handler, prepare=prepare, **contract)
+    new_endpoint = Endpoint(handler=handler, prepare=prepare, **contract)
     name = operation_id or handler.__name__
     addresses: list[tuple[str, str, str | None]] = [(method, path, name)]
     if alias:
-        addresses += with_and_without_prefix("POST", f"/{made.function}", f"{name}_alias")
-    declare(made, addresses)
+        addresses += with_and_without_prefix("POST", f"/{new_endpoint.function}", f"{name}_alias")
+    declare(new_endpoint, addresses)
 
 
 def with_and_without_prefix(method: str, path: str, operation_id: str) -> list[tuple[str, str, str | None]]:
-    """Return the addresses of a path that is reachable below PREFIX and without it; the first is described."""
+    """Return the addresses of a path below PREFIX and without PREFIX. The API description has the first address."""
     return [(method, PREFIX + path, operation_id), (method, path, None)]

@@ -62,7 +62,7 @@ def main(
     except Rejected as error:
         click.echo(f"✕ The CA file would not be accepted: {error}", err=True)
         sys.exit(1)
-    presented = Presented.of(
+    presented = Presented.read(
         server_name=messaging_host(org_id, domain),
         client_id=client_id,
         certificate=device.read_bytes(),

@@ -8,18 +8,19 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
 from functions.registry import VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
 from functions.web.body import body_too_large
 from functions.web.contract import Dialect
-from functions.web.deadline import WORKERS, Busy, Late
+from functions.web.deadline import EMBEDDED, NETWORK, Busy, Late, Workers
+from functions.web.loop_rest import LoopRest
 from functions.web.message import Reply, Request
 from functions.web.problem import problem
 from shared import log
-from shared.errors import StoreUnavailable, TrustError
+from shared.errors import NotFound, StoreUnavailable, TrustError
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _Answer = tuple[Reply, str]  # the reply, and the function that it came from
 _Refuse = Callable[[Request, Exception], Reply]
-_PAUSE: Final = 1.0  # seconds that are given to an answer that exists already
+_AT_ONCE: Final = 1.0  # seconds to wait for an answer that exists already
 
 
 class Dispatcher:
@@ -42,6 +43,7 @@ class Dispatcher:
     def __init__(self, get_app: "Callable[[], App]", function: str | None = None) -> None:
         self._get_app = get_app
         self._function = function
+        self._loop_rest = LoopRest()
 
     def dispatch(self, request: Request) -> Reply:
         """Return the reply to *request*."""
@@ -50,12 +52,12 @@ class Dispatcher:
             module = self._dialect_module(request)
             if module is None:
                 return _finish(request, self._answer(request, None, problem), started)
-            future, seconds, refuse = self._start_verdict(request, module)
+            verdict = self._start_verdict(request, module)
             try:
-                answer = future.result(seconds)
+                answer = verdict.future.result(verdict.seconds)
             except TimeoutError:
-                future.cancel()
-                answer = refuse(request, Late()), VERIFY_CLIENT
+                verdict.future.cancel()
+                answer = verdict.refuse(request, Late()), VERIFY_CLIENT
             return _finish(request, answer, started)
 
     async def dispatch_async(self, request: Request, pool: "ThreadPoolExecutor") -> Reply:
@@ -72,11 +74,13 @@ class Dispatcher:
             if module is None:
                 work = partial(copy_context().run, self._answer, request, None, problem)
                 return _finish(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
-            future, seconds, refuse = self._start_verdict(request, module)
+            verdict = self._start_verdict(request, module)
+            if verdict.workers is EMBEDDED:
+                self._loop_rest.rest_for(verdict.future, asyncio.get_running_loop())
             try:
-                answer = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+                answer = await asyncio.wait_for(asyncio.wrap_future(verdict.future), verdict.seconds)
             except TimeoutError:
-                answer = refuse(request, Late()), VERIFY_CLIENT
+                answer = verdict.refuse(request, Late()), VERIFY_CLIENT
             return _finish(request, answer, started)
 
     def refuse(self, request: Request, error: Exception) -> Reply:
@@ -86,7 +90,7 @@ class Dispatcher:
             return problem(request, error) if module is None else dialect_at(module).refuse(request, error)
 
     def _dialect_module(self, request: Request) -> str | None:
-        """Return the module of the dialect in which *request* is answered. The package of another function has none."""
+        """Return the module of the dialect that answers *request*. The package of another function has no dialects."""
         return dialect_module(request.path) if self._function in (None, VERIFY_CLIENT) else None
 
     def _answer(self, request: Request, module: str | None, refuse: _Refuse) -> _Answer:
@@ -94,6 +98,8 @@ class Dispatcher:
         try:
             router = api_router(self._function) if module is None else dialect_router(module)
             endpoint, params = router.find(request.method, request.path)
+            if self._function not in (None, endpoint.function):
+                raise NotFound(what="such address")
             function = endpoint.function
             if request.too_large:
                 raise body_too_large()
@@ -103,32 +109,50 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the one place where errors become replies
             return refuse(request, error), function
 
-    def _start_verdict(self, request: Request, module: str) -> tuple["Future[_Answer]", float, _Refuse]:
-        """Start a verdict in the pool. Return its future answer, the seconds left for it, and how it is refused."""
+    def _start_verdict(self, request: Request, module: str) -> "_Verdict":
+        """Start a verdict in a pool."""
         dialect = dialect_at(module)
         try:
             app = self._get_app()
         except Exception as error:  # noqa: BLE001 - a broker may read another server's 500 as permission
-            return _done((dialect.refuse(request, error), VERIFY_CLIENT)), _PAUSE, dialect.refuse
+            return _answer_at_once(dialect.refuse(request, error), dialect.refuse)
         refuse = partial(_refuse, app, dialect)
         seconds = request.arrived + app.verdict_seconds - time.monotonic()
+        # A sign-in token may wait for the network, on every store: the keys of its issuer are fetched.
+        workers = EMBEDDED if app.is_embedded and request.bearer_token is None else NETWORK
         try:
             if seconds <= 0:
                 raise Late
-            work = partial(copy_context().run, self._answer, request, module, refuse)
-            return WORKERS.submit(work), seconds, refuse
+            future = workers.submit(partial(copy_context().run, self._answer, request, module, refuse))
         except (Late, Busy):
-            return _done((refuse(request, Late()), VERIFY_CLIENT)), _PAUSE, refuse
+            return _answer_at_once(refuse(request, Late()), refuse)
+        return _Verdict(future, seconds, refuse, workers)
 
 
-def _done(answer: _Answer) -> "Future[_Answer]":
+class _Verdict(NamedTuple):
+    """A verdict that was started.
+
+    Args:
+        seconds: how long to wait for it.
+        refuse: returns the reply to an error.
+        workers: the pool that computes the verdict; None for an answer that exists already.
+    """
+
+    future: "Future[_Answer]"
+    seconds: float
+    refuse: _Refuse
+    workers: Workers | None
+
+
+def _answer_at_once(reply: Reply, refuse: _Refuse) -> _Verdict:
+    """Return a verdict whose answer is *reply* already."""
     future: Future[_Answer] = Future()
-    future.set_result(answer)
-    return future
+    future.set_result((reply, VERIFY_CLIENT))
+    return _Verdict(future, _AT_ONCE, refuse, None)
 
 
 def _refuse(app: "App", dialect: Dialect, request: Request, error: Exception) -> Reply:
-    """Return *error* in the broker's format. A failure of this service counts as a decision of unknown organization."""
+    """Return *error* in the broker's format, and count a failure of this service as a decision of no organization."""
     reply = dialect.refuse(request, error)
     if not isinstance(error, TrustError) or isinstance(error, StoreUnavailable):
         app.decisions(None, StoreUnavailable.code, "deny")

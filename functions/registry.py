@@ -1,8 +1,8 @@
 """THE list of the deployable functions: the modules of each, its trigger, memory and time limit.
 
 The handlers on AWS, the targets on Google Cloud, the packages, the deployments in infra/ and the OpenAPI document are
-all derived from this list. Modules are named as text, and loaded by that text nowhere else: a process imports the
-modules of its own function only, and infra/package.py packages the modules that the text names.
+all derived from this list. Modules are named as text, so that a process imports the modules of its own function only.
+infra/package.py packages the modules that the text names.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from functions.web.contract import EVERY_ADDRESS, Dialect, Route, declared_routes
+from functions.web.contract import Dialect, Route, declared_fallback, declared_routes
 from functions.web.router import Router
 
 
@@ -49,8 +49,8 @@ class Function(msgspec.Struct, frozen=True):
 
     @property
     def needs_app(self) -> bool:
-        """Whether the function works with an App: a store, keys, a queue."""
-        return PROCESS in self.modules
+        """Whether the function works with an App: a store, keys, a queue. The console needs the settings only."""
+        return PROCESS in self.modules and self.name != CONSOLE
 
 
 PREFIX: Final = "/api/v0002"
@@ -66,7 +66,7 @@ DIALECTS: Final[Mapping[str, str]] = {
     "nginx": "functions.dialects.nginx",
     "aws-iot": "functions.dialects.aws_iot",
 }
-"""The first segment after /verifyClient -> the module that answers there. Each is loaded when its path is asked."""
+"""The first segment after /verifyClient -> the module that answers there, loaded at the first request for its path."""
 
 CAS: Final = "functions.api.cas"
 SERVERS: Final = "functions.api.servers"
@@ -144,20 +144,27 @@ def dialect_router(module: str) -> Router:
 
 @cache
 def api_router(name: str | None) -> Router:
-    """Import the endpoints of a function that are no dialect's, and return their router. None: of all functions."""
+    """Import the endpoints of a function that are no dialect's, and return their router. None: of all functions.
+
+    A module may hold endpoints of other functions too. The router knows them, so that an address of another function,
+    `…/servercertificates/csr`, is never read as an id.
+    """
     functions = FUNCTIONS if name is None else (BY_NAME[name],)
-    return Router(route for function in functions for route in _routes(function))
+    modules = dict.fromkeys(module for function in functions for module in _endpoint_modules(function))
+    routes = [route for module in modules if module not in DIALECTS.values() for route in _routes_in(module)]
+    if name is None:
+        return Router(routes)
+    return Router(routes, refuse=next(filter(None, map(declared_fallback, modules)), None))
 
 
-def _routes(function: Function, *, with_dialects: bool = False) -> Iterator[Route]:
-    if function.trigger is not Trigger.HTTP:
-        return
-    for module in function.modules:
-        if module != PROCESS and (with_dialects or module not in DIALECTS.values()):
-            yield from (route for route in _routes_in(module) if route.endpoint.function == function.name)
+def _endpoint_modules(function: Function) -> Iterator[str]:
+    """Return the modules that declare endpoints."""
+    if function.trigger is Trigger.HTTP:
+        yield from (module for module in function.modules if module != PROCESS)
 
 
 def every_route() -> Iterator[Route]:
-    """Import every endpoint and return all routes that have an address of their own, in the order of FUNCTIONS."""
+    """Import every endpoint and return all routes, in the order of FUNCTIONS."""
     for function in FUNCTIONS:
-        yield from (route for route in _routes(function, with_dialects=True) if route.path != EVERY_ADDRESS)
+        for module in _endpoint_modules(function):
+            yield from (route for route in _routes_in(module) if route.endpoint.function == function.name)

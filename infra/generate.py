@@ -2,7 +2,7 @@
 
     python -m infra.generate [--check]
 
-All are made from functions/registry.py, the declarations of the endpoints, and infra/table.py.
+All of them are made from functions/registry.py, the declarations of the endpoints, and infra/table.py.
 """
 
 import json
@@ -25,7 +25,7 @@ SERVICE: Final = "service"  # functions-framework's target that answers every ro
 
 
 def files() -> dict[Path, str]:
-    """Return every file that is made, with its content."""
+    """Return every generated file with its content."""
     return {
         ROOT / "functions/api/openapi.json": _json(document()),
         ROOT / "infra/functions.json": _json(as_json()),
@@ -60,10 +60,10 @@ def _documents(values: Any) -> str:
     return "# Made by python -m infra.generate.\n" + "".join("---\n" + _yaml(value) for value in values)
 
 
-def _between(text: str, made: str) -> str:
+def _between(text: str, generated: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return before + BEGIN + "".join(f"  {line}\n" for line in made.splitlines()) + END + after
+    return before + BEGIN + "".join(f"  {line}\n" for line in generated.splitlines()) + END + after
 
 
 # ---------------------------------------------------------------------------------------------- Serverless Framework
@@ -74,7 +74,7 @@ def _serverless() -> dict[str, Any]:
 
 
 def _serverless_function(function: DeployedFunction) -> dict[str, Any]:
-    made: dict[str, Any] = {
+    definition: dict[str, Any] = {
         "handler": function.lambda_handler,
         "memorySize": function.memory,
         "timeout": function.timeout,
@@ -83,14 +83,14 @@ def _serverless_function(function: DeployedFunction) -> dict[str, Any]:
         "events": _events(function),
     }
     if function.trigger in (Trigger.OBJECT, Trigger.SCHEDULE):
-        made["maximumRetryAttempts"] = 2
-        made["destinations"] = {"onFailure": {"type": "sqs", "arn": _arn("Failed")}}
+        definition["maximumRetryAttempts"] = 2
+        definition["destinations"] = {"onFailure": {"type": "sqs", "arn": _arn("Failed")}}
     if Right.WEBHOOK in function.rights:
-        made["environment"] = {
+        definition["environment"] = {
             "TRUST_WEBHOOK": "${self:custom.webhook}",
             "TRUST_WEBHOOK_SECRET": "${self:custom.webhookSecret}",
         }
-    return made
+    return definition
 
 
 def _events(function: DeployedFunction) -> list[Any]:
@@ -204,12 +204,12 @@ def _alarm(namespace: str, metric: str, statistic: str, dimensions: Mapping[str,
 
 
 def _knative(function: DeployedFunction) -> list[dict[str, Any]]:
-    made = _knative_service(function.name, function.memory, function.timeout, function.slug)
-    parts = [_account(function.slug), made]
+    service = _knative_service(function.name, function.memory, function.timeout, function.slug)
+    parts = [_account(function.slug), service]
     if function.trigger is not Trigger.HTTP:
-        environment = made["spec"]["template"]["spec"]["containers"][0]["env"]
+        environment = service["spec"]["template"]["spec"]["containers"][0]["env"]
         environment.append({"name": "FUNCTION_SIGNATURE_TYPE", "value": "cloudevent"})
-        made["metadata"]["labels"]["networking.knative.dev/visibility"] = "cluster-local"  # never on a public router
+        service["metadata"]["labels"]["networking.knative.dev/visibility"] = "cluster-local"  # never on a public router
     if function.trigger is Trigger.SCHEDULE:
         parts.append(_every_day(function.slug))
     return parts

@@ -1,7 +1,7 @@
 """Which of the project's modules a deployed function can import, found by reading the imports in the sources.
 
-A package holds these modules and no others, and a function has the right to open private keys exactly if they include
-a module that opens keys (infra/table.py).
+A package holds these modules and no others, and a function has the right to open private keys exactly if these
+modules include one that opens keys (infra/table.py).
 """
 
 import ast

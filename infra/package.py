@@ -85,7 +85,7 @@ def wheels_of(modules: Iterable[str], *, python: str = "3.13", machine: str = "x
         if name not in pins:
             raise CannotPackage(f"{name} is imported, and {LOCK.name} does not pin it.")
         names.add(name)
-        pending |= set(_required(name, pins[name].extras, python, machine)) - names - LEFT_OUT
+        pending |= set(_requirements_of(name, pins[name].extras, python, machine)) - names - LEFT_OUT
     return frozenset(names)
 
 
@@ -102,7 +102,7 @@ def _distributions() -> Mapping[str, list[str]]:
     return metadata.packages_distributions()
 
 
-def _required(name: str, extras: Iterable[str], python: str, machine: str) -> Iterator[str]:
+def _requirements_of(name: str, extras: Iterable[str], python: str, machine: str) -> Iterator[str]:
     """Return the distributions that *name*, installed with *extras*, requires on Lambda."""
     for text in metadata.requires(name) or ():
         requirement = Requirement(text)
@@ -153,8 +153,8 @@ def _pins(python: str, machine: str) -> Mapping[str, _Pin]:
     return {pin.name: pin for pin in map(_Pin, filter(str.strip, entries)) if pin.applies(python, machine)}
 
 
-def _unpacked(wheels: frozenset[str], python: str, arch: str) -> Path:
-    """Return a folder with *wheels* for a Python and a machine; the wheels are fetched once."""
+def _unpack(wheels: frozenset[str], python: str, arch: str) -> Path:
+    """Fetch *wheels* for a Python and a machine, unless they were fetched before, and return their folder."""
     machine = _MACHINE[arch]
     pins = _pins(python, machine)
     lines = [pins[name].line() for name in sorted(wheels)]
@@ -174,18 +174,13 @@ def _unpacked(wheels: frozenset[str], python: str, arch: str) -> Path:
         subprocess.run(command, check=True)  # noqa: S603 - its own arguments
         try:
             os.rename(f"{folder}/wheels", target)
-        except OSError:  # another build made it first
+        except OSError:  # another build made the folder first
             if not target.exists():
                 raise
     return target
 
 
 # ------------------------------------------------------------------------------------------------------- packages
-
-
-def modules_of(function: DeployedFunction) -> frozenset[str]:
-    """Return the project's modules in *function*'s package."""
-    return function.modules
 
 
 def _data_files(name: str) -> Iterator[Path]:
@@ -199,20 +194,20 @@ def build(function: DeployedFunction, folder: Path, *, python: str, arch: str) -
     """Write *function*'s package into *folder* and return its path. Raises: CannotPackage."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{function.name}.zip"
-    modules = modules_of(function)
+    modules = function.modules
     sources = [path for name in modules if (path := source_of(name))]
     data = [file for name in modules for file in _data_files(name)]
     own = {path.relative_to(ROOT).as_posix(): path for path in (*sources, *data)}
     wheels = wheels_of(modules, python=python, machine=_MACHINE[arch])
     if wheels:
-        shutil.copyfile(_zipped(_unpacked(wheels, python, arch), python), target)
+        shutil.copyfile(_zip_wheels(_unpack(wheels, python, arch), python), target)
     with zipfile.ZipFile(target, "a" if wheels else "w") as archive, _with_byte_code(own, python) as files:
         _add(archive, files)
     return target
 
 
-def _zipped(unpacked: Path, python: str) -> Path:
-    """Return a zip of the wheels. It is most of the work, and the same for most functions."""
+def _zip_wheels(unpacked: Path, python: str) -> Path:
+    """Make a zip of the wheels, unless it exists. Most functions share a zip, because making it takes long."""
     target = unpacked.with_suffix(".compiled.zip" if interpreter(python) else ".zip")
     if not target.exists():
         files = {path.relative_to(unpacked).as_posix(): path for path in unpacked.rglob("*") if path.is_file()}

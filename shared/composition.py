@@ -59,6 +59,11 @@ class App(msgspec.Struct, frozen=True):
     notifier: Notifier
     verdict_seconds: float = VERDICT_SECONDS
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the store is in this process, so that no request waits for a network."""
+        return isinstance(self.settings.store, SQLite)
+
     def close(self) -> None:
         """Deliver waiting events, messages and counts, and close the store. May be called twice."""
         self.queue.close()

@@ -126,7 +126,7 @@ class Oidc(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True):
-    """The operator's settings. The table in the README lists the variables.
+    """The operator's settings. The table in docs/settings.md lists the variables.
 
     Args:
         port: the local server's port; 0 is any free port.

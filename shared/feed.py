@@ -19,7 +19,8 @@ import msgspec
 from shared.errors import TooBusy
 from shared.ports import Key
 from shared.records import Record
-from shared.repository import Ref, Repository
+from shared.refs import Ref
+from shared.repository import Repository
 
 C = TypeVar("C", bound=Record)
 

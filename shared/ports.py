@@ -285,7 +285,7 @@ class NoNotifier:
 
 
 class Clock(Protocol):
-    """A clock."""
+    """A source of the current time."""
 
     def __call__(self) -> datetime:
         """Return the current time, with time zone UTC."""

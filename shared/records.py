@@ -1,23 +1,23 @@
-"""The stored records, as frozen structs, and the one place that knows their JSON form.
+"""The stored records, as frozen structs, and their JSON form.
 
     Org                 org/{orgId}             an organization: settings, policy, the active server certificate, the
                                                 index of its server certificates
     CAsOfOneName        ca/{orgId}/{name}       the CA certificates of one subject name: one document, because a verdict
                                                 looks them up by the issuer name of a certificate
-    CAIndex             caindex/{orgId}         the ids of all CA certificates: a reservation, so that the limit of an
-                                                organization holds under any number of concurrent uploads
+    CAIndex             caindex/{orgId}         the index of all CA certificates: an upload reserves a line, so that
+                                                the limits hold under any number of concurrent uploads
     ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request for one
     DefaultCertificate  platform/default        the server certificate of the platform
     Denials             deny/{orgId}/{lookUp}   the deny-list entries that one look-up finds
-    ApiKey              key/{orgId}/{key}
-    ActivityPage        activity/{orgId}/{kind} what happened, newest first
+    ApiKey              key/{orgId}/{key}       an API key, without its token
+    ActivityPage        activity/{orgId}/{kind} activity entries, newest first
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
     ReportRun           platform/expiry-report  the progress of the day's expiry report
     DeliveredMessage    told/{day}/{message}    the webhook messages of a day that were delivered
     OrgHosts            hosts/{orgId}           what the TLS edges serve for an organization, derived from the above
 
-`to_body` and `from_body` convert: bytes to base64, times to RFC 3339. A field that is stored under another name than
-its attribute says so with `name=`.
+`shared.refs` builds the keys. `to_body` and `from_body` convert: bytes to base64, times to RFC 3339. A field whose
+stored name differs from its attribute declares that name with `name=`.
 """
 
 import datetime as dt
@@ -65,6 +65,8 @@ def _decoder(kind: type[R]) -> msgspec.json.Decoder[R]:
 
 
 class ActivityKind(StrEnum):
+    """The kinds of activity entries. Each kind has a partition of its own."""
+
     CHANGE = "change"
     UPLOAD = "upload"
     REFUSAL = "refusal"
@@ -116,7 +118,7 @@ class Revision(Record, frozen=True):
     updated_by: str
 
 
-class Outboxed(Record, frozen=True):
+class RecordWithOutbox(Record, frozen=True):
     """A document that carries its newest activity entries until they are copied to the activity list."""
 
     outbox: tuple[Activity, ...] = ()
@@ -126,12 +128,14 @@ class Outboxed(Record, frozen=True):
 
 
 class CustomDomainSettings(Record, frozen=True):
+    """The custom domains of an organization, and whether they are switched on."""
+
     enabled: bool = False
     domains: tuple[str, ...] = ()
 
 
 class OrgSettings(Record, frozen=True):
-    """What an organization has switched on."""
+    """The settings of an organization."""
 
     custom_domains: CustomDomainSettings = CustomDomainSettings()
     type_certificates: bool = False
@@ -142,7 +146,7 @@ class OrgSettings(Record, frozen=True):
         return self.custom_domains.domains if self.custom_domains.enabled else ()
 
 
-class Listed(Record, frozen=True):
+class ServerIndexLine(Record, frozen=True):
     """A server certificate in the index of its organization: enough to find the records of a key."""
 
     key_hash: str  # SHA-256 of SubjectPublicKeyInfo, hex
@@ -163,7 +167,7 @@ class RateWindow(Record, frozen=True):
     made: int = 0
 
 
-class Org(Outboxed, frozen=True, kw_only=True):
+class Org(RecordWithOutbox, frozen=True, kw_only=True):
     """An organization.
 
     Args:
@@ -181,7 +185,7 @@ class Org(Outboxed, frozen=True, kw_only=True):
     policy_changed: Revision
     activation: Activation = Activation()
     activation_changed: Revision
-    servers: dict[str, Listed] = {}
+    servers: dict[str, ServerIndexLine] = {}
     has_ca: bool = False
     rate_window: RateWindow = msgspec.field(default=RateWindow(), name="pace")
 
@@ -191,15 +195,16 @@ class Org(Outboxed, frozen=True, kw_only=True):
         return self.has_ca or bool(self.servers)
 
     def hosts(self, platform_domain: str) -> list[str]:
-        """Return the messaging hosts of the organization: under the platform's domain, then under each custom domain
-        in force."""
+        """Return the messaging hosts of the organization.
+
+        The first is under the platform's domain, the others are under the custom domains in force."""
         return [messaging_host(self.org_id, domain) for domain in (platform_domain, *self.settings.domains)]
 
 
 # ------------------------------------------------------------------------------------------------ certificates
 
 
-class CAStatus(StrEnum):
+class CAStatus(StrEnum):  # noqa: D101 - openapi.json would show the docstring
     ACTIVE = "active"
     INACTIVE = "inactive"
 
@@ -210,11 +215,11 @@ class CA(Record, frozen=True, kw_only=True):
     der: bytes
     status: CAStatus = CAStatus.ACTIVE
     comments: str = ""
-    denied_at: dt.datetime | None = None  # when an entry of the deny list that means this CA was made
+    denied_at: dt.datetime | None = None  # when the first entry of the deny list that means this CA was made
     changed: Revision
 
 
-class CAsOfOneName(Outboxed, frozen=True):
+class CAsOfOneName(RecordWithOutbox, frozen=True):
     """The CA certificates of one canonical subject name, by id."""
 
     cas: dict[str, CA] = {}
@@ -223,19 +228,22 @@ class CAsOfOneName(Outboxed, frozen=True):
 class CAIndex(Record, frozen=True):
     """The CAs of an organization: id -> whether the CA is active.
 
-    The index may name a CA whose upload was cut short, and never misses a CA. *rate_window* counts new CAs."""
+    An interrupted call may leave a line without a CA (`shared.usecases.cas.documents`). *rate_window* counts new CAs.
+    """
 
     cas: dict[str, bool] = {}
     rate_window: RateWindow = msgspec.field(default=RateWindow(), name="pace")
 
 
 class Source(StrEnum):
+    """The origin of a server certificate."""
+
     DEFAULT = "default"
     UPLOAD = "upload"
     CSR = "csr"
 
 
-class ServerCertificate(Outboxed, frozen=True, kw_only=True):
+class ServerCertificate(RecordWithOutbox, frozen=True, kw_only=True):
     """A messaging server certificate, or a certificate request that is not fulfilled yet (*leaf* None).
 
     *served_since*: when an edge first reported to serve the certificate after its latest activation."""
@@ -271,8 +279,9 @@ class HostsChanged(Record, frozen=True):
 
 
 class OrgHosts(Record, frozen=True, kw_only=True):
-    """What the TLS edges serve for an organization. Derived from its other documents, so that a listing reads nothing
-    else.
+    """What the TLS edges serve for an organization.
+
+    The record is derived from the organization's other documents, so that a listing reads nothing else.
 
     Args:
         certificate_id: the active server certificate.
@@ -304,7 +313,7 @@ class Withdrawal(Record, frozen=True, kw_only=True):
 # ---------------------------------------------------------------------------------------------------- deny list
 
 
-class DenialKind(StrEnum):
+class DenialKind(StrEnum):  # noqa: D101 - openapi.json would show the docstring
     FINGERPRINT = "fingerprint"
     SERIAL = "serial"
     IDENTITY = "identity"
@@ -322,9 +331,11 @@ class Denial(Record, frozen=True, kw_only=True):
     created_by: str
 
 
-class Denials(Outboxed, frozen=True):
-    """The entries that one look-up finds, by id. A serial number is looked up by the name of its issuer, so entries for
-    several CAs may meet in one document."""
+class Denials(RecordWithOutbox, frozen=True):
+    """The entries that one look-up finds, by id.
+
+    A serial number is looked up by the name of its issuer, so one document may hold entries for several CAs.
+    """
 
     entries: dict[str, Denial] = {}
 
@@ -333,6 +344,8 @@ class Denials(Outboxed, frozen=True):
 
 
 class Role(StrEnum):
+    """The role of a caller."""
+
     VIEWER = "viewer"
     OPERATOR = "operator"
     BROKER = "broker"
@@ -340,7 +353,7 @@ class Role(StrEnum):
 
 
 class Proof(StrEnum):
-    """What a verdict rests on: the chain, or a broker that judged the chain itself and passes names only."""
+    """The basis of a verdict: the chain, or a broker that judged the chain itself and passes names only."""
 
     CHAIN = "chain"
     BROKER = "broker"
@@ -426,14 +439,14 @@ class ConnectionEventBatch(Record, frozen=True, kw_only=True):
         try:
             return msgspec.json.decode(data, type=cls)
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise ValueError("no batch of sightings") from error
+            raise ValueError("not a batch of connection events") from error
 
 
 # ---------------------------------------------------------------------------------------------------- daily report
 
 
 class ReportRun(Record, frozen=True, kw_only=True):
-    """The progress of the day's expiry report, from which a run that was cut short continues."""
+    """The progress of the day's expiry report. The next run continues an interrupted run from here."""
 
     day: str
     after: str = ""  # the last organization that is done

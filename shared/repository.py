@@ -5,42 +5,29 @@ list afterwards. Each entry has an id of its own, so that copying an entry twice
 write and the copy loses none.
 """
 
-import hashlib
 import logging
 import random
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from shared.errors import NotFound, StoreUnavailable, TooBusy
 from shared.ports import Document, DocumentStore, Key, WriteConflict
 from shared.records import (
-    PLATFORM,
     Activity,
     ActivityKind,
     ActivityPage,
-    ApiKey,
-    CAIndex,
-    CAsOfOneName,
-    DefaultCertificate,
-    DeliveredMessage,
-    Denials,
-    Org,
-    OrgHosts,
-    Outboxed,
     Record,
-    ReportRun,
-    ServerCertificate,
-    Usage,
+    RecordWithOutbox,
     decode,
     from_body,
     to_body,
 )
+from shared.refs import Ref, activity_partition
 
 log = logging.getLogger(__name__)
 
@@ -54,83 +41,8 @@ _OUTBOX_BYTES: Final = 32 * 1024
 KEEP_USAGE: Final = timedelta(days=35)
 _KEEP_ACTIVITY: Final = timedelta(days=400)
 _KEEP_REFUSALS: Final = timedelta(days=30)
-_END_OF_TIME: Final = 1 << 63  # microseconds; activity ids count down from here, so that the newest sorts first
 _COPIED_MAX: Final = 4096  # ids of copied activity entries that a process remembers
 _PAGE: Final = 200  # documents in one page of a partition
-ORG_HOSTS: Final = "hosts"  # a partition
-
-
-class Ref(NamedTuple, Generic[R]):
-    """The key of a document and the type of its record."""
-
-    key: Key
-    kind: type[R]
-
-
-def org_ref(org_id: str) -> Ref[Org]:
-    return Ref(Key("org", org_id), Org)
-
-
-def cas_ref(org_id: str, name: str) -> Ref[CAsOfOneName]:
-    """*name*: the 16 hex digits a CA's id begins with."""
-    return Ref(Key(f"ca/{org_id}", name), CAsOfOneName)
-
-
-def ca_index_ref(org_id: str) -> Ref[CAIndex]:
-    return Ref(Key("caindex", org_id), CAIndex)
-
-
-def server_ref(org_id: str, certificate_id: str) -> Ref[ServerCertificate]:
-    return Ref(Key(f"server/{org_id}", certificate_id), ServerCertificate)
-
-
-def default_ref() -> Ref[DefaultCertificate]:
-    return Ref(Key(PLATFORM, "default"), DefaultCertificate)
-
-
-def denials_ref(org_id: str, what: str) -> Ref[Denials]:
-    return Ref(Key(f"deny/{org_id}", what), Denials)
-
-
-def api_key_ref(org_id: str | None, key: str) -> Ref[ApiKey]:
-    return Ref(Key(f"key/{org_id or PLATFORM}", key), ApiKey)
-
-
-def usage_ref(org_id: str, day: str) -> Ref[Usage]:
-    return Ref(Key(f"usage/{org_id}", day), Usage)
-
-
-def report_run_ref() -> Ref[ReportRun]:
-    return Ref(Key(PLATFORM, "expiry-report"), ReportRun)
-
-
-def delivered_ref(day: str, message_id: str) -> Ref[DeliveredMessage]:
-    return Ref(Key(f"told/{day}", message_id), DeliveredMessage)
-
-
-def org_hosts_ref(org_id: str) -> Ref[OrgHosts]:
-    return Ref(Key(ORG_HOSTS, org_id), OrgHosts)
-
-
-def activity_partition(org_id: str, kind: ActivityKind) -> str:
-    return f"activity/{org_id}/{kind}"
-
-
-def activity_id(at: datetime, about: str | None = None) -> str:
-    """Return an id that sorts before the ids of all earlier moments.
-
-    Args:
-        about: makes the id the same at each call, so that `append_once` writes an entry about the same thing once."""
-    micros = int(at.timestamp() * 1_000_000)
-    tail = secrets.token_hex(4) if about is None else hashlib.sha256(about.encode()).hexdigest()[:16]
-    return f"{_END_OF_TIME - micros:016x}-{tail}"
-
-
-def new_version() -> str:
-    """Return a new version (ETag) of a record.
-
-    No version is used twice, also if a record is deleted and created again."""
-    return secrets.token_hex(6)
 
 
 class Batch:
@@ -176,6 +88,7 @@ class Repository:
         return Batch(keys, self._store.get_many(keys))
 
     def get(self, ref: Ref[R]) -> R | None:
+        """Return the record at *ref*, or None where no document exists."""
         return self.read_batch([ref]).get(ref)
 
     def list(self, partition: str, kind: type[R], *, after: str = "", limit: int = 100) -> list[tuple[str, R]]:
@@ -217,12 +130,13 @@ class Repository:
 
         Args:
             also: further records that the block decides by, read in the same round trip at each attempt:
-                `attempt.batch.get(...)`.
-            first: documents that were read a moment ago, *ref* among them: the first attempt begins with them instead
-                of a read. A block that decides not to write has then decided by what was read at that time.
+                `attempt.batch.get(...)`. The compare-and-set does not cover these records, and a batch is not a
+                snapshot.
+            first: documents that were read a moment ago, *ref* and *also* among them: the first attempt begins with
+                these documents instead of a read. A block that decides not to write has then decided by that read.
             activity_of: the organization whose activity list takes the entries of the outbox. None leaves them in the
                 document.
-            expires: when the store may remove the document.
+            expires: the time after which the store may delete the document.
 
         Raises: TooBusy, StoreUnavailable, and whatever the block raises."""
         return _repeat(lambda batch: Attempt(self, ref, also, batch, activity_of, expires), first)
@@ -362,8 +276,8 @@ class Repository:
 class Attempt(Generic[R]):
     """One attempt at a change: a block that reads a record and may replace or delete the record.
 
-    `Repository.changing` makes attempts. *batch* holds the documents of the attempt: as they were read, and behind the
-    block as they were written, so that a second change of the same record may begin with them (`first`)."""
+    `Repository.changing` makes attempts. *batch* holds the documents of the attempt as they were read. After the block,
+    *batch* holds the written document, so that a second change of the same record may begin with *batch* (`first`)."""
 
     batch: Batch
 
@@ -413,7 +327,7 @@ class Attempt(Generic[R]):
         self.is_done = True
 
     def _commit(self) -> None:
-        """Raises: WriteConflict, StoreUnavailable."""
+        """Store or delete the record, and copy the activity entries. Raises: WriteConflict, StoreUnavailable."""
         record: Record | None = self._record
         if record is None and not self._is_deleted:
             return
@@ -421,7 +335,7 @@ class Attempt(Generic[R]):
         if record is None and uncopied and self._activity_of is not None:
             raise StoreUnavailable  # the document is the only place that has these entries
         entries: tuple[Activity, ...] = ()
-        if isinstance(record, Outboxed):
+        if isinstance(record, RecordWithOutbox):
             entries = record.outbox
             record = msgspec.structs.replace(record, outbox=_trim((*uncopied, *entries)))
         document = self._repository.commit(self._ref, self.batch.document(self._ref), record, self._expires)
@@ -450,7 +364,7 @@ class ExistingAttempt(Attempt[R]):
         self._what = what
 
     def __enter__(self) -> R:
-        """Raises: NotFound."""
+        """Return the stored record. Raises: NotFound."""
         record = super().__enter__()
         if record is None:
             raise NotFound(what=self._what)
@@ -487,7 +401,7 @@ def _expiry_of(key: Key, body: Mapping[str, Any]) -> datetime | None:
 
 def _take_outbox(record: R | None) -> tuple[R | None, list[Activity]]:
     """Return the record with an empty outbox, and the entries of its outbox."""
-    if isinstance(record, Outboxed) and record.outbox:
+    if isinstance(record, RecordWithOutbox) and record.outbox:
         return msgspec.structs.replace(record, outbox=()), list(record.outbox)
     return record, []
 

@@ -13,7 +13,8 @@ from shared.adapters.sqlite_store import SQLiteStore
 from shared.errors import NotFound, StoreUnavailable, TooBusy
 from shared.ports import Document, Key, Version, WriteConflict
 from shared.records import Activity, ActivityKind, ActivityPage, CAIndex, Org
-from shared.repository import Ref, Repository, activity_partition, ca_index_ref, org_ref
+from shared.refs import Ref, activity_partition, ca_index_ref, org_ref
+from shared.repository import Repository
 from shared.usecases.context import make_entry, make_revision
 from tests.support.certs import NOON
 

@@ -21,7 +21,7 @@ from functions.call import credentials_of
 from functions.web.message import Request
 from shared import log
 from shared.records import to_body
-from shared.repository import default_ref, org_ref, server_ref
+from shared.refs import default_ref, org_ref, server_ref
 from shared.validation.server_cert import read_server_certificate
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service, basic

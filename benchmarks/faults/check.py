@@ -17,18 +17,12 @@ from shared.records import (
     CAsOfOneName,
     Denials,
     Org,
-    Outboxed,
+    RecordWithOutbox,
     ServerCertificate,
     Withdrawal,
 )
-from shared.repository import (
-    Repository,
-    activity_partition,
-    ca_index_ref,
-    default_ref,
-    org_hosts_ref,
-    org_ref,
-)
+from shared.refs import activity_partition, ca_index_ref, default_ref, org_hosts_ref, org_ref
+from shared.repository import Repository
 
 _SETTLED = 3.0  # seconds after which an unanswered change is certainly made or not made
 
@@ -162,7 +156,7 @@ def _check_latest(findings: Findings, what: str, now: str, history: list[SharedC
 
 
 def _check_activity(
-    findings: Findings, repository: Repository, org_id: str, documents: list[Outboxed], history: History
+    findings: Findings, repository: Repository, org_id: str, documents: list[RecordWithOutbox], history: History
 ) -> None:
     """Check that every acknowledged change is in the activity list, or in a document's outbox."""
     listed = set(_list_activity(repository, org_id, documents))
@@ -187,7 +181,7 @@ def _check_edges(findings: Findings, repository: Repository, org: Org, history: 
         (findings.lost if sure else findings.leftovers).append("the feed of hosts misses the active certificate")
 
 
-def _list_activity(repository: Repository, org_id: str, documents: list[Outboxed]) -> Iterator[tuple[str, str]]:
+def _list_activity(repository: Repository, org_id: str, documents: list[RecordWithOutbox]) -> Iterator[tuple[str, str]]:
     pages = (page for _, page in repository.iterate(activity_partition(org_id, ActivityKind.CHANGE), ActivityPage))
     entries = [entry for page in pages for entry in page.entries]
     for entry in [*entries, *(entry for document in documents for entry in document.outbox)]:

@@ -199,7 +199,7 @@ def _facts(anchor: Certificate) -> verdict.OrgFacts:
 
 
 def _check_verdict(leaf: bytes, facts: verdict.OrgFacts) -> None:
-    presented = Presented.of(server_name=world.HOST, client_id=world.CLIENT_ID, certificate=leaf)
+    presented = Presented.read(server_name=world.HOST, client_id=world.CLIENT_ID, certificate=leaf)
     questions(presented)
     result = verdict.judge(presented, verdict.Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
     assert result.code in CODES

@@ -1,4 +1,4 @@
-// Why was my device refused? The ten steps up to the failing one, with the sentence that says how to mend it.
+// Why was my device refused? The ten steps up to the failing step, with the reason and the remedy.
 
 import { Problem, api } from '../api.js';
 import { find, h, replace } from '../dom.js';

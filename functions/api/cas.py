@@ -92,7 +92,7 @@ def upload(call: MemberCall) -> Reply:
     data = file_bytes(body.certificate, "certificate")
     uploaded = manage.upload_ca(call.context, call.member, data, comments=body.comments)
     view = _view(uploaded.id, uploaded.ca, _recent_usage(call), uploaded.warnings)
-    return json_reply(view, status=201 if uploaded.created else 200, version=uploaded.ca.changed.version)
+    return json_reply(view, status=201 if uploaded.is_new else 200, version=uploaded.ca.changed.version)
 
 
 class CAList(View, frozen=True, kw_only=True):

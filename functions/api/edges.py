@@ -1,6 +1,6 @@
 """The feed of TLS edges: the hosts to serve, their certificates and keys, and the sessions to end.
 
-A reply may hold a private key or lead to one, so each is given over TLS only, or to a client on this machine.
+A reply may hold a private key or lead to one. So every reply is sent over TLS only, or to a client on this machine.
 """
 
 from datetime import datetime
@@ -14,14 +14,14 @@ from functions.web.contract import View
 from functions.web.errors import InsecureTransport
 from functions.web.message import Reply, json_reply
 from shared import errors
-from shared.usecases.edges.listing import ListedHost, changed_hosts
+from shared.usecases.edges.listing import ListedHost, list_changed_hosts
 from shared.usecases.edges.reports import report_served
 from shared.usecases.edges.serve import export_key
-from shared.usecases.edges.withdrawals import withdrawn_since
+from shared.usecases.edges.withdrawals import read_withdrawals
 
 FEED: Final = "/edge/v1"
 FUNCTION: Final = "edgeFeed"
-CLIENT_CERTIFICATE: Final = "requested"  # requested, not required: verifyClient decides, and applications have none
+CLIENT_CERTIFICATE: Final = "requested"  # not required: verifyClient decides, and applications have no certificate
 
 
 class HostView(View, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class HostsView(View, frozen=True, kw_only=True):
     refusals=(InsecureTransport,),
 )
 def list_hosts(call: Call) -> Reply:
-    page = changed_hosts(call.context, call.private_credentials, call.request.query.get("since", ""))
+    page = list_changed_hosts(call.context, call.private_credentials, call.request.query.get("since", ""))
     view = HostsView(
         head=page.head,
         hosts=tuple(map(_host_view, page.hosts)),
@@ -134,7 +134,7 @@ class Served(Body, frozen=True, kw_only=True):
 
 
 class ServedView(View, frozen=True, kw_only=True):
-    # Assigned, because the text is part of openapi.json and not written in the words of the docstrings here.
+    # Assigned, because openapi.json keeps this text, which has a word that docstrings must not use.
     __doc__ = "*stale*: hosts whose version is not the one that stands, or that are not the caller's."
 
     taken: int
@@ -190,7 +190,7 @@ class WithdrawalsView(View, frozen=True, kw_only=True):
     refusals=(InsecureTransport,),
 )
 def list_withdrawals(call: Call) -> Reply:
-    page = withdrawn_since(call.context, call.private_credentials, call.request.query.get("since", ""))
+    page = read_withdrawals(call.context, call.private_credentials, call.request.query.get("since", ""))
     withdrawals = tuple(
         WithdrawalView(org=withdrawal.org_id, kind=withdrawal.kind, value=withdrawal.value, at=withdrawal.at)
         for withdrawal in page.withdrawals

@@ -15,7 +15,7 @@ from functions.web.body import convert, read_body
 from functions.web.errors import InsecureTransport
 from functions.web.message import JSON, NO_STORE, Reply
 from shared.errors import TooManyHosts, WrongValue
-from shared.usecases.edges.listing import every_host
+from shared.usecases.edges.listing import list_every_host
 from shared.usecases.edges.serve import export_keys
 
 FUNCTION: Final = "edgeFeed"
@@ -73,7 +73,7 @@ def discover_listeners(call: Call) -> Reply:
     requested = convert(request.node.metadata.get("listeners", [{}]), tuple[envoy_resources.Listening, ...])
     if len(requested) > _LISTENERS_MAX:
         raise WrongValue(field="node", found=f"At most {_LISTENERS_MAX} listeners can be asked for")
-    hosts = sorted(host.server_name for host in every_host(call.context, credentials))
+    hosts = sorted(host.server_name for host in list_every_host(call.context, credentials))
     resources = tuple(envoy_resources.listener(listening, hosts) for listening in requested)
     return _reply(request, envoy_resources.LISTENER, resources, msgspec.json.encode(resources))
 

@@ -75,7 +75,7 @@ def upload(call: MemberCall) -> Reply:
         comments=body.comments,
     )
     view = server_view(call, uploaded.parsed, uploaded.warnings)
-    return json_reply(view, status=201 if uploaded.is_created else 200, version=view.version)
+    return json_reply(view, status=201 if uploaded.is_new else 200, version=view.version)
 
 
 # ------------------------------------------------------------------------------------------------------- requests
@@ -229,7 +229,7 @@ def activate(call: MemberCall) -> Reply:
         version=activated.version,
         hosts=tuple(activated.hosts),
         not_after=activated.not_after,
-        chain_complete=activated.chain_complete,
+        chain_complete=activated.is_chain_complete,
         warnings=warnings_view(activated.warnings),
     )
     return json_reply(view, version=activated.version)

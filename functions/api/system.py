@@ -3,7 +3,7 @@
 import importlib.resources
 from collections.abc import Iterator
 from functools import cache
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -36,19 +36,20 @@ def openapi(request: Request) -> Reply:
 
 @cache
 def _description() -> bytes:
-    """Return openapi.json, which `python -m infra.generate` writes beside this module."""
-    return importlib.resources.files(__package__).joinpath("openapi.json").read_bytes()
+    """Return openapi.json, which `python -m infra.generate` writes beside this module, without its indentation."""
+    text = importlib.resources.files(__package__).joinpath("openapi.json").read_bytes()
+    return msgspec.json.format(text, indent=-1)
 
 
-@fallback(FUNCTION)
-def refuse_address(request: Request) -> Reply:
+@fallback
+def refuse_address(method: str, path: str) -> NoReturn:
     """Refuse an address of no function, or a method that the address does not take.
 
     API gateways and load balancers send every request here that no route of another function matches.
 
     Raises: NotFound, MethodNotAllowed.
     """
-    _described_router().find(request.method, request.path)
+    _described_router().find(method, path)
     raise NotFound(what="such address")  # another function answers there
 
 
@@ -71,8 +72,13 @@ def _described_routes() -> Iterator[Route]:
         template = path.replace("{rest}", "{*rest}")
         for method, operation in operations.items():
             function = operation.tags[0]
-            described = Endpoint(function=function, handler=refuse_address, summary="", answers={})
+            described = Endpoint(function=function, handler=_answer_elsewhere, summary="", answers={})
             yield Route(method.upper(), template, described, None)
             own_name = template.removeprefix(PREFIX)
             if f"{own_name}/".startswith(f"/{function}/"):  # also reachable without the prefix
                 yield Route(method.upper(), own_name, described, None)
+
+
+def _answer_elsewhere(request: Request) -> Reply:
+    """Take the place of a handler in `_described_router`, which only finds addresses. Never called."""
+    raise NotFound(what="such address")

@@ -19,9 +19,9 @@ import msgspec
 from functions.call import Call
 from functions.dialects import dialect
 from functions.dialects.dialect import EncodingDialect, json_reply, question
-from functions.web.deadline import WORKERS, Busy, Late
+from functions.web.deadline import NETWORK, Busy, Late
 from functions.web.message import Reply
-from shared.composition import App
+from shared.composition import VERDICT_SECONDS, App
 from shared.errors import WrongValue
 from shared.records import Role
 from shared.usecases.callers import Caller, Credentials
@@ -88,8 +88,8 @@ def _authorize(get_app: Callable[[], App], event: Mapping[str, Any], function_ar
     parts = function_arn.split(":")
     place = (parts[1], parts[3], parts[4]) if len(parts) > 5 else _ANY_PLACE
     try:
-        app = get_app()
-        future = WORKERS.submit(partial(_decide, app.verifier, _INVOKER, event, place))
+        app = NETWORK.submit(get_app).result(VERDICT_SECONDS)  # the first call of a process builds the App
+        future = NETWORK.submit(partial(_decide, app.verifier, _INVOKER, event, place))
         return future.result(started + app.verdict_seconds - time.monotonic())
     except (TimeoutError, Busy):
         dialect.deny(Late())
@@ -107,10 +107,10 @@ def _decide(
     """
     data = _part(event, "protocolData")
     tls, mqtt = _part(data, "tls"), _part(data, "mqtt")
-    presented = Presented.of(
-        server_name=dialect.text(tls, "serverName"),
-        client_id=dialect.text(mqtt, "clientId"),
-        certificate=dialect.certificate(dialect.text(tls, "x509CertificatePem"), "x509CertificatePem"),
+    presented = Presented.read(
+        server_name=dialect.read_text(tls, "serverName"),
+        client_id=dialect.read_text(mqtt, "clientId"),
+        certificate=dialect.read_certificate(dialect.read_text(tls, "x509CertificatePem"), "x509CertificatePem"),
     )
     verdict = verify_client(verifier, caller, presented)
     if verdict.decision is not Decision.ALLOW or verdict.identity is None or verdict.org_id is None:

@@ -125,10 +125,10 @@ def read_fields(request: Request) -> Mapping[str, Any]:
         return dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
     if not is_json(media):
         raise UnsupportedMediaType(found=media[:100] or "(none)")
-    return parse_json_object(request.body)
+    return parse_json_object(request.body, reason="it is none")
 
 
-def text(fields: Mapping[str, Any], name: str) -> str | None:
+def read_text(fields: Mapping[str, Any], name: str) -> str | None:
     """Return a field that is text; None if the broker does not know the value. Raises: WrongValue."""
     value = fields.get(name)
     if value is None:
@@ -138,15 +138,15 @@ def text(fields: Mapping[str, Any], name: str) -> str | None:
     return None if value in _UNSET else value
 
 
-def required(fields: Mapping[str, Any], name: str) -> str:
+def require_text(fields: Mapping[str, Any], name: str) -> str:
     """Return a field that is text and must be there. Raises: MissingField, WrongValue."""
-    value = text(fields, name)
+    value = read_text(fields, name)
     if value is None:
         raise MissingField(field=name, name=name)
     return value
 
 
-def certificate(value: str | None, name: str) -> bytes | None:
+def read_certificate(value: str | None, name: str) -> bytes | None:
     """Return the certificate in a field: PEM as text, or DER (or PEM) in base64.
 
     Anything else is passed on and refused as malformed.

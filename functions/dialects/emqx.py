@@ -16,7 +16,7 @@ from shared.validation.policy import Decision
 from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import Verdict
-from shared.validation.verdict_by_name import Named
+from shared.validation.verdict_by_name import NamedClient
 
 _RESULT: Final = {Decision.ALLOW: "allow", Decision.DENY: "deny", Decision.CONTINUE: "ignore"}
 
@@ -65,13 +65,13 @@ def ask(call: Call) -> Reply:
 
 def _verdict(call: Call) -> Verdict:
     fields = dialect.read_fields(call.request)
-    client_id = dialect.text(fields, "clientid")
-    leaf = dialect.certificate(dialect.text(fields, "cert_pem"), "cert_pem")
-    common_name = dialect.text(fields, "cert_common_name")
+    client_id = dialect.read_text(fields, "clientid")
+    leaf = dialect.read_certificate(dialect.read_text(fields, "cert_pem"), "cert_pem")
+    common_name = dialect.read_text(fields, "cert_common_name")
     if leaf is None and common_name is not None:
-        return verify_names(call.app.verifier, call.credentials, Named(common_name, client_id))
-    presented = Presented.of(
-        server_name=dialect.text(fields, "serverName"),
+        return verify_names(call.app.verifier, call.credentials, NamedClient(common_name, client_id))
+    presented = Presented.read(
+        server_name=dialect.read_text(fields, "serverName"),
         client_id=client_id,
         certificate=leaf,
         tls=fields.get("tls") not in (False, "false"),

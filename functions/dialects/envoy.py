@@ -44,13 +44,16 @@ DIALECT: Final = _Envoy()
 def ask(call: Call) -> Reply:
     headers = call.request.headers
     pairs = dict(_pairs(headers.get("x-forwarded-client-cert", "")))
-    leaf, chain = dialect.certificate(pairs.get("cert"), "Cert"), dialect.certificate(pairs.get("chain"), "Chain")
+    leaf, chain = (
+        dialect.read_certificate(pairs.get("cert"), "Cert"),
+        dialect.read_certificate(pairs.get("chain"), "Chain"),
+    )
     if leaf is None:  # Chain begins with the leaf
         leaf, chain = chain, None
     elif chain is not None:
         chain = _without(chain, leaf)
     server_name = headers.get("x-sni") or headers.get("x-envoy-original-host") or _host(headers.get("host", ""))
-    presented = Presented.of(server_name=server_name, certificate=leaf, chain=chain or b"")
+    presented = Presented.read(server_name=server_name, certificate=leaf, chain=chain or b"")
     return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))
 
 

@@ -19,7 +19,7 @@ from shared.usecases.devices.verify import verify_names, verify_use
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
-from shared.validation.verdict_by_name import Named
+from shared.validation.verdict_by_name import NamedClient
 
 _READ, _WRITE, _READWRITE, _SUBSCRIBE = "1", "2", "3", "4"  # MOSQ_ACL_* (mosquitto_broker.h)
 
@@ -49,7 +49,7 @@ DIALECT: Final = _Mosquitto()
 )
 def getuser(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    named = Named(dialect.text(fields, "username"), dialect.text(fields, "clientid"), typed=True)
+    named = NamedClient(dialect.read_text(fields, "username"), dialect.read_text(fields, "clientid"), typed=True)
     return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
 
 
@@ -76,9 +76,9 @@ def superuser(call: Call) -> Reply:
 )
 def aclcheck(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    topic, access = dialect.required(fields, "topic"), _access(fields)
+    topic, access = dialect.require_text(fields, "topic"), _access(fields)
     may_use = may_use_filter if access == _SUBSCRIBE else may_use_topic
-    named = Named(dialect.text(fields, "username"), dialect.text(fields, "clientid"))
+    named = NamedClient(dialect.read_text(fields, "username"), dialect.read_text(fields, "clientid"))
     verdict = verify_use(
         call.app.verifier, call.credentials, named, lambda org_id, device, prefix: may_use(prefix, topic)
     )

@@ -154,6 +154,6 @@ def _presented(body: VerifyClient) -> Presented:
     if leaf is None and body.certificate:
         leaf = file_bytes(body.certificate, "certificate")
     chain = file_bytes(body.chain_der, "chainDer") if body.chain_der else b""
-    return Presented.of(
+    return Presented.read(
         server_name=body.server_name, client_id=body.client_id, certificate=leaf, chain=chain, tls=body.tls
     )

@@ -32,9 +32,9 @@ DIALECT: Final = _Nginx()
 def ask(call: Call) -> Reply:
     headers = call.request.headers
     escaped = headers.get("x-client-cert")
-    presented = Presented.of(
+    presented = Presented.read(
         server_name=headers.get("x-sni") or None,
         client_id=headers.get("x-client-id") or None,
-        certificate=dialect.certificate(unquote(escaped) if escaped else None, "X-Client-Cert"),
+        certificate=dialect.read_certificate(unquote(escaped) if escaped else None, "X-Client-Cert"),
     )
     return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))

@@ -19,7 +19,7 @@ from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
-from shared.validation.verdict_by_name import Named
+from shared.validation.verdict_by_name import NamedClient
 
 _EXCHANGE: Final = "amq.topic"  # of the MQTT plugin (mqtt.exchange)
 _QUEUE: Final = re.compile(r"mqtt-subscription-(?P<client>.+)qos[01]|mqtt-will-(?P<will>.+)")
@@ -38,8 +38,8 @@ DIALECT: Final = _RabbitMQ()
 @question("GET", "POST", paths=["rabbitmq/user"], summary="RabbitMQ: may this user connect?", statuses=[200])
 def user(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    username, client_id = dialect.text(fields, "username"), dialect.text(fields, "client_id")
-    named = Named(username, client_id, typed="password" in fields)
+    username, client_id = dialect.read_text(fields, "username"), dialect.read_text(fields, "client_id")
+    named = NamedClient(username, client_id, typed="password" in fields)
     return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
 
 
@@ -53,7 +53,7 @@ def user(call: Call) -> Reply:
 def vhost(call: Call) -> Reply:
     """Allow the virtual host that has the organization's id as its name."""
     fields = dialect.read_fields(call.request)
-    requested = dialect.required(fields, "vhost")
+    requested = dialect.require_text(fields, "vhost")
     return _decide_use(call, fields, lambda org_id, device, prefix: requested == org_id)
 
 
@@ -67,7 +67,7 @@ def vhost(call: Call) -> Reply:
 def resource(call: Call) -> Reply:
     """Allow writing and reading the MQTT plugin's exchange, and the queues of the client's subscriptions and will."""
     fields = dialect.read_fields(call.request)
-    kind, name = dialect.required(fields, "resource"), dialect.required(fields, "name")
+    kind, name = dialect.require_text(fields, "resource"), dialect.require_text(fields, "name")
     permission = _permission(fields)
 
     def may_use(org_id: str, device: DeviceName, prefix: str) -> bool:
@@ -90,8 +90,8 @@ def topic(call: Call) -> Reply:
     a device with a dot in its type or id has no topics in RabbitMQ.
     """
     fields = dialect.read_fields(call.request)
-    key = dialect.required(fields, "routing_key")
-    name, permission = dialect.required(fields, "name"), _permission(fields)
+    key = dialect.require_text(fields, "routing_key")
+    name, permission = dialect.require_text(fields, "name"), _permission(fields)
 
     def may_use(org_id: str, device: DeviceName, prefix: str) -> bool:
         if fields.get("vhost") != org_id or name != _EXCHANGE or "." in prefix or "/" in key or "+" in key:
@@ -104,13 +104,13 @@ def topic(call: Call) -> Reply:
 
 def _permission(fields: Mapping[str, Any]) -> str:
     """Return the requested permission. Raises: MissingField, WrongValue."""
-    permission = dialect.required(fields, "permission")
+    permission = dialect.require_text(fields, "permission")
     if permission not in ("configure", "write", "read"):
         raise WrongValue(field="permission", found="permission is configure, write or read")
     return permission
 
 
 def _decide_use(call: Call, fields: Mapping[str, Any], may_use: Use) -> Reply:
-    client_id = dialect.text(fields, "variable_map.client_id") or dialect.text(fields, "client_id")
-    named = Named(dialect.text(fields, "username"), client_id)
+    client_id = dialect.read_text(fields, "variable_map.client_id") or dialect.read_text(fields, "client_id")
+    named = NamedClient(dialect.read_text(fields, "username"), client_id)
     return DIALECT.encode(verify_use(call.app.verifier, call.credentials, named, may_use))

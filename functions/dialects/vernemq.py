@@ -18,7 +18,7 @@ from shared.usecases.devices.verify import verify_names, verify_use
 from shared.validation.policy import Decision
 from shared.validation.topics import may_use_filter, may_use_topic
 from shared.validation.verdict import Verdict
-from shared.validation.verdict_by_name import Named
+from shared.validation.verdict_by_name import NamedClient
 
 _TOPICS_MAX: Final = 1000
 
@@ -54,22 +54,22 @@ DIALECT: Final = _VerneMQ()
 )
 def ask(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    username, client_id = dialect.text(fields, "username"), dialect.text(fields, "client_id")
+    username, client_id = dialect.read_text(fields, "username"), dialect.read_text(fields, "client_id")
     verifier, credentials = call.app.verifier, call.credentials
     hook = call.request.headers.get("vernemq-hook", "")
     match hook.removesuffix("_m5"):
         case "auth_on_register":
-            named = Named(username, client_id, typed=fields.get("password") is not None)
+            named = NamedClient(username, client_id, typed=fields.get("password") is not None)
             verdict = verify_names(verifier, credentials, named)
         case "auth_on_publish":
-            topic = dialect.required(fields, "topic")
-            named = Named(username, client_id)
+            topic = dialect.require_text(fields, "topic")
+            named = NamedClient(username, client_id)
             verdict = verify_use(
                 verifier, credentials, named, lambda org_id, device, prefix: may_use_topic(prefix, topic)
             )
         case "auth_on_subscribe":
             filters = _filters(fields.get("topics"))
-            named = Named(username, client_id)
+            named = NamedClient(username, client_id)
             verdict = verify_use(
                 verifier,
                 credentials,
@@ -85,4 +85,4 @@ def _filters(topics: Any) -> Sequence[str]:
     """Return the topic filters of a subscription. Raises: WrongValue, MissingField."""
     if not isinstance(topics, list) or not 0 < len(topics) <= _TOPICS_MAX:
         raise WrongValue(field="topics", found="topics is a list of topics")
-    return [dialect.required(topic if isinstance(topic, dict) else {}, "topic") for topic in topics]
+    return [dialect.require_text(topic if isinstance(topic, dict) else {}, "topic") for topic in topics]

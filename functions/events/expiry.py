@@ -20,7 +20,7 @@ _SPARE: Final = 30.0  # seconds of a function's time limit: for one page of orga
 
 
 def report_expiry(app: App, *, seconds_left: Callable[[], float] | None = None) -> Report:
-    """Make today's report, or the rest of it; and publish to the edges what an interrupted change left out.
+    """Make today's report, or the rest of it, and publish to the edges what an interrupted change left unpublished.
 
     Args:
         seconds_left: returns the seconds until the platform stops this process; None: no limit.
@@ -49,7 +49,7 @@ def main() -> int:
         return 1
     finally:
         app.close()
-    sys.stdout.write(json.dumps({"orgs": report.orgs, "endings": report.endings, "swept": report.swept}) + "\n")
+    sys.stdout.write(json.dumps({"orgs": report.orgs, "endings": report.expiries, "swept": report.swept}) + "\n")
     return 0
 
 

@@ -66,7 +66,7 @@ class Recorder:
 
 
 RECORDER: Final = Recorder()
-"""The process's own."""
+"""The recorder of this process."""
 
 
 def _batches(bodies: Iterable[bytes | str]) -> Iterator[ConnectionEventBatch]:

@@ -67,7 +67,7 @@ def parse_s3(event: object, *, depth: int = 0) -> Iterator[UploadedObject]:
     elif event.get("source") == "aws.s3":
         yield from _parse_event_bridge(event)
     elif event.get("Event") == "s3:TestEvent":
-        log.info("the bucket's notifications are wired: its test event arrived")
+        log.info("the test event of the bucket's notifications arrived")
     elif event.get("Type") == "Notification":
         yield from _parse_nested(event.get("Message"), depth)
     elif isinstance(event.get("Records"), list):

@@ -17,7 +17,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-THREADS: Final = 8  # a store's client blocks; it must not block the event loop
+THREADS: Final = 8  # a store's client blocks its thread, which must not be the event loop's
 _DROP_MAX: Final = 16 * BODY_MAX  # bytes of a body that are read and dropped
 
 

@@ -5,7 +5,8 @@ EventBridge; AWS IoT invokes verifyClient itself.
 
 The handler of an HTTP function is derived from functions/registry.py: `functions/hosts/aws.verify_client` answers
 verifyClient's addresses. Imports inside a function here load what one deployed function needs; its entry in the
-registry names the same modules, and its package holds them. Nothing here imports boto3: adapters do, where chosen.
+registry names the same modules, and its package holds them. This module does not import boto3; the adapters that the
+settings choose do.
 """
 
 import base64
@@ -18,7 +19,8 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from functions.dispatch import Dispatcher
-from functions.registry import BY_HANDLER, VERIFY_CLIENT, Function, Trigger, preload
+from functions.hosts.settings import configure_log
+from functions.registry import BY_HANDLER, CONSOLE, VERIFY_CLIENT, Function, Trigger, preload
 from functions.web.body import BODY_MAX, body_too_large
 from functions.web.errors import MalformedBody
 from functions.web.message import Reply, Request, build_request, reply_headers
@@ -43,19 +45,23 @@ def __getattr__(name: str) -> Handler:
 @cache
 def _handler(function: Function) -> Handler:
     preload(function)
+    if function.name == CONSOLE:
+        return _console
     dispatcher = Dispatcher(_app, function.name)
 
     def handle(event: Event, context: Any) -> dict[str, Any]:
         if function.name == VERIFY_CLIENT and "requestContext" not in event:
             return _authorize(event, context)
-        return encode_reply(_reply(dispatcher, event, context))
+        return encode_reply(_reply(function, dispatcher, event, context))
 
     return handle
 
 
-def _reply(dispatcher: Dispatcher, event: Event, context: Any) -> Reply:
+def _reply(function: Function, dispatcher: Dispatcher, event: Event, context: Any) -> Reply:
     request = request_of(event, context)
     try:
+        if not function.needs_app:
+            configure_log()
         return dispatcher.dispatch(replace(request, body=_body(event)))
     except Exception as error:  # noqa: BLE001 - a broker may read the gateway's own 500 as permission
         return dispatcher.refuse(request, error)
@@ -130,7 +136,7 @@ def encode_reply(reply: Reply) -> dict[str, Any]:
     return {"statusCode": reply.status, "headers": reply_headers(reply), "body": body, "isBase64Encoded": is_binary}
 
 
-def console(event: Event, context: Any) -> dict[str, Any]:
+def _console(event: Event, context: Any) -> dict[str, Any]:
     """Answer with a file of the console. The body of the request is not read."""
     from functions.hosts import process
 

@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from functions.dispatch import Dispatcher
 from functions.hosts import asgi, process
+from functions.hosts.settings import configure_log
 from functions.hosts.static import Console
 from functions.registry import BY_NAME, CONSOLE, FUNCTIONS
 from functions.web.message import Reply, Request
@@ -37,7 +38,7 @@ SERVICE: Final = "service"
 TARGETS: Final = (*(function.name for function in FUNCTIONS), SERVICE)
 # Of several processes behind one port, the first to accept a connection keeps it, and a broker's connections may all
 # belong to one process (docs/decisions/0093). Closing a connection now and then lets an idle process accept the next.
-REPLIES_MAX: Final = 100  # of a process until it closes a connection; nginx (keepalive_requests) and Envoy do the same
+REPLIES_MAX: Final = 100  # between two closed connections of a process; as keepalive_requests of nginx
 _EVENT_SECONDS: Final = 540.0  # the longest run of an event-driven function (Cloud Run functions, "Quotas")
 
 
@@ -87,6 +88,8 @@ class _Target:
                 app = await loop.run_in_executor(self._pool, process.app)
             if app.settings.behind_tls:
                 request = replace(request, scheme="https")
+        else:
+            configure_log()
         return await self._dispatcher.dispatch_async(request, self._pool)
 
     def _path(self, scope: Scope) -> str:

@@ -23,7 +23,7 @@ from shared.errors import StoreUnavailable
 from shared.ports import DocumentStore
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
-from shared.usecases.orgs.first_start import DEMO_ORG, Key, first_start
+from shared.usecases.orgs.first_start import DEMO_ORG, FirstKey, first_start
 from shared.validation.names import messaging_host
 
 HOST: Final = "127.0.0.1"
@@ -38,7 +38,8 @@ def run(*, wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store)
     Args:
         wrap: wraps the store, for tests that inject faults.
 
-    Raises: KeyboardInterrupt, where Ctrl-C came before the server answered."""
+    Raises: KeyboardInterrupt, if Ctrl-C comes before the server answers.
+    """
     try:
         settings = Settings.from_env()
         log.configure(settings.log)
@@ -59,14 +60,14 @@ def run(*, wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store)
 
 
 class _CannotListen(Exception):
-    """The port is busy, or not this user's to open."""
+    """The port is busy, or this user may not open it."""
 
 
 def _listen(port: int) -> socket.socket:
     """Return a socket that listens on *port* of the loopback address. Raises: _CannotListen."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        if sys.platform != "win32":  # There, the option would let two processes listen on one port.
+        if sys.platform != "win32":  # On Windows this option lets two processes listen on one port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen(_BACKLOG)
@@ -99,7 +100,7 @@ def _serve(app: App, listener: socket.socket) -> None:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt after the block where Ctrl-C came within it."""
+    """Raise KeyboardInterrupt after the block if Ctrl-C comes within the block."""
     received: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
@@ -124,13 +125,13 @@ class _Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             lifespan="on",
-            proxy_headers=False,  # The connection says who calls, and how: Envoy on this machine sends such headers.
+            proxy_headers=False,  # The connection shows the caller; Envoy on this machine sends such headers too.
             timeout_graceful_shutdown=10,  # seconds
         )
         super().__init__(config)
         self._settings = app.settings
         self._port: int = listener.getsockname()[1]
-        self.keys: Sequence[Key] = ()
+        self.keys: Sequence[FirstKey] = ()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -139,7 +140,7 @@ class _Server(uvicorn.Server):
             print(_banner(self._settings, self._port, self.keys), flush=True)
 
 
-def _banner(settings: Settings, port: int, keys: Sequence[Key]) -> str:
+def _banner(settings: Settings, port: int, keys: Sequence[FirstKey]) -> str:
     lines = [
         "",
         f"MQTT Trust answers on http://{HOST}:{port}",
@@ -154,7 +155,7 @@ def _banner(settings: Settings, port: int, keys: Sequence[Key]) -> str:
     return "\n".join([*lines, "", "Ctrl-C stops it.", ""])
 
 
-def _key_lines(keys: Sequence[Key]) -> list[str]:
+def _key_lines(keys: Sequence[FirstKey]) -> list[str]:
     return [
         "",
         f"A first organization, {DEMO_ORG}, was created. Its keys are shown only once:",

@@ -1,7 +1,7 @@
-"""What a process that a cloud started works with: its App, and its console. Each is built once, at the first call.
+"""The App and the console of a process that a cloud started. Each is built once, at the first call.
 
-Not at import: a cloud may import a module that it never calls, and a client that is made before the platform froze and
-thawed the process holds dead connections.
+Neither is built at import: a cloud may import a module that it never calls, and a client that is made before the
+platform freezes and thaws the process holds dead connections.
 """
 
 import gc
@@ -9,9 +9,8 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING
 
-from shared import log
+from functions.hosts.settings import read_settings
 from shared.composition import App, build, token_verifier
-from shared.config import Settings
 
 if TYPE_CHECKING:
     from functions.hosts.static import Console
@@ -26,9 +25,7 @@ def app() -> App:
     if _app is None:
         with _lock:
             if _app is None:
-                settings = Settings.from_env()
-                log.configure(settings.log)
-                _app = build(settings)
+                _app = build(read_settings())
                 gc.freeze()  # keeps full collections from visiting everything that is loaded (docs/decisions/0093)
     return _app
 
@@ -43,7 +40,5 @@ def console() -> "Console":
     """Return the process's console, made without a store, a key or a queue. Raises: WrongSetting, each time."""
     from functions.hosts.static import Console
 
-    settings = Settings.from_env()
-    log.configure(settings.log)
-    tokens = token_verifier(settings.oidc)
+    tokens = token_verifier(read_settings().oidc)
     return Console(origins=tokens.origins) if tokens else Console()

@@ -39,7 +39,7 @@ def console_folder() -> Traversable:
 
 
 def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
-    """Return path and content of every file of a type that the console has. No folder: no files."""
+    """Return path and content of every file of a type that the console has. A missing folder has no files."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.is_dir():
             yield from _files(entry, f"{prefix}{entry.name}/")
@@ -63,7 +63,7 @@ class Console:
 
     @staticmethod
     def answers(path: str) -> bool:
-        """Whether *path* is the console's."""
+        """Whether *path* belongs to the console."""
         return path in ("/", "/console") or path.startswith(PREFIX)
 
     def reply(self, request: Request) -> Reply:

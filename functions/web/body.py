@@ -65,13 +65,19 @@ def is_json(media: str) -> bool:
     return media == JSON or media.endswith("+json")
 
 
-def parse_json_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in *body*. Raises: MalformedBody."""
+def parse_json_object(body: bytes, *, reason: str | None = None) -> dict[str, Any]:
+    """Return the JSON object in *body*.
+
+    Args:
+        reason: what a refusal of malformed JSON says in place of the parser's message.
+
+    Raises: MalformedBody.
+    """
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        reason = "it is empty" if not body else str(error)[:200] or "it is nested too deep"
-        raise MalformedBody(format="JSON", found=reason) from None
+        message = "it is empty" if not body else str(error)[:200] or "it is nested too deep"
+        raise MalformedBody(format="JSON", found=reason or message) from None
     if not isinstance(value, dict):
         raise MalformedBody(format="JSON", found="it is no object")
     return value

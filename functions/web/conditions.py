@@ -53,11 +53,11 @@ class Page(msgspec.Struct, frozen=True):
 
     @property
     def look_ahead(self) -> int:
-        """How many entries to read: one more than the page holds shows whether another page follows."""
+        """How many entries to read: one more than the page holds, to learn whether another page follows."""
         return self.limit + 1
 
     def cut(self, entries: Sequence[T]) -> Sequence[T]:
-        """Return the entries of this page, of `look_ahead` entries."""
+        """Return the part of *entries* on this page. *entries* holds `look_ahead` entries at most."""
         return entries[: self.limit]
 
     def bookmark(self, entries: Sequence[object], views: Sequence[_Listed]) -> str | None:

@@ -67,9 +67,6 @@ class Dialect(Protocol):
         ...
 
 
-EVERY_ADDRESS: Final = "*"
-
-
 class Route(msgspec.Struct, frozen=True, eq=False):
     """A method and a path of an endpoint.
 
@@ -105,19 +102,26 @@ def endpoint(
     return register
 
 
-def fallback(function: str) -> Callable[[Handler], Handler]:
-    """Declare a handler for every address that no other endpoint of the process has."""
+Refuse = Callable[[str, str], None]
+"""Raises the refusal of a method and a path that no endpoint of the process has."""
 
-    def register(handler: Handler) -> Handler:
-        declare(
-            Endpoint(function=function, handler=handler, summary="", answers={}),
-            [(EVERY_ADDRESS, EVERY_ADDRESS, None)],
-        )
-        return handler
+_fallbacks: Final[dict[str, Refuse]] = {}  # module -> what it declares with `fallback`
 
-    return register
+
+def fallback(refuse: Refuse) -> Refuse:
+    """Declare a function that refuses unknown addresses.
+
+    It is used where the module's own function is deployed alone; a process with all functions knows every address.
+    """
+    _fallbacks[refuse.__module__] = refuse
+    return refuse
 
 
 def declared_routes(module: str) -> Sequence[Route]:
     """Return the routes that *module*, which has been imported, declares."""
     return _declared.get(module, ())
+
+
+def declared_fallback(module: str) -> Refuse | None:
+    """Return the fallback that *module*, which has been imported, declares."""
+    return _fallbacks.get(module)

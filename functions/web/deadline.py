@@ -1,8 +1,8 @@
-"""A bounded pool of threads for work with a time limit.
+"""Bounded pools of threads for work with a time limit.
 
-A thread cannot be stopped from outside: one whose store does not answer is occupied until the store's own time-out ends
-the call. The pool therefore has many threads, replaces those that are stuck for long, up to a bound, and refuses work
-at once when too much is waiting. Work whose caller has stopped waiting is not started.
+A thread cannot be stopped from outside: if its store does not answer, the thread is occupied until the store's own
+time-out ends the call. A pool therefore replaces threads that are stuck, up to a bound, and refuses work at once when
+too much is waiting. Work whose caller has stopped waiting is not started.
 """
 
 import queue
@@ -12,11 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-_THREADS: Final = 32
-_WAITING: Final = 512
-_STUCK: Final = 30.0  # seconds after which a thread is replaced
-
 T = TypeVar("T")
+
+_WAITING: Final = 512
 
 
 class Busy(Exception):
@@ -33,15 +31,17 @@ class Workers:
     The threads are daemons: a store that does not answer cannot keep a process from ending.
 
     Args:
-        size: the number of threads; up to as many again replace those that are stuck.
-        waiting: how much work may wait for a thread.
+        size: how many threads work at the same time.
+        spares: how many more threads may replace those that are stuck.
         stuck: seconds of one piece of work after which its thread is replaced.
+        waiting: how much work may wait for a thread.
     """
 
-    def __init__(self, size: int = _THREADS, *, waiting: int = _WAITING, stuck: float = _STUCK) -> None:
+    def __init__(self, size: int, *, spares: int, stuck: float, waiting: int = _WAITING) -> None:
         self._size = size
-        self._waiting_max = waiting
+        self._spares = spares
         self._stuck = stuck
+        self._waiting_max = waiting
         self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._started: dict[int, float] = {}  # thread -> when it started its work
@@ -62,13 +62,15 @@ class Workers:
             if self._waiting.qsize() >= self._waiting_max:
                 raise Busy
             self._waiting.put((future, work))
-            self._grow()
+        self._grow()
         return future
 
     def _grow(self) -> None:
-        """Start a thread if work waits for one and the pool may grow."""
-        free = self._threads - len(self._started)
-        if free < self._waiting.qsize() and self._threads < self._limit():
+        """Start a thread if work waits for a thread and the pool may grow."""
+        with self._lock:
+            free = self._threads - len(self._started)
+            if free >= self._waiting.qsize() or self._threads >= self._limit():
+                return
             try:
                 threading.Thread(target=self._run, name="verdict", daemon=True).start()
             except RuntimeError:  # the process may have no more threads: the next request tries again
@@ -79,7 +81,7 @@ class Workers:
         """How many threads there may be now."""
         before = time.monotonic() - self._stuck
         stuck = sum(started < before for started in list(self._started.values()))
-        return self._size + min(stuck, self._size)
+        return self._size + min(stuck, self._spares)
 
     def _run(self) -> None:
         thread = threading.get_ident()
@@ -106,5 +108,8 @@ class Workers:
             return True
 
 
-WORKERS: Final = Workers()
-"""The process's pool, for every verdict."""
+NETWORK: Final = Workers(32, spares=32, stuck=30.0)
+"""For verdicts that may wait for a network: each thread waits most of the time."""
+
+EMBEDDED: Final = Workers(4, spares=60, stuck=1.0)
+"""For verdicts on the embedded store, which compute: more threads would only contend for Python's lock."""

@@ -22,7 +22,7 @@ ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
 _SECURITY_HEADERS: Final = {"x-content-type-options": "nosniff"}
 
 
-class Request(msgspec.Struct, frozen=True, dict=True):
+class Request(msgspec.Struct, frozen=True):
     """An HTTP request.
 
     Args:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Final
 from urllib.parse import unquote
 
-from functions.web.contract import EVERY_ADDRESS, Endpoint, Route
+from functions.web.contract import Endpoint, Refuse, Route
 from functions.web.errors import MethodNotAllowed
 from shared.errors import NotFound
 
@@ -20,16 +20,18 @@ def parameters_of(path: str) -> tuple[str, ...]:
 
 
 class Router:
-    """Finds the endpoint of a request among *routes*."""
+    """Finds the endpoint of a request among *routes*.
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    Args:
+        refuse: raises the refusal of an address that is not among *routes*; NotFound if absent.
+    """
+
+    def __init__(self, routes: Iterable[Route], *, refuse: Refuse | None = None) -> None:
         self._literal: dict[str, dict[str, Endpoint]] = {}
         self._templates: list[tuple[str, str, Endpoint]] = []
-        self._fallback: Endpoint | None = None
+        self._refuse = refuse
         for route in routes:
-            if route.path == EVERY_ADDRESS:
-                self._fallback = route.endpoint
-            elif "{" in route.path:
+            if "{" in route.path:
                 self._templates.append((route.path, route.method, route.endpoint))
             else:
                 self._literal.setdefault(route.path, {})[route.method] = route.endpoint
@@ -49,8 +51,8 @@ class Router:
             return endpoint, params
         if endpoints:
             raise MethodNotAllowed(method=method[:16], allowed=", ".join(sorted(endpoints)))
-        if self._fallback is not None:
-            return self._fallback, {}
+        if self._refuse is not None:
+            self._refuse(method, path)
         raise NotFound(what="such address")
 
     def _at(self, path: str) -> tuple[Mapping[str, Endpoint], Mapping[str, str]]:

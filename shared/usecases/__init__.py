@@ -1,1 +1,1 @@
-"""One module per function: orchestration only, ports as arguments."""
+"""Use cases: one package for each thing. A use case applies rules to stored documents and takes a `Context`."""

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from shared.records import Activity, ActivityKind, ActivityPage
-from shared.repository import Repository, activity_partition
+from shared.refs import activity_partition
+from shared.repository import Repository
 
 _PAGE: Final = 50
 _SPREAD: Final = 60 * 1_000_000  # microseconds that the entries of one stored page may lie apart

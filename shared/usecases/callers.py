@@ -12,7 +12,8 @@ import msgspec
 from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGranted
 from shared.ports import TokenVerifier
 from shared.records import ApiKey, Org, Proof, Role
-from shared.repository import Batch, Ref, api_key_ref, org_ref
+from shared.refs import Ref, api_key_ref, org_ref
+from shared.repository import Batch
 from shared.text import printable
 from shared.usecases.context import Context
 from shared.validation.names import is_org_id
@@ -86,10 +87,11 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def scope(self) -> Scope:
+        """The organizations that the caller may ask about."""
         return Scope(self.org_id, self.orgs, self.no_sni)
 
     def must_be(self, roles: Collection[Role]) -> None:
-        """Raises: Forbidden."""
+        """Refuse a caller that has none of *roles*. Raises: Forbidden."""
         if self.role not in roles:
             raise Forbidden(role=self.role.value, needed=" or ".join(sorted(role.value for role in roles)))
 
@@ -112,7 +114,7 @@ class Member(msgspec.Struct, frozen=True):
 def token_hash(token: str) -> str:
     """Return the stored form of a token.
 
-    A token is 256 random bits, so a plain hash cannot be searched."""
+    A token has 256 random bits, so a hash without salt is safe."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -131,7 +133,9 @@ def read_claim(tokens: TokenVerifier | None, sent: Credentials | BearerToken) ->
     if claims.org_id is None or not is_org_id(claims.org_id):
         raise RoleNotGranted(found="no organization, or several")
     if claims.role not in _SIGN_IN_ROLES:
-        raise RoleNotGranted(found=f"the role {_printable(claims.role)}" if claims.role else "no role, or several")
+        raise RoleNotGranted(
+            found=f"the role {printable(claims.role, _ROLE_MAX)}" if claims.role else "no role, or several"
+        )
     return Caller(f"oidc:{claims.subject}", Role(claims.role), claims.org_id)
 
 
@@ -166,7 +170,3 @@ def admit(
     if org.suspended:
         raise OrgSuspended
     return Member(caller, org)
-
-
-def _printable(role: str) -> str:
-    return printable(role, _ROLE_MAX)

@@ -1,5 +1,6 @@
 """The context of every use case, and the helpers that stamp and limit changes."""
 
+import secrets
 from collections.abc import Container
 from datetime import datetime
 from functools import cached_property
@@ -10,7 +11,8 @@ from shared.errors import RateLimited, Stale
 from shared.feed import Feed
 from shared.ports import Clock, NoNotifier, Notifier
 from shared.records import Activity, ActivityKind, HostsChanged, RateWindow, Revision, Withdrawal
-from shared.repository import Repository, activity_id, new_version
+from shared.refs import activity_id
+from shared.repository import Repository
 from shared.text import format_time
 
 
@@ -62,12 +64,19 @@ def make_entry(
 
 def make_revision(at: datetime, who: str) -> Revision:
     """Return the revision of a new record."""
-    return Revision(new_version(), at, who, at, who)
+    return Revision(_new_version(), at, who, at, who)
 
 
 def update_revision(revision: Revision, at: datetime, who: str) -> Revision:
     """Return the revision of a record that is changed now."""
-    return msgspec.structs.replace(revision, version=new_version(), updated_at=at, updated_by=who)
+    return msgspec.structs.replace(revision, version=_new_version(), updated_at=at, updated_by=who)
+
+
+def _new_version() -> str:
+    """Return a new version (ETag) of a record.
+
+    No version is used twice, even if a record is deleted and created again."""
+    return secrets.token_hex(6)
 
 
 def count_in_window(window: RateWindow, at: datetime, limit: int, what: str) -> RateWindow:

@@ -9,7 +9,8 @@ from typing import Final
 
 from shared.errors import NotFound
 from shared.records import Activity, Denial, Denials
-from shared.repository import Batch, Ref, Repository, denials_ref
+from shared.refs import Ref, denials_ref
+from shared.repository import Batch, Repository
 
 _SERIAL: Final = "s-"  # begins the look-up ids of serial numbers
 
@@ -30,9 +31,11 @@ class DenyList:
     # ------------------------------------------------------------------------------------------------- reading
 
     def ref(self, look_up: str) -> Ref[Denials]:
+        """Return the ref of the entries that *look_up* finds."""
         return denials_ref(self._org_id, look_up)
 
     def refs(self, look_ups: Iterable[str]) -> list[Ref[Denials]]:
+        """Return the ref of each of *look_ups*."""
         return [self.ref(look_up) for look_up in look_ups]
 
     def entries(self, batch: Batch, look_ups: Iterable[str]) -> list[Denial]:
@@ -61,6 +64,7 @@ class DenyList:
             yield from document.entries.values()
 
     def iterate_documents(self) -> Iterator[Denials]:
+        """Yield every document."""
         return (document for _, document in self._repository.iterate(self._partition, Denials))
 
     # ------------------------------------------------------------------------------------------------ changing

@@ -5,7 +5,8 @@ from typing import Any
 
 from shared.errors import NotFound
 from shared.records import Org
-from shared.repository import Batch, ExistingAttempt, Ref, Repository, org_ref
+from shared.refs import Ref, org_ref
+from shared.repository import Batch, ExistingAttempt, Repository
 
 
 class Organization:
@@ -17,10 +18,11 @@ class Organization:
         self.ref: Ref[Org] = org_ref(org_id)
 
     def find(self) -> Org | None:
+        """Return the organization, or None if it does not exist."""
         return self._repository.get(self.ref)
 
     def get(self) -> Org:
-        """Raises: NotFound."""
+        """Return the organization. Raises: NotFound."""
         org = self.find()
         if org is None:
             raise NotFound(what=f"organization {self.org_id}")
@@ -46,6 +48,7 @@ class Organization:
         return existing is None
 
     def delete(self) -> None:
+        """Delete the document. A missing document is not an error."""
         self._repository.delete(self.ref)
 
 

@@ -52,7 +52,7 @@ def ca_id(cert: Certificate) -> str:
 
 
 def has_harmless_signature(cert: Certificate) -> bool:
-    """Whether *cert* is a root signed with SHA-1: it is trusted for where it came from, not for that signature."""
+    """Whether *cert* is a root signed with SHA-1: no trust rests on the signature of a root."""
     return cert.is_self_issued and cert.signature_weakness == "SHA-1"
 
 
@@ -66,10 +66,12 @@ def _check_curve_is_named(cert: Certificate) -> None:
 
 
 def _check_may_sign(cert: Certificate) -> None:
-    """X.509 v3 with CA:TRUE, and keyCertSign if there is a KeyUsage (RFC 5280, 4.2.1.9 and 4.2.1.3).
+    """Check for X.509 v3 with CA:TRUE, and for keyCertSign if there is a KeyUsage (RFC 5280, 4.2.1.9 and 4.2.1.3).
 
-    Whether BasicConstraints is critical does not matter, and KeyUsage may be missing: `openssl req -x509` makes such
-    roots, and real fleets run on them. Raises: NotACA."""
+    BasicConstraints need not be critical, and KeyUsage may be missing: many fleets have roots that `openssl req -x509`
+    made so.
+
+    Raises: NotACA."""
     instead = "Reissue it with CA:TRUE." if cert.is_self_issued else f"Choose its issuer, {cert.issuer.text}."
     if not cert.is_version_3:
         raise NotACA(part="certificate", cert=cert, found="an X.509 v1 certificate cannot be one", hint=instead)

@@ -16,8 +16,8 @@ _NAME_DIGITS = 32  # hexadecimal digits of an issuer's digest in the look-up id 
 _CA_NAME_DIGITS = 16  # and in the key under which CAs of one name are stored
 
 
-class Denied(msgspec.Struct, frozen=True):
-    """An entry that was found. *issuer_key_hash* is set for a serial number's."""
+class DenyListEntry(msgspec.Struct, frozen=True):
+    """An entry that a look-up found. *issuer_key_hash* is set for an entry of a serial number."""
 
     since: datetime
     issuer_key_hash: str | None = None
@@ -33,7 +33,7 @@ class Questions(msgspec.Struct, frozen=True):
 def questions(presented: Presented) -> Questions:
     """Return everything that must be looked up.
 
-    It all follows from what was presented, so one batched read is enough."""
+    Everything follows from what was presented, so one batched read is enough."""
     names: set[str] = set()
     denials: set[str] = set()
     for cert in presented.certificates:

@@ -14,7 +14,7 @@ _SHOWN_MAX: Final = 3  # names in a refusal
 
 
 def candidates(cert: Certificate) -> tuple[DeviceName, ...]:
-    """Return the identities in *cert*, each once, the CN's first.
+    """Return the identities in *cert* without duplicates, the CN's first.
 
     A subject with more than one CN gives none from it (RFC 5280 does not say which would count). Text with NUL or
     non-ASCII characters cannot match the pattern of a name, nor can a CN that is not text (BIT STRING)."""

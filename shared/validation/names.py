@@ -142,5 +142,5 @@ class ServerName(msgspec.Struct, frozen=True):
         return None
 
 
-# A broker names the same few hosts at every connection. Names that strangers make up are short, and soon dropped.
+# A broker names the same few hosts at every connection. The size bounds the memory that made-up names take.
 _server_name = lru_cache(maxsize=1024)(ServerName._split)

@@ -1,4 +1,4 @@
-"""Warnings about what is accepted all the same."""
+"""Warnings about certificates that are accepted."""
 
 import msgspec
 

@@ -26,7 +26,7 @@ class Level(StrEnum):
 
 
 class Decision(StrEnum):
-    """The three decisions. CONTINUE: the certificate part is satisfied, the broker's token check decides."""
+    """The three decisions. CONTINUE means: the certificate part is satisfied, the broker's token check decides."""
 
     ALLOW = "allow"
     DENY = "deny"

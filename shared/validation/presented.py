@@ -28,7 +28,7 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
     tls: bool
 
     @classmethod
-    def of(
+    def read(
         cls,
         *,
         server_name: str | None = None,

@@ -1,7 +1,7 @@
 """When a messaging server certificate is accepted: five rules.
 
 Reading (rules 1 and 2): the files -> leaf, sorted chain, key that fit together.
-Checking (rules 2 to 5): that leaf and chain may be shown to this organization's devices.
+Checking (rules 2 to 5): that an edge may present leaf and chain to this organization's devices.
 """
 
 from collections.abc import Container, Iterable, Sequence
@@ -201,7 +201,7 @@ def check_default_certificate(
 
 
 def _check_as_server(leaf: Certificate, chain: Sequence[Certificate], *, at: datetime, weak: Container[str]) -> None:
-    """All rules that do not depend on the host."""
+    """Check all rules that do not depend on the host."""
     _check_own_key(leaf, weak)
     check_signature(leaf)
     for cert in chain:
@@ -266,7 +266,9 @@ def hosts_covered(leaf: Certificate, hosts: Iterable[str]) -> list[str]:
 
 
 def _check_own_key(leaf: Certificate, weak: Container[str]) -> None:
-    """RSA 2048 to 4096, P-256, P-384: what MQTT clients and edges take. Raises: KeyUnsupported, WeakKey."""
+    """Check for a key that MQTT clients and edges support: RSA 2048 to 4096, P-256, P-384.
+
+    Raises: KeyUnsupported, WeakKey."""
     key = leaf.public_key
     match key:
         case rsa.RSAPublicKey() if key.key_size in RSA_BITS:
@@ -279,7 +281,7 @@ def _check_own_key(leaf: Certificate, weak: Container[str]) -> None:
 
 
 def _check_purpose(leaf: Certificate) -> None:
-    """serverAuth, if there is an ExtendedKeyUsage (RFC 5280, 4.2.1.12). Raises: WrongKeyUsage."""
+    """Check for serverAuth, if there is an ExtendedKeyUsage (RFC 5280, 4.2.1.12). Raises: WrongKeyUsage."""
     if not leaf.is_for_servers:
         raise WrongKeyUsage(
             part="certificate",
@@ -305,7 +307,7 @@ def _check_hosts(
 def _is_under(name: str, domain: str) -> bool:
     """Whether *name* is *domain* or below it.
 
-    White space, a root dot, or a NUL, which ends a name for clients written in C, do not hide that."""
+    White space, a root dot and all text from a NUL on are ignored, as some clients ignore them."""
     visible = name.partition("\0")[0].strip().rstrip(".")
     return f".{visible}".endswith(f".{domain.lower()}")
 

@@ -1,4 +1,4 @@
-"""May this client connect? The ten steps of verifyClient as one pure function over what is known.
+"""The decision whether a client may connect: the ten steps of verifyClient as one pure function.
 
 `presented` reads what a client sent; `deny_list.questions` says what must be known to judge it, so that the caller can
 ask for all of it in one read; `judge` runs the steps in order, and the first failure is the answer.
@@ -15,7 +15,7 @@ from shared import errors
 from shared.errors import FaultyCertificate
 from shared.text import format_time
 from shared.validation import identity
-from shared.validation.deny_list import Denied, fingerprint_id, identity_id, serial_id
+from shared.validation.deny_list import DenyListEntry, fingerprint_id, identity_id, serial_id
 from shared.validation.names import ClientId, DeviceName, messaging_host
 from shared.validation.policy import Decision, Level, Policy, Presence, needs_tls, outcome
 from shared.validation.presented import CERTIFICATES_MAX, Presented
@@ -58,6 +58,7 @@ class Scope(msgspec.Struct, frozen=True):
     no_sni: bool = False
 
     def may_ask_about(self, org_id: str) -> bool:
+        """Whether the key may ask about *org_id*."""
         return org_id == self.org_id if self.org_id is not None else not self.orgs or org_id in self.orgs
 
 
@@ -86,7 +87,7 @@ class OrgFacts(msgspec.Struct, frozen=True):
     type_certificates: bool
     policy: Policy
     anchors: Sequence[Anchor] = ()
-    denied: Mapping[str, Sequence[Denied]] = msgspec.field(default_factory=dict)
+    denied: Mapping[str, Sequence[DenyListEntry]] = msgspec.field(default_factory=dict)
     has_active_ca: bool | None = None
 
 
@@ -117,7 +118,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The answer, and why."""
+    """A decision with its reasons."""
 
     decision: Decision
     code: str
@@ -133,7 +134,9 @@ class Verdict(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()
     presence: Presence = Presence.NONE
     fingerprints: tuple[tuple[str, ...], ...] = ()  # of each certificate presented, leaf first
-    proof: str = "chain"  # the chain judged here, or a "broker" that judged the chain and passes names
+    proof: str = (
+        "chain"  # the basis of the verdict: "chain", or "broker" if the broker judged the chain and passes names
+    )
 
     @property
     def watson_reason(self) -> int | None:
@@ -146,7 +149,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def unavailable(org_id: str | None = None) -> Verdict:
-    """Return the verdict where what must be known could not be read: deny."""
+    """Return the verdict if the store cannot be read: deny."""
     return Verdict(
         Decision.DENY, "unavailable", "The service could not know, so it refused.", "Try again.", org_id=org_id
     )
@@ -254,11 +257,11 @@ class _Judgement:
         """Step 3: what the policy asks of this device type. Returns whether there is a certificate to judge."""
         presented, device = self._presented, self._presented.device
         client = presented.client_id
-        if isinstance(client, ClientId) and client.device is None:  # an application: the broker asks for its API key
+        if isinstance(client, ClientId) and client.device is None:  # an application
             self._level = facts.policy.default
             if not presented.tls and needs_tls(self._level):
                 raise errors.TLSRequired(level=self._level.value)
-            # Never a certificate, always its API key, which the broker asks for
+            # An application has no certificate. The broker asks for its API key.
             self._level = Level.TOKEN if presented.tls else Level.TLS_OPTIONAL
             self._pass(3, "an application", self._level.value)
             return False
@@ -287,7 +290,7 @@ class _Judgement:
         self._pass(5, None, "an active CA")
 
     def _check_chain(self, facts: OrgFacts) -> None:
-        """Steps 6 to 9. Any path that passes is enough, so another is looked for around denied certificates."""
+        """Run steps 6 to 9. One valid path is enough, so another path is searched around denied certificates."""
         path = self._find_path(facts, ())
         denial = next(self._denials(facts, path), None)
         if denial is not None:
@@ -300,7 +303,7 @@ class _Judgement:
             self._pass(9, "not on the deny list", None)
 
     def _find_path(self, facts: OrgFacts, avoided: Collection[bytes]) -> CertificationPath:
-        """Steps 6 to 8: return a path without the certificates *avoided*, by their DER."""
+        """Run steps 6 to 8: return a path without the certificates *avoided*, by their DER."""
         leaf, *sent = self._presented.certificates
         anchors = facts.anchors
         try:
@@ -435,7 +438,7 @@ class _Judgement:
         return self._scope.org_id or (org_id if org_id is not None and self._scope.may_ask_about(org_id) else None)
 
     def _own_host(self) -> str:
-        """The host to name in a refusal where the server name names no org."""
+        """Return the host to name in a refusal where the server name names no org."""
         client = self._presented.client_id
         org_id = self._scope.org_id or (client.org_id if isinstance(client, ClientId) else "<orgId>")
         return self._host(org_id)

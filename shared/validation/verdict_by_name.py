@@ -1,8 +1,8 @@
-"""May this client connect, where the broker brings only names? (docs/rules.md, "Names without a certificate")
+"""The verdict on a client of which the broker passes only names (docs/rules.md, "Names without a certificate").
 
-A broker that has judged the certificate itself passes the CN as the user name. The name counts as proven only for a key
-that is marked so (`--proof broker`), meant for a listener whose CA list is that org's alone. The deny list's identities
-and the policy apply all the same. Otherwise the client is treated as a client without a certificate.
+A broker that judged the certificate itself passes the CN as the user name. The name counts as proven only for a key
+that is marked so (`--proof broker`). Such a key is for a listener that trusts the CAs of that org alone. The deny
+list's identities and the policy apply in any case. Otherwise the client is treated as a client without a certificate.
 """
 
 from functools import cached_property
@@ -19,10 +19,10 @@ from shared.validation.verdict import OrgFacts, Verdict
 CHAIN, BROKER = "chain", "broker"  # what a verdict rests on
 
 
-class Named(msgspec.Struct, frozen=True, dict=True):
-    """What a broker says about a client.
+class NamedClient(msgspec.Struct, frozen=True, dict=True):
+    """The names of a client, as a broker passes them.
 
-    *typed*: the client typed the name; it was not read from a certificate."""
+    *typed*: whether the client sent the user name itself, so that the name is not from a certificate."""
 
     username: str | None
     client_id: str | None = None
@@ -44,13 +44,13 @@ class Named(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def denials(self) -> list[str]:
-        """The deny list's look-up ids of every device this may be."""
+        """The deny list's look-up ids of every device that the client may be."""
         named = self.client.device if isinstance(self.client, ClientId) else None
         devices = (device for device in (self.device, named) if device is not None and not device.is_type)
         return sorted(set(map(identity_id, devices)))
 
 
-def judge_named(named: Named, facts: OrgFacts | None, *, broker_proves: bool, platform_domain: str) -> Verdict:
+def judge_named(named: NamedClient, facts: OrgFacts | None, *, broker_proves: bool, platform_domain: str) -> Verdict:
     """Return the verdict on *named*, in the order of the ten steps. The broker ran the steps about a certificate.
 
     Args:
@@ -72,7 +72,7 @@ def judge_named(named: Named, facts: OrgFacts | None, *, broker_proves: bool, pl
         )
 
 
-def _judge(named: Named, facts: OrgFacts | None, is_proven: bool, platform_domain: str) -> Verdict:
+def _judge(named: NamedClient, facts: OrgFacts | None, is_proven: bool, platform_domain: str) -> Verdict:
     if facts is None:
         raise errors.OrgUnknown(domain=platform_domain)
     if facts.suspended:
@@ -96,7 +96,7 @@ def _judge(named: Named, facts: OrgFacts | None, is_proven: bool, platform_domai
     return _satisfied(facts, device if is_proven else expected, decision, bound=client is not None, is_proven=is_proven)
 
 
-def _match(named: Named, expected: DeviceName | None, facts: OrgFacts) -> DeviceName:
+def _match(named: NamedClient, expected: DeviceName | None, facts: OrgFacts) -> DeviceName:
     """Return the device that the proven name identifies (step 10)."""
     device = named.device
     if device is None:

@@ -34,12 +34,13 @@ _ECDSA: Final = {
 
 
 class SignatureAlgorithm(msgspec.Struct, frozen=True):
-    """How a certificate is signed.
+    """The algorithm of a certificate's signature.
 
     Args:
-        key_type: the kind of key that signs so; None for an unknown algorithm.
-        padding: of RSA.
-        ecdsa: of elliptic curves.
+            key_type: the kind of key that signs so; None for an unknown algorithm.
+        digest: the hash; None for Edwards curves, which name none.
+        padding: the padding of RSA signatures.
+        ecdsa: ECDSA with the hash.
         weakness: the weak or unknown algorithm for people ("SHA-1"), or None. For RSA-PSS the hash is what counts.
         is_ecdsa: the algorithm is ECDSA, with whatever hash.
     """
@@ -51,14 +52,19 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
     weakness: str | None = None
     is_ecdsa: bool = False
 
+    @property
+    def is_pss(self) -> bool:
+        """Whether this is RSA-PSS (RFC 8017, 8.1)."""
+        return isinstance(self.padding, padding.PSS)
+
     def fits(self, key: object) -> bool:
-        """Whether *key* is of the kind that signs so."""
+        """Whether *key* is of the type that makes such signatures."""
         return self.key_type is not None and isinstance(key, self.key_type)
 
     def verify(self, key: object, signature: bytes, signed: bytes) -> bool:
         """Whether *key* made *signature* on *signed*.
 
-        The kind of *key* decides how: the name of the algorithm is used for its hash and padding."""
+        The type of *key* decides how to verify. The algorithm gives the hash and the padding."""
         try:
             match key:
                 case rsa.RSAPublicKey():

@@ -1,12 +1,12 @@
-"""What a process keeps of the certificates that come again and again.
+"""Two caches of certificates that are used at many connections (docs/decisions/0091).
 
-An organization's CAs take part in every connection, and the devices of a fleet send the same few intermediates. What is
-kept follows from the octets alone: the parsed fields, whether the key is weak, which keys verify the signature. It is
-found under the very same octets only, so it cannot go stale or be taken for another certificate. Whether a CA is
-registered, active or denied, and whether it is valid now, is never kept. A device's leaf is never kept either.
+An organization's CAs take part in every connection, and the devices of a fleet send the same few intermediates. A cache
+holds only what follows from the octets of a certificate: its fields, whether its key is weak, and which keys verify its
+signature. The key of an entry is these octets, so an entry cannot become stale or be returned for another certificate.
+No cache holds whether a CA is registered, active, denied or valid now, and none holds a device's leaf.
 
-There are two caches, because strangers fill one of them: what devices send cannot push out what organizations
-registered. Both are bounded in number and in the size of their entries.
+Anyone who can connect fills the cache of intermediates, so the CAs of organizations have a cache of their own. Both are
+bounded in the number of entries and in the size of an entry.
 """
 
 from functools import lru_cache
@@ -15,8 +15,9 @@ from typing import Final
 from shared.x509.certificate import Certificate
 
 REGISTERED_MAX: Final = 1024  # CAs of organizations
-INTERMEDIATES_MAX: Final = 256  # what devices sent beside their leaves
-BYTES_MAX: Final = 4096  # of one entry as DER: up to 35 KiB of memory each, 45 MiB in all
+INTERMEDIATES_MAX: Final = 256  # certificates that devices sent after their leaves
+# Octets of a certificate as DER. In memory an ordinary CA takes 7 KiB, a hostile certificate of this size 190 KiB.
+BYTES_MAX: Final = 4096
 
 
 def read_registered(encoded: bytes) -> Certificate:

@@ -1,7 +1,7 @@
-"""A certificate (RFC 5280): the one model for what clients present, what organizations register, and what servers show.
+"""A certificate (RFC 5280): the model for certificates of clients, of servers, and of registered CAs.
 
-Every field is read when the certificate is made, because cryptography parses late and raises late. What is made can be
-used without an error from then on. Nothing of it ever changes.
+cryptography parses a field when the field is first used, and raises then. A `Certificate` reads every field when it is
+made, so its attributes never raise. A `Certificate` does not change.
 """
 
 from datetime import UTC, datetime
@@ -38,12 +38,14 @@ _E = TypeVar("_E", bound=x509.ExtensionType)
 
 
 class Certificate:
-    """A certificate, every field of which could be read. Two are equal if their DER is.
+    """A certificate whose fields all can be read. Two certificates are equal if their DER is equal.
 
     Attributes:
         der: the certificate as it was given.
         subject, issuer: its names.
         serial_number: of any size, possibly negative or 0.
+        signed: tbsCertificate as DER: the octets that the signature covers.
+        signature: the octets of signatureValue, without the number of unused bits.
         not_before, not_after: its validity, aware, both ends included.
         public_key: a key of cryptography's, or `UnsupportedKey`.
         key_info: SubjectPublicKeyInfo as it is encoded in the certificate.
@@ -57,16 +59,19 @@ class Certificate:
         issuer_key_id: keyIdentifier of AuthorityKeyIdentifier (4.2.1.1); None without one.
         extensions: by the type of their values.
         critical_extensions: the types of those that are critical.
-        signature_algorithm: as the unsigned part names it.
+        algorithm_identifier: signatureAlgorithm as DER, from the unsigned part.
+        signature_algorithm: the same, parsed.
         signature_weakness: the weak or unknown algorithm for people ("SHA-1"), or None.
-        has_one_algorithm: the signed part names the same (4.1.1.2).
+        has_one_algorithm: the signed part has the same algorithm_identifier (4.1.1.2).
         has_unused_bits: signatureValue is not whole octets; such a signature verifies under no key.
         weakness: what is weak about the key, in words, or None.
-        is_plain: the signature is all that OpenSSL would add to the checks here (`plain.is_plain`).
+        is_plain: OpenSSL would check nothing beside the signature that is not checked here (`plain.is_plain`).
     """
 
     def __init__(self, encoded: bytes, parsed: x509.Certificate) -> None:
-        """Read every field of *parsed*, whose DER is *encoded*. Raises: any exception, which means malformed."""
+        """Read every field of *parsed*, whose DER is *encoded*.
+
+        Raises: an exception of any type, where *parsed* is malformed."""
         self.der = encoded
         self._parsed = parsed
         parts = _split(encoded)
@@ -79,6 +84,10 @@ class Certificate:
         self.serial_number = parsed.serial_number
         self.not_before = parsed.not_valid_before_utc
         self.not_after = parsed.not_valid_after_utc
+        self.public_key = _read_key(
+            encoded, parsed
+        )  # before the extensions: a refusal names a bad key rather than a bad extension
+        self.weakness = strength.find_weakness(self.public_key)
         self.is_version_3 = parsed.version is x509.Version.v3
         self.extensions: dict[type[x509.ExtensionType], x509.ExtensionType] = {}
         self.critical_extensions: set[type[x509.ExtensionType]] = set()
@@ -102,8 +111,6 @@ class Certificate:
         self.signature_weakness = self.signature_algorithm.weakness
         self.has_one_algorithm = parts.algorithm == parts.inner_algorithm
         self.algorithm_identifier = parts.algorithm
-        self.public_key = _read_key(encoded, parsed)
-        self.weakness = strength.find_weakness(self.public_key)
         self.is_plain = plain.is_plain(self)
         self._signers: set[bytes] = set()
 
@@ -116,7 +123,7 @@ class Certificate:
             raise CertificateMalformed(found=describe_error(error)) from error
         try:
             return cls(encoded, parsed)
-        except KeyUnreadable:
+        except CertificateMalformed:
             raise
         except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
             raise CertificateMalformed(
@@ -293,7 +300,17 @@ def _read_key(encoded: bytes, parsed: x509.Certificate) -> object:
     except UnsupportedAlgorithm:
         return UnsupportedKey(parsed.public_key_algorithm_oid.dotted_string)
     except Exception as error:
-        raise KeyUnreadable(found=describe_error(error), cert=UnreadableCertificate(encoded, parsed)) from error
+        refusal = KeyUnreadable if _is_readable_but_for_its_key(encoded, parsed) else CertificateMalformed
+        raise refusal(found=describe_error(error), cert=UnreadableCertificate(encoded, parsed)) from error
+
+
+def _is_readable_but_for_its_key(encoded: bytes, parsed: x509.Certificate) -> bool:
+    """Whether nothing but the key is at fault in a certificate whose names and dates could be read."""
+    try:
+        _ = parsed.extensions
+    except Exception:  # noqa: BLE001 -- parsers raise exceptions of many kinds
+        return False
+    return _split(encoded).unused_bits == 0
 
 
 # ------------------------------------------------------------------------------------------------- parts of the DER

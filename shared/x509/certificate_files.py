@@ -90,7 +90,7 @@ def content_of(der: bytes) -> Content:
 
 
 def read_one_certificate(data: bytes, *, part: Part = "certificate") -> Certificate:
-    """Return the only certificate in a file that may hold text beside it, and nothing else.
+    """Return the certificate of a file that may hold one certificate and text around it.
 
     A private key beside the certificate is refused too, so that its owner knows that the key was sent.
 

@@ -98,7 +98,7 @@ def _is_unambiguous(path: CertificationPath) -> bool:
 
 
 def _load(cert: Certificate) -> crypto.X509:
-    """Raises: CertificateMalformed."""
+    """Return *cert* as OpenSSL reads it. Raises: CertificateMalformed."""
     loaded = _loaded.get(cert)
     if loaded is None:
         try:
@@ -121,9 +121,10 @@ def _store(anchor: Certificate) -> crypto.X509Store:
 
 
 def _clear_error_queue() -> None:
-    """A failed verification leaves entries in this thread's OpenSSL error queue, and the next caller would find them.
+    """Clear the entries that a failed verification leaves in OpenSSL's error queue of this thread.
 
-    pyOpenSSL empties the queue when it raises `crypto.Error`, and has no other public way to."""
+    The next caller would find the entries. pyOpenSSL clears the queue when it raises `crypto.Error`, and has no other
+    public way."""
     try:
         crypto.load_certificate(crypto.FILETYPE_ASN1, b"")
     except crypto.Error:

@@ -45,7 +45,7 @@ DEPTH_MAX: Final = 10  # certificates above the leaf on one path
 
 _PURPOSES_SHOWN: Final = 5  # in a refusal
 
-# How far a path got before it was refused: of several paths, the one that got furthest decides what is said.
+# How far a path got before it was refused. Of several paths, the refusal of the path that got furthest is raised.
 _PROGRESS: Final[dict[type[Refused], int]] = {
     UntrustedIssuer: 0,
     CertificateMalformed: 1,
@@ -67,13 +67,13 @@ class Budget(msgspec.Struct, frozen=True):
     Args:
         steps: paths begun.
         links: single signatures verified to explain a refusal.
-        questions: times that OpenSSL is asked.
+        openssl_calls: paths, or pieces of paths, that OpenSSL judges.
         work: signatures on the paths that are judged, counted as RSA-2048 (`strength.verification_cost`): 40 ms.
     """
 
     steps: int = 500
     links: int = 64
-    questions: int = 64
+    openssl_calls: int = 64
     work: int = 2000
 
 
@@ -81,7 +81,7 @@ BUDGET: Final = Budget()
 
 
 class BudgetSpent(Exception):
-    """This decision has cost enough."""
+    """The budget of a decision is spent."""
 
 
 def verify(
@@ -134,7 +134,9 @@ def verify(
 
 
 class PathBuilder:
-    """Every path from a leaf to an anchor by issuers' names, within one budget, and what was learned on the way."""
+    """Every path from a leaf to an anchor by issuers' names, within one budget.
+
+    Remembers the results of verified signatures."""
 
     def __init__(
         self,
@@ -162,9 +164,11 @@ class PathBuilder:
         for siblings in self._cas_by_name.values():
             if len(siblings) > 1:
                 siblings.sort(key=self._preference)
-        self._questions = 0
+        self._openssl_calls = 0
         self._work = 0
-        self._signed: dict[tuple[Certificate, Certificate], bool | None] = {}  # did the second sign the first?
+        self._signed: dict[
+            tuple[Certificate, Certificate], bool | None
+        ] = {}  # (certificate, CA) -> whether the CA signed it
         self._dead_end: CertificationPath = (leaf,)
         self._with_other_key_id: Certificate | None = None
 
@@ -207,15 +211,15 @@ class PathBuilder:
     def is_signed(self, cert: Certificate, ca: Certificate) -> bool | None:
         """Whether the key of *ca* made the signature on *cert*; None where OpenSSL must judge, or the budget is spent.
 
-        OpenSSL judges links whose algorithm is weak, unknown, or for another kind of key, whose two names of the
-        algorithm differ, or whose names are equal in canonical form only."""
+        OpenSSL judges a link whose algorithm is weak (but for RSA-PSS), unknown, for another kind of key, or not the
+        same in both places of the certificate, and a link whose two names are equal in canonical form only."""
         link = cert, ca
         if link not in self._signed:
             if len(self._signed) >= self._budget.links:
                 return None
             is_clear = cert.has_unused_bits or (
                 cert.has_one_algorithm
-                and cert.signature_weakness is None
+                and (cert.signature_weakness is None or cert.signature_algorithm.is_pss)
                 and cert.signature_algorithm.fits(ca.public_key)
                 and cert.issuer.der == ca.subject.der
             )
@@ -247,13 +251,19 @@ class PathBuilder:
             if not self.is_signed(cert, ca):
                 raise _not_signed(cert)
         for piece in pieces:
-            if self._questions >= self._budget.questions:
+            if self._openssl_calls >= self._budget.openssl_calls:
                 raise BudgetSpent
-            self._questions += 1
+            self._openssl_calls += 1
             refusal = openssl_judge.judge(piece)
             if refusal is not None:
                 self._note_signature(refusal, piece)
                 raise refusal
+        # OpenSSL may take certificates with one issuer name and serial number for each other, and judge another path.
+        # A CA must not issue such certificates (RFC 5280, 4.1.2.2), but a device may send them.
+        if len({(cert.issuer.canonical, cert.serial_number) for cert in path}) < len(path):
+            for cert, ca in pairwise(path):
+                if not (cert.signature_algorithm.fits(ca.public_key) and cert.is_signed_by(ca)):
+                    raise _not_signed(cert)
         # OpenSSL holds each name constraint against the names in the same piece; the lowest piece has all below its top
         for ca in path[len(pieces[0]) :]:
             if ca.has_name_constraints:
@@ -289,8 +299,8 @@ def _check_keys(path: CertificationPath, weak: Container[str]) -> None:
 def _check_chain(path: CertificationPath, builder: PathBuilder) -> None:
     """Check signatures, and whether each CA may sign what is below it.
 
-    A link that was never signed has no rules to break, so a failed signature is what is said first. Signatures are
-    verified for that only where something else is wrong, because they are verified anyhow.
+    The refusal of a failed signature comes before all others. Only if another check fails first are the signatures
+    verified one by one, to find such a failure.
 
     Raises: SignatureInvalid, WeakSignature, ChainInvalid, UntrustedIssuer, CertificateMalformed, BudgetSpent."""
     try:
@@ -307,7 +317,7 @@ def _check_chain(path: CertificationPath, builder: PathBuilder) -> None:
 
 
 def _check_cas(path: CertificationPath) -> None:
-    """Each certificate above the leaf is a CA that may sign device certificates, this deep (RFC 5280, 6.1.4 (k)-(n)).
+    """Check that each certificate above the leaf may sign the certificates below it (RFC 5280, 6.1.4 (k)-(n)).
 
     OpenSSL alone takes X.509 v1 and keyCertSign without BasicConstraints for a CA. Raises: ChainInvalid."""
     below = 0  # CAs between this CA and the leaf; self-issued ones do not count (6.1.4 (l))
@@ -325,7 +335,7 @@ def _check_cas(path: CertificationPath) -> None:
 
 
 def _check_active(path: CertificationPath, builder: PathBuilder) -> None:
-    """No inactive CA is on *path*, nor another certificate with the subject and key of one. Raises: CAInactive."""
+    """Refuse an inactive CA on *path*, or a certificate with its subject and key. Raises: CAInactive."""
     for cert in path:
         if builder.is_inactive(cert):
             raise CAInactive(subject=cert.subject_text, when="", cert=cert)
@@ -343,9 +353,11 @@ def _not_signed(cert: Certificate) -> SignatureInvalid:
 
 
 def _check_dates(path: CertificationPath, now: dt.datetime) -> None:
-    """*now* is inside every certificate's validity, both ends included (RFC 5280, 4.1.2.5).
+    """Check that *now* is inside every certificate's validity, both ends included (RFC 5280, 4.1.2.5).
 
-    An expired leaf is what is said first. Raises: CertificateExpired for the leaf, CAExpired for a CA,
+    The refusal of an expired leaf comes first.
+
+    Raises: CertificateExpired for the leaf, CAExpired for a CA,
     CertificateNotYetValid for either."""
     leaf, *cas = path
     if now > leaf.not_after:
@@ -359,7 +371,9 @@ def _check_dates(path: CertificationPath, now: dt.datetime) -> None:
 
 
 def _check_purpose(leaf: Certificate) -> None:
-    """The leaf may be a TLS client (RFC 5280, 4.2.1.3, 4.2.1.12; RFC 5246, 7.4.6). An absent extension sets no limit.
+    """Check that the leaf may be a TLS client (RFC 5280, 4.2.1.3, 4.2.1.12; RFC 5246, 7.4.6).
+
+    An absent extension sets no limit.
 
     Raises: WrongKeyUsage."""
     expected = "client certificate (clientAuth, digitalSignature)"

@@ -40,7 +40,7 @@ def is_pem(data: bytes) -> bool:
 def blocks(data: bytes) -> Iterator[Block]:
     """Return the complete PEM blocks in *data*, in their order, without the text around and between them.
 
-    Lax as in section 3, figure 2: any line ends, white space anywhere in the base64."""
+    Line ends of any kind and white space anywhere in the base64 are accepted (section 3, figure 2)."""
     text = _as_text(data)
     for begin, end in pairwise(re.finditer(_BOUNDARY, text)):
         if (begin[1], end[1]) == (b"BEGIN", b"END") and begin[2] == end[2]:

@@ -79,7 +79,7 @@ class Pkcs12:
     """A PKCS#12 file: its structure and its cost are read, its contents are not opened."""
 
     def __init__(self, data: bytes, part: Part) -> None:
-        """Raises: NotAKey, KdfTooCostly."""
+        """Read the structure of *data*. Raises: NotAKey, KdfTooCostly."""
         self._part = part
         self._safes: list[Element] = []  # ContentInfo each
         self._plain: list[Element] = []  # PrivateKeyInfo
@@ -143,7 +143,7 @@ class Pkcs12:
         )
 
     def key(self, passphrase: str | None) -> PrivateKey:
-        """Raises: as load_private_key."""
+        """Return the private key in the file. Raises: as `load_private_key`."""
         if passphrase and not (self._shrouded or self._encrypted_safes or self._has_mac):
             raise PassphraseUnneeded(part="passphrase")
         match self._plain, self._shrouded:

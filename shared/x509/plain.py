@@ -1,8 +1,8 @@
-"""The fast way through a path: plain certificates are judged without OpenSSL.
+"""The fast way to judge a path: plain certificates are judged without OpenSSL.
 
-`path` checks CAs, path lengths, dates and purposes itself. Where nothing in a certificate asks for more, its signature
-is all that OpenSSL would add, and verifying that signature here spares OpenSSL's own parsing. A path that is not plain,
-or that does not verify, goes to `openssl_judge`: this module never refuses, and can be deleted.
+`path` checks CAs, path lengths, dates and purposes itself. For a plain certificate, OpenSSL would check only the
+signature beside that. Verifying the signature here is faster, because OpenSSL need not parse the certificate. A path
+that is not plain, or whose signatures do not verify, goes to `openssl_judge`. So this module refuses no path.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def is_plainly_signed(path: "Sequence[Certificate]") -> bool:
 
 
 def is_plain(cert: "Certificate") -> bool:
-    """Whether the signature is all that OpenSSL would check in *cert* beside what `path` checks.
+    """Whether OpenSSL would check nothing in *cert* beside the signature and what `path` checks.
 
     A plain certificate has
 

@@ -46,7 +46,7 @@ def open_block(block: Block, passphrase: str | None, part: Part) -> PrivateKey:
 
 
 # OpenSSL's traditional encryption (RFC 1421, 4.6.1): cipher -> bytes of its initialization vector. The key is derived
-# with one round of MD5, which costs nothing.
+# with one round of MD5, so its cost need not be limited.
 _TRADITIONAL_CIPHERS: Final = {"AES-128-CBC": 16, "AES-256-CBC": 16, "DES-EDE3-CBC": 8}
 _TRADITIONAL_LABELS: Final = ("RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY")
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 RSA_BITS_MIN: Final = 2048
 RSA_BITS_MAX: Final = 8192
-# Odd and 3 or more (CA/Browser Forum Baseline Requirements, 6.1.6). They only recommend 65537 and more, and devices
-# with e = 3 are in the field; the attacks on e = 3 need a careless verifier, which OpenSSL is not. FIPS 186-5, A.1.1
-# sets the upper bound of 2^256; OpenSSL itself stops at 64 bits where the modulus has more than 3072.
+# Odd and 3 or more (CA/Browser Forum Baseline Requirements, 6.1.6). The requirements only recommend 65537 and more.
+# Devices with e = 3 exist. The attacks on e = 3 need a verifier that does not check the whole padding; OpenSSL checks
+# it. FIPS 186-5, A.1.1 sets the upper bound of 2^256. OpenSSL accepts 64 bits if the modulus has more than 3072.
 EXPONENT_MIN: Final = 3
 EXPONENT_BITS_MAX: Final = 256
-FERMAT_ROUNDS: Final = 100  # as Let's Encrypt does; every key found with this flaw fell within a few rounds
+FERMAT_ROUNDS: Final = 100  # as Let's Encrypt does; every known key with this flaw is factored within a few rounds
 
 _CURVES: Final = {"secp256r1", "secp384r1", "secp521r1"}
 
@@ -43,7 +43,7 @@ def check_key(cert: "Certificate", *, weak: Container[str] = frozenset()) -> Non
 
 
 def check_signature(cert: "Certificate") -> None:
-    """Refuse a signature that is not on SHA-224 to SHA-512, SHA-3, Ed25519 or Ed448. It is not verified here.
+    """Refuse a signature that is not on SHA-224 to SHA-512, SHA-3, Ed25519 or Ed448, without verifying it.
 
     Raises: WeakSignature (fact `found`)."""
     if cert.signature_weakness is not None:

@@ -18,7 +18,7 @@ from shared.config import Settings
 from shared.errors import KeysUnavailable, RotationRefused, StoreUnavailable
 from shared.ports import KeySealer, SealBroken
 from shared.records import Role, Sealed
-from shared.repository import default_ref
+from shared.refs import default_ref
 from shared.usecases.callers import Caller, Member
 from shared.usecases.context import Context
 from shared.usecases.jobs.reseal import reseal

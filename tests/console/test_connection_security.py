@@ -119,7 +119,7 @@ def test_a_domain_of_the_platform_is_refused_beside_the_field(at: At, live: Live
     assert settings(live)["customDomains"]["domains"] == []
 
 
-def test_a_device_is_denied_by_its_certificate_and_let_in_again(at: At, live: Live) -> None:
+def test_a_device_is_denied_by_its_certificate_and_admitted_again(at: At, live: Live) -> None:
     """The certificate is dropped or pasted, and previewed; with a reason it is denied, and its device is refused."""
     issued = root()
     live.add_ca(issued)

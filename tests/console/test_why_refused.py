@@ -125,7 +125,7 @@ def test_a_deactivated_ca_is_activated_from_there(at: At, live: Live) -> None:
     assert {ca["status"] for ca in live.cas} == {"active"}
 
 
-def test_a_valid_device_is_let_in_and_the_page_names_other_causes(at: At, live: Live) -> None:
+def test_a_valid_device_is_admitted_and_the_page_names_other_causes(at: At, live: Live) -> None:
     issued = root()
     live.add_ca(issued)
     page = at("why")

@@ -31,7 +31,7 @@ def second_edge(stack: Stack, tmp_path: Path) -> Iterator[HAProxyEdge]:
         broker.stop()
 
 
-def test_a_device_is_let_in_and_a_stranger_is_not(alpha: Tenant, beta: Tenant, second_edge: HAProxyEdge) -> None:
+def test_a_device_is_admitted_and_a_stranger_is_refused(alpha: Tenant, beta: Tenant, second_edge: HAProxyEdge) -> None:
     """A device's message at QoS 1 arrives; a device of another org is refused."""
     _, files = alpha.pki.leaf("d:thermo:amqtt")
     _, strange = beta.pki.leaf("d:thermo:amqtt")

@@ -55,7 +55,9 @@ BOTH_VERSIONS = pytest.mark.parametrize("only", [ssl.TLSVersion.TLSv1_2, ssl.TLS
 
 @BOTH_WAYS
 @BOTH_VERSIONS
-def test_a_device_of_the_org_is_let_in(alpha: Tenant, envoy: EnvoyEdge, websocket: bool, only: ssl.TLSVersion) -> None:
+def test_a_device_of_the_org_is_admitted(
+    alpha: Tenant, envoy: EnvoyEdge, websocket: bool, only: ssl.TLSVersion
+) -> None:
     """A certificate that a registered CA signed admits its device, over MQTT and WebSocket."""
     _, files = alpha.pki.leaf("d:thermo:envoy")
     client = device(alpha, envoy, "envoy", files, websocket=websocket, only=only)
@@ -130,4 +132,4 @@ def test_while_the_shim_is_away_every_device_is_refused(alpha: Tenant, envoy: En
         assert not device(alpha, envoy, "envoyaway", files).connect()
     finally:
         envoy.start_shim()
-    until("the device to be let in again", lambda: device(alpha, envoy, "envoyaway", files).connect())
+    until("the device to be admitted again", lambda: device(alpha, envoy, "envoyaway", files).connect())

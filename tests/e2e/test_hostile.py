@@ -192,7 +192,7 @@ def test_a_crowd_is_refused_while_the_functions_hang_and_sessions_stay(alpha: Te
     finally:
         stack.functions.process.send(signal.SIGCONT)
     assert answers == {b""}
-    until("a device to be let in", lambda: exchange(alpha, files, packet(MINE)) == WELCOME)
+    until("a device to be admitted", lambda: exchange(alpha, files, packet(MINE)) == WELCOME)
     keeps.stop()
     assert keeps.lost() == []
 

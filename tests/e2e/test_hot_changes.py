@@ -84,7 +84,7 @@ def test_a_ca_is_trusted_at_the_next_connection_and_refused_once_withdrawn(
 
     assert not device().connect()
     ca_id = alpha.org.upload_ca(second.pem)
-    measured("CA added -> its device is let in", measure_until_admitted(device, True))
+    measured("CA added -> its device is admitted", measure_until_admitted(device, True))
     alpha.org.change_ca(ca_id, "inactive")
     measured("CA withdrawn -> its device is refused", measure_until_admitted(device, False))
     assert alpha.refusal(alpha.client_id("second")) == "ca_inactive"
@@ -138,7 +138,7 @@ def test_the_edge_keeps_serving_while_the_functions_are_away(alpha: Tenant, stac
         assert fetch_fingerprint(stack.edge.port, alpha.org.host) == before
     finally:
         stack.functions.start()
-    until("the device to be let in again", lambda: alpha.device(alpha.client_id("later"), files).connect())
+    until("the device to be admitted again", lambda: alpha.device(alpha.client_id("later"), files).connect())
     issued = alpha.pki.server(alpha.org.host)
     alpha.org.activate(alpha.org.upload_server(issued.pem, issued.key_pem))
     measure_until_shown(alpha, alpha.org.host, issued.fingerprint)

@@ -77,7 +77,7 @@ def upgrade(
 
 
 @BOTH_VERSIONS
-def test_a_device_of_the_org_is_let_in(alpha: Tenant, nginx: NginxEdge, only: ssl.TLSVersion) -> None:
+def test_a_device_of_the_org_is_admitted(alpha: Tenant, nginx: NginxEdge, only: ssl.TLSVersion) -> None:
     """A device's message at QoS 1 arrives."""
     _, files = alpha.pki.leaf("d:thermo:nginx")
     client = device(alpha, nginx, "nginx", files, only=only)

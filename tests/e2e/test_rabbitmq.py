@@ -82,7 +82,7 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
         shutil.rmtree(folder / "mnesia", ignore_errors=True)
 
 
-def test_a_device_is_let_in_and_has_its_own_topics(rabbit: Rabbit, alpha: Tenant) -> None:
+def test_a_device_is_admitted_and_has_its_own_topics(rabbit: Rabbit, alpha: Tenant) -> None:
     """The CN is the user name; what the device publishes under its own prefix comes back to it."""
     _, files = alpha.pki.leaf("d:thermo:rabbit")
     device = rabbit.device("rabbit", files)

@@ -1,4 +1,4 @@
-"""Real MQTT clients, the real edge and a real broker: which devices are let in, which are refused, and why."""
+"""Real MQTT clients, the real edge and a real broker: which devices are admitted, which are refused, and why."""
 
 import socket
 import ssl
@@ -19,8 +19,8 @@ BOTH = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersio
 
 
 @BOTH
-def test_a_device_of_the_org_is_let_in(alpha: Tenant, version: ssl.TLSVersion) -> None:
-    """A device with CN d:type:id, signed by a registered CA, is let in with TLS 1.2 and 1.3."""
+def test_a_device_of_the_org_is_admitted(alpha: Tenant, version: ssl.TLSVersion) -> None:
+    """A device with CN d:type:id, signed by a registered CA, is admitted with TLS 1.2 and 1.3."""
     _, files = alpha.pki.leaf("d:thermo:good")
     device = alpha.connect(alpha.client_id("good"), files, only=version)
     tls_socket = device.client.socket()
@@ -28,19 +28,19 @@ def test_a_device_of_the_org_is_let_in(alpha: Tenant, version: ssl.TLSVersion) -
     assert tls_socket.version() == version.name.replace("TLSv1_", "TLSv1.")
 
 
-def test_an_mqtt_5_client_is_let_in(alpha: Tenant) -> None:
+def test_an_mqtt_5_client_is_admitted(alpha: Tenant) -> None:
     """The client ID is read from an MQTT 5 CONNECT as well."""
     _, files = alpha.pki.leaf("d:thermo:five")
     alpha.connect(alpha.client_id("five"), files, version=MQTTProtocolVersion.MQTTv5)
 
 
-def test_a_gateway_is_let_in(alpha: Tenant) -> None:
+def test_a_gateway_is_admitted(alpha: Tenant) -> None:
     """A gateway has CN g:type:id and client ID g:org:type:id."""
     _, files = alpha.pki.leaf("g:gateway:gw1")
     alpha.connect(alpha.client_id("gw1", "gateway", "g"), files)
 
 
-def test_an_identity_in_an_e_mail_name_is_let_in(alpha: Tenant) -> None:
+def test_an_identity_in_an_e_mail_name_is_admitted(alpha: Tenant) -> None:
     """The identity is in a SubjectAltName email:d:type:id; the CN does not matter."""
     _, files = alpha.pki.leaf("Thermometer 7", emails=("d:thermo:mail",))
     alpha.connect(alpha.client_id("mail"), files)
@@ -56,7 +56,7 @@ def test_an_intermediate_that_the_device_sends_is_used(alpha: Tenant) -> None:
     assert alpha.refusal(alpha.client_id("lone")) == "untrusted_issuer"
 
 
-def test_a_version_1_certificate_is_let_in(alpha: Tenant) -> None:
+def test_a_version_1_certificate_is_admitted(alpha: Tenant) -> None:
     """Fleets made such certificates with `openssl x509 -req`, without extensions."""
     alpha.connect(alpha.client_id("v1"), alpha.pki.v1_leaf("d:thermo:v1"))
 
@@ -90,7 +90,7 @@ def test_a_device_without_a_client_id_is_refused(alpha: Tenant) -> None:
     assert not alpha.device("", files).connect()
 
 
-def test_a_device_on_the_deny_list_is_refused_and_let_in_once_lifted(alpha: Tenant) -> None:
+def test_a_device_on_the_deny_list_is_refused_and_admitted_once_lifted(alpha: Tenant) -> None:
     """The entry names an identity; the change is in force at the next connection."""
     _, files = alpha.pki.leaf("d:thermo:denied")
     client_id = alpha.client_id("denied")

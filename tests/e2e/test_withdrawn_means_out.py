@@ -93,7 +93,7 @@ def test_a_suspended_orgs_devices_are_cut_off_and_it_is_served_no_more(
     stays.stop()
     assert stays.lost() == []
     stack.functions.suspend_org("delta1", False)
-    until("the resumed org's device to be let in", lambda: tenant.device(tenant.client_id("1"), files).connect())
+    until("the resumed org's device to be admitted", lambda: tenant.device(tenant.client_id("1"), files).connect())
     for device in tenant.devices:
         device.close()
 

@@ -144,7 +144,7 @@ def edge(tmp_path: Path, feed: FeedStub) -> Iterator[Edge]:
 
 
 def test_only_sessions_of_withdrawn_devices_end(edge: Edge) -> None:
-    """Also if the withdrawals have several pages."""
+    """The withdrawals may have several pages."""
     edge.feed.page = 1
     for number in range(4):
         edge.sessions.add(f"10.0.0.{number}:1", f"d:thermo:{number}")
@@ -168,7 +168,7 @@ def test_a_session_of_an_earlier_verdict_ends_too(edge: Edge) -> None:
 
 
 def test_withdrawals_are_kept_while_haproxy_is_unavailable(edge: Edge) -> None:
-    """Also after a restart of the agent: the cursor is saved only after the sessions have ended."""
+    """A restart of the agent loses none: the cursor is saved only after the sessions have ended."""
     edge.sessions.add("10.0.0.1:1", "d:thermo:1")
     edge.withdraw("d:thermo:1")
     edge.sessions.is_down = True

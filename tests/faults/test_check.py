@@ -10,7 +10,7 @@ from benchmarks.faults.check import Findings, check
 from benchmarks.faults.load import ABSENT, History, SharedChange, Thing
 from benchmarks.faults.soak import Quarters, slope
 from shared.records import CAIndex, CAsOfOneName, Org, ServerCertificate
-from shared.repository import Ref, ca_index_ref, cas_ref, org_ref, server_ref
+from shared.refs import Ref, ca_index_ref, cas_ref, org_ref, server_ref
 from tests.support import certs
 from tests.support.harness import Client, Service
 

@@ -12,7 +12,7 @@ from functions.registry import PREFIX
 from functions.web.contract import PUBLIC, Route
 from shared.errors import StoreUnavailable
 from shared.records import Activity, ActivityKind, Role
-from shared.repository import activity_id
+from shared.refs import activity_id
 from shared.usecases.orgs.api_keys import revoke_key
 from shared.usecases.orgs.organizations import set_suspended
 from tests.functions.addresses import ROUTES, client_path, handler_of

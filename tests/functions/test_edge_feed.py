@@ -14,7 +14,7 @@ from msgspec import structs
 
 from shared.errors import StoreUnavailable
 from shared.ports import Key
-from shared.repository import org_hosts_ref, org_ref
+from shared.refs import org_hosts_ref, org_ref
 from shared.usecases.edges import listing
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.transfer import export_lines, import_lines

@@ -1,6 +1,10 @@
 """functions-framework's targets (functions/hosts/gcp.py, main.py); the container's tests run the framework itself."""
 
 import asyncio
+import importlib.util
+import subprocess
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 from msgspec import structs
 
 from functions.hosts import process
+from functions.registry import FUNCTIONS
 from shared.errors import StoreUnavailable
 from tests.support.harness import Client, Service, basic
 
@@ -39,6 +44,33 @@ def ask(target: str, method: str, path: str, client: Client, **headers: str) -> 
 
     asyncio.run(create_app(target, str(MAIN))(scope, receive, send))
     return messages[0]["status"], messages[1]["body"]
+
+
+def load_main() -> Any:
+    """Load main.py as functions-framework does."""
+    spec = importlib.util.spec_from_file_location("main", MAIN)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_main_has_every_target_and_no_other() -> None:
+    """Each function of the registry, and the service with all of them, is an attribute that the framework can call."""
+    main = load_main()
+    for function in FUNCTIONS:
+        assert isinstance(getattr(main, function.name), types.FunctionType)
+    assert isinstance(main.service, types.FunctionType)
+    for unknown in ("verify_client", "Settings", "nothing"):
+        assert not hasattr(main, unknown)
+
+
+def test_main_imports_no_module_of_a_function() -> None:
+    """A target loads its own modules when the framework asks for it."""
+    code = "import main, sys; print([name for name in sys.modules if name.startswith('functions')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("behind_tls", [True, False])

@@ -244,7 +244,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_UPLOADS)
-def test_a_refusal_says_what_is_wrong_and_how_to_mend_it(operator: Client, case: str) -> None:
+def test_a_refusal_says_what_is_wrong_and_how_to_correct_it(operator: Client, case: str) -> None:
     """The answer is 422 with code and sentence; nothing is stored, and the answer has no secret."""
     fields, code, sentence = BAD_UPLOADS[case]
     refused = operator.post(SERVERS, fields)

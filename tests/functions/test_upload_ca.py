@@ -12,7 +12,7 @@ from msgspec import structs
 
 from functions.registry import PREFIX
 from shared.records import CAIndex
-from shared.repository import ca_index_ref
+from shared.refs import ca_index_ref
 from shared.usecases.cas.documents import CAS_MAX, CAS_OF_ONE_NAME_MAX
 from tests.support import certs
 from tests.support.certs import DAY, NOON, YEAR

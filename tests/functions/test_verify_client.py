@@ -13,7 +13,7 @@ from cryptography import x509
 
 from shared.errors import StoreUnavailable
 from shared.records import CA, CAIndex, CAsOfOneName, Org, Revision
-from shared.repository import ca_index_ref, cas_ref, org_ref
+from shared.refs import ca_index_ref, cas_ref, org_ref
 from shared.usecases.orgs.organizations import set_suspended
 from shared.validation.ca import ca_id
 from shared.x509 import cache
@@ -769,7 +769,7 @@ def test_a_failure_while_the_request_is_read_refuses_the_client(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug in a parser")
 
-    monkeypatch.setattr("functions.dialects.native.Presented.of", broken)
+    monkeypatch.setattr("functions.dialects.native.Presented.read", broken)
     assert ask(broker)["code"] == "unavailable"
 
 

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +17,7 @@ from tests.infra.lambdas import event
 from tests.support import certs
 from tests.support.harness import Client, Service
 
+ROOT = Path(__file__).parents[2]
 CONTEXT = SimpleNamespace(aws_request_id="4f6a2c1e-0000-4000-8000-000000000001")
 
 
@@ -192,3 +196,37 @@ def test_another_function_has_no_dialects(operator: Client) -> None:
     """A function that is deployed alone lacks verifyClient's modules, so the address is not found, like any other."""
     answer = aws.upload_ca(event("POST", "/verifyClient/emqx", "{}", key=key(operator)), CONTEXT)
     assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (404, "not_found")
+
+
+_HEALTH = """
+import json, sys
+from functions.hosts import aws
+class Context: aws_request_id = "1"
+print([aws.health(event, Context())["statusCode"] for event in json.load(sys.stdin)])
+"""
+
+
+def ask_health(**settings: str) -> subprocess.CompletedProcess[str]:
+    """Ask the function health for its own and for an unknown address, in a process of its own."""
+    events = [event("GET", "/healthz"), event("GET", "/nowhere")]
+    environment = {"PYTHONPATH": str(ROOT), **settings}
+    return subprocess.run(
+        [sys.executable, "-c", _HEALTH], input=json.dumps(events), env=environment, capture_output=True, text=True
+    )
+
+
+def test_health_writes_the_access_log_as_every_function() -> None:
+    """It builds no App, and every unknown address of the gateway leads to it."""
+    done = ask_health()
+    assert done.stdout == "[200, 404]\n", done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["logger"], line["status"], line["request_id"]) for line in lines] == [
+        ("trust.access", 200, "1"),
+        ("trust.access", 404, "1"),
+    ]
+
+
+def test_health_respects_the_level_of_the_log_and_refuses_a_wrong_setting() -> None:
+    """As every function: an invalid setting is a 500 with a problem document."""
+    assert ask_health(TRUST_LOG="WARNING").stderr == ""
+    assert ask_health(TRUST_STORE="nonsense").stdout == "[500, 500]\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from functions.registry import Trigger
-from infra.table import FUNCTIONS
+from infra.table import BY_NAME, FUNCTIONS
 
 # None of these modules has a place in an HTTP function on Lambda, on any store.
 NEVER = frozenset(
@@ -57,6 +57,17 @@ def test_importing_a_handler_loads_no_store_and_no_framework(function: object, t
     """Before the first call no store's client, web framework, server or form parser is loaded."""
     imported, _ = load(function.lambda_handler, tmp_path, {}, call=False)  # type: ignore[attr-defined]
     assert imported.isdisjoint(NEVER | BOTO | {"sqlite3"})
+
+
+@pytest.mark.parametrize("name", ["console", "uploadCA"])
+def test_importing_a_handler_loads_the_modules_of_its_function(name: str, tmp_path: Path) -> None:
+    """They are loaded while Lambda initializes the process, and not by the first request."""
+    function = BY_NAME[name]
+    environment = {"TRUST_DATA": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", _BOOT, function.lambda_handler, "import"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    imported, _ = json.loads(done.stdout)
+    assert set(function.function.modules) <= set(imported)
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -94,7 +94,7 @@ def test_without_the_target_python_a_package_is_made_without_byte_code(
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_a_package_holds_its_functions_endpoints_and_no_others(function: DeployedFunction) -> None:
     """Of the modules that the registry names, a package holds those of its own function."""
-    modules = package.modules_of(function)
+    modules = function.modules
     assert set(function.function.modules) <= modules
     endpoints = {name for each in FUNCTIONS for name in each.function.modules if name != PROCESS}
     assert modules & endpoints == set(function.function.modules) - {PROCESS}
@@ -102,7 +102,7 @@ def test_a_package_holds_its_functions_endpoints_and_no_others(function: Deploye
 
 def test_health_is_packaged_without_a_store() -> None:
     """It answers while the store and the keys are down: it has no use case, no adapter and no composition."""
-    modules = package.modules_of(BY_NAME["health"])
+    modules = BY_NAME["health"].modules
     assert not any(name.startswith(("shared.usecases", "shared.adapters", "shared.composition")) for name in modules)
 
 
@@ -110,7 +110,7 @@ def test_an_import_that_is_not_pinned_stops_the_build(monkeypatch: pytest.Monkey
     """No package is made that would fail at its first call."""
     monkeypatch.setattr(package, "_pins", lambda *_: {})
     with pytest.raises(package.CannotPackage, match=r"all\.txt does not pin it"):
-        package.wheels_of(package.modules_of(VERIFY))
+        package.wheels_of(VERIFY.modules)
 
 
 def test_a_packaged_function_answers_in_an_empty_environment(packages: Path, tmp_path: Path) -> None:

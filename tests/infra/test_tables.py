@@ -40,6 +40,13 @@ def test_only_a_renewal_and_the_edges_feed_open_a_private_key() -> None:
     }
 
 
+def test_the_modules_that_open_keys_are_the_listed_ones() -> None:
+    """A module that calls `sealer.open` and is not listed would get a function without the right to do so."""
+    paths = [*(machine.ROOT / "shared").rglob("*.py"), *(machine.ROOT / "functions").rglob("*.py")]
+    openers = [path for path in paths if "sealer.open(" in path.read_text(encoding="utf-8")]
+    assert {".".join(path.relative_to(machine.ROOT).with_suffix("").parts) for path in openers} == KEY_OPENERS
+
+
 def test_the_right_to_open_keys_follows_from_the_imports() -> None:
     """A function has it exactly if it can import a module that opens keys; edgeFeed alone can export a key."""
     for function in FUNCTIONS:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.ports import Key
 from shared.records import Org
-from shared.repository import org_ref, server_ref
+from shared.refs import org_ref, server_ref
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service
 

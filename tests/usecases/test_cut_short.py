@@ -15,7 +15,7 @@ from benchmarks.faults.load import History
 from shared.errors import StoreUnavailable
 from shared.ports import Key, WriteConflict
 from shared.records import CAIndex
-from shared.repository import ca_index_ref, org_ref, server_ref
+from shared.refs import ca_index_ref, org_ref, server_ref
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from tests.support import certs

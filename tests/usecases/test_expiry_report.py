@@ -13,7 +13,7 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.ports import Key, WebhookFailed
 from shared.records import ActivityKind, ActivityPage, Org, ServerCertificate
-from shared.repository import default_ref, org_ref, server_ref
+from shared.refs import default_ref, org_ref, server_ref
 from shared.usecases.jobs import expiry_report as module
 from shared.usecases.jobs.expiry_report import Report, Unfinished, expiry_report
 from shared.usecases.organization import Organization
@@ -173,8 +173,8 @@ def test_an_ended_certificate_in_force_is_an_error_in_the_log(
 def test_a_second_run_of_the_day_reports_nothing_again(service: Service, operator: Client, hook: Hook) -> None:
     """The schedule may call at any rate. The next day reports again."""
     add_ca(operator, "Root", NOON + 3 * DAY)
-    assert run(service, hook).finished
-    assert run(service, hook).finished
+    assert run(service, hook).is_finished
+    assert run(service, hook).is_finished
     assert (len(hook.messages), len(entries(operator))) == (1, 1)
     service.clock.now += DAY
     run(service, hook)
@@ -233,7 +233,7 @@ def test_a_message_that_was_not_delivered_is_sent_by_the_next_run_without_the_ot
     assert sorted(hook.certificates()) == sorted(set(orgs) - {"org002", "org003", "org004"})
     assert len(entries(service.client("viewer", "org004"))) == 1
     hook.refuses = lambda _: False
-    assert run(service, hook).finished
+    assert run(service, hook).is_finished
     assert sorted(hook.certificates()) == sorted(orgs)
     assert len(entries(service.client("viewer", "org004"))) == 1
 

@@ -1,5 +1,8 @@
 """The caches of parsed certificates: bounded, and keyed by the octets of each certificate."""
 
+import gc
+import tracemalloc
+
 import pytest
 from cryptography import x509
 
@@ -7,6 +10,7 @@ from shared import errors
 from shared.x509 import cache, certificate, distinguished_name
 from shared.x509 import path as certification_path
 from shared.x509.cache import read_intermediate, read_registered
+from shared.x509.certificate import Certificate
 from tests.support import certs
 from tests.support.certs import NOON, Issued
 
@@ -92,6 +96,26 @@ def test_issuers_names_are_bounded() -> None:
     distinguished_name._kept.clear()
     assert certs.leaf("d:thermo:42", certs.ca(many, private=K("P-256", 3))).certificate
     assert distinguished_name._kept == {}
+
+
+def test_an_issuers_name_is_kept_in_little_memory() -> None:
+    """Strangers fill this cache: a thousand names of the longest form take 4 MiB, not 48."""
+    parts = [x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "a") for _ in range(80)]
+    issuers = [x509.Name([*parts, *certs.name(f"{number:03}")]) for number in range(50)]
+    ders = [
+        certs.leaf("d:thermo:42", Issued(certs.ca(name, private=K("P-256", 3)).cert, K("P-256", 3))).der
+        for name in issuers
+    ]
+    Certificate.from_der(LEAF.der)
+    gc.collect()
+    tracemalloc.start()
+    for der in ders:
+        assert Certificate.from_der(der).issuer.text
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(distinguished_name._kept) == len(issuers) + 1
+    assert size / len(issuers) < 6 * 1024
 
 
 def test_the_keys_that_are_known_to_have_signed_a_certificate_are_bounded() -> None:

@@ -21,7 +21,7 @@ ROOT = certs.ca("Root")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_parts_are_those_that_cryptography_finds(kind: str) -> None:
+def test_the_parts_of_a_certificate_are_those_that_cryptography_finds(kind: str) -> None:
     root = certs.ca("Root", private=K(kind, 1))
     issued = certs.leaf("d:thermo:42", root, private=K(kind, 2), emails=["d:thermo:42"], dns=["a.example"])
     parsed, cert = issued.cert, issued.certificate

@@ -15,6 +15,7 @@ from shared.x509 import certificate_files
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_certificates, read_one_certificate
 from tests.support import certs
+from tests.support.malleable import with_signature
 from tests.support.openssl import OpenSSL
 
 # Its last octet does not look like white space, which is cut off a file
@@ -259,3 +260,17 @@ def test_the_refusal_names_what_cannot_be_read() -> None:
         Certificate.from_der(off_the_curve)
     assert refused.value.cert is not None
     assert refused.value.cert.subject_text == "CN=Root"
+
+
+@pytest.mark.parametrize("fault", ["extension", "unused bits"])
+def test_a_damaged_key_beside_another_fault(fault: str) -> None:
+    """An upload is refused as a damaged certificate. The refusal of a device names the key."""
+    point = ROOT.cert.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    not_ascii = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x03\x81\x01\xff")
+    issued = certs.ca("Root", private=ROOT.key, more=[(not_ascii, False)] if fault == "extension" else ())
+    changed = with_signature(issued.cert, b"\0\0" if fault == "extension" else b"\1\0")
+    damaged = changed.replace(point, point[:-1] + bytes([point[-1] ^ 1]))
+    with pytest.raises(errors.NotACertificate, match=r"it is damaged, or breaks the rules of X\.509"):
+        read_one_certificate(damaged)
+    with pytest.raises(errors.CertificateMalformed, match="Invalid key"):
+        Certificate.from_der(damaged)

@@ -68,7 +68,7 @@ class Ask:
         """Present *certificate*, as a device does. Plain paths are compared with OpenSSL."""
 
         def present() -> Presented:
-            return Presented.of(
+            return Presented.read(
                 server_name=self._service.host(), client_id=client_id, certificate=certificate, chain=chain
             )
 

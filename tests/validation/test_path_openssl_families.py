@@ -209,7 +209,7 @@ def test_a_forger_with_the_name_of_a_ca_is_refused(rsa: Workshop, extensions: st
 
 @pytest.mark.parametrize("extensions", [None, "basicConstraints=CA:false\n", "keyUsage=keyCertSign\n"])
 def test_a_device_may_not_sign_as_an_intermediate(rsa: Workshop, extensions: str | None) -> None:
-    """A stolen device key must not issue certificates. X.509 v1 cannot say CA:TRUE, so it may not either."""
+    """A stolen device key must not issue certificates. X.509 v1 cannot say CA:TRUE and is refused too."""
     rsa.root("root", "/CN=Root")
     rsa.signed("stolen", "/CN=d:thermo:1", "root", extensions)
     rsa.signed("device", f"/CN={DEVICE}", "stolen")
@@ -269,6 +269,19 @@ def test_collidable_hashes_are_weak(rsa: Workshop, digest: str) -> None:
     assert rsa.refuse("device", ["root"]) is errors.WeakSignature
     assert rsa.refuse("below", ["root"], sent=["inter"]) is errors.WeakSignature
     assert rsa.accept("below", ["inter"]) == ["below", "inter"]
+
+
+def test_a_forged_pss_signature_is_forged_before_it_is_weak(rsa: Workshop) -> None:
+    """RSA-PSS with SHA-1. With PKCS#1 v1.5, the weak hash is what the refusal names."""
+    rsa.root("ours", "/CN=Our Root")
+    rsa.root("forger", "/CN=Our Root")
+    weak = "-days 9 -set_serial 1 -sha1"
+    rsa.signed("good", f"/CN={DEVICE}", "ours", options=f"{weak} -sigopt rsa_padding_mode:pss")
+    rsa.signed("forged", f"/CN={DEVICE}", "forger", options=f"{weak} -sigopt rsa_padding_mode:pss")
+    rsa.signed("pkcs1", f"/CN={DEVICE}", "forger", options=weak)
+    assert rsa.refuse("good", ["ours"]) is errors.WeakSignature
+    assert rsa.refuse("forged", ["ours"]) is errors.SignatureInvalid
+    assert rsa.refuse("pkcs1", ["ours"]) is errors.WeakSignature
 
 
 @pytest.mark.parametrize("kind", ["rsa:1024", "secp256k1", "brainpoolP256r1"])

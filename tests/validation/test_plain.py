@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from shared.errors import CertificateMalformed
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_one_certificate
+from shared.x509.path import verify
 from shared.x509.plain import is_plainly_signed
 from tests.support import certs
 from tests.support.certs import CLIENT_AUTH, NOON, SERVER_AUTH, Issued
@@ -179,6 +180,16 @@ def test_both_agree_on_a_leaf_with_one_changed_octet(mask: int) -> None:
     assert compared > 50
 
 
+def test_a_serial_number_used_twice_does_not_hide_a_path() -> None:
+    """Root, rolled-over root and leaf with one serial number. OpenSSL takes the root for its successor, and refuses."""
+    keys = [(x509.SubjectKeyIdentifier(b"old"), False)], [(x509.SubjectKeyIdentifier(b"new"), False)]
+    by_old, by_new = ([(x509.AuthorityKeyIdentifier(each, None, None), False)] for each in (b"old", b"new"))
+    old = certs.ca("Roll", private=K("P-256", 1), serial=7, more=keys[0])
+    new = certs.ca("Roll", old, private=K("P-256", 2), serial=7, more=[*keys[1], *by_old])
+    path = [issued.certificate for issued in (certs.leaf("d:thermo:42", new, serial=7, more=by_new), new, old)]
+    assert verify(path[0], path[1:2], path[2:], [], NOON) == tuple(path)
+
+
 def test_a_plain_path_loads_no_openssl_binding() -> None:
     """Cold starts: importing pyOpenSSL takes longer than a decision."""
     code = f"""
@@ -187,7 +198,7 @@ from shared.validation.presented import Presented
 from shared.x509.cache import read_registered
 from shared.x509.path import verify
 sent = bytes.fromhex("{LEAF.der.hex()}"), bytes.fromhex("{INTER.der.hex()}")
-leaf, inter = Presented.of(certificate=sent[0], chain=sent[1]).chain
+leaf, inter = Presented.read(certificate=sent[0], chain=sent[1]).chain
 root = read_registered(bytes.fromhex("{ROOT.der.hex()}"))
 assert len(verify(leaf, [inter], [root], [], datetime.datetime.fromisoformat("{NOON.isoformat()}"))) == 3
 assert "OpenSSL" not in sys.modules

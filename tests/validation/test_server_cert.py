@@ -127,7 +127,7 @@ def test_the_key_must_be_that_of_the_leaf() -> None:
 
 
 def test_a_certificate_that_has_no_place_in_the_chain_is_named() -> None:
-    """Each certificate signed the one before: not one too many, no gap, no right name with another key."""
+    """An extra certificate, a gap, and a right name with another key are refused."""
     stranger = certs.ca("Stranger")
     impostor = certs.ca("Lower", UPPER, private=certs.key("P-256", 3))
     for chain, name in ((pem(LOWER, stranger), "Stranger"), (pem(LOWER, ROOT), "Root"), (pem(impostor), "Lower")):

@@ -11,7 +11,7 @@ resource "aws_sns_topic_subscription" "email" {
 
 locals {
   alarms = merge(
-    { for name, one in local.functions : "${one.slug}-errors" => {
+    { for name, function in local.functions : "${function.slug}-errors" => {
       namespace  = "AWS/Lambda", metric = "Errors", statistic = "Sum", threshold = 0
       dimensions = { FunctionName = aws_lambda_function.function[name].function_name }
     } },

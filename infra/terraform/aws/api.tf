@@ -46,7 +46,7 @@ resource "aws_apigatewayv2_route" "route" {
   target    = "integrations/${aws_apigatewayv2_integration.function[each.value].id}"
 }
 
-# Any other address: health answers 404 or 405 as a problem document, where the gateway would answer in its own form.
+# Any other address: health answers with 404 or 405 as a problem document. The gateway would answer in its own format.
 resource "aws_apigatewayv2_route" "other" {
   api_id    = aws_apigatewayv2_api.http.id
   route_key = "$default"

@@ -1,6 +1,6 @@
 resource "aws_s3_bucket" "code" {
   bucket        = "${var.name}-code-${local.account}-${var.region}"
-  force_destroy = true # packages can be made again
+  force_destroy = true # the packages can be built again
 }
 
 resource "aws_s3_object" "package" {
@@ -36,7 +36,7 @@ resource "aws_lambda_function" "function" {
   depends_on = [aws_cloudwatch_log_group.function, aws_iam_role_policy.function]
 }
 
-# An upload or a report that failed is tried twice more, then kept in the queue of what failed.
+# An upload or report that failed is tried twice more. Then its event is kept in the queue `failed`.
 resource "aws_lambda_function_event_invoke_config" "function" {
   for_each                     = toset([local.on_upload, local.report])
   function_name                = aws_lambda_function.function[each.key].function_name
@@ -49,7 +49,7 @@ resource "aws_lambda_function_event_invoke_config" "function" {
   }
 }
 
-# ------------------------------------------------------------------------------------------ roles: one a function
+# ------------------------------------------------------------------------------------------ one role per function
 
 data "aws_iam_policy_document" "assume" {
   statement {
@@ -86,7 +86,7 @@ locals {
     open   = { actions = ["kms:Decrypt"], resources = [aws_kms_key.master.arn] }
     tell   = { actions = ["sqs:SendMessage"], resources = [aws_sqs_queue.sightings.arn] }
     hear   = { actions = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], resources = [aws_sqs_queue.sightings.arn] }
-    uploads = { # the last two so that an object that is gone is answered 404, not 403
+    uploads = { # without the two ListBucket actions, S3 answers 403 instead of 404 for a missing object
       actions   = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:ListBucketVersions"]
       resources = [aws_s3_bucket.uploads.arn, "${aws_s3_bucket.uploads.arn}/*"]
     }
@@ -106,7 +106,7 @@ data "aws_iam_policy_document" "function" {
       sid       = statement.key
       actions   = statement.value.actions
       resources = statement.value.resources
-      dynamic "condition" { # a data key is made and opened for one certificate of one organization, or not at all
+      dynamic "condition" { # a data key is bound to one certificate of one organization
         for_each = contains(["seal", "open"], statement.key) ? ["org", "certificate"] : []
         content {
           test     = "Null"

@@ -1,4 +1,4 @@
-# The master key that seals private keys. Who may use it is said in the functions' roles alone.
+# The master key that seals private keys. Only the functions' roles grant its use.
 resource "aws_kms_key" "master" {
   description             = "${var.name}: seals private keys"
   enable_key_rotation     = true

@@ -5,11 +5,11 @@ output "url" {
 
 output "settings" {
   value       = local.settings
-  description = "What python -m functions.admin needs in its environment to work on this deployment."
+  description = "The environment of python -m functions.admin for this deployment."
 }
 
 output "functions" {
-  value       = { for name, one in aws_lambda_function.function : name => one.function_name }
+  value       = { for name, function in aws_lambda_function.function : name => function.function_name }
   description = "Function -> its name on Lambda."
 }
 
@@ -20,5 +20,5 @@ output "uploads" {
 
 output "failed" {
   value       = aws_sqs_queue.failed.url
-  description = "The queue of what failed for good."
+  description = "The queue of events that failed finally."
 }

@@ -1,4 +1,4 @@
-# Behind the answer: what verifyClient saw, written by recordSightings.
+# Connection events: verifyClient sends them asynchronously, recordSightings writes them to the table.
 resource "aws_sqs_queue" "sightings" {
   name                       = "${var.name}-sightings"
   message_retention_seconds  = 86400
@@ -6,7 +6,7 @@ resource "aws_sqs_queue" "sightings" {
   sqs_managed_sse_enabled    = true
 }
 
-# An emulator gives it back with other white space, which is a change at every plan.
+# moto returns this policy with other white space, which would be a change at every plan.
 resource "aws_sqs_queue_redrive_policy" "sightings" {
   count          = var.local ? 0 : 1
   queue_url      = aws_sqs_queue.sightings.url
@@ -20,12 +20,12 @@ resource "aws_lambda_event_source_mapping" "sightings" {
   maximum_batching_window_in_seconds = 5
   function_response_types            = ["ReportBatchItemFailures"]
   scaling_config {
-    maximum_concurrency = 5 # sightings may wait; people's requests may not
+    maximum_concurrency = 5 # connection events may wait; requests may not
   }
   depends_on = [aws_iam_role_policy.function]
 }
 
-# What failed for good: uploads and reports after their retries, sightings after five.
+# What failed finally: uploads and reports after their retries, connection events after five deliveries.
 resource "aws_sqs_queue" "failed" {
   name                      = "${var.name}-failed"
   message_retention_seconds = 1209600

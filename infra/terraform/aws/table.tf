@@ -21,6 +21,6 @@ resource "aws_dynamodb_table" "documents" {
     enabled = true
   }
   server_side_encryption {
-    enabled = true # AWS's own key: the right to use the master key stays with the functions that seal and open
+    enabled = true # AWS's own key, so that only functions that seal or open private keys may use the master key
   }
 }

@@ -24,7 +24,7 @@ resource "aws_s3_bucket_ownership_controls" "uploads" {
   }
 }
 
-# With versions, onUpload reads and deletes the very object that an event tells of, not one put there since.
+# With versions, onUpload reads and deletes the very object that an event names, not a later object of that name.
 resource "aws_s3_bucket_versioning" "uploads" {
   bucket = aws_s3_bucket.uploads.id
   versioning_configuration {
@@ -41,7 +41,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
   }
 }
 
-# What was refused stays for a day, to be looked at; a bundle that was imported is deleted at once, by version.
+# A refused upload stays for a day, for inspection. onUpload deletes an imported bundle at once, by its version.
 resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
   count  = var.local ? 0 : 1
   bucket = aws_s3_bucket.uploads.id
@@ -62,7 +62,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
   depends_on = [aws_s3_bucket_versioning.uploads]
 }
 
-# Each organization's writers may put below its own prefixes. Nobody may come without TLS.
+# Each organization's writers may put objects below that organization's prefixes only. Every request needs TLS.
 data "aws_iam_policy_document" "uploads" {
   dynamic "statement" {
     for_each = var.upload_writers

@@ -1,12 +1,12 @@
 variable "region" {
   type        = string
-  description = "Where everything is made."
+  description = "The region of all resources."
 }
 
 variable "name" {
   type        = string
   default     = "trust"
-  description = "Begins the name of everything that is made."
+  description = "The prefix of all names."
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{1,20}$", var.name))
     error_message = "name takes 2 to 21 of a-z, 0-9 and -, a letter first."
@@ -41,44 +41,44 @@ variable "settings" {
 variable "webhook" {
   type        = string
   default     = null
-  description = "Where expiryReport sends what ends soon (TRUST_WEBHOOK)."
+  description = "The receiver of expiry reports and withdrawals (TRUST_WEBHOOK)."
 }
 
 variable "webhook_secret" {
   type        = string
   default     = null
   sensitive   = true
-  description = "Signs what is sent there (TRUST_WEBHOOK_SECRET)."
+  description = "The secret that signs these messages (TRUST_WEBHOOK_SECRET)."
 }
 
 variable "alarm_email" {
   type        = string
   default     = null
-  description = "Who is told of an alarm."
+  description = "The receiver of alarms."
 }
 
 variable "report_at" {
   type        = string
   default     = "cron(0 6 * * ? *)"
-  description = "When expiryReport runs, UTC."
+  description = "The schedule of expiryReport, in UTC."
 }
 
 variable "log_days" {
   type        = number
   default     = 90
-  description = "How long logs are kept."
+  description = "The retention of logs, in days."
 }
 
 variable "requests_per_second" {
   type        = number
   default     = 1000
-  description = "Of the whole API; more is answered 429. Bursts may be twice that."
+  description = "The limit of the whole API; requests above it are answered with 429. Bursts may be twice as large."
 }
 
 variable "packages" {
   type        = string
   default     = null
-  description = "The folder that `python -m infra.package` wrote; dist/aws of this checkout where not given."
+  description = "The folder that `python -m infra.package` wrote; by default dist/aws of this checkout."
 }
 
 variable "python" {
@@ -96,11 +96,11 @@ variable "architecture" {
 variable "protect" {
   type        = bool
   default     = true
-  description = "Keep table and buckets from being destroyed with what is in them. To take a deployment down: apply with false, then destroy."
+  description = "Protect the table and the uploads against deletion. To remove a deployment: apply with false, then destroy."
 }
 
 variable "local" {
   type        = bool
   default     = false
-  description = "For an emulator of AWS on this machine only: leaves out what it cannot keep (docs/decisions/0063)."
+  description = "For an emulator of AWS on this machine only: leaves out what the emulator does not support (docs/decisions/0063)."
 }

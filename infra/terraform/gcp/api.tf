@@ -1,11 +1,11 @@
-# One base URL before all functions: a global load balancer that knows the routes table.
+# One base URL before all functions: a global load balancer that has every route.
 resource "google_compute_global_address" "api" {
   name       = var.name
   depends_on = [google_project_service.api]
 }
 
 resource "google_compute_managed_ssl_certificate" "api" {
-  name = "${var.name}-${substr(sha256(var.api_host), 0, 8)}" # a certificate cannot be changed: another host, another name
+  name = "${var.name}-${substr(sha256(var.api_host), 0, 8)}" # another host needs another name, because a certificate cannot be changed
   managed {
     domains = [var.api_host]
   }
@@ -45,12 +45,12 @@ resource "google_compute_backend_service" "function" {
 }
 
 locals {
-  routes = flatten([for name, one in local.http : [for route in one.routes : merge(route, { function = name })]])
+  routes = flatten([for name, function in local.http : [for route in function.routes : merge(route, { function = name })]])
 }
 
 resource "google_compute_url_map" "api" {
   name            = var.name
-  default_service = google_compute_backend_service.function["health"].id # answers 404 or 405 as a problem document
+  default_service = google_compute_backend_service.function["health"].id # answers with 404 or 405 as a problem document
   host_rule {
     hosts        = ["*"]
     path_matcher = "functions"
@@ -61,7 +61,7 @@ resource "google_compute_url_map" "api" {
     dynamic "route_rules" {
       for_each = local.routes
       content {
-        # Paths without a parameter come first: …/active is no certificate's id. {*rest}, all that follows, comes last.
+        # Paths without a parameter come first, because …/active is no certificate's id. {*rest} (the rest of a path) comes last.
         priority = route_rules.key + 1 + (strcontains(route_rules.value.path, "{") ? 1000 : 0) + (strcontains(route_rules.value.path, "{*") ? 1000 : 0)
         service  = google_compute_backend_service.function[route_rules.value.function].id
         match_rules {

@@ -1,4 +1,4 @@
-# Behind the answer: what verifyClient saw, written by recordSightings.
+# Connection events: verifyClient sends them asynchronously, recordSightings writes them to Firestore.
 resource "google_pubsub_topic" "sightings" {
   name                       = "${var.name}-sightings"
   message_retention_duration = "86400s"
@@ -51,7 +51,7 @@ resource "google_cloud_run_v2_service_iam_member" "events" {
   member   = google_service_account.events.member
 }
 
-# Cloud Storage's own account publishes what Eventarc delivers.
+# Cloud Storage's service account publishes the events that Eventarc delivers.
 data "google_storage_project_service_account" "storage" {
   project = var.project
 }

@@ -1,4 +1,4 @@
-# One Cloud Run service a function, all from one image; FUNCTION_TARGET says which function it is.
+# One Cloud Run service per function, all of one image. FUNCTION_TARGET names the function.
 resource "google_cloud_run_v2_service" "function" {
   for_each            = local.functions
   name                = "${var.name}-${each.value.slug}"
@@ -19,7 +19,7 @@ resource "google_cloud_run_v2_service" "function" {
       resources {
         limits = {
           cpu    = "1"
-          memory = "${max(512, each.value.memory)}Mi" # Google's least
+          memory = "${max(512, each.value.memory)}Mi" # Google's minimum
         }
         cpu_idle          = true
         startup_cpu_boost = true
@@ -79,7 +79,7 @@ resource "google_cloud_run_v2_service_iam_member" "public" {
   member   = "allUsers"
 }
 
-# ------------------------------------------------------------------------------- identities: one a function, least rights
+# ------------------------------------------------------------------------------- one identity with least rights per function
 
 resource "google_service_account" "function" {
   for_each     = local.functions
@@ -88,7 +88,7 @@ resource "google_service_account" "function" {
 }
 
 locals {
-  with      = { for right in ["read", "change", "seal", "open", "tell", "uploads", "webhook"] : right => { for name, one in local.functions : name => google_service_account.function[name].member if contains(one.rights, right) } }
+  with      = { for right in ["read", "change", "seal", "open", "tell", "uploads", "webhook"] : right => { for name, function in local.functions : name => google_service_account.function[name].member if contains(function.rights, right) } }
   documents = "projects/${var.project}/databases/${google_firestore_database.documents.name}"
 }
 
@@ -138,7 +138,7 @@ resource "google_pubsub_topic_iam_member" "tell" {
 resource "google_project_iam_custom_role" "uploads" {
   role_id     = "${var.name}Uploads"
   title       = "MQTT Trust: read and delete uploads"
-  permissions = ["storage.objects.get", "storage.objects.delete", "storage.objects.list"] # the last: what is gone is 404, not 403
+  permissions = ["storage.objects.get", "storage.objects.delete", "storage.objects.list"] # without list, a missing object is answered with 403 instead of 404
 }
 
 resource "google_storage_bucket_iam_member" "uploads" {

@@ -4,7 +4,7 @@ resource "google_kms_key_ring" "ring" {
   depends_on = [google_project_service.api]
 }
 
-# The master key that seals private keys: what it sealed is lost with it, so no plan may take it away.
+# The master key that seals private keys. Every sealed key would be lost with it, so no plan may destroy it.
 resource "google_kms_crypto_key" "master" {
   name                       = "master"
   key_ring                   = google_kms_key_ring.ring.id

@@ -1,5 +1,5 @@
-# Everything about the functions themselves (size, trigger, rights, routes) is read from infra/functions.json, which
-# `python -m infra.generate` makes from functions/registry.py, the endpoints and infra/table.py.
+# Size, trigger, rights and routes of the functions are read from infra/functions.json, which `python -m infra.generate`
+# derives from functions/registry.py, the endpoints and infra/table.py.
 
 data "google_project" "this" {
   project_id = var.project
@@ -7,8 +7,8 @@ data "google_project" "this" {
 
 locals {
   functions = jsondecode(file("${path.module}/../../functions.json"))
-  http      = { for name, one in local.functions : name => one if one.trigger == "http" }
-  events    = { for name, one in local.functions : name => one if one.trigger != "http" }
+  http      = { for name, function in local.functions : name => function if function.trigger == "http" }
+  events    = { for name, function in local.functions : name => function if function.trigger != "http" }
 
   apis = toset([
     "artifactregistry", "cloudkms", "cloudscheduler", "compute", "eventarc", "firestore", "logging", "monitoring", "pubsub", "run", "secretmanager", "storage",
@@ -20,7 +20,7 @@ locals {
     TRUST_QUEUE         = "pubsub:${google_pubsub_topic.sightings.id}"
     TRUST_UPLOAD_BUCKET = google_storage_bucket.uploads.name
     TRUST_DOMAIN        = var.domain
-    TRUST_DATA          = "/tmp/trust" # nothing is kept there
+    TRUST_DATA          = "/tmp/trust" # stays empty
     TRUST_BEHIND_TLS    = "true"       # Cloud Run and the load balancer are reached over TLS only
   }, var.settings)
 }

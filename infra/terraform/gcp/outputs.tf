@@ -1,6 +1,6 @@
 output "address" {
   value       = google_compute_global_address.api.address
-  description = "What the A record of api_host must be."
+  description = "The address that the A record of api_host must have."
 }
 
 output "url" {
@@ -10,7 +10,7 @@ output "url" {
 
 output "settings" {
   value       = local.settings
-  description = "What python -m functions.admin needs in its environment to work on this deployment."
+  description = "The environment of python -m functions.admin for this deployment."
 }
 
 output "uploads" {

@@ -9,7 +9,7 @@ resource "google_firestore_database" "documents" {
   depends_on                        = [google_project_service.api]
 }
 
-# Documents that expire go by themselves. No index on a time that only grows: it would make one hot spot of all writes.
+# Firestore deletes expired documents. `expires` has no index: its values only grow, so all writes would meet at its end.
 resource "google_firestore_field" "expires" {
   database   = google_firestore_database.documents.name
   collection = "documents"
@@ -18,7 +18,7 @@ resource "google_firestore_field" "expires" {
   index_config {}
 }
 
-# Nobody asks by what is in a document, so nothing of it is indexed.
+# No query uses the content of a document, so the content is not indexed.
 resource "google_firestore_field" "body" {
   database   = google_firestore_database.documents.name
   collection = "documents"

@@ -5,12 +5,12 @@ resource "google_storage_bucket" "uploads" {
   public_access_prevention    = "enforced"
   force_destroy               = !var.protect
   soft_delete_policy {
-    retention_duration_seconds = 0 # a bundle that was imported is deleted, with its key: for good
+    retention_duration_seconds = 0 # onUpload deletes an imported bundle, which contains a private key, finally
   }
   versioning {
-    enabled = false # each object has a generation anyway, which onUpload names
+    enabled = false # each object has a generation, and onUpload names the generation
   }
-  lifecycle_rule { # what was refused stays for a day, to be looked at
+  lifecycle_rule { # a refused upload stays for a day, for inspection
     condition {
       age = 1
     }

@@ -5,7 +5,7 @@ variable "project" {
 
 variable "region" {
   type        = string
-  description = "Where everything is made, like europe-west3."
+  description = "The region of all resources, for example europe-west3."
 }
 
 variable "image" {
@@ -26,7 +26,7 @@ variable "domain" {
 variable "name" {
   type        = string
   default     = "trust"
-  description = "Begins the name of everything that is made."
+  description = "The prefix of all names."
   validation {
     condition     = can(regex("^[a-z][a-z0-9]{1,8}$", var.name)) # a service account's id has 30 characters at most
     error_message = "name takes 2 to 9 of a-z and 0-9, a letter first."
@@ -56,35 +56,35 @@ variable "settings" {
 variable "webhook" {
   type        = string
   default     = null
-  description = "Where expiryReport sends what ends soon (TRUST_WEBHOOK). Its secret is put into Secret Manager by hand, so that no state holds it."
+  description = "The receiver of expiry reports and withdrawals (TRUST_WEBHOOK). Its secret is added to Secret Manager by hand, so that no state contains it."
 }
 
 variable "alarm_email" {
   type        = string
   default     = null
-  description = "Who is told of an alarm."
+  description = "The receiver of alarms."
 }
 
 variable "report_at" {
   type        = string
   default     = "0 6 * * *"
-  description = "When expiryReport runs, UTC."
+  description = "The schedule of expiryReport, in UTC."
 }
 
 variable "most_instances" {
   type        = number
   default     = 20
-  description = "Of each function."
+  description = "The maximum of instances per function."
 }
 
 variable "warm_instances" {
   type        = number
   default     = 0
-  description = "Of verifyClient, kept started: devices then never wait for a start."
+  description = "Instances of verifyClient that are kept started, so that devices do not wait for a start."
 }
 
 variable "protect" {
   type        = bool
   default     = true
-  description = "Keep the database and the uploads from being destroyed."
+  description = "Protect the database and the uploads against deletion."
 }

@@ -2,15 +2,18 @@
 
     ca/{orgId}/{name}   the CA certificates of one subject name. *name* is the beginning of the digest of that name, and
                         of the id of each CA, so that a verdict finds the CAs by the issuer name of a certificate
-    caindex/{orgId}     the ids of all CA certificates, each with whether the CA is active. Holds the limits of an
-                        organization under any number of concurrent uploads
+    caindex/{orgId}     the index: a line for each CA, which says whether the CA is active. The index limits the CAs of
+                        an organization under any number of concurrent uploads
     org/{orgId}         the flag `has_ca`: devices must name their server by SNI
 
-A registration reserves a place in the index, then stores the CA, then sets the flag; a deletion goes the other way. So
-the index may name a CA too many, which a sweep mends, but never misses one.
+A registration reserves a line in the index, stores the CA, and sets the flag. A deletion deletes the CA, removes the
+line, and clears the flag after the last CA. An interrupted call may leave a line without a CA, which a sweep removes.
 
-A CA that is on the deny list bears a mark (`denied_at`), because a client often does not send its CA. An upload and a
-change of the deny list both write first and refresh the mark afterwards: the later of the two finds the other's write.
+A CA that is on the deny list has a mark (`denied_at`), because a client often does not send its CA.
+
+Lines, flag and marks follow from other documents. A caller that changes a CA or the deny list makes them agree
+afterwards, and reads again after each write until nothing differs. So of several concurrent callers, the last writer
+has read the changes of all others.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +23,9 @@ from typing import Any, Final
 import msgspec
 
 from shared.errors import NotFound, TooManyCAs, TooManyCAsOfOneName
-from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind
-from shared.repository import Attempt, Batch, Ref, Repository, ca_index_ref, cas_ref
+from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind, Org
+from shared.refs import Ref, ca_index_ref, cas_ref
+from shared.repository import Attempt, Batch, Repository
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
 from shared.usecases.organization import Organization
@@ -36,7 +40,7 @@ _NAME: Final = 16  # hex digits of a subject name's digest: the id of a document
 _FINGERPRINT: Final = 32  # hex digits of a certificate's SHA-256 at the end of a CA's id
 
 
-class Added(msgspec.Struct, frozen=True):
+class AddedCA(msgspec.Struct, frozen=True):
     """The result of `CACertificates.add`: the stored CA.
 
     Args:
@@ -59,20 +63,21 @@ class CACertificates:
         self.index_ref = ca_index_ref(org_id)
 
     def _ref(self, ca_id: str) -> Ref[CAsOfOneName]:
-        """Return the ref of a CA's document. A digest of the subject name, or its beginning, serves as well."""
+        """Return the ref of a CA's document. *ca_id* may also be a digest of the subject name, or its beginning."""
         return cas_ref(self._org_id, ca_id[:_NAME])
 
     # ------------------------------------------------------------------------------------------------- reading
 
     def find(self, ca_id: str) -> CA | None:
+        """Return a CA, or None if it does not exist."""
         return self.list_same_name(ca_id).get(ca_id)
 
     def get(self, ca_id: str) -> CA:
-        """Raises: NotFound."""
+        """Return a CA. Raises: NotFound."""
         return _get(self.list_same_name(ca_id), ca_id)
 
     def list_same_name(self, ca_id: str) -> Mapping[str, CA]:
-        """Return the CAs that have the subject name of *ca_id*, by id; *ca_id* itself is among them if it exists."""
+        """Return the CAs that have the subject name of *ca_id*, by id: *ca_id* itself too, if it exists."""
         document = self._repository.get(self._ref(ca_id))
         return document.cas if document else {}
 
@@ -97,6 +102,7 @@ class CACertificates:
             yield from document.cas.items()
 
     def iterate_documents(self) -> Iterator[CAsOfOneName]:
+        """Yield every document."""
         return (document for _, document in self._repository.iterate(self._partition, CAsOfOneName))
 
     def has_active(self) -> bool:
@@ -117,7 +123,7 @@ class CACertificates:
 
     # ------------------------------------------------------------------------------------------------ changing
 
-    def add(self, ca_id: str, ca: CA, *, rate_per_minute: int, activity: Activity) -> Added:
+    def add(self, ca_id: str, ca: CA, *, rate_per_minute: int, activity: Activity) -> AddedCA:
         """Register *ca*, or change nothing where *ca_id* is registered already.
 
         Each step may have been done before, by an upload that was cut short, or at the same moment by another upload.
@@ -127,19 +133,19 @@ class CACertificates:
         ref, marks = self._ref(ca_id), self._mark_refs([cert])
         batch = self._repository.read_batch([self.index_ref, ref, *marks])
         self._reserve(ca_id, ca.changed.created_at, rate_per_minute, batch)
-        # The decision not to write must rest on a read after the reservation; a write is protected in any case.
+        # A decision not to write must rest on a read after the reservation. A write is protected in any case.
         first = batch if _has_room(batch.get(ref), ca_id) else None
         for attempt in self._repository.changing(ref, also=marks, first=first, activity_of=self._org_id):
             with attempt as document:
                 cas = document.cas if document else {}
                 is_new, has_room = ca_id not in cas, _has_room(document, ca_id)
                 if has_room:
-                    ca = msgspec.structs.replace(ca, denied_at=self._denied_since(cert, attempt.batch))
+                    ca = msgspec.structs.replace(ca, denied_at=self._find_denied_at(cert, attempt.batch))
                     attempt.write(CAsOfOneName(cas={**cas, ca_id: ca}), activity=activity)
         if is_new and not has_room:
-            self.release(ca_id)
+            self.refresh_index(ca_id)
             raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=cert.subject_text)
-        return Added(ca if is_new else cas[ca_id], is_new, self._confirm(ca_id, cert))
+        return AddedCA(ca if is_new else cas[ca_id], is_new, self._confirm(ca_id, cert))
 
     def changing(self, ca_id: str, *, first: Batch | None = None) -> "Iterator[CAAttempt]":
         """Change one CA in a block, as `Repository.changing` does.
@@ -148,51 +154,32 @@ class CACertificates:
         for attempt in self._repository.changing(self._ref(ca_id), first=first, activity_of=self._org_id):
             yield CAAttempt(attempt, ca_id)
 
-    def refresh_index(self, ca_id: str) -> None:
-        """Make the index agree with a CA on whether the CA is active. The index only words a refusal."""
-        ref = self._ref(ca_id)
-        for attempt in self._repository.changing(self.index_ref, also=[ref]):
-            with attempt as index:
-                document = attempt.batch.get(ref)
-                ca = document.cas.get(ca_id) if document else None
-                if index is None or ca is None:
-                    continue
-                is_active = ca.status is CAStatus.ACTIVE
-                if index.cas.get(ca_id) != is_active:
-                    attempt.write(msgspec.structs.replace(index, cas={**index.cas, ca_id: is_active}))
+    def refresh_index(self, ca_id: str) -> bool:
+        """Make the index agree with a CA, and the flag `has_ca` with the index.
 
-    def release(self, ca_id: str) -> bool:
-        """Give the place of a deleted CA in the index back, and clear the flag if that was the last CA.
-
-        Returns whether anything was left to do, which is what a deletion that was cut short leaves."""
-        ref = self._ref(ca_id)
-        batch = self._repository.read_batch([ref, self.index_ref])
-        self._delete_if_empty(ref, batch)
-        is_listed = False
-        for attempt in self._repository.changing(self.index_ref, first=batch):
-            with attempt as index:
-                cas = index.cas if index else {}
-                remaining = {key: is_active for key, is_active in cas.items() if key != ca_id}
-                if index is not None and ca_id in cas:
-                    is_listed = True
-                    attempt.write(msgspec.structs.replace(index, cas=remaining))
-        return (not remaining and self.refresh_flag()) or is_listed
+        A document without CAs is deleted. Return whether index or flag differed, as an interrupted call leaves them."""
+        ref, org_ref = self._ref(ca_id), Organization(self._repository, self._org_id).ref
+        is_changed = False
+        while True:
+            batch = self._repository.read_batch([ref, self.index_ref, org_ref])
+            self._delete_if_empty(ref, batch)
+            if not self._write_line(ca_id, batch) and self._write_flag(batch) is None:
+                return is_changed
+            is_changed = True
 
     def refresh_flag(self) -> bool:
-        """Make the organization agree with the index on whether there is a CA. Return whether it did not.
-
-        After each write a second look follows: an upload that reserved its place in between saw the old flag."""
+        """Make the flag `has_ca` agree with the index. Return whether the flag differed."""
         is_changed = False
-        while self._write_flag():
+        while self._write_flag() is not None:
             is_changed = True
         return is_changed
 
     # ------------------------------------------------------------------------------- marks of the deny list
 
     def list_meant_by(self, denials: Sequence[Denial]) -> Mapping[str, CA]:
-        """Return the CAs that one of *denials* may mean, by id. Whether it does is for `refresh_marks` to find."""
-        meant = _Meant(denials)
-        return {ca_id: ca for ca_id, ca in self.iterate() if meant.includes(ca)} if meant else {}
+        """Return the CAs, by id, that one of *denials* may mean. `refresh_marks` decides whether it does."""
+        denial_filter = _DenialFilter(denials)
+        return {ca_id: ca for ca_id, ca in self.iterate() if denial_filter.includes(ca)} if denial_filter else {}
 
     def refresh_marks(self, cas: Mapping[str, CA]) -> None:
         """Make the marks of *cas* (by id) agree with the deny list."""
@@ -204,37 +191,39 @@ class CACertificates:
         certs = [cert for same_name in by_name.values() for cert in same_name.values()]
         batch = self._repository.read_batch([*by_name, *self._mark_refs(certs)])
         for ref, same_name in by_name.items():
-            self._mark(ref, same_name, batch)
+            is_written = self._write_marks(ref, same_name, batch)
+            while is_written:
+                is_written = self._write_marks(ref, same_name)
 
     def refresh_every_mark(self) -> None:
-        """Make the marks of all CAs agree with the deny list, where a change of the list was cut short before that."""
-        meant = _Meant([*DenyList(self._repository, self._org_id).iterate()])
-        self.refresh_marks({ca_id: ca for ca_id, ca in self.iterate() if ca.denied_at or meant.includes(ca)})
+        """Make the marks of all CAs agree with the deny list: an interrupted change of the list may have left them."""
+        denial_filter = _DenialFilter([*DenyList(self._repository, self._org_id).iterate()])
+        self.refresh_marks({ca_id: ca for ca_id, ca in self.iterate() if ca.denied_at or denial_filter.includes(ca)})
 
-    # ------------------------------------------------------------------------------------------------- mending
+    # ------------------------------------------------------------------------------------------------- repairing
 
-    def mend_index(self) -> int:
+    def repair_index(self) -> int:
         """Make the index name the CAs that exist, and no others. Return how many lines of the index were changed.
 
-        An upload that is under way puts its place back after it has stored the CA (`add`)."""
-        mended = 0
+        A concurrent upload writes its line again after it has stored the CA (`add`)."""
+        repaired = 0
         for attempt in self._repository.changing(self.index_ref):
             with attempt as index:
                 cas = self._list_statuses()  # read after the index, at each attempt
                 listed = index.cas if index else {}
-                mended = len(listed.items() ^ cas.items())
-                if mended:
+                repaired = len(listed.items() ^ cas.items())
+                if repaired:
                     attempt.write(msgspec.structs.replace(index or CAIndex(), cas=cas))
-        if not mended:
+        if not repaired:
             return 0
-        # A CA that was stored after the first look, and found its place still taken, is seen by a second look.
+        # A concurrent upload may have stored its CA after the first look, and still have found its line. Look again.
         for attempt in self._repository.changing(self.index_ref):
             with attempt as index:
                 cas = self._list_statuses()
                 listed = index.cas if index else {}
                 if not cas.keys() <= listed.keys():
                     attempt.write(msgspec.structs.replace(index or CAIndex(), cas=cas | listed))
-        return mended
+        return repaired
 
     def delete_empty_documents(self) -> None:
         """Delete documents whose last CA was deleted by a call that was cut short."""
@@ -245,7 +234,7 @@ class CACertificates:
     # --------------------------------------------------------------------------------------------- the steps
 
     def _reserve(self, ca_id: str, at: datetime, rate_per_minute: int, first: Batch) -> None:
-        """Reserve a place in the index. Raises: TooManyCAs, RateLimited."""
+        """Reserve a line in the index. Raises: TooManyCAs, RateLimited."""
         for attempt in self._repository.changing(self.index_ref, first=first):
             with attempt as stored:
                 index = stored or CAIndex()
@@ -259,56 +248,77 @@ class CACertificates:
     def _confirm(self, ca_id: str, cert: Certificate) -> bool:
         """Complete a registration after the CA was stored. Return whether devices must send SNI from now on.
 
-        Meanwhile a sweep or a deletion may have given the place in the index back, and the deny list may have changed.
+        Meanwhile a sweep or a deletion may have removed the CA's line in the index, and the deny list may have changed.
         """
         ref, org_ref = self._ref(ca_id), Organization(self._repository, self._org_id).ref
-        batch = self._repository.read_batch([ref, self.index_ref, org_ref, *self._mark_refs([cert])])
-        document = batch.get(ref)
-        if document is None or ca_id not in document.cas:
-            return False  # deleted by another caller
-        self._keep_reserved(ca_id, document.cas[ca_id].status is CAStatus.ACTIVE, batch)
-        self._mark(ref, {ca_id: cert}, batch)
-        for attempt in self._repository.changing(org_ref, first=batch, activity_of=self._org_id):
-            with attempt as org:
-                sets_sni = org is not None and not org.requires_sni
-                if org is not None and not org.has_ca:
-                    attempt.write(msgspec.structs.replace(org, has_ca=True))
-        return sets_sni
+        sets_sni = False
+        while True:
+            batch = self._repository.read_batch([ref, self.index_ref, org_ref, *self._mark_refs([cert])])
+            if self._write_line(ca_id, batch) or self._write_marks(ref, {ca_id: cert}, batch):
+                continue
+            replaced = self._write_flag(batch)
+            if replaced is None:
+                return sets_sni
+            sets_sni = not replaced.requires_sni
 
-    def _keep_reserved(self, ca_id: str, is_active: bool, first: Batch) -> None:
-        for attempt in self._repository.changing(self.index_ref, first=first):
+    def _write_line(self, ca_id: str, first: Batch) -> bool:
+        """Make the line of a CA in the index agree with the CA. Return whether an attempt wrote or removed the line.
+
+        The line says whether the CA is active. A CA that does not exist has no line."""
+        ref, is_written = self._ref(ca_id), False
+        for attempt in self._repository.changing(self.index_ref, also=[ref], first=first):
             with attempt as stored:
-                index = stored or CAIndex()
-                if ca_id not in index.cas:
-                    attempt.write(msgspec.structs.replace(index, cas={**index.cas, ca_id: is_active}))
+                index, document = stored or CAIndex(), attempt.batch.get(ref)
+                ca = document.cas.get(ca_id) if document else None
+                lines = {listed_id: is_active for listed_id, is_active in index.cas.items() if listed_id != ca_id}
+                if ca is not None:
+                    lines[ca_id] = ca.status is CAStatus.ACTIVE
+                if lines != index.cas:
+                    is_written = True
+                    attempt.write(msgspec.structs.replace(index, cas=lines))
+        return is_written
 
-    def _write_flag(self) -> bool:
+    def _write_flag(self, first: Batch | None = None) -> Org | None:
+        """Make the flag `has_ca` agree with the index. Return the replaced organization; None: nothing was written."""
         org_ref = Organization(self._repository, self._org_id).ref
-        is_written = False
-        for attempt in self._repository.changing(org_ref, also=[self.index_ref], activity_of=self._org_id):
+        for attempt in self._repository.changing(org_ref, also=[self.index_ref], first=first, activity_of=self._org_id):
             with attempt as org:
                 index = attempt.batch.get(self.index_ref)
                 has_ca = index is not None and bool(index.cas)
-                if org is not None and org.has_ca != has_ca:
+                replaced = org if org is not None and org.has_ca != has_ca else None
+                if replaced is not None:
+                    attempt.write(msgspec.structs.replace(replaced, has_ca=has_ca))
+        return replaced
+
+    def _write_marks(
+        self, ref: Ref[CAsOfOneName], certs: Mapping[str, Certificate], first: Batch | None = None
+    ) -> bool:
+        """Make the marks of CAs in one document agree with the deny list. Return whether an attempt wrote a mark."""
+        mark_refs, is_written = self._mark_refs(certs.values()), False
+        for attempt in self._repository.changing(ref, also=mark_refs, first=first, activity_of=self._org_id):
+            with attempt as document:
+                cas = document.cas if document else {}
+                marked = self._mark(cas, certs, attempt.batch)
+                if marked != cas:
+                    # A batch is not a snapshot. With the deny list read after the CAs, a mark that another caller
+                    # writes for a newer entry makes this write a conflict.
+                    marked = self._mark(cas, certs, self._repository.read_batch(mark_refs))
+                if marked != cas:
                     is_written = True
-                    attempt.write(msgspec.structs.replace(org, has_ca=has_ca))
+                    attempt.write(CAsOfOneName(cas=marked))
         return is_written
 
-    def _mark(self, ref: Ref[CAsOfOneName], certs: Mapping[str, Certificate], first: Batch) -> None:
-        """Make the marks of the CAs in one document agree with the deny list."""
-        also = self._mark_refs(certs.values())
-        for attempt in self._repository.changing(ref, also=also, first=first, activity_of=self._org_id):
-            with attempt as document:
-                cas = dict(document.cas) if document else {}
-                for ca_id, cert in certs.items():
-                    if ca_id in cas:
-                        denied_at = self._denied_since(cert, attempt.batch)
-                        cas[ca_id] = msgspec.structs.replace(cas[ca_id], denied_at=denied_at)
-                if document is not None and cas != document.cas:
-                    attempt.write(msgspec.structs.replace(document, cas=cas))
+    def _mark(self, cas: Mapping[str, CA], certs: Mapping[str, Certificate], batch: Batch) -> dict[str, CA]:
+        """Return *cas*, those among *certs* with the mark that the deny list in *batch* requires."""
+        marked = {
+            ca_id: msgspec.structs.replace(cas[ca_id], denied_at=self._find_denied_at(cert, batch))
+            for ca_id, cert in certs.items()
+            if ca_id in cas
+        }
+        return {**cas, **marked}
 
     def _mark_refs(self, certs: Iterable[Certificate]) -> list[Ref[Any]]:
-        """Return the refs that `_denied_since` needs."""
+        """Return the refs that `_find_denied_at` needs."""
         deny_list = DenyList(self._repository, self._org_id)
         refs: list[Ref[Any]] = []
         for cert in certs:
@@ -316,7 +326,7 @@ class CACertificates:
             refs.append(self._ref(cert.issuer.digest))
         return refs
 
-    def _denied_since(self, cert: Certificate, batch: Batch) -> datetime | None:
+    def _find_denied_at(self, cert: Certificate, batch: Batch) -> datetime | None:
         """Return when the first entry of the deny list that means *cert* was made, or None."""
         denials = DenyList(self._repository, self._org_id).entries(batch, certificate_ids(cert))
         issuers = self._issuer_keys(cert, batch) if any(denial.issuer_key_hash for denial in denials) else set()
@@ -360,7 +370,7 @@ class CAAttempt:
         return self._attempt.batch
 
     def __enter__(self) -> CA:
-        """Raises: NotFound."""
+        """Return the stored CA. Raises: NotFound."""
         document = self._attempt.__enter__()
         self._cas = document.cas if document else {}
         return _get(self._cas, self._ca_id)
@@ -378,8 +388,8 @@ class CAAttempt:
         self._attempt.__exit__(kind, error, trace)
 
 
-class _Meant:
-    """Which CAs a list of denials may mean: by fingerprint, or by serial number whatever the issuer."""
+class _DenialFilter:
+    """The CAs that a list of denials may mean: by fingerprint, or by serial number of any issuer."""
 
     def __init__(self, denials: Sequence[Denial]) -> None:
         self._fingerprints = {denial.value for denial in denials if denial.kind is DenialKind.FINGERPRINT}
@@ -391,6 +401,7 @@ class _Meant:
         return bool(self._fingerprints or self._serials)
 
     def includes(self, ca: CA) -> bool:
+        """Return whether a denial may mean *ca*."""
         cert = Certificate.from_der(ca.der)
         is_listed = not self._fingerprints.isdisjoint(cert.fingerprints)
         return is_listed or cert.serial_number in self._serials

@@ -15,16 +15,16 @@ from shared.validation.notices import Notice, devices_must_send_sni
 from shared.x509.certificate import Certificate
 
 
-class Uploaded(msgspec.Struct, frozen=True):
-    """The result of an upload: the stored CA certificate."""
+class UploadedCA(msgspec.Struct, frozen=True):
+    """The result of `upload_ca`: the stored CA, whether the upload registered it, and warnings."""
 
     id: str
     ca: CA
-    created: bool
+    is_new: bool
     warnings: list[Notice] = msgspec.field(default_factory=list)
 
 
-def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = "") -> Uploaded:
+def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = "") -> UploadedCA:
     """Register the CA certificate in *data* (PEM or DER). The CA is active at once.
 
     The same certificate again is not an error and changes nothing.
@@ -40,11 +40,11 @@ def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = 
         activity=make_entry(at, member.who, "uploadCA", certificate=ca_id),
     )
     host = messaging_host(member.org_id, context.platform_domain)
-    return Uploaded(ca_id, added.ca, added.is_new, [devices_must_send_sni(host)] if added.sets_sni else [])
+    return UploadedCA(ca_id, added.ca, added.is_new, [devices_must_send_sni(host)] if added.sets_sni else [])
 
 
 def get_ca(context: Context, org_id: str, ca_id: str) -> CA:
-    """Raises: NotFound."""
+    """Return a CA. Raises: NotFound."""
     return CACertificates(context.repository, org_id).get(ca_id)
 
 
@@ -125,7 +125,7 @@ def delete_ca(context: Context, member: Member, ca_id: str, *, expected_version:
                 check_version(ca.changed, expected_version)
                 attempt.delete(activity=activity)
     except NotFound:
-        if not cas.release(ca_id):
+        if not cas.refresh_index(ca_id):
             raise
     else:
-        cas.release(ca_id)
+        cas.refresh_index(ca_id)

@@ -16,7 +16,8 @@ from shared.records import (
     LastConnection,
     Usage,
 )
-from shared.repository import KEEP_USAGE, Repository, activity_id, usage_ref
+from shared.refs import activity_id, usage_ref
+from shared.repository import KEEP_USAGE, Repository
 
 DAYS: Final = 30
 _CLIENTS_MAX: Final = 500  # in the sample of a day

@@ -10,19 +10,20 @@ from msgspec.structs import replace
 from shared.errors import UseRefused
 from shared.ports import ConnectionEventQueue, TokenVerifier
 from shared.records import ConnectionEvent, Proof, Role
-from shared.repository import Batch, Ref, Repository
+from shared.refs import Ref
+from shared.repository import Batch, Repository
 from shared.usecases.callers import BearerToken, Caller, Credentials, authenticate, read_claim
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
 from shared.usecases.organization import Organization
-from shared.validation.deny_list import Denied, Questions, questions
+from shared.validation.deny_list import DenyListEntry, Questions, questions
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
 from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import CHAIN_STEP, OrgFacts, Scope, Verdict, find_org_id, judge
-from shared.validation.verdict_by_name import BROKER, Named, judge_named
+from shared.validation.verdict_by_name import BROKER, NamedClient, judge_named
 
 _EVERY_ORG: Final = Scope(None)
 _BROKERS: Final = (Role.BROKER,)
@@ -31,7 +32,7 @@ _SERVER_NAME_MAX: Final = 256  # characters kept of a server name
 
 
 class Verifier(msgspec.Struct, frozen=True):
-    """What a verdict works with.
+    """The context of verdicts, and what only verdicts need.
 
     Args:
         tokens: verifies sign-in tokens; None accepts API keys only.
@@ -59,12 +60,12 @@ def verify_client(
 
     Args:
         sent: an API key and its token, a sign-in token, or a caller that the platform has authenticated itself.
-        explain: a person asks, not a broker. Viewers and operators may ask, and nothing is counted as a connection.
+        explain: whether a person asks, not a broker. Viewers and operators may ask, and no connection is counted.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable, IssuerUnavailable."""
     context = verifier.context
     claim = sent if isinstance(sent, Caller) else read_claim(verifier.tokens, sent)
-    # The key of an organization may ask about that organization only; a question by a platform key names one.
+    # An organization's key asks about that organization. With a platform key, the client names the organization.
     org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
     lookup = _Lookup(context.repository, org_id, questions(presented))
     batch = context.repository.read_batch([*claim.refs, *lookup.refs()])
@@ -114,7 +115,7 @@ def _event(presented: Presented, verdict: Verdict, org_id: str, at: datetime) ->
 # --------------------------------------------------------------------------------------------- verdicts by name
 
 
-def verify_names(verifier: Verifier, credentials: Credentials, named: Named) -> Verdict:
+def verify_names(verifier: Verifier, credentials: Credentials, named: NamedClient) -> Verdict:
     """Return whether a client may connect of which the broker passes names only. Takes one round trip.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
@@ -129,7 +130,7 @@ Use = Callable[[str, DeviceName, str], bool]
 """Whether a device may use a resource of the broker: given the organization, the device and its topic prefix."""
 
 
-def verify_use(verifier: Verifier, credentials: Credentials, named: Named, may_use: Use) -> Verdict:
+def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient, may_use: Use) -> Verdict:
     """Return whether a connected client may use a topic, a queue or a virtual host. Nothing is counted.
 
     A client may where *may_use* says so and its certificate part still passes (`continue` included: the broker checked
@@ -145,21 +146,21 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: Named, may_u
         if may_use(org_id, device, prefix):
             return replace(verdict, decision=Decision.ALLOW, code="allowed", reason=f"It is {device}'s to use.")
         refusal = UseRefused(device=str(device), prefix=prefix)
-    else:  # an application, or a name without proof: other rules decide about its topics
+    else:  # an application, or a name without proof: the service does not know its topics
         refusal = UseRefused(device="an unproven client", prefix="its own prefix")
     return replace(verdict, decision=Decision.DENY, code=refusal.code, reason=refusal.reason, mend=refusal.advice)
 
 
-def _verify_named(context: Context, credentials: Credentials, named: Named) -> Verdict:
+def _verify_named(context: Context, credentials: Credentials, named: NamedClient) -> Verdict:
     lookup = _Lookup(context.repository, credentials.org_id, Questions((), tuple(named.denials)))
     batch = context.repository.read_batch([*credentials.refs, *lookup.refs()])
     caller = authenticate(credentials, batch)
     caller.must_be(_BROKERS)
-    is_proof = caller.proof is Proof.BROKER
-    return judge_named(named, lookup.facts(batch), broker_proves=is_proof, platform_domain=context.platform_domain)
+    broker_proves = caller.proof is Proof.BROKER
+    return judge_named(named, lookup.facts(batch), broker_proves=broker_proves, platform_domain=context.platform_domain)
 
 
-def _named_event(named: Named, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
+def _named_event(named: NamedClient, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
     return ConnectionEvent(
         org_id=org_id,
         at=at,
@@ -176,7 +177,7 @@ def _named_event(named: Named, verdict: Verdict, org_id: str, at: datetime) -> C
 
 
 class _Lookup(msgspec.Struct, frozen=True):
-    """The records that a verdict about one organization needs.
+    """The records that a verdict on a client of one organization needs.
 
     Args:
         org_id: None where the question names no organization.
@@ -188,6 +189,7 @@ class _Lookup(msgspec.Struct, frozen=True):
     questions: Questions
 
     def refs(self) -> list[Ref[Any]]:
+        """Return the refs of these records."""
         if self.org_id is None:
             return []
         return [
@@ -214,7 +216,7 @@ class _Lookup(msgspec.Struct, frozen=True):
             policy=org.policy,
             anchors=CACertificates(self.repository, self.org_id).anchors_for(self.questions.issuer_names, batch),
             denied={
-                look_up: [Denied(denial.created_at, denial.issuer_key_hash) for denial in entries]
+                look_up: [DenyListEntry(denial.created_at, denial.issuer_key_hash) for denial in entries]
                 for look_up, entries in by_look_up
                 if entries
             },

@@ -3,7 +3,8 @@
 from typing import Any
 
 from shared.records import Role
-from shared.repository import Batch, Ref
+from shared.refs import Ref
+from shared.repository import Batch
 from shared.usecases.callers import Caller, Credentials, authenticate
 from shared.usecases.context import Context
 

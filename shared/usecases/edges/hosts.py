@@ -19,7 +19,8 @@ import msgspec
 
 from shared.feed import Change
 from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
-from shared.repository import ORG_HOSTS, Batch, Ref, org_hosts_ref, org_ref
+from shared.refs import ORG_HOSTS, Ref, org_hosts_ref, org_ref
+from shared.repository import Batch
 from shared.usecases.context import Context
 from shared.usecases.organization import Organization, list_organizations
 from shared.usecases.servers.documents import ServerCertificates
@@ -59,7 +60,7 @@ class HostFeed:
     # ------------------------------------------------------------------------------------------------- reading
 
     def ref(self, org_id: str) -> Ref[OrgHosts]:
-        """Return the place of an organization's hosts, for a batched read."""
+        """Return the ref of an organization's hosts, for a batched read."""
         return org_hosts_ref(org_id)
 
     def find(self, org_ids: Sequence[str]) -> dict[str, OrgHosts]:
@@ -116,26 +117,39 @@ class HostFeed:
         self._publish(org.org_id, org, documents)
 
     def _publish(self, org_id: str, org: Org | None, documents: Batch | None) -> None:
-        """Publish the hosts of an organization.
+        """Publish the hosts of an organization, again if the organization changed meanwhile.
 
         The stored hosts are always read before the organization is. So the compare-and-set refuses a publication that
         read an older organization than a publication beside it did; the next attempt reads both again.
         """
         at = self._clock()
-        for attempt in self._repository.changing(self.ref(org_id), first=documents):
+        is_outdated = True
+        while is_outdated:
+            for attempt in self._repository.changing(self.ref(org_id), first=documents):
+                with attempt as stored:
+                    org = org or Organization(self._repository, org_id).find()
+                    published = self._derive(org, stored, documents, at)
+                    if published is not None and published is not stored:
+                        attempt.write(published)
+                org = documents = None  # every later attempt reads again
+            if published is None or published.is_published:
+                return
+            self._changes.append(HostsChanged(org_id))
+            is_outdated = self._mark_published(org_id, published)
+
+    def _mark_published(self, org_id: str, published: OrgHosts) -> bool:
+        """Record that the feed has a line for *published*. Return whether *published* is outdated already.
+
+        Another publication may have decided, before *published* was written, that the hosts need no change. So the
+        organization is read once more.
+        """
+        for attempt in self._repository.changing(self.ref(org_id), also=[org_ref(org_id)]):
             with attempt as stored:
-                org = org or Organization(self._repository, org_id).find()
-                published = self._derive(org, stored, documents, at)
-                if published is not None and published is not stored:
-                    attempt.write(published)
-            org = documents = None  # another writer was first: the next attempt reads again
-        if published is None or published.is_published:
-            return
-        self._changes.append(HostsChanged(org_id))
-        for mark in self._repository.changing(self.ref(org_id), first=attempt.batch):
-            with mark as stored:
-                if stored == published:  # else another publication came later, and sets its own mark
-                    mark.write(msgspec.structs.replace(published, is_published=True))
+                is_last = stored == published  # else a later publication looks after its own hosts
+                is_outdated = is_last and published.basis != self._basis(attempt.batch.get(org_ref(org_id)))
+                if is_last and not is_outdated:
+                    attempt.write(msgspec.structs.replace(published, is_published=True))
+        return is_outdated
 
     def _derive(
         self, org: Org | None, stored: OrgHosts | None, documents: Batch | None, at: datetime
@@ -158,8 +172,10 @@ class HostFeed:
         return derived
 
     def _versions(self, org: Org, documents: Batch | None) -> dict[str, str]:
-        """Return each host of *org* with the version of the active certificate if that covers the host, else with
-        BY_DEFAULT."""
+        """Return each host of *org* with its version.
+
+        The version is that of the active certificate if the certificate covers the host, else BY_DEFAULT.
+        """
         if org.suspended:
             return {}
         hosts = org.hosts(self._platform_domain)
@@ -178,8 +194,10 @@ class HostFeed:
         return servers.find_record(active) if documents is None else documents.get(servers.own_ref(active))
 
     def _basis(self, org: Org | None) -> str:
-        """Return a digest of everything that `_versions` depends on. The id of the active certificate is enough,
-        because the certificate of an id never changes."""
+        """Return a digest of everything that `_versions` depends on.
+
+        The id of the active certificate is enough, because the certificate of an id never changes.
+        """
         if org is None:
             return ""
         if org.suspended:
@@ -191,11 +209,10 @@ class HostFeed:
     # ------------------------------------------------------------------------------------------------ sweeping
 
     def sweep(self) -> int:
-        """Publish what an interrupted call left unpublished, and delete what no edge needs. Return the number of
-        organizations that were published.
+        """Publish what an interrupted call left unpublished, and delete what no edge needs.
 
-        A sweep reads two documents of each organization, 200 organizations in a round trip. A sweep is safe to run at
-        any time, and twice at the same time.
+        Return the number of organizations that were published. A sweep reads two documents of each organization, 200
+        organizations in a round trip. A sweep is safe to run at any time, and twice at the same time.
 
         Raises: TooBusy, StoreUnavailable.
         """
@@ -225,8 +242,10 @@ class HostFeed:
             after = page[-1][0]
 
     def _forget_removed(self) -> None:
-        """Delete the hosts of organizations that were deleted long ago. An edge that has not asked since then reads
-        the whole list, which does not have these organizations."""
+        """Delete the hosts of organizations that were deleted long ago.
+
+        An edge that has not asked since then reads the whole list, which does not have these organizations.
+        """
         before = self._clock() - _KEEP_REMOVED
         for org_id, hosts in self.list():
             if hosts.basis == "" and hosts.is_published and hosts.changed_at < before:

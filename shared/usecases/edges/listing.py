@@ -50,7 +50,7 @@ class HostsPage(msgspec.Struct, frozen=True):
     default_version: str | None
 
 
-def changed_hosts(context: Context, credentials: Credentials, since: str) -> HostsPage:
+def list_changed_hosts(context: Context, credentials: Credentials, since: str) -> HostsPage:
     """Return the hosts of the caller's organizations that changed after *since*, the `head` of an earlier page.
 
     All hosts are listed (`full`) if *since* is empty, if the edge is too far behind, and if the platform's default
@@ -76,7 +76,7 @@ def changed_hosts(context: Context, credentials: Credentials, since: str) -> Hos
         return listing.list_all()
 
 
-def every_host(context: Context, credentials: Credentials) -> list[ListedHost]:
+def list_every_host(context: Context, credentials: Credentials) -> list[ListedHost]:
     """Return all hosts of the caller's organizations, for an edge that takes one list without pages.
 
     Raises: TooManyHosts, NotAuthenticated, Forbidden, StoreUnavailable.

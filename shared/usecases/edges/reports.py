@@ -63,13 +63,13 @@ def report_served(
         else:
             stale.append(host)
     for org_id, (published, host) in served.items():
-        _date_own(context, org_id, published, edge, host)
+        _set_served_since(context, org_id, published, edge, host)
     if is_default_served and default is not None and default.served_since is None:
-        _date_default(context, default)
+        _set_default_served_since(context, default)
     return ReportResult(len(hosts) - len(stale), stale)
 
 
-def _date_own(context: Context, org_id: str, published: OrgHosts, edge: str, host: str) -> None:
+def _set_served_since(context: Context, org_id: str, published: OrgHosts, edge: str, host: str) -> None:
     """Set `served_since` of an organization's active certificate, unless it is set since the activation."""
     at, certificate_id = context.clock(), published.certificate_id
     activity = make_entry(at, edge, "served", kind=ActivityKind.EDGE, certificate=certificate_id, host=host)
@@ -82,7 +82,7 @@ def _date_own(context: Context, org_id: str, published: OrgHosts, edge: str, hos
         return  # the certificate was deleted after the report
 
 
-def _date_default(context: Context, reported: DefaultCertificate) -> None:
+def _set_default_served_since(context: Context, reported: DefaultCertificate) -> None:
     """Set `served_since` of the platform's default certificate, unless the certificate changed since the report."""
     at = context.clock()
     for attempt in PlatformDefault(context.repository).changing():

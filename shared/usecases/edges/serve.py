@@ -1,6 +1,6 @@
 """edgeFeed: export the certificate chain and private key of a host to a TLS edge.
 
-This is the only module that gives a private key out. Only the API modules for TLS edges may import this module; a
+This is the only module that exports private keys. Only the API modules for TLS edges may import this module; a
 contract in pyproject.toml lists them.
 """
 
@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 from shared.errors import NotFound
 from shared.ports import KeySealer
 from shared.records import DEFAULT, PLATFORM, Activity, ActivityKind, DefaultCertificate, Sealed, ServerCertificate
-from shared.repository import Batch, Ref, activity_id, org_ref
+from shared.refs import Ref, activity_id, org_ref
+from shared.repository import Batch
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
 from shared.usecases.edges.callers import authenticate_edge
@@ -89,8 +90,8 @@ def export_keys(
     """Return chain and key of each of *server_names*, as `export_key` does; a host that is not found is left out.
 
     Args:
-        unless: takes `<host> <version>` for each host and returns whether the caller has these already. Then no key
-            is opened.
+        unless: takes `<host> <version>` for each host and returns whether the caller has these versions already. If
+            so, no key is opened.
 
     Returns: the exported keys, and whether the caller had them already.
 
@@ -106,7 +107,7 @@ def export_keys(
 
 
 def _org_refs(server_name: str) -> list[Ref[Any]]:
-    """Return the place of the organization that *server_name* names, in a list; empty for another kind of name."""
+    """Return the ref of the organization that *server_name* names, in a list; empty for another kind of name."""
     name = ServerName.parse(server_name)
     return [org_ref(name.org_id)] if name else []
 
@@ -163,8 +164,11 @@ def _open_key(sealer: KeySealer, sealed: Sealed, org_id: str, certificate_id: st
 
 
 def _note(context: Context, caller: Caller, host: _ServedHost) -> None:
-    """Add an entry to the organization's activity list. The entry's id consists of the hour and a digest of edge, host
-    and version, so that repeated exports within an hour make one entry."""
+    """Add an entry to the organization's activity list.
+
+    The entry's id consists of the hour and a digest of edge, host and version, so that repeated exports within an hour
+    make one entry.
+    """
     at = context.clock()
     hour = datetime.fromtimestamp(int(at.timestamp()) // _NOTE_SECONDS * _NOTE_SECONDS, at.tzinfo)
     about = sha256(f"{caller.who} {host.server_name} {host.version}".encode()).hexdigest()[:8]

@@ -62,7 +62,7 @@ def withdraw(context: Context, org_id: str, kind: WithdrawalKind, value: str) ->
     )
 
 
-def withdrawn_since(context: Context, credentials: Credentials, since: str) -> WithdrawalsPage:
+def read_withdrawals(context: Context, credentials: Credentials, since: str) -> WithdrawalsPage:
     """Return the withdrawals of the caller's organizations after *since*, the `head` of an earlier page.
 
     An empty *since* returns the head alone: an edge that starts has no sessions to end.

@@ -1,17 +1,18 @@
-"""expiryReport: once a day, report the certificates that end soon or have ended; mend what a crash left behind.
+"""expiryReport: once a day, report the certificates that end soon or have ended; repair what a crash left behind.
 
-Reported are certificates that end within 30 days, within 7 days, or have ended: active CAs, server certificates, the
-platform's default. A certificate that has ended is reported as long as it is in force (an active CA, the active server
-certificate), and for 30 days otherwise.
+The report has active CAs, server certificates and the platform's default certificate, if they end within 30 days,
+within 7 days, or have ended. A certificate that has ended is reported as long as it is in force (an active CA, the
+active server certificate), and for 30 days otherwise.
 
-Each day's report goes three ways, once each however often the job runs:
+Each day's report goes three ways, each of them once, even if the job runs several times:
 1. the structured log: a line for each certificate;
 2. the organization's activity list: one entry a day, whose id follows from the day;
 3. the webhook: a message for each page of organizations with expiries. Delivered messages are remembered.
 
 Organizations are read page by page, and the progress is stored, because the time of a function is limited: the next run
-continues where a run was cut short. While an organization is read, what a crash left behind is mended: activity entries
-that were not copied out of their documents and, one day in seven, the rest (`shared.usecases.jobs.maintenance`).
+continues where a run was cut short. While an organization is read, what a crash left behind is repaired: activity
+entries that were not copied out of their documents and, one day in seven, the rest
+(`shared.usecases.jobs.maintenance`).
 """
 
 import hashlib
@@ -32,10 +33,10 @@ from shared.records import (
     CAStatus,
     DeliveredMessage,
     Org,
-    Outboxed,
+    RecordWithOutbox,
     ReportRun,
 )
-from shared.repository import activity_id, delivered_ref, report_run_ref
+from shared.refs import activity_id, delivered_ref, report_run_ref
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
@@ -87,17 +88,17 @@ class Report(msgspec.Struct):
     """The result of a run.
 
     Args:
-        endings: how many certificates were reported.
+        expiries: how many certificates were reported.
         copied: activity entries that a crash had left in their documents.
-        swept: what `shared.usecases.jobs.maintenance` removed or mended.
+        swept: what `shared.usecases.jobs.maintenance` removed or repaired.
         failed: why webhook messages were not delivered.
     """
 
     orgs: int = 0
-    endings: int = 0
+    expiries: int = 0
     copied: int = 0
     swept: int = 0
-    finished: bool = False
+    is_finished: bool = False
     failed: list[str] = msgspec.field(default_factory=list)
 
 
@@ -108,7 +109,7 @@ class Unfinished(Exception):
 def expiry_report(
     context: Context, webhook: Webhook | None, *, enough: Callable[[], bool] = lambda: False, sweep_all: bool = False
 ) -> Report:
-    """Report expiries and mend what a crash left behind. Safe to run at any time, twice, or twice at once.
+    """Report expiries and repair what a crash left behind. Safe to run at any time, twice, or twice at once.
 
     Args:
         enough: called between two pages: whether to stop for now.
@@ -119,6 +120,8 @@ def expiry_report(
 
 
 class _Run:
+    """One run of the report."""
+
     def __init__(self, context: Context, webhook: Webhook | None, at: datetime, sweep_all: bool) -> None:
         self._context = context
         self._repository = context.repository
@@ -129,9 +132,10 @@ class _Run:
         self._report = Report()
 
     def run(self, enough: Callable[[], bool]) -> Report:
+        """Report page by page, from the stored progress on. Raises: as `expiry_report`."""
         after = self._read_progress()
         if after is None:
-            self._report.finished = True
+            self._report.is_finished = True
             return self._report
         resume_at: str | None = None  # the start of the first page whose message was not delivered
         if not after and not self._publish([(PLATFORM, self._default_expiries())]):
@@ -147,8 +151,8 @@ class _Run:
         if resume_at is not None:
             raise Unfinished(f"a message did not arrive: {self._report.failed[0]}")
         self._write_progress(after, is_done=True)
-        self._report.finished = True
-        log.info("expiry report", extra={"orgs": self._report.orgs, "endings": self._report.endings, "day": self._day})
+        self._report.is_finished = True
+        log.info("expiry report", extra={"orgs": self._report.orgs, "endings": self._report.expiries, "day": self._day})
         return self._report
 
     # ------------------------------------------------------------------------------------------------ progress
@@ -178,7 +182,7 @@ class _Run:
         return self._deliver([_encode_org(org_id, expiries) for org_id, expiries in page])
 
     def _log(self, expiries: Sequence[Expiry]) -> None:
-        self._report.endings += len(expiries)
+        self._report.expiries += len(expiries)
         for expiry in expiries:
             level = logging.ERROR if expiry.stage == "ended" and expiry.in_force else logging.WARNING
             log.log(level, "a certificate ends", extra={"org": expiry.org_id, **expiry.encode()})
@@ -203,8 +207,8 @@ class _Run:
     def _deliver(self, orgs: Sequence[dict[str, Any]]) -> bool:
         if self._webhook is None or not orgs:
             return True
-        # The same for the same orgs and day, so that a receiver recognizes a repetition. Each org's own id serves
-        # where an org was created in between and the pages have shifted.
+        # The id follows from the day and the orgs, so that the receiver recognizes a repeated message. If an org is
+        # created between two runs, the pages shift, and the repeated message has another id.
         names = ",".join(org["org"] for org in orgs)
         message_id = f"expiry-{self._day}-" + hashlib.sha256(names.encode()).hexdigest()[:16]
         ref = delivered_ref(self._day, message_id)
@@ -266,9 +270,9 @@ class _Run:
         if stage is not None and (in_force or ends >= self._at - timedelta(days=_ENDED_DAYS)):
             yield Expiry(org_id, kind, certificate_id, ends, stage, in_force)
 
-    # ------------------------------------------------------------------------------------------------- mending
+    # ------------------------------------------------------------------------------------------------- repairing
 
-    def _copy_outboxes(self, org_id: str, documents: Iterable[Outboxed]) -> None:
+    def _copy_outboxes(self, org_id: str, documents: Iterable[RecordWithOutbox]) -> None:
         for document in documents:
             recent = [entry for entry in document.outbox if entry.at > self._at - _OUTBOX_AGE]
             if recent:

@@ -21,10 +21,10 @@ Attempts = Iterator[ExistingAttempt[Any]]  # of a ServerCertificate or of the De
 
 
 def reseal(context: Context, sealer: KeySealer) -> tuple[int, int]:
-    """Seal every private key again that an older master key sealed. Return the number of keys that were sealed again,
-    and of keys that were current already.
+    """Seal every private key again that an older master key sealed.
 
-    The call is safe to interrupt and to repeat.
+    Return the number of keys that were sealed again, and of keys that were current already. The call is safe to
+    interrupt and to repeat.
 
     Raises: SealBroken, which names the keys that cannot be opened: their records do not change, all others do;
         TooBusy, StoreUnavailable.

@@ -5,7 +5,7 @@
     {orgId}/csr/<id>           the signed certificate of a request; a suffix like .pem is ignored
 
 The organization is the first segment of the object's name, so the bucket's permissions decide who may write under that
-prefix. An event is a claim: it points at an object, and bucket, version and time are taken from the object store.
+prefix. An event is not trusted: it only names an object, and version, size and time are taken from the object store.
 
 An upload ends the same way if its event is delivered twice, at once or out of order: each version of an object has one
 receipt, an activity entry whose id follows from that version. A version that has a receipt is not read again, so that a
@@ -33,7 +33,7 @@ from shared.errors import (
 )
 from shared.ports import FoundObject, KeySealer, ObjectReader, UploadedObject
 from shared.records import Activity, ActivityKind, Role
-from shared.repository import activity_id
+from shared.refs import activity_id
 from shared.usecases.callers import Caller, Member
 from shared.usecases.cas.manage import upload_ca
 from shared.usecases.context import Context
@@ -63,7 +63,7 @@ class End(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The result of an event. *why* and *code* name the reason of a refusal."""
+    """The result of an event. *why* and *code* are the reason, if the upload was not imported."""
 
     end: End
     why: str = ""
@@ -116,7 +116,7 @@ def on_upload(
         return _ignore("an object that is gone", uploaded)
     except TrustError as refusal:
         outcome = Outcome(End.REFUSED, str(refusal), refusal.code)
-        detail = {"reason": printable(str(refusal), _REASON_MAX)}
+        detail = {"reason": _sanitize(str(refusal), _REASON_MAX)}
         if refusal.field:
             detail["field"] = refusal.field
     else:
@@ -129,7 +129,7 @@ def on_upload(
         "onUpload",
         str(outcome.end),
         outcome.code,
-        {"object": printable(rest, _NAME_MAX), **detail},
+        {"object": _sanitize(rest, _NAME_MAX), **detail},
     )
     context.repository.append_once(org_id, receipt)
     return outcome
@@ -152,7 +152,7 @@ def _import(
     Raises: _Gone, TrustError."""
     kind, _, name = path.partition("/")
     if kind not in _KINDS or not name:
-        raise Misplaced(place=printable(f"{kind}/{name}" if name else kind, _NAME_MAX), org=member.org_id)
+        raise Misplaced(place=_sanitize(f"{kind}/{name}" if name else kind, _NAME_MAX), org=member.org_id)
     if stored.size > OBJECT_MAX:
         raise TooLarge(
             size=f"{stored.size:,} bytes", limit=f"{OBJECT_MAX:,} bytes", hint="Upload the certificate alone."
@@ -168,37 +168,37 @@ def _import(
             objects.remove(stored)  # the object holds a private key, which is sealed now
             return {**detail, "removed": "yes"}
         case _:
-            return _import_signed(context, member, name, data)
+            return _fulfill_request(context, member, name, data)
 
 
 def _import_ca(context: Context, member: Member, data: bytes) -> dict[str, str]:
     result = upload_ca(context, member, data)
-    return _detail(result.id, [warning.code for warning in result.warnings], created=result.created)
+    return _detail(result.id, [warning.code for warning in result.warnings], is_new=result.is_new)
 
 
 def _import_server(context: Context, sealer: KeySealer, member: Member, data: bytes) -> dict[str, str]:
     result = upload_server_cert(context, sealer, member, data)
-    return _detail(result.parsed.id, [warning.code for warning in result.warnings], created=result.is_created)
+    return _detail(result.parsed.id, [warning.code for warning in result.warnings], is_new=result.is_new)
 
 
-def _import_signed(context: Context, member: Member, name: str, data: bytes) -> dict[str, str]:
+def _fulfill_request(context: Context, member: Member, name: str, data: bytes) -> dict[str, str]:
     request_id = re.sub(_SUFFIX, "", name)
     if "/" in request_id:
         raise NotFound(what="certificate request of that id")
     server, warnings = fulfill_csr(context, member, request_id, data)
-    return _detail(server.id, [warning.code for warning in warnings], created=True)
+    return _detail(server.id, [warning.code for warning in warnings], is_new=True)
 
 
-def _detail(certificate_id: str, warnings: list[str], *, created: bool) -> dict[str, str]:
+def _detail(certificate_id: str, warnings: list[str], *, is_new: bool) -> dict[str, str]:
     detail = {"certificate": certificate_id}
-    if not created:
+    if not is_new:
         detail["unchanged"] = "yes"
     if warnings:
         detail["warnings"] = ",".join(warnings)
     return detail
 
 
-def printable(text: str, limit: int) -> str:
+def _sanitize(text: str, limit: int) -> str:
     """Return at most *limit* characters of *text* for display.
 
     Control, format and unassigned characters, which can make a name look like another name (Unicode TR 36, 3), are

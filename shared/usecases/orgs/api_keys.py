@@ -9,7 +9,7 @@ import msgspec
 
 from shared.errors import WrongValue
 from shared.records import PLATFORM, ApiKey, Proof, Role
-from shared.repository import api_key_ref
+from shared.refs import api_key_ref
 from shared.usecases.callers import token_hash
 from shared.usecases.context import Context
 from shared.usecases.organization import Organization
@@ -54,7 +54,7 @@ def create_key(
 
 
 def _check_kind(org_id: str | None, role: Role, orgs: Collection[str], *, is_special: bool) -> None:
-    """Raises: WrongValue."""
+    """Refuse a combination of role and restrictions that a key cannot have. Raises: WrongValue."""
     if org_id is None:
         if role not in (Role.BROKER, Role.EDGE):
             raise WrongValue(field="role", found="A platform key is for a broker or an edge")

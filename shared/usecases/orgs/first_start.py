@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from shared.ports import KeySealer
 from shared.records import Org, Role
-from shared.repository import org_ref
+from shared.refs import org_ref
 from shared.usecases.context import Context
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
@@ -14,7 +14,7 @@ DEMO_ORG = "demo01"
 
 
 @dataclass(frozen=True)
-class Key:
+class FirstKey:
     """An API key with its token, to be shown once."""
 
     role: Role
@@ -22,7 +22,7 @@ class Key:
     token: str = field(repr=False)
 
 
-def first_start(context: Context, sealer: KeySealer) -> list[Key]:
+def first_start(context: Context, sealer: KeySealer) -> list[FirstKey]:
     """Create what an empty store lacks and return the keys of the first organization.
 
     The list is empty where the store has an organization already."""
@@ -32,4 +32,4 @@ def first_start(context: Context, sealer: KeySealer) -> list[Key]:
         return []
     create_org(context, DEMO_ORG)
     keys = [create_key(context, org_id=DEMO_ORG, role=role) for role in (Role.OPERATOR, Role.BROKER)]
-    return [Key(key.role, key.key, token) for key, token in keys]
+    return [FirstKey(key.role, key.key, token) for key, token in keys]

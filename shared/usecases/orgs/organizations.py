@@ -8,7 +8,7 @@ import msgspec
 from shared.errors import Conflict, WrongValue
 from shared.ports import Key
 from shared.records import ActivityKind, Org
-from shared.repository import activity_partition
+from shared.refs import activity_partition
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
@@ -20,6 +20,8 @@ ADMIN: Final = "admin"
 
 
 class OrgExists(Conflict):
+    """The orgId of a new organization is taken."""
+
     code = "org_exists"
     says = "The organization {org} is here already."
     mend = "Choose another orgId."
@@ -53,7 +55,7 @@ def list_orgs(context: Context) -> Iterator[Org]:
 
 
 def get_org(context: Context, org_id: str) -> Org:
-    """Raises: NotFound."""
+    """Return an organization. Raises: NotFound."""
     return Organization(context.repository, org_id).get()
 
 

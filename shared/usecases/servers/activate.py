@@ -1,4 +1,4 @@
-"""activateServerCert: choose the server certificate that devices are shown."""
+"""activateServerCert: choose the server certificate that devices receive."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,14 +22,14 @@ from shared.x509.certificate import Certificate
 _SOON_DAYS = 30
 
 
-class Activated(msgspec.Struct, frozen=True):
+class ActivationResult(msgspec.Struct, frozen=True):
     """What is active, or what would be active after a preflight, with warnings."""
 
     activation: Activation
     version: str
     hosts: Sequence[str]
     not_after: datetime
-    chain_complete: bool
+    is_chain_complete: bool
     warnings: Sequence[Notice]
 
 
@@ -40,7 +40,7 @@ def activate_server_cert(
     *,
     expected_version: str | None = None,
     dry_run: bool = False,
-) -> Activated:
+) -> ActivationResult:
     """Activate a server certificate; the certificate that was active until now becomes `previous`.
 
     Activating the active certificate changes nothing. `activation` is a field of the organization's document, which
@@ -84,7 +84,7 @@ def activate_server_cert(
     if days_left < _SOON_DAYS:
         message = f"It ends {format_time(leaf.not_after)}, in {days_left} days."
         warnings.append(Notice("ends_soon", message))
-    return Activated(
+    return ActivationResult(
         org.activation,
         org.activation_changed.version,
         served_hosts(context, org, leaf),
@@ -113,7 +113,7 @@ def _activate(org: Org, certificate_id: str, at: datetime, who: str) -> Org:
 def _check(
     context: Context, org: Org, parsed: ParsedServerCertificate, expected_version: str | None, at: datetime
 ) -> list[Notice]:
-    """Refuse a certificate that *org* must not show, and return warnings.
+    """Refuse a certificate that *org* must not present to devices, and return warnings.
 
     The rules of an upload apply again: a custom domain may be gone since then, or a key may be known as weak.
 

@@ -31,15 +31,16 @@ from shared.records import (
     DEFAULT,
     Activity,
     DefaultCertificate,
-    Listed,
     Org,
     RateWindow,
     Revision,
     Sealed,
     ServerCertificate,
+    ServerIndexLine,
     Source,
 )
-from shared.repository import Batch, ExistingAttempt, Ref, Repository, server_ref
+from shared.refs import Ref, server_ref
+from shared.repository import Batch, ExistingAttempt, Repository
 from shared.usecases.context import count_in_window
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
@@ -146,12 +147,12 @@ class AddedServerCertificate(msgspec.Struct, frozen=True):
     Args:
         id: of the new record, or of the existing record with the same certificate.
         record: the stored record of that id.
-        is_first: whether devices must send SNI from now on because of this record.
+        sets_sni: whether devices must send SNI from now on because of this record.
     """
 
     id: str
     record: ServerCertificate
-    is_first: bool = False
+    sets_sni: bool = False
 
 
 class ServerCertificates:
@@ -165,11 +166,11 @@ class ServerCertificates:
     # ------------------------------------------------------------------------------------------------- reading
 
     def ref(self, certificate_id: str) -> Ref[Any]:
-        """Return the place of a body, for a batched read. The id `default` is the platform's default certificate."""
+        """Return the ref of a body, for a batched read. The id `default` is the platform's default certificate."""
         return PlatformDefault.ref if certificate_id == DEFAULT else self.own_ref(certificate_id)
 
     def own_ref(self, certificate_id: str) -> Ref[ServerCertificate]:
-        """Return the place of a body of the organization's own."""
+        """Return the ref of a body of the organization's own."""
         return server_ref(self._org_id, certificate_id)
 
     def pick(self, documents: Batch, org: Org, certificate_id: str) -> ParsedServerCertificate:
@@ -329,9 +330,9 @@ class ServerCertificates:
                 if existing is not None:
                     added = AddedServerCertificate(*existing)
                     continue
-                added = AddedServerCertificate(certificate_id, record, is_first=not org.requires_sni)
+                added = AddedServerCertificate(certificate_id, record, sets_sni=not org.requires_sni)
                 rate_window = check_room(org, at, per_minute)
-                servers = {**org.servers, certificate_id: Listed(record.key_hash)}
+                servers = {**org.servers, certificate_id: ServerIndexLine(record.key_hash)}
                 attempt.write(msgspec.structs.replace(org, servers=servers, rate_window=rate_window), activity=activity)
         return added
 

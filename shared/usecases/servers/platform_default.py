@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from shared.records import DefaultCertificate
-from shared.repository import ExistingAttempt, Ref, Repository, default_ref
+from shared.refs import Ref, default_ref
+from shared.repository import ExistingAttempt, Repository
 
 
 class PlatformDefault:

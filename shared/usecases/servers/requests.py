@@ -50,8 +50,8 @@ def generate_csr(
     """
     at = context.clock()
     check_room(member.org, at, context.rate_per_minute)
-    host = _host(context, member, subject.common_name)
-    name = subject_name(  # before the key: an RSA key takes seconds, and a wrong country should not
+    host = _check_host(context, member, subject.common_name)
+    name = subject_name(  # before the key, which may take seconds: a wrong field is refused at once
         host=host,
         organization=subject.organization,
         organizational_unit=subject.organizational_unit,
@@ -113,18 +113,18 @@ def fulfill_csr(
     request = servers.find_record(certificate_id) if certificate_id in member.org.servers else None
     if request is None or request.csr is None:
         raise NotFound(what="certificate request of that id")
-    leaf, chain = read_signed(data, public_key=_requested_key(request.csr))
+    leaf, chain = read_signed(data, public_key=_read_requested_key(request.csr))
     warnings = check_for_org(context, member.org, leaf, chain, at)
     activity = make_entry(at, member.who, "fulfillCSR", certificate=certificate_id)
     for attempt in servers.changing(certificate_id, "certificate request of that id"):
         with attempt as record:
-            fulfilled = _fulfil(record, leaf, chain, at, member.who)
+            fulfilled = _add_certificate(record, leaf, chain, at, member.who)
             if fulfilled is not record:
                 attempt.write(fulfilled, activity=activity)
     return parse(certificate_id, fulfilled), warnings
 
 
-def _fulfil(
+def _add_certificate(
     record: ServerCertificate, leaf: Certificate, chain: Sequence[Certificate], at: datetime, who: str
 ) -> ServerCertificate:
     """Return *record* with the certificate; the same object if the record has the certificate already.
@@ -143,12 +143,12 @@ def _fulfil(
     )
 
 
-def _requested_key(csr: bytes) -> bytes:
+def _read_requested_key(csr: bytes) -> bytes:
     """Return the SubjectPublicKeyInfo of a request."""
     return public_key_info(x509.load_der_x509_csr(csr).public_key())
 
 
-def _host(context: Context, member: Member, common_name: str | None) -> str:
+def _check_host(context: Context, member: Member, common_name: str | None) -> str:
     """Return *common_name* as a host of the organization: the messaging host, or a listed custom domain's host.
 
     Raises: NotAHost.

@@ -14,7 +14,7 @@ from shared.x509.certificate import Certificate
 def check_for_org(
     context: Context, org: Org, leaf: Certificate, chain: Sequence[Certificate], at: datetime
 ) -> list[Notice]:
-    """Refuse *leaf* if *org* must not show *leaf* to its devices; return warnings otherwise.
+    """Refuse *leaf* if *org* must not present it to devices; return warnings otherwise.
 
     Raises: Rejected (see `shared.validation.server_cert`).
     """

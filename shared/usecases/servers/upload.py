@@ -25,7 +25,7 @@ class UploadedServerCertificate(msgspec.Struct, frozen=True):
     """The stored certificate, whether the upload created the record, and warnings."""
 
     parsed: ParsedServerCertificate
-    is_created: bool
+    is_new: bool
     warnings: list[Notice]
 
 
@@ -70,16 +70,15 @@ def upload_server_cert(
     )
     activity = make_entry(at, member.who, "uploadServerCert", certificate=certificate_id)
     added = servers.add(certificate_id, record, activity=activity, at=at, per_minute=context.rate_per_minute)
-    if added.is_first:
+    if added.sets_sni:
         warnings = [*warnings, devices_must_send_sni(messaging_host(member.org_id, context.platform_domain))]
     return UploadedServerCertificate(parse(added.id, added.record), added.id == certificate_id, warnings)
 
 
 def _point_to_request(servers: ServerCertificates, org: Org, certificate: bytes, chain: bytes | None) -> None:
-    """Refuse a certificate without key whose key belongs to a waiting request of *org*: the caller should fulfil the
-    request.
+    """Refuse a certificate without key whose key belongs to a waiting request of *org*.
 
-    Raises: UseFulfil, and whatever `read_leaf` raises.
+    The caller should fulfil the request. Raises: UseFulfil, and whatever `read_leaf` raises.
     """
     leaf, _ = read_leaf(certificate, chain=chain)
     for certificate_id, record in servers.find_by_key(org, leaf.key_hash):

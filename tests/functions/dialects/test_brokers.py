@@ -223,6 +223,13 @@ def test_mosquittos_kinds_of_access(prover: Client, access: Any, topic: str, all
     assert ask(prover, "mosquitto_aclcheck", acc=access, topic=topic)["ok"] is allowed
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 2000])
+def test_malformed_json_has_one_sentence_for_brokers(prover: Client, body: bytes) -> None:
+    """mosquitto-go-auth writes the sentence to its log, so the parser's own message stays out."""
+    answer = prover.send("POST", "/verifyClient/mosquitto/aclcheck", body)
+    assert answer.json == {"ok": False, "error": "The body cannot be read as JSON: it is none."}
+
+
 def test_a_device_that_is_denied_while_connected_can_use_no_topic(operator: Client, prover: Client) -> None:
     """Its session may last a moment longer, without any topic."""
     assert ask(prover, "mosquitto_aclcheck")["ok"] is True

@@ -14,8 +14,9 @@ from msgspec import structs
 
 from functions.dialects.aws_iot import authorize
 from functions.hosts.asgi import Application
-from functions.web.deadline import WORKERS, Busy, Workers
+from functions.web.deadline import EMBEDDED, Busy, Workers
 from functions.web.message import Request
+from shared.composition import App
 from shared.errors import NotAuthenticated
 from tests.functions.dialects.recorded import FOLDER, Recorded
 from tests.support import certs
@@ -113,7 +114,7 @@ def test_a_crowd_is_answered_within_2_seconds_too(service: Service, broker: Clie
         if slowest[-1] < PROMISED:
             break
     assert min(slowest) < PROMISED
-    assert WORKERS.threads <= 64, "bounded"
+    assert EMBEDDED.threads <= 64, "bounded"
 
 
 def test_a_body_too_large_is_refused_in_the_dialect_by_the_server_too(service: Service) -> None:
@@ -138,6 +139,20 @@ def test_an_authorizer_of_aws_is_answered_within_2_seconds(service: Service, han
         "policyDocuments": [],
     }
     assert time.monotonic() - began < PROMISED
+
+
+def test_an_authorizer_is_answered_in_time_while_its_app_is_built(service: Service) -> None:
+    """The first call of a process makes the clients of its store and queue, which may take long."""
+    built = threading.Event()
+
+    def build_slowly() -> App:
+        built.wait(60)
+        return service.app
+
+    began = time.monotonic()
+    assert authorize(build_slowly, {}, "")["isAuthenticated"] is False
+    assert time.monotonic() - began < PROMISED
+    built.set()
 
 
 def test_the_limit_starts_at_the_arrival_of_the_request(service: Service, hanging: threading.Event) -> None:
@@ -174,8 +189,9 @@ def test_a_verdict_is_not_started_after_its_client_was_refused(
     service: Service, broker: Client, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch, is_async: bool
 ) -> None:
     """A question that waited for a thread until its time limit costs the store nothing."""
-    workers = Workers(1)
-    monkeypatch.setattr("functions.dispatch.WORKERS", workers)
+    workers = Workers(1, spares=0, stuck=30)
+    monkeypatch.setattr("functions.dispatch.EMBEDDED", workers)
+    monkeypatch.setattr("functions.dispatch.NETWORK", workers)
     structs.force_setattr(service.app, "verdict_seconds", 0.1)
     reads: list[Any] = []
     read = service.store.get_many
@@ -232,7 +248,7 @@ def test_each_client_of_a_crowd_gets_its_own_verdict(service: Service, operator:
 def test_a_pool_has_bounded_threads_and_places() -> None:
     """Work that hangs occupies a thread, waiting work a place. Further work is refused at once."""
     go = threading.Event()
-    workers = Workers(3, waiting=2)
+    workers = Workers(3, spares=3, stuck=30, waiting=2)
     begun = threading.Semaphore(0)
 
     def hang() -> None:
@@ -255,7 +271,7 @@ def test_a_pool_has_bounded_threads_and_places() -> None:
 
 def test_cancelled_work_is_not_started() -> None:
     go, done = threading.Event(), []
-    workers = Workers(1)
+    workers = Workers(1, spares=1, stuck=30)
     first = workers.submit(lambda: go.wait(60))
     second = workers.submit(lambda: done.append("second"))
     assert second.cancel()
@@ -268,7 +284,7 @@ def test_cancelled_work_is_not_started() -> None:
 def test_threads_that_hang_for_long_are_replaced_up_to_a_bound() -> None:
     """As many again can be started; a store that never answers cannot cause an unlimited number of threads."""
     go = threading.Event()
-    workers = Workers(2, waiting=10, stuck=0)
+    workers = Workers(2, spares=2, stuck=0)
     begun = threading.Semaphore(0)
 
     def hang() -> None:
@@ -285,7 +301,7 @@ def test_threads_that_hang_for_long_are_replaced_up_to_a_bound() -> None:
 
 
 def test_an_error_in_the_work_is_raised_for_the_caller() -> None:
-    workers = Workers(1)
+    workers = Workers(1, spares=1, stuck=30)
 
     def fail() -> None:
         raise ValueError("x")
@@ -297,7 +313,7 @@ def test_an_error_in_the_work_is_raised_for_the_caller() -> None:
 
 def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process at its limit of threads refuses work, and recovers."""
-    workers = Workers()
+    workers = Workers(2, spares=1, stuck=30)
     start = threading.Thread.start
 
     def refused(thread: threading.Thread) -> None:

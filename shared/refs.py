@@ -1,0 +1,117 @@
+"""The documents of the store: the key of each, and the type of its record.
+
+`shared.records` describes the records. Feeds have keys of their own (`shared.feed`).
+"""
+
+import hashlib
+import secrets
+from datetime import datetime
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from shared.ports import Key
+from shared.records import (
+    PLATFORM,
+    ActivityKind,
+    ApiKey,
+    CAIndex,
+    CAsOfOneName,
+    DefaultCertificate,
+    DeliveredMessage,
+    Denials,
+    Org,
+    OrgHosts,
+    Record,
+    ReportRun,
+    ServerCertificate,
+    Usage,
+)
+
+R = TypeVar("R", bound=Record)
+
+ORG_HOSTS: Final = "hosts"  # the partition of `OrgHosts`
+_END_OF_TIME: Final = 1 << 63  # microseconds; activity ids count down from here, so that the newest sorts first
+
+
+class Ref(NamedTuple, Generic[R]):
+    """A reference to a document: its key, and the type of its record."""
+
+    key: Key
+    kind: type[R]
+
+
+def org_ref(org_id: str) -> Ref[Org]:
+    """Return the ref of an organization."""
+    return Ref(Key("org", org_id), Org)
+
+
+def cas_ref(org_id: str, name: str) -> Ref[CAsOfOneName]:
+    """Return the ref of the CA certificates of one subject name.
+
+    Args:
+        org_id: the organization.
+        name: the 16 hex digits with which the id of each of these CAs begins.
+    """
+    return Ref(Key(f"ca/{org_id}", name), CAsOfOneName)
+
+
+def ca_index_ref(org_id: str) -> Ref[CAIndex]:
+    """Return the ref of the index of an organization's CA certificates."""
+    return Ref(Key("caindex", org_id), CAIndex)
+
+
+def server_ref(org_id: str, certificate_id: str) -> Ref[ServerCertificate]:
+    """Return the ref of a server certificate or certificate request."""
+    return Ref(Key(f"server/{org_id}", certificate_id), ServerCertificate)
+
+
+def default_ref() -> Ref[DefaultCertificate]:
+    """Return the ref of the platform's default server certificate."""
+    return Ref(Key(PLATFORM, "default"), DefaultCertificate)
+
+
+def denials_ref(org_id: str, look_up: str) -> Ref[Denials]:
+    """Return the ref of the deny-list entries that *look_up* finds."""
+    return Ref(Key(f"deny/{org_id}", look_up), Denials)
+
+
+def api_key_ref(org_id: str | None, key: str) -> Ref[ApiKey]:
+    """Return the ref of an API key; *org_id* None: a key of the platform."""
+    return Ref(Key(f"key/{org_id or PLATFORM}", key), ApiKey)
+
+
+def usage_ref(org_id: str, day: str) -> Ref[Usage]:
+    """Return the ref of an organization's usage on *day* (YYYY-MM-DD)."""
+    return Ref(Key(f"usage/{org_id}", day), Usage)
+
+
+def report_run_ref() -> Ref[ReportRun]:
+    """Return the ref of the progress of the day's expiry report."""
+    return Ref(Key(PLATFORM, "expiry-report"), ReportRun)
+
+
+def delivered_ref(day: str, message_id: str) -> Ref[DeliveredMessage]:
+    """Return the ref of a webhook message that was delivered on *day* (YYYY-MM-DD)."""
+    return Ref(Key(f"told/{day}", message_id), DeliveredMessage)
+
+
+def org_hosts_ref(org_id: str) -> Ref[OrgHosts]:
+    """Return the ref of the hosts that TLS edges serve for an organization."""
+    return Ref(Key(ORG_HOSTS, org_id), OrgHosts)
+
+
+def activity_partition(org_id: str, kind: ActivityKind) -> str:
+    """Return the partition of an organization's activity entries of one kind."""
+    return f"activity/{org_id}/{kind}"
+
+
+def activity_id(at: datetime, about: str | None = None) -> str:
+    """Return an id that sorts before the ids of all earlier moments.
+
+    Args:
+        at: the time of the entry.
+        about: makes the id the same at each call, so that `Repository.append_once` writes an entry about the same
+            thing once.
+    """
+    micros = int(at.timestamp() * 1_000_000)
+    tail = secrets.token_hex(4) if about is None else hashlib.sha256(about.encode()).hexdigest()[:16]
+    return f"{_END_OF_TIME - micros:016x}-{tail}"
