@@ -3,15 +3,17 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from shared.errors import StoreUnavailable
+from shared.ports import Key
 from shared.usecases.edges import withdrawals
 from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
 from tests.support import certs
-from tests.support.harness import Client, Service
+from tests.support.harness import Answer, Client, Service
 from tests.support.malleable import twin
 
 PATH = "//edge/v1/withdrawals"
@@ -74,6 +76,34 @@ def test_deactivating_a_ca_withdraws_it_before_the_answer(operator: Client, edge
 def test_deleting_a_ca_withdraws_it(operator: Client, edge: Edge, ca: str) -> None:
     operator.delete(f"{CAS}/{ca}").ok(204)
     assert edge.follow() == [("mtxpd0", "ca", ca)]
+
+
+@pytest.mark.parametrize("change", ["deactivate", "delete", "deny"])
+def test_a_device_is_refused_before_its_session_ends(service: Service, operator: Client, ca: str, change: str) -> None:
+    """A device that reconnects as soon as its session ends is not admitted by the CA that is withdrawn."""
+    broker, pass_on = service.client("broker"), service.store.between
+    question = {
+        "serverName": service.host(),
+        "clientId": "d:mtxpd0:thermo:42",
+        "certificate": certs.leaf("d:thermo:42", ROOT).pem,
+    }
+    changes: dict[str, Callable[[], Answer]] = {
+        "deactivate": lambda: operator.put(f"{CAS}/{ca}", {"status": "inactive"}),
+        "delete": lambda: operator.delete(f"{CAS}/{ca}"),
+        "deny": lambda: operator.post(DENY, {"certificate": ROOT.pem}),
+    }
+    decisions = []
+
+    def ask_before_the_withdrawal(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if name == "put" and key is not None and key.partition == "feed/withdrawals":
+            service.store.between = pass_on
+            decisions.append(broker.post("/authorization/verifyclient", question).ok()["decision"])
+        return call()
+
+    assert broker.post("/authorization/verifyclient", question).ok()["decision"] == "allow"
+    service.store.between = ask_before_the_withdrawal
+    assert changes[change]().status < 300
+    assert decisions == ["deny"]
 
 
 @pytest.mark.parametrize(

@@ -385,3 +385,28 @@ def test_an_upload_restores_its_line_that_a_sweep_removed(service: Service) -> N
     operation.change(org).ok(201)
     assert org.reserved() == org.ids(CAS)
     assert org.look().halves == []
+
+
+def test_a_sweep_keeps_the_line_of_a_ca_that_is_stored_meanwhile(service: Service) -> None:
+    """An interrupted upload reserved the line. The upload is repeated while the sweep is about to remove the line."""
+    operation, pass_on = OPERATIONS["uploadCA"], service.store.between
+    org = _org(service, operation, 1)
+
+    def interrupt_before_the_ca(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if key is not None and key.partition == f"ca/{org.id}":
+            raise StoreUnavailable
+        return call()
+
+    def repeat_before_the_index(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if name == "put" and key == ca_index_ref(org.id).key:
+            service.store.between = pass_on
+            operation.change(org).ok(201)
+        return call()
+
+    service.store.between = interrupt_before_the_ca
+    assert operation.change(org).status == 503
+    service.store.between = repeat_before_the_index
+    org.sweep()
+    assert service.store.between == pass_on, "the upload was repeated during the sweep"
+    assert org.reserved() == org.ids(CAS) != []
+    assert org.look().halves == []
