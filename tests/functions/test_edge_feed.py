@@ -14,7 +14,7 @@ from msgspec import structs
 
 from shared.errors import StoreUnavailable
 from shared.ports import Key
-from shared.refs import org_hosts_ref, org_ref
+from shared.refs import org_hosts_ref, org_ref, server_ref
 from shared.usecases.edges import listing
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.transfer import export_lines, import_lines
@@ -401,6 +401,26 @@ def test_the_hosts_of_a_deleted_org_are_deleted_after_30_days(service: Service, 
     service.clock.now += timedelta(days=31)
     HostFeed(context).sweep()
     assert context.repository.get(org_hosts_ref("gone01")) is None
+
+
+def test_a_change_back_is_published_although_the_hosts_were_read_before_the_change(
+    service: Service, operator: Client, edge: Edge
+) -> None:
+    """A second call published other hosts after the first call had read the hosts and before it wrote."""
+    context = service.app.context
+    hosts = HostFeed(context)
+    first = activate(operator, own(0))
+    repository = context.repository
+    org = repository.get(org_ref(service.org_id))
+    assert org is not None
+    documents = repository.read_batch([hosts.ref(service.org_id), server_ref(service.org_id, first)])
+    activate(operator, own(1))
+    for attempt in repository.changing(org_ref(service.org_id)):
+        with attempt:
+            attempt.write(org)
+    hosts.publish_change(org, documents)
+    edge.follow()
+    assert edge.serves[HOST]["certificateId"] == first
 
 
 def test_an_edge_serves_what_is_active_after_concurrent_changes(service: Service, operator: Client, edge: Edge) -> None:
