@@ -153,13 +153,17 @@ def _check_server(leaf: Certificate, chain: tuple[Certificate, ...]) -> None:
 
 
 def _names_no_other_org(leaf: Certificate) -> bool:
-    """Return whether the only name under the platform's domain is the org's own host."""
+    """Return whether the only name under the platform's domain is the org's own host.
+
+    A name with a NUL is no host name as a whole. Some clients read such a name up to the NUL.
+    """
     cert = x509.load_der_x509_certificate(leaf.der)
     names = [str(attribute.value).lower() for attribute in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     for extension in cert.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
             names += [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
-    return all(name == world.HOST for name in names if name.endswith(f".{world.DOMAIN}"))
+    readings = [name.partition("\0")[0] for name in names]
+    return all(name == world.HOST for name in readings if name.endswith(f".{world.DOMAIN}"))
 
 
 @contextmanager
