@@ -17,6 +17,7 @@ from tests.support.harness import Client, Service
 pytestmark = pytest.mark.stores("sqlite")
 
 CAS = "/authentication/cacertificates"
+SERVERS = "/authentication/servercertificates"
 DENIALS = "/authorization/denylist"
 ROOT = certs.ca("Root")
 DENIAL = {"kind": "fingerprint", "value": ROOT.fingerprint}
@@ -169,3 +170,23 @@ def test_edges_serve_an_organization_that_is_resumed_while_it_is_suspended(servi
     assert hosts is not None
     assert list(hosts.hosts) == [service.host()]
     assert hosts.is_published
+
+
+def test_edges_serve_what_is_active_after_two_activations_at_the_same_moment(
+    service: Service, operator: Client
+) -> None:
+    """The activation has read the hosts as it would publish them. The other call publishes other hosts meanwhile."""
+    issued = certs.server(service.host())
+    own = operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}).ok(201)["id"]
+    operator.put(f"{SERVERS}/active", {"id": own}).ok()
+    run_before(
+        service,
+        "get_many",
+        "org",
+        lambda: operator.put(f"{SERVERS}/active", {"id": "default"}).ok(),
+        count=2,  # the first read admits the caller
+    )
+    operator.put(f"{SERVERS}/active", {"id": own}).ok()
+    hosts = service.app.context.repository.get(org_hosts_ref(service.org_id))
+    assert hosts is not None
+    assert (hosts.certificate_id, hosts.is_published) == (own, True)
