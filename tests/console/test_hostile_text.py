@@ -118,6 +118,7 @@ def test_right_to_left_text_does_not_change_the_text_beside_it(at: At, live: Liv
     live.add_ca(root("Left"), "מפעל")
     page = at("ca")
     cell = page.get_by_role("cell", name="מפעל")
+    cell.wait_for()
     assert cell.locator("bdi").count() == 1
     boxes = [cell.bounding_box() for cell in page.locator("tbody td").all()]
     lefts = [box["x"] for box in boxes if box]
