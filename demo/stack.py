@@ -39,12 +39,16 @@ class ApiRefused(Exception):
 
 @dataclass
 class Functions:
-    """Every function in one process, as `make run` starts it."""
+    """Every function in one process, as `make run` starts it.
+
+    *tree*: the checkout whose code runs.
+    """
 
     folder: Path
     port: int = field(default_factory=free_port)
     process: Process | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    tree: Path = ROOT
 
     @property
     def url(self) -> str:
@@ -57,7 +61,8 @@ class Functions:
 
     def start(self) -> "Functions":
         log = self.folder / "functions.log"
-        self.process = Process("the functions", [sys.executable, "-m", "functions.local"], log, env=self.env, cwd=ROOT)
+        command = [sys.executable, "-m", "functions.local"]
+        self.process = Process("the functions", command, log, env=self.env, cwd=self.tree)
         self.process.wait_for_port(self.port)
         return self
 
@@ -243,7 +248,10 @@ class Broker:
 
 @dataclass
 class HAProxyEdge:
-    """HAProxy with edge/haproxy/haproxy.cfg, and the agent that keeps its certificates current."""
+    """HAProxy with edge/haproxy/haproxy.cfg, and the agent that keeps its certificates current.
+
+    *tree*: the checkout whose callout, configuration and agent run.
+    """
 
     folder: Path
     url: str
@@ -255,6 +263,12 @@ class HAProxyEdge:
     sockets: Path = field(default_factory=socket_folder)
     haproxy: Process | None = None
     agent: Process | None = None
+    tree: Path = ROOT
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def code(self) -> Path:
+        return self.tree / "edge" / "haproxy"
 
     @property
     def state(self) -> Path:
@@ -269,7 +283,7 @@ class HAProxyEdge:
         return {
             **os.environ,
             "TRUST_URL": self.url,
-            "TRUST_EDGE_CODE": str(EDGE / "haproxy"),
+            "TRUST_EDGE_CODE": str(self.code),
             "TRUST_EDGE_STATE": str(self.state),
             "TRUST_EDGE_SOCKET": str(self.socket),
             "TRUST_EDGE_BIND": f"127.0.0.1:{self.port}",
@@ -278,6 +292,7 @@ class HAProxyEdge:
             "TRUST_BROKER_KEY_FILE": str(self.broker_key),
             "BROKER_TRUSTING": f"127.0.0.1:{self.trusting}",
             "BROKER_ASKING": f"127.0.0.1:{self.asking}",
+            **self.settings,
         }
 
     def start(self) -> "HAProxyEdge":
@@ -289,19 +304,19 @@ class HAProxyEdge:
 
     def sync_once(self) -> None:
         command = [sys.executable, "-m", "edge.haproxy_sync", "--once"]
-        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, cwd=self.tree, env=self.env, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             raise Failed(f"edge.haproxy_sync --once: {done.stderr}")
 
     def start_haproxy(self, seconds: float = 60) -> None:
-        command = [program("haproxy", "haproxy"), "-db", "-f", str(EDGE / "haproxy" / "haproxy.cfg")]
+        command = [program("haproxy", "haproxy"), "-db", "-f", str(self.code / "haproxy.cfg")]
         self.haproxy = Process("haproxy", command, self.folder / "haproxy.log", env=self.env)
         self.haproxy.wait_for_port(self.port, seconds)
         self.haproxy.wait_for_socket(self.socket, seconds)
 
     def start_agent(self) -> None:
         command = [sys.executable, "-m", "edge.haproxy_sync"]
-        self.agent = Process("the edge's agent", command, self.folder / "agent.log", env=self.env, cwd=ROOT)
+        self.agent = Process("the edge's agent", command, self.folder / "agent.log", env=self.env, cwd=self.tree)
 
     def stop(self) -> None:
         for process in (self.agent, self.haproxy):
