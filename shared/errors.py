@@ -653,6 +653,13 @@ class ChainInvalid(Refused):
     mend = "Reissue."
 
 
+class ChainTooCostly(ChainInvalid):
+    """Judging the certificates costs more than one decision may cost (`shared.x509.budget`)."""
+
+    says = "The certificates are too costly to check: a decision takes at most {limit}."
+    mend = "{hint}"
+
+
 class WeakKey(Refused):
     """A key of the path is weak or not supported."""
 

@@ -16,9 +16,9 @@ from shared.errors import CertificateMalformed, Refused
 from shared.validation.presented import Presented
 from shared.x509 import cache, openssl_judge, public_keys
 from shared.x509 import path as certification_path
+from shared.x509.budget import LIMITS
 from shared.x509.cache import read_intermediate, read_registered
 from shared.x509.certificate import Certificate, CertificationPath
-from shared.x509.path import BUDGET
 from tests.support import certs
 from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
 from tests.support.differential import compare
@@ -820,7 +820,7 @@ def test_a_hundred_intermediates_of_one_name_are_bounded(questions: list[Certifi
     crowd = [certs.ca("Crowd", ROOT, private=K("P-256", 200 + n % 3), serial=n + 1) for n in range(100)]
     leaf = certs.leaf("d:thermo:42", certs.ca("Crowd", private=K("P-256", 300)))
     assert isinstance(refuse(leaf, [ROOT], sent=crowd), errors.SignatureInvalid)
-    assert 0 < len(questions) <= BUDGET.openssl_calls
+    assert 0 < len(questions) <= LIMITS.questions
 
 
 def test_a_link_that_fails_is_tried_once(questions: list[CertificationPath]) -> None:
@@ -848,7 +848,7 @@ def test_cross_signed_loops_are_bounded(questions: list[CertificationPath]) -> N
     assert len(questions) == 0
     ends = [certs.ca(f"Loop {n}", ROOT, private=K("P-256", 400)) for n in range(10)]  # never the right key
     assert isinstance(refuse(leaf, [ROOT], sent=[*loop, *ends]), errors.SignatureInvalid)
-    assert 0 < len(questions) <= BUDGET.openssl_calls
+    assert 0 < len(questions) <= LIMITS.questions
 
 
 def test_a_crowd_of_rollovers_is_bounded(questions: list[CertificationPath]) -> None:
@@ -858,7 +858,7 @@ def test_a_crowd_of_rollovers_is_bounded(questions: list[CertificationPath]) -> 
         line.append(certs.ca("Roll", line[-1], private=K("P-256", 200 + n)))
     leaf = certs.leaf("d:thermo:42", certs.ca("Roll", private=K("P-256", 300)))
     assert isinstance(refuse(leaf, line[:1], sent=line[1:]), errors.SignatureInvalid)
-    assert len(questions) <= BUDGET.openssl_calls
+    assert len(questions) <= LIMITS.questions
 
 
 def test_thousands_of_names_are_one_question(questions: list[CertificationPath]) -> None:
