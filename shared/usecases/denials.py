@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from shared.errors import NotFound
-from shared.records import Activity, Denial, Denials
+from shared.records import Activity, Denial, Denials, Withdrawal
 from shared.refs import Ref, denials_ref
-from shared.repository import Batch, Repository
+from shared.repository import Attempt, Batch, Repository
 
 _SERIAL: Final = "s-"  # begins the look-up ids of serial numbers
 
@@ -67,20 +67,33 @@ class DenyList:
         """Yield every document."""
         return (document for _, document in self._repository.iterate(self._partition, Denials))
 
+    def iterate_refs(self) -> Iterator[tuple[Ref[Denials], Denials]]:
+        """Yield every document with its ref."""
+        for look_up, document in self._repository.iterate(self._partition, Denials):
+            yield self.ref(look_up), document
+
     # ------------------------------------------------------------------------------------------------ changing
 
-    def add(self, look_up: str, denial: Denial, *, activity: Activity) -> tuple[Denial, bool]:
-        """Add *denial*, which *look_up* finds. Return the stored entry of its id, and whether the entry is new."""
+    def add(
+        self, look_up: str, denial: Denial, *, activity: Activity, withdrawal: Withdrawal
+    ) -> tuple[Denial, bool, Attempt[Denials]]:
+        """Add *denial*, which *look_up* finds.
+
+        Return the stored entry of its id, whether the entry is new, and the change, whose withdrawals are to be
+        published."""
         for attempt in self._repository.changing(self.ref(look_up), activity_of=self._org_id):
             with attempt as document:
                 entries = document.entries if document else {}
                 is_new = denial.id not in entries
                 if is_new:
-                    attempt.write(Denials(entries={**entries, denial.id: denial}), activity=activity)
-        return entries.get(denial.id, denial), is_new
+                    added = Denials(entries={**entries, denial.id: denial})
+                    attempt.write(added, activity=activity, withdrawals=[withdrawal])
+        return entries.get(denial.id, denial), is_new, attempt
 
-    def remove(self, entry_id: str, *, activity: Activity) -> Denial:
-        """Remove an entry, and its document if that was the last entry. Return the removed entry.
+    def remove(self, entry_id: str, *, activity: Activity) -> tuple[Denial, Attempt[Denials]]:
+        """Remove an entry, and its document if that was the last entry and no withdrawal waits there.
+
+        Return the removed entry, and the change.
 
         Raises: NotFound."""
         ref = self.ref(_look_up_of(entry_id))
@@ -95,7 +108,7 @@ class DenyList:
                 elif not removed:  # else the attempt before this one was written, although its answer was lost
                     raise NotFound(what="such entry on the deny list")
         self._delete_if_empty(ref, attempt.batch)
-        return removed[entry_id]
+        return removed[entry_id], attempt
 
     def delete_empty_documents(self) -> None:
         """Delete documents whose last entry was removed by a call that was cut short."""
@@ -106,7 +119,7 @@ class DenyList:
     def _delete_if_empty(self, ref: Ref[Denials], first: Batch | None = None) -> None:
         for attempt in self._repository.changing(ref, first=first, activity_of=self._org_id):
             with attempt as document:
-                if document is not None and not document.entries:
+                if document is not None and not document.entries and not attempt.withdrawals:
                     attempt.delete()
 
 
