@@ -24,6 +24,12 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
 
 
 @pytest.fixture(scope="module")
+def key(functions: Attacked, org: Org) -> str:
+    """The key of EMQX."""
+    return functions.key(Role.BROKER, org.id)
+
+
+@pytest.fixture(scope="module")
 def org(functions: Attacked) -> Org:
     return Org.create(functions, "alpha1")
 
@@ -36,10 +42,9 @@ def pem(org: Org, tmp_path_factory: pytest.TempPathFactory) -> str:
     return pki.leaf("d:thermo:42")[0].pem
 
 
-def ask(functions: Attacked, org: Org, pem: str, **more: Any) -> Any:
-    key = functions.key(Role.BROKER, org.id)
+def ask(org: Org, key: str, pem: str, **more: Any) -> Any:
     asked = {"clientid": f"d:{org.id}:thermo:42", "cert_common_name": "d:thermo:42", "cert_pem": pem}
-    return functions.call(key, "POST", EMQX, {**asked, "serverName": org.host, **more})
+    return org.functions.call(key, "POST", EMQX, {**asked, "serverName": org.host, **more})
 
 
 def matches(rule: str, topic: str) -> bool:
@@ -71,8 +76,8 @@ def may_use(acl: list[dict[str, str]], topic: str) -> bool:
         "$file/id/init",
     ],
 )
-def test_no_topic_of_the_broker_is_allowed(functions: Attacked, org: Org, pem: str, topic: str) -> None:
-    answer = ask(functions, org, pem)
+def test_no_topic_of_the_broker_is_allowed(org: Org, key: str, pem: str, topic: str) -> None:
+    answer = ask(org, key, pem)
     assert answer["result"] == "allow"
     assert may_use(answer["acl"], "alpha1/thermo/42/evt")
     assert not may_use(answer["acl"], "alpha1/thermo/43/evt")
@@ -80,8 +85,6 @@ def test_no_topic_of_the_broker_is_allowed(functions: Attacked, org: Org, pem: s
 
 
 @pytest.mark.parametrize("client_id", ["undefined", "null", "${clientid}", ""])
-def test_a_client_id_that_nothing_is_bound_to_is_not_admitted(
-    functions: Attacked, org: Org, pem: str, client_id: str
-) -> None:
+def test_a_client_id_that_nothing_is_bound_to_is_not_admitted(org: Org, key: str, pem: str, client_id: str) -> None:
     """Any device of the organization could end the session of a client with that name."""
-    assert ask(functions, org, pem, clientid=client_id) == {"result": "deny"}
+    assert ask(org, key, pem, clientid=client_id) == {"result": "deny"}

@@ -53,7 +53,7 @@ def test_devices_and_gateways_have_prefixes_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("template", [None, "{orgId}/{class}/{typeId}/{deviceId}/"])
-def test_nobody_has_topics_under_the_prefix_of_another(template: str | None) -> None:
+def test_no_client_has_topics_under_the_prefix_of_another(template: str | None) -> None:
     """The names that could be confused: a device type `gateway`, and ids with the names of levels and types."""
     names = ("gateway", "d", "g", "device", "thermo", "d-gateway")
     prefix = TopicPrefix(template)
