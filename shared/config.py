@@ -20,6 +20,7 @@ from shared.validation.topics import DEFAULT_PREFIX, is_prefix
 _WEAK_ID: Final = r"[0-9a-f]{20}|[0-9a-f]{64}"
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _METRICS: Final = ("each", "second", "off")
+_EDGE_PLAIN: Final = ("off", "loopback")
 _BUCKET: Final = r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _PLAIN: Final = r"[!-~]+"  # ASCII without spaces and control characters
@@ -139,7 +140,8 @@ class Settings(Struct, frozen=True):
         rate_per_minute: the largest number of new server certificates and requests of an organization.
         topic_prefix: the prefix of a device's topics.
         behind_tls: whether a proxy terminates TLS before this process, and no client can bypass the proxy.
-        log: the lowest level that is logged.
+        plain_edge: whether edgeFeed exports private keys over plain HTTP to programs on the same machine.
+        log: the lowest level that this project logs.
         metrics: how decisions are logged: "each" (a line per decision), "second" (a line per second) or "off".
         upload_bucket: the only bucket whose events onUpload accepts.
         webhook: the receiver of expiryReport's messages.
@@ -156,6 +158,7 @@ class Settings(Struct, frozen=True):
     rate_per_minute: int = 10
     topic_prefix: str = DEFAULT_PREFIX
     behind_tls: bool = False
+    plain_edge: bool = False
     log: str = "INFO"
     metrics: str = "each"
     upload_bucket: str | None = None
@@ -181,6 +184,7 @@ class Settings(Struct, frozen=True):
             rate_per_minute=_read_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
             topic_prefix=_read_topic_prefix(env),
             behind_tls=_read_bool(env, "TRUST_BEHIND_TLS"),
+            plain_edge=_read_edge_plain(env),
             log=_read_level(env),
             metrics=_read_metrics(env),
             upload_bucket=_read_bucket(env),
@@ -293,6 +297,13 @@ def _read_topic_prefix(env: Mapping[str, str]) -> str:
             f"{{orgId}} and {{class}} where wanted, and a slash at the end, like {DEFAULT_PREFIX}."
         )
     return template
+
+
+def _read_edge_plain(env: Mapping[str, str]) -> bool:
+    text = (env.get("TRUST_EDGE_PLAIN") or "off").lower()
+    if text not in _EDGE_PLAIN:
+        raise WrongSetting(f"TRUST_EDGE_PLAIN is {text!r}; it takes {' or '.join(_EDGE_PLAIN)}.")
+    return text == "loopback"
 
 
 def _read_level(env: Mapping[str, str]) -> str:
