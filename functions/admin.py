@@ -20,6 +20,7 @@ from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
 from shared.usecases.jobs.check import CHECKS, Finding, check_installation
 from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.jobs.settings_checks import checks_of
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
 from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
@@ -323,7 +324,7 @@ def sweep(as_json: bool) -> None:
 def check(as_json: bool) -> None:
     """List the findings; exit with 1 if one of them is unsafe."""
     with _app() as app:
-        findings = check_installation(app.context, CHECKS)
+        findings = check_installation(app.context, (*CHECKS, *checks_of(app.settings)))
     views = [_finding_view(finding) for finding in findings]
     lines = [f"{'UNSAFE: ' if finding.is_unsafe else ''}{finding.found} {finding.advice}" for finding in findings]
     _print(as_json, views, "\n".join(lines) or "Nothing was found.")

@@ -66,7 +66,13 @@ class DynamoDB(Struct, frozen=True):
 
 
 class LocalKeys(Struct, frozen=True):
-    """Master keys in files in TRUST_DATA/keys (TRUST_KEYS=local:)."""
+    """Master keys in files (TRUST_KEYS=local: or local:/absolute/folder).
+
+    Args:
+        folder: the folder; None for TRUST_DATA/keys.
+    """
+
+    folder: Path | None = None
 
 
 class AwsKms(Struct, frozen=True):
@@ -173,11 +179,12 @@ class Settings(Struct, frozen=True):
         """
         env = os.environ if environ is None else environ
         data = Path(env.get("TRUST_DATA") or "data")
+        store = _read_store(env, data)
         return cls(
             port=_read_number(env, "PORT", 8080, range(65536)),
             data=data,
-            store=_read_store(env, data),
-            keys=_read_keys(env),
+            store=store,
+            keys=_read_keys(env, store),
             queue=_read_queue(env),
             domain=_read_domain(env),
             weak_keys=_read_weak_keys(env),
@@ -210,16 +217,30 @@ def _read_store(env: Mapping[str, str], data: Path) -> SQLite | Firestore | Dyna
     )
 
 
-def _read_keys(env: Mapping[str, str]) -> LocalKeys | AwsKms | GcpKms:
+def _read_keys(env: Mapping[str, str], store: SQLite | Firestore | DynamoDB) -> LocalKeys | AwsKms | GcpKms:
+    """Read where the master keys are. Private keys in a store that other machines share need keys that they share.
+
+    Raises: WrongSetting.
+    """
     scheme, colon, name = (env.get("TRUST_KEYS") or "local:").partition(":")
     match scheme, name:
-        case "local", "" if colon:
+        case "local", "" if colon and isinstance(store, SQLite):
             return LocalKeys()
+        case "local", "" if colon:
+            raise WrongSetting(
+                "TRUST_STORE is not on this machine, but TRUST_KEYS=local: keeps the master keys in TRUST_DATA: other "
+                "machines cannot open the private keys, and nobody can once the folder is lost. Set TRUST_KEYS to "
+                "awskms: or gcpkms:, or to local:/folder with a folder that lasts and that every process shares."
+            )
+        case "local", _ if name.startswith("/"):
+            return LocalKeys(Path(name))
         case "awskms", _ if name:
             return AwsKms(name)
         case "gcpkms", _ if name:
             return GcpKms(name)
-    raise WrongSetting("TRUST_KEYS takes local:, awskms:<key id, ARN or alias> or gcpkms:<name of the key>.")
+    raise WrongSetting(
+        "TRUST_KEYS takes local:, local:/folder, awskms:<key id, ARN or alias> or gcpkms:<name of the key>."
+    )
 
 
 def _read_queue(env: Mapping[str, str]) -> InProcess | Sqs | PubSub:

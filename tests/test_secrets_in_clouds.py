@@ -156,9 +156,7 @@ def test_aws_at_debug(
     written.check()
 
 
-def test_google_cloud_at_debug(
-    pubsub: PubSub, written: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_google_cloud_at_debug(pubsub: PubSub, written: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cloud KMS, Pub/Sub and Cloud Storage."""
     with serving() as server:
         sealer = GcpKmsSealer(KEY, connect=server.client)

@@ -19,7 +19,9 @@ PEM: Final = "application/x-pem-file"
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
 """The form of every id of this API. A value of another form is refused before the store is asked."""
 
-_FORWARDING: Final = frozenset(("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "x-original-forwarded-for"))
+_FORWARDING: Final = frozenset(
+    ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "x-original-forwarded-for")
+)
 _SECURITY_HEADERS: Final = {"x-content-type-options": "nosniff"}
 
 

@@ -207,3 +207,26 @@ def test_check_lists_what_is_unsafe_and_fails_then(monkeypatch: pytest.MonkeyPat
         "advice": "Close it.",
         "unsafe": True,
     }
+
+
+def test_check_says_what_an_edge_on_this_machine_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade changed the default. A revoked key, and an edge that is allowed or comes over TLS, need nothing."""
+
+    def codes() -> list[str]:
+        return [finding["code"] for finding in as_json("check")]
+
+    assert codes() == []
+    run("org", "create", "mtxpd0")
+    as_json("key", "create", "--org", "mtxpd0", "--role", "broker")
+    assert codes() == []
+    made = as_json("key", "create", "--org", "mtxpd0", "--role", "edge")
+    assert codes() == ["edge_plain"]
+    assert "TRUST_EDGE_PLAIN=loopback" in run("check").output
+    for name, value in (("TRUST_EDGE_PLAIN", "loopback"), ("TRUST_BEHIND_TLS", "true")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert codes() == []
+    as_json("key", "revoke", made["key"])
+    assert codes() == []
+    as_json("key", "create", "--platform", "--role", "edge")
+    assert codes() == ["edge_plain"]
