@@ -20,8 +20,8 @@ from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
 from shared.usecases.jobs.check import CHECKS, Finding, check_installation
 from shared.usecases.jobs.maintenance import sweep_org
-from shared.usecases.jobs.settings_checks import checks_of
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
+from shared.usecases.jobs.settings_checks import checks_of
 from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default

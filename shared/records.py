@@ -9,7 +9,7 @@
     ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request for one
     DefaultCertificate  platform/default        the server certificate of the platform
     Denials             deny/{orgId}/{lookUp}   the deny-list entries that one look-up finds
-    DenyCount           denycount/{orgId}/count how many entries the deny list has: a call reserves a place before it adds
+    DenyCount           denycount/{orgId}/count how many entries the deny list has
     ApiKey              key/{orgId}/{key}       an API key, without its token
     ActivityPage        activity/{orgId}/{kind} activity entries, newest first
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities

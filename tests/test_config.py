@@ -94,9 +94,7 @@ def test_a_boolean_setting_is_true_or_false() -> None:
 @pytest.mark.parametrize("keys", [{}, {"TRUST_KEYS": ""}, {"TRUST_KEYS": "local:"}])
 def test_a_store_of_a_cloud_needs_master_keys_that_outlive_this_machine(store: str, keys: dict[str, str]) -> None:
     """A function of a cloud loses its folder. The private keys would then never open again."""
-    with pytest.raises(
-        WrongSetting, match="TRUST_KEYS=local: keeps the master keys in TRUST_DATA"
-    ):
+    with pytest.raises(WrongSetting, match="TRUST_KEYS=local: keeps the master keys in TRUST_DATA"):
         Settings.from_env({"TRUST_STORE": store, **keys})
 
 

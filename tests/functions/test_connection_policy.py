@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shared.records import DenyCount
 from shared.refs import deny_count_ref
 from shared.usecases import denials
 from shared.usecases.jobs.maintenance import sweep_org
@@ -390,7 +391,7 @@ def test_a_sweep_counts_the_deny_list_again(
     repository, ref = service.app.context.repository, deny_count_ref(service.org_id)
     for attempt in repository.changing(ref):
         with attempt:
-            attempt.write(denials.DenyCount(entries=3, changed_at=service.clock.now))
+            attempt.write(DenyCount(entries=3, changed_at=service.clock.now))
     sweep_org(service.app.context, service.org_id, at=service.clock.now + timedelta(seconds=59))
     assert deny_device(operator, 1).status == 409
     sweep_org(service.app.context, service.org_id, at=service.clock.now + timedelta(seconds=60))
