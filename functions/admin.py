@@ -26,6 +26,7 @@ from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
 from shared.validation.names import messaging_host
+from shared.validation.verdict_by_name import NO_LISTENER
 
 # click joins the lines of a paragraph, unless the paragraph begins with \b.
 _HELP = """The platform operator's commands: organizations, keys, the default certificate, export and import.
@@ -170,9 +171,17 @@ def key() -> None:
     show_default=True,
     help="What proves a device's identity: its certificate chain, or the broker's own check of it.",
 )
+@click.option("--listener", help="With --proof broker: only names that come from this listener of the broker.")
 @as_json
 def key_create(
-    org_id: str | None, platform: bool, role: str, org_ids: str | None, no_sni: bool, proof: str, as_json: bool
+    org_id: str | None,
+    platform: bool,
+    role: str,
+    org_ids: str | None,
+    no_sni: bool,
+    proof: str,
+    listener: str | None,
+    as_json: bool,
 ) -> None:
     """Create an API key and print its token."""
     if platform == (org_id is not None):
@@ -185,7 +194,10 @@ def key_create(
             orgs=[name for name in (org_ids or "").split(",") if name],
             no_sni=no_sni,
             proof=Proof(proof),
+            listener=listener or NO_LISTENER,
         )
+        if api_key.listener == NO_LISTENER:
+            click.echo("This key names no listener, so names from VerneMQ and mosquitto are not accepted.", err=True)
         text = f"key   {api_key.key}\ntoken {token}  (shown only once)"
         _print(as_json, {"key": api_key.key, "token": token}, text)
 
@@ -222,6 +234,7 @@ def _key_view(api_key: ApiKey) -> dict[str, Any]:
         "orgs": list(api_key.orgs),
         "noSni": api_key.no_sni,
         "proof": api_key.proof.value,
+        "listener": api_key.listener or None,
         "createdAt": api_key.created_at.isoformat(),
         "revokedAt": api_key.revoked_at.isoformat() if api_key.revoked_at else None,
     }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from shared.config import Settings, SQLite
 from shared.records import ApiKey, Role
 from shared.usecases.context import Context
-from shared.usecases.jobs.check import Check, Finding
+from shared.usecases.jobs.check import Check, Finding, check_topics
 from shared.usecases.organization import iterate_organizations
 from shared.usecases.orgs.api_keys import list_keys
 
@@ -23,7 +23,8 @@ def checks_of(settings: Settings) -> tuple[Check, ...]:
                 "TRUST_EDGE_PLAIN=loopback at the functions.",
             )
 
-    return (check_plain_edge,)
+    topics = check_topics(settings.topic_prefix, one_org_per_broker=settings.one_org_per_broker)
+    return (topics, check_plain_edge)
 
 
 def _every_key(context: Context) -> Iterator[ApiKey]:
