@@ -8,8 +8,8 @@ writers succeeds; the others look again. So a number and its change appear in on
 numbers before it exist, and a writer that crashes leaves nothing incomplete.
 
 Each change has a random id besides. After a restore from a backup, numbers are assigned again: a reader that was ahead
-would continue in the middle of another history. So a reader keeps number and id of its last change, and notices that the
-change of that number has another id.
+would continue in the middle of another history. So a reader keeps number and id of its last change, and notices that
+the change of that number has another id.
 
 A counter in a document of its own would need two steps. Between the two steps, a reader could see number 8, continue
 from there, and never see number 7, which appears later.

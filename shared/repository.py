@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -295,6 +295,14 @@ class Repository:
         return Document(ref.key, version, msgspec.json.encode(body))
 
 
+class Waiting(NamedTuple):
+    """The withdrawals that wait in a document, and an earlier read of the document."""
+
+    ref: Ref[Any]
+    withdrawals: tuple[Withdrawal, ...]
+    batch: Batch
+
+
 class Attempt(Generic[R]):
     """One attempt at a change: a block that reads a record and may replace or delete the record.
 
@@ -342,6 +350,11 @@ class Attempt(Generic[R]):
     def delete(self) -> None:
         """Delete the record at the end of the block. A missing record is not an error."""
         self._is_deleted = True
+
+    @property
+    def waiting(self) -> Waiting:
+        """The withdrawals that wait in the document after the block."""
+        return Waiting(self.ref, self.withdrawals, self.batch)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is not None:

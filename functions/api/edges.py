@@ -110,7 +110,7 @@ class HostKeyView(View, frozen=True, kw_only=True):
     refusals=(InsecureTransport, errors.NotFound),
 )
 def get_host(call: Call) -> Reply:
-    credentials = call.private_credentials
+    credentials = call.exporting_credentials
     exported = export_key(call.context, call.app.sealer, credentials, call.request.params["serverName"])
     view = HostKeyView(
         server_name=exported.server_name,
@@ -165,9 +165,9 @@ def report(call: Call) -> Reply:
 
 class WithdrawalView(View, frozen=True, kw_only=True):
     """Live sessions to end, or to ask about (`recheck`). *kind* and *value*: `org`; `ca` and its id; `identity` and
-    `d:type:device`; `fingerprint` and SHA-256 of a certificate; `serial` and `<CA id>:<serial number in hex>`; `recheck`
-    and `settings` or `policy`, for all sessions of the organization. *keyDigest*, *serialDigest*: of a CA and of a serial
-    number, as in a verdict."""
+    `d:type:device`; `fingerprint` and SHA-256 of a certificate; `serial` and `<CA id>:<serial number in hex>`;
+    `recheck` and `settings` or `policy`, for all sessions of the organization. *keyDigest*, *serialDigest*: of a CA and
+    of a serial number, as in a verdict."""
 
     org: str
     kind: str

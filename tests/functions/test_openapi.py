@@ -133,7 +133,7 @@ def named(api: dict[str, Any], schema: Any, visited: frozenset[str] = frozenset(
 
 
 def test_no_answer_has_a_field_for_a_secret(api: dict[str, Any]) -> None:
-    """No private key, passphrase or token; the field `key` names the caller's own API key, and a digest is of public keys.
+    """No private key, passphrase or token; the field `key` names the caller's own API key. Digests are of public keys.
 
     The host of edgeFeed is the only answer with a private key (and Envoy's secrets, in Envoy's format).
     """

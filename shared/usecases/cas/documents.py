@@ -25,13 +25,13 @@ import msgspec
 from shared.errors import NotFound, TooManyCAs, TooManyCAsOfOneName
 from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind, Org, Withdrawal
 from shared.refs import Ref, ca_index_ref, cas_ref
-from shared.repository import Attempt, Batch, Repository
+from shared.repository import Attempt, Batch, Repository, Waiting
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
 from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal
 from shared.usecases.organization import Organization
 from shared.validation.ca import NAME_DIGITS
-from shared.validation.deny_list import certificate_ids
+from shared.validation.deny_list import can_mean_certificate, certificate_ids
 from shared.validation.verdict import Anchor
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
@@ -182,14 +182,30 @@ class CACertificates:
     # ------------------------------------------------------------------------------- marks of the deny list
 
     def list_meant_by(self, denials: Sequence[Denial]) -> Mapping[str, CA]:
-        """Return the CAs, by id, that one of *denials* may mean. `refresh_marks` decides whether it does.
+        """Return the CAs, by id, that one of *denials* may mean. `refresh_marks` decides whether it does."""
+        denial_filter = _DenialFilter(denials)
+        return (
+            {ca_id: ca for ca_id, ca in self._list_with_uploads().items() if denial_filter.includes(ca)}
+            if denial_filter
+            else {}
+        )
 
-        An upload in flight may have read the deny list before it changed. Its reservation names a CA that is not stored
+    def list_looked_up(self, look_up: str) -> Mapping[str, CA]:
+        """Return the CAs, by id, that an entry may mean which *look_up* finds."""
+        if not can_mean_certificate(look_up):
+            return {}
+        return {
+            ca_id: ca
+            for ca_id, ca in self._list_with_uploads().items()
+            if look_up in certificate_ids(Certificate.from_der(ca.der))
+        }
+
+    def _list_with_uploads(self) -> Mapping[str, CA]:
+        """Return every CA, by id, after a change of the deny list.
+
+        An upload in flight may have read the deny list before the change. Its reservation names a CA that is not stored
         yet: the document of that CA is written as it is, so that the upload's write is a conflict and the upload reads
         the deny list again."""
-        denial_filter = _DenialFilter(denials)
-        if not denial_filter:
-            return {}
         index = self._repository.get(self.index_ref) or CAIndex()  # before the CAs
         stored = dict(self.iterate())
         for ca_id in index.cas.keys() - stored.keys():
@@ -199,12 +215,12 @@ class CACertificates:
                     if ca_id not in cas:
                         attempt.write(CAsOfOneName(cas=cas))
             stored.update(cas)
-        return {ca_id: ca for ca_id, ca in stored.items() if denial_filter.includes(ca)}
+        return stored
 
-    def refresh_marks(self, cas: Mapping[str, CA]) -> list[Attempt[CAsOfOneName]]:
+    def refresh_marks(self, cas: Mapping[str, CA]) -> list[Waiting]:
         """Make the marks of *cas* (by id) agree with the deny list.
 
-        A CA that is marked is withdrawn. Return the changes, whose withdrawals are to be published."""
+        A CA that is marked is withdrawn. Return the withdrawals that are to be published."""
         by_name: dict[Ref[CAsOfOneName], dict[str, Certificate]] = {}
         for ca_id, ca in cas.items():
             by_name.setdefault(self._ref(ca_id), {})[ca_id] = Certificate.from_der(ca.der)
@@ -212,13 +228,13 @@ class CACertificates:
             return []
         certs = [cert for same_name in by_name.values() for cert in same_name.values()]
         batch = self._repository.read_batch([*by_name, *self._mark_refs(certs)])
-        changes: list[Attempt[CAsOfOneName]] = []
+        waiting: list[Waiting] = []
         for ref, same_name in by_name.items():
             is_written, attempt = self._write_marks(ref, same_name, batch)
             while is_written:
                 is_written, attempt = self._write_marks(ref, same_name)
-            changes.append(attempt)
-        return changes
+            waiting.append(attempt.waiting)
+        return waiting
 
     def refresh_every_mark(self) -> None:
         """Make the marks of all CAs agree with the deny list: an interrupted change of the list may have left them."""

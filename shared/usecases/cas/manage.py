@@ -98,7 +98,7 @@ def change_ca(
                 ca = msgspec.structs.replace(ca, changed=update_revision(stored.changed, at, member.who))
                 attempt.write(ca, at=at, activity=make_entry(at, member.who, what, certificate=ca_id))
     cas.refresh_index(ca_id)
-    publish_waiting(context, attempt.document)
+    publish_waiting(context, attempt.document.waiting)
     return ca
 
 

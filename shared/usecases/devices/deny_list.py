@@ -5,17 +5,16 @@ registered CA also marks that CA (`shared.usecases.cas.documents`).
 """
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from shared.errors import InvalidDenial, NotFound
 from shared.records import Denial, DenialKind
-from shared.repository import Attempt
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry
-from shared.usecases.denials import DenyList, denial_id
+from shared.usecases.denials import DenyList, denial_id, look_up_of
 from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish_waiting
 from shared.validation.deny_list import fingerprint_id, identity_id, issuer_serial_id
 from shared.validation.names import DeviceName
@@ -43,7 +42,7 @@ def deny(
             `identity` and `d:type:device`.
         certificate: in place of both, a certificate whose fingerprint goes on the list.
 
-    Raises: InvalidDenial, NotFound (no such CA), NotACertificate."""
+    Raises: InvalidDenial, NotFound (no such CA), NotACertificate, TooManyDenials."""
     at = context.clock()
     cas = CACertificates(context.repository, member.org_id)
     target = _parse_target(cas, kind, value, certificate)
@@ -60,12 +59,12 @@ def deny(
     withdrawal = make_withdrawal(
         at, member.org_id, WithdrawalKind(target.kind.value), target.value, serial_digest=target.serial_digest
     )
-    denial, is_new, change = DenyList(context.repository, member.org_id).add(
+    denial, is_new, waiting = DenyList(context.repository, member.org_id).add(
         target.look_up, denial, activity=activity, withdrawal=withdrawal
     )
-    changes: list[Attempt[Any]] = [change, *cas.refresh_marks(cas.list_meant_by([denial]))]
-    for attempt in changes:  # last, so that a device that connects again at once is refused
-        publish_waiting(context, attempt)
+    marked = cas.refresh_marks(cas.list_meant_by([denial]))
+    for withdrawals in (waiting, *marked):  # last, so that a device that connects again at once is refused
+        publish_waiting(context, withdrawals)
     return denial, is_new
 
 
@@ -74,14 +73,15 @@ def lift(context: Context, member: Member, entry_id: str) -> None:
 
     Raises: NotFound."""
     cas = CACertificates(context.repository, member.org_id)
+    deny_list = DenyList(context.repository, member.org_id)
+    look_up = look_up_of(entry_id)
     activity = make_entry(context.clock(), member.who, "lift", entry=entry_id)
-    try:
-        denial, change = DenyList(context.repository, member.org_id).remove(entry_id, activity=activity)
-    except NotFound:
-        cas.refresh_every_mark()
-        raise
-    cas.refresh_marks(cas.list_meant_by([denial]))
-    publish_waiting(context, change)
+    removed, waiting = deny_list.remove(entry_id, activity=activity)
+    cas.refresh_marks(cas.list_looked_up(look_up))
+    publish_waiting(context, waiting)
+    deny_list.delete_if_empty(look_up)
+    if removed is None:
+        raise NotFound(what="such entry on the deny list")
 
 
 def list_denials(context: Context, org_id: str, *, after: str, limit: int) -> list[Denial]:

@@ -34,7 +34,7 @@ def put_policy(context: Context, member: Member, policy: Policy, *, expected_ver
                 withdrawals = [withdrawal] if is_stricter(org.policy, policy) else []
                 org = msgspec.structs.replace(org, policy=policy, policy_changed=stamp)
                 attempt.write(org, activity=activity, withdrawals=withdrawals)
-    publish_waiting(context, attempt)
+    publish_waiting(context, attempt.waiting)
     return org
 
 

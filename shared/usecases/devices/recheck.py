@@ -1,4 +1,4 @@
-"""Judge live sessions again: which of them would be refused now?
+"""Judge live sessions again: which of them would be refused now.
 
 An edge asks after a withdrawal, about the sessions that the withdrawal may concern. The documents of each organization
 are read once for all its sessions: settings, CAs, deny list.

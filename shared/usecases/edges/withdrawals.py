@@ -11,14 +11,14 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from shared.errors import WrongValue
 from shared.feed import CursorExpired, Position, new_line_id
 from shared.records import Withdrawal
-from shared.repository import Attempt
+from shared.repository import Waiting
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context
 from shared.usecases.edges.callers import authenticate_edge
@@ -95,17 +95,14 @@ def publish(context: Context, waiting: Collection[Withdrawal]) -> None:
             context.notifier.notify(f"withdrawal-{withdrawal.id}", _encode_message(number, withdrawal))
 
 
-def publish_waiting(context: Context, attempt: Attempt[Any]) -> None:
+def publish_waiting(context: Context, waiting: Waiting) -> None:
     """Bring the withdrawals that wait in a document into the feed, and remove them from the document.
-
-    Args:
-        attempt: the change of the document that has just been made, or that found nothing to change.
 
     Raises: TooBusy, StoreUnavailable. The call is safe to repeat.
     """
-    if attempt.withdrawals:
-        publish(context, attempt.withdrawals)
-        context.repository.drop_published(attempt.ref, first=attempt.batch)
+    if waiting.withdrawals:
+        publish(context, waiting.withdrawals)
+        context.repository.drop_published(waiting.ref, first=waiting.batch)
 
 
 def read_withdrawals(

@@ -35,8 +35,11 @@ def sweep_org(context: Context, org_id: str, *, at: datetime) -> int:
     cas.refresh_every_mark()
     withdrawals = publish_left(context, org_id)
     cas.delete_empty_documents()
-    DenyList(context.repository, org_id).delete_empty_documents()
     cas.refresh_flag()
+    deny_list = DenyList(context.repository, org_id)
+    deny_list.delete_empty_documents()
+    if deny_list.repair_count(at):
+        log.warning("the counter of the deny list was repaired", extra={"org": org_id})
     return bodies + lines + withdrawals
 
 

@@ -8,7 +8,7 @@ import msgspec
 from shared.errors import Conflict, WrongValue
 from shared.ports import Key
 from shared.records import ActivityKind, Org
-from shared.refs import activity_partition
+from shared.refs import activity_partition, deny_count_partition
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
@@ -72,7 +72,7 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
                 withdrawal = make_withdrawal(at, org_id, WithdrawalKind.ORG, org_id)
                 attempt.write(org, activity=activity, withdrawals=[withdrawal] if suspended else [])
     HostFeed(context).publish(org_id)
-    publish_waiting(context, attempt)
+    publish_waiting(context, attempt.waiting)
     return org
 
 
@@ -90,6 +90,7 @@ def partitions_of(org_id: str) -> list[str]:
         f"ca/{org_id}",
         f"server/{org_id}",
         f"deny/{org_id}",
+        deny_count_partition(org_id),
         f"usage/{org_id}",
         *(activity_partition(org_id, kind) for kind in ActivityKind),
     ]

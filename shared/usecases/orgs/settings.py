@@ -55,7 +55,7 @@ def put_settings(
                 )
                 attempt.write(org, activity=activity, withdrawals=_withdrawals(at, org.org_id, before, settings))
     HostFeed(context).publish(member.org_id)
-    publish_waiting(context, attempt)
+    publish_waiting(context, attempt.waiting)
     return org
 
 
