@@ -9,6 +9,7 @@
     ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request for one
     DefaultCertificate  platform/default        the server certificate of the platform
     Denials             deny/{orgId}/{lookUp}   the deny-list entries that one look-up finds
+    DenyCount           denycount/{orgId}/count how many entries the deny list has
     ApiKey              key/{orgId}/{key}       an API key, without its token
     ActivityPage        activity/{orgId}/{kind} activity entries, newest first
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
@@ -118,10 +119,35 @@ class Revision(Record, frozen=True):
     updated_by: str
 
 
+class FeedLine(Record, frozen=True, kw_only=True):
+    """A change in a feed (`shared.feed`). *id* is random; a line of version 0.1.0 has none."""
+
+    id: str = ""
+
+
+class Withdrawal(FeedLine, frozen=True, kw_only=True):
+    """A line of the feed `withdrawals`: which live sessions must end (`shared.usecases.edges.withdrawals`).
+
+    *key_digest* and *serial_digest* are those of `shared.x509.digests`."""
+
+    org_id: str
+    kind: str
+    value: str
+    at: dt.datetime
+    key_digest: str | None = None
+    serial_digest: str | None = None
+
+
 class RecordWithOutbox(Record, frozen=True):
-    """A document that carries its newest activity entries until they are copied to the activity list."""
+    """A document that carries what its changes must make known elsewhere.
+
+    Args:
+        outbox: the newest activity entries, until they are copied to the activity list.
+        withdrawals: until the feed has them. None is dropped.
+    """
 
     outbox: tuple[Activity, ...] = ()
+    withdrawals: tuple[Withdrawal, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------ organization
@@ -272,7 +298,7 @@ class DefaultCertificate(Record, frozen=True, kw_only=True):
 # ---------------------------------------------------------------------------------------------------- TLS edges
 
 
-class HostsChanged(Record, frozen=True):
+class HostsChanged(FeedLine, frozen=True):
     """A line of the feed `hosts`: what is served for an organization changed. `OrgHosts` holds what is served now."""
 
     org_id: str
@@ -299,15 +325,6 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     basis: str = ""
     is_published: bool = msgspec.field(default=False, name="told")
     changed_at: dt.datetime
-
-
-class Withdrawal(Record, frozen=True, kw_only=True):
-    """A line of the feed `withdrawals`: which live sessions must end (`shared.usecases.edges.withdrawals`)."""
-
-    org_id: str
-    kind: str
-    value: str
-    at: dt.datetime
 
 
 # ---------------------------------------------------------------------------------------------------- deny list
@@ -340,6 +357,16 @@ class Denials(RecordWithOutbox, frozen=True):
     entries: dict[str, Denial] = {}
 
 
+class DenyCount(Record, frozen=True, kw_only=True):
+    """How many entries the deny list of an organization has, and when a call changed the number last.
+
+    An interrupted call may leave the number too large (`shared.usecases.denials`). A sweep counts again.
+    """
+
+    entries: int
+    changed_at: dt.datetime
+
+
 # ------------------------------------------------------------------------------------------------------- callers
 
 
@@ -360,7 +387,11 @@ class Proof(StrEnum):
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """An API key. Its token is shown once and not stored."""
+    """An API key. Its token is shown once and not stored.
+
+    *listener*: of a key with the proof `broker`, the broker's listener from which names are proven; "" where the key
+    names none. None: the key was made before keys named a listener.
+    """
 
     key: str
     role: Role
@@ -369,6 +400,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
     orgs: tuple[str, ...] = ()  # of a platform key: the organizations it may ask about; empty: all
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
+    listener: str | None = None
     created_at: dt.datetime
     revoked_at: dt.datetime | None = None
 
