@@ -356,6 +356,14 @@ class SeveralCertificates(Rejected):
     mend = "Save the CA alone."
 
 
+class TooComplex(Rejected):
+    """A certificate with more parts than a decision can afford to read (`shared.x509.budget`)."""
+
+    code = "too_complex"
+    says = "The certificate has {found}."
+    mend = "Have it issued with fewer."
+
+
 class PrivateKeyGiven(Rejected):
     """A file with a private key, where a certificate is expected."""
 

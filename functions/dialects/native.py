@@ -164,7 +164,7 @@ DIALECT: Final = _Native()
 def ask(call: Call) -> Reply:
     authorization = call.authorization  # before the body: without it, the body does not matter
     body = read_body(call.request, VerifyClient)
-    verdict = verify_client(call.app.verifier, authorization, _presented(body), explain=body.explain)
+    verdict = verify_client(call.verifier, authorization, _presented(body), explain=body.explain)
     return json_reply(_view(verdict, explain=body.explain))
 
 

@@ -30,6 +30,12 @@ class Late(Exception):
     """The time limit has passed."""
 
 
+def check_time(end: float) -> None:
+    """End work whose caller has stopped waiting: after *end* (`time.monotonic`). Raises: Late."""
+    if time.monotonic() > end:
+        raise Late
+
+
 class _Work(NamedTuple):
     owner: str
     future: "Future[Any]"

@@ -18,10 +18,10 @@ from shared.validation import identity
 from shared.validation.deny_list import DenyListEntry, fingerprint_id, identity_id, serial_id
 from shared.validation.names import ClientId, DeviceName, messaging_host
 from shared.validation.policy import Decision, Level, Policy, Presence, needs_tls, outcome
-from shared.validation.presented import CERTIFICATES_MAX, Presented
+from shared.validation.presented import CERTIFICATES_MAX, UNREAD, Presented
 from shared.validation.session import format_basis
 from shared.x509 import path as certification_path
-from shared.x509.budget import Budget
+from shared.x509.budget import REGISTERED_ELEMENTS_MAX, Budget
 from shared.x509.certificate import Certificate, CertificationPath
 
 STEPS: Final = (
@@ -79,6 +79,7 @@ class OrgFacts(msgspec.Struct, frozen=True):
     Args:
         denied: the entries found, by the look-up ids that `deny_list.questions` named.
         has_active_ca: None where only the CAs that matter to this client were read.
+        has_more_cas: whether CAs that matter to this client were left out, because there is too much to read.
     """
 
     org_id: str
@@ -90,6 +91,7 @@ class OrgFacts(msgspec.Struct, frozen=True):
     anchors: Sequence[Anchor] = ()
     denied: Mapping[str, Sequence[DenyListEntry]] = msgspec.field(default_factory=dict)
     has_active_ca: bool | None = None
+    has_more_cas: bool = False
 
 
 def find_org_id(presented: Presented, scope: Scope) -> str | None:
@@ -218,7 +220,7 @@ class _Judgement:
             self._check_client_id(facts)
             if self._needs_certificate(facts):
                 self._presence = Presence.INVALID
-                self._check_readable()
+                self._check_readable(facts)
                 self._check_active_ca(facts)
                 self._check_chain(facts)
                 self._check_identity(facts)
@@ -287,10 +289,14 @@ class _Judgement:
         self._pass(3, "a certificate" if presented.chain else "no certificate", self._level.value)
         return presented.chain != ()
 
-    def _check_readable(self) -> None:
-        """Step 4: the certificates can be read."""
+    def _check_readable(self, facts: OrgFacts) -> None:
+        """Step 4: the certificates can be read, but for CAs that the org has registered: those were read as such."""
         if isinstance(self._presented.chain, errors.CertificateMalformed):
             raise self._presented.chain
+        if self._presented.unread:
+            registered = {ca.certificate.der for ca in facts.anchors}
+            if not registered.issuperset(self._presented.unread):
+                raise errors.CertificateMalformed(found=UNREAD)
         sent = len(self._presented.certificates)
         self._pass(4, f"{sent} certificate{'s' if sent > 1 else ''}", f"1 to {CERTIFICATES_MAX}")
 
@@ -302,6 +308,9 @@ class _Judgement:
 
     def _check_chain(self, facts: OrgFacts) -> None:
         """Run steps 6 to 9. One valid path is enough, so another path is searched around denied certificates."""
+        if facts.has_more_cas:  # a CA that was not read may be inactive, and forbid a path
+            limit = f"{REGISTERED_ELEMENTS_MAX:,} elements of DER in the registered CAs that the certificates name"
+            raise errors.ChainTooCostly(limit=limit, hint="Register smaller CAs, and send fewer certificates.")
         self._path = path = self._find_path(facts)
         if self._explain:
             self._pass(6, f"a path of {len(path)} certificates", f"a path to a CA of this org: {path[-1].subject_text}")

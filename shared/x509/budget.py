@@ -12,12 +12,16 @@ import msgspec
 
 from shared.errors import ChainTooCostly
 from shared.x509 import strength
+from shared.x509.der import count_elements
 
 if TYPE_CHECKING:
     from shared.x509.certificate import Certificate, CertificationPath
 
-NAMES_MAX: Final = 128  # names in the SubjectAltName of a CA or of what a device sends
-SUBTREES_MAX: Final = 128  # subtrees in the name constraints of one certificate
+NAMES_MAX: Final = 128  # names in the SubjectAltName of a CA, and of a certificate that a device sends
+SUBTREES_MAX: Final = 128  # subtrees in their name constraints
+# DER elements of one uploaded certificate, and of all that a device sends: reading one takes up to 3 microseconds
+ELEMENTS_MAX: Final = 4096
+REGISTERED_ELEMENTS_MAX: Final = 10_000  # of all registered CAs that one decision reads
 
 _FEWER_CAS: Final = "Send only the CAs between the device and a registered CA, and register few CAs of one name."
 _FEWER_LIMITS: Final = "Use CAs with fewer name constraints below each other, or certificates with fewer names."
@@ -78,13 +82,20 @@ class Budget:
         """Charge the signatures on *path*, and the comparisons of names with name constraints.
 
         RFC 5280, 6.1.4 (b) and (c), holds each CA's subtrees against all names below. Raises: as `charge_step`."""
-        self._check_time()
-        self._charge_work(sum(strength.verification_cost(ca.public_key) for ca in path[1:]))
+        self.charge_signatures(path)
         comparisons = self.comparisons + count_comparisons(path)
         if comparisons > self._limits.comparisons:
             limit = f"{self._limits.comparisons:,} comparisons of names with name constraints"
             raise ChainTooCostly(limit=limit, hint=_FEWER_LIMITS)
         self.comparisons = comparisons
+
+    def charge_signatures(self, path: "CertificationPath") -> None:
+        """Charge the signatures on *path*. Raises: as `charge_step`."""
+        self._check_time()
+        cost = sum(strength.verification_cost(ca.public_key) for ca in path[1:])
+        if self.work + cost > self._limits.work:
+            raise ChainTooCostly(limit=f"the time of {self._limits.work:,} RSA-2048 signatures", hint=_FEWER_CAS)
+        self.work += cost
 
     def charge_question(self) -> None:
         """Charge one more question to OpenSSL. Raises: as `charge_step`."""
@@ -109,11 +120,35 @@ class Budget:
         """Return those of *cas*, which have one name, that are tried: the first ones."""
         return cas[: self._limits.namesakes]
 
-    def _charge_work(self, cost: int) -> None:
-        if self.work + cost > self._limits.work:
-            limit = f"the time of {self._limits.work:,} RSA-2048 signatures"
-            raise ChainTooCostly(limit=limit, hint=_FEWER_CAS)
-        self.work += cost
+
+def find_excess(cert: "Certificate") -> str | None:
+    """Return what *cert* has more of than a CA, or a certificate that a device sends, may have, in words; or None."""
+    if cert.alternative_name_count > NAMES_MAX:
+        return f"{cert.alternative_name_count:,} names in SubjectAltName; at most {NAMES_MAX} are read"
+    if cert.subtree_count > SUBTREES_MAX:
+        return f"{cert.subtree_count:,} subtrees in its name constraints; at most {SUBTREES_MAX} are read"
+    return None
+
+
+class ElementCount:
+    """Counts the DER elements of several certificates, up to *at_most*.
+
+    An element takes two octets, so certificates with fewer octets are not counted one by one: *octets* is the size of
+    all of them."""
+
+    def __init__(self, at_most: int, octets: int) -> None:
+        self._room = at_most
+        self._is_certain = octets <= 2 * at_most
+
+    def takes(self, encoded: bytes) -> bool:
+        """Return whether the certificate *encoded* is within the limit, and count it if so."""
+        if self._is_certain:
+            return True
+        count = count_elements(encoded, self._room)
+        if count > self._room:
+            return False
+        self._room -= count
+        return True
 
 
 def count_comparisons(path: "CertificationPath") -> int:

@@ -272,7 +272,7 @@ class PathBuilder:
         # OpenSSL may take certificates with one issuer name and serial number for each other, and judge another path.
         # A CA must not issue such certificates (RFC 5280, 4.1.2.2), but a device may send them.
         if len({(cert.issuer.canonical, cert.serial_number) for cert in path}) < len(path):
-            self.budget.charge_path(path)
+            self.budget.charge_signatures(path)
             for cert, ca in pairwise(path):
                 if not (cert.signature_algorithm.fits(ca.public_key) and cert.is_signed_by(ca)):
                     raise _not_signed(cert)

@@ -9,6 +9,7 @@ names and name constraints that are compared with each other, in the keys, and i
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import product
 from typing import Final
@@ -58,6 +59,10 @@ KINDS: Final[Mapping[str, tuple[_Make, _Make]]] = {
         lambda n: x509.UniformResourceIdentifier(f"coap://h{n}.example.org/"),
         lambda n: x509.UniformResourceIdentifier(f"x{n}.example.org"),
     ),
+    "long uri": (
+        lambda n: x509.UniformResourceIdentifier(f"coap://h{n}.example.org/{'x' * 280}"),
+        lambda n: x509.UniformResourceIdentifier(f"x{n}.example.org"),
+    ),
     "address": (lambda n: x509.IPAddress(ipaddress.ip_address(0xC0000200 + n)), _network),
     "directory": (lambda n: _directory("unit", f"h{n}"), lambda n: _directory("unit", f"x{n}")),
 }
@@ -87,6 +92,7 @@ def paths(
     key: str = "P-256",
     seed: int = 0,
     same_serials: bool = False,
+    at: datetime = NOON,
 ) -> Costly:
     """Return CAs of one name on each level, every one signed by the key above, and an expired device below them.
 
@@ -99,6 +105,7 @@ def paths(
         named: how many names the device has beside its subject.
         key: the kind of all keys; *seed* tells the keys of two families apart.
         same_serials: whether all certificates have one serial number.
+        at: when the device expired, but for a day.
     """
     private = certs.key(key, 7000 + seed)
 
@@ -106,8 +113,16 @@ def paths(
         number = 1 if same_serials else serial
         unlike = certs.name(name, organization=f"Costly {seed}")
         # CAs of one name, key and serial number still differ: their ends of validity do
-        end = NOON + 3650 * DAY + serial * DAY
-        return certs.ca(unlike, signer, private=private, serial=number, more=subtrees(kind, limits), not_after=end)
+        end = at + 3650 * DAY + serial * DAY
+        return certs.ca(
+            unlike,
+            signer,
+            private=private,
+            serial=number,
+            more=subtrees(kind, limits),
+            not_before=at - 3650 * DAY,
+            not_after=end,
+        )
 
     top = tuple(make("Top", None, number + 1) for number in range(roots))
     sent: list[Issued] = []
@@ -116,7 +131,14 @@ def paths(
         here = [make(f"Level {level}", above, 100 * (level + 1) + number) for number in range(width)]
         sent += here
         above = here[0]
-    leaf = certs.leaf(DEVICE, above, more=names(kind, named), not_after=NOON - DAY, serial=1 if same_serials else None)
+    leaf = certs.leaf(
+        DEVICE,
+        above,
+        more=names(kind, named),
+        not_before=at - 3650 * DAY,
+        not_after=at - DAY,
+        serial=1 if same_serials else None,
+    )
     return Costly(top, leaf, tuple(sent))
 
 

@@ -25,6 +25,7 @@ from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import CHAIN_STEP, OrgFacts, Scope, Verdict, find_org_id, judge
 from shared.validation.verdict_by_name import BROKER, NamedClient, judge_named
+from shared.x509.budget import Budget
 
 _EVERY_ORG: Final = Scope(None)
 _BROKERS: Final = (Role.BROKER,)
@@ -47,6 +48,7 @@ class Verifier(msgspec.Struct, frozen=True):
     events: ConnectionEventQueue
     count: Callable[[str | None, str, str], None] = lambda org_id, code, decision: None
     topic_prefix: TopicPrefix = msgspec.field(default_factory=TopicPrefix)
+    check_time: Callable[[], None] = lambda: None
 
 
 # --------------------------------------------------------------------------------------- verdicts on a certificate
@@ -74,11 +76,11 @@ def verify_client(
     caller.must_be(_MAY_EXPLAIN if explain else _BROKERS)
     facts = lookup.facts(batch)
     at = context.clock()
-    verdict = _judge(context, presented, caller, facts, at, explain=explain)
-    if facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors):
-        has_active_ca = CACertificates(context.repository, facts.org_id).has_active()
-        facts = replace(facts, has_active_ca=has_active_ca)
-        verdict = _judge(context, presented, caller, facts, at, explain=explain)
+    verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
+    is_without_ca = facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors)
+    if facts and is_without_ca and not CACertificates(context.repository, facts.org_id).has_active():
+        facts = replace(facts, has_active_ca=False)
+        verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
     if not explain:
         verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
         if facts and caller.scope.may_ask_about(facts.org_id):
@@ -87,10 +89,18 @@ def verify_client(
 
 
 def _judge(
-    context: Context, presented: Presented, caller: Caller, facts: OrgFacts | None, at: datetime, *, explain: bool
+    verifier: Verifier, presented: Presented, caller: Caller, facts: OrgFacts | None, at: datetime, *, explain: bool
 ) -> Verdict:
-    domain, weak = context.platform_domain, context.weak_keys
-    return judge(presented, caller.scope, facts, platform_domain=domain, at=at, weak=weak, explain=explain)
+    return judge(
+        presented,
+        caller.scope,
+        facts,
+        platform_domain=verifier.context.platform_domain,
+        at=at,
+        weak=verifier.context.weak_keys,
+        explain=explain,
+        budget=Budget(verifier.check_time),
+    )
 
 
 def _event(presented: Presented, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
@@ -208,7 +218,9 @@ class _Lookup(msgspec.Struct, frozen=True):
         org = batch.get(Organization(self.repository, self.org_id).ref)
         if org is None:
             return None
-        deny_list = DenyList(self.repository, self.org_id)
+        deny_list, names = DenyList(self.repository, self.org_id), self.questions.issuer_names
+        cas = CACertificates(self.repository, self.org_id)
+        anchors = cas.anchors_for(names, batch)
         by_look_up = [(look_up, deny_list.entries(batch, [look_up])) for look_up in self.questions.denials]
         return OrgFacts(
             self.org_id,
@@ -217,7 +229,8 @@ class _Lookup(msgspec.Struct, frozen=True):
             custom_domains=org.settings.domains,
             type_certificates=org.settings.type_certificates,
             policy=org.policy,
-            anchors=CACertificates(self.repository, self.org_id).anchors_for(self.questions.issuer_names, batch),
+            anchors=anchors,
+            has_more_cas=len(anchors) < cas.count_for(names, batch),
             denied={
                 look_up: [DenyListEntry(denial.created_at, denial.issuer_key_hash) for denial in entries]
                 for look_up, entries in by_look_up
