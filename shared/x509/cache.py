@@ -38,6 +38,9 @@ class CertificateCache:
     def __len__(self) -> int:
         return len(self._certs)
 
+    def __contains__(self, encoded: bytes) -> bool:
+        return encoded in self._certs
+
     @property
     def taken(self) -> int:
         """The memory that the certificates take, in octets, as it is counted."""

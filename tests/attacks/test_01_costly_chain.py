@@ -33,7 +33,7 @@ from tests.support.costly import Costly
 pytestmark = pytest.mark.slow
 
 CPU_PROMISED: Final = 0.1  # seconds of CPU of one decision
-CALLOUTS: Final = 5  # the least of so many counts, because a busy machine makes each measurement larger
+CALLOUTS: Final = 5
 ATTACKERS: Final = 16
 CONNECTIONS: Final = 30
 SHAPE: Final = (2, 2, 2, 1, 1, 1)
@@ -73,22 +73,21 @@ def test_one_decision_costs_little(tmp_path: Path, kind: str, limits: int) -> No
         }
         assert functions.process is not None
         process_id = functions.process.pid
-        costs = []
+        before = cpu_seconds(process_id)
         for _ in range(CALLOUTS):
-            before = cpu_seconds(process_id)
             answer = functions.call(broker, "POST", "/authorization/verifyclient", question)
-            until("the end of the work", lambda: is_idle(process_id), 60)  # which may be after the answer
-            costs.append(cpu_seconds(process_id) - before)
+        until("the end of the work", lambda: is_idle(process_id), 60)  # which may be after the answer
+        cost = (cpu_seconds(process_id) - before) / CALLOUTS
         sent = len(chain.leaf.der) + len(chain.chain)
-        sys.stdout.write(f"{kind}: {sent} bytes, {answer['code']}, CPU of each decision {costs} s\n")
+        sys.stdout.write(f"{kind}: {sent} bytes, {answer['code']}, {cost:.3f} s of CPU for each decision\n")
         assert answer["decision"] == "deny"
-        assert min(costs) <= CPU_PROMISED
+        assert cost <= CPU_PROMISED
 
 
 def is_idle(process_id: int) -> bool:
-    """Whether the process takes no CPU for a tenth of a second."""
+    """Whether the process takes no CPU for a second: on a busy machine, work may have to wait for so long."""
     before = cpu_seconds(process_id)
-    time.sleep(0.1)
+    time.sleep(1)
     return cpu_seconds(process_id) - before <= 0.01
 
 
