@@ -197,6 +197,14 @@ class KeysUnavailable(StoreUnavailable):
     says = "The key service does not answer; nothing was changed, or the change is safe to repeat."
 
 
+class KeyWorkUnavailable(StoreUnavailable):
+    """A private key was not opened or made in time."""
+
+    code = "key_work_unavailable"
+    says = "The private key could not be opened or made in time; nothing was changed."
+    mend = "Try again in a minute."
+
+
 class IssuerUnavailable(TrustError):
     """503: a token cannot be verified, because the OIDC issuer does not answer."""
 
