@@ -313,6 +313,10 @@ class TokenVerifier(Protocol):
         """
         ...
 
+    def claimed_org(self, token: str) -> str | None:
+        """Return the orgId that *token* claims, not verified, from the token alone. Never raises."""
+        ...
+
     def origins(self) -> tuple[str, ...]:
         """Return the origins that a page connects to during the sign-in. Never raises."""
         ...

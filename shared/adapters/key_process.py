@@ -108,6 +108,5 @@ def _error(failure: Failure) -> TrustError:
     """Return the error that the rule raised in the helper."""
     kind = next(kind for kind in every_error() if kind.code == failure.code)
     cert = None if failure.cert is None else Certificate.from_der(failure.cert)
-    places = {"part": failure.part, "field": failure.field, "cert": cert}  # not every error takes each of them
-    given: dict[str, Any] = {name: value for name, value in places.items() if value is not None}
-    return kind(**given, **failure.facts)
+    given: dict[str, Any] = {"part": failure.part, "field": failure.field, "cert": cert, **failure.facts}
+    return kind(**{name: value for name, value in given.items() if value is not None})  # not every error takes each

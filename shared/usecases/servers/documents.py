@@ -251,7 +251,8 @@ class ServerCertificates:
         for attempt in self._organization.changing():
             with attempt as org:
                 check_room(org)
-                window = count_in_window(org.rate_window, at, per_minute, "server certificates and requests")
+                what = "server certificates and requests, failed attempts included,"
+                window = count_in_window(org.rate_window, at, per_minute, what)
                 attempt.write(msgspec.structs.replace(org, rate_window=window))
 
     def add(self, certificate_id: str, record: ServerCertificate, *, activity: Activity) -> AddedServerCertificate:
