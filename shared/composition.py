@@ -25,9 +25,9 @@ from shared.ports import (
     Clock,
     ConnectionEventQueue,
     DocumentStore,
+    InlineKeyWorker,
     KeySealer,
-    KeyWork,
-    KeyWorkHere,
+    KeyWorker,
     NoNotifier,
     Notifier,
     ObjectReader,
@@ -157,9 +157,9 @@ def _create_sealer(settings: Settings) -> KeySealer:
             return GcpKmsSealer(key)
 
 
-def _create_key_work(apart: bool) -> KeyWork:
+def _create_key_work(apart: bool) -> KeyWorker:
     if not apart:
-        return KeyWorkHere()
+        return InlineKeyWorker()
     from shared.adapters.key_process import KeyProcess
 
     return KeyProcess()

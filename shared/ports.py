@@ -217,7 +217,7 @@ class ObjectReader(Protocol):
         ...
 
 
-class KeyWork(Protocol):
+class KeyWorker(Protocol):
     """The work with private keys that takes long: opening uploaded ones, and making new ones.
 
     The rules are `shared.validation.server_cert.read_server_certificate` and `shared.validation.csr.make_key`. An
@@ -252,7 +252,7 @@ class ServerFiles(msgspec.Struct, frozen=True):
         return "ServerFiles(…)"
 
 
-class KeyWorkHere:
+class InlineKeyWorker:
     """Key work in the calling thread, for a process that answers one request at a time.
 
     cryptography holds Python's lock while OpenSSL derives a key, for a second and more, and while it checks an RSA key,

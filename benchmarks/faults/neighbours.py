@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,13 @@ ROUNDS: Final = 1_000_000  # as shared/x509/key_costs.py allows
 _SERVERS: Final = "/authentication/servercertificates"
 _GIVE_UP: Final = 30.0  # seconds to wait for an answer after the measurement
 _EDGE_POLL: Final = 0.5  # seconds between two questions of an edge, as the agent asks
+
+
+PROMISED: Final = 2.0  # seconds: of a verdict, and of an edge's question
+HEADS: Final = (
+    "the busy organization", "its answers", "verdicts", "median ms", "p99 ms", "slowest ms", "wrong",
+    "edge's question, slowest s", "withdrawal, slowest s",
+)  # fmt: skip
 
 
 @dataclass
@@ -52,6 +60,19 @@ class Costs:
     @property
     def p99(self) -> float:
         return sorted(self.verdicts)[int(len(self.verdicts) * 0.99)]
+
+    @property
+    def good(self) -> bool:
+        """Whether the neighbour had what is promised."""
+        seen = (self.verdicts, self.polls, self.withdrawn)
+        return not self.refused and all(seconds and max(seconds) < PROMISED for seconds in seen)
+
+    def cells(self, name: str) -> list[str]:
+        """Return a row of the table under HEADS."""
+        answers = ", ".join(f"{count} × {status or 'none'}" for status, count in sorted(self.answers.items()))
+        times = [f"{seconds * 1000:.0f}" for seconds in (self.median, self.p99, max(self.verdicts))]
+        edge = [f"{max(seconds, default=0):.2f}" for seconds in (self.polls, self.withdrawn)]
+        return [name, answers, str(len(self.verdicts)), *times, str(len(self.refused)), *edge]
 
     def __str__(self) -> str:
         parts = [
@@ -180,8 +201,8 @@ class Busy:
             yield
         finally:
             stop.set()
-            for thread in threads:
-                thread.join(60)
+            for thread in threads:  # requests that wait end with the server
+                thread.join(0.1)
 
 
 def measure(neighbour: Neighbour, busy: Busy, callers: int, work: Callable[[], Any], *, seconds: float) -> Costs:
@@ -198,6 +219,26 @@ def measure(neighbour: Neighbour, busy: Busy, callers: int, work: Callable[[], A
         stop.set()
         edge.join(_GIVE_UP * 2)
     return costs
+
+
+def measure_each(folder: Path, *, seconds: float) -> dict[str, Costs]:
+    """Return what a neighbour sees beside each kind of costly work, each on a server of its own."""
+    rows: dict[str, Costs] = {}
+    works = {"wrong passphrases": Busy.try_passphrase, "RSA-4096 requests": Busy.make_rsa_key}
+    for name, work in works.items():
+        for callers in (8, 32):
+            place = folder / f"{name}-{callers}".replace(" ", "-")
+            place.mkdir(parents=True)
+            functions = Functions(place)
+            try:
+                functions.start()
+                neighbour, busy = Neighbour(functions, place, "good01"), Busy(functions, place, "evil01")
+                rows[f"{name}, {callers} callers"] = measure(
+                    neighbour, busy, callers, partial(work, busy), seconds=seconds
+                )
+            finally:
+                functions.stop()
+    return rows
 
 
 def costly_key_file(folder: Path) -> str:

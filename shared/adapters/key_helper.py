@@ -10,7 +10,7 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shared.errors import TrustError
-from shared.ports import KeyWorkHere, ServerFiles
+from shared.ports import InlineKeyWorker, ServerFiles
 from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
 
@@ -72,7 +72,7 @@ Answer = OpenedFiles | MadeKey | Failure
 
 def answer(question: Question) -> Answer:
     """Return the answer to *question*."""
-    work = KeyWorkHere()
+    work = InlineKeyWorker()
     try:
         if isinstance(question, MakeKey):
             return MadeKey(_pkcs8(work.make(question.algorithm)))

@@ -34,7 +34,7 @@ _Answer = TypeVar("_Answer", OpenedFiles, MadeKey)
 
 
 class KeyProcess:
-    """Key work (`shared.ports.KeyWork`) in processes of its own.
+    """Key work (`shared.ports.KeyWorker`) in processes of its own.
 
     Args:
         seconds: after which a piece of work is given up, the wait for a place included.

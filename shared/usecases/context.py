@@ -9,7 +9,7 @@ import msgspec
 
 from shared.errors import RateLimited, Stale
 from shared.feed import Feed
-from shared.ports import Clock, KeyWork, KeyWorkHere, NoNotifier, Notifier
+from shared.ports import Clock, InlineKeyWorker, KeyWorker, NoNotifier, Notifier
 from shared.records import Activity, ActivityKind, HostsChanged, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
 from shared.repository import Repository
@@ -38,7 +38,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     rate_per_minute: int = 10
     ca_rate_per_minute: int = 600
     notifier: Notifier = msgspec.field(default_factory=NoNotifier)
-    key_work: KeyWork = msgspec.field(default_factory=KeyWorkHere)
+    key_work: KeyWorker = msgspec.field(default_factory=InlineKeyWorker)
 
     @cached_property
     def host_changes(self) -> Feed[HostsChanged]:

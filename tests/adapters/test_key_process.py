@@ -17,7 +17,7 @@ from shared.errors import (
     TrustError,
     WrongValue,
 )
-from shared.ports import KeyWorkHere, ServerFiles
+from shared.ports import InlineKeyWorker, ServerFiles
 from shared.x509.public_keys import public_key_info
 from tests.support import certs
 
@@ -35,9 +35,9 @@ def test_a_file_is_opened_as_in_this_process(kind: str, passphrase: str | None) 
     issued = certs.server(HOST, root, private=certs.key(kind))
     files = files_of(issued, passphrase)
     files = ServerFiles(files.certificate, root.pem.encode(), files.private_key, files.passphrase)
-    apart, here = KeyProcess().read(files), KeyWorkHere().read(files)
+    apart, here = KeyProcess().read(files), InlineKeyWorker().read(files)
     assert (apart.leaf, apart.chain) == (here.leaf, here.chain)
-    assert public_key_info(apart.private_key.public_key()) == public_key_info(issued.key.public_key())  # type: ignore[arg-type]
+    assert public_key_info(apart.private_key.public_key()) == public_key_info(issued.key.public_key())
 
 
 @pytest.mark.parametrize("algorithm", ["RSA-2048", "P-384"])
@@ -46,7 +46,7 @@ def test_a_key_is_made(algorithm: str) -> None:
     assert key.key_size == int(algorithm.partition("-")[2])
 
 
-def refusal(work: KeyProcess | KeyWorkHere, files: ServerFiles) -> TrustError:
+def refusal(work: KeyProcess | InlineKeyWorker, files: ServerFiles) -> TrustError:
     with pytest.raises(TrustError) as raised:
         work.read(files)
     return raised.value
@@ -69,7 +69,7 @@ def test_a_refusal_is_the_refusal_of_the_rule() -> None:
         (TrustError, ServerFiles(b"\0\xff", None, key)),
     ]
     for kind, files in cases:
-        apart, here = refusal(KeyProcess(), files), refusal(KeyWorkHere(), files)
+        apart, here = refusal(KeyProcess(), files), refusal(InlineKeyWorker(), files)
         assert isinstance(apart, kind)
         assert type(apart) is type(here)
         assert (str(apart), apart.part, apart.field, apart.facts) == (str(here), here.part, here.field, here.facts)

@@ -10,13 +10,12 @@ from typing import Final
 
 import pytest
 
-from benchmarks.faults.neighbours import Busy, Costs, Neighbour, measure
+from benchmarks.faults.neighbours import PROMISED, Busy, Costs, Neighbour, measure
 from demo.stack import ApiRefused
 from tests.attacks.rig import Attacked, attacked
 
 pytestmark = pytest.mark.slow
 
-PROMISED: Final = 2.0  # seconds: of a verdict, and of a withdrawal on its way to an edge
 SECONDS: Final = 8.0
 
 
