@@ -28,7 +28,7 @@ _EDGE_POLL: Final = 0.5  # seconds between two questions of an edge, as the agen
 
 PROMISED: Final = 2.0  # seconds: of a verdict, and of an edge's question
 HEADS: Final = (
-    "the busy organization", "its answers", "verdicts", "median ms", "p99 ms", "slowest ms", "wrong",
+    "the busy organization", "sent", "answered", "verdicts", "median ms", "p99 ms", "slowest ms", "wrong",
     "edge's question, slowest s", "withdrawal, slowest s",
 )  # fmt: skip
 
@@ -43,7 +43,8 @@ class Costs:
         changes: seconds of each change that the neighbour made.
         polls: seconds of each question of the edge.
         withdrawn: seconds from the answer to each change to its withdrawal at the edge.
-        answers: statuses of the busy organization's requests.
+        sent: how many requests the busy organization sent.
+        answers: statuses of those requests that were answered.
     """
 
     verdicts: list[float] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Costs:
     changes: list[float] = field(default_factory=list)
     polls: list[float] = field(default_factory=list)
     withdrawn: list[float] = field(default_factory=list)
+    sent: int = 0
     answers: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -72,7 +74,7 @@ class Costs:
         answers = ", ".join(f"{count} × {status or 'none'}" for status, count in sorted(self.answers.items()))
         times = [f"{seconds * 1000:.0f}" for seconds in (self.median, self.p99, max(self.verdicts))]
         edge = [f"{max(seconds, default=0):.2f}" for seconds in (self.polls, self.withdrawn)]
-        return [name, answers, str(len(self.verdicts)), *times, str(len(self.refused)), *edge]
+        return [name, str(self.sent), answers, str(len(self.verdicts)), *times, str(len(self.refused)), *edge]
 
     def __str__(self) -> str:
         parts = [
@@ -82,7 +84,7 @@ class Costs:
         for name, seconds in (("changes", self.changes), ("polls", self.polls), ("withdrawals", self.withdrawn)):
             if seconds:
                 parts.append(f"{name}: median {statistics.median(seconds):.2f} s, slowest {max(seconds):.2f} s")
-        parts.append(f"the busy organization's answers: {dict(sorted(self.answers.items()))}")
+        parts.append(f"the busy organization sent {self.sent}, answered: {dict(sorted(self.answers.items()))}")
         return "; ".join(parts)
 
 
@@ -183,6 +185,8 @@ class Busy:
         def repeat() -> None:
             while not stop.is_set():
                 status = 200
+                with self._lock:
+                    costs.sent += 1
                 try:
                     work()
                 except ApiRefused as refused:

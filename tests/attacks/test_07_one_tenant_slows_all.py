@@ -35,9 +35,9 @@ def busy(functions: Attacked) -> Busy:
     return Busy(functions, functions.folder, "evil01")
 
 
-def in_time(costs: Costs) -> None:
+def in_time(costs: Costs, callers: int) -> None:
     sys.stdout.write(f"{costs}\n")
-    assert costs.answers, "the attack did not run"
+    assert costs.sent >= callers
     assert costs.refused == []
     assert max(costs.verdicts) < PROMISED, str(costs)
     assert max(costs.polls) < PROMISED, str(costs)
@@ -47,13 +47,13 @@ def in_time(costs: Costs) -> None:
 @pytest.mark.parametrize("callers", [8, 32])
 def test_wrong_passphrases_delay_no_verdict_and_no_withdrawal(neighbour: Neighbour, busy: Busy, callers: int) -> None:
     """Key files at the rounds limit, with wrong passphrases, from *callers* at the same time."""
-    in_time(measure(neighbour, busy, callers, busy.try_passphrase, seconds=SECONDS))
+    in_time(measure(neighbour, busy, callers, busy.try_passphrase, seconds=SECONDS), callers)
 
 
 @pytest.mark.parametrize("callers", [8, 32])
 def test_rsa_keys_delay_no_verdict_and_no_withdrawal(neighbour: Neighbour, busy: Busy, callers: int) -> None:
     """Requests for RSA-4096 keys from *callers* at the same time."""
-    in_time(measure(neighbour, busy, callers, busy.make_rsa_key, seconds=SECONDS))
+    in_time(measure(neighbour, busy, callers, busy.make_rsa_key, seconds=SECONDS), callers)
 
 
 def test_a_wrong_passphrase_counts_as_an_attempt(tmp_path: Path) -> None:
