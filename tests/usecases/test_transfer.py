@@ -1,5 +1,6 @@
 """Exports that nobody can change, and imports that take only what belongs together."""
 
+import base64
 import hashlib
 import json
 import secrets
@@ -13,8 +14,8 @@ import pytest
 
 from shared.records import DEFAULT, PLATFORM, ApiKey, Role, to_body
 from shared.refs import api_key_ref, default_ref
-from shared.usecases.jobs.export_file import ExportRefused, write_export
-from shared.usecases.jobs.exported_documents import ExportedDocument, check_document
+from shared.usecases.jobs.export_file import ExportedDocument, ExportRefused, write_export
+from shared.usecases.jobs.exported_documents import check_document
 from shared.usecases.jobs.transfer import Imported, export_lines, import_lines, list_documents
 from shared.usecases.orgs.organizations import delete_org, keys_of, list_orgs, partitions_of
 from tests.support import certs
@@ -85,7 +86,7 @@ def test_every_change_of_an_export_is_noticed_before_anything_is_written(
         token_hash=hashlib.sha256(b"known").hexdigest(),
         created_at=elsewhere.clock.now,
     )
-    added = {"partition": f"key/{PLATFORM}", "id": key.key, "body": to_body(key)}
+    added: Line = {"partition": f"key/{PLATFORM}", "id": key.key, "body": to_body(key)}
     other = list(write_export(elsewhere.app.sealer, [ExportedDocument(**added)]))
     changed = {
         "added": [*lines[:-1], json.dumps(added).encode(), lines[-1]],
@@ -149,7 +150,11 @@ def test_every_partition_of_an_organization_can_be_imported(service: Service) ->
         ("org", lambda line: line.update(id="other1")),
         ("org", lambda line: line.update(id="../../x")),
         ("ca/mtxpd0", lambda line: line.update(id="0" * 16)),
-        ("ca/mtxpd0", lambda line: _first(line["body"]["cas"]).update(der=certs.ca("Another").der.hex())),
+        (
+            "ca/mtxpd0",
+            lambda line: _first(line["body"]["cas"]).update(der=base64.b64encode(certs.ca("Another").der).decode()),
+        ),
+        ("ca/mtxpd0", lambda line: _first(line["body"]["cas"]).update(der="T2xk")),
         ("ca/mtxpd0", lambda line: line.update(partition="ca/platform")),
         ("deny/mtxpd0", lambda line: line.update(id="i-d:thermo:8")),
         ("key/mtxpd0", lambda line: line.update(id="a-mtxpd0-another")),

@@ -11,13 +11,15 @@ installation with the master key can open the key, and so make or verify an expo
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from shared.ports import KeySealer, SealBroken
 from shared.records import PLATFORM, Record, Sealed
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _VERSION: Final = 1
 _KEY_BYTES: Final = 32
@@ -140,7 +142,7 @@ def _read_end(line: bytes) -> _End | None:
     return _decode(_End, line)
 
 
-def _decode(kind: Callable[..., Any], line: bytes) -> Any:
+def _decode(kind: type[S], line: bytes) -> S | None:
     """Return the object of *kind* in *line*, or None."""
     try:
         return msgspec.json.decode(line, type=kind)

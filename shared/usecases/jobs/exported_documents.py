@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from shared.errors import TrustError
 from shared.records import (
     PLATFORM,
     ActivityKind,
@@ -79,7 +80,7 @@ def check_document(number: int, document: ExportedDocument) -> CheckedDocument:
     try:
         record = from_body(kind.record, document.body)
         fits = kind.fits(org_id, document.id, record)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except (TrustError, msgspec.MsgspecError, ValueError, RecursionError):
         fits = False
     if not fits:
         raise ExportRefused(f"Line {number} is damaged: what it holds is not what its name says.")
