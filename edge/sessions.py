@@ -20,7 +20,7 @@ class Session:
     """An entry of the table `sessions`. Fingerprints are SHA-256, the first 16 hex digits.
 
     Args:
-        source: the device's address, `address:port`.
+        source: the address of the connection, `address:port`: the device's, or a load balancer's.
         org: the orgId.
         identity: the device's identity, `class:type:device`, or "-".
         ca: the id of the CA certificate, or "-".
@@ -129,7 +129,7 @@ class Session:
         return withdrawal.kind not in _KINDS or self.depends_on(withdrawal)
 
     def question(self) -> dict[str, Any]:
-        """Return the session in the form of `POST /edge/v1/recheck`. Its name there is the device's address."""
+        """Return the session in the form of `POST /edge/v1/recheck`. Its name there is its address."""
         fields: dict[str, Any] = {
             "session": self.source,
             "org": self.org,

@@ -23,7 +23,7 @@ end
 -- Returns scheme, host, port and path of an address of the functions. The host is compared as a whole:
 -- `127.evil.example` is a name of another machine.
 local function parse_url(url)
-  local scheme, authority, path = url:match('^(https?)://([^/?#@%s]+)(/?[^?#%s]*)$')
+  local scheme, authority, path = (url .. '/'):match('^(https?)://([^/?#@%s]+)(/[^?#%s]*)$')
   local host, port = (authority or ''):match('^(%[[%x:.]+%])(:?%d*)$')
   if not host then host, port = (authority or ''):match('^([%w._-]+)(:?%d*)$') end
   if not host or port == ':' then error('TRUST_URL must be https://host[:port], or http:// on this machine') end
@@ -194,8 +194,9 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
   local serial = leaf and leaf ~= '' and txn.c:hex(txn.f:ssl_c_serial()):lower() or '-'
   -- A server name of other characters cannot have a certificate of an organization.
   local server_name = (sni or ''):match('^[%w.-]+$') or ''
+  -- `show sess` lists the connection's own address, which differs from the device's behind a load balancer.
   local who = make_key({
-    source = txn.f:src() .. ':' .. txn.f:src_port(), org = org, identity = identity, ca = query('$.ca.id') or '-',
+    source = txn.f:fc_src() .. ':' .. txn.f:fc_src_port(), org = org, identity = identity, ca = query('$.ca.id') or '-',
     leaf = leaf_fingerprints, serial = serial, ends = tostring(parse_time(query('$.expiresAt'))),
     others = other_fingerprints,
   }, read_digests(response.body, 'keyDigests'), read_digests(response.body, 'serialDigests'), server_name:lower())
