@@ -18,12 +18,14 @@ from shared.records import ApiKey, Org, Proof, Role
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
+from shared.usecases.jobs.check import CHECKS, Finding, check_installation, check_topics
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
 from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
 from shared.validation.names import messaging_host
+from shared.validation.verdict_by_name import NO_LISTENER
 
 # click joins the lines of a paragraph, unless the paragraph begins with \b.
 _HELP = """The platform operator's commands: organizations, keys, the default certificate, export and import.
@@ -168,9 +170,17 @@ def key() -> None:
     show_default=True,
     help="What proves a device's identity: its certificate chain, or the broker's own check of it.",
 )
+@click.option("--listener", help="With --proof broker: only names that come from this listener of the broker.")
 @as_json
 def key_create(
-    org_id: str | None, platform: bool, role: str, org_ids: str | None, no_sni: bool, proof: str, as_json: bool
+    org_id: str | None,
+    platform: bool,
+    role: str,
+    org_ids: str | None,
+    no_sni: bool,
+    proof: str,
+    listener: str | None,
+    as_json: bool,
 ) -> None:
     """Create an API key and print its token."""
     if platform == (org_id is not None):
@@ -183,7 +193,10 @@ def key_create(
             orgs=[name for name in (org_ids or "").split(",") if name],
             no_sni=no_sni,
             proof=Proof(proof),
+            listener=listener or NO_LISTENER,
         )
+        if api_key.listener == NO_LISTENER:
+            click.echo("This key names no listener, so names from VerneMQ and mosquitto are not accepted.", err=True)
         text = f"key   {api_key.key}\ntoken {token}  (shown only once)"
         _print(as_json, {"key": api_key.key, "token": token}, text)
 
@@ -220,6 +233,7 @@ def _key_view(api_key: ApiKey) -> dict[str, Any]:
         "orgs": list(api_key.orgs),
         "noSni": api_key.no_sni,
         "proof": api_key.proof.value,
+        "listener": api_key.listener or None,
         "createdAt": api_key.created_at.isoformat(),
         "revokedAt": api_key.revoked_at.isoformat() if api_key.revoked_at else None,
     }
@@ -315,6 +329,25 @@ def sweep(as_json: bool) -> None:
         text = f"{repaired} leftovers were repaired, the hosts of {published} organizations were published."
         data = {"mended": repaired, "told": published}
         _print(as_json, data, text if repaired or published else "Nothing was left out.")
+
+
+@main.command("check", help="List what is unsafe in this installation, and what an upgrade changed. Changes nothing.")
+@as_json
+def check(as_json: bool) -> None:
+    """List the findings; exit with 1 if one of them is unsafe."""
+    with _app() as app:
+        settings = app.settings
+        topics = check_topics(settings.topic_prefix, one_org_per_broker=settings.one_org_per_broker)
+        findings = check_installation(app.context, (*CHECKS, topics))
+    views = [_finding_view(finding) for finding in findings]
+    lines = [f"{'UNSAFE: ' if finding.is_unsafe else ''}{finding.found} {finding.advice}" for finding in findings]
+    _print(as_json, views, "\n".join(lines) or "Nothing was found.")
+    if any(finding.is_unsafe for finding in findings):
+        sys.exit(1)
+
+
+def _finding_view(finding: Finding) -> dict[str, Any]:
+    return {"code": finding.code, "found": finding.found, "advice": finding.advice, "unsafe": finding.is_unsafe}
 
 
 if __name__ == "__main__":

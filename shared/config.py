@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 
 from shared.validation.names import is_domain
-from shared.validation.topics import DEFAULT_PREFIX, is_prefix
+from shared.validation.topics import DEVICE_PREFIX, is_prefix, names_org
 
 _WEAK_ID: Final = r"[0-9a-f]{20}|[0-9a-f]{64}"
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -137,7 +137,8 @@ class Settings(Struct, frozen=True):
         domain: the platform domain.
         weak_keys: ids of keys that are known to be weak (`shared.x509.public_keys.key_ids`).
         rate_per_minute: the largest number of new server certificates and requests of an organization.
-        topic_prefix: the prefix of a device's topics.
+        topic_prefix: the prefix of the topics of devices and gateways; None for the default of each class.
+        one_org_per_broker: whether each broker, or part of a broker, serves the devices of one organization only.
         behind_tls: whether a proxy terminates TLS before this process, and no client can bypass the proxy.
         log: the lowest level that is logged.
         metrics: how decisions are logged: "each" (a line per decision), "second" (a line per second) or "off".
@@ -154,7 +155,8 @@ class Settings(Struct, frozen=True):
     domain: str = "internetofthings.ibmcloud.com"
     weak_keys: frozenset[str] = frozenset()
     rate_per_minute: int = 10
-    topic_prefix: str = DEFAULT_PREFIX
+    topic_prefix: str | None = None
+    one_org_per_broker: bool = False
     behind_tls: bool = False
     log: str = "INFO"
     metrics: str = "each"
@@ -180,6 +182,7 @@ class Settings(Struct, frozen=True):
             weak_keys=_read_weak_keys(env),
             rate_per_minute=_read_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
             topic_prefix=_read_topic_prefix(env),
+            one_org_per_broker=_read_bool(env, "TRUST_ONE_ORG_PER_BROKER"),
             behind_tls=_read_bool(env, "TRUST_BEHIND_TLS"),
             log=_read_level(env),
             metrics=_read_metrics(env),
@@ -285,12 +288,19 @@ def _read_bool(env: Mapping[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _read_topic_prefix(env: Mapping[str, str]) -> str:
-    template = env.get("TRUST_TOPIC_PREFIX") or DEFAULT_PREFIX
+def _read_topic_prefix(env: Mapping[str, str]) -> str | None:
+    template = env.get("TRUST_TOPIC_PREFIX") or None
+    if template is None:
+        return None
     if not is_prefix(template):
         raise WrongSetting(
-            f"TRUST_TOPIC_PREFIX is {template!r}; it takes whole levels with {{typeId}} and {{deviceId}} among them, "
-            f"{{orgId}} and {{class}} where wanted, and a slash at the end, like {DEFAULT_PREFIX}."
+            f"TRUST_TOPIC_PREFIX is {template!r}; it takes whole levels with {{orgId}}, {{typeId}} and {{deviceId}} "
+            f"among them, {{class}} where wanted, and a slash at the end, like {DEVICE_PREFIX}."
+        )
+    if not names_org(template) and not _read_bool(env, "TRUST_ONE_ORG_PER_BROKER"):
+        raise WrongSetting(
+            f"TRUST_TOPIC_PREFIX is {template!r} without {{orgId}}, so devices of different organizations would share "
+            "topics. Add {orgId}; or set TRUST_ONE_ORG_PER_BROKER=true where each broker serves one organization only."
         )
     return template
 

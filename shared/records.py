@@ -360,7 +360,11 @@ class Proof(StrEnum):
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """An API key. Its token is shown once and not stored."""
+    """An API key. Its token is shown once and not stored.
+
+    *listener*: of a key with the proof `broker`, the broker's listener from which names are proven; "" where the key
+    names none. None: the key was made before keys named a listener.
+    """
 
     key: str
     role: Role
@@ -369,6 +373,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
     orgs: tuple[str, ...] = ()  # of a platform key: the organizations it may ask about; empty: all
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
+    listener: str | None = None
     created_at: dt.datetime
     revoked_at: dt.datetime | None = None
 

@@ -55,6 +55,8 @@ def test_stores_keys_and_queues_of_the_clouds_can_be_chosen() -> None:
         ("TRUST_RATE_PER_MINUTE", "0"),
         ("TRUST_RATE_PER_MINUTE", "٣"),
         ("TRUST_LOG", "LOUD"),
+        ("TRUST_TOPIC_PREFIX", "{orgId}/{typeId}/"),
+        ("TRUST_TOPIC_PREFIX", "{class}/{typeId}/{deviceId}/"),
     ],
 )
 def test_an_invalid_setting_is_named(name: str, value: str) -> None:
@@ -83,3 +85,14 @@ def test_a_boolean_setting_is_true_or_false() -> None:
     """Any other value stops the start."""
     with pytest.raises(WrongSetting, match="TRUST_BEHIND_TLS is 'yes'; it takes true or false"):
         Settings.from_env({"TRUST_BEHIND_TLS": "yes"})
+
+
+def test_a_topic_prefix_without_organization_needs_the_operators_word() -> None:
+    """Otherwise devices of two organizations would share topics."""
+    prefix = {"TRUST_TOPIC_PREFIX": "{class}/{typeId}/{deviceId}/"}
+    with pytest.raises(WrongSetting, match="TRUST_ONE_ORG_PER_BROKER"):
+        Settings.from_env({**prefix, "TRUST_ONE_ORG_PER_BROKER": "false"})
+    settings = Settings.from_env({**prefix, "TRUST_ONE_ORG_PER_BROKER": "true"})
+    assert settings.topic_prefix == "{class}/{typeId}/{deviceId}/"
+    assert Settings.from_env({"TRUST_TOPIC_PREFIX": "{orgId}/{typeId}/{deviceId}/"}).topic_prefix is not None
+    assert Settings.from_env({}).topic_prefix is None
