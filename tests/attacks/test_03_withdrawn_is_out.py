@@ -1,7 +1,7 @@
 """A CA or certificate is withdrawn under another certificate of the same key, while a device is connected.
 
-Decisions compare subject and key, or the issuer's key with the serial number. The live session must be ended by the same
-comparison, and sessions that would still be allowed must stay.
+Decisions compare subject and key, or the issuer's key with the serial number. The live session must be ended by the
+same comparison, and sessions that would still be allowed must stay.
 """
 
 import datetime as dt

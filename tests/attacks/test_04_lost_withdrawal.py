@@ -100,7 +100,8 @@ def test_an_edge_that_hears_of_no_withdrawal_admits_no_new_device(stack: Stack, 
     """After a while without a successful poll, new devices are refused. A connected device stays. Once the agent polls
     again, devices are admitted again."""
     edge, functions = stack.edge, stack.functions
-    assert isinstance(functions, Attacked) and edge.agent is not None
+    assert isinstance(functions, Attacked)
+    assert edge.agent is not None
     connected = connect(tenant, "before")
     if loss == "agent killed":
         edge.agent.stop(signal.SIGKILL)

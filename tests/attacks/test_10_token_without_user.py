@@ -1,7 +1,7 @@
 """A token in a CONNECT without a user name, before a broker that takes the password alone (a JWT) as proof.
 
-The broker cannot compare the token with the client ID, and an edge that passes such a CONNECT lets any holder of a token
-be any device that may use one.
+The broker cannot compare the token with the client ID. An edge that passes such a CONNECT lets any holder of a token be
+any device that may use one.
 """
 
 import socket
@@ -60,7 +60,10 @@ def token_broker() -> Iterator[int]:
 @contextmanager
 def tenant_behind(folder: Path, **settings: str) -> Iterator[Tenant]:
     try:
-        with token_broker() as port, attacked_stack(folder, BROKER_ASKING=f"127.0.0.1:{port}", **settings) as stack:
+        with (
+            token_broker() as port,
+            attacked_stack(folder, None, BROKER_ASKING=f"127.0.0.1:{port}", **settings) as stack,
+        ):
             tenant = make_tenant(stack, folder, "alpha1")
             tenant.org.policy(LEVELS["token"])
             yield tenant

@@ -131,7 +131,16 @@ def edge_asking(tenant: Tenant, folder: Path, send: Send) -> Iterator[tuple[HAPr
         (answer(CUT, len(CUT)), False),
         (answer(SHORT, len(BODY)), False),
     ],
-    ids=["whole", "no length", "chunks", "chunks cut off", "cut off", "cut off, no length", "wrong length", "too short"],
+    ids=[
+        "whole",
+        "no length",
+        "chunks",
+        "chunks cut off",
+        "cut off",
+        "cut off, no length",
+        "wrong length",
+        "too short",
+    ],
 )
 def test_only_a_whole_answer_counts(tenant: Tenant, tmp_path: Path, send: Send, is_allowed: bool) -> None:
     """An `allow` that was cut off could lack what limits it."""
@@ -177,5 +186,5 @@ def test_keys_go_in_plain_to_this_machine_only(stack: Stack, url: str, is_accept
     edge = stack.edge
     command = [program("haproxy", "haproxy"), "-c", "-f", str(edge.code / "haproxy.cfg")]
     environment = {**os.environ, **edge.env, "TRUST_URL": url}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode == 0) is is_accepted, done.stderr

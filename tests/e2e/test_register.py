@@ -1,4 +1,4 @@
-"""What HAProxy registers of a session, and what the agent's absence means. The functions are replaced by one verdict."""
+"""What HAProxy registers of a session, and what the absence of the agent means, with one verdict for every device."""
 
 import socket
 import ssl
@@ -112,7 +112,7 @@ def test_without_an_agent_new_devices_are_refused_and_sessions_end_later(
 ) -> None:
     """Both times count from HAProxy's start, and from each number that the agent writes."""
     settings = {"TRUST_EDGE_STALE_AFTER": "2", "TRUST_EDGE_END_AFTER": "6"}
-    with edge_with(alpha, tmp_path, make_verdict(alpha), **settings) as edge:
+    with edge_with(alpha, tmp_path, make_verdict(alpha), tls=None, **settings) as edge:
         device = connect(alpha, edge)
         assert device.connect(), device.outcome
         until("new devices to be refused", lambda: not connect(alpha, edge, "new").connect())
@@ -147,7 +147,7 @@ def test_a_load_balancer_passes_on_the_address_of_the_device(alpha: Tenant, tmp_
     has the device's address; the session is found and ended by its connection's."""
     settings = {"TRUST_EDGE_PROXY_FROM": trusted}
     with (
-        edge_with(alpha, tmp_path, make_verdict(alpha), **settings) as edge,
+        edge_with(alpha, tmp_path, make_verdict(alpha), tls=None, **settings) as edge,
         socket.create_connection(("127.0.0.1", edge.port), 10) as plain,
     ):
         plain.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 8883\r\n")
