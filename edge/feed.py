@@ -9,6 +9,7 @@ from typing import Any, Final
 from edge.api import ApiClient, Unavailable
 
 RECHECK_MAX: Final = 500  # sessions in one question
+RECHECK_BYTES: Final = 200_000  # of one question; a body has at most 256 KiB
 _SERVER_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -133,9 +134,10 @@ class FeedClient:
         except (KeyError, TypeError) as error:
             raise Unavailable(f"edgeFeed's response for {server_name} lacks a field") from error
 
-    def list_withdrawals(self, since: str) -> WithdrawalPage:
-        """Return the withdrawals after *since*, the head of an earlier page."""
-        body = self._api.request_json("GET", f"/edge/v1/withdrawals?since={urllib.parse.quote(since, safe='')}")
+    def list_withdrawals(self, since: str, edge: str) -> WithdrawalPage:
+        """Return the withdrawals after *since*, the head of an earlier page. *edge*: the name of this edge."""
+        query = urllib.parse.urlencode({"since": since, "edge": edge})
+        body = self._api.request_json("GET", f"/edge/v1/withdrawals?{query}")
         try:
             entries = tuple(
                 WithdrawalEntry(

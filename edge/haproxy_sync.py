@@ -405,7 +405,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 2
     feed, runtime = FeedClient(api), RuntimeApi(options.socket)
-    hosts, withdrawals = HostSync(feed, runtime, state, edge=options.name), WithdrawalSync(feed, runtime, state)
+    hosts = HostSync(feed, runtime, state, edge=options.name)
+    withdrawals = WithdrawalSync(feed, runtime, state, edge=options.name)
     try:
         if options.once:
             return _run_once(hosts, state)

@@ -31,6 +31,7 @@ class Session:
         keys: the key digests of the certificates of the path, the device's first (docs/api.md).
         serials: the serial digests of the same certificates. The trust anchor's may be empty.
         server_name: the server name that the device sent; empty if unknown.
+        basis: a text of the verdict that only the functions read; empty if unknown.
         is_complete: whether all digests of the path are known. An earlier callout registered no digests.
     """
 
@@ -45,6 +46,7 @@ class Session:
     keys: tuple[str, ...] = ()
     serials: tuple[str, ...] = ()
     server_name: str = ""
+    basis: str = ""
     is_complete: bool = False
 
     @classmethod
@@ -54,10 +56,10 @@ class Session:
         The callout of the version before writes the first eight parts only.
         """
         parts = key.split("|")
-        if len(parts) not in (8, 11) or not parts[6].isdigit():
+        if len(parts) not in (8, 12) or not parts[6].isdigit():
             return None
         source, org, identity, ca, leaf, serial, ends, via = parts[:8]
-        keys_text, serials_text, server_name = parts[8:] or ("", "", "")
+        keys_text, serials_text, server_name, basis = parts[8:] or ("", "", "", "")
         keys = keys_text.split(",") if keys_text else []
         serials = serials_text.split(",") if serials_text else []
         is_complete = ca == "-" or (bool(keys) and _IS_SHORTENED not in keys)
@@ -73,8 +75,14 @@ class Session:
             tuple(digest for digest in keys if digest != _IS_SHORTENED),
             tuple(digest for digest in serials if digest != _IS_SHORTENED),
             server_name,
+            basis,
             is_complete,
         )
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether the path was too long for the table."""
+        return bool(self.keys) and not self.is_complete
 
     def depends_on(self, withdrawal: WithdrawalEntry) -> bool:
         """Return whether the session must end after *withdrawal*, as far as the edge can compare."""
@@ -111,9 +119,22 @@ class Session:
         """
         if self.org != withdrawal.org:
             return False
-        if withdrawal.kind in _OF_CERTIFICATES and not self.is_complete:
+        return withdrawal.kind not in _KINDS or self.depends_on(withdrawal) or self._may_have(withdrawal)
+
+    def _may_have(self, withdrawal: WithdrawalEntry) -> bool:
+        """Return whether a certificate without a known digest may be the withdrawn one."""
+        if self.is_complete or withdrawal.kind not in _OF_CERTIFICATES:
+            return False
+        if self.is_shortened:
             return True
-        return withdrawal.kind not in _KINDS or self.depends_on(withdrawal)
+        # An earlier callout registered all fingerprints and no digests. Keys of intermediates are unknown; the device's
+        # own issuer is the CA, whose id begins with its subject.
+        if withdrawal.kind == "fingerprint":
+            return False
+        ca, _, serial = withdrawal.value.partition(":")
+        is_of_ca = ca.partition("-")[0] == self.ca.partition("-")[0]
+        has_serial = withdrawal.kind != "serial" or _parse_hex(serial) == _parse_hex(self.serial)
+        return bool(self.via) or (is_of_ca and has_serial)
 
     def must_end_unasked(self, withdrawal: WithdrawalEntry) -> bool:
         """Return whether the session ends after *withdrawal* where the functions are of a version that cannot be asked.
@@ -123,8 +144,7 @@ class Session:
         """
         if self.org != withdrawal.org:
             return False
-        is_shortened = bool(self.keys) and not self.is_complete
-        if withdrawal.kind in _OF_CERTIFICATES and is_shortened:
+        if withdrawal.kind in _OF_CERTIFICATES and self.is_shortened:
             return True
         return withdrawal.kind not in _KINDS or self.depends_on(withdrawal)
 
@@ -140,6 +160,8 @@ class Session:
         }
         if self.server_name:
             fields["serverName"] = self.server_name
+        if self.basis:
+            fields["basis"] = self.basis
         if self.identity != "-":
             fields["identity"] = self.identity
         if self.ca != "-":

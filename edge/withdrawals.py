@@ -7,16 +7,17 @@ stays. Where no answer comes within RECHECK_SECONDS, all of those sessions end.
 After each step that succeeded, the agent writes a new number into HAProxy's table `heartbeat` (agent_watch.lua).
 """
 
+import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
 from edge.api import Unavailable
-from edge.feed import RECHECK_MAX, FeedClient, WithdrawalEntry
+from edge.feed import RECHECK_BYTES, RECHECK_MAX, FeedClient, WithdrawalEntry
 from edge.runtime import HAProxyUnavailable, RuntimeApi
 from edge.sessions import Session
 from edge.state import State
@@ -67,14 +68,21 @@ class WithdrawalSync:
         feed: the client of edgeFeed.
         runtime: HAProxy's runtime API.
         state: the folder with the cursor.
+        edge: the name of this edge.
         clock: returns monotonic seconds.
     """
 
     def __init__(
-        self, feed: FeedClient, runtime: RuntimeApi, state: State, *, clock: Callable[[], float] = time.monotonic
+        self,
+        feed: FeedClient,
+        runtime: RuntimeApi,
+        state: State,
+        *,
+        edge: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read the cursor. No request is made."""
-        self._feed, self._runtime, self._state, self._clock = feed, runtime, state, clock
+        self._feed, self._runtime, self._state, self._edge, self._clock = feed, runtime, state, edge, clock
         self._saved_head = str(state.read_document(_FILE).get("head", ""))
         self._head = self._saved_head
         self._searches: list[_Search] = []
@@ -109,7 +117,7 @@ class WithdrawalSync:
     def _read_withdrawals(self) -> None:
         has_more = True
         while has_more:
-            page = self._feed.list_withdrawals(self._head)
+            page = self._feed.list_withdrawals(self._head, self._edge)
             if page.missed or not self._head:
                 log.warning("withdrawals may be missing: every session is looked at")
                 self._searches.append(_Search(None))
@@ -138,15 +146,14 @@ class WithdrawalSync:
     def _select_refused(self, sessions: Sequence[Session]) -> Iterator[Session]:
         """Yield those of *sessions* that the functions would refuse now; all of them where no answer comes."""
         can_ask = True
-        for start in range(0, len(sessions), RECHECK_MAX):
-            batch = sessions[start : start + RECHECK_MAX]
+        for batch in _split(sessions):
             refused = frozenset(session.source for session in batch)
             if can_ask:
                 try:
                     refused = self._ask(batch)
                 except Unavailable as error:
                     can_ask = False  # every further question could take as long
-                    log.error("edgeFeed was asked about %s sessions; they end: %s", len(sessions) - start, error)
+                    log.error("edgeFeed does not say which sessions must end, so all that may end: %s", error)
             yield from (session for session in batch if session.source in refused)
 
     def _ask(self, sessions: Sequence[Session]) -> frozenset[str]:
@@ -176,3 +183,18 @@ class WithdrawalSync:
                 log.debug("HAProxy's configuration is of a version without the table %s", HEARTBEAT)
         except HAProxyUnavailable as error:
             log.debug("%s", error)
+
+
+def _split(sessions: Iterable[Session]) -> Iterator[list[Session]]:
+    """Yield *sessions* in lists that fit one question."""
+    batch: list[Session] = []
+    size = 0
+    for session in sessions:
+        length = len(json.dumps(session.question()))
+        if batch and (len(batch) == RECHECK_MAX or size + length > RECHECK_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(session)
+        size += length
+    if batch:
+        yield batch

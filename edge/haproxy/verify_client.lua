@@ -101,12 +101,12 @@ local function join_digests(digests, is_short)
 end
 
 -- Returns the session's key in the table `sessions`, or nil if the key would be too long.
-local function make_key(fields, keys, serials, server_name)
+local function make_key(fields, keys, serials)
   for _, is_short in ipairs({ false, true }) do
     local others = is_short and '' or fields.others
     local key = table.concat({
       fields.source, fields.org, fields.identity, fields.ca, fields.leaf, fields.serial, fields.ends, others,
-      join_digests(keys, is_short), join_digests(serials, is_short), server_name,
+      join_digests(keys, is_short), join_digests(serials, is_short), fields.server_name, fields.basis,
     }, '|')
     if #key <= SESSION_KEY_MAX then return key end
   end
@@ -198,8 +198,9 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
   local who = make_key({
     source = txn.f:fc_src() .. ':' .. txn.f:fc_src_port(), org = org, identity = identity, ca = query('$.ca.id') or '-',
     leaf = leaf_fingerprints, serial = serial, ends = tostring(parse_time(query('$.expiresAt'))),
-    others = other_fingerprints,
-  }, read_digests(response.body, 'keyDigests'), read_digests(response.body, 'serialDigests'), server_name:lower())
+    others = other_fingerprints, server_name = server_name:lower(),
+    basis = (query('$.basis') or ''):match('^[%w.]+$') or '', -- a text that only the functions read
+  }, read_digests(response.body, 'keyDigests'), read_digests(response.body, 'serialDigests'))
   if not who then
     txn:set_var('sess.code', 'too_long_to_register')
     return

@@ -33,6 +33,7 @@ def make_verdict(tenant: Tenant, length: int = 3, **fields: Any) -> dict[str, An
         "fingerprintsSha256": [[f"{number:064x}"] for number in range(length)],
         "keyDigests": [f"{number:012x}" for number in range(length)],
         "serialDigests": [f"{number + 100:012x}" for number in range(length - 1)] + [""],
+        "basis": "allow",
         **fields,
     }
 
@@ -78,6 +79,7 @@ def test_a_session_is_registered_with_what_decisions_compare(alpha: Tenant, tmp_
     assert session.keys == tuple(verdict["keyDigests"])
     assert session.serials == tuple(verdict["serialDigests"])
     assert session.server_name == alpha.org.host
+    assert session.basis == "allow"
     assert session.is_complete
 
 
@@ -98,7 +100,7 @@ def test_a_path_that_is_too_long_keeps_its_ends_and_is_asked_about(alpha: Tenant
 def test_functions_of_the_version_before_register_no_digests(alpha: Tenant, tmp_path: Path) -> None:
     """The agent then asks about the session, or compares as its version before did."""
     verdict = make_verdict(alpha)
-    del verdict["keyDigests"], verdict["serialDigests"]
+    del verdict["keyDigests"], verdict["serialDigests"], verdict["basis"]
     with edge_with(alpha, tmp_path, verdict) as edge:
         device = connect(alpha, edge)
         assert device.connect(), device.outcome

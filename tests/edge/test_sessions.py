@@ -10,9 +10,9 @@ K1, K2, K3 = "1" * 12, "2" * 12, "3" * 12
 S1, S2 = "5" * 12, "6" * 12
 # The key of the callout of the version before, recorded from it.
 OLDER_KEY = f"10.0.0.1:4711|mtxpd0|d:thermo:1|{CA}|{'f' * 16},{'9' * 16}|0a1b|1821378114|{'a' * 16},{'b' * 16}"
-KEY = f"{OLDER_KEY}|{K1},{K2},{K3}|{S1},{S2},|mtxpd0.messaging.example.com"
-SHORTENED_KEY = f"10.0.0.1:4711|mtxpd0|d:thermo:1|{CA}|{'f' * 16}|0a1b|1821378114||{K1},{K3},*|{S1},,*|"
-TOKEN_KEY = "10.0.0.1:4711|mtxpd0|d:thermo:1|-||-|0||||mtxpd0.messaging.example.com"
+KEY = f"{OLDER_KEY}|{K1},{K2},{K3}|{S1},{S2},|mtxpd0.messaging.example.com|allow"
+SHORTENED_KEY = f"10.0.0.1:4711|mtxpd0|d:thermo:1|{CA}|{'f' * 16}|0a1b|1821378114||{K1},{K3},*|{S1},,*||"
+TOKEN_KEY = "10.0.0.1:4711|mtxpd0|d:thermo:1|-||-|0||||mtxpd0.messaging.example.com|continue"
 
 
 def parse(key: str) -> Session:
@@ -97,15 +97,43 @@ def test_a_kind_that_the_agent_does_not_know_makes_it_ask() -> None:
     assert not parse(KEY).may_depend_on(WithdrawalEntry("other1", "something new", "?"))
 
 
-@pytest.mark.parametrize("key", [SHORTENED_KEY, OLDER_KEY])
 @pytest.mark.parametrize("kind", ["ca", "fingerprint", "serial"])
-def test_a_session_without_all_digests_is_asked_about(kind: str, key: str) -> None:
-    """The path was too long for the table, or the callout is of the version before."""
+def test_a_session_whose_path_was_too_long_is_asked_about(kind: str) -> None:
+    """Without the question it ends."""
     withdrawal = WithdrawalEntry("mtxpd0", kind, "0" * 16 + "-" + "0" * 32 + ":1")
-    assert parse(key).may_depend_on(withdrawal)
-    assert not parse(key).may_depend_on(WithdrawalEntry("mtxpd0", "identity", "d:thermo:2"))
-    assert parse(key).must_end_unasked(withdrawal) == (key == SHORTENED_KEY)
-    assert parse(key).question()["complete"] is False
+    session = parse(SHORTENED_KEY)
+    assert session.may_depend_on(withdrawal)
+    assert session.must_end_unasked(withdrawal)
+    assert not session.may_depend_on(WithdrawalEntry("mtxpd0", "identity", "d:thermo:2"))
+    assert session.question()["complete"] is False
+
+
+RENEWED = CA.partition("-")[0] + "-" + "e" * 32
+OTHER = "0" * 16 + "-" + "e" * 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "sent_intermediates", "direct"),
+    [
+        ("ca", RENEWED, True, True),
+        ("ca", OTHER, True, False),
+        ("serial", f"{RENEWED}:a1b", True, True),
+        ("serial", f"{RENEWED}:a1c", True, False),
+        ("serial", f"{OTHER}:a1b", True, False),
+        ("fingerprint", "e" * 64, False, False),
+    ],
+)
+def test_a_session_of_an_earlier_callout_is_asked_about_in_doubt(
+    kind: str, value: str, sent_intermediates: bool, direct: bool
+) -> None:
+    """The keys of its intermediates are unknown. Without intermediates, only a CA of the same subject name may be the
+    issuer. Without the question the session stays, as in the version before."""
+    withdrawal = WithdrawalEntry("mtxpd0", kind, value)
+    session, without = parse(OLDER_KEY), parse(OLDER_KEY.rpartition("|")[0] + "|")
+    assert session.may_depend_on(withdrawal) is sent_intermediates
+    assert without.may_depend_on(withdrawal) is direct
+    assert not session.must_end_unasked(withdrawal)
+    assert session.question()["complete"] is False
 
 
 def test_a_session_without_certificates_has_nothing_to_ask_about() -> None:

@@ -1,5 +1,6 @@
 """The end of sessions that depend on a withdrawal."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from edge.runtime import HAProxyUnavailable, RuntimeApi
 from edge.state import State
 from edge.withdrawals import RECHECK_SECONDS, WithdrawalSync
 from tests.edge.feed_stub import FeedStub, running
-from tests.edge.test_sessions import CA, K1, S1
+from tests.edge.test_sessions import CA, K1, RENEWED, S1
 
 # ------------------------------------------------------------------------------------------------ following the feed
 
@@ -29,7 +30,7 @@ class SessionsStub(RuntimeApi):
     def add(self, source: str, identity: str, ends: float = 0, *, by_older: bool = False) -> None:
         """Add a session of the callout, or of the callout of the version before."""
         older = f"{source}|mtxpd0|{identity}|{CA}|{'f' * 16}|01|{int(ends)}|"
-        self.keys[source] = older if by_older else f"{older}|{K1},{'2' * 12}|{S1},|mtxpd0.messaging.example.com"
+        self.keys[source] = older if by_older else f"{older}|{K1},{'2' * 12}|{S1},|mtxpd0.messaging.example.com|allow"
 
     def set_number(self, table: str, key: str, number: int) -> bool:
         if self.is_down:
@@ -65,7 +66,8 @@ class Edge:
 
     def open(self) -> None:
         self.api, self.state = ApiClient(self.feed.url, "p-edge:token"), State(self.folder)
-        self.withdrawals = WithdrawalSync(FeedClient(self.api), self.sessions, self.state, clock=lambda: self.now)
+        feed = FeedClient(self.api)
+        self.withdrawals = WithdrawalSync(feed, self.sessions, self.state, edge="edge-1", clock=lambda: self.now)
 
     def close(self) -> None:
         self.withdrawals.close()
@@ -180,6 +182,7 @@ def test_only_sessions_that_would_be_refused_now_end(edge: Edge) -> None:
         "keyDigests": [K1, "2" * 12],
         "serialDigests": [S1, ""],
         "fingerprints": ["f" * 16],
+        "basis": "allow",
         "complete": True,
     }
 
@@ -225,6 +228,20 @@ def test_many_sessions_are_asked_about_in_several_questions(edge: Edge) -> None:
     edge.withdraw("d:thermo:1")
     assert edge.withdrawals.step() == 1
     assert [len(asked) for asked in edge.feed.rechecked] == [500, 1]
+
+
+def test_a_question_has_a_size_that_the_functions_accept(edge: Edge) -> None:
+    """A body has at most 256 KiB, and sessions with long paths need more for 500."""
+    for number in range(400):
+        edge.sessions.add(f"10.0.0.1:{number}", "d:thermo:1")
+        edge.sessions.keys[f"10.0.0.1:{number}"] = edge.sessions.keys[f"10.0.0.1:{number}"].replace(
+            f"{K1},", f"{K1}," * 30
+        )
+    edge.feed.refused = set()
+    edge.withdraw("d:thermo:1")
+    assert edge.withdrawals.step() == 0
+    assert sum(map(len, edge.feed.rechecked)) == 400
+    assert all(len(json.dumps({"sessions": asked})) < 256 * 1024 for asked in edge.feed.rechecked)
 
 
 def test_a_kind_that_the_agent_does_not_know_makes_it_ask(edge: Edge) -> None:
@@ -286,7 +303,7 @@ def test_a_session_without_digests_is_asked_about(edge: Edge) -> None:
     """The callout of the version before registered it. The functions decide by the other fields."""
     edge.sessions.add("10.0.0.1:1", "d:thermo:1", by_older=True)
     edge.feed.refused = set()
-    edge.feed.withdrawals.append({"org": "mtxpd0", "kind": "ca", "value": "x-" + "0" * 32, "keyDigest": K1})
+    edge.feed.withdrawals.append({"org": "mtxpd0", "kind": "ca", "value": RENEWED, "keyDigest": K1})
     assert edge.withdrawals.step() == 0
     assert [(s["keyDigests"], s["complete"]) for s in edge.feed.rechecked[0]] == [([], False)]
 
