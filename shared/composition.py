@@ -1,7 +1,7 @@
 """Creation of an App from settings. No other module names concrete adapters."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -109,6 +109,7 @@ def build(
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
         notifier=notifier,
+        org_quarantine=timedelta(days=settings.org_quarantine_days),
     )
     tokens = token_verifier(settings.oidc, clock)
     verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from shared.errors import NotFound
+from shared.org_repository import OrgRepository
 from shared.records import Activity, Denial, Denials
 from shared.refs import Ref, denials_ref
-from shared.repository import Batch, Repository
+from shared.repository import Batch
 
 _SERIAL: Final = "s-"  # begins the look-up ids of serial numbers
 
@@ -23,10 +24,10 @@ def denial_id(look_up: str, issuer_key_hash: str | None) -> str:
 class DenyList:
     """The deny list of one organization."""
 
-    def __init__(self, repository: Repository, org_id: str) -> None:
+    def __init__(self, repository: OrgRepository) -> None:
         self._repository = repository
-        self._org_id = org_id
-        self._partition = f"deny/{org_id}"
+        self._org_id = repository.org_id
+        self._partition = f"deny/{self._org_id}"
 
     # ------------------------------------------------------------------------------------------------- reading
 

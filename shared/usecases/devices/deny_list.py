@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from shared.errors import InvalidDenial, NotFound
-from shared.records import Denial, DenialKind
+from shared.records import Denial, DenialKind, Org
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates, is_id_of
 from shared.usecases.context import Context, make_entry
@@ -43,7 +43,7 @@ def deny(
 
     Raises: InvalidDenial, NotFound (no such CA), NotACertificate."""
     at = context.clock()
-    cas = CACertificates(context.repository, member.org_id)
+    cas = CACertificates(context.of(member.org))
     target = _parse_target(cas, kind, value, certificate)
     denial = Denial(
         id=denial_id(target.look_up, target.issuer_key_hash),
@@ -55,15 +55,15 @@ def deny(
         created_by=member.who,
     )
     activity = make_entry(at, member.who, "deny", entry=denial.id)
-    denial, is_new = DenyList(context.repository, member.org_id).add(target.look_up, denial, activity=activity)
+    denial, is_new = DenyList(context.of(member.org)).add(target.look_up, denial, activity=activity)
     denied_cas = cas.list_meant_by([denial])
     cas.refresh_marks(denied_cas)
-    withdraw(context, member.org_id, WithdrawalKind(target.kind.value), target.value)  # a repeated call repeats this
+    withdraw(context, member.org, WithdrawalKind(target.kind.value), target.value)  # a repeated call repeats this
     if target.kind is DenialKind.FINGERPRINT:
         # The fingerprint may be that of the other form of a CA's signature. Sessions rest on the CA's own id.
         for ca_id in denied_cas:
             if not is_id_of(ca_id, target.value):
-                withdraw(context, member.org_id, WithdrawalKind.CA, ca_id)
+                withdraw(context, member.org, WithdrawalKind.CA, ca_id)
     return denial, is_new
 
 
@@ -71,19 +71,19 @@ def lift(context: Context, member: Member, entry_id: str) -> None:
     """Take an entry off the list. The same call again completes a call that was cut short.
 
     Raises: NotFound."""
-    cas = CACertificates(context.repository, member.org_id)
+    cas = CACertificates(context.of(member.org))
     activity = make_entry(context.clock(), member.who, "lift", entry=entry_id)
     try:
-        denial = DenyList(context.repository, member.org_id).remove(entry_id, activity=activity)
+        denial = DenyList(context.of(member.org)).remove(entry_id, activity=activity)
     except NotFound:
         cas.refresh_every_mark()
         raise
     cas.refresh_marks(cas.list_meant_by([denial]))
 
 
-def list_denials(context: Context, org_id: str, *, after: str, limit: int) -> list[Denial]:
+def list_denials(context: Context, org: Org, *, after: str, limit: int) -> list[Denial]:
     """Return at most *limit* entries whose ids come after *after*, ordered by id."""
-    return DenyList(context.repository, org_id).list_page(after=after, limit=limit)
+    return DenyList(context.of(org)).list_page(after=after, limit=limit)
 
 
 # ------------------------------------------------------------------------------------------ what a call names

@@ -15,7 +15,7 @@ import msgspec
 
 from shared.errors import WrongValue
 from shared.feed import CursorExpired
-from shared.records import Withdrawal
+from shared.records import Org, Withdrawal
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context
 from shared.usecases.edges.callers import authenticate_edge
@@ -50,12 +50,14 @@ class WithdrawalsPage(msgspec.Struct, frozen=True):
     missed: bool
 
 
-def withdraw(context: Context, org_id: str, kind: WithdrawalKind, value: str) -> None:
-    """Make the edges and the operator's broker end the sessions of *value*.
+def withdraw(context: Context, org: Org, kind: WithdrawalKind, value: str) -> None:
+    """Make the edges and the operator's broker end the sessions of *value* in *org*.
 
     Raises: TooBusy, StoreUnavailable. The call is safe to repeat.
     """
-    withdrawal = Withdrawal(org_id=org_id, kind=kind.value, value=value, at=context.clock())
+    withdrawal = Withdrawal(
+        org_id=org.org_id, incarnation=org.incarnation, kind=kind.value, value=value, at=context.clock()
+    )
     number = context.withdrawals.append(withdrawal)
     context.notifier.notify(
         f"withdrawal-{number}-{int(withdrawal.at.timestamp())}", _encode_message(number, withdrawal)
@@ -80,7 +82,10 @@ def read_withdrawals(context: Context, credentials: Credentials, since: str) -> 
     except CursorExpired:
         return WithdrawalsPage(str(feed.end()), (), more=False, missed=True)
     head = str(changes[-1].number) if changes else str(int(since))
-    withdrawals = [change.what for change in changes if caller.scope.may_ask_about(change.what.org_id)]
+    scope = caller.scope
+    withdrawals = [
+        change.what for change in changes if scope.may_ask_about(change.what.org_id, change.what.incarnation)
+    ]
     return WithdrawalsPage(head, withdrawals, more=len(changes) == PAGE, missed=False)
 
 

@@ -90,7 +90,7 @@ def add_request(
         changed=make_revision(at, member.who),
     )
     activity = make_entry(at, member.who, what, certificate=certificate_id)
-    servers = ServerCertificates(context.repository, member.org_id)
+    servers = ServerCertificates(context.of(member.org))
     added = servers.add(certificate_id, record, activity=activity, at=at, per_minute=context.rate_per_minute)
     return parse(added.id, added.record)
 
@@ -109,7 +109,7 @@ def fulfill_csr(
         TooBusy, StoreUnavailable.
     """
     at = context.clock()
-    servers = ServerCertificates(context.repository, member.org_id)
+    servers = ServerCertificates(context.of(member.org))
     request = servers.find_record(certificate_id) if certificate_id in member.org.servers else None
     if request is None or request.csr is None:
         raise NotFound(what="certificate request of that id")
