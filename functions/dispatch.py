@@ -55,7 +55,7 @@ class Dispatcher:
             verdict = self._start_verdict(request, module)
             try:
                 answer = verdict.future.result(verdict.seconds)
-            except TimeoutError:
+            except (TimeoutError, Busy):
                 verdict.future.cancel()
                 answer = verdict.refuse(request, Late()), VERIFY_CLIENT
             return _finish(request, answer, started)
@@ -79,7 +79,7 @@ class Dispatcher:
                 self._loop_rest.rest_for(verdict.future, asyncio.get_running_loop())
             try:
                 answer = await asyncio.wait_for(asyncio.wrap_future(verdict.future), verdict.seconds)
-            except TimeoutError:
+            except (TimeoutError, Busy):
                 answer = verdict.refuse(request, Late()), VERIFY_CLIENT
             return _finish(request, answer, started)
 
@@ -123,7 +123,8 @@ class Dispatcher:
         try:
             if seconds <= 0:
                 raise Late
-            future = workers.submit(partial(copy_context().run, self._answer, request, module, refuse))
+            work = partial(copy_context().run, self._answer, request, module, refuse)
+            future = workers.submit(work, owner=dialect.owner(request))
         except (Late, Busy):
             return _answer_at_once(refuse(request, Late()), refuse)
         return _Verdict(future, seconds, refuse, workers)

@@ -71,7 +71,8 @@ def attacked(folder: Path, **settings: str) -> Iterator[Attacked]:
     """
     functions = Attacked(folder, settings=settings, tree=TREE)
     try:
-        yield functions.start()
+        functions.start()
+        yield functions
     finally:
         functions.stop()
 
