@@ -9,6 +9,7 @@
     ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request for one
     DefaultCertificate  platform/default        the server certificate of the platform
     Denials             deny/{orgId}/{lookUp}   the deny-list entries that one look-up finds
+    DenyCount           denycount/{orgId}/count how many entries the deny list has
     ApiKey              key/{orgId}/{key}       an API key, without its token
     ActivityPage        activity/{orgId}/{kind} activity entries, newest first
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
@@ -381,6 +382,16 @@ class Denials(RecordWithOutbox, frozen=True):
     entries: dict[str, Denial] = {}
 
 
+class DenyCount(OrgRecord, frozen=True, kw_only=True):
+    """How many entries the deny list of an organization has, and when a call changed the number last.
+
+    An interrupted call may leave the number too large (`shared.usecases.denials`). A sweep counts again.
+    """
+
+    entries: int
+    changed_at: dt.datetime
+
+
 # ------------------------------------------------------------------------------------------------------- callers
 
 
@@ -401,7 +412,11 @@ class Proof(StrEnum):
 
 
 class ApiKey(OrgRecord, frozen=True, kw_only=True):
-    """An API key. Its token is shown once and not stored."""
+    """An API key. Its token is shown once and not stored.
+
+    *listener*: of a key with the proof `broker`, the broker's listener from which names are proven; "" where the key
+    names none. None: the key was made before keys named a listener.
+    """
 
     key: str
     role: Role
@@ -411,6 +426,7 @@ class ApiKey(OrgRecord, frozen=True, kw_only=True):
     incarnations: dict[str, str] = {}  # of *orgs*, by id; without those that have no mark
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
+    listener: str | None = None
     created_at: dt.datetime
     revoked_at: dt.datetime | None = None
 

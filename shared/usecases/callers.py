@@ -76,6 +76,7 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
         proof: what a verdict for this caller rests on.
         incarnation: of *org_id*.
         issued_at: when the issuer made the caller's sign-in token; None for a key, and for a token that does not say.
+        listener: the broker's listener from which names are proven (`ApiKey`).
     """
 
     who: str
@@ -86,6 +87,7 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
     proof: Proof = Proof.CHAIN
     incarnation: str = ""
     issued_at: datetime | None = None
+    listener: str | None = None
 
     @property
     def refs(self) -> list[Ref[Any]]:
@@ -163,7 +165,16 @@ def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
     if claim.org_id is not None and not _has_key(org, key):
         raise NotAuthenticated
     orgs = {org_id: key.incarnations.get(org_id, "") for org_id in key.orgs}
-    return Caller(key.key, key.role, key.org_id, orgs, key.no_sni, key.proof, key.incarnation)
+    return Caller(
+        key.key,
+        key.role,
+        key.org_id,
+        orgs,
+        key.no_sni,
+        key.proof,
+        incarnation=key.incarnation,
+        listener=key.listener,
+    )
 
 
 def _has_key(org: Org | None, key: ApiKey) -> bool:

@@ -61,9 +61,11 @@ def new_tenant(service: Service, org_id: str) -> Tenant:
     return Tenant(
         service,
         org_id,
-        *(service.client(role, org_id) for role in ("operator", "broker", "edge")),
-        service.platform("edge", orgs=[org_id]),
-        service.platform("broker", orgs=[org_id]),
+        operator=service.client("operator", org_id),
+        broker=service.client("broker", org_id),
+        edge=service.client("edge", org_id),
+        scoped_edge=service.platform("edge", orgs=[org_id]),
+        scoped_broker=service.platform("broker", orgs=[org_id]),
     )
 
 

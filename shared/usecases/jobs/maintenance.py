@@ -34,7 +34,10 @@ def sweep_org(context: Context, org: Org, *, at: datetime) -> int:
     if lines:
         log.warning("the index of CAs was repaired", extra={"org": org.org_id, "count": lines})
     cas.delete_empty_documents()
-    DenyList(records).delete_empty_documents()
     cas.refresh_flag()
     cas.refresh_every_mark()
+    deny_list = DenyList(records)
+    deny_list.delete_empty_documents()
+    if deny_list.repair_count(at):
+        log.warning("the counter of the deny list was repaired", extra={"org": org.org_id})
     return bodies + lines + older

@@ -12,7 +12,7 @@ import msgspec
 from shared.errors import OrgGone
 from shared.ports import Key
 from shared.records import ActivityKind, Deletion, Org
-from shared.refs import activity_partition, api_key_partition, ca_index_ref, org_ref
+from shared.refs import activity_partition, api_key_partition, ca_index_ref, deny_count_partition, org_ref
 from shared.usecases.context import Context
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
@@ -33,6 +33,7 @@ def partitions_of(org_id: str) -> list[str]:
         f"ca/{org_id}",
         f"server/{org_id}",
         f"deny/{org_id}",
+        deny_count_partition(org_id),
         f"usage/{org_id}",
         *(activity_partition(org_id, kind) for kind in ActivityKind),
     ]
