@@ -21,7 +21,7 @@ import msgspec
 
 from shared.errors import OrgGone
 from shared.ports import Document, WriteConflict
-from shared.records import Org, OrgRecord, Record, decode
+from shared.records import Org, OrgRecord, Record, Withdrawal, decode
 from shared.refs import Ref
 from shared.repository import Repository, counts_for
 
@@ -52,7 +52,7 @@ class OrgRepository(Repository):
 
     def __init__(self, repository: Repository, org_id: str, incarnation: str) -> None:
         super().__init__(repository._store)
-        self._copied = repository._copied
+        self._copied, self._published = repository._copied, repository._published
         self.org_id = org_id
         self.incarnation = incarnation
 
@@ -107,6 +107,10 @@ class OrgRepository(Repository):
         while page := self._store.list(partition, after=after, limit=_PAGE):
             yield from page
             after = page[-1].key.id
+
+    def mark_withdrawal(self, withdrawal: Withdrawal) -> Withdrawal:
+        """Return *withdrawal* with the incarnation: edges of an earlier organization do not receive it."""
+        return msgspec.structs.replace(withdrawal, incarnation=self.incarnation)
 
     def _stamp(self, record: R) -> R:
         if not isinstance(record, OrgRecord):

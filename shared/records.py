@@ -137,10 +137,36 @@ class Revision(Record, frozen=True):
     updated_by: str
 
 
+class FeedLine(Record, frozen=True, kw_only=True):
+    """A change in a feed (`shared.feed`). *id* is random; a line of version 0.1.0 has none."""
+
+    id: str = ""
+
+
+class Withdrawal(FeedLine, frozen=True, kw_only=True):
+    """A line of the feed `withdrawals`: which live sessions must end (`shared.usecases.edges.withdrawals`).
+
+    *key_digest* and *serial_digest* are those of `shared.x509.digests`."""
+
+    org_id: str
+    kind: str
+    value: str
+    at: dt.datetime
+    incarnation: str = ""  # of the organization
+    key_digest: str | None = None
+    serial_digest: str | None = None
+
+
 class RecordWithOutbox(OrgRecord, frozen=True):
-    """A document that carries its newest activity entries until they are copied to the activity list."""
+    """A document that carries what its changes must make known elsewhere.
+
+    Args:
+        outbox: the newest activity entries, until they are copied to the activity list.
+        withdrawals: until the feed has them. None is dropped.
+    """
 
     outbox: tuple[Activity, ...] = ()
+    withdrawals: tuple[Withdrawal, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------ organization
@@ -309,7 +335,7 @@ class DefaultCertificate(Record, frozen=True, kw_only=True):
 # ---------------------------------------------------------------------------------------------------- TLS edges
 
 
-class HostsChanged(Record, frozen=True):
+class HostsChanged(FeedLine, frozen=True):
     """A line of the feed `hosts`: what is served for an organization changed. `OrgHosts` holds what is served now."""
 
     org_id: str
@@ -340,16 +366,6 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     changed_at: dt.datetime
     incarnation: str = ""
     former: tuple[str, ...] = ()
-
-
-class Withdrawal(Record, frozen=True, kw_only=True):
-    """A line of the feed `withdrawals`: which live sessions must end (`shared.usecases.edges.withdrawals`)."""
-
-    org_id: str
-    kind: str
-    value: str
-    at: dt.datetime
-    incarnation: str = ""  # of the organization
 
 
 # ---------------------------------------------------------------------------------------------------- deny list

@@ -15,7 +15,7 @@ from shared.records import ActivityKind, Deletion, Org
 from shared.refs import activity_partition, api_key_partition, ca_index_ref, deny_count_partition, org_ref
 from shared.usecases.context import Context
 from shared.usecases.edges.hosts import HostFeed
-from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
+from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish
 from shared.usecases.organization import OrgDocuments, get_organization, iterate_tombstones
 
 
@@ -59,15 +59,18 @@ def _bury(context: Context, org_id: str) -> Org | None:
         with attempt as org:
             tombstone = org
             if org is not None and org.deletion is None:
+                at = context.clock()
+                withdrawal = make_withdrawal(at, org_id, WithdrawalKind.ORG, org_id)
                 tombstone = Org(
                     org_id=org_id,
                     incarnation=org.incarnation,
                     created_at=org.created_at,
                     suspended=True,  # what version 0.1.0 understands
-                    deletion=Deletion(began_at=max(context.clock(), org.created_at)),
+                    deletion=Deletion(began_at=max(at, org.created_at)),
                     settings_changed=org.settings_changed,
                     policy_changed=org.policy_changed,
                     activation_changed=org.activation_changed,
+                    withdrawals=(msgspec.structs.replace(withdrawal, incarnation=org.incarnation),),
                 )
                 attempt.replace(tombstone)
     return tombstone
@@ -85,7 +88,7 @@ def complete_deletion(context: Context, tombstone: Org) -> Org:
         raise OrgGone(org=org_id)
     if tombstone.is_deleting:
         HostFeed(context).publish(org_id)
-        withdraw(context, tombstone, WithdrawalKind.ORG, org_id)
+        publish(context, tombstone.withdrawals)
     records = context.of(tombstone)
     for partition in partitions_of(org_id):
         records.delete_partition(partition)
@@ -98,7 +101,7 @@ def complete_deletion(context: Context, tombstone: Org) -> Org:
         with attempt as org:
             if org is not None and org.is_deleting and org.incarnation == tombstone.incarnation:
                 ended = Deletion(began_at=deletion.began_at, ended_at=max(context.clock(), deletion.began_at))
-                tombstone = msgspec.structs.replace(org, deletion=ended)
+                tombstone = msgspec.structs.replace(org, deletion=ended, withdrawals=())
                 attempt.replace(tombstone)
     return tombstone
 

@@ -30,7 +30,7 @@ def first_start(context: Context, sealer: KeySealer) -> list[FirstKey]:
     organization does not expect a new one with new keys."""
     ensure_default(context, sealer)
     has_orgs = bool(OrgDocuments(context.repository).list(after="", limit=1))  # tombstones among them
-    if has_orgs or HostFeed(context).end():  # version 0.1.0 left no tombstones, but changes in the feed
+    if has_orgs or HostFeed(context).head().number:  # version 0.1.0 left no tombstones, but changes in the feed
         return []
     create_org(context, DEMO_ORG)
     keys = [create_key(context, org_id=DEMO_ORG, role=role) for role in (Role.OPERATOR, Role.BROKER)]

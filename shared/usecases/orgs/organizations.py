@@ -19,7 +19,7 @@ from shared.refs import Ref, api_key_partition, ca_index_ref, org_hosts_ref
 from shared.text import format_time
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
-from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
+from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish_waiting
 from shared.usecases.organization import (
     Organization,
     OrgDocuments,
@@ -142,15 +142,16 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
     """Suspend an organization, or resume it. The keys and devices of a suspended organization are refused.
 
     Raises: NotFound."""
-    activity = make_entry(context.clock(), ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
+    at = context.clock()
+    activity = make_entry(at, ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
     for attempt in Organization(context.of(get_org(context, org_id))).changing():
         with attempt as org:
             if org.suspended != suspended:
                 org = msgspec.structs.replace(org, suspended=suspended)
-                attempt.write(org, activity=activity)
+                withdrawal = make_withdrawal(at, org_id, WithdrawalKind.ORG, org_id)
+                attempt.write(org, activity=activity, withdrawals=[withdrawal] if suspended else [])
     HostFeed(context).publish(org_id)
-    if suspended:
-        withdraw(context, org, WithdrawalKind.ORG, org_id)
+    publish_waiting(context, attempt.waiting)
     return org
 
 
