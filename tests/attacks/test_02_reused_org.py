@@ -1,8 +1,8 @@
 """Row 2: an organization's id is deleted and created again. What does the new tenant have of the old one?
 
 The old tenant's calls are in flight while `org delete` runs; `org delete` is killed at many moments; a platform edge
-key was scoped to the id. The new tenant must see nothing of the old one and trust no device of the old one, and no caller
-of the old one may reach the new one.
+key was scoped to the id. The new tenant must see nothing of the old one and trust no device of it, and no caller of
+the old one may reach the new one.
 """
 
 import random
