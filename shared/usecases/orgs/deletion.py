@@ -73,6 +73,8 @@ def _bury(context: Context, org_id: str) -> Org | None:
                     withdrawals=(msgspec.structs.replace(withdrawal, incarnation=org.incarnation),),
                 )
                 attempt.replace(tombstone)
+            elif org is not None:
+                tombstone = msgspec.structs.replace(org, withdrawals=attempt.withdrawals)
     return tombstone
 
 
