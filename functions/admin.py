@@ -18,9 +18,10 @@ from shared.records import ApiKey, Org, Proof, Role
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
-from shared.usecases.jobs.check import CHECKS, Finding, check_installation, check_topics
+from shared.usecases.jobs.check import CHECKS, Finding, check_installation
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
+from shared.usecases.jobs.settings_checks import checks_of
 from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
@@ -336,9 +337,7 @@ def sweep(as_json: bool) -> None:
 def check(as_json: bool) -> None:
     """List the findings; exit with 1 if one of them is unsafe."""
     with _app() as app:
-        settings = app.settings
-        topics = check_topics(settings.topic_prefix, one_org_per_broker=settings.one_org_per_broker)
-        findings = check_installation(app.context, (*CHECKS, topics))
+        findings = check_installation(app.context, (*CHECKS, *checks_of(app.settings)))
     views = [_finding_view(finding) for finding in findings]
     lines = [f"{'UNSAFE: ' if finding.is_unsafe else ''}{finding.found} {finding.advice}" for finding in findings]
     _print(as_json, views, "\n".join(lines) or "Nothing was found.")

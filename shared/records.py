@@ -9,6 +9,7 @@
     ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request for one
     DefaultCertificate  platform/default        the server certificate of the platform
     Denials             deny/{orgId}/{lookUp}   the deny-list entries that one look-up finds
+    DenyCount           denycount/{orgId}/count how many entries the deny list has
     ApiKey              key/{orgId}/{key}       an API key, without its token
     ActivityPage        activity/{orgId}/{kind} activity entries, newest first
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
@@ -338,6 +339,16 @@ class Denials(RecordWithOutbox, frozen=True):
     """
 
     entries: dict[str, Denial] = {}
+
+
+class DenyCount(Record, frozen=True, kw_only=True):
+    """How many entries the deny list of an organization has, and when a call changed the number last.
+
+    An interrupted call may leave the number too large (`shared.usecases.denials`). A sweep counts again.
+    """
+
+    entries: int
+    changed_at: dt.datetime
 
 
 # ------------------------------------------------------------------------------------------------------- callers

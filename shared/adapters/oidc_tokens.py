@@ -11,12 +11,13 @@ Sources: OpenID Connect Core 1.0; OpenID Connect Discovery 1.0; RFC 7515 (JWS), 
 import json
 import logging
 import threading
+import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import jwt
@@ -55,17 +56,33 @@ class _IssuerKey(msgspec.Struct, frozen=True):
     algorithms: Sequence[str]
 
 
+class _Moment(NamedTuple):
+    """A moment by the clock, which may be set back, and by a counter, which may pause while the machine is suspended.
+
+    Args:
+        time: by the clock.
+        seconds: by the counter.
+    """
+
+    time: datetime
+    seconds: float
+
+    def since(self, earlier: "_Moment") -> timedelta:
+        """Return how much time has passed since *earlier*: what the one or the other shows, whichever is longer."""
+        return max(self.time - earlier.time, timedelta(seconds=self.seconds - earlier.seconds))
+
+
 @dataclass(frozen=True)
 class _Issuer:
     """The issuer's metadata.
 
     Args:
-        fetched_at: the time of the request.
+        fetched_at: the moment of the request.
         token_endpoint: the endpoint's URL, or None.
         keys: keys by key id (`kid`); the key id of a key without one is "".
     """
 
-    fetched_at: datetime
+    fetched_at: "_Moment"
     token_endpoint: str | None
     keys: Mapping[str, _IssuerKey] = field(repr=False)
 
@@ -79,17 +96,28 @@ class OidcTokens:
         org_claim: the name of the claim with the orgId.
         role_claim: the name of the claim with the role.
         clock: the clock by which tokens expire.
+        seconds: returns seconds that no change of the clock affects; keys age by them too.
     """
 
-    def __init__(self, *, issuer: str, audience: str, org_claim: str, role_claim: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        org_claim: str,
+        role_claim: str,
+        clock: Clock,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Store the arguments. No request is made."""
         self._issuer = issuer
         self._audience = audience
         self._org_claim = org_claim
         self._role_claim = role_claim
         self._clock = clock
+        self._seconds = seconds
         self._lock = threading.Lock()
-        self._requested_at: datetime | None = None
+        self._requested_at: _Moment | None = None
         self._metadata: _Issuer | None = None
 
     def verify(self, token: str) -> TokenClaims:
@@ -169,19 +197,19 @@ class OidcTokens:
         Raises: IssuerUnavailable, if there is no metadata that may still be used.
         """
         with self._lock:  # concurrent callers wait for one request instead of making their own
-            now, metadata = self._clock(), self._metadata
-            is_stale = metadata is None or now - metadata.fetched_at >= FRESH
-            if (is_stale or renew) and (self._requested_at is None or now - self._requested_at >= PAUSE):
+            now, metadata = _Moment(self._clock(), self._seconds()), self._metadata
+            is_stale = metadata is None or now.since(metadata.fetched_at) >= FRESH
+            if (is_stale or renew) and (self._requested_at is None or now.since(self._requested_at) >= PAUSE):
                 self._requested_at = now
                 try:
                     metadata = self._metadata = self._fetch_metadata(now)
                 except (OSError, ValueError, HTTPException) as error:
                     log.warning("the OIDC issuer cannot be used: %s", error)
-            if metadata is None or now - metadata.fetched_at >= KEPT:
+            if metadata is None or now.since(metadata.fetched_at) >= KEPT:
                 raise IssuerUnavailable
             return metadata
 
-    def _fetch_metadata(self, now: datetime) -> _Issuer:
+    def _fetch_metadata(self, now: _Moment) -> _Issuer:
         """Fetch the discovery document and the key set.
 
         Raises: OSError, HTTPException, ValueError.

@@ -255,3 +255,26 @@ def test_check_names_topics_that_are_shared(monkeypatch: pytest.MonkeyPatch) -> 
     assert codes() == []
     run("key", "create", "--platform", "--role", "broker")
     assert codes(1) == ["topics_of_two_organizations"]
+
+
+def test_check_says_what_an_edge_on_this_machine_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade changed the default. A revoked key, and an edge that is allowed or comes over TLS, need nothing."""
+
+    def found() -> bool:
+        return "edge_plain" in codes()
+
+    assert not found()
+    run("org", "create", "mtxpd0")
+    as_json("key", "create", "--org", "mtxpd0", "--role", "broker")
+    assert not found()
+    made = as_json("key", "create", "--org", "mtxpd0", "--role", "edge")
+    assert found()
+    assert "TRUST_EDGE_PLAIN=loopback" in run("check").output
+    for name, value in (("TRUST_EDGE_PLAIN", "loopback"), ("TRUST_BEHIND_TLS", "true")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert not found()
+    as_json("key", "revoke", made["key"])
+    assert not found()
+    as_json("key", "create", "--platform", "--role", "edge")
+    assert found()

@@ -288,6 +288,22 @@ def test_a_key_that_the_issuer_withdrew_is_no_longer_accepted(service: Service, 
     assert "no such key" in refused(service, token)
 
 
+def test_a_clock_that_is_set_back_keeps_no_withdrawn_key(
+    service: Service, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys age by a counter as well, and so does the pause between two requests to the issuer."""
+    passed = [0.0]
+    monkeypatch.setattr(service.app.tokens, "_seconds", lambda: passed[0])
+    token = issuer.token()
+    session(service, token).ok()
+    issuer.keys = {"second": certs.key("P-256", 905)}
+    service.clock.now -= timedelta(hours=5)
+    passed[0] += 599
+    assert session(service, token).status == 200
+    passed[0] += 1
+    assert "no such key" in refused(service, token)
+
+
 def test_tokens_are_accepted_for_an_hour_while_the_issuer_is_down(service: Service, issuer: Issuer) -> None:
     """The cached keys are used for an hour. After that a token is answered with 503."""
     token = issuer.token(exp=service.clock.now.timestamp() + 7200)
