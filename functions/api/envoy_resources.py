@@ -18,6 +18,8 @@ _VERDICT_SECONDS: Final = "2.5s"  # verdicts are promised within 2 s; Envoy's de
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
+OrgId = Annotated[str, Meta(pattern=r"^[a-z0-9]{6}$")]
+
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A listener that `node.metadata.listeners` in Envoy's bootstrap requests.
