@@ -20,6 +20,7 @@ from shared.records import Role
 from shared.usecases.devices.verify import verify_client
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict
+from shared.x509.digests import key_digests, serial_digests
 
 
 class VerifyClient(Body, frozen=True, kw_only=True):
@@ -65,7 +66,9 @@ class VerdictView(View, frozen=True, kw_only=True):
     """May this client connect?
 
     *fingerprintsSha256*: where it may, the fingerprints of each certificate shown, leaf first. One signed with ECDSA
-    has two: its signature can be written in two ways."""
+    has two: its signature can be written in two ways. *keyDigests*, *serialDigests*: where it may and its chain was
+    judged, digests of each certificate on the accepted path, leaf first, and *basis*: to be registered with the session
+    and sent with a recheck."""
 
     decision: str  # "allow", "deny" or "continue"
     code: str
@@ -79,6 +82,9 @@ class VerdictView(View, frozen=True, kw_only=True):
     failing: Failing | None
     expires_at: datetime | None
     fingerprints_sha256: tuple[tuple[str, ...], ...] = msgspec.field(name="fingerprintsSha256")
+    key_digests: tuple[str, ...] | UnsetType = UNSET
+    serial_digests: tuple[str, ...] | UnsetType = UNSET
+    basis: str | UnsetType = UNSET
     watson_reason: int | None
     steps: tuple[StepView, ...] | UnsetType = UNSET
 
@@ -100,6 +106,9 @@ def _view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         failing=Failing(subject=failing.subject_text, fingerprint_sha256=failing.fingerprint) if failing else None,
         expires_at=verdict.expires_at,
         fingerprints_sha256=verdict.fingerprints,
+        key_digests=key_digests(verdict.path) or UNSET,
+        serial_digests=serial_digests(verdict.path) or UNSET,
+        basis=verdict.basis or UNSET,
         watson_reason=verdict.watson_reason,
         steps=_steps(verdict) if explain else UNSET,
     )
