@@ -155,6 +155,14 @@ class NotFound(TrustError):
     mend = "Look at the list for what is there."
 
 
+class OrgGone(NotFound):
+    """The organization was deleted while a call of one of its members ran, also if its id was created again."""
+
+    code = "org_gone"
+    says = "The organization {org} was deleted."
+    mend = "Nothing can be changed in it any more. If the id was created again, use a key of the new organization."
+
+
 class Conflict(TrustError):
     """409: the current state does not allow the change."""
 
@@ -290,14 +298,6 @@ class DomainInUse(Conflict):
     code = "domain_in_use"
     says = "The active server certificate is for {host}."
     mend = "Activate another certificate first, then remove {domain}."
-
-
-class TooManyHosts(Conflict):
-    """Envoy's listeners would have too many hosts."""
-
-    code = "too_many_hosts"
-    says = "More than {limit} hosts do not fit one list of listeners."
-    mend = "Give this Envoy a key for some of the organizations (--orgs), or use the HAProxy edge."
 
 
 class OrgSuspended(Forbidden):

@@ -1,5 +1,6 @@
 """verifyClient: one batched read, then the ten steps of a verdict. Nothing is written before the answer."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -8,16 +9,16 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.errors import UseRefused
+from shared.org_repository import OrgRepository
 from shared.ports import ConnectionEventQueue, TokenVerifier
 from shared.records import ConnectionEvent, Proof, Role
-from shared.refs import Ref
+from shared.refs import Ref, org_ref
 from shared.repository import Batch, Repository
 from shared.usecases.callers import BearerToken, Caller, Credentials, authenticate, read_claim
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
+from shared.usecases.daily import is_first_today
 from shared.usecases.denials import DenyList
-from shared.usecases.devices.unnamed_listeners import warn_daily
-from shared.usecases.organization import Organization
 from shared.validation.deny_list import DenyListEntry, Questions, questions
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
@@ -26,6 +27,8 @@ from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import CHAIN_STEP, OrgFacts, Scope, Verdict, find_org_id, judge
 from shared.validation.verdict_by_name import BROKER, NamedClient, judge_named
 from shared.x509.budget import Budget
+
+log = logging.getLogger(__name__)
 
 _EVERY_ORG: Final = Scope(None)
 _BROKERS: Final = (Role.BROKER,)
@@ -78,13 +81,15 @@ def verify_client(
     at = context.clock()
     verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
     is_without_ca = facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors)
-    if facts and is_without_ca and not CACertificates(context.repository, facts.org_id).has_active():
-        facts = replace(facts, has_active_ca=False)
-        verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
+    if facts and is_without_ca:
+        records = OrgRepository(context.repository, facts.org_id, facts.incarnation)
+        if not CACertificates(records).has_active():
+            facts = replace(facts, has_active_ca=False)
+            verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
     if not explain:
         verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
-        if facts and caller.scope.may_ask_about(facts.org_id):
-            verifier.events.offer(_event(presented, verdict, facts.org_id, at))
+        if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
+            verifier.events.offer(_event(presented, verdict, facts, at))
     return verdict
 
 
@@ -103,12 +108,13 @@ def _judge(
     )
 
 
-def _event(presented: Presented, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
+def _event(presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime) -> ConnectionEvent:
     failing = verdict.failing
     leaf = presented.certificates[0] if presented.certificates else None
     device = verdict.identity or presented.device
     return ConnectionEvent(
-        org_id=org_id,
+        org_id=facts.org_id,
+        incarnation=facts.incarnation,
         at=at,
         decision=verdict.decision.value,
         code=verdict.code,
@@ -130,10 +136,10 @@ def verify_names(verifier: Verifier, credentials: Credentials, named: NamedClien
     """Return whether a client may connect of which the broker passes names only. Takes one round trip.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict = _verify_named(verifier.context, credentials, named)
+    verdict, facts = _verify_named(verifier.context, credentials, named)
     verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
-    if verdict.org_id is not None:
-        verifier.events.offer(_named_event(named, verdict, verdict.org_id, verifier.context.clock()))
+    if verdict.org_id is not None and facts is not None:
+        verifier.events.offer(_named_event(named, verdict, facts, verifier.context.clock()))
     return verdict
 
 
@@ -148,7 +154,7 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient,
     its token when it connected). One round trip, so that a device that was denied meanwhile uses nothing more.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict = _verify_named(verifier.context, credentials, named)
+    verdict, _ = _verify_named(verifier.context, credentials, named)
     if verdict.decision is Decision.DENY:
         return verdict
     device, org_id = verdict.identity, verdict.org_id
@@ -162,20 +168,33 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient,
     return replace(verdict, decision=Decision.DENY, code=refusal.code, reason=refusal.reason, mend=refusal.advice)
 
 
-def _verify_named(context: Context, credentials: Credentials, named: NamedClient) -> Verdict:
+def _verify_named(context: Context, credentials: Credentials, named: NamedClient) -> tuple[Verdict, OrgFacts | None]:
+    """Return the verdict, and what is known of the organization."""
     lookup = _Lookup(context.repository, credentials.org_id, Questions((), tuple(named.denials)))
     batch = context.repository.read_batch([*credentials.refs, *lookup.refs()])
     caller = authenticate(credentials, batch)
     caller.must_be(_BROKERS)
     is_proven = caller.proof is Proof.BROKER and named.is_from(caller.listener)
     if is_proven and named.may_be_typed and caller.listener is None:
-        warn_daily(caller.who, context.clock())
-    return judge_named(named, lookup.facts(batch), is_proven=is_proven, platform_domain=context.platform_domain)
+        _warn_of_unnamed_listener(caller.who, context.clock())
+    facts = lookup.facts(batch)
+    return judge_named(named, facts, is_proven=is_proven, platform_domain=context.platform_domain), facts
 
 
-def _named_event(named: NamedClient, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
+def _warn_of_unnamed_listener(key: str, at: datetime) -> None:
+    """Log a warning about a key of the version before, which works on, once a day and process."""
+    if is_first_today(f"listener of {key}", at):
+        log.warning(
+            "a broker's key names no listener, so a client of any listener can type a device's name; make a key with "
+            "--proof broker --listener NAME, and revoke this key",
+            extra={"key": key},
+        )
+
+
+def _named_event(named: NamedClient, verdict: Verdict, facts: OrgFacts, at: datetime) -> ConnectionEvent:
     return ConnectionEvent(
-        org_id=org_id,
+        org_id=facts.org_id,
+        incarnation=facts.incarnation,
         at=at,
         decision=verdict.decision.value,
         code=verdict.code,
@@ -205,25 +224,29 @@ class _Lookup(msgspec.Struct, frozen=True):
         """Return the refs of these records."""
         if self.org_id is None:
             return []
+        records = OrgRepository(self.repository, self.org_id, "")  # refs are the same for every incarnation
         return [
-            Organization(self.repository, self.org_id).ref,
-            *CACertificates(self.repository, self.org_id).refs_for(self.questions.issuer_names),
-            *DenyList(self.repository, self.org_id).refs(self.questions.denials),
+            org_ref(self.org_id),
+            *CACertificates(records).refs_for(self.questions.issuer_names),
+            *DenyList(records).refs(self.questions.denials),
         ]
 
     def facts(self, batch: Batch) -> OrgFacts | None:
-        """Return what *batch*, which asked for `refs`, holds of the organization; None where it does not exist."""
+        """Return what *batch*, which asked for `refs`, holds of the organization; None where it does not exist.
+
+        Documents of another incarnation, which an earlier organization of the id left, do not count."""
         if self.org_id is None:
             return None
-        org = batch.get(Organization(self.repository, self.org_id).ref)
-        if org is None:
+        org = batch.get(org_ref(self.org_id))
+        if org is None or org.deletion is not None:
             return None
-        deny_list, names = DenyList(self.repository, self.org_id), self.questions.issuer_names
-        cas = CACertificates(self.repository, self.org_id)
+        records, batch = OrgRepository(self.repository, self.org_id, org.incarnation), batch.of(org.incarnation)
+        deny_list, cas, names = DenyList(records), CACertificates(records), self.questions.issuer_names
         anchors = cas.anchors_for(names, batch)
         by_look_up = [(look_up, deny_list.entries(batch, [look_up])) for look_up in self.questions.denials]
         return OrgFacts(
             self.org_id,
+            incarnation=org.incarnation,
             suspended=org.suspended,
             requires_sni=org.requires_sni,
             custom_domains=org.settings.domains,
