@@ -8,7 +8,7 @@ import msgspec
 from shared.errors import Conflict, WrongValue
 from shared.ports import Key
 from shared.records import ActivityKind, Org
-from shared.refs import activity_partition, deny_count_partition
+from shared.refs import activity_partition, deny_count_partition, seen_partitions
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
@@ -91,7 +91,7 @@ def partitions_of(org_id: str) -> list[str]:
         f"server/{org_id}",
         f"deny/{org_id}",
         deny_count_partition(org_id),
-        f"usage/{org_id}",
+        *seen_partitions(org_id),
         *(activity_partition(org_id, kind) for kind in ActivityKind),
     ]
 
