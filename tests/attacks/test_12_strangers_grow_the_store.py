@@ -43,7 +43,7 @@ def test_strangers_leave_a_bounded_number_of_certificates(tmp_path: Path) -> Non
         entries, kept = listed(functions, viewer)
         rate = (end - middle) / (SECONDS / 2)
         sys.stdout.write(
-            f"{entries} refusals listed, {kept} different certificates; the documents grew from {begin:,} to {middle:,} "
+            f"{entries} refusals listed, {kept} certificates; the documents grew from {begin:,} to {middle:,} "
             f"and {end:,} bytes, in the end by {rate:,.0f} bytes a second: {rate * 86_400 / 2**30:.1f} GiB a day\n"
         )
         assert entries > 0
