@@ -138,7 +138,12 @@ def test_every_partition_of_an_organization_can_be_imported(service: Service) ->
     partitions = [*partitions_of("mtxpd0"), *(key.partition for key in keys_of(context, "mtxpd0"))]
     for partition in partitions:
         with pytest.raises(ExportRefused) as refused:
-            check_document(7, ExportedDocument(partition, "mtxpd0", {"org_id": 5, "entries": 5, "cas": 5, "leaf": 5}))
+            check_document(
+                7,
+                ExportedDocument(
+                    partition, "mtxpd0", {"org_id": 5, "entries": 5, "cas": 5, "leaf": 5, "pages": 5, "lines": 5}
+                ),
+            )
         assert "Line 7" in str(refused.value)
         assert "does not know" not in str(refused.value), partition
 
