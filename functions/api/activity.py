@@ -76,10 +76,10 @@ class ActivityList(View, frozen=True, kw_only=True):
 )
 def list_activity(call: MemberCall) -> Reply:
     page = read_page(call.request)
-    repository, org_id = call.context.repository, call.member.org_id
-    entries = read_activity(repository, org_id, _kinds(call), after=page.after, limit=page.look_ahead)
+    records = call.context.of(call.member.org)
+    entries = read_activity(records, _kinds(call), after=page.after, limit=page.look_ahead)
     fingerprints = {entry.fingerprint for entry in entries if entry.fingerprint and not entry.certificate}
-    leaves = ShownCertificates(repository, org_id).leaves(fingerprints)
+    leaves = ShownCertificates(records).leaves(fingerprints)
     results = tuple(_view(entry, leaves) for entry in page.cut(entries))
     return json_reply(ActivityList(results=results, bookmark=page.bookmark(entries, results)))
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.org_repository import OrgRepository
 from shared.records import (
     Activity,
     ActivityKind,
@@ -19,7 +20,6 @@ from shared.records import (
     ShownLine,
 )
 from shared.refs import activity_partition, refusal_pages_ref, seen_partitions, shown_index_ref
-from shared.repository import Repository
 from shared.usecases.context import make_entry
 from shared.usecases.devices import refusals
 from shared.usecases.devices.shown import (
@@ -32,7 +32,7 @@ from shared.usecases.devices.shown import (
     add_lines,
 )
 from shared.usecases.devices.usage import add_batches, record_events, summarize
-from shared.usecases.orgs.organizations import partitions_of
+from shared.usecases.orgs.deletion import partitions_of
 from shared.validation.policy import Presence
 from tests.support import certs
 from tests.support.certs import DAY, NOON
@@ -43,8 +43,8 @@ CAS = "/authentication/cacertificates"
 
 
 @pytest.fixture
-def repository(service: Service) -> Repository:
-    return service.app.context.repository
+def repository(service: Service) -> OrgRepository:
+    return OrgRepository(service.app.context.repository, ORG, "")
 
 
 def event(number: int, **more: Any) -> ConnectionEvent:
@@ -64,7 +64,7 @@ def event(number: int, **more: Any) -> ConnectionEvent:
     return ConnectionEvent(**{**defaults, **more})
 
 
-def stored(repository: Repository) -> tuple[int, int]:
+def stored(repository: OrgRepository) -> tuple[int, int]:
     """Return how many documents connections left, and their bytes."""
     partitions = [*seen_partitions(ORG), activity_partition(ORG, ActivityKind.REFUSAL)]
     bodies = [msgspec.json.encode(line["body"]) for line in repository.export_documents([], partitions)]
@@ -72,7 +72,7 @@ def stored(repository: Repository) -> tuple[int, int]:
 
 
 @pytest.mark.stores("sqlite")
-def test_a_day_of_refusals_is_bounded(repository: Repository) -> None:
+def test_a_day_of_refusals_is_bounded(repository: OrgRepository) -> None:
     """10,000 strangers with certificates of 8 KiB each leave the newest 2,000 refusals and 100 certificates."""
     memory = ShownMemory()
     for first in range(0, 10_000, 25):
@@ -90,7 +90,7 @@ def test_a_day_of_refusals_is_bounded(repository: Repository) -> None:
     assert ring.count == 10_000
 
 
-def test_the_newest_refusals_stay(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_refusals_stay(repository: OrgRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where each page has a single entry. A new day has a ring of its own."""
     monkeypatch.setattr(refusals, "PAGES_MAX", 5)
     for number in range(12):
@@ -105,7 +105,7 @@ def test_the_newest_refusals_stay(repository: Repository, monkeypatch: pytest.Mo
 
 
 def test_a_crash_leaves_no_page_that_the_ring_does_not_know(
-    service: Service, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    service: Service, repository: OrgRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ring is written before the page. What the ring names and is missing does no harm."""
     monkeypatch.setattr(refusals, "PAGES_MAX", 2)
@@ -122,9 +122,9 @@ def test_a_crash_leaves_no_page_that_the_ring_does_not_know(
     with monkeypatch.context() as patch:
         patch.setattr(repository, "append", die)
         with pytest.raises(Killed):
-            refusals.add_refusals(repository, ORG, "2026-06-01", [entry(0)], count=1)
+            refusals.add_refusals(repository, "2026-06-01", [entry(0)], count=1)
     for number in range(1, 5):
-        refusals.add_refusals(repository, ORG, "2026-06-01", [entry(number)], count=1)
+        refusals.add_refusals(repository, "2026-06-01", [entry(number)], count=1)
     pages = [name for name, _ in repository.iterate(f"activity/{ORG}/refusal", ActivityPage)]
     ring = repository.get(refusal_pages_ref(ORG, "2026-06-01"))
     assert ring == RefusalPages(dict.fromkeys(reversed(pages), 1), 5)
@@ -271,8 +271,8 @@ def test_the_kinds_of_presented_certificates(service: Service, operator: Client,
     assert kinds == expected
 
 
-def test_the_index_holds_what_is_stored(repository: Repository) -> None:
-    owner = ShownCertificates(repository, ORG)
+def test_the_index_holds_what_is_stored(repository: OrgRepository) -> None:
+    owner = ShownCertificates(repository)
     owner.add([shown(f"{number:064x}", ShownKind.STRANGER, number) for number in range(150)])
     index = repository.get(shown_index_ref(ORG))
     assert isinstance(index, ShownIndex)

@@ -6,16 +6,17 @@ Anyone can be refused as often as he likes. So a day has 1,000 pages and 2,000 e
 from collections.abc import Sequence
 from typing import Final
 
+from shared.org_repository import OrgRepository
 from shared.ports import Key
 from shared.records import Activity, ActivityKind, ActivityPage, RefusalPages
 from shared.refs import Ref, activity_partition, refusal_pages_ref
-from shared.repository import KEEP_REFUSALS, Repository
+from shared.repository import KEEP_REFUSALS
 
 PAGES_MAX: Final = 1_000  # documents of a day
 ENTRIES_MAX: Final = 2_000  # refusals of a day
 
 
-def add_refusals(repository: Repository, org_id: str, day: str, entries: Sequence[Activity], *, count: int) -> None:
+def add_refusals(repository: OrgRepository, day: str, entries: Sequence[Activity], *, count: int) -> None:
     """Append *entries* as a page, and delete the oldest pages of *day* that the ring has no room for.
 
     The ring is written first, so that a call that is cut short leaves no page that the ring does not know.
@@ -23,12 +24,12 @@ def add_refusals(repository: Repository, org_id: str, day: str, entries: Sequenc
     Args:
         count: how many refusals there were; *entries* may be the latest of them.
 
-    Raises: TooBusy, StoreUnavailable."""
+    Raises: OrgGone, TooBusy, StoreUnavailable."""
     if not entries:
         return
     page = min(entry.id for entry in entries)  # the id of the newest, as `Repository.append` chooses
     expires = max(entry.at for entry in entries) + KEEP_REFUSALS
-    dropped: list[str] = []
+    org_id, dropped = repository.org_id, list[str]()
     for attempt in repository.changing(refusal_pages_ref(org_id, day), expires=expires):
         with attempt as stored:
             ring = stored or RefusalPages()

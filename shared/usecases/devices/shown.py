@@ -16,9 +16,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from shared.org_repository import OrgRepository
 from shared.records import ConnectionEvent, ShownChain, ShownIndex, ShownKind, ShownLine
 from shared.refs import shown_index_ref, shown_ref
-from shared.repository import KEEP_USAGE, Repository
+from shared.repository import KEEP_USAGE
 
 CERTIFICATES_MAX: Final = 500  # of an organization
 KIND_MAX: Final = {ShownKind.STRANGER: 100, ShownKind.ALLOWED: 400, ShownKind.REFUSED: CERTIFICATES_MAX}
@@ -32,9 +33,9 @@ _FIRST: Final = {ShownKind.REFUSED: 0, ShownKind.ALLOWED: 1, ShownKind.STRANGER:
 class ShownCertificates:
     """The owner of the certificates that the clients of one organization presented."""
 
-    def __init__(self, repository: Repository, org_id: str) -> None:
+    def __init__(self, repository: OrgRepository) -> None:
         self._repository = repository
-        self._org_id = org_id
+        self._org_id = repository.org_id
 
     def leaves(self, fingerprints: Collection[str]) -> Mapping[str, bytes]:
         """Return the DER of the leaves among *fingerprints* that are stored, in one read."""
@@ -48,7 +49,7 @@ class ShownCertificates:
     def add(self, chains: Sequence[ShownChain]) -> None:
         """Store *chains*, those that were stored on the same day excepted; delete what the ring has no room for.
 
-        Raises: TooBusy, StoreUnavailable."""
+        Raises: OrgGone, TooBusy, StoreUnavailable."""
         if not chains:
             return
         expires = max(shown.at for shown in chains) + KEEP_USAGE
