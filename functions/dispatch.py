@@ -4,16 +4,15 @@ A verdict is given within `App.verdict_seconds` on every host: this module appli
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
 from functions.registry import VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
-from functions.web.body import body_too_large
 from functions.web.contract import Dialect
 from functions.web.deadline import EMBEDDED, NETWORK, Busy, Late, Workers
 from functions.web.loop_rest import LoopRest
@@ -23,9 +22,14 @@ from shared import log
 from shared.errors import NotFound, StoreUnavailable, TrustError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from concurrent.futures import ThreadPoolExecutor
 
     from shared.composition import App
+
+T = TypeVar("T")
+ReadBody = Callable[[], Awaitable[bytes]]
+"""Receives the body of a request. Raises: TrustError, if the body is refused; any other error ends the request."""
 
 _Answer = tuple[Reply, str]  # the reply, and the function that it came from
 _Refuse = Callable[[Request, Exception], Reply]
@@ -60,11 +64,17 @@ class Dispatcher:
                 answer = verdict.refuse(request, Late()), VERIFY_CLIENT
             return _finish(request, answer, started)
 
-    async def dispatch_async(self, request: Request, pool: "ThreadPoolExecutor") -> Reply:
+    async def dispatch_async(
+        self, request: Request, pool: "ThreadPoolExecutor", read_body: ReadBody | None = None
+    ) -> Reply:
         """Return the reply to *request* without blocking the event loop.
 
         Args:
             pool: runs all work except verdicts, which have a pool of their own.
+            read_body: receives the body, which is not read before the caller is admitted, except for a verdict. None:
+                the request has no body.
+
+        Raises: what *read_body* raises, except TrustError.
         """
         import asyncio  # not at the top: AWS Lambda has no event loop, and a cold start should not load one
 
@@ -72,8 +82,16 @@ class Dispatcher:
             started = time.monotonic()
             module = self._dialect_module(request)
             if module is None:
-                work = partial(copy_context().run, self._answer, request, None, problem)
-                return _finish(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
+                run = partial(_run_in, asyncio.get_running_loop(), pool)
+                if read_body is None:
+                    return _finish(request, await run(partial(self._answer, request, None, problem)), started)
+                admitted = await run(partial(self._admit, request, None, problem))
+                if not isinstance(admitted, _Admitted):
+                    return _finish(request, admitted, started)
+                request = await _complete(admitted.request, read_body)
+                return _finish(request, await run(partial(admitted.answer, request, problem)), started)
+            if read_body is not None:
+                request = await _complete(request, read_body)
             verdict = self._start_verdict(request, module)
             if verdict.workers is EMBEDDED:
                 self._loop_rest.rest_for(verdict.future, asyncio.get_running_loop())
@@ -94,6 +112,11 @@ class Dispatcher:
         return dialect_module(request.path) if self._function in (None, VERIFY_CLIENT) else None
 
     def _answer(self, request: Request, module: str | None, refuse: _Refuse) -> _Answer:
+        admitted = self._admit(request, module, refuse)
+        return admitted.answer(admitted.request, refuse) if isinstance(admitted, _Admitted) else admitted
+
+    def _admit(self, request: Request, module: str | None, refuse: _Refuse) -> "_Admitted | _Answer":
+        """Find the endpoint and admit the caller, without the body. Return the answer if either is refused."""
         function = "-"
         try:
             router = api_router(self._function) if module is None else dialect_router(module)
@@ -101,12 +124,11 @@ class Dispatcher:
             if self._function not in (None, endpoint.function):
                 raise NotFound(what="such address")
             function = endpoint.function
-            if request.too_large:
-                raise body_too_large()
             if params:
                 request = replace(request, params=params)
-            return endpoint.handler(endpoint.prepare(request, self._get_app, endpoint.roles)), function
-        except Exception as error:  # noqa: BLE001 - the one place where errors become replies
+            prepared = endpoint.prepare(request, self._get_app, endpoint.roles)
+            return _Admitted(request, function, lambda complete: endpoint.handler(prepared(complete)))
+        except Exception as error:  # noqa: BLE001 - the one place where a refusal becomes a reply
             return refuse(request, error), function
 
     def _start_verdict(self, request: Request, module: str) -> "_Verdict":
@@ -127,6 +149,42 @@ class Dispatcher:
         except (Late, Busy):
             return _answer_at_once(refuse(request, Late()), refuse)
         return _Verdict(future, seconds, refuse, workers)
+
+
+class _Admitted(NamedTuple):
+    """A request whose caller may make it.
+
+    Args:
+        request: with the parameters in its path.
+        handle: returns the reply to the complete request.
+    """
+
+    request: Request
+    function: str
+    handle: Callable[[Request], Reply]
+
+    def answer(self, complete: Request, refuse: _Refuse) -> _Answer:
+        """Return the answer to the *complete* request."""
+        try:
+            if complete.refusal is not None:
+                raise complete.refusal
+            return self.handle(complete), self.function
+        except Exception as error:  # noqa: BLE001 - the one place where a handler's errors become replies
+            return refuse(complete, error), self.function
+
+
+async def _complete(request: Request, read_body: ReadBody) -> Request:
+    """Return *request* with its body, or with the refusal of its body."""
+    try:
+        body = await read_body()
+    except TrustError as error:
+        return replace(request, refusal=request.refusal or error, arrived=time.monotonic())
+    return replace(request, body=body, arrived=time.monotonic())
+
+
+def _run_in(loop: "AbstractEventLoop", pool: "ThreadPoolExecutor", work: Callable[[], T]) -> "Awaitable[T]":
+    """Run *work* in *pool*, in the present context: the log knows the request's id by it."""
+    return loop.run_in_executor(pool, partial(copy_context().run, work))
 
 
 class _Verdict(NamedTuple):

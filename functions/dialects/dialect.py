@@ -5,7 +5,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -15,7 +14,7 @@ from functions.web.body import check_size, file_bytes, is_json, media_type, pars
 from functions.web.contract import Endpoint, declare
 from functions.web.deadline import Late
 from functions.web.errors import MissingField, UnsupportedMediaType
-from functions.web.message import JSON, NO_STORE, Reply, Request
+from functions.web.message import JSON, NO_STORE, Reply, Request, parse_fields
 from functions.web.problem import without_text
 from shared.errors import StoreUnavailable, TrustError, WrongValue
 from shared.validation.policy import Decision
@@ -24,6 +23,7 @@ from shared.validation.verdict import Verdict, unavailable
 log = logging.getLogger(__name__)
 
 TEXT: Final = "text/plain; charset=utf-8"
+NESTED_MAX: Final = 1000  # objects and arrays of a question, which is read before its caller is known
 _FORM: Final = "application/x-www-form-urlencoded"
 _UNSET: Final = ("", "undefined", "null")  # how brokers write a value that they do not know
 
@@ -115,17 +115,17 @@ def json_reply(value: object, status: int = 200) -> Reply:
 def read_fields(request: Request) -> Mapping[str, Any]:
     """Return what a broker sent: JSON, a form, or the query of a GET. Unknown fields are ignored.
 
-    Raises: MalformedBody, UnsupportedMediaType, TooLarge.
+    Raises: MalformedBody, UnsupportedMediaType, TooLarge, TooManyFields.
     """
     if request.method == "GET" and not request.body:
         return request.query
     check_size(request)
     media = media_type(request)
     if media == _FORM:
-        return dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
+        return parse_fields(request.body.decode("utf-8", "replace"))
     if not is_json(media):
         raise UnsupportedMediaType(found=media[:100] or "(none)")
-    return parse_json_object(request.body, reason="it is none")
+    return parse_json_object(request.body, reason="it is none", nested_max=NESTED_MAX)
 
 
 def read_text(fields: Mapping[str, Any], name: str) -> str | None:

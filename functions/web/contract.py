@@ -23,12 +23,14 @@ PUBLIC: Final[frozenset[str]] = frozenset()
 """The roles of an endpoint that needs no caller."""
 
 Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | str | None
-Prepare = Callable[[Request, Callable[[], Any], frozenset[str]], Any]
+Admitted = Callable[[Request], Any]
+"""Makes a handler's argument from the request, whose body may have arrived after its caller was admitted."""
+Prepare = Callable[[Request, Callable[[], Any], frozenset[str]], Admitted]
 Handler = TypeVar("Handler", bound=Callable[[Any], Reply])
 
 
-def _pass_request(request: Request, get_app: Callable[[], Any], roles: frozenset[str]) -> Request:
-    return request
+def _pass_request(request: Request, get_app: Callable[[], Any], roles: frozenset[str]) -> Admitted:
+    return lambda complete: complete
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -36,7 +38,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Args:
         function: the name of the deployable function that the endpoint belongs to.
-        prepare: makes the handler's argument from the request, a getter of the process's App, and *roles*.
+        prepare: admits the caller of a request, whose body may be missing still, with a getter of the process's App
+            and *roles*; returns what makes the handler's argument.
         roles: who may call; empty: everyone.
         answers: status -> a msgspec Struct, a tuple of Structs of which the reply is one, PEM_TEXT, or None for a
             reply without a described body.

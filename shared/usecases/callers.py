@@ -151,6 +151,14 @@ def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
     return Caller(key.key, key.role, key.org_id, key.orgs, key.no_sni, key.proof)
 
 
+def identify(context: Context, tokens: TokenVerifier | None, sent: Credentials | BearerToken) -> Caller:
+    """Return the caller that *sent* authenticates, for work that must not begin before. Takes one read for an API key.
+
+    Raises: NotAuthenticated, RoleNotGranted, StoreUnavailable, IssuerUnavailable."""
+    claim = read_claim(tokens, sent)
+    return authenticate(claim, context.repository.read_batch(claim.refs))
+
+
 def admit(
     context: Context, tokens: TokenVerifier | None, sent: Credentials | BearerToken, roles: Collection[Role]
 ) -> Member:

@@ -235,4 +235,4 @@ def test_knative_has_a_service_that_answers_every_route() -> None:
     (account, service) = knative("service.yaml")
     (container,) = service["spec"]["template"]["spec"]["containers"]
     assert account["kind"] == "ServiceAccount"
-    assert {"name": "FUNCTION_TARGET", "value": gcp.SERVICE} in container["env"]
+    assert {"name": "FUNCTION_TARGET", "value": target.SERVICE} in container["env"]
