@@ -18,6 +18,7 @@ from shared.records import ApiKey, Org, Proof, Role
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
+from shared.usecases.jobs.check import CHECKS, Finding, check_installation
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
 from shared.usecases.orgs import api_keys
@@ -315,6 +316,23 @@ def sweep(as_json: bool) -> None:
         text = f"{repaired} leftovers were repaired, the hosts of {published} organizations were published."
         data = {"mended": repaired, "told": published}
         _print(as_json, data, text if repaired or published else "Nothing was left out.")
+
+
+@main.command("check", help="List what is unsafe in this installation, and what an upgrade changed. Changes nothing.")
+@as_json
+def check(as_json: bool) -> None:
+    """List the findings; exit with 1 if one of them is unsafe."""
+    with _app() as app:
+        findings = check_installation(app.context, CHECKS)
+    views = [_finding_view(finding) for finding in findings]
+    lines = [f"{'UNSAFE: ' if finding.is_unsafe else ''}{finding.found} {finding.advice}" for finding in findings]
+    _print(as_json, views, "\n".join(lines) or "Nothing was found.")
+    if any(finding.is_unsafe for finding in findings):
+        sys.exit(1)
+
+
+def _finding_view(finding: Finding) -> dict[str, Any]:
+    return {"code": finding.code, "found": finding.found, "advice": finding.advice, "unsafe": finding.is_unsafe}
 
 
 if __name__ == "__main__":

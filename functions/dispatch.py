@@ -59,7 +59,7 @@ class Dispatcher:
             verdict = self._start_verdict(request, module)
             try:
                 answer = verdict.future.result(verdict.seconds)
-            except TimeoutError:
+            except (TimeoutError, Busy):
                 verdict.future.cancel()
                 answer = verdict.refuse(request, Late()), VERIFY_CLIENT
             return _finish(request, answer, started)
@@ -97,7 +97,7 @@ class Dispatcher:
                 self._loop_rest.rest_for(verdict.future, asyncio.get_running_loop())
             try:
                 answer = await asyncio.wait_for(asyncio.wrap_future(verdict.future), verdict.seconds)
-            except TimeoutError:
+            except (TimeoutError, Busy):
                 answer = verdict.refuse(request, Late()), VERIFY_CLIENT
             return _finish(request, answer, started)
 
@@ -145,7 +145,8 @@ class Dispatcher:
         try:
             if seconds <= 0:
                 raise Late
-            future = workers.submit(partial(copy_context().run, self._answer, request, module, refuse))
+            work = partial(copy_context().run, self._answer, request, module, refuse)
+            future = workers.submit(work, owner=dialect.owner(request))
         except (Late, Busy):
             return _answer_at_once(refuse(request, Late()), refuse)
         return _Verdict(future, seconds, refuse, workers)

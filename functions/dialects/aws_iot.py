@@ -18,9 +18,9 @@ import msgspec
 
 from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import EncodingDialect, json_reply, question
+from functions.dialects.dialect import EncodingDialect, Names, json_reply, question
 from functions.web.deadline import NETWORK, Busy, Late
-from functions.web.message import Reply
+from functions.web.message import Reply, Request
 from shared.composition import VERDICT_SECONDS, App
 from shared.errors import WrongValue
 from shared.records import Role
@@ -63,10 +63,36 @@ class _Answer(msgspec.Struct, rename="camel"):
 _REFUSED: Final = _Answer()
 
 
+class _TLS(msgspec.Struct, frozen=True, rename="camel"):
+    server_name: str | None = None
+
+
+class _MQTT(msgspec.Struct, frozen=True, rename="camel"):
+    client_id: str | None = None
+
+
+class _ProtocolData(msgspec.Struct, frozen=True):
+    tls: _TLS = _TLS()
+    mqtt: _MQTT = _MQTT()
+
+
+class _Event(msgspec.Struct, frozen=True, rename="camel"):
+    """The part of an event that names an organization."""
+
+    protocol_data: _ProtocolData = _ProtocolData()
+
+
 class _AwsIot(EncodingDialect):
     def encode(self, verdict: Verdict) -> Reply:
         """Return a refusal. `_allow` builds the answer that allows, which needs more than the verdict."""
         return json_reply(_REFUSED)
+
+    def names(self, request: Request) -> Names:
+        try:
+            data = msgspec.json.decode(request.body, type=_Event).protocol_data
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return Names()
+        return Names(data.tls.server_name, data.mqtt.client_id)
 
 
 DIALECT: Final = _AwsIot()

@@ -1,10 +1,12 @@
 """What the dialects share: declaring and reading a broker's questions, and refusing in the broker's format."""
 
 import logging
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -16,7 +18,9 @@ from functions.web.deadline import Late
 from functions.web.errors import MissingField, UnsupportedMediaType
 from functions.web.message import JSON, NO_STORE, Reply, Request, parse_fields
 from functions.web.problem import without_text
-from shared.errors import StoreUnavailable, TrustError, WrongValue
+from shared.errors import ClientIdInvalid, StoreUnavailable, TrustError, WrongValue
+from shared.usecases.callers import Credentials
+from shared.validation.names import ClientId, ServerName
 from shared.validation.policy import Decision
 from shared.validation.verdict import Verdict, unavailable
 
@@ -25,9 +29,28 @@ log = logging.getLogger(__name__)
 TEXT: Final = "text/plain; charset=utf-8"
 NESTED_MAX: Final = 1000  # objects and arrays of a question, which is read before its caller is known
 _FORM: Final = "application/x-www-form-urlencoded"
+_FORM_NAMES: Final = re.compile(rb"(?:^|&)(serverName|clientid)=([^&]{0,512})(?=&|$)")
 _UNSET: Final = ("", "undefined", "null")  # how brokers write a value that they do not know
 
 _Handler = TypeVar("_Handler", bound=Callable[[Call], Reply])
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What in a question names an organization, where the caller's key names none."""
+
+    server_name: str | None = None
+    client_id: str | None = None
+
+    @property
+    def org_id(self) -> str | None:
+        """The organization, as a verdict finds it; None where the names do not have the form of this service."""
+        if self.server_name not in (None, *_UNSET):
+            server = ServerName.parse(self.server_name or "")
+            return None if server is None else server.org_id
+        try:
+            return ClientId.parse(self.client_id).org_id if self.client_id else None
+        except ClientIdInvalid:
+            return None
 
 
 class EncodingDialect(ABC):
@@ -39,6 +62,16 @@ class EncodingDialect(ABC):
 
     def refuse(self, request: Request, error: Exception) -> Reply:
         return self.encode(deny(error))
+
+    def owner(self, request: Request) -> str:
+        """Return the organization that *request* seems to be about, before anything is verified; "" if unknown."""
+        pair = request.basic_credentials
+        org_id = Credentials(*pair).org_id if pair else None
+        return org_id or self.names(request).org_id or ""
+
+    def names(self, request: Request) -> Names:
+        """Return the names in *request*, read at small cost: the event loop calls this method. Never raises."""
+        return Names()
 
 
 def question(
@@ -126,6 +159,29 @@ def read_fields(request: Request) -> Mapping[str, Any]:
     if not is_json(media):
         raise UnsupportedMediaType(found=media[:100] or "(none)")
     return parse_json_object(request.body, reason="it is none", nested_max=NESTED_MAX)
+
+
+_NamesT = TypeVar("_NamesT", bound=Names)
+
+
+def peek(request: Request, kind: type[_NamesT]) -> _NamesT:
+    """Return the names in what `read_fields` reads, and nothing else of it. The names are None where it is malformed.
+
+    msgspec skips the other values, a certificate for example, without making objects of them.
+    """
+    if request.method == "GET" and not request.body:
+        return _names_in(request.query, kind)
+    if media_type(request) == _FORM:
+        found = _FORM_NAMES.findall(request.body)
+        return _names_in({name.decode(): unquote_plus(text.decode("latin-1")) for name, text in found}, kind)
+    try:
+        return msgspec.json.decode(request.body, type=kind)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return kind()
+
+
+def _names_in(fields: Mapping[str, str], kind: type[_NamesT]) -> _NamesT:
+    return kind(**{field.name: fields.get(field.encode_name) for field in msgspec.structs.fields(kind)})
 
 
 def read_text(fields: Mapping[str, Any], name: str) -> str | None:

@@ -9,8 +9,8 @@ import msgspec
 
 from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import EncodingDialect, json_reply, question
-from functions.web.message import Reply
+from functions.dialects.dialect import EncodingDialect, Names, json_reply, peek, question
+from functions.web.message import Reply, Request
 from shared.usecases.devices.verify import verify_client, verify_names
 from shared.validation.policy import Decision
 from shared.validation.presented import Presented
@@ -49,9 +49,19 @@ def _answer(verdict: Verdict, topics: TopicPrefix | None = None) -> Reply:
     return json_reply(answer)
 
 
+class _Names(Names, frozen=True):
+    """The names in a question."""
+
+    server_name: str | None = msgspec.field(default=None, name="serverName")
+    client_id: str | None = msgspec.field(default=None, name="clientid")
+
+
 class _EMQX(EncodingDialect):
     def encode(self, verdict: Verdict) -> Reply:
         return _answer(verdict)
+
+    def names(self, request: Request) -> Names:
+        return peek(request, _Names)
 
 
 DIALECT: Final = _EMQX()

@@ -13,8 +13,8 @@ import msgspec
 
 from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import EncodingDialect, json_reply, question
-from functions.web.message import NO_STORE, Reply
+from functions.dialects.dialect import EncodingDialect, Names, json_reply, question
+from functions.web.message import NO_STORE, Reply, Request
 from shared.errors import WrongValue
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
@@ -36,6 +36,9 @@ class _Envoy(EncodingDialect):
         identity = {} if verdict.identity is None else {"x-client-identity": str(verdict.identity)}
         return Reply(200, headers={**NO_STORE, **identity})
 
+    def names(self, request: Request) -> Names:
+        return Names(_server_name(request))
+
 
 DIALECT: Final = _Envoy()
 
@@ -52,9 +55,13 @@ def ask(call: Call) -> Reply:
         leaf, chain = chain, None
     elif chain is not None:
         chain = _without(chain, leaf)
-    server_name = headers.get("x-sni") or headers.get("x-envoy-original-host") or _host(headers.get("host", ""))
-    presented = Presented.read(server_name=server_name, certificate=leaf, chain=chain or b"")
+    presented = Presented.read(server_name=_server_name(call.request), certificate=leaf, chain=chain or b"")
     return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))
+
+
+def _server_name(request: Request) -> str | None:
+    headers = request.headers
+    return headers.get("x-sni") or headers.get("x-envoy-original-host") or _host(headers.get("host", ""))
 
 
 def _pairs(header: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from functions.call import Call, credentials_of, open_endpoint
-from functions.dialects.dialect import NESTED_MAX, EncodingDialect, deny
+from functions.dialects.dialect import NESTED_MAX, EncodingDialect, Names, deny, peek
 from functions.dialects.failing import Failing
 from functions.registry import PREFIX, VERIFY_CLIENT
 from functions.web.body import FORM_DATA, Body, file_bytes, media_type, read_body
@@ -113,11 +113,21 @@ def _steps(verdict: Verdict) -> tuple[StepView, ...]:
     )
 
 
+class _Names(Names, frozen=True):
+    """The names in `VerifyClient`."""
+
+    server_name: str | None = msgspec.field(default=None, name="serverName")
+    client_id: str | None = msgspec.field(default=None, name="clientId")
+
+
 class _Native(EncodingDialect):
     """A caller's own mistakes are problem documents; all that a device controls is a verdict, and so is a failure."""
 
     def encode(self, verdict: Verdict) -> Reply:
         return json_reply(_view(verdict))
+
+    def names(self, request: Request) -> Names:
+        return peek(request, _Names)
 
     def refuse(self, request: Request, error: Exception) -> Reply:
         if isinstance(error, TrustError) and not isinstance(error, StoreUnavailable):

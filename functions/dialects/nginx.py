@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from functions.call import Call
 from functions.dialects import dialect
-from functions.dialects.dialect import EncodingDialect, question
-from functions.web.message import NO_STORE, Reply
+from functions.dialects.dialect import EncodingDialect, Names, question
+from functions.web.message import NO_STORE, Reply, Request
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
 from shared.validation.presented import Presented
@@ -23,6 +23,9 @@ class _Nginx(EncodingDialect):
             return Reply(403, headers={**NO_STORE, "X-Refusal": verdict.code})
         identity = {} if verdict.identity is None else {"X-Client-Identity": str(verdict.identity)}
         return Reply(204, headers={**NO_STORE, **identity})
+
+    def names(self, request: Request) -> Names:
+        return Names(request.headers.get("x-sni"), request.headers.get("x-client-id"))
 
 
 DIALECT: Final = _Nginx()

@@ -69,6 +69,10 @@ class Dialect(Protocol):
         """Return the reply to *error*. Never raises."""
         ...
 
+    def owner(self, request: Request) -> str:
+        """Return whose share of the workers the answer takes (`functions.web.deadline`). Never raises."""
+        ...
+
 
 class Route(msgspec.Struct, frozen=True, eq=False):
     """A method and a path of an endpoint.

@@ -33,7 +33,7 @@ class Attacked(Functions):
         """
         command = [sys.executable, "-m", "functions.admin", *words, "--json"]
         env = {**self.env, **environment}
-        done = subprocess.run(command, cwd=self.tree, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, cwd=self.tree, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Failed(f"functions.admin {' '.join(words)}: {done.stderr or done.stdout}")
         return json.loads(done.stdout)
@@ -45,7 +45,7 @@ class Attacked(Functions):
 
     def delete_org(self, org_id: str) -> None:
         command = [sys.executable, "-m", "functions.admin", "org", "delete", org_id, "--yes"]
-        done = subprocess.run(command, cwd=self.tree, env=self.env, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, cwd=self.tree, env=self.env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Failed(f"functions.admin org delete {org_id}: {done.stderr or done.stdout}")
 
@@ -71,7 +71,8 @@ def attacked(folder: Path, **settings: str) -> Iterator[Attacked]:
     """
     functions = Attacked(folder, settings=settings, tree=TREE)
     try:
-        yield functions.start()
+        functions.start()
+        yield functions
     finally:
         functions.stop()
 

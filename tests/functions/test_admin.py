@@ -11,6 +11,7 @@ from functions.admin import main
 from shared.composition import build
 from shared.config import Settings
 from shared.usecases.edges.hosts import HostFeed
+from shared.usecases.jobs.check import Finding
 from tests.support import certs
 from tests.support.harness import Client
 
@@ -188,3 +189,21 @@ def test_a_sweep_publishes_hosts_that_a_crash_left_unpublished(
         run("org", "create", "mtxpd0")
     assert as_json("sweep") == {"mended": 0, "told": 1}
     assert "Nothing was left out" in run("sweep").stdout
+
+
+def test_check_lists_what_is_unsafe_and_fails_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script sees the exit code: 1 where a finding is unsafe, 0 where only the behaviour changed."""
+    monkeypatch.setattr("functions.admin.CHECKS", ())
+    assert run("check").output == "Nothing was found.\n"
+    changed = Finding("gateways", "Gateways have topics of their own.", "Nothing.")
+    unsafe = Finding("open", "The door is open.", "Close it.", is_unsafe=True)
+    monkeypatch.setattr("functions.admin.CHECKS", (lambda context: iter([changed]),))
+    assert run("check").output == "Gateways have topics of their own. Nothing.\n"
+    monkeypatch.setattr("functions.admin.CHECKS", (lambda context: iter([changed, unsafe]),))
+    assert run("check", code=1).output.splitlines()[1] == "UNSAFE: The door is open. Close it."
+    assert json.loads(run("check", "--json", code=1).stdout)[1] == {
+        "code": "open",
+        "found": "The door is open.",
+        "advice": "Close it.",
+        "unsafe": True,
+    }

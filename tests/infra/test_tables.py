@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from functions.hosts import gcp
+from functions.hosts import gcp, target
 from functions.registry import CONSOLE, Trigger, every_route
 from infra import generate
 from infra.table import BY_NAME, FUNCTIONS, KEY_OPENERS, Right, http_routes, on_api_gateway

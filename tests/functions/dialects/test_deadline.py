@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import queue
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,10 @@ def call(application: Application, path: str, body: bytes, headers: dict[str, st
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "headers": [
+                (b"content-length", str(len(body)).encode()),
+                *((name.encode(), value.encode()) for name, value in headers.items()),
+            ],
             "client": ("192.0.2.7", 1),
         }
         await application(scope, receive, send)
@@ -356,3 +361,150 @@ def test_sign_in_tokens_do_not_delay_brokers(service: Service, broker: Client) -
         return bytes(answer)
 
     assert b"unavailable" not in asyncio.run(run())
+
+
+# ------------------------------------------------------------------------------------------- the pool is shared fairly
+
+
+class Turns:
+    """A pool whose work ends when a test lets it end, and the owners in the order of their turns."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._futures: list[Future[str]] = []
+        self._begun: queue.SimpleQueue[tuple[str, threading.Event]] = queue.SimpleQueue()
+        self._running: list[tuple[str, threading.Event]] = []
+        self._is_over = threading.Event()
+
+    def submit(self, owner: str, times: int = 1) -> list[Future[str]]:
+        futures = [self._workers.submit(partial(self._work, owner), owner=owner) for _ in range(times)]
+        self._futures += futures
+        return futures
+
+    def _work(self, owner: str) -> str:
+        end = threading.Event()
+        self._begun.put((owner, end))
+        if not self._is_over.is_set():
+            end.wait(60)
+        return owner
+
+    def next(self, times: int = 1) -> list[str]:
+        """Wait until *times* more works have begun. Return their owners."""
+        begun = [self._begun.get(timeout=60) for _ in range(times)]
+        self._running += begun
+        return [owner for owner, _ in begun]
+
+    def end(self, owner: str) -> None:
+        """End the work of *owner* that began first."""
+        ended = next(work for work in self._running if work[0] == owner)
+        self._running.remove(ended)
+        ended[1].set()
+
+    def end_all(self) -> list[str]:
+        """Let all work end. Return the owners of the work that had not begun, in the order of their turns."""
+        self._is_over.set()
+        while self._running:
+            self.end(self._running[0][0])
+        wait([future for future in self._futures if not future.cancelled()], 60)
+        later = []
+        while not self._begun.empty():
+            later.append(self._begun.get()[0])
+        return later
+
+
+def test_with_one_thread_no_owner_has_two_turns_in_a_row_while_another_waits() -> None:
+    turns = Turns(Workers(1, spares=0, stuck=30))
+    turns.submit("crowd", 6)
+    assert turns.next() == ["crowd"]
+    turns.submit("other", 2)  # while the crowd has its turn and waits for five more
+    turns.submit("third", 1)
+    order = []
+    for owner in ["crowd", "other", "third", "crowd", "other", "crowd", "crowd"]:
+        turns.end(owner)
+        order += turns.next()
+    assert order == ["other", "third", "crowd", "other", "crowd", "crowd", "crowd"]
+
+
+def test_an_owner_may_use_every_thread_that_no_other_wants() -> None:
+    turns = Turns(Workers(4, spares=0, stuck=30))
+    turns.submit("only", 5)
+    assert turns.next(4) == ["only"] * 4
+    turns.end("only")
+    assert turns.next() == ["only"]
+    turns.end_all()
+
+
+def test_the_next_thread_goes_to_the_owner_that_occupies_the_fewest() -> None:
+    """Four threads, all of one owner, who wants more. Two others come: each end of a work serves them first."""
+    turns = Turns(Workers(4, spares=0, stuck=30))
+    turns.submit("crowd", 12)
+    assert turns.next(4) == ["crowd"] * 4
+    turns.submit("other", 2)
+    turns.submit("third", 1)
+    turns.end("crowd")
+    assert turns.next() == ["other"]
+    turns.end("crowd")
+    assert turns.next() == ["third"]
+    turns.end("crowd")
+    assert turns.next() == ["other"], "both occupy one thread, and the crowd had its turn last"
+    turns.end("third")
+    assert turns.next() == ["crowd"]
+    turns.end_all()
+
+
+def test_an_owner_has_its_maximum_of_threads_and_no_more() -> None:
+    """Further work waits, although a thread is free. Others use that thread."""
+    turns = Turns(Workers(4, spares=0, stuck=30, per_owner=2))
+    waiting = turns.submit("crowd", 3)
+    assert turns.next(2) == ["crowd"] * 2
+    turns.submit("other")
+    assert turns.next() == ["other"]
+    assert not waiting[2].running()
+    turns.end("crowd")
+    assert turns.next() == ["crowd"]
+    assert turns.end_all() == []
+
+
+def test_an_owner_who_fills_the_waiting_places_is_refused_and_not_others() -> None:
+    """The last of the longest line loses its place. Owners with few waiting keep theirs."""
+    turns = Turns(Workers(1, spares=0, stuck=30, waiting=6))
+    turns.submit("crowd")
+    assert turns.next() == ["crowd"]
+    crowd = turns.submit("crowd", 6)
+    with pytest.raises(Busy):
+        turns.submit("crowd")
+    other = turns.submit("other", 3)
+    for displaced in crowd[3:]:
+        with pytest.raises(Busy):
+            displaced.result(0)
+    for owner in ("other", "crowd"):  # three wait for each
+        with pytest.raises(Busy):
+            turns.submit(owner)
+    third = turns.submit("third", 2)
+    assert [future.done() for future in (*crowd[:3], *other)].count(True) == 2, "one of each gave way"
+    assert turns.end_all() == ["other", "third", "crowd", "other", "third", "crowd"]
+    assert [future.result(0) for future in third] == ["third"] * 2
+
+
+def test_cancelled_work_gives_its_place_to_others() -> None:
+    turns = Turns(Workers(1, spares=0, stuck=30, waiting=2))
+    turns.submit("crowd")
+    assert turns.next() == ["crowd"]
+    for future in turns.submit("crowd", 2):
+        assert future.cancel()
+    turns.submit("crowd", 2)
+    with pytest.raises(Busy):
+        turns.submit("crowd")
+    assert turns.end_all() == ["crowd"] * 2
+
+
+def test_much_work_of_many_owners_is_all_done() -> None:
+    """No signal to a thread is lost: 4,000 works of 40 owners, submitted by 8 threads."""
+    workers = Workers(4, spares=4, stuck=0, waiting=4000, per_owner=2)
+
+    def submit(owner: int) -> list[Future[int]]:
+        return [workers.submit(partial(int, number), owner=str(owner)) for number in range(100)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for futures in pool.map(submit, range(40)):
+            assert [future.result(60) for future in futures] == list(range(100))
