@@ -59,10 +59,13 @@ class Functions:
         own = {"TRUST_DATA": str(self.folder / "data"), "PORT": str(self.port), "TRUST_DOMAIN": DOMAIN}
         return {**os.environ, **own, "TRUST_RATE_PER_MINUTE": "100000", **self.settings}
 
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "functions.local"]
+
     def start(self) -> "Functions":
         log = self.folder / "functions.log"
-        command = [sys.executable, "-m", "functions.local"]
-        self.process = Process("the functions", command, log, env=self.env, cwd=self.tree)
+        self.process = Process("the functions", self.command, log, env=self.env, cwd=self.tree)
         self.process.wait_for_port(self.port)
         return self
 

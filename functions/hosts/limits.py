@@ -93,6 +93,9 @@ class ConnectionPool:
         self._open: set[LimitedProtocol] = set()
         self._is_watched = False
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def add(self, connection: "LimitedProtocol") -> None:
         """Add a connection. Where there are too many, connections that wait for their clients are ended."""
         self._open.add(connection)

@@ -9,6 +9,7 @@ The functions, the agent, the callout and the operator's commands then are those
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,4 +99,31 @@ def attacked_stack(folder: Path, passwords: dict[str, str] | None = None, **edge
         if edge is not None:
             edge.stop()
         broker.stop()
+        functions.stop()
+
+
+class AttackedContainer(Attacked):
+    """The functions of the attacked version, as its container's command starts them (FUNCTION_TARGET=service)."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        own = {"FUNCTION_TARGET": "service", "HOST": "127.0.0.1", "WORKERS": "1"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**super().env, **own, "PATH": path}
+
+    @property
+    def command(self) -> list[str]:
+        file = (self.tree / "infra" / "container" / "Dockerfile").read_text()
+        words: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", file, re.M)[-1])
+        return words
+
+
+@contextmanager
+def attacked_container(folder: Path, **settings: str) -> Iterator[AttackedContainer]:
+    """Run the functions of the attacked version within the block by the container's command; see `attacked`."""
+    functions = AttackedContainer(folder, settings=settings, tree=TREE)
+    try:
+        functions.start()
+        yield functions
+    finally:
         functions.stop()

@@ -1,0 +1,154 @@
+"""Strangers on the network take what the HTTP server gives: connections, headers, bodies, waiting requests.
+
+Each server is the real process: as `make run` starts it, and as the container's command does.
+"""
+
+import base64
+import http.client
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults.strangers import KINDS, meet
+from demo.processes import Process
+from demo.stack import DOMAIN
+from shared.records import Role
+from tests.attacks.rig import Attacked, attacked, attacked_container
+from tests.support import certs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+ORG = "alpha1"
+MEMORY_MAX = 200  # MiB of a process, whatever strangers do
+VERDICT_SECONDS = 2.0  # in which a broker is promised its answer
+HEADER_SECONDS = 10  # in which a header must arrive
+
+
+class OtherCaller:
+    """A broker with a key, on a connection that is opened again when it was closed."""
+
+    def __init__(self, functions: Attacked) -> None:
+        self._functions = functions
+        operator, root = functions.create_org(ORG), certs.ca("Root")
+        functions.call(operator, "POST", "/authentication/cacertificates", {"certificate": root.pem})
+        self._authorization = "Basic " + base64.b64encode(functions.key(Role.BROKER, ORG).encode()).decode()
+        device = certs.leaf("d:thermo:1", root)
+        host = f"{ORG}.messaging.{DOMAIN}"
+        question = {"serverName": host, "clientId": f"d:{ORG}:thermo:1", "certificate": device.pem}
+        self._body = json.dumps(question)
+        self._connection = http.client.HTTPConnection("127.0.0.1", functions.port, timeout=10)
+
+    def ask(self) -> bool:
+        """Ask for a verdict, as a broker does, on another connection if the first was closed meanwhile."""
+        return any(self._ask() for _ in range(2))
+
+    def _ask(self) -> bool:
+        headers = {"Authorization": self._authorization, "Content-Type": "application/json"}
+        try:
+            self._connection.request("POST", "/verifyClient", self._body, headers)
+            answer = self._connection.getresponse()
+            return bool(json.loads(answer.read())["decision"] == "allow")
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return False
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture(scope="module", params=["make run", "container"])
+def functions(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    folder = tmp_path_factory.mktemp("attacked")
+    start = attacked if request.param == "make run" else attacked_container
+    with start(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def caller(functions: Attacked) -> Iterator[OtherCaller]:
+    with closing(OtherCaller(functions)) as caller:
+        yield caller
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_strangers_take_neither_the_verdicts_nor_the_memory(
+    functions: Attacked, caller: OtherCaller, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert isinstance(functions.process, Process)
+    assert caller.ask()
+    met = meet(kind, functions.port, functions.process.pid, caller.ask, seconds=8)
+    with capsys.disabled():
+        print(f"\n{met}")
+    assert met.failed == 0, met
+    assert max(met.seconds) < VERDICT_SECONDS, met
+    assert met.memory < MEMORY_MAX, met
+
+
+def send(functions: Attacked, data: bytes, *, seconds: float) -> tuple[bytes, float]:
+    """Send *data*. Return what is answered until the server closes the connection, and the seconds until then.
+
+    Raises: TimeoutError after *seconds*.
+    """
+    began = time.monotonic()
+    answer = b""
+    with closing(socket.create_connection(("127.0.0.1", functions.port), timeout=seconds)) as connection:
+        try:
+            connection.sendall(data)
+            while piece := connection.recv(65536):
+                answer += piece
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    return answer, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    "half",
+    [b"", b"POST /verify", b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"\r\n\r\n"],
+    ids=["nothing", "half a line", "half a header", "empty lines"],
+)
+def test_a_half_request_is_ended(functions: Attacked, half: bytes) -> None:
+    answer, _ = send(functions, half, seconds=HEADER_SECONDS + 5)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_half_a_body_is_ended(functions: Attacked) -> None:
+    answer, _ = send(functions, b"POST /verifyClient HTTP/1.1\r\nContent-Length: 9\r\n\r\n{", seconds=30)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("kind", ["one line", "many lines", "the query", "trailers", "chunk extensions"])
+def test_a_header_that_is_too_large_is_refused(functions: Attacked, kind: str) -> None:
+    chunked = b"POST /verifyClient HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    request = {
+        "one line": b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+        "many lines": b"GET /healthz HTTP/1.1\r\n" + b"X: a\r\n" * 101 + b"\r\n",
+        "the query": b"GET /healthz?a=" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        "trailers": chunked + b"1\r\n{\r\n0\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        "chunk extensions": chunked + b"1;" + b"a" * 200_000 + b"\r\n{\r\n0\r\n\r\n",
+    }[kind]
+    answer, _ = send(functions, request, seconds=5)
+    assert re.match(rb"HTTP/1\.1 (431|414|400) ", answer) or answer == b""
+
+
+def test_the_key_is_verified_before_a_body_is_sent(functions: Attacked) -> None:
+    """A stranger's body is not read: the refusal comes when only the header has arrived."""
+    head = b"POST /api/v0002/uploadCA HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
+    with closing(socket.create_connection(("127.0.0.1", functions.port), timeout=5)) as connection:
+        connection.sendall(head)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+def test_no_socket_is_upgraded(functions: Attacked) -> None:
+    upgrade = (
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with closing(socket.create_connection(("127.0.0.1", functions.port), timeout=5)) as connection:
+        connection.sendall(upgrade)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
