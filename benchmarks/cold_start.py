@@ -266,6 +266,7 @@ def open_stores(folder: Path, missing: list[str]) -> list[Store]:
 def _prepare_store(name: str, place: str, setting: str, env: Mapping[str, str], folder: Path, devices: Fleet) -> Store:
     own = {"TRUST_DATA": str(folder / "data"), "TRUST_DOMAIN": DOMAIN, "TRUST_STORE": setting, **env}
     own["TRUST_RATE_PER_MINUTE"] = "100000"
+    own["TRUST_KEYS"] = f"local:{(folder / 'data' / 'keys').resolve()}"
     paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
     whole = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": os.pathsep.join(paths), **own}
     os.environ.update(env)  # for the vendors' clients in this process

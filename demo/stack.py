@@ -57,7 +57,8 @@ class Functions:
     @property
     def env(self) -> dict[str, str]:
         own = {"TRUST_DATA": str(self.folder / "data"), "PORT": str(self.port), "TRUST_DOMAIN": DOMAIN}
-        return {**os.environ, **own, "TRUST_RATE_PER_MINUTE": "100000", **self.settings}
+        edge = {"TRUST_EDGE_PLAIN": "loopback"}  # the edge is on this machine, and no proxy is between them
+        return {**os.environ, **own, **edge, "TRUST_RATE_PER_MINUTE": "100000", **self.settings}
 
     @property
     def command(self) -> list[str]:

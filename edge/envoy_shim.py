@@ -26,6 +26,7 @@ from envoy.service.auth.v3 import external_auth_pb2_grpc as service
 from google.rpc import code_pb2, status_pb2
 
 from edge.api import ApiClient, Unavailable, WrongConfiguration, read_key
+from edge.log import configure_log
 
 log = logging.getLogger("edge.envoy_shim")
 
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--listen", "TRUST_SHIM_LISTEN", "address for Envoy, on this machine or in the same pod", "127.0.0.1:9191")
     add("--ca-file", "TRUST_CA_FILE", "CA certificates for the functions' certificate; default: the system's", "")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure_log()
     ca_file = Path(options.ca_file) if options.ca_file else None
     try:
         api = ApiClient(options.url, read_key(Path(options.key_file)), timeout=_TIMEOUT, ca_file=ca_file)

@@ -24,6 +24,7 @@ from typing import Final
 
 from edge.api import ApiClient, Unavailable, WrongConfiguration, read_key
 from edge.feed import FeedClient, HostVersion, KeyMaterial
+from edge.log import configure_log
 from edge.runtime import CommandRefused, HAProxyUnavailable, RuntimeApi
 from edge.state import NotServable, State
 from edge.withdrawals import WithdrawalSync
@@ -396,7 +397,7 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Optio
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until SIGTERM or SIGINT, or once, and return the exit status."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments, os.environ)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure_log()
     try:
         api = ApiClient(options.url, read_key(options.key_file), ca_file=options.ca_file)
         state = State(options.state)

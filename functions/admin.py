@@ -21,10 +21,12 @@ from shared.usecases.jobs import transfer
 from shared.usecases.jobs.check import CHECKS, Finding, check_installation
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
+from shared.usecases.jobs.settings_checks import checks_of
 from shared.usecases.orgs import api_keys
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
 from shared.validation.names import messaging_host
+from shared.validation.verdict_by_name import NO_LISTENER
 
 # click joins the lines of a paragraph, unless the paragraph begins with \b.
 _HELP = """The platform operator's commands: organizations, keys, the default certificate, export and import.
@@ -169,9 +171,17 @@ def key() -> None:
     show_default=True,
     help="What proves a device's identity: its certificate chain, or the broker's own check of it.",
 )
+@click.option("--listener", help="With --proof broker: only names that come from this listener of the broker.")
 @as_json
 def key_create(
-    org_id: str | None, platform: bool, role: str, org_ids: str | None, no_sni: bool, proof: str, as_json: bool
+    org_id: str | None,
+    platform: bool,
+    role: str,
+    org_ids: str | None,
+    no_sni: bool,
+    proof: str,
+    listener: str | None,
+    as_json: bool,
 ) -> None:
     """Create an API key and print its token."""
     if platform == (org_id is not None):
@@ -184,7 +194,10 @@ def key_create(
             orgs=[name for name in (org_ids or "").split(",") if name],
             no_sni=no_sni,
             proof=Proof(proof),
+            listener=listener or NO_LISTENER,
         )
+        if api_key.listener == NO_LISTENER:
+            click.echo("This key names no listener, so names from VerneMQ and mosquitto are not accepted.", err=True)
         text = f"key   {api_key.key}\ntoken {token}  (shown only once)"
         _print(as_json, {"key": api_key.key, "token": token}, text)
 
@@ -221,6 +234,7 @@ def _key_view(api_key: ApiKey) -> dict[str, Any]:
         "orgs": list(api_key.orgs),
         "noSni": api_key.no_sni,
         "proof": api_key.proof.value,
+        "listener": api_key.listener or None,
         "createdAt": api_key.created_at.isoformat(),
         "revokedAt": api_key.revoked_at.isoformat() if api_key.revoked_at else None,
     }
@@ -323,7 +337,7 @@ def sweep(as_json: bool) -> None:
 def check(as_json: bool) -> None:
     """List the findings; exit with 1 if one of them is unsafe."""
     with _app() as app:
-        findings = check_installation(app.context, CHECKS)
+        findings = check_installation(app.context, (*CHECKS, *checks_of(app.settings)))
     views = [_finding_view(finding) for finding in findings]
     lines = [f"{'UNSAFE: ' if finding.is_unsafe else ''}{finding.found} {finding.advice}" for finding in findings]
     _print(as_json, views, "\n".join(lines) or "Nothing was found.")

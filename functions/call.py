@@ -51,11 +51,24 @@ class Call(msgspec.Struct, frozen=True):
 
     @property
     def private_credentials(self) -> Credentials:
-        """The API key and its token, for a reply that may hold a private key.
+        """The API key and its token, for a reply about what edges serve and which sessions end.
 
         Raises: InsecureTransport, NotAuthenticated.
         """
         if not self.request.is_private:
+            raise InsecureTransport
+        return self.credentials
+
+    @property
+    def exporting_credentials(self) -> Credentials:
+        """The API key and its token, for a reply that holds a private key.
+
+        The request came over TLS; or, with TRUST_EDGE_PLAIN=loopback, from a program on this machine, through no proxy.
+
+        Raises: InsecureTransport, NotAuthenticated.
+        """
+        is_local = self.app.settings.plain_edge and self.request.is_direct
+        if self.request.scheme != "https" and not is_local:
             raise InsecureTransport
         return self.credentials
 

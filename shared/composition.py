@@ -138,10 +138,10 @@ def _create_store(settings: Settings) -> DocumentStore:
 
 def _create_sealer(settings: Settings) -> KeySealer:
     match settings.keys:
-        case LocalKeys():
+        case LocalKeys(folder):
             from shared.adapters.local_sealer import LocalSealer
 
-            return LocalSealer(settings.data / "keys")
+            return LocalSealer(folder or settings.data / "keys")
         case AwsKms(key):
             from shared.adapters.aws_kms_sealer import AwsKmsSealer
 

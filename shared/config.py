@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 
 from shared.validation.names import is_domain
-from shared.validation.topics import DEFAULT_PREFIX, is_prefix
+from shared.validation.topics import DEVICE_PREFIX, is_prefix, names_org
 
 _WEAK_ID: Final = r"[0-9a-f]{20}|[0-9a-f]{64}"
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _METRICS: Final = ("each", "second", "off")
+_EDGE_PLAIN: Final = ("off", "loopback")
 _BUCKET: Final = r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _PLAIN: Final = r"[!-~]+"  # ASCII without spaces and control characters
@@ -65,7 +66,13 @@ class DynamoDB(Struct, frozen=True):
 
 
 class LocalKeys(Struct, frozen=True):
-    """Master keys in files in TRUST_DATA/keys (TRUST_KEYS=local:)."""
+    """Master keys in files (TRUST_KEYS=local: or local:/absolute/folder).
+
+    Args:
+        folder: the folder; None for TRUST_DATA/keys.
+    """
+
+    folder: Path | None = None
 
 
 class AwsKms(Struct, frozen=True):
@@ -137,9 +144,11 @@ class Settings(Struct, frozen=True):
         domain: the platform domain.
         weak_keys: ids of keys that are known to be weak (`shared.x509.public_keys.key_ids`).
         rate_per_minute: the largest number of new server certificates and requests of an organization.
-        topic_prefix: the prefix of a device's topics.
+        topic_prefix: the prefix of the topics of devices and gateways; None for the default of each class.
+        one_org_per_broker: whether each broker, or part of a broker, serves the devices of one organization only.
         behind_tls: whether a proxy terminates TLS before this process, and no client can bypass the proxy.
-        log: the lowest level that is logged.
+        plain_edge: whether edgeFeed exports private keys over plain HTTP to programs on the same machine.
+        log: the lowest level that this project logs.
         metrics: how decisions are logged: "each" (a line per decision), "second" (a line per second) or "off".
         upload_bucket: the only bucket whose events onUpload accepts.
         webhook: the receiver of expiryReport's messages.
@@ -154,8 +163,10 @@ class Settings(Struct, frozen=True):
     domain: str = "internetofthings.ibmcloud.com"
     weak_keys: frozenset[str] = frozenset()
     rate_per_minute: int = 10
-    topic_prefix: str = DEFAULT_PREFIX
+    topic_prefix: str | None = None
+    one_org_per_broker: bool = False
     behind_tls: bool = False
+    plain_edge: bool = False
     log: str = "INFO"
     metrics: str = "each"
     upload_bucket: str | None = None
@@ -170,17 +181,20 @@ class Settings(Struct, frozen=True):
         """
         env = os.environ if environ is None else environ
         data = Path(env.get("TRUST_DATA") or "data")
+        store = _read_store(env, data)
         return cls(
             port=_read_number(env, "PORT", 8080, range(65536)),
             data=data,
-            store=_read_store(env, data),
-            keys=_read_keys(env),
+            store=store,
+            keys=_read_keys(env, store),
             queue=_read_queue(env),
             domain=_read_domain(env),
             weak_keys=_read_weak_keys(env),
             rate_per_minute=_read_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
             topic_prefix=_read_topic_prefix(env),
+            one_org_per_broker=_read_bool(env, "TRUST_ONE_ORG_PER_BROKER"),
             behind_tls=_read_bool(env, "TRUST_BEHIND_TLS"),
+            plain_edge=_read_edge_plain(env),
             log=_read_level(env),
             metrics=_read_metrics(env),
             upload_bucket=_read_bucket(env),
@@ -206,16 +220,30 @@ def _read_store(env: Mapping[str, str], data: Path) -> SQLite | Firestore | Dyna
     )
 
 
-def _read_keys(env: Mapping[str, str]) -> LocalKeys | AwsKms | GcpKms:
+def _read_keys(env: Mapping[str, str], store: SQLite | Firestore | DynamoDB) -> LocalKeys | AwsKms | GcpKms:
+    """Read where the master keys are. Private keys in a store that other machines share need keys that they share.
+
+    Raises: WrongSetting.
+    """
     scheme, colon, name = (env.get("TRUST_KEYS") or "local:").partition(":")
     match scheme, name:
-        case "local", "" if colon:
+        case "local", "" if colon and isinstance(store, SQLite):
             return LocalKeys()
+        case "local", "" if colon:
+            raise WrongSetting(
+                "TRUST_STORE is not on this machine, but TRUST_KEYS=local: keeps the master keys in TRUST_DATA: other "
+                "machines cannot open the private keys, and nobody can once the folder is lost. Set TRUST_KEYS to "
+                "awskms: or gcpkms:, or to local:/folder with a folder that lasts and that every process shares."
+            )
+        case "local", _ if name.startswith("/"):
+            return LocalKeys(Path(name))
         case "awskms", _ if name:
             return AwsKms(name)
         case "gcpkms", _ if name:
             return GcpKms(name)
-    raise WrongSetting("TRUST_KEYS takes local:, awskms:<key id, ARN or alias> or gcpkms:<name of the key>.")
+    raise WrongSetting(
+        "TRUST_KEYS takes local:, local:/folder, awskms:<key id, ARN or alias> or gcpkms:<name of the key>."
+    )
 
 
 def _read_queue(env: Mapping[str, str]) -> InProcess | Sqs | PubSub:
@@ -285,14 +313,28 @@ def _read_bool(env: Mapping[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _read_topic_prefix(env: Mapping[str, str]) -> str:
-    template = env.get("TRUST_TOPIC_PREFIX") or DEFAULT_PREFIX
+def _read_topic_prefix(env: Mapping[str, str]) -> str | None:
+    template = env.get("TRUST_TOPIC_PREFIX") or None
+    if template is None:
+        return None
     if not is_prefix(template):
         raise WrongSetting(
-            f"TRUST_TOPIC_PREFIX is {template!r}; it takes whole levels with {{typeId}} and {{deviceId}} among them, "
-            f"{{orgId}} and {{class}} where wanted, and a slash at the end, like {DEFAULT_PREFIX}."
+            f"TRUST_TOPIC_PREFIX is {template!r}; it takes whole levels with {{orgId}}, {{typeId}} and {{deviceId}} "
+            f"among them, {{class}} where wanted, and a slash at the end, like {DEVICE_PREFIX}."
+        )
+    if not names_org(template) and not _read_bool(env, "TRUST_ONE_ORG_PER_BROKER"):
+        raise WrongSetting(
+            f"TRUST_TOPIC_PREFIX is {template!r} without {{orgId}}, so devices of different organizations would share "
+            "topics. Add {orgId}; or set TRUST_ONE_ORG_PER_BROKER=true where each broker serves one organization only."
         )
     return template
+
+
+def _read_edge_plain(env: Mapping[str, str]) -> bool:
+    text = (env.get("TRUST_EDGE_PLAIN") or "off").lower()
+    if text not in _EDGE_PLAIN:
+        raise WrongSetting(f"TRUST_EDGE_PLAIN is {text!r}; it takes {' or '.join(_EDGE_PLAIN)}.")
+    return text == "loopback"
 
 
 def _read_level(env: Mapping[str, str]) -> str:

@@ -224,6 +224,17 @@ class TooManyCAsOfOneName(Conflict):
     mend = "Delete an old one first."
 
 
+class TooManyDenials(Conflict):
+    """The organization has the largest number of entries on its deny list."""
+
+    code = "too_many_denials"
+    says = "The deny list of this organization has {limit} entries already."
+    mend = (
+        "Take entries off the list that are no longer needed, for example those of certificates that have expired. "
+        "To refuse many devices at once, deny or deactivate the CA that issued their certificates."
+    )
+
+
 class TooManyServerCertificates(Conflict):
     """The organization has the largest number of server certificates and requests."""
 

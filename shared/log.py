@@ -23,6 +23,9 @@ from typing import Final
 
 import msgspec
 
+OWN_LOGGERS: Final = ("functions", "shared", "trust")
+"""The names at which this project's loggers begin. TRUST_LOG sets their level, and the level of no other logger."""
+
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _access_log = logging.getLogger("trust.access")
 
@@ -96,11 +99,26 @@ def _format_time(seconds: float) -> str:
 
 
 def configure(level: str) -> None:
-    """Write all records of at least *level* ("DEBUG", "INFO", …) to standard error."""
+    """Write this project's records of at least *level* ("DEBUG", "INFO", …) to standard error.
+
+    Records of other packages are written from WARNING on, or from *level* on if that is higher. Below WARNING a cloud's
+    client library logs whole messages: botocore logs the plaintext data keys that AWS KMS returns, and session tokens.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    handler.addFilter(_is_logged)  # a package may set the level of its own logger
+    logging.basicConfig(level=max(logging.WARNING, _number_of(level)), handlers=[handler], force=True)
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not part of a line
+
+
+def _is_logged(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in OWN_LOGGERS
+
+
+def _number_of(level: str) -> int:
+    return logging.getLevelNamesMapping()[level]
 
 
 def access(*, function: str, method: str, status: int, seconds: float) -> None:

@@ -9,6 +9,7 @@
     ServerCertificate   server/{orgId}/{id}     a server certificate with its sealed key, or a request for one
     DefaultCertificate  platform/default        the server certificate of the platform
     Denials             deny/{orgId}/{lookUp}   the deny-list entries that one look-up finds
+    DenyCount           denycount/{orgId}/count how many entries the deny list has
     ApiKey              key/{orgId}/{key}       an API key, without its token
     ActivityPage        activity/{orgId}/{kind} activity entries, newest first
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
@@ -340,6 +341,16 @@ class Denials(RecordWithOutbox, frozen=True):
     entries: dict[str, Denial] = {}
 
 
+class DenyCount(Record, frozen=True, kw_only=True):
+    """How many entries the deny list of an organization has, and when a call changed the number last.
+
+    An interrupted call may leave the number too large (`shared.usecases.denials`). A sweep counts again.
+    """
+
+    entries: int
+    changed_at: dt.datetime
+
+
 # ------------------------------------------------------------------------------------------------------- callers
 
 
@@ -360,7 +371,11 @@ class Proof(StrEnum):
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """An API key. Its token is shown once and not stored."""
+    """An API key. Its token is shown once and not stored.
+
+    *listener*: of a key with the proof `broker`, the broker's listener from which names are proven; "" where the key
+    names none. None: the key was made before keys named a listener.
+    """
 
     key: str
     role: Role
@@ -369,6 +384,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
     orgs: tuple[str, ...] = ()  # of a platform key: the organizations it may ask about; empty: all
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
+    listener: str | None = None
     created_at: dt.datetime
     revoked_at: dt.datetime | None = None
 

@@ -18,6 +18,7 @@ from shared.records import (
     DefaultCertificate,
     DeliveredMessage,
     Denials,
+    DenyCount,
     Org,
     OrgHosts,
     Record,
@@ -72,6 +73,16 @@ def default_ref() -> Ref[DefaultCertificate]:
 def denials_ref(org_id: str, look_up: str) -> Ref[Denials]:
     """Return the ref of the deny-list entries that *look_up* finds."""
     return Ref(Key(f"deny/{org_id}", look_up), Denials)
+
+
+def deny_count_ref(org_id: str) -> Ref[DenyCount]:
+    """Return the ref of the number of entries on an organization's deny list."""
+    return Ref(Key(deny_count_partition(org_id), "count"), DenyCount)
+
+
+def deny_count_partition(org_id: str) -> str:
+    """Return the partition of `deny_count_ref`."""
+    return f"denycount/{org_id}"
 
 
 def api_key_ref(org_id: str | None, key: str) -> Ref[ApiKey]:

@@ -1,3 +1,4 @@
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +7,7 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from shared import log
 from tests.support.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.support.emulators import EmulatorMissing, Emulators
 from tests.support.harness import Client, Service, make_service
@@ -42,7 +44,14 @@ class _ModuleScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist has 
         return path if path.startswith(_KEPT_TOGETHER) else nodeid
 
 
-_KEPT_TOGETHER: Final = ("tests/infra/", "tests/e2e/", "tests/console/", "tests/edge/", "tests/faults/test_faults.py")
+_KEPT_TOGETHER: Final = (
+    "tests/infra/",
+    "tests/e2e/",
+    "tests/attacks/",
+    "tests/console/",
+    "tests/edge/",
+    "tests/faults/test_faults.py",
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -110,6 +119,14 @@ def viewer(service: Service) -> Client:
 @pytest.fixture
 def broker(service: Service) -> Client:
     return service.client("broker")
+
+
+@pytest.fixture(autouse=True)
+def own_levels() -> Iterator[None]:
+    """Forget the level that a host or command set in the test, so that `caplog` decides what the next test sees."""
+    yield
+    for name in log.OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import AwsKms, DynamoDB, Firestore, GcpKms, PubSub, Settings, SQLite, Sqs, WrongSetting
+from shared.config import AwsKms, DynamoDB, Firestore, GcpKms, LocalKeys, PubSub, Settings, SQLite, Sqs, WrongSetting
 
 
 def test_without_variables_the_settings_are_the_embedded_defaults() -> None:
@@ -27,9 +27,11 @@ def test_the_default_store_is_a_file_in_the_data_folder() -> None:
 
 def test_stores_keys_and_queues_of_the_clouds_can_be_chosen() -> None:
     """The settings contain the clouds' own names of their resources."""
-    assert Settings.from_env({"TRUST_STORE": "firestore://p/db"}).store == Firestore("p", "db")
-    assert Settings.from_env({"TRUST_STORE": "firestore://p"}).store == Firestore("p", "(default)")
-    assert Settings.from_env({"TRUST_STORE": "dynamodb://t?region=eu-west-1"}).store == DynamoDB("t", "eu-west-1")
+    keys = {"TRUST_KEYS": "awskms:alias/trust"}
+    assert Settings.from_env({"TRUST_STORE": "firestore://p/db", **keys}).store == Firestore("p", "db")
+    assert Settings.from_env({"TRUST_STORE": "firestore://p", **keys}).store == Firestore("p", "(default)")
+    remote = Settings.from_env({"TRUST_STORE": "dynamodb://t?region=eu-west-1", **keys})
+    assert remote.store == DynamoDB("t", "eu-west-1")
     assert Settings.from_env({"TRUST_KEYS": "awskms:alias/trust"}).keys == AwsKms("alias/trust")
     assert Settings.from_env({"TRUST_KEYS": "gcpkms:projects/p"}).keys == GcpKms("projects/p")
     assert Settings.from_env({"TRUST_QUEUE": "sqs:https://q"}).queue == Sqs("https://q")
@@ -50,11 +52,16 @@ def test_stores_keys_and_queues_of_the_clouds_can_be_chosen() -> None:
         ("TRUST_DOMAIN", "exa mple.com"),
         ("TRUST_KEYS", "vault:x"),
         ("TRUST_KEYS", "awskms:"),
+        ("TRUST_KEYS", "local:keys"),
+        ("TRUST_EDGE_PLAIN", "true"),
+        ("TRUST_EDGE_PLAIN", "127.0.0.1"),
         ("TRUST_QUEUE", "kafka:x"),
         ("TRUST_WEAK_KEYS", "/nowhere/at/all"),
         ("TRUST_RATE_PER_MINUTE", "0"),
         ("TRUST_RATE_PER_MINUTE", "٣"),
         ("TRUST_LOG", "LOUD"),
+        ("TRUST_TOPIC_PREFIX", "{orgId}/{typeId}/"),
+        ("TRUST_TOPIC_PREFIX", "{class}/{typeId}/{deviceId}/"),
     ],
 )
 def test_an_invalid_setting_is_named(name: str, value: str) -> None:
@@ -83,3 +90,35 @@ def test_a_boolean_setting_is_true_or_false() -> None:
     """Any other value stops the start."""
     with pytest.raises(WrongSetting, match="TRUST_BEHIND_TLS is 'yes'; it takes true or false"):
         Settings.from_env({"TRUST_BEHIND_TLS": "yes"})
+
+
+def test_a_topic_prefix_without_organization_needs_the_operators_word() -> None:
+    """Otherwise devices of two organizations would share topics."""
+    prefix = {"TRUST_TOPIC_PREFIX": "{class}/{typeId}/{deviceId}/"}
+    with pytest.raises(WrongSetting, match="TRUST_ONE_ORG_PER_BROKER"):
+        Settings.from_env({**prefix, "TRUST_ONE_ORG_PER_BROKER": "false"})
+    settings = Settings.from_env({**prefix, "TRUST_ONE_ORG_PER_BROKER": "true"})
+    assert settings.topic_prefix == "{class}/{typeId}/{deviceId}/"
+    assert Settings.from_env({"TRUST_TOPIC_PREFIX": "{orgId}/{typeId}/{deviceId}/"}).topic_prefix is not None
+    assert Settings.from_env({}).topic_prefix is None
+
+
+@pytest.mark.parametrize("store", ["firestore://p", "dynamodb://t"])
+@pytest.mark.parametrize("keys", [{}, {"TRUST_KEYS": ""}, {"TRUST_KEYS": "local:"}])
+def test_a_store_of_a_cloud_needs_master_keys_that_outlive_this_machine(store: str, keys: dict[str, str]) -> None:
+    """A function of a cloud loses its folder. The private keys would then never open again."""
+    with pytest.raises(WrongSetting, match="TRUST_KEYS=local: keeps the master keys in TRUST_DATA"):
+        Settings.from_env({"TRUST_STORE": store, **keys})
+
+
+def test_master_keys_may_lie_in_a_folder_that_the_operator_names() -> None:
+    """With any store: the operator who names the folder has decided that it lasts and is shared."""
+    for store in ("firestore://p", "dynamodb://t", ""):
+        settings = Settings.from_env({"TRUST_STORE": store, "TRUST_KEYS": "local:/srv/keys"})
+        assert settings.keys == LocalKeys(Path("/srv/keys"))
+    assert Settings.from_env({"TRUST_KEYS": "local:"}).keys == LocalKeys()
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", False), ("off", False), ("loopback", True), ("Loopback", True)])
+def test_private_keys_over_plain_http_are_the_operators_decision(value: str, expected: bool) -> None:
+    assert Settings.from_env({"TRUST_EDGE_PLAIN": value}).plain_edge is expected

@@ -184,6 +184,7 @@ def rig(store: str, emulators: Emulators, folder: Path) -> Iterator[Rig]:
         Orders().write(orders)
         environment = {
             "TRUST_STORE": _url(place),
+            "TRUST_KEYS": f"local:{folder.resolve() / 'keys'}",
             "TRUST_DOMAIN": DOMAIN,
             "TRUST_RATE_PER_MINUTE": "1000000",
             "TRUST_METRICS": "off",

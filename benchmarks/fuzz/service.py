@@ -18,6 +18,7 @@ from shared.validation.csr import KEY_ALGORITHMS, make_key
 from tests.support.harness import Client, Service, answer, basic, make_service
 
 _ROWS: Final = "SELECT key, version, body, expires FROM documents"
+_LISTENER: Final = "certificates"  # the listener of the broker that proves names
 _BY_NAMES: Final = ("/verifyClient/rabbitmq", "/verifyClient/vernemq", "/verifyClient/mosquitto")
 _UNFORESEEN: Final = ("unforeseen error", "a client was refused because of")
 
@@ -39,7 +40,7 @@ class Arena:
         self.service.other_org(world.OTHER)
         self._operator = self.service.client(Role.OPERATOR)
         self._broker = self.service.client(Role.BROKER)
-        self._names = self.service.client(Role.BROKER, proof=Proof.BROKER)
+        self._names = self.service.client(Role.BROKER, proof=Proof.BROKER, listener=_LISTENER)
         self._edge = self.service.client(Role.EDGE)
         for client in (self._operator, self.service.client(Role.OPERATOR, world.OTHER)):
             client.post("/uploadCA", {"certificate": world.root().pem}).ok(201)
@@ -97,7 +98,7 @@ class Arena:
         path, _, query = target.partition("?")
         path = path.replace("{server}", self.server_id).replace("{csr}", self.csr_id)
         client = self._client_for(path)
-        headers = {"authorization": basic(client.key, client.token)}
+        headers = {"authorization": basic(client.key, client.token), "x-trust-listener": _LISTENER}
         for line in lines:
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()

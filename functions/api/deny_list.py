@@ -77,7 +77,7 @@ class Deny(Body, frozen=True, kw_only=True):
     summary="Refuse a certificate, a serial number or a device from now on",
     body=Deny,
     answers={201: DenialView, 200: DenialView},
-    refusals=(errors.InvalidDenial, errors.NotFound, errors.Rejected),
+    refusals=(errors.InvalidDenial, errors.NotFound, errors.Rejected, errors.TooManyDenials),
 )
 def deny(call: MemberCall) -> Reply:
     body = read_body(call.request, Deny)

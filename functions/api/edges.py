@@ -107,7 +107,7 @@ class HostKeyView(View, frozen=True, kw_only=True):
     refusals=(InsecureTransport, errors.NotFound),
 )
 def get_host(call: Call) -> Reply:
-    credentials = call.private_credentials
+    credentials = call.exporting_credentials
     exported = export_key(call.context, call.app.sealer, credentials, call.request.params["serverName"])
     view = HostKeyView(
         server_name=exported.server_name,

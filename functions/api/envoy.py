@@ -90,7 +90,7 @@ def discover_listeners(call: Call) -> Reply:
     refusals=(InsecureTransport,),
 )
 def discover_secrets(call: Call) -> Reply:
-    credentials = call.private_credentials
+    credentials = call.exporting_credentials
     request = read_body(call.request, DiscoveryRequest)
     if len(request.names) > SECRETS_MAX:
         raise WrongValue(field="resource_names", found=f"At most {SECRETS_MAX} secrets can be asked for at once")

@@ -194,6 +194,31 @@ def read_text(fields: Mapping[str, Any], name: str) -> str | None:
     return None if value in _UNSET else value
 
 
+def read_name(fields: Mapping[str, Any], name: str) -> str | None:
+    """Return a client ID or user name as the client sent it; None if the broker sent none.
+
+    The client chooses this text, so `undefined` is a name and not a value that the broker does not know.
+
+    Raises: WrongValue."""
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise WrongValue(field=name, found=f"{name} is no text")
+    return value or None
+
+
+def read_listeners(request: Request, *own: object) -> frozenset[str]:
+    """Return the names of the listener that a broker's question is about; no client can choose them.
+
+    A broker names its listener in the header `X-Trust-Listener` or in the address (`?listener=`), whichever it can set
+    for each listener.
+
+    Args:
+        own: names of the listener in the broker's own words.
+    """
+    names = (request.headers.get("x-trust-listener"), request.query.get("listener"), *own)
+    return frozenset(name for name in names if isinstance(name, str) and name)
+
+
 def require_text(fields: Mapping[str, Any], name: str) -> str:
     """Return a field that is text and must be there. Raises: MissingField, WrongValue."""
     value = read_text(fields, name)

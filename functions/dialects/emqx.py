@@ -1,9 +1,13 @@
 """EMQX 5 and 6: the HTTP authenticator (docs.emqx.com, Access Control, Authentication, "Use HTTP Service").
 
 EMQX reads 4xx and 5xx as `ignore` and lets a later authenticator decide, so every reply is 200.
+
+EMQX sends a placeholder that it does not know as the text of its template: `${cert_pem}` before EMQX 5.7.1. Only that
+text of docs/brokers/emqx.md, and only in a field that no client chooses, counts as a value that EMQX does not know.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -17,6 +21,24 @@ from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import Verdict
 from shared.validation.verdict_by_name import NamedClient
+
+# `#` covers no topic that begins with `$` (MQTT 5.0, 4.7.2). Each of these has a meaning of its own in EMQX: a delayed
+# message reaches any topic, and $SYS names the other clients. EMQX lists them as "system topics" and in the pages on
+# delayed publish, exclusive and shared subscriptions, file transfer and event messages.
+_DOLLAR_TOPICS: Final = (
+    "$SYS/#",
+    "$delayed/#",
+    "$event/#",
+    "$events/#",
+    "$exclusive/#",
+    "$file/#",
+    "$file-response/#",
+    "$q/#",
+    "$queue/#",
+    "$s/#",
+    "$share/#",
+    "$stream/#",
+)
 
 _RESULT: Final = {Decision.ALLOW: "allow", Decision.DENY: "deny", Decision.CONTINUE: "ignore"}
 
@@ -37,15 +59,20 @@ class _Answer(msgspec.Struct, omit_defaults=True):
 
 
 def _answer(verdict: Verdict, topics: TopicPrefix | None = None) -> Reply:
-    """Return EMQX's answer; with the client's own topics, if *topics* is given."""
-    answer = _Answer(_RESULT[verdict.decision])
-    if verdict.decision is Decision.ALLOW:
+    """Return EMQX's answer; with the client's own topics, if *topics* is given.
+
+    EMQX admits whatever client ID it asked about, so a verdict that no client ID is bound to denies.
+    """
+    is_unbound = verdict.decision is Decision.ALLOW and not verdict.bound
+    answer = _Answer(_RESULT[Decision.DENY if is_unbound else verdict.decision])
+    if verdict.decision is Decision.ALLOW and not is_unbound:
         answer.is_superuser = False
         if verdict.expires_at is not None:
             answer.expire_at = int(verdict.expires_at.timestamp())
         if topics is not None and verdict.identity is not None and verdict.org_id is not None:
             prefix = topics.of(verdict.org_id, verdict.identity)
-            answer.acl = (_Rule("allow", "all", f"{prefix}#"), _Rule("deny", "all", "#"))
+            denied = (_Rule("deny", "all", topic) for topic in ("#", *_DOLLAR_TOPICS))
+            answer.acl = (_Rule("allow", "all", f"{prefix}#"), *denied)
     return json_reply(answer)
 
 
@@ -75,15 +102,24 @@ def ask(call: Call) -> Reply:
 
 def _verdict(call: Call) -> Verdict:
     fields = dialect.read_fields(call.request)
-    client_id = dialect.read_text(fields, "clientid")
-    leaf = dialect.read_certificate(dialect.read_text(fields, "cert_pem"), "cert_pem")
-    common_name = dialect.read_text(fields, "cert_common_name")
+    client_id = dialect.read_name(fields, "clientid")
+    leaf = dialect.read_certificate(_read(fields, "cert_pem"), "cert_pem")
+    common_name = _read(fields, "cert_common_name")
     if leaf is None and common_name is not None:
-        return verify_names(call.app.verifier, call.credentials, NamedClient(common_name, client_id))
+        named = NamedClient(common_name, client_id, listeners=dialect.read_listeners(call.request))
+        return verify_names(call.app.verifier, call.credentials, named)
     presented = Presented.read(
-        server_name=dialect.read_text(fields, "serverName"),
+        server_name=_read(fields, "serverName"),
         client_id=client_id,
         certificate=leaf,
         tls=fields.get("tls") not in (False, "false"),
     )
     return verify_client(call.app.verifier, call.credentials, presented)
+
+
+def _read(fields: Mapping[str, Any], name: str) -> str | None:
+    """Return a field that EMQX fills in, not the client; None for a value or placeholder that EMQX does not know.
+
+    Raises: WrongValue."""
+    value = dialect.read_text(fields, name)
+    return None if value == f"${{{name}}}" else value

@@ -2,7 +2,8 @@
 
 On a listener with `use_identity_as_username` mosquitto takes the CN for the user name and asks no plugin whether the
 client may connect (src/handle_connect.c, "Authentication assumed to be cleared"): only `aclcheck` is asked there.
-`getuser` is asked on other listeners, where the client typed the name, which proves nothing.
+`getuser` is asked on other listeners, where the client typed the name, which proves nothing. `aclcheck` is asked on
+those, too, so its names are accepted from the listener that the key names.
 """
 
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ DIALECT: Final = _Mosquitto()
 )
 def getuser(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    named = NamedClient(dialect.read_text(fields, "username"), dialect.read_text(fields, "clientid"), typed=True)
+    named = NamedClient(dialect.read_name(fields, "username"), dialect.read_name(fields, "clientid"), typed=True)
     return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
 
 
@@ -78,7 +79,12 @@ def aclcheck(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
     topic, access = dialect.require_text(fields, "topic"), _access(fields)
     may_use = may_use_filter if access == _SUBSCRIBE else may_use_topic
-    named = NamedClient(dialect.read_text(fields, "username"), dialect.read_text(fields, "clientid"))
+    named = NamedClient(
+        dialect.read_name(fields, "username"),
+        dialect.read_name(fields, "clientid"),
+        listeners=dialect.read_listeners(call.request),
+        may_be_typed=True,
+    )
     verdict = verify_use(
         call.app.verifier, call.credentials, named, lambda org_id, device, prefix: may_use(prefix, topic)
     )

@@ -38,8 +38,9 @@ DIALECT: Final = _RabbitMQ()
 @question("GET", "POST", paths=["rabbitmq/user"], summary="RabbitMQ: may this user connect?", statuses=[200])
 def user(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    username, client_id = dialect.read_text(fields, "username"), dialect.read_text(fields, "client_id")
-    named = NamedClient(username, client_id, typed="password" in fields)
+    username, client_id = dialect.read_name(fields, "username"), dialect.read_name(fields, "client_id")
+    listeners = dialect.read_listeners(call.request, fields.get("vhost"))
+    named = NamedClient(username, client_id, typed="password" in fields, listeners=listeners)
     return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
 
 
@@ -111,6 +112,7 @@ def _permission(fields: Mapping[str, Any]) -> str:
 
 
 def _decide_use(call: Call, fields: Mapping[str, Any], may_use: Use) -> Reply:
-    client_id = dialect.read_text(fields, "variable_map.client_id") or dialect.read_text(fields, "client_id")
-    named = NamedClient(dialect.read_text(fields, "username"), client_id)
+    client_id = dialect.read_name(fields, "variable_map.client_id") or dialect.read_name(fields, "client_id")
+    listeners = dialect.read_listeners(call.request, fields.get("vhost"))
+    named = NamedClient(dialect.read_name(fields, "username"), client_id, listeners=listeners)
     return DIALECT.encode(verify_use(call.app.verifier, call.credentials, named, may_use))

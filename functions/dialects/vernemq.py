@@ -1,13 +1,16 @@
 """VerneMQ: webhooks (its documentation, Plugin Development, "Webhooks").
 
 The header `vernemq-hook` names the hook; every reply is 200. VerneMQ passes names only, which are accepted for a key
-made with `--proof broker` if the client typed no password. `next` makes VerneMQ ask its next plugin.
+made with `--proof broker` if the client typed no password. A client of another listener may type a name without
+password, so names are accepted from the listener alone whose mountpoint is the listener that the key names. `next`
+makes VerneMQ ask its next plugin.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from functions.call import Call
 from functions.dialects import dialect
@@ -54,22 +57,24 @@ DIALECT: Final = _VerneMQ()
 )
 def ask(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
-    username, client_id = dialect.read_text(fields, "username"), dialect.read_text(fields, "client_id")
+    named = NamedClient(
+        dialect.read_name(fields, "username"),
+        dialect.read_name(fields, "client_id"),
+        listeners=dialect.read_listeners(call.request, fields.get("mountpoint")),
+        may_be_typed=True,
+    )
     verifier, credentials = call.app.verifier, call.credentials
     hook = call.request.headers.get("vernemq-hook", "")
     match hook.removesuffix("_m5"):
         case "auth_on_register":
-            named = NamedClient(username, client_id, typed=fields.get("password") is not None)
-            verdict = verify_names(verifier, credentials, named)
+            verdict = verify_names(verifier, credentials, replace(named, typed=fields.get("password") is not None))
         case "auth_on_publish":
             topic = dialect.require_text(fields, "topic")
-            named = NamedClient(username, client_id)
             verdict = verify_use(
                 verifier, credentials, named, lambda org_id, device, prefix: may_use_topic(prefix, topic)
             )
         case "auth_on_subscribe":
             filters = _filters(fields.get("topics"))
-            named = NamedClient(username, client_id)
             verdict = verify_use(
                 verifier,
                 credentials,

@@ -1,7 +1,7 @@
 """Serve every function on one machine: uvicorn on a loopback address, the upload folder, and the first start."""
 
 import gc
-import logging
+import os
 import shlex
 import signal
 import socket
@@ -44,7 +44,7 @@ def run(*, wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store)
     try:
         settings = Settings.from_env()
         log.configure(settings.log)
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        os.umask(0o077)  # Private keys are among what this process and its user keep in the data folder.
         with closing(_listen(settings.port)) as listener, closing(build(settings, wrap=wrap)) as app:
             _serve(app, listener)
     except WrongSetting as error:

@@ -52,11 +52,14 @@ class MissingField(BadRequest):
 
 
 class InsecureTransport(Forbidden):
-    """A private key was requested over plain HTTP by another machine."""
+    """A private key, or a page of the feed, was requested over plain HTTP."""
 
     code = "insecure_transport"
-    says = "Private keys are handed out over TLS only, or to this very machine."
-    mend = "Ask over https."
+    says = "This is given out over TLS only."
+    mend = (
+        "Ask over https. For an edge on the same machine as the functions, without a proxy between them: set "
+        "TRUST_EDGE_PLAIN=loopback at the functions."
+    )
 
 
 class MethodNotAllowed(TrustError):

@@ -20,6 +20,9 @@ PEM: Final = "application/x-pem-file"
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
 """The form of every id of this API. A value of another form is refused before the store is asked."""
 
+_FORWARDING: Final = frozenset(
+    ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "x-original-forwarded-for")
+)
 _SECURITY_HEADERS: Final = {"x-content-type-options": "nosniff"}
 
 
@@ -56,6 +59,14 @@ class Request(msgspec.Struct, frozen=True):
     def is_private(self) -> bool:
         """Whether the reply cannot be read on its way: over TLS, or to a client on this machine."""
         return self.scheme == "https" or _is_loopback(self.peer)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether a program on this machine connected, and no header shows a proxy that forwarded the request.
+
+        A proxy that adds no header looks like any other program on this machine.
+        """
+        return _is_loopback(self.peer) and not any(map(_shows_proxy, self.headers))
 
     @property
     def basic_credentials(self) -> tuple[str, str] | None:
@@ -135,6 +146,11 @@ def parse_fields(text: str) -> dict[str, str]:
     if text.count("&") >= _FIELDS_MAX or text.count("%") > _ESCAPES_MAX:
         raise TooManyFields(fields=_FIELDS_MAX, escapes=f"{_ESCAPES_MAX:,}")
     return dict(parse_qsl(text, keep_blank_values=True))
+
+
+def _shows_proxy(name: str) -> bool:
+    """Return whether proxies add a header of this *name* (RFC 7239; RFC 9110, 7.6.3; and what came before them)."""
+    return name in _FORWARDING or name.startswith("x-forwarded")
 
 
 def _is_loopback(address: str) -> bool:

@@ -11,12 +11,13 @@ Sources: OpenID Connect Core 1.0; OpenID Connect Discovery 1.0; RFC 7515 (JWS), 
 import json
 import logging
 import threading
+import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import jwt
@@ -36,6 +37,7 @@ PAUSE: Final = timedelta(minutes=1)  # between two requests to the issuer
 FRESH: Final = timedelta(minutes=10)  # after this time keys are fetched again, so that withdrawn keys stop working
 KEPT: Final = timedelta(hours=1)  # after this time keys are not used any more, even if the issuer does not answer
 TIMEOUT: Final = 5  # seconds, of one request
+WAITING: Final = 4  # callers that may wait for another caller's request
 RSA_BITS_MIN: Final = 2048
 
 _ALGORITHMS: Final[Mapping[str, Sequence[str]]] = {
@@ -55,17 +57,33 @@ class _IssuerKey(msgspec.Struct, frozen=True):
     algorithms: Sequence[str]
 
 
+class _Moment(NamedTuple):
+    """A moment by the clock, which may be set back, and by a counter, which may pause while the machine is suspended.
+
+    Args:
+        time: by the clock.
+        seconds: by the counter.
+    """
+
+    time: datetime
+    seconds: float
+
+    def since(self, earlier: "_Moment") -> timedelta:
+        """Return how much time has passed since *earlier*: what the one or the other shows, whichever is longer."""
+        return max(self.time - earlier.time, timedelta(seconds=self.seconds - earlier.seconds))
+
+
 @dataclass(frozen=True)
 class _Issuer:
     """The issuer's metadata.
 
     Args:
-        fetched_at: the time of the request.
+        fetched_at: the moment of the request.
         token_endpoint: the endpoint's URL, or None.
         keys: keys by key id (`kid`); the key id of a key without one is "".
     """
 
-    fetched_at: datetime
+    fetched_at: "_Moment"
     token_endpoint: str | None
     keys: Mapping[str, _IssuerKey] = field(repr=False)
 
@@ -79,17 +97,29 @@ class OidcTokens:
         org_claim: the name of the claim with the orgId.
         role_claim: the name of the claim with the role.
         clock: the clock by which tokens expire.
+        seconds: returns seconds that no change of the clock affects; keys age by them too.
     """
 
-    def __init__(self, *, issuer: str, audience: str, org_claim: str, role_claim: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        org_claim: str,
+        role_claim: str,
+        clock: Clock,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Store the arguments. No request is made."""
         self._issuer = issuer
         self._audience = audience
         self._org_claim = org_claim
         self._role_claim = role_claim
         self._clock = clock
-        self._lock = threading.Lock()
-        self._requested_at: datetime | None = None
+        self._seconds = seconds
+        self._requesting = threading.Lock()
+        self._waiting = threading.Semaphore(WAITING)
+        self._requested_at: _Moment | None = None
         self._metadata: _Issuer | None = None
 
     def verify(self, token: str) -> TokenClaims:
@@ -168,20 +198,47 @@ class OidcTokens:
 
         Raises: IssuerUnavailable, if there is no metadata that may still be used.
         """
-        with self._lock:  # concurrent callers wait for one request instead of making their own
-            now, metadata = self._clock(), self._metadata
-            is_stale = metadata is None or now - metadata.fetched_at >= FRESH
-            if (is_stale or renew) and (self._requested_at is None or now - self._requested_at >= PAUSE):
-                self._requested_at = now
+        now, metadata = _Moment(self._clock(), self._seconds()), self._metadata
+        is_stale = metadata is None or now.since(metadata.fetched_at) >= FRESH
+        if is_stale or renew:
+            if self._requesting.acquire(blocking=False):
                 try:
-                    metadata = self._metadata = self._fetch_metadata(now)
-                except (OSError, ValueError, HTTPException) as error:
-                    log.warning("the OIDC issuer cannot be used: %s", error)
-            if metadata is None or now - metadata.fetched_at >= KEPT:
-                raise IssuerUnavailable
-            return metadata
+                    self._renew_metadata(now)
+                finally:
+                    self._requesting.release()
+            elif renew or metadata is None or now.since(metadata.fetched_at) >= KEPT:
+                self._wait_for_request()
+            metadata = self._metadata
+        if metadata is None or now.since(metadata.fetched_at) >= KEPT:
+            raise IssuerUnavailable
+        return metadata
 
-    def _fetch_metadata(self, now: datetime) -> _Issuer:
+    def _renew_metadata(self, now: _Moment) -> None:
+        """Fetch the metadata, unless it was requested within the last minute."""
+        if self._requested_at is not None and now.since(self._requested_at) < PAUSE:
+            return
+        self._requested_at = now
+        try:
+            self._metadata = self._fetch_metadata(now)
+        except (OSError, ValueError, HTTPException) as error:
+            log.warning("the OIDC issuer cannot be used: %s", error)
+
+    def _wait_for_request(self) -> None:
+        """Wait for the request of another caller.
+
+        A few callers may wait: the issuer may be silent for seconds, and anybody can send tokens that need its keys.
+
+        Raises: IssuerUnavailable, if as many wait already.
+        """
+        if not self._waiting.acquire(blocking=False):
+            raise IssuerUnavailable
+        try:
+            with self._requesting:
+                pass
+        finally:
+            self._waiting.release()
+
+    def _fetch_metadata(self, now: _Moment) -> _Issuer:
         """Fetch the discovery document and the key set.
 
         Raises: OSError, HTTPException, ValueError.

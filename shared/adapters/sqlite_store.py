@@ -6,12 +6,15 @@ survive a power failure. Each thread has a connection of its own, opened at its 
 Source: SQLite documentation ("Write-Ahead Logging", "PRAGMA synchronous").
 """
 
+import logging
+import os
 import secrets
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +22,8 @@ from typing import Any, Final
 from shared.adapters.documents import can_exist, check_key, encode, normalize_bookmark
 from shared.errors import StoreUnavailable
 from shared.ports import Document, Key, Version, WriteConflict
+
+log = logging.getLogger(__name__)
 
 _CACHE_KIB: Final = 512  # page cache of each connection; the operating system caches the file as well
 _BUSY_SECONDS: Final = 5.0  # how long a writer waits for another writer
@@ -40,7 +45,7 @@ class SQLiteStore:
     """A document store in one file, see `shared.ports.DocumentStore`."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file at *path* and its folder, and delete expired documents.
+        """Open or create the file at *path* and its folder, for this user alone, and delete expired documents.
 
         Raises: StoreUnavailable.
         """
@@ -48,7 +53,7 @@ class SQLiteStore:
         self._local = threading.local()
         self._connections: list[_Connection] = []
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_private(path)
         with self._connection() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
@@ -160,6 +165,38 @@ class _Connection:
     def __init__(self, sqlite: sqlite3.Connection) -> None:
         self.sqlite = sqlite
         self.in_use = threading.Lock()
+
+
+def _make_private(path: Path) -> None:
+    """Let this user alone read the database: a new file is created so, and an existing file is changed.
+
+    SQLite gives the files beside the database (`-wal`, `-shm`) the mode of the database. The file of a database that is
+    open must not be opened and closed here: that would drop SQLite's locks (SQLite, "How To Corrupt An SQLite Database
+    File", 2.2).
+
+    Raises: StoreUnavailable.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise StoreUnavailable from error
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+        with suppress(FileNotFoundError):
+            _close_to_others(file)
+
+
+def _close_to_others(file: Path) -> None:
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if not mode & 0o077:
+        return
+    try:
+        file.chmod(mode & 0o700)
+    except PermissionError:  # another user owns the file
+        log.warning("other users can read a file of the store", extra={"file": str(file)})
+    else:
+        log.warning("other users could read a file of the store; now they cannot", extra={"file": str(file)})
 
 
 def _path(key: Key) -> str:

@@ -71,6 +71,7 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
         org_id: None for a platform key; *orgs* then names its organizations (empty: all).
         no_sni: whether the caller's broker cannot pass the server name.
         proof: what a verdict for this caller rests on.
+        listener: the broker's listener from which names are proven (`ApiKey`).
     """
 
     who: str
@@ -79,6 +80,7 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
     orgs: Collection[str] = ()
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
+    listener: str | None = None
 
     @property
     def refs(self) -> list[Ref[Any]]:
@@ -148,7 +150,7 @@ def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
     is_equal = hmac.compare_digest(expected, token_hash(claim.token))
     if key is None or not is_equal or key.revoked_at is not None:
         raise NotAuthenticated
-    return Caller(key.key, key.role, key.org_id, key.orgs, key.no_sni, key.proof)
+    return Caller(key.key, key.role, key.org_id, key.orgs, key.no_sni, key.proof, key.listener)
 
 
 def identify(context: Context, tokens: TokenVerifier | None, sent: Credentials | BearerToken) -> Caller:

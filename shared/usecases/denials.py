@@ -2,17 +2,28 @@
 
 A document holds the entries that one look-up finds. A serial number is looked up by the name of its issuer, so one
 document may hold entries for several CAs of that name; every other document holds one entry.
+
+The number of entries is limited. A call that adds an entry reserves a place in the counter before it writes the entry,
+so the limit holds under any number of concurrent calls. An interrupted call may leave the counter too large, which a
+sweep repairs. Entries beyond the limit, from before there was one, stay.
+
+The last entry of a document leaves an empty document. The caller deletes that document once everything that follows
+from the entry is done (`DenyList.delete_if_empty`). So a repeated call finds out that a call was cut short.
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from typing import Final
 
-from shared.errors import NotFound
-from shared.records import Activity, Denial, Denials
-from shared.refs import Ref, denials_ref
+from shared.errors import NotFound, TooManyDenials
+from shared.records import Activity, Denial, Denials, DenyCount
+from shared.refs import Ref, denials_ref, deny_count_ref
 from shared.repository import Batch, Repository
 
+DENIALS_MAX: Final = 10_000  # entries of an organization
+
 _SERIAL: Final = "s-"  # begins the look-up ids of serial numbers
+_REST: Final = timedelta(minutes=1)  # after the last change of the counter no call holds a reservation any more
 
 
 def denial_id(look_up: str, issuer_key_hash: str | None) -> str:
@@ -27,6 +38,7 @@ class DenyList:
         self._repository = repository
         self._org_id = org_id
         self._partition = f"deny/{org_id}"
+        self._count_ref = deny_count_ref(org_id)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -46,7 +58,7 @@ class DenyList:
     def list_page(self, *, after: str, limit: int) -> list[Denial]:
         """Return at most *limit* entries whose ids come after *after*, ordered by id."""
         denials: list[Denial] = []
-        start = _look_up_of(after)
+        start = look_up_of(after)
         first = self._repository.get(self.ref(start)) if start else None  # the document may hold more than one entry
         if first is not None:
             denials += [denial for denial in first.entries.values() if denial.id > after]
@@ -70,46 +82,93 @@ class DenyList:
     # ------------------------------------------------------------------------------------------------ changing
 
     def add(self, look_up: str, denial: Denial, *, activity: Activity) -> tuple[Denial, bool]:
-        """Add *denial*, which *look_up* finds. Return the stored entry of its id, and whether the entry is new."""
-        for attempt in self._repository.changing(self.ref(look_up), activity_of=self._org_id):
+        """Add *denial*, which *look_up* finds. Return the stored entry of its id, and whether the entry is new.
+
+        Raises: TooManyDenials."""
+        batch = self._repository.read_batch([self.ref(look_up), self._count_ref])
+        stored = batch.get(self.ref(look_up))
+        if stored is not None and denial.id in stored.entries:
+            return stored.entries[denial.id], False
+        self._reserve(activity.at, batch)
+        for attempt in self._repository.changing(self.ref(look_up), first=batch, activity_of=self._org_id):
             with attempt as document:
                 entries = document.entries if document else {}
                 is_new = denial.id not in entries
                 if is_new:
                     attempt.write(Denials(entries={**entries, denial.id: denial}), activity=activity)
+        if not is_new:  # another call added the entry meanwhile
+            self._release(activity.at)
         return entries.get(denial.id, denial), is_new
 
-    def remove(self, entry_id: str, *, activity: Activity) -> Denial:
-        """Remove an entry, and its document if that was the last entry. Return the removed entry.
+    def remove(self, entry_id: str, *, activity: Activity) -> Denial | None:
+        """Remove an entry. Return the removed entry, or None where an earlier call has removed the entry.
 
-        Raises: NotFound."""
-        ref = self.ref(_look_up_of(entry_id))
+        An empty document stays, until `delete_if_empty` deletes it.
+
+        Raises: NotFound, where no document for such an entry exists."""
         removed: dict[str, Denial] = {}
-        for attempt in self._repository.changing(ref, activity_of=self._org_id):
+        for attempt in self._repository.changing(
+            self.ref(look_up_of(entry_id)), also=[self._count_ref], activity_of=self._org_id
+        ):
             with attempt as document:
+                if document is None and not removed:
+                    raise NotFound(what="such entry on the deny list")
                 entries = document.entries if document else {}
                 if entry_id in entries:
                     removed = {entry_id: entries[entry_id]}
                     remaining = {key: denial for key, denial in entries.items() if key != entry_id}
                     attempt.write(Denials(entries=remaining), activity=activity)
-                elif not removed:  # else the attempt before this one was written, although its answer was lost
-                    raise NotFound(what="such entry on the deny list")
-        self._delete_if_empty(ref, attempt.batch)
-        return removed[entry_id]
+        if removed:
+            self._release(activity.at, attempt.batch)
+        return removed.get(entry_id)
+
+    def delete_if_empty(self, look_up: str) -> None:
+        """Delete the document that *look_up* finds, if its last entry was removed."""
+        for attempt in self._repository.changing(self.ref(look_up), activity_of=self._org_id):
+            with attempt as document:
+                if document is not None and not document.entries:
+                    attempt.delete()
 
     def delete_empty_documents(self) -> None:
         """Delete documents whose last entry was removed by a call that was cut short."""
         for look_up, document in self._repository.iterate(self._partition, Denials):
             if not document.entries:
-                self._delete_if_empty(self.ref(look_up))
+                self.delete_if_empty(look_up)
 
-    def _delete_if_empty(self, ref: Ref[Denials], first: Batch | None = None) -> None:
-        for attempt in self._repository.changing(ref, first=first, activity_of=self._org_id):
-            with attempt as document:
-                if document is not None and not document.entries:
-                    attempt.delete()
+    def repair_count(self, at: datetime) -> bool:
+        """Make the counter agree with the list, unless a call may hold a reservation. Return whether it differed."""
+        is_changed = False
+        for attempt in self._repository.changing(self._count_ref):
+            with attempt as count:
+                if count is not None and at - count.changed_at >= _REST:
+                    entries = self._count()  # read after the counter, at each attempt
+                    is_changed = entries != count.entries
+                    if is_changed:
+                        attempt.write(DenyCount(entries=entries, changed_at=at))
+        return is_changed
+
+    # -------------------------------------------------------------------------------------------- the counter
+
+    def _reserve(self, at: datetime, first: Batch) -> None:
+        """Reserve a place for an entry. Raises: TooManyDenials."""
+        for attempt in self._repository.changing(self._count_ref, first=first):
+            with attempt as count:
+                entries = self._count() if count is None else count.entries
+                if entries >= DENIALS_MAX:
+                    raise TooManyDenials(limit=DENIALS_MAX)
+                attempt.write(DenyCount(entries=entries + 1, changed_at=at))
+
+    def _release(self, at: datetime, first: Batch | None = None) -> None:
+        """Give back the place of an entry."""
+        for attempt in self._repository.changing(self._count_ref, first=first):
+            with attempt as count:
+                if count is not None:
+                    attempt.write(DenyCount(entries=max(count.entries - 1, 0), changed_at=at))
+
+    def _count(self) -> int:
+        return sum(len(document.entries) for document in self.iterate_documents())
 
 
-def _look_up_of(entry_id: str) -> str:
+def look_up_of(entry_id: str) -> str:
     """Return the look-up id of an entry: the id of a serial number's entry continues it with the issuer's key."""
     return entry_id.rpartition("-")[0] if entry_id.startswith(_SERIAL) else entry_id

@@ -14,6 +14,7 @@ from shared.validation.names import DeviceName
 from shared.validation.presented import Presented
 from shared.x509.certificate import Certificate
 
+_IDENTITY: Final = "i-"  # begins the look-up ids of devices and gateways
 _ISSUER_DIGITS: Final = 32  # hexadecimal digits of an issuer's digest in the look-up id of a serial number
 
 
@@ -50,6 +51,11 @@ def certificate_ids(cert: Certificate) -> list[str]:
     return [*map(fingerprint_id, cert.fingerprints), serial_id(cert)]
 
 
+def can_mean_certificate(look_up: str) -> bool:
+    """Return whether *look_up* may find entries of certificates. Entries of devices mean no certificate."""
+    return not look_up.startswith(_IDENTITY)
+
+
 def fingerprint_id(sha256: str) -> str:
     """Return the look-up id of the certificate whose SHA-256, in hexadecimal, is *sha256*."""
     return f"f-{sha256}"
@@ -67,4 +73,4 @@ def issuer_serial_id(issuer_digest: str, serial: int) -> str:
 
 def identity_id(device: DeviceName) -> str:
     """Return the look-up id of a device or gateway."""
-    return f"i-{device}"
+    return f"{_IDENTITY}{device}"

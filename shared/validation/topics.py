@@ -1,24 +1,28 @@
-"""Which topics a device may use: those under its prefix, and nothing else.
+"""Which topics a device or gateway may use: those under its prefix, and nothing else.
 
-The prefix is a literal text once the device is known. A topic or topic filter is compared with it character by
-character, so no wildcard can take the place of a name: `mtxpd0/thermo/+/x` begins with no device's prefix.
+No device's prefix begins with another device's (docs/decisions/0122). The prefix is a literal text once the device is
+known. A topic or topic filter is compared with it character by character, so no wildcard can take the place of a name:
+`mtxpd0/thermo/+/x` begins with no device's prefix.
 """
 
 import re
-from functools import cached_property
 from typing import Final
 
 import msgspec
 
-from shared.validation.names import DeviceName
+from shared.validation.names import ClientClass, DeviceName
 
 TOPIC_MAX: Final = 65_535  # bytes of UTF-8 (MQTT 5.0, 1.5.4)
-DEFAULT_PREFIX: Final = "{orgId}/{typeId}/{deviceId}/"
+DEVICE_PREFIX: Final = "{orgId}/{typeId}/{deviceId}/"
+GATEWAY_PREFIX: Final = "{orgId}/gateway/{typeId}/{deviceId}/"
+# Of devices whose type has the name of the gateways' level. A typeId has no colon, so no other device has this level.
+_NAMESAKE_PREFIX: Final = "{orgId}/d:{typeId}/{deviceId}/"
+_NAMESAKE: Final = "gateway"
 _LEVEL: Final = re.compile(r"\{(orgId|class|typeId|deviceId)\}|[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 def is_prefix(template: str) -> bool:
-    """Whether *template* keeps devices apart.
+    """Whether *template* keeps the devices of one organization and class apart.
 
     It has whole levels, `{typeId}` and `{deviceId}` once each, `{orgId}` and `{class}` at most once, and a slash at the
     end."""
@@ -33,20 +37,37 @@ def is_prefix(template: str) -> bool:
     )
 
 
-class TopicPrefix(msgspec.Struct, frozen=True, dict=True):
-    """The prefix of each device's topics, from the setting TRUST_TOPIC_PREFIX."""
+def names_org(template: str) -> bool:
+    """Whether *template* keeps organizations apart."""
+    return "{orgId}" in template
 
-    template: str = DEFAULT_PREFIX
 
-    @cached_property
-    def _format(self) -> str:
-        return self.template.replace("{class}", "{class_}")
+def names_class(template: str) -> bool:
+    """Whether *template* keeps a device and a gateway of the same type and id apart."""
+    return "{class}" in template
+
+
+class TopicPrefix(msgspec.Struct, frozen=True):
+    """The prefix of the topics of each device and gateway.
+
+    Args:
+        template: the setting TRUST_TOPIC_PREFIX, for every class; None for the default of each class.
+    """
+
+    template: str | None = None
 
     def of(self, org_id: str, device: DeviceName) -> str:
         """Return the text that each topic of *device* begins with."""
-        return self._format.format(
-            orgId=org_id, class_=device.client_class.value, typeId=device.type_id, deviceId=device.device_id
+        template = self.template or _default(device)
+        return template.replace("{class}", device.client_class.value).format(
+            orgId=org_id, typeId=device.type_id, deviceId=device.device_id
         )
+
+
+def _default(device: DeviceName) -> str:
+    if device.client_class is ClientClass.GATEWAY:
+        return GATEWAY_PREFIX
+    return _NAMESAKE_PREFIX if device.type_id == _NAMESAKE else DEVICE_PREFIX
 
 
 def may_use_topic(prefix: str, topic: str) -> bool:

@@ -1,8 +1,9 @@
 """The verdict on a client of which the broker passes only names (docs/rules.md, "Names without a certificate").
 
 A broker that judged the certificate itself passes the CN as the user name. The name counts as proven only for a key
-that is marked so (`--proof broker`). Such a key is for a listener that trusts the CAs of that org alone. The deny
-list's identities and the policy apply in any case. Otherwise the client is treated as a client without a certificate.
+that is marked so (`--proof broker`), and only from the listener that the key names. That listener trusts the CAs of
+that org alone, and no client can type a name there. The deny list's identities and the policy apply in any case.
+Otherwise the client is treated as a client without a certificate.
 """
 
 from functools import cached_property
@@ -17,16 +18,37 @@ from shared.validation.policy import Decision, Presence, outcome
 from shared.validation.verdict import OrgFacts, Verdict
 
 CHAIN, BROKER = "chain", "broker"  # what a verdict rests on
+NO_LISTENER = ""  # of a key that proves names and names no listener
 
 
 class NamedClient(msgspec.Struct, frozen=True, dict=True):
     """The names of a client, as a broker passes them.
 
-    *typed*: whether the client sent the user name itself, so that the name is not from a certificate."""
+    Args:
+        typed: whether the client sent the user name itself, so that the name is not from a certificate.
+        listeners: the names that the broker has for the client's listener.
+        may_be_typed: whether this broker has no sign of a typed name, so that only the listener shows where the name
+            is from.
+    """
 
     username: str | None
     client_id: str | None = None
     typed: bool = False
+    listeners: frozenset[str] = frozenset()
+    may_be_typed: bool = False
+
+    def is_from(self, listener: str | None) -> bool:
+        """Whether the name is from a certificate, for a key that names *listener*.
+
+        Args:
+            listener: `NO_LISTENER` for a key that names none; None for a key of the version before, which had no
+                listeners: then every listener is accepted.
+        """
+        if self.typed:
+            return False
+        if listener is None:
+            return True
+        return not self.may_be_typed if listener == NO_LISTENER else listener in self.listeners
 
     @cached_property
     def device(self) -> DeviceName | None:
@@ -50,13 +72,12 @@ class NamedClient(msgspec.Struct, frozen=True, dict=True):
         return sorted(set(map(identity_id, devices)))
 
 
-def judge_named(named: NamedClient, facts: OrgFacts | None, *, broker_proves: bool, platform_domain: str) -> Verdict:
+def judge_named(named: NamedClient, facts: OrgFacts | None, *, is_proven: bool, platform_domain: str) -> Verdict:
     """Return the verdict on *named*, in the order of the ten steps. The broker ran the steps about a certificate.
 
     Args:
         facts: of the org of the caller's key; None where it does not exist, or the key is the platform's.
-        broker_proves: whether the caller's key is marked for a broker that proves names."""
-    is_proven = broker_proves and not named.typed
+        is_proven: whether the name is from a certificate that the broker judged."""
     try:
         return _judge(named, facts, is_proven, platform_domain)
     except (errors.Refused, errors.OrgSuspended) as refusal:

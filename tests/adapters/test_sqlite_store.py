@@ -1,8 +1,15 @@
 """Tests of the SQLite store alone. Tests of all stores are in tests/conformance."""
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from shared.adapters.sqlite_store import SQLiteStore
+from shared.ports import Key
 
 _CLOSED_WHILE_READ = """
 import sys, threading
@@ -39,3 +46,34 @@ def test_closing_the_store_while_threads_read_does_not_crash_the_process(tmp_pat
     """A late verdict may still read while the service stops. An unprotected close would crash SQLite (SIGSEGV)."""
     process = subprocess.run([sys.executable, "-c", _CLOSED_WHILE_READ, str(tmp_path)], timeout=120, check=False)
     assert process.returncode == 0
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+def test_no_other_user_can_read_the_store(tmp_path: Path) -> None:
+    """A new store, its folder, and the files that SQLite keeps beside it, whatever the umask of the process."""
+    before = os.umask(0)
+    try:
+        store = SQLiteStore(tmp_path / "data" / "trust.db")
+        store.put(Key("org", "a"), {}, expected=None)
+        assert modes(tmp_path / "data") == {"trust.db": 0o600, "trust.db-wal": 0o600, "trust.db-shm": 0o600}
+        store.close()
+    finally:
+        os.umask(before)
+    assert modes(tmp_path) == {"data": 0o700}
+
+
+def test_a_store_that_others_could_read_is_closed_to_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A store of an earlier version; a line of the log says so."""
+    first = SQLiteStore(tmp_path / "trust.db")
+    first.put(Key("org", "a"), {}, expected=None)
+    for file in tmp_path.iterdir():
+        file.chmod(0o644)
+    second = SQLiteStore(tmp_path / "trust.db")
+    assert set(modes(tmp_path).values()) == {0o600}
+    assert "other users could read a file of the store" in caplog.text
+    assert second.get_many([Key("org", "a")])
+    first.close()
+    second.close()

@@ -113,8 +113,9 @@ class AttackedContainer(Attacked):
 
     @property
     def command(self) -> list[str]:
-        file = (self.tree / "infra" / "container" / "Dockerfile").read_text()
-        words: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", file, re.M)[-1])
+        files = (self.tree / "infra" / "container" / "Dockerfile", self.tree / "Dockerfile")  # the later: up to 0.1.0
+        file = next(path for path in files if path.exists())
+        words: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", file.read_text(), re.M)[-1])
         return words
 
 

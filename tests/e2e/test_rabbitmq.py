@@ -43,7 +43,7 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
     except Missing as missing:
         skip_unless_ci(missing)
     port, epmd_port, dist_port = free_port(), free_port(), free_port()
-    key = stack.functions.key(Role.BROKER, tenant.org.id, proof=Proof.BROKER)
+    key = stack.functions.key(Role.BROKER, tenant.org.id, proof=Proof.BROKER, listener="certificates")
     server = tenant.pki.server(tenant.org.host)
     (folder / "server.pem").write_text(server.pem)
     (folder / "server.key").write_text(server.key_pem)
@@ -52,6 +52,8 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
         text = (EDGE / "rabbitmq" / name).read_text()
         text = text.replace("/etc/rabbitmq/", f"{folder}/").replace("127.0.0.1:8883", f"127.0.0.1:{port}")
         text = text.replace("KEY:TOKEN@127.0.0.1:8080", f"{key}@127.0.0.1:{stack.functions.port}")
+        for question in ("user", "vhost", "resource", "topic"):
+            text = text.replace(f"rabbitmq/{question}\n", f"rabbitmq/{question}?listener=certificates\n")
         (folder / name).write_text(text.replace("ORGID", tenant.org.id))
     environment = {
         **os.environ,

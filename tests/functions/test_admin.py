@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 
 from functions.admin import main
 from shared.composition import build
 from shared.config import Settings
+from shared.refs import api_key_ref
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.check import Finding
 from tests.support import certs
@@ -194,6 +196,7 @@ def test_a_sweep_publishes_hosts_that_a_crash_left_unpublished(
 def test_check_lists_what_is_unsafe_and_fails_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """A script sees the exit code: 1 where a finding is unsafe, 0 where only the behaviour changed."""
     monkeypatch.setattr("functions.admin.CHECKS", ())
+    monkeypatch.setenv("TRUST_TOPIC_PREFIX", "{orgId}/{class}/{typeId}/{deviceId}/")  # nothing to say about topics
     assert run("check").output == "Nothing was found.\n"
     changed = Finding("gateways", "Gateways have topics of their own.", "Nothing.")
     unsafe = Finding("open", "The door is open.", "Close it.", is_unsafe=True)
@@ -207,3 +210,71 @@ def test_check_lists_what_is_unsafe_and_fails_then(monkeypatch: pytest.MonkeyPat
         "advice": "Close it.",
         "unsafe": True,
     }
+
+
+def codes(code: int = 0) -> list[str]:
+    return [finding["code"] for finding in json.loads(run("check", "--json", code=code).stdout)]
+
+
+def test_check_names_keys_that_prove_names_on_every_listener(settings: Settings) -> None:
+    """Keys of the version before named no listener. A key that is revoked or names a listener is no finding."""
+    run("org", "create", "mtxpd0")
+    prover = ("key", "create", "--org", "mtxpd0", "--role", "broker", "--proof", "broker")
+    named = as_json(*prover, "--listener", "certificates")
+    assert [view["listener"] for view in as_json("key", "list", "--org", "mtxpd0")] == ["certificates"]
+    assert "names no listener" in run(*prover).stderr
+    assert codes() == ["gateway_topics"]
+    app = build(settings, queue_pause=3600)
+    for attempt in app.context.repository.changing_existing(api_key_ref("mtxpd0", named["key"]), "key"):
+        with attempt as key:
+            attempt.write(structs.replace(key, listener=None))
+    app.close()
+    assert named["key"] in run("check", code=1).output
+    run("key", "revoke", named["key"])
+    assert codes() == ["gateway_topics"]
+
+
+def test_only_a_key_that_proves_names_names_a_listener() -> None:
+    run("org", "create", "mtxpd0")
+    broker = ("key", "create", "--org", "mtxpd0", "--role", "broker")
+    assert "proof broker" in run(*broker, "--listener", "x", code=1).output
+    assert "1 to 64" in run(*broker, "--proof", "broker", "--listener", "a b", code=1).output
+
+
+def test_check_names_topics_that_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a gateway and a device, and by organizations where a key serves several."""
+    assert codes() == ["gateway_topics"]
+    monkeypatch.setenv("TRUST_TOPIC_PREFIX", "{orgId}/{typeId}/{deviceId}/")
+    assert codes(1) == ["topics_of_two_classes"]
+    monkeypatch.setenv("TRUST_TOPIC_PREFIX", "{class}/{typeId}/{deviceId}/")
+    assert "{orgId}" in run("check", code=1).output, "the functions do not start, and the command says why"
+    monkeypatch.setenv("TRUST_ONE_ORG_PER_BROKER", "true")
+    assert codes() == []
+    run("org", "create", "mtxpd0")
+    run("key", "create", "--platform", "--role", "broker", "--orgs", "mtxpd0")
+    assert codes() == []
+    run("key", "create", "--platform", "--role", "broker")
+    assert codes(1) == ["topics_of_two_organizations"]
+
+
+def test_check_says_what_an_edge_on_this_machine_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade changed the default. A revoked key, and an edge that is allowed or comes over TLS, need nothing."""
+
+    def found() -> bool:
+        return "edge_plain" in codes()
+
+    assert not found()
+    run("org", "create", "mtxpd0")
+    as_json("key", "create", "--org", "mtxpd0", "--role", "broker")
+    assert not found()
+    made = as_json("key", "create", "--org", "mtxpd0", "--role", "edge")
+    assert found()
+    assert "TRUST_EDGE_PLAIN=loopback" in run("check").output
+    for name, value in (("TRUST_EDGE_PLAIN", "loopback"), ("TRUST_BEHIND_TLS", "true")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert not found()
+    as_json("key", "revoke", made["key"])
+    assert not found()
+    as_json("key", "create", "--platform", "--role", "edge")
+    assert found()

@@ -1,10 +1,15 @@
 """connectionPolicy over HTTP: the policy and its dry run, the settings, the deny list."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from shared.records import DenyCount
+from shared.refs import deny_count_ref
+from shared.usecases import denials
+from shared.usecases.jobs.maintenance import sweep_org
 from shared.validation.policy import RULES_MAX
 from tests.support import certs
 from tests.support.certs import DAY
@@ -320,9 +325,88 @@ def test_an_entry_by_multipart(operator: Client) -> None:
 
 
 def test_denying_a_serial_reads_few_documents(service: Service, operator: Client) -> None:
-    """A registered CA of the serial number is found without a read for each CA; three calls notify the edges."""
+    """A registered CA of the serial number is found without a read for each CA.
+
+    Three calls notify the edges. Two are for the limit: the first entry counts the list, and each reserves a place.
+    """
     cas = [certs.ca(f"CA {n}", private=certs.key("P-256", n)) for n in range(20)]
     ids = [operator.post(CAS, {"certificate": ca.pem}).ok(201)["id"] for ca in cas]
     before = service.store.calls.total()
     operator.post(DENY, {"kind": "serial", "value": f"{ids[0]}:5"}).ok(201)
-    assert service.store.calls.total() - before < 13
+    assert service.store.calls.total() - before < 15
+
+
+# --------------------------------------------------------------------------------------- the limit of the deny list
+
+
+def deny_device(operator: Client, number: int) -> Answer:
+    return operator.post(DENY, {"kind": "identity", "value": f"d:thermo:{number}"})
+
+
+def test_the_deny_list_has_a_limit(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal says what to do. An entry that is on the list already, and a removal, are no additions."""
+    monkeypatch.setattr(denials, "DENIALS_MAX", 3)
+    entries = [deny_device(operator, number).ok(201)["id"] for number in range(3)]
+    refused = deny_device(operator, 3)
+    assert (refused.status, refused.code) == (409, "too_many_denials")
+    assert "deny or deactivate the CA" in refused.text
+    assert deny_device(operator, 0).status == 200
+    operator.delete(f"{DENY}/{entries[1]}").ok(204)
+    assert operator.delete(f"{DENY}/{entries[1]}").status == 404
+    assert deny_device(operator, 3).status == 201
+    assert deny_device(operator, 4).status == 409
+
+
+def test_the_limit_of_the_deny_list_holds_under_concurrent_calls(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denials, "DENIALS_MAX", 7)
+    with ThreadPoolExecutor(8) as pool:
+        statuses = [answer.status for answer in pool.map(lambda number: deny_device(operator, number), range(24))]
+    assert sorted(statuses) == [201] * 7 + [409] * 17
+    assert len(operator.get(f"{DENY}?limit=200").ok()["results"]) == 7
+
+
+def test_a_deny_list_from_before_the_limit_stays(
+    service: Service, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond the limit is kept and works; nothing is added until there is room."""
+    entries = [deny_device(operator, number).ok(201)["id"] for number in range(5)]
+    service.app.context.repository.delete(deny_count_ref(service.org_id))
+    monkeypatch.setattr(denials, "DENIALS_MAX", 4)
+    assert deny_device(operator, 5).status == 409
+    assert len(operator.get(DENY).ok()["results"]) == 5
+    for entry in entries[:2]:
+        operator.delete(f"{DENY}/{entry}").ok(204)
+    assert deny_device(operator, 5).status == 201
+    assert deny_device(operator, 6).status == 409
+
+
+def test_a_sweep_counts_the_deny_list_again(
+    service: Service, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that was cut short leaves the counter too large, unless a call may be running that has a reservation."""
+    monkeypatch.setattr(denials, "DENIALS_MAX", 3)
+    deny_device(operator, 0).ok(201)
+    repository, ref = service.app.context.repository, deny_count_ref(service.org_id)
+    for attempt in repository.changing(ref):
+        with attempt:
+            attempt.write(DenyCount(entries=3, changed_at=service.clock.now))
+    sweep_org(service.app.context, service.org_id, at=service.clock.now + timedelta(seconds=59))
+    assert deny_device(operator, 1).status == 409
+    sweep_org(service.app.context, service.org_id, at=service.clock.now + timedelta(seconds=60))
+    count = repository.get(ref)
+    assert count is not None
+    assert count.entries == 1
+    assert deny_device(operator, 1).status == 201
+
+
+def test_lifting_an_entry_that_does_not_exist_reads_few_documents(service: Service, operator: Client) -> None:
+    """Neither the deny list nor the CAs are read as a whole: a stranger's guess costs the store nothing."""
+    for number in range(20):
+        deny_device(operator, number).ok(201)
+        operator.post(CAS, {"certificate": certs.ca(f"CA {number}", private=certs.key("P-256", number)).pem}).ok(201)
+    for entry in ("f-" + "0" * 64, f"s-{'0' * 32}-5-{'0' * 16}", "i-d:thermo:99", "s-", "anything"):
+        service.store.calls.clear()
+        assert operator.delete(f"{DENY}/{entry}").status == 404
+        assert service.store.calls == {"get_many": 2}, "the caller, and the document of the entry"

@@ -499,28 +499,59 @@ def test_every_other_role_is_refused(service: Service, role: str) -> None:
     assert service.anonymous.get(f"{HOSTS}/{HOST}").status == 401
 
 
+LOOPBACK = ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]
+ELSEWHERE = ["192.0.2.7", "10.0.0.1", "", "localhost"]
+
+
+def allow_plain(edge: Edge) -> Client:
+    """Return the edge's client, with TRUST_EDGE_PLAIN=loopback and without TLS."""
+    settings = structs.replace(edge.client.app.settings, plain_edge=True)
+    return replace(edge.client, app=structs.replace(edge.client.app, settings=settings), scheme="http")
+
+
 @pytest.mark.parametrize(
     ("scheme", "peer", "private"),
     [
         ("https", "192.0.2.7", True),
-        ("http", "127.0.0.1", True),
-        ("http", "127.9.9.9", True),
-        ("http", "::1", True),
-        ("http", "::ffff:127.0.0.1", True),
-        ("http", "192.0.2.7", False),
-        ("http", "10.0.0.1", False),
-        ("http", "", False),
-        ("http", "localhost", False),
+        *(("http", peer, True) for peer in LOOPBACK),
+        *(("http", p, False) for p in ELSEWHERE),
     ],
 )
-def test_keys_are_exported_over_tls_or_within_this_machine(edge: Edge, scheme: str, peer: str, private: bool) -> None:
+def test_the_feed_is_for_tls_or_this_machine(edge: Edge, scheme: str, peer: str, private: bool) -> None:
     """Plain HTTP from another machine is refused, whatever the client's headers say."""
     client = replace(edge.client, scheme=scheme, peer=peer)
     forged = {"x-forwarded-proto": "https", "x-forwarded-for": "127.0.0.1", "forwarded": "proto=https;for=127.0.0.1"}
-    for path in (HOSTS, f"{HOSTS}/{HOST}"):
+    for path in (HOSTS, "//edge/v1/withdrawals"):
         answer = client.get(path, headers=forged)
         assert (answer.status == 200) is private
         assert private or (answer.status, answer.code) == (403, "insecure_transport")
+
+
+@pytest.mark.parametrize("peer", [*LOOPBACK, *ELSEWHERE])
+def test_keys_are_exported_over_plain_http_only_if_the_operator_allows_this_machine(edge: Edge, peer: str) -> None:
+    """Behind a plain proxy on this machine every client has a loopback address, and keys would go on unprotected."""
+    refused = replace(edge.client, scheme="http", peer=peer).get(f"{HOSTS}/{HOST}")
+    assert (refused.status, refused.code) == (403, "insecure_transport")
+    assert "TRUST_EDGE_PLAIN=loopback" in refused.text
+    allowed = replace(allow_plain(edge), peer=peer).get(f"{HOSTS}/{HOST}")
+    assert (allowed.status == 200) is (peer in LOOPBACK)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded", "forwarded", "via", "x-real-ip"],
+)
+def test_keys_never_pass_a_proxy_without_tls(edge: Edge, header: str) -> None:
+    """A forwarding header shows the proxy, whatever its value. Over TLS such a header means nothing."""
+    client = replace(allow_plain(edge), peer="127.0.0.1")
+    secrets = {"resource_names": [f"server/{HOST}"], "node": {"id": "1"}}
+    for value in ("127.0.0.1", "https", ""):
+        answer = client.get(f"{HOSTS}/{HOST}", headers={header: value})
+        assert (answer.status, answer.code) == (403, "insecure_transport")
+        answer = client.post("//v3/discovery:secrets", secrets, headers={header: value})
+        assert (answer.status, answer.code) == (403, "insecure_transport")
+    assert client.get(f"{HOSTS}/{HOST}").status == 200
+    assert edge.client.get(f"{HOSTS}/{HOST}", headers={header: "192.0.2.9"}).status == 200
 
 
 # ------------------------------------------------------------------------------------------------- one host's key

@@ -13,7 +13,7 @@ from functions.web.contract import PUBLIC, Route
 from shared.records import Proof, Role
 from shared.usecases.jobs.transfer import export_lines
 from tests.functions.addresses import ROUTES, client_path, handler_of
-from tests.functions.dialects.recorded import FOLDER
+from tests.functions.dialects.recorded import FOLDER, LISTENER
 from tests.functions.dialects.test_table import TABLE, Dialect, Expectation
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service
@@ -190,6 +190,7 @@ def every_caller(service: Service) -> list[Client]:
         *map(service.client, Role),
         service.client("broker", no_sni=True),
         service.client("broker", proof=Proof.BROKER),
+        service.client("broker", proof=Proof.BROKER, listener=LISTENER),
         service.platform("broker", orgs=[service.org_id]),
         service.platform("edge", orgs=[service.org_id]),
         service.anonymous,
@@ -264,8 +265,7 @@ def test_no_dialect_admits_a_device_of_another_organization(service: Service, th
         assert row.allowed is row.denied or not matches(row.allowed, answer), (client.key, answer.text)
         assert [word for word in theirs.words if word in answer.text.replace(THEIR_DEVICE.pem, "")] == []
     assert theirs.dump() == before
-    by_names = Proof.BROKER if row.by_names else Proof.CHAIN
-    own = replace(question, changes={}).send(service.client("broker", theirs.org_id, proof=by_names), THEIR_DEVICE)
+    own = replace(question, changes={}).send(service.client("broker", theirs.org_id, **row.key), THEIR_DEVICE)
     assert row.allowed(own), own.text
 
 

@@ -2,13 +2,16 @@
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.adapters.oidc_tokens import WAITING
 from shared.config import Oidc
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service, make_current_service
@@ -288,6 +291,22 @@ def test_a_key_that_the_issuer_withdrew_is_no_longer_accepted(service: Service, 
     assert "no such key" in refused(service, token)
 
 
+def test_a_clock_that_is_set_back_keeps_no_withdrawn_key(
+    service: Service, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys age by a counter as well, and so does the pause between two requests to the issuer."""
+    passed = [0.0]
+    monkeypatch.setattr(service.app.tokens, "_seconds", lambda: passed[0])
+    token = issuer.token()
+    session(service, token).ok()
+    issuer.keys = {"second": certs.key("P-256", 905)}
+    service.clock.now -= timedelta(hours=5)
+    passed[0] += 599
+    assert session(service, token).status == 200
+    passed[0] += 1
+    assert "no such key" in refused(service, token)
+
+
 def test_tokens_are_accepted_for_an_hour_while_the_issuer_is_down(service: Service, issuer: Issuer) -> None:
     """The cached keys are used for an hour. After that a token is answered with 503."""
     token = issuer.token(exp=service.clock.now.timestamp() + 7200)
@@ -298,6 +317,35 @@ def test_tokens_are_accepted_for_an_hour_while_the_issuer_is_down(service: Servi
     service.clock.now += timedelta(minutes=31)
     answer = session(service, token)
     assert (answer.status, answer.code, answer.reply.headers["Retry-After"]) == (503, "issuer_unavailable", "60")
+
+
+def test_a_silent_issuer_keeps_few_callers_waiting(service: Service, issuer: Issuer) -> None:
+    """Anybody can send tokens that need the issuer's keys. Most of them are answered with 503 at once."""
+    issuer.silent = threading.Event()
+    token = issuer.token()
+    with ThreadPoolExecutor(32) as pool:
+        answers = [pool.submit(session, service, token) for _ in range(32)]
+        done = as_completed(answers, timeout=4)  # the issuer's own time-out is 5 s
+        at_once = [next(done).result() for _ in range(32 - 1 - WAITING)]
+        assert {(answer.status, answer.code) for answer in at_once} == {(503, "issuer_unavailable")}
+        issuer.silent.set()
+    assert sum(answer.result().status == 200 for answer in answers) == 1 + WAITING
+
+
+def test_known_keys_are_used_while_the_issuer_is_silent(service: Service, issuer: Issuer) -> None:
+    """A stranger's token with an unknown key id, and keys that are to be fetched again, delay nobody else's token."""
+    token = issuer.token(exp=service.clock.now.timestamp() + 7200)
+    session(service, token).ok()
+    issuer.silent = threading.Event()
+    service.clock.now += timedelta(minutes=11)
+    with ThreadPoolExecutor(2) as pool:
+        stranger = pool.submit(session, service, issuer.token(headers={"kid": "unknown"}))
+        while not issuer.asked["/.well-known/openid-configuration"] == 2:
+            assert not stranger.done()
+        assert pool.submit(session, service, token).result(4).status == 200
+        assert not stranger.done()
+        issuer.silent.set()
+    assert stranger.result().status == 401
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ STORES = {
 
 def load(handler: str, data: Path, settings: dict[str, str], *, call: bool) -> tuple[set[str], set[str]]:
     """Return the top-level modules after the import of *handler*, and after its first call."""
-    environment = {"TRUST_DATA": str(data), "PYTHONPATH": str(Path(__file__).parents[2]), **settings}
+    own = {"TRUST_DATA": str(data), "TRUST_KEYS": f"local:{data}/keys", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**own, **settings}
     command = [sys.executable, "-c", _BOOT, handler, "call" if call else "import"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

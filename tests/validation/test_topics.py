@@ -1,5 +1,7 @@
 """Which topics a device may use: those under its prefix, and nothing else."""
 
+import itertools
+
 import pytest
 
 from shared.validation.names import ClientClass, DeviceName
@@ -42,10 +44,37 @@ def test_a_prefix_that_devices_could_share_is_refused(template: str) -> None:
     assert not is_prefix(template)
 
 
-def test_the_prefix_of_a_device() -> None:
-    device = DeviceName(ClientClass.GATEWAY, "thermo", "42")
-    assert TopicPrefix().of("mtxpd0", device) == PREFIX
-    assert TopicPrefix("{class}/{typeId}/{deviceId}/").of("mtxpd0", device) == "g/thermo/42/"
+DEVICE, GATEWAY = ClientClass.DEVICE, ClientClass.GATEWAY
+
+
+def test_devices_and_gateways_have_prefixes_of_their_own() -> None:
+    assert TopicPrefix().of("mtxpd0", DeviceName(DEVICE, "thermo", "42")) == PREFIX
+    assert TopicPrefix().of("mtxpd0", DeviceName(GATEWAY, "thermo", "42")) == "mtxpd0/gateway/thermo/42/"
+
+
+@pytest.mark.parametrize("template", [None, "{orgId}/{class}/{typeId}/{deviceId}/"])
+def test_no_client_has_topics_under_the_prefix_of_another(template: str | None) -> None:
+    """The names that could be confused: a device type `gateway`, and ids with the names of levels and types."""
+    names = ("gateway", "d", "g", "device", "thermo", "d-gateway")
+    prefix = TopicPrefix(template)
+    all_ = [
+        prefix.of(org, DeviceName(kind, type_id, device_id))
+        for org in ("mtxpd0", "gateway"[:6])
+        for kind in (DEVICE, GATEWAY)
+        for type_id in names
+        for device_id in names
+    ]
+    assert len(set(all_)) == len(all_)
+    assert not [(one, other) for one, other in itertools.permutations(all_, 2) if one.startswith(other)]
+
+
+def test_a_prefix_that_the_operator_sets_is_that_of_every_class() -> None:
+    """Installations that set the old default keep the topics of their gateways."""
+    for kind in (DEVICE, GATEWAY):
+        for type_id in ("thermo", "gateway"):
+            device = DeviceName(kind, type_id, "42")
+            assert TopicPrefix("{orgId}/{typeId}/{deviceId}/").of("mtxpd0", device) == f"mtxpd0/{type_id}/42/"
+            assert TopicPrefix("{class}/{typeId}/{deviceId}/").of("mtxpd0", device) == f"{kind}/{type_id}/42/"
 
 
 @pytest.mark.parametrize("topic", [PREFIX + "evt", PREFIX + "a/b/c", PREFIX + "/", PREFIX + "é", PREFIX + "a..b"])

@@ -30,7 +30,7 @@ from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
 from shared.usecases.organization import Organization
 from shared.validation.ca import FINGERPRINT_DIGITS, NAME_DIGITS
-from shared.validation.deny_list import certificate_ids
+from shared.validation.deny_list import can_mean_certificate, certificate_ids
 from shared.validation.verdict import Anchor
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
@@ -179,6 +179,12 @@ class CACertificates:
         """Return the CAs, by id, that one of *denials* may mean. `refresh_marks` decides whether it does."""
         denial_filter = _DenialFilter(denials)
         return {ca_id: ca for ca_id, ca in self.iterate() if denial_filter.includes(ca)} if denial_filter else {}
+
+    def list_looked_up(self, look_up: str) -> Mapping[str, CA]:
+        """Return the CAs, by id, that an entry may mean which *look_up* finds."""
+        if not can_mean_certificate(look_up):
+            return {}
+        return {ca_id: ca for ca_id, ca in self.iterate() if look_up in certificate_ids(Certificate.from_der(ca.der))}
 
     def refresh_marks(self, cas: Mapping[str, CA]) -> None:
         """Make the marks of *cas* (by id) agree with the deny list."""

@@ -14,7 +14,7 @@ from shared.records import Denial, DenialKind
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates, is_id_of
 from shared.usecases.context import Context, make_entry
-from shared.usecases.denials import DenyList, denial_id
+from shared.usecases.denials import DenyList, denial_id, look_up_of
 from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
 from shared.validation.deny_list import fingerprint_id, identity_id, issuer_serial_id
 from shared.validation.names import DeviceName
@@ -41,7 +41,7 @@ def deny(
             `identity` and `d:type:device`.
         certificate: in place of both, a certificate whose fingerprint goes on the list.
 
-    Raises: InvalidDenial, NotFound (no such CA), NotACertificate."""
+    Raises: InvalidDenial, NotFound (no such CA), NotACertificate, TooManyDenials."""
     at = context.clock()
     cas = CACertificates(context.repository, member.org_id)
     target = _parse_target(cas, kind, value, certificate)
@@ -72,13 +72,13 @@ def lift(context: Context, member: Member, entry_id: str) -> None:
 
     Raises: NotFound."""
     cas = CACertificates(context.repository, member.org_id)
-    activity = make_entry(context.clock(), member.who, "lift", entry=entry_id)
-    try:
-        denial = DenyList(context.repository, member.org_id).remove(entry_id, activity=activity)
-    except NotFound:
-        cas.refresh_every_mark()
-        raise
-    cas.refresh_marks(cas.list_meant_by([denial]))
+    deny_list = DenyList(context.repository, member.org_id)
+    look_up = look_up_of(entry_id)
+    removed = deny_list.remove(entry_id, activity=make_entry(context.clock(), member.who, "lift", entry=entry_id))
+    cas.refresh_marks(cas.list_looked_up(look_up))
+    deny_list.delete_if_empty(look_up)
+    if removed is None:
+        raise NotFound(what="such entry on the deny list")
 
 
 def list_denials(context: Context, org_id: str, *, after: str, limit: int) -> list[Denial]:

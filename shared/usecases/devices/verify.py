@@ -16,6 +16,7 @@ from shared.usecases.callers import BearerToken, Caller, Credentials, authentica
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
+from shared.usecases.devices.unnamed_listeners import warn_daily
 from shared.usecases.organization import Organization
 from shared.validation.deny_list import DenyListEntry, Questions, questions
 from shared.validation.names import DeviceName
@@ -38,7 +39,7 @@ class Verifier(msgspec.Struct, frozen=True):
         tokens: verifies sign-in tokens; None accepts API keys only.
         events: takes the connection event of each verdict, asynchronously.
         count: counts decisions: organization id or None, code, decision.
-        topic_prefix: the prefix of a device's topics.
+        topic_prefix: the prefix of the topics of devices and gateways.
     """
 
     context: Context
@@ -156,8 +157,10 @@ def _verify_named(context: Context, credentials: Credentials, named: NamedClient
     batch = context.repository.read_batch([*credentials.refs, *lookup.refs()])
     caller = authenticate(credentials, batch)
     caller.must_be(_BROKERS)
-    broker_proves = caller.proof is Proof.BROKER
-    return judge_named(named, lookup.facts(batch), broker_proves=broker_proves, platform_domain=context.platform_domain)
+    is_proven = caller.proof is Proof.BROKER and named.is_from(caller.listener)
+    if is_proven and named.may_be_typed and caller.listener is None:
+        warn_daily(caller.who, context.clock())
+    return judge_named(named, lookup.facts(batch), is_proven=is_proven, platform_domain=context.platform_domain)
 
 
 def _named_event(named: NamedClient, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:

@@ -8,7 +8,11 @@ from typing import Final
 
 import msgspec
 
+from shared.records import Proof, Role
 from shared.usecases.context import Context
+from shared.usecases.organization import iterate_organizations
+from shared.usecases.orgs.api_keys import list_keys
+from shared.validation.topics import DEVICE_PREFIX, GATEWAY_PREFIX, names_class, names_org
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -42,4 +46,56 @@ def check_installation(context: Context, checks: Iterable[Check]) -> list[Findin
     return [finding for check in checks for finding in check(context)]
 
 
-CHECKS: Final[tuple[Check, ...]] = ()
+def _check_broker_keys(context: Context) -> Iterator[Finding]:
+    """Yield the keys that prove names on every listener of their broker."""
+    for org in iterate_organizations(context.repository):
+        for key in list_keys(context, org.org_id):
+            if key.revoked_at is None and key.proof is Proof.BROKER and key.listener is None:
+                yield Finding(
+                    "key_names_no_listener",
+                    f"The key {key.key} proves names on every listener of its broker.",
+                    "Make a key with --proof broker --listener NAME (docs/brokers), and revoke this key.",
+                    is_unsafe=True,
+                )
+
+
+def check_topics(template: str | None, *, one_org_per_broker: bool) -> Check:
+    """Return the check of the settings of topics.
+
+    Args:
+        template: TRUST_TOPIC_PREFIX, or None.
+        one_org_per_broker: TRUST_ONE_ORG_PER_BROKER.
+    """
+
+    def check(context: Context) -> Iterator[Finding]:
+        if template is None:
+            yield Finding(
+                "gateway_topics",
+                f"Gateways have topics under {GATEWAY_PREFIX} and devices under {DEVICE_PREFIX}; version 0.1.0 had "
+                f"{DEVICE_PREFIX} for both.",
+                f"To keep the topics of gateways, set TRUST_TOPIC_PREFIX={DEVICE_PREFIX}; then a gateway and a device "
+                "of the same type and id share topics.",
+            )
+            return
+        if not names_class(template):
+            yield Finding(
+                "topics_of_two_classes",
+                f"With TRUST_TOPIC_PREFIX={template} a gateway and a device of the same type and id share topics.",
+                "Add {class} to it, or remove the setting.",
+                is_unsafe=True,
+            )
+        if not names_org(template) and one_org_per_broker:
+            for key in list_keys(context, None):
+                if key.role is Role.BROKER and key.revoked_at is None and len(key.orgs) != 1:
+                    yield Finding(
+                        "topics_of_two_organizations",
+                        f"The key {key.key} is for several organizations, whose devices share topics under "
+                        f"TRUST_TOPIC_PREFIX={template}.",
+                        "Add {orgId} to it, or give each broker a key of its organization.",
+                        is_unsafe=True,
+                    )
+
+    return check
+
+
+CHECKS: Final[tuple[Check, ...]] = (_check_broker_keys,)

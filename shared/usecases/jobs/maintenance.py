@@ -28,7 +28,10 @@ def sweep_org(context: Context, org_id: str, *, at: datetime) -> int:
     if lines:
         log.warning("the index of CAs was repaired", extra={"org": org_id, "count": lines})
     cas.delete_empty_documents()
-    DenyList(context.repository, org_id).delete_empty_documents()
     cas.refresh_flag()
     cas.refresh_every_mark()
+    deny_list = DenyList(context.repository, org_id)
+    deny_list.delete_empty_documents()
+    if deny_list.repair_count(at):
+        log.warning("the counter of the deny list was repaired", extra={"org": org_id})
     return bodies + lines

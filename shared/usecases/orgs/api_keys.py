@@ -1,5 +1,6 @@
 """API keys of organizations and of the platform."""
 
+import re
 import secrets
 import string
 from collections.abc import Collection, Iterator
@@ -13,7 +14,9 @@ from shared.refs import api_key_ref
 from shared.usecases.callers import token_hash
 from shared.usecases.context import Context
 from shared.usecases.organization import Organization
+from shared.validation.verdict_by_name import NO_LISTENER
 
+_LISTENER: Final = r"[A-Za-z0-9_.:/-]{1,64}"
 _ALPHABET: Final = string.ascii_letters + string.digits
 
 
@@ -25,16 +28,19 @@ def create_key(
     orgs: Collection[str] = (),
     no_sni: bool = False,
     proof: Proof = Proof.CHAIN,
+    listener: str = NO_LISTENER,
 ) -> tuple[ApiKey, str]:
     """Create an API key. Return the key and its token, which is not stored and cannot be read again.
 
     Args:
         org_id: None for a platform key: a broker or an edge, for all organizations or only for *orgs*.
+        listener: the broker's listener whose names *proof* `broker` proves, as the broker names it.
 
     Raises: NotFound, WrongValue."""
     if org_id is not None:
         Organization(context.repository, org_id).get()
     _check_kind(org_id, role, orgs, is_special=no_sni or proof is not Proof.CHAIN)
+    _check_listener(proof, listener)
     for name in orgs:
         Organization(context.repository, name).get()
     name = "".join(secrets.choice(_ALPHABET) for _ in range(10))
@@ -47,6 +53,7 @@ def create_key(
         orgs=tuple(sorted(orgs)),
         no_sni=no_sni,
         proof=proof,
+        listener=listener if proof is Proof.BROKER else None,
         created_at=context.clock(),
     )
     context.repository.create(api_key_ref(org_id, key.key), key)
@@ -64,6 +71,14 @@ def _check_kind(org_id: str | None, role: Role, orgs: Collection[str], *, is_spe
         raise WrongValue(field="orgs", found="An org's key is for that org alone")
     elif role is not Role.BROKER and is_special:
         raise WrongValue(field="role", found="Only a broker key can be marked no-sni or proof broker")
+
+
+def _check_listener(proof: Proof, listener: str) -> None:
+    """Refuse the name of a listener that a key cannot have. Raises: WrongValue."""
+    if listener and proof is not Proof.BROKER:
+        raise WrongValue(field="listener", found="Only a key with proof broker names a listener")
+    if listener and not re.fullmatch(_LISTENER, listener):
+        raise WrongValue(field="listener", found="A listener has 1 to 64 characters of A-Z a-z 0-9 - _ . : /")
 
 
 def list_keys(context: Context, org_id: str | None) -> Iterator[ApiKey]:

@@ -8,7 +8,7 @@ import msgspec
 from shared.errors import Conflict, WrongValue
 from shared.ports import Key
 from shared.records import ActivityKind, Org
-from shared.refs import activity_partition
+from shared.refs import activity_partition, deny_count_partition
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
@@ -89,6 +89,7 @@ def partitions_of(org_id: str) -> list[str]:
         f"ca/{org_id}",
         f"server/{org_id}",
         f"deny/{org_id}",
+        deny_count_partition(org_id),
         f"usage/{org_id}",
         *(activity_partition(org_id, kind) for kind in ActivityKind),
     ]

@@ -12,12 +12,15 @@ from shared.errors import TrustError
 from tests.support import certs
 from tests.support.harness import Answer, Client, answer, basic
 
+LISTENER = "certificates"  # of the broker: the name that its address has, and that keys of tests name
 FOLDER = Path(__file__).parent.parent.parent / "data" / "dialects"
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request. *changes* replace fields of its body, None removes a field; *org* is the organization in it."""
+    """A request. *changes* replace fields of its body, None removes a field; *org* is the organization in it.
+
+    *query*: of the address, which names the listener unless a test says otherwise."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -25,6 +28,7 @@ class Recorded:
     body: bytes | None = None  # instead of the recorded body
     refusal: TrustError | None = None
     org: str = "mtxpd0"
+    query: Mapping[str, str] = field(default_factory=lambda: {"listener": LISTENER})
 
     def send(self, client: Client, device: certs.Issued, *sent: certs.Issued) -> Answer:
         recorded = json.loads((FOLDER / f"{self.name}.json").read_text().replace("mtxpd0", self.org))
@@ -40,7 +44,7 @@ class Recorded:
         if client.key:
             headers["authorization"] = basic(client.key, client.token)
         body = self.body if self.body is not None else self._body(recorded["body"], headers, words)
-        request = Request(recorded["method"], recorded["path"], {}, headers, body, refusal=self.refusal)
+        request = Request(recorded["method"], recorded["path"], self.query, headers, body, refusal=self.refusal)
         return Answer(answer(client.app, request))
 
     def _body(self, recorded: Any, headers: Mapping[str, str], words: Mapping[str, str]) -> bytes:

@@ -1,14 +1,17 @@
 """What only single brokers have: names and passwords, topics and queues, headers, times."""
 
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from msgspec import structs
 
 from functions.dialects.aws_iot import authorize
 from shared.records import Proof
+from shared.refs import api_key_ref
 from shared.usecases.orgs.organizations import set_suspended
-from tests.functions.dialects.recorded import Recorded
+from tests.functions.dialects.recorded import LISTENER, Recorded
 from tests.support import certs
 from tests.support.certs import NOON
 from tests.support.harness import Client, Service, make_service
@@ -28,7 +31,7 @@ def trusted(operator: Client) -> None:
 @pytest.fixture
 def prover(service: Service) -> Client:
     """A broker whose key says that it proves names."""
-    return service.client("broker", proof=Proof.BROKER)
+    return service.client("broker", proof=Proof.BROKER, listener=LISTENER)
 
 
 def ask(client: Client, recorded: str, device: certs.Issued = DEVICE, /, **changes: Any) -> Any:
@@ -47,6 +50,93 @@ def test_names_are_accepted_for_a_key_that_proves_names_only(service: Service, p
     platform = Recorded(name).send(service.platform(), DEVICE)
     assert yes.reply != no.reply
     assert platform.reply != yes.reply
+
+
+# ------------------------------------------------------------------------------------- the listener that proves names
+
+NAMES = ["emqx_names", "rabbitmq_user", "rabbitmq_topic", "vernemq", "vernemq_publish", "mosquitto_aclcheck"]
+
+
+def answers(client: Client, name: str, **more: Any) -> Any:
+    return Recorded(name, **more).send(client, DEVICE).reply
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("query", [{}, {"listener": "plain"}, {"listener": ""}, {"listener": LISTENER.upper()}])
+def test_names_from_another_listener_prove_nothing(
+    service: Service, prover: Client, name: str, query: dict[str, str]
+) -> None:
+    """The key names the listener whose clients cannot type a name."""
+    unproven = answers(service.client("broker"), name)
+    assert answers(prover, name) != unproven
+    assert answers(prover, name, query=query) == unproven
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_listener_may_be_in_a_header(prover: Client, name: str) -> None:
+    assert answers(prover, name, query={}, headers={"x-trust-listener": LISTENER}) == answers(prover, name)
+
+
+@pytest.mark.parametrize("name", ["vernemq", "vernemq_m5", "vernemq_publish", "vernemq_subscribe"])
+def test_vernemqs_mountpoint_names_the_listener(prover: Client, name: str) -> None:
+    """VerneMQ has one address for all listeners; a mountpoint is a listener's own."""
+    refused = {"result": {"error": "not_allowed"}}
+    assert Recorded(name, {"mountpoint": LISTENER}, query={}).send(prover, DEVICE).json == {"result": "ok"}
+    for other in ("", "plain", None, 7, [LISTENER]):
+        assert Recorded(name, {"mountpoint": other}, query={}).send(prover, DEVICE).json == refused
+
+
+def test_rabbitmqs_virtual_host_names_the_listener(service: Service) -> None:
+    """Where a listener has a virtual host of its own."""
+    prover = service.client("broker", proof=Proof.BROKER, listener="mtxpd0")
+    assert Recorded("rabbitmq_vhost", query={}).send(prover, DEVICE).text == "allow"
+    assert Recorded("rabbitmq_topic", query={}).send(prover, DEVICE).text == "allow"
+    assert Recorded("rabbitmq_user", query={}).send(prover, DEVICE).text == "deny"
+    assert Recorded("rabbitmq_user", {"vhost": "mtxpd0"}, query={}).send(prover, DEVICE).text == "allow"
+
+
+def test_a_key_without_listener_proves_no_name_that_a_client_may_have_typed(service: Service) -> None:
+    """EMQX and RabbitMQ mark typed names; VerneMQ and mosquitto do not."""
+    nameless, unproven = service.client("broker", proof=Proof.BROKER), service.client("broker")
+    for name in ("emqx_names", "rabbitmq_user", "rabbitmq_topic"):
+        assert answers(nameless, name) != answers(unproven, name)
+    for name in ("vernemq", "vernemq_publish", "vernemq_subscribe", "mosquitto_aclcheck"):
+        assert answers(nameless, name) == answers(unproven, name)
+
+
+def test_a_key_of_the_version_before_keeps_working_and_is_warned_about_once_a_day(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That version stored no listener."""
+    old = service.client("broker", proof=Proof.BROKER)
+    for attempt in service.app.context.repository.changing_existing(api_key_ref("mtxpd0", old.key), "key"):
+        with attempt as key:
+            attempt.write(structs.replace(key, listener=None))
+
+    def warnings() -> int:
+        return sum(record.levelname == "WARNING" and old.key in str(vars(record)) for record in caplog.records)
+
+    for name in ("vernemq", "mosquitto_aclcheck", "vernemq"):
+        assert answers(old, name, query={}).status == 200
+    assert ask(old, "vernemq") == {"result": "ok"}
+    assert warnings() == 1
+    service.clock.now += timedelta(days=1)
+    assert ask(old, "vernemq") == {"result": "ok"}
+    assert ask(old, "emqx_names")["result"] == "allow"
+    assert warnings() == 2
+
+
+@pytest.mark.parametrize("client_id", ["undefined", "null", "${clientid}"])
+def test_a_client_id_is_taken_as_it_came(prover: Client, client_id: str) -> None:
+    """A client chooses its client ID, so no text of it means that there is none."""
+    assert ask(prover, "vernemq", client_id=client_id) == {"result": {"error": "not_allowed"}}
+    assert ask(prover, "rabbitmq_user", client_id=client_id) == "deny"
+    assert ask(prover, "mosquitto_aclcheck", clientid=client_id)["ok"] is False
+    assert ask(prover, "emqx_names", clientid=client_id)["result"] == "deny"
+    assert ask(prover, "emqx", clientid=client_id)["result"] == "deny"
+
+
+# ------------------------------------------------------------------------------------------- typed names, identities
 
 
 @pytest.mark.parametrize("password", ["secret", ""])
@@ -174,8 +264,9 @@ def test_the_exchange_is_the_mqtt_plugins(prover: Client) -> None:
 def test_rabbitmqs_default_method_is_get(service: Service, prover: Client) -> None:
     """The query has all parameters, the password too."""
     path = "//verifyClient/rabbitmq/user"
-    assert prover.get(path, query={"username": "d:thermo:42"}).text == "allow"
-    assert prover.get(path, query={"username": "d:thermo:42", "password": ""}).text == "deny"
+    asked = {"username": "d:thermo:42", "vhost": LISTENER}
+    assert prover.get(path, query=asked).text == "allow"
+    assert prover.get(path, query={**asked, "password": ""}).text == "deny"
 
 
 # ------------------------------------------------------------------------------------------- VerneMQ and mosquitto
@@ -241,15 +332,49 @@ def test_a_device_that_is_denied_while_connected_can_use_no_topic(operator: Clie
 
 
 def test_emqx_gets_the_expiry_and_the_topics(broker: Client) -> None:
-    assert ask(broker, "emqx") == {
-        "result": "allow",
-        "is_superuser": False,
-        "expire_at": 1811851200,  # 2027-06-01T12:00:00Z
-        "acl": [
-            {"permission": "allow", "action": "all", "topic": "mtxpd0/thermo/42/#"},
-            {"permission": "deny", "action": "all", "topic": "#"},
-        ],
-    }
+    answer = ask(broker, "emqx")
+    allowed, *denied = answer.pop("acl")
+    assert answer == {"result": "allow", "is_superuser": False, "expire_at": 1811851200}  # 2027-06-01T12:00:00Z
+    assert allowed == {"permission": "allow", "action": "all", "topic": "mtxpd0/thermo/42/#"}
+    assert {(rule["permission"], rule["action"]) for rule in denied} == {("deny", "all")}
+
+
+@pytest.mark.parametrize("topic", ["#", "$SYS/#", "$delayed/#", "$share/#", "$queue/#", "$exclusive/#", "$file/#"])
+def test_emqx_denies_every_other_topic(broker: Client, topic: str) -> None:
+    """`#` covers no topic that begins with `$` (MQTT 5.0, 4.7.2), and EMQX allows what no rule covers."""
+    assert topic in [rule["topic"] for rule in ask(broker, "emqx")["acl"][1:]]
+
+
+@pytest.mark.parametrize("pem", ["undefined", "${cert_pem}", "", "null"])
+def test_emqx_without_the_certificate_is_judged_by_names(prover: Client, pem: str) -> None:
+    """EMQX before 5.7.1 sends the placeholder of the template as it is."""
+    assert ask(prover, "emqx", cert_pem=pem)["result"] == "allow"
+    assert ask(prover, "emqx", cert_pem=pem, cert_common_name="d:thermo:43")["result"] == "deny"
+
+
+@pytest.mark.parametrize("name", ["undefined", "${cert_common_name}"])
+def test_emqx_without_any_certificate(prover: Client, name: str) -> None:
+    assert ask(prover, "emqx", cert_pem="${cert_pem}", cert_common_name=name)["result"] == "deny"
+
+
+def test_emqx_that_knows_no_server_name(service: Service, broker: Client) -> None:
+    """The placeholder is no server name; a key marked no-sni needs none."""
+    assert ask(service.client("broker", no_sni=True), "emqx", serverName="${serverName}")["result"] == "allow"
+    assert ask(broker, "emqx", serverName="${serverName}")["result"] == "deny"
+
+
+@pytest.mark.parametrize("text", ["${cert_pem} ", "${clientid}", "${cert_common_name}", "$cert_pem", "${CERT_PEM}"])
+def test_only_the_exact_placeholder_counts_as_unknown(prover: Client, text: str) -> None:
+    assert ask(prover, "emqx", cert_pem=text)["result"] == "deny"
+
+
+@pytest.mark.parametrize("client_id", [None, ""])
+def test_emqx_admits_no_client_that_no_client_id_is_bound_to(
+    broker: Client, prover: Client, client_id: str | None
+) -> None:
+    """EMQX would admit whatever client ID the client has."""
+    assert ask(broker, "emqx", clientid=client_id) == {"result": "deny"}
+    assert ask(prover, "emqx_names", clientid=client_id) == {"result": "deny"}
 
 
 def test_emqx_over_plain_tcp(operator: Client, broker: Client) -> None:

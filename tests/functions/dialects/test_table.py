@@ -15,7 +15,7 @@ from msgspec import structs
 from functions.web.body import body_too_large
 from shared.errors import StoreUnavailable
 from shared.records import Proof
-from tests.functions.dialects.recorded import FOLDER, Recorded
+from tests.functions.dialects.recorded import FOLDER, LISTENER, Recorded
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service
 
@@ -56,6 +56,12 @@ class Dialect:
     continued: Expectation
     by_names: bool = False
     malformed: Recorded | None = None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the key of this dialect is made with."""
+        return {"proof": Proof.BROKER, "listener": LISTENER} if self.by_names else {}
+
     bad_key: Expectation | None = None  # the native form uses HTTP's own status
     too_large: Expectation | None = None
     bad_form: Expectation | None = None
@@ -143,7 +149,7 @@ def row(request: pytest.FixtureRequest) -> Dialect:
 def ask(service: Service, operator: Client, row: Dialect) -> Callable[..., Answer]:
     """Send the row's request with a suitable key; the organization trusts ROOT."""
     operator.post("/authentication/cacertificates", {"certificate": ROOT.pem}).ok(201)
-    client = service.client("broker", proof=Proof.BROKER if row.by_names else Proof.CHAIN)
+    client = service.client("broker", **row.key)
 
     def send(recorded: Recorded | None = None, client: Client = client) -> Answer:
         return (recorded or row.request).send(client, DEVICE)
