@@ -11,16 +11,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
+
+from benchmarks.faults.load import CAS, KeepAliveCaller
+from benchmarks.faults.rig import DOMAIN
+from shared.usecases.orgs.first_start import DEMO_ORG
+from shared.validation.names import messaging_host
+from tests.support import certs, server
 
 ROOT: Final = Path(__file__).parents[2]
 _READ: Final = 64 * 1024
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader: TypeAlias = asyncio.StreamReader
+Writer: TypeAlias = asyncio.StreamWriter
 
 
 class _Seen(Counter[str]):
@@ -108,7 +116,7 @@ async def _slow_reader(reader: Reader, writer: Writer, seen: _Seen) -> None:
 
 Behaviour = Callable[[Reader, Writer, _Seen], Awaitable[None]]
 KINDS: Final[dict[str, tuple[int, Behaviour]]] = {
-    "1,000 half requests": (1000, _half_request),
+    "1,100 half requests": (1100, _half_request),
     "300 half bodies": (300, _half_body),
     "an endless header": (1, _endless_header),
     "120 pipelining connections": (120, _pipelining),
@@ -120,22 +128,23 @@ KINDS: Final[dict[str, tuple[int, Behaviour]]] = {
 
 async def _repeat(port: int, behaviour: Behaviour, seen: _Seen, end: float) -> None:
     """Behave so on one connection, and on another when that one is closed, until *end*."""
-    while (left := end - time.monotonic()) > 0:
-        writer: Writer | None = None
-        try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), left)
-            seen["opened"] += 1
-            await asyncio.wait_for(behaviour(reader, writer, seen), end - time.monotonic())
-            seen["closed"] += 1
-        except TimeoutError:
-            return
-        except (OSError, EOFError, ExceptionGroup):  # the server closed the connection
-            seen["closed" if writer else "refused"] += 1
-            await asyncio.sleep(0.01)
-        finally:
-            if writer is not None:
-                with suppress(OSError):
+    with suppress(TimeoutError):
+        async with asyncio.timeout(end - time.monotonic()):
+            while True:
+                try:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    seen["refused"] += 1
+                    await asyncio.sleep(0.01)
+                    continue
+                seen["opened"] += 1
+                try:
+                    await behaviour(reader, writer, seen)
+                except (OSError, EOFError, ExceptionGroup):
+                    await asyncio.sleep(0.01)
+                finally:
                     writer.transport.abort()
+                seen["closed"] += 1
 
 
 async def _attack(port: int, kind: str, seconds: float) -> _Seen:
@@ -147,6 +156,17 @@ async def _attack(port: int, kind: str, seconds: float) -> _Seen:
 
 
 # ------------------------------------------------------------------------------------- the other caller, and memory
+
+MEMORY_MAX: Final = 200  # MiB of a process, whatever strangers do
+_P99_MAX: Final = 1.0  # seconds of another caller's request
+
+
+def is_allowed(caller: KeepAliveCaller, question: Mapping[str, str]) -> bool:
+    """Ask for a verdict; once more if the server closed the connection. Return whether the device may connect."""
+    result = caller("POST", "/verifyClient", question)
+    if not result.status:
+        result = caller("POST", "/verifyClient", question)
+    return isinstance(result.body, dict) and result.body.get("decision") == "allow"
 
 
 @dataclass(frozen=True)
@@ -165,6 +185,10 @@ class Met:
     seconds: list[float]
     failed: int
     memory: float
+
+    @property
+    def good(self) -> bool:
+        return not self.failed and self.p99 < _P99_MAX and self.memory < MEMORY_MAX
 
     @property
     def p50(self) -> float:
@@ -216,6 +240,26 @@ def _resident(pid: int) -> float:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) / 1024
     return 0.0
+
+
+def meet_every_kind(folder: Path, seconds: float) -> list[Met]:
+    """Start the local server in *folder*, and let each kind of strangers at it for *seconds*."""
+    running = server.start(folder, TRUST_DOMAIN=DOMAIN)
+    address = f"127.0.0.1:{running.port}"
+    try:
+        root = certs.ca("Root")
+        with closing(KeepAliveCaller(lambda: address, running.keys["operator"])) as operator:
+            operator("POST", CAS, {"certificate": root.pem})
+        question = {
+            "serverName": messaging_host(DEMO_ORG, DOMAIN),
+            "clientId": f"d:{DEMO_ORG}:thermo:1",
+            "certificate": certs.leaf("d:thermo:1", root).pem,
+        }
+        with closing(KeepAliveCaller(lambda: address, running.keys["broker"])) as broker:
+            ask = partial(is_allowed, broker, question)
+            return [meet(kind, running.port, running.process.pid, ask, seconds=seconds) for kind in KINDS]
+    finally:
+        running.stop()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ in one process. functions-framework looks for targets in `main.py`.
 
 HTTP targets are asynchronous, so functions-framework starts gunicorn with uvicorn's workers (docs/decisions/0093),
 which limit neither headers nor connections: a proxy in front must (docs/operations.md). The container's command starts
-functions/hosts/server.py instead. The other targets take CloudEvents (FUNCTION_SIGNATURE_TYPE=cloudevent). The platform checks who may invoke them (IAM: only the
-trigger's own identity).
+functions/hosts/server.py instead. The other targets take CloudEvents (FUNCTION_SIGNATURE_TYPE=cloudevent). The platform
+checks who may invoke them (IAM: only the trigger's own identity).
 """
 
 import time

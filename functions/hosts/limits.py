@@ -8,6 +8,7 @@ Sources: RFC 9112 (HTTP/1.1); RFC 6585, section 5 (431); RFC 9110, 15.5.9 (408),
 """
 
 import asyncio
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from typing import Any, Final
 import httptools
 import msgspec
 import uvicorn
+from msgspec.structs import replace
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -26,6 +28,7 @@ from functions.web.problem import PROBLEM, Problem
 _PIECE: Final = 16 * 1024  # bytes that are parsed between two looks at the limits
 _SWEEP: Final = 0.5  # seconds between two looks at the deadlines
 _NEVER: Final = float("inf")
+_OTHER_FILES: Final = 128  # that a process needs besides its clients' connections: the store's, the log's, modules
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -81,7 +84,26 @@ class Config(uvicorn.Config):
             timeout_graceful_shutdown=10,  # seconds
             **options,
         )
-        self.pool = ConnectionPool(limits or Limits())
+        limits = limits or Limits()
+        self.pool = ConnectionPool(replace(limits, connections=_reserve_files(limits.connections)))
+
+
+def _reserve_files(connections: int) -> int:
+    """Return for how many of *connections* this process may open files; its soft limit is raised as far as needed.
+
+    A process that may open no more files accepts no connection, so that connections are ended before.
+    """
+    if sys.platform == "win32":
+        return connections
+    import resource
+
+    needed = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return connections
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, allowed - _OTHER_FILES)
 
 
 class ConnectionPool:

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import sys
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -39,9 +39,9 @@ def run() -> int:
         print(error, file=sys.stderr)
         return 2
     if target != SERVICE and BY_NAME[target].trigger is not Trigger.HTTP:
-        os.environ["FUNCTION_SIGNATURE_TYPE"] = "cloudevent"
-        os.execvp("functions-framework", ["functions-framework", f"--target={target}"])
-    host = os.environ.get("HOST", "0.0.0.0")
+        words = ["-m", "functions_framework", f"--target={target}", "--signature-type=cloudevent"]
+        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 - the signals of the platform go to it
+    host = os.environ.get("HOST", "0.0.0.0")  # noqa: S104 - a container's own network
     try:
         listener = socket.create_server((host, port), backlog=_BACKLOG)
     except OSError as error:

@@ -77,7 +77,8 @@ def parse_json_object(body: bytes, *, reason: str | None = None, nested_max: int
         nested_max: how many objects and arrays the body may have.
         reason: what a refusal of malformed JSON says in place of the parser's message.
 
-    The objects and arrays are counted first, because each costs far more time and memory than its two bytes. A bracket in a text counts as well.
+    The objects and arrays are counted first, because each costs far more time and memory than its two bytes. A bracket
+    in a text counts as well.
 
     Raises: MalformedBody.
     """

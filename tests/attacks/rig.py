@@ -21,11 +21,19 @@ from demo.processes import Failed
 from demo.stack import ROOT, Broker, Functions, HAProxyEdge, Stack
 from shared.records import Role
 
+_FEW_FILES: Final = ("sh", "-c", 'ulimit -Sn 1024; exec "$@"', "sh")
 TREE: Final = Path(os.environ.get("ATTACKED_TREE", ROOT))
 
 
 class Attacked(Functions):
-    """The functions of the attacked version, and the commands of its operator."""
+    """The functions of the attacked version, and the commands of its operator.
+
+    The process may open 1,024 files, as a shell and systemd allow by default.
+    """
+
+    @property
+    def command(self) -> list[str]:
+        return [*_FEW_FILES, *super().command]
 
     def admin(self, *words: str, **environment: str) -> Any:
         """Run `functions.admin` with *words*. Return its JSON.
@@ -116,7 +124,7 @@ class AttackedContainer(Attacked):
         files = (self.tree / "infra" / "container" / "Dockerfile", self.tree / "Dockerfile")  # the later: up to 0.1.0
         file = next(path for path in files if path.exists())
         words: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", file.read_text(), re.M)[-1])
-        return words
+        return [*_FEW_FILES, *words]
 
 
 @contextmanager

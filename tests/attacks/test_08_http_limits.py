@@ -3,20 +3,18 @@
 Each server is the real process: as `make run` starts it, and as the container's command does.
 """
 
-import base64
-import http.client
-import json
 import re
 import socket
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-from benchmarks.faults.strangers import KINDS, meet
-from demo.processes import Process
+from benchmarks.faults.load import KeepAliveCaller
+from benchmarks.faults.strangers import KINDS, MEMORY_MAX, is_allowed, meet
 from demo.stack import DOMAIN
 from shared.records import Role
 from tests.attacks.rig import Attacked, attacked, attacked_container
@@ -25,41 +23,8 @@ from tests.support import certs
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 ORG = "alpha1"
-MEMORY_MAX = 200  # MiB of a process, whatever strangers do
 VERDICT_SECONDS = 2.0  # in which a broker is promised its answer
 HEADER_SECONDS = 10  # in which a header must arrive
-
-
-class OtherCaller:
-    """A broker with a key, on a connection that is opened again when it was closed."""
-
-    def __init__(self, functions: Attacked) -> None:
-        self._functions = functions
-        operator, root = functions.create_org(ORG), certs.ca("Root")
-        functions.call(operator, "POST", "/authentication/cacertificates", {"certificate": root.pem})
-        self._authorization = "Basic " + base64.b64encode(functions.key(Role.BROKER, ORG).encode()).decode()
-        device = certs.leaf("d:thermo:1", root)
-        host = f"{ORG}.messaging.{DOMAIN}"
-        question = {"serverName": host, "clientId": f"d:{ORG}:thermo:1", "certificate": device.pem}
-        self._body = json.dumps(question)
-        self._connection = http.client.HTTPConnection("127.0.0.1", functions.port, timeout=10)
-
-    def ask(self) -> bool:
-        """Ask for a verdict, as a broker does, on another connection if the first was closed meanwhile."""
-        return any(self._ask() for _ in range(2))
-
-    def _ask(self) -> bool:
-        headers = {"Authorization": self._authorization, "Content-Type": "application/json"}
-        try:
-            self._connection.request("POST", "/verifyClient", self._body, headers)
-            answer = self._connection.getresponse()
-            return bool(json.loads(answer.read())["decision"] == "allow")
-        except (OSError, http.client.HTTPException):
-            self.close()
-            return False
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 @pytest.fixture(scope="module", params=["make run", "container"])
@@ -71,20 +36,29 @@ def functions(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def caller(functions: Attacked) -> Iterator[OtherCaller]:
-    with closing(OtherCaller(functions)) as caller:
-        yield caller
+def ask(functions: Attacked) -> Iterator[Callable[[], bool]]:
+    """Ask for a verdict on a device that may connect, as another organization's broker does."""
+    operator, root = functions.create_org(ORG), certs.ca("Root")
+    functions.call(operator, "POST", "/authentication/cacertificates", {"certificate": root.pem})
+    question = {
+        "serverName": f"{ORG}.messaging.{DOMAIN}",
+        "clientId": f"d:{ORG}:thermo:1",
+        "certificate": certs.leaf("d:thermo:1", root).pem,
+    }
+    address = f"127.0.0.1:{functions.port}"
+    with closing(KeepAliveCaller(lambda: address, functions.key(Role.BROKER, ORG))) as broker:
+        yield partial(is_allowed, broker, question)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_strangers_take_neither_the_verdicts_nor_the_memory(
-    functions: Attacked, caller: OtherCaller, kind: str, capsys: pytest.CaptureFixture[str]
+    functions: Attacked, ask: Callable[[], bool], kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert isinstance(functions.process, Process)
-    assert caller.ask()
-    met = meet(kind, functions.port, functions.process.pid, caller.ask, seconds=8)
+    assert functions.process is not None
+    assert ask()
+    met = meet(kind, functions.port, functions.process.pid, ask, seconds=8)
     with capsys.disabled():
-        print(f"\n{met}")
+        sys.stdout.write(f"\n{met}\n")
     assert met.failed == 0, met
     assert max(met.seconds) < VERDICT_SECONDS, met
     assert met.memory < MEMORY_MAX, met
