@@ -7,10 +7,15 @@ A writer looks for the end of the list and creates the document with the next nu
 writers succeeds; the others look again. So a number and its change appear in one step, a number is taken only when all
 numbers before it exist, and a writer that crashes leaves nothing incomplete.
 
+Each change has a random id besides. After a restore from a backup, numbers are assigned again: a reader that was ahead
+would continue in the middle of another history. So a reader keeps number and id of its last change, and notices that
+the change of that number has another id.
+
 A counter in a document of its own would need two steps. Between the two steps, a reader could see number 8, continue
 from there, and never see number 7, which appears later.
 """
 
+import secrets
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
@@ -18,11 +23,11 @@ import msgspec
 
 from shared.errors import TooBusy
 from shared.ports import Key
-from shared.records import Record
+from shared.records import FeedLine, Record
 from shared.refs import Ref
 from shared.repository import Repository
 
-C = TypeVar("C", bound=Record)
+C = TypeVar("C", bound=FeedLine)
 
 _ATTEMPTS: Final = 300  # of one append, against concurrent writers
 _NOTE_INTERVAL: Final = 16  # changes between two updates of the hint; a new process reads one page from the hint
@@ -42,10 +47,25 @@ class FeedHead(Record, frozen=True):
 
 
 class CursorExpired(Exception):
-    """The feed does not continue from the reader's number: the change was trimmed, or never existed.
+    """The feed does not continue from the reader's change: it was trimmed, never existed, or is of another history.
 
     The reader must start again: `end` first, then the whole state, then `since` with that end.
     """
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A place in a feed: the number and the id of a change. The text of a position is a reader's cursor.
+
+    Args:
+        number: 0 before the first change.
+        id: empty before the first change, and for a change that version 0.1.0 appended.
+    """
+
+    number: int = 0
+    id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.number}.{self.id}" if self.id else str(self.number)
 
 
 class Change(msgspec.Struct, Generic[C], frozen=True):
@@ -53,6 +73,15 @@ class Change(msgspec.Struct, Generic[C], frozen=True):
 
     number: int
     what: C
+
+    @property
+    def position(self) -> Position:
+        return Position(self.number, self.what.id)
+
+
+def new_line_id() -> str:
+    """Return a new id for a change: 12 random hexadecimal digits."""
+    return secrets.token_hex(6)
 
 
 class Feed(Generic[C]):
@@ -78,8 +107,12 @@ class Feed(Generic[C]):
     def append(self, change: C) -> int:
         """Append *change* and return its number. Every reader whose number is smaller will receive the change.
 
+        A change without an id receives a new id.
+
         Raises: TooBusy, StoreUnavailable.
         """
+        if not change.id:
+            change = msgspec.structs.replace(change, id=new_line_id())
         number = (self._last_known or self.end()) + 1
         for _ in range(_ATTEMPTS):
             if self._repository.create(self._ref(number), change):
@@ -93,8 +126,11 @@ class Feed(Generic[C]):
             number = self.end() + 1
         raise TooBusy
 
-    def since(self, number: int, *, limit: int = 500) -> Sequence[Change[C]]:
+    def since(self, number: int, *, line_id: str = "", limit: int = 500) -> Sequence[Change[C]]:
         """Return at most *limit* changes after *number*, in order and without gaps; 0 is the beginning.
+
+        Args:
+            line_id: the id of the reader's last change, which has *number*; empty: the reader does not know the id.
 
         Raises: CursorExpired, StoreUnavailable.
         """
@@ -112,6 +148,8 @@ class Feed(Generic[C]):
                     # A list is not a snapshot: the missing change was appended while the page was read. The next call
                     # returns both.
                     return _select_after(number, changes)[:limit]
+                if expected == number and line_id and what.id != line_id:
+                    raise CursorExpired(number)
                 changes.append(Change(expected, what))
             if len(page) < _PAGE:
                 break
@@ -121,10 +159,16 @@ class Feed(Generic[C]):
 
     def end(self) -> int:
         """Return the number of the latest change, or 0 for an empty feed."""
+        return self.head().number
+
+    def head(self) -> Position:
+        """Return the position of the latest change."""
         start = self._last_known or (self._repository.get(self._head) or FeedHead()).at_least
-        number = self._find_last(start) or self._find_last(0)
-        self._last_known = number
-        return number
+        last = self._find_last(start)
+        if not last.number:
+            last = self._find_last(0)
+        self._last_known = last.number
+        return last
 
     def trim(self, before: int) -> int:
         """Delete changes below *before*, the oldest first, and return their number. The latest change is never deleted.
@@ -153,14 +197,14 @@ class Feed(Generic[C]):
         floor = (records.get(self._head) or FeedHead()).floor
         return number >= floor and (number in (1, floor) or records.get(self._ref(number - 1)) is not None)
 
-    def _find_last(self, start: int) -> int:
-        """Return the last number that is at least *start*, or 0."""
-        last, after = 0, _id(max(start - 1, 0))
+    def _find_last(self, start: int) -> Position:
+        """Return the last position whose number is at least *start*, or the position before the first change."""
+        last, after = Position(), _id(max(start - 1, 0))
         while True:
             page = self._repository.list(self._partition, self._kind, after=after, limit=_PAGE)
             if page:
-                after = page[-1][0]
-                last = int(after)
+                after, change = page[-1]
+                last = Position(int(after), change.id)
             if len(page) < _PAGE:
                 return last
 

@@ -119,10 +119,35 @@ class Revision(Record, frozen=True):
     updated_by: str
 
 
+class FeedLine(Record, frozen=True, kw_only=True):
+    """A change in a feed (`shared.feed`). *id* is random; a line of version 0.1.0 has none."""
+
+    id: str = ""
+
+
+class Withdrawal(FeedLine, frozen=True, kw_only=True):
+    """A line of the feed `withdrawals`: which live sessions must end (`shared.usecases.edges.withdrawals`).
+
+    *key_digest* and *serial_digest* are those of `shared.x509.digests`."""
+
+    org_id: str
+    kind: str
+    value: str
+    at: dt.datetime
+    key_digest: str | None = None
+    serial_digest: str | None = None
+
+
 class RecordWithOutbox(Record, frozen=True):
-    """A document that carries its newest activity entries until they are copied to the activity list."""
+    """A document that carries what its changes must make known elsewhere.
+
+    Args:
+        outbox: the newest activity entries, until they are copied to the activity list.
+        withdrawals: until the feed has them. None is dropped.
+    """
 
     outbox: tuple[Activity, ...] = ()
+    withdrawals: tuple[Withdrawal, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------ organization
@@ -273,7 +298,7 @@ class DefaultCertificate(Record, frozen=True, kw_only=True):
 # ---------------------------------------------------------------------------------------------------- TLS edges
 
 
-class HostsChanged(Record, frozen=True):
+class HostsChanged(FeedLine, frozen=True):
     """A line of the feed `hosts`: what is served for an organization changed. `OrgHosts` holds what is served now."""
 
     org_id: str
@@ -300,15 +325,6 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     basis: str = ""
     is_published: bool = msgspec.field(default=False, name="told")
     changed_at: dt.datetime
-
-
-class Withdrawal(Record, frozen=True, kw_only=True):
-    """A line of the feed `withdrawals`: which live sessions must end (`shared.usecases.edges.withdrawals`)."""
-
-    org_id: str
-    kind: str
-    value: str
-    at: dt.datetime
 
 
 # ---------------------------------------------------------------------------------------------------- deny list

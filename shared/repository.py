@@ -2,7 +2,7 @@
 
 A change writes one document. Its activity entries travel in that document (the outbox) and are copied to the activity
 list afterwards. Each entry has an id of its own, so that copying an entry twice does no harm and a crash between the
-write and the copy loses none.
+write and the copy loses none. So do withdrawals, which `shared.usecases.edges.withdrawals` brings into their feed.
 """
 
 import logging
@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from shared.records import (
     ActivityPage,
     Record,
     RecordWithOutbox,
+    Withdrawal,
     decode,
     from_body,
     to_body,
@@ -38,10 +39,11 @@ _ATTEMPTS: Final = 300  # of one change, against other writers of the same docum
 _CHANGE_SECONDS: Final = 20.0  # after which a change is not attempted again
 _OUTBOX_MAX: Final = 100  # entries
 _OUTBOX_BYTES: Final = 32 * 1024
+WITHDRAWALS_MAX: Final = 100  # that may wait in one document; then the document is not changed
 KEEP_USAGE: Final = timedelta(days=35)
 _KEEP_ACTIVITY: Final = timedelta(days=400)
 _KEEP_REFUSALS: Final = timedelta(days=30)
-_COPIED_MAX: Final = 4096  # ids of copied activity entries that a process remembers
+_COPIED_MAX: Final = 4096  # ids of copied activity entries, and of published withdrawals, that a process remembers
 _PAGE: Final = 200  # documents in one page of a partition
 
 
@@ -79,6 +81,7 @@ class Repository:
     def __init__(self, store: DocumentStore) -> None:
         self._store = store
         self._copied: OrderedDict[str, None] = OrderedDict()  # ids of activity entries known to be in the list
+        self._published: OrderedDict[str, None] = OrderedDict()  # ids of withdrawals known to be in the feed
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -242,9 +245,7 @@ class Repository:
         except StoreUnavailable:
             log.warning("an activity entry could not be copied to the list", extra={"org": org_id, "entry": entry.id})
             return False
-        self._copied[entry.id] = None
-        while len(self._copied) > _COPIED_MAX:
-            self._copied.popitem(last=False)
+        _remember(self._copied, entry.id)
         return True
 
     def copy_outbox(self, org_id: str, entries: Sequence[Activity]) -> int:
@@ -256,6 +257,27 @@ class Repository:
         }
         present = self._store.get_many(keys)
         return sum(self.append_once(org_id, entry) for key, entry in keys.items() if key not in present)
+
+    # --------------------------------------------------------------------------------------------- withdrawals
+
+    def is_published(self, withdrawal: Withdrawal) -> bool:
+        """Return whether this process knows that the feed has *withdrawal*."""
+        return withdrawal.id in self._published
+
+    def note_published(self, withdrawal: Withdrawal) -> None:
+        """Remember that the feed has *withdrawal*. The next write of its document removes it there."""
+        _remember(self._published, withdrawal.id)
+
+    def drop_published(self, ref: Ref[Any], *, first: Batch | None = None) -> None:
+        """Remove the withdrawals in the document at *ref* that the feed has.
+
+        Args:
+            first: an earlier read of the document, as `changing` takes it.
+        """
+        for attempt in self.changing(ref, first=first):
+            with attempt as record:
+                if record is not None and any(map(self.is_published, attempt.withdrawals)):
+                    attempt.write(record)
 
     def commit(
         self, ref: Ref[Any], document: Document | None, record: Record | None, expires: datetime | None
@@ -273,13 +295,23 @@ class Repository:
         return Document(ref.key, version, msgspec.json.encode(body))
 
 
+class Waiting(NamedTuple):
+    """The withdrawals that wait in a document, and an earlier read of the document."""
+
+    ref: Ref[Any]
+    withdrawals: tuple[Withdrawal, ...]
+    batch: Batch
+
+
 class Attempt(Generic[R]):
     """One attempt at a change: a block that reads a record and may replace or delete the record.
 
     `Repository.changing` makes attempts. *batch* holds the documents of the attempt as they were read. After the block,
-    *batch* holds the written document, so that a second change of the same record may begin with *batch* (`first`)."""
+    *batch* holds the written document, so that a second change of the same record may begin with *batch* (`first`).
+    *withdrawals* are those that wait in the document; after the block, those that wait in the written document."""
 
     batch: Batch
+    withdrawals: tuple[Withdrawal, ...] = ()
 
     def __init__(
         self,
@@ -291,7 +323,7 @@ class Attempt(Generic[R]):
         expires: datetime | None,
     ) -> None:
         self._repository = repository
-        self._ref = ref
+        self.ref = ref
         self._also = also
         self._first = first
         self._activity_of = activity_of
@@ -303,19 +335,26 @@ class Attempt(Generic[R]):
 
     def __enter__(self) -> R | None:
         first = self._first
-        self.batch = first if first is not None else self._repository.read_batch([self._ref, *self._also])
-        record, self._uncopied = _take_outbox(self.batch.get(self._ref))
+        self.batch = first if first is not None else self._repository.read_batch([self.ref, *self._also])
+        record, self._uncopied, self.withdrawals = _take_outbox(self.batch.get(self.ref))
         return record
 
-    def write(self, record: R, *, activity: Activity | None = None) -> None:
-        """Store *record* at the end of the block; *activity* goes into its outbox."""
+    def write(self, record: R, *, activity: Activity | None = None, withdrawals: Collection[Withdrawal] = ()) -> None:
+        """Store *record* at the end of the block; *activity* and *withdrawals* go into its outbox."""
         if activity is not None:
             record = msgspec.structs.replace(record, outbox=(activity,))
+        if withdrawals:
+            record = msgspec.structs.replace(record, withdrawals=tuple(withdrawals))
         self._record = record
 
     def delete(self) -> None:
         """Delete the record at the end of the block. A missing record is not an error."""
         self._is_deleted = True
+
+    @property
+    def waiting(self) -> Waiting:
+        """The withdrawals that wait in the document after the block."""
+        return Waiting(self.ref, self.withdrawals, self.batch)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is not None:
@@ -332,14 +371,19 @@ class Attempt(Generic[R]):
         if record is None and not self._is_deleted:
             return
         uncopied = [entry for entry in self._uncopied if not self._copy(entry)]
-        if record is None and uncopied and self._activity_of is not None:
+        waiting = tuple(withdrawal for withdrawal in self.withdrawals if not self._repository.is_published(withdrawal))
+        if record is None and (waiting or (uncopied and self._activity_of is not None)):
             raise StoreUnavailable  # the document is the only place that has these entries
+        if len(waiting) >= WITHDRAWALS_MAX:
+            raise StoreUnavailable
         entries: tuple[Activity, ...] = ()
         if isinstance(record, RecordWithOutbox):
             entries = record.outbox
-            record = msgspec.structs.replace(record, outbox=_trim((*uncopied, *entries)))
-        document = self._repository.commit(self._ref, self.batch.document(self._ref), record, self._expires)
-        self.batch = self.batch.replace(self._ref, document)
+            waiting = (*waiting, *record.withdrawals)
+            record = msgspec.structs.replace(record, outbox=_trim((*uncopied, *entries)), withdrawals=waiting)
+        document = self._repository.commit(self.ref, self.batch.document(self.ref), record, self._expires)
+        self.batch = self.batch.replace(self.ref, document)
+        self.withdrawals = waiting
         for entry in entries:
             self._copy(entry)
 
@@ -399,11 +443,19 @@ def _expiry_of(key: Key, body: Mapping[str, Any]) -> datetime | None:
     return None
 
 
-def _take_outbox(record: R | None) -> tuple[R | None, list[Activity]]:
-    """Return the record with an empty outbox, and the entries of its outbox."""
-    if isinstance(record, RecordWithOutbox) and record.outbox:
-        return msgspec.structs.replace(record, outbox=()), list(record.outbox)
-    return record, []
+def _take_outbox(record: R | None) -> tuple[R | None, list[Activity], tuple[Withdrawal, ...]]:
+    """Return the record with an empty outbox, and the entries and withdrawals of its outbox."""
+    if isinstance(record, RecordWithOutbox) and (record.outbox or record.withdrawals):
+        emptied = msgspec.structs.replace(record, outbox=(), withdrawals=())
+        return emptied, list(record.outbox), record.withdrawals
+    return record, [], ()
+
+
+def _remember(ids: OrderedDict[str, None], entry_id: str) -> None:
+    """Add an id to those that a process remembers, and forget the oldest beyond _COPIED_MAX."""
+    ids[entry_id] = None
+    while len(ids) > _COPIED_MAX:
+        ids.popitem(last=False)
 
 
 def _trim(outbox: Sequence[Activity]) -> tuple[Activity, ...]:

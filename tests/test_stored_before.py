@@ -62,10 +62,29 @@ def test_an_operator_reads_what_the_version_before_stored(app: App, path: str) -
 
 @pytest.mark.parametrize("name", EXPECTED["verdicts"])
 def test_a_device_gets_the_verdict_of_the_version_before(app: App, name: str) -> None:
+    """With fields that the version before did not have. The verdict of an inactive CA is in the next test."""
     expected = EXPECTED["verdicts"][name]
+    if name == "inactive":
+        client(app, "operator").put(_replacement(app), {"status": "inactive"}).ok()
     for broker in ("broker", "platformBroker"):
-        answer = client(app, broker).post("/authorization/verifyclient", expected["body"])
-        assert answer.ok() == expected["answer"]
+        verdict = client(app, broker).post("/authorization/verifyclient", expected["body"]).ok()
+        assert {field: verdict.get(field) for field in expected["answer"]} == expected["answer"]
+
+
+def test_an_active_ca_with_the_name_and_key_of_an_inactive_ca_lets_its_devices_in(app: App) -> None:
+    """The version before refused them: see "Before you upgrade" in CHANGELOG.md."""
+    expected = EXPECTED["verdicts"]["inactive"]
+    verdict = client(app, "broker").post("/authorization/verifyclient", expected["body"]).ok()
+    assert (verdict["decision"], expected["answer"]["code"]) == ("allow", "ca_inactive")
+    assert _replacement(app).endswith(verdict["ca"]["id"])
+
+
+def _replacement(app: App) -> str:
+    """Return the path of the active CA with the name and key of an inactive CA."""
+    cas = client(app, "operator").get("/authentication/cacertificates").ok()["results"]
+    subjects = {ca["subject"] for ca in cas if ca["status"] == "inactive"}
+    [active] = [ca["id"] for ca in cas if ca["status"] == "active" and ca["subject"] in subjects]
+    return f"/authentication/cacertificates/{active}"
 
 
 def test_an_edge_reads_the_feeds_and_opens_the_key_of_the_version_before(app: App) -> None:

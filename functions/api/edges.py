@@ -6,7 +6,7 @@ A reply may hold a private key or lead to one. So every reply is sent over TLS o
 from datetime import datetime
 from typing import Annotated, Final
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from functions.call import EDGES, Call, open_endpoint
 from functions.web.body import Body, read_body
@@ -14,10 +14,13 @@ from functions.web.contract import View
 from functions.web.errors import InsecureTransport
 from functions.web.message import Reply, json_reply
 from shared import errors
+from shared.records import Withdrawal
+from shared.usecases.devices.recheck import SESSIONS_MAX, recheck
 from shared.usecases.edges.listing import ListedHost, list_changed_hosts
 from shared.usecases.edges.reports import report_served
 from shared.usecases.edges.serve import export_key
 from shared.usecases.edges.withdrawals import read_withdrawals
+from shared.validation.session import Session
 
 FEED: Final = "/edge/v1"
 FUNCTION: Final = "edgeFeed"
@@ -161,17 +164,23 @@ def report(call: Call) -> Reply:
 
 
 class WithdrawalView(View, frozen=True, kw_only=True):
-    """Live sessions to end. *kind* and *value*: `org`; `ca` and its id; `identity` and `d:type:device`; `fingerprint`
-    and SHA-256 of a certificate; `serial` and `<CA id>:<serial number in hex>`."""
+    """Live sessions to end, or to ask about (`recheck`). *kind* and *value*: `org`; `ca` and its id; `identity` and
+    `d:type:device`; `fingerprint` and SHA-256 of a certificate; `serial` and `<CA id>:<serial number in hex>`;
+    `recheck` and `settings` or `policy`, for all sessions of the organization. *keyDigest*, *serialDigest*: of a CA and
+    of a serial number, as in a verdict."""
 
     org: str
     kind: str
     value: str
     at: datetime
+    id: str | UnsetType = UNSET
+    key_digest: str | UnsetType = UNSET
+    serial_digest: str | UnsetType = UNSET
 
 
 class WithdrawalsView(View, frozen=True, kw_only=True):
-    """*head*: to ask with next, at once where *more*. *missed*: the edge fell too far behind, and must end all."""
+    """*head*: to ask with next, at once where *more*. *missed*: the edge fell too far behind, or the store has another
+    history, and the edge must end all."""
 
     head: str
     withdrawals: tuple[WithdrawalView, ...]
@@ -185,15 +194,94 @@ class WithdrawalsView(View, frozen=True, kw_only=True):
     function=FUNCTION,
     roles=EDGES,
     summary="Whose live sessions must end, since",
-    query={"since": "the head of an earlier answer; nothing: only tell the head"},
+    query={
+        "since": "the head of an earlier answer; nothing: only tell the head",
+        "edge": "the name of an edge that knows `recheck`, as in `served`",
+    },
     answers={200: WithdrawalsView},
     refusals=(InsecureTransport,),
 )
 def list_withdrawals(call: Call) -> Reply:
-    page = read_withdrawals(call.context, call.private_credentials, call.request.query.get("since", ""))
-    withdrawals = tuple(
-        WithdrawalView(org=withdrawal.org_id, kind=withdrawal.kind, value=withdrawal.value, at=withdrawal.at)
-        for withdrawal in page.withdrawals
+    query = call.request.query
+    page = read_withdrawals(
+        call.context, call.private_credentials, query.get("since", ""), takes_rechecks=bool(query.get("edge"))
     )
-    view = WithdrawalsView(head=page.head, withdrawals=withdrawals, more=page.more, missed=page.missed)
+    view = WithdrawalsView(
+        head=page.head, withdrawals=tuple(map(_withdrawal_view, page.withdrawals)), more=page.more, missed=page.missed
+    )
     return json_reply(view)
+
+
+def _withdrawal_view(withdrawal: Withdrawal) -> WithdrawalView:
+    return WithdrawalView(
+        org=withdrawal.org_id,
+        kind=withdrawal.kind,
+        value=withdrawal.value,
+        at=withdrawal.at,
+        id=withdrawal.id or UNSET,
+        key_digest=withdrawal.key_digest or UNSET,
+        serial_digest=withdrawal.serial_digest or UNSET,
+    )
+
+
+Digest = Annotated[str, Meta(max_length=64)]
+
+
+class LiveSession(Body, frozen=True, kw_only=True):
+    """A live session, as its verdict described it. *session*: a text that the answer repeats. *fingerprints*: the first
+    16 hex digits of each, the leaf's first. *complete*: the digests are those of the whole path. *basis*: of the
+    verdict."""
+
+    session: Annotated[str, Meta(max_length=64)]
+    org: Annotated[str, Meta(max_length=63)]
+    server_name: Annotated[str, Meta(max_length=256)] | None = None
+    identity: Annotated[str, Meta(max_length=256)] | None = None
+    ca: Annotated[str, Meta(max_length=64)] | None = None
+    key_digests: Annotated[tuple[Digest, ...], Meta(max_length=32)] = ()
+    serial_digests: Annotated[tuple[Digest, ...], Meta(max_length=32)] = ()
+    fingerprints: Annotated[tuple[Digest, ...], Meta(max_length=64)] = ()
+    complete: bool = True
+    basis: Annotated[str, Meta(max_length=32)] = ""
+
+
+class Recheck(Body, frozen=True, kw_only=True):
+    sessions: Annotated[tuple[LiveSession, ...], Meta(max_length=SESSIONS_MAX)]
+
+
+class RecheckView(View, frozen=True, kw_only=True):
+    """*end*: the sessions whose clients would be refused now, and those that could not be judged."""
+
+    end: tuple[str, ...]
+
+
+@open_endpoint(
+    "POST",
+    f"{FEED}/recheck",
+    function=FUNCTION,
+    roles=EDGES,
+    summary="An edge asks which of its live sessions must end",
+    body=Recheck,
+    answers={200: RecheckView},
+    refusals=(InsecureTransport,),
+    operation_id="recheck",
+)
+def recheck_sessions(call: Call) -> Reply:
+    credentials = call.private_credentials
+    body = read_body(call.request, Recheck)
+    refused = recheck(call.context, credentials, list(map(_session, body.sessions)))
+    pairs = zip(body.sessions, refused, strict=True)
+    return json_reply(RecheckView(end=tuple(live.session for live, is_refused in pairs if is_refused)))
+
+
+def _session(live: LiveSession) -> Session:
+    return Session(
+        org_id=live.org,
+        server_name=live.server_name,
+        identity=live.identity,
+        ca_id=live.ca,
+        key_digests=live.key_digests,
+        serial_digests=live.serial_digests,
+        fingerprints=live.fingerprints,
+        complete=live.complete,
+        basis=live.basis,
+    )

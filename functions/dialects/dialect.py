@@ -27,7 +27,7 @@ from shared.validation.verdict import Verdict, unavailable
 log = logging.getLogger(__name__)
 
 TEXT: Final = "text/plain; charset=utf-8"
-NESTED_MAX: Final = 1000  # objects and arrays of a question, which is read before its caller is known
+VALUES_MAX: Final = 1000  # of a question in JSON, which is read before its caller is known
 _FORM: Final = "application/x-www-form-urlencoded"
 _FORM_NAMES: Final = re.compile(rb"(?:^|&)(serverName|clientid)=([^&]{0,512})(?=&|$)")
 _UNSET: Final = ("", "undefined", "null")  # how brokers write a value that they do not know
@@ -158,7 +158,7 @@ def read_fields(request: Request) -> Mapping[str, Any]:
         return parse_fields(request.body.decode("utf-8", "replace"))
     if not is_json(media):
         raise UnsupportedMediaType(found=media[:100] or "(none)")
-    return parse_json_object(request.body, reason="it is none", nested_max=NESTED_MAX)
+    return parse_json_object(request.body, reason="it is none", values_max=VALUES_MAX)
 
 
 _NamesT = TypeVar("_NamesT", bound=Names)

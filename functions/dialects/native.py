@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from functions.call import Call, credentials_of, open_endpoint
-from functions.dialects.dialect import NESTED_MAX, EncodingDialect, Names, deny, peek
+from functions.dialects.dialect import VALUES_MAX, EncodingDialect, Names, deny, peek
 from functions.dialects.failing import Failing
 from functions.registry import PREFIX, VERIFY_CLIENT
 from functions.web.body import FORM_DATA, Body, file_bytes, media_type, read_body
@@ -21,6 +21,7 @@ from shared.usecases.callers import BearerToken, Caller, Credentials, identify
 from shared.usecases.devices.verify import verify_client
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict
+from shared.x509.digests import key_digests, serial_digests
 
 
 class VerifyClient(Body, frozen=True, kw_only=True):
@@ -66,7 +67,9 @@ class VerdictView(View, frozen=True, kw_only=True):
     """May this client connect?
 
     *fingerprintsSha256*: where it may, the fingerprints of each certificate shown, leaf first. One signed with ECDSA
-    has two: its signature can be written in two ways."""
+    has two: its signature can be written in two ways. *keyDigests*, *serialDigests*: where it may and its chain was
+    judged, digests of each certificate on the accepted path, leaf first, and *basis*: to be registered with the session
+    and sent with a recheck."""
 
     decision: str  # "allow", "deny" or "continue"
     code: str
@@ -80,6 +83,9 @@ class VerdictView(View, frozen=True, kw_only=True):
     failing: Failing | None
     expires_at: datetime | None
     fingerprints_sha256: tuple[tuple[str, ...], ...] = msgspec.field(name="fingerprintsSha256")
+    key_digests: tuple[str, ...] | UnsetType = UNSET
+    serial_digests: tuple[str, ...] | UnsetType = UNSET
+    basis: str | UnsetType = UNSET
     watson_reason: int | None
     steps: tuple[StepView, ...] | UnsetType = UNSET
 
@@ -101,6 +107,9 @@ def _view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         failing=Failing(subject=failing.subject_text, fingerprint_sha256=failing.fingerprint) if failing else None,
         expires_at=verdict.expires_at,
         fingerprints_sha256=verdict.fingerprints,
+        key_digests=key_digests(verdict.path) or UNSET,
+        serial_digests=serial_digests(verdict.path) or UNSET,
+        basis=verdict.basis or UNSET,
         watson_reason=verdict.watson_reason,
         steps=_steps(verdict) if explain else UNSET,
     )
@@ -157,7 +166,7 @@ def ask(call: Call) -> Reply:
     sent: Credentials | BearerToken | Caller = call.authorization  # without it, the body does not matter
     if media_type(call.request) == FORM_DATA:  # a form costs more to read than JSON, so that the key is read first
         sent = identify(call.context, call.app.tokens, call.authorization)
-    body = read_body(call.request, VerifyClient, nested_max=NESTED_MAX)
+    body = read_body(call.request, VerifyClient, values_max=VALUES_MAX)
     verdict = verify_client(call.app.verifier, sent, _presented(body), explain=body.explain)
     return json_reply(_view(verdict, explain=body.explain))
 

@@ -24,6 +24,7 @@ from shared.errors import StoreUnavailable
 from shared.ports import DocumentStore
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
+from shared.usecases.jobs.maintenance import publish_all_left
 from shared.usecases.orgs.first_start import DEMO_ORG, FirstKey, first_start
 from shared.validation.names import messaging_host
 
@@ -87,6 +88,7 @@ def _serve(app: App, listener: socket.socket) -> None:
         with _deferred_interrupt():  # An interrupted first start would keep keys that were never shown.
             server.keys = first_start(app.context, app.sealer)
         HostFeed(app.context).sweep()  # Publish what a kill left unpublished.
+        publish_all_left(app.context)
         sweep_withdrawals(app.context)
         uploads.start()
         server.run(sockets=[listener])

@@ -15,7 +15,7 @@ from shared.errors import BadRequest, TooLarge, WrongValue
 BODY_MAX: Final = 256 * 1024  # bytes of one request
 _PARTS_MAX: Final = 8  # of multipart/form-data: no form of this API has more fields
 _CONTENT_TYPE_MAX: Final = 1024  # characters: its parameters take longer to read than most of a form
-_NESTED_MAX: Final = 10_000  # objects and arrays of a JSON body
+_VALUES_MAX: Final = 40_000  # of a JSON body
 
 FORM_DATA: Final = "multipart/form-data"
 
@@ -31,15 +31,15 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
     """Base of request bodies: camelCase names; unknown fields are refused."""
 
 
-def read_body(request: Request, kind: type[T], *, nested_max: int = _NESTED_MAX) -> T:
-    """Return the body of *request* as *kind*, a msgspec Struct. *nested_max*: see `parse_json_object`.
+def read_body(request: Request, kind: type[T], *, values_max: int = _VALUES_MAX) -> T:
+    """Return the body of *request* as *kind*, a msgspec Struct. *values_max*: see `parse_json_object`.
 
     Raises: MalformedBody, UnknownField, MissingField, WrongValue, TooLarge, UnsupportedMediaType.
     """
     check_size(request)
     media = media_type(request)
     if is_json(media):
-        return convert(parse_json_object(request.body, nested_max=nested_max), kind)
+        return convert(parse_json_object(request.body, values_max=values_max), kind)
     if media == FORM_DATA:
         return convert(_parse_form(request.headers["content-type"], request.body), kind, from_text=True)
     raise UnsupportedMediaType(found=media[:100] or "(none)")
@@ -70,20 +70,20 @@ def is_json(media: str) -> bool:
     return media == JSON or media.endswith("+json")
 
 
-def parse_json_object(body: bytes, *, reason: str | None = None, nested_max: int = _NESTED_MAX) -> dict[str, Any]:
+def parse_json_object(body: bytes, *, reason: str | None = None, values_max: int = _VALUES_MAX) -> dict[str, Any]:
     """Return the JSON object in *body*.
 
     Args:
-        nested_max: how many objects and arrays the body may have.
+        values_max: how many values the body may have, in objects and arrays.
         reason: what a refusal of malformed JSON says in place of the parser's message.
 
-    The objects and arrays are counted first, because each costs far more time and memory than its two bytes. A bracket
-    in a text counts as well.
+    The values are counted first, because each costs far more time and memory than its few bytes. A bracket or comma in
+    a text counts as well.
 
     Raises: MalformedBody.
     """
-    if body.count(b"[") + body.count(b"{") > nested_max:
-        raise MalformedBody(format="JSON", found=f"it has more than {nested_max:,} objects and arrays")
+    if sum(map(body.count, (b"[", b"{", b","))) > values_max:
+        raise MalformedBody(format="JSON", found=f"it has more than {values_max:,} values")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

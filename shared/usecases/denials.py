@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from shared.errors import NotFound, TooManyDenials
-from shared.records import Activity, Denial, Denials, DenyCount
+from shared.records import Activity, Denial, Denials, DenyCount, Withdrawal
 from shared.refs import Ref, denials_ref, deny_count_ref
-from shared.repository import Batch, Repository
+from shared.repository import Batch, Repository, Waiting
 
 DENIALS_MAX: Final = 10_000  # entries of an organization
 
@@ -79,29 +79,43 @@ class DenyList:
         """Yield every document."""
         return (document for _, document in self._repository.iterate(self._partition, Denials))
 
+    def iterate_refs(self) -> Iterator[tuple[Ref[Denials], Denials]]:
+        """Yield every document with its ref."""
+        for look_up, document in self._repository.iterate(self._partition, Denials):
+            yield self.ref(look_up), document
+
     # ------------------------------------------------------------------------------------------------ changing
 
-    def add(self, look_up: str, denial: Denial, *, activity: Activity) -> tuple[Denial, bool]:
-        """Add *denial*, which *look_up* finds. Return the stored entry of its id, and whether the entry is new.
+    def add(
+        self, look_up: str, denial: Denial, *, activity: Activity, withdrawal: Withdrawal
+    ) -> tuple[Denial, bool, Waiting]:
+        """Add *denial*, which *look_up* finds.
+
+        Return the stored entry of its id, whether the entry is new, and the withdrawals that are to be published.
 
         Raises: TooManyDenials."""
-        batch = self._repository.read_batch([self.ref(look_up), self._count_ref])
-        stored = batch.get(self.ref(look_up))
+        ref = self.ref(look_up)
+        batch = self._repository.read_batch([ref, self._count_ref])
+        stored = batch.get(ref)
         if stored is not None and denial.id in stored.entries:
-            return stored.entries[denial.id], False
+            return stored.entries[denial.id], False, Waiting(ref, stored.withdrawals, batch)
         self._reserve(activity.at, batch)
-        for attempt in self._repository.changing(self.ref(look_up), first=batch, activity_of=self._org_id):
+        for attempt in self._repository.changing(ref, first=batch, activity_of=self._org_id):
             with attempt as document:
                 entries = document.entries if document else {}
                 is_new = denial.id not in entries
                 if is_new:
-                    attempt.write(Denials(entries={**entries, denial.id: denial}), activity=activity)
+                    added = Denials(entries={**entries, denial.id: denial})
+                    attempt.write(added, activity=activity, withdrawals=[withdrawal])
         if not is_new:  # another call added the entry meanwhile
             self._release(activity.at)
-        return entries.get(denial.id, denial), is_new
+        return entries.get(denial.id, denial), is_new, attempt.waiting
 
-    def remove(self, entry_id: str, *, activity: Activity) -> Denial | None:
-        """Remove an entry. Return the removed entry, or None where an earlier call has removed the entry.
+    def remove(self, entry_id: str, *, activity: Activity) -> tuple[Denial | None, Waiting]:
+        """Remove an entry.
+
+        Return the removed entry, or None where an earlier call has removed the entry, and the withdrawals that are to
+        be published.
 
         An empty document stays, until `delete_if_empty` deletes it.
 
@@ -120,13 +134,13 @@ class DenyList:
                     attempt.write(Denials(entries=remaining), activity=activity)
         if removed:
             self._release(activity.at, attempt.batch)
-        return removed.get(entry_id)
+        return removed.get(entry_id), attempt.waiting
 
     def delete_if_empty(self, look_up: str) -> None:
-        """Delete the document that *look_up* finds, if its last entry was removed."""
+        """Delete the document that *look_up* finds, if its last entry was removed and no withdrawal waits there."""
         for attempt in self._repository.changing(self.ref(look_up), activity_of=self._org_id):
             with attempt as document:
-                if document is not None and not document.entries:
+                if document is not None and not document.entries and not attempt.withdrawals:
                     attempt.delete()
 
     def delete_empty_documents(self) -> None:

@@ -101,6 +101,9 @@ _WITH_NONE: Final = {
 }
 
 
+_RANK: Final = {Decision.ALLOW: 0, Decision.CONTINUE: 1, Decision.DENY: 2}  # what a client must do to connect
+
+
 def needs_tls(level: Level) -> bool:
     """Whether *level* refuses a connection without TLS: every level but `TLS Optional` does."""
     return level is not Level.TLS_OPTIONAL
@@ -115,6 +118,16 @@ def outcome(level: Level, *, tls: bool, presence: Presence) -> Decision:
     if not tls or presence is Presence.NONE:
         return _WITH_NONE[level]
     return _WITH_VALID[level] if presence is Presence.VALID else Decision.DENY
+
+
+def is_stricter(before: Policy, after: Policy) -> bool:
+    """Return whether *after* asks more of some client that *before* let connect: a certificate, or a token."""
+    levels = {(before.default, after.default), *((old, new) for _, old, new in changed_types(before, after))}
+    return any(
+        _RANK[outcome(new, tls=True, presence=presence)] > _RANK[outcome(old, tls=True, presence=presence)]
+        for old, new in levels
+        for presence in (Presence.VALID, Presence.NONE)
+    )
 
 
 def changed_types(before: Policy, after: Policy, also: Sequence[str] = ()) -> list[tuple[str, Level, Level]]:

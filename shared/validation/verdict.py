@@ -19,6 +19,7 @@ from shared.validation.deny_list import DenyListEntry, fingerprint_id, identity_
 from shared.validation.names import ClientId, DeviceName, messaging_host
 from shared.validation.policy import Decision, Level, Policy, Presence, needs_tls, outcome
 from shared.validation.presented import CERTIFICATES_MAX, Presented
+from shared.validation.session import format_basis
 from shared.x509 import path as certification_path
 from shared.x509.certificate import Certificate, CertificationPath
 
@@ -118,7 +119,9 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """A decision with its reasons."""
+    """A decision with its reasons.
+
+    *basis* is what else a session depends on, for `shared.validation.recheck`; an edge keeps and returns the text."""
 
     decision: Decision
     code: str
@@ -134,6 +137,8 @@ class Verdict(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()
     presence: Presence = Presence.NONE
     fingerprints: tuple[tuple[str, ...], ...] = ()  # of each certificate presented, leaf first
+    path: CertificationPath = ()  # the path that was accepted, leaf first; empty where no chain was judged
+    basis: str = ""
     proof: str = (
         "chain"  # the basis of the verdict: "chain", or "broker" if the broker judged the chain and passes names
     )
@@ -397,7 +402,13 @@ class _Judgement:
             steps=self._all_steps(),
             presence=self._presence,
             fingerprints=tuple(cert.fingerprints for cert in self._presented.certificates),
+            path=self._path,
+            basis=format_basis(decision, by_type=self._is_by_type_certificate()),
         )
+
+    def _is_by_type_certificate(self) -> bool:
+        """Return whether the certificate names the type of the device, and not the device."""
+        return self._identity is not None and self._identity not in self._presented.identities
 
     def _refused(self, refusal: errors.Refused | errors.OrgSuspended) -> Verdict:
         number = refusal.step

@@ -4,6 +4,7 @@ cryptography parses a field when the field is first used, and raises then. A `Ce
 made, so its attributes never raise. A `Certificate` does not change.
 """
 
+import hashlib
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final, NamedTuple, TypeVar
@@ -253,10 +254,10 @@ class Certificate:
         """SubjectPublicKeyInfo in one encoding, whatever encoding the certificate uses."""
         return public_keys.public_key_info(self.public_key)
 
-    @property
+    @cached_property
     def key_hash(self) -> str:
         """SHA-256 of `public_key_info` in hexadecimal."""
-        return public_keys.key_hash(self.public_key)
+        return hashlib.sha256(self.public_key_info).hexdigest()
 
     @property
     def pem(self) -> str:

@@ -100,8 +100,8 @@ def verify(
         intermediates: what the device sent after its leaf, in any order, needed or not.
         anchors: the org's active CAs, roots or intermediates; at most 10 of one name. Each is trusted by itself and may
             also be in the middle of a path.
-        inactive: the org's inactive CAs. No path may pass through one, nor through any other certificate with its
-            subject and public key.
+        inactive: the org's inactive CAs. No path may pass through one, nor through another certificate with its
+            subject and public key, unless that certificate is one of *anchors*.
         at: an aware time; judged in whole seconds, as certificates are dated (RFC 5280, 4.1.2.5).
         weak: identifiers of known weak keys (`public_keys.key_ids`).
 
@@ -152,8 +152,9 @@ class PathBuilder:
         self._inactive_subjects = {ca.subject.canonical for ca in inactive}
         # A CA with a weak key is left out: no path gets past that key
         self._inactive_keys = {(ca.subject.canonical, ca.public_key_info) for ca in inactive if ca.weakness is None}
+        self._anchors = {ca.der for ca in anchors}
         # An inactive CA ends a path like an anchor, so that the path can be refused as inactive
-        self._ends = self._inactive | {ca.der for ca in anchors}
+        self._ends = self._inactive | self._anchors
         self._cas_by_name: dict[bytes, list[Certificate]] = {}
         known = {leaf.der: leaf}
         for ca in (*anchors, *intermediates, *inactive):
@@ -279,8 +280,11 @@ class PathBuilder:
                     self._signed[link] = False
 
     def is_inactive(self, cert: Certificate) -> bool:
-        """Whether *cert* is an inactive CA, or another certificate with the subject and key of one."""
-        if not self._inactive:
+        """Whether *cert* is an inactive CA, or another certificate with the subject and key of one.
+
+        A certificate that the organization registered and that is active is judged by itself: a renewed CA keeps its
+        devices when its predecessor is deactivated."""
+        if not self._inactive or cert.der in self._anchors:
             return False
         subject = cert.subject.canonical
         return subject in self._inactive_subjects and (subject, cert.public_key_info) in self._inactive_keys

@@ -9,7 +9,7 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.feed import CursorExpired, Feed
 from shared.ports import Document, DocumentStore, Key, Version
-from shared.records import Record
+from shared.records import FeedLine
 from shared.repository import Repository
 from tests.conformance.test_document_store import run_concurrently
 from tests.support.stores import TWICE_DYNAMODB
@@ -17,7 +17,7 @@ from tests.support.stores import TWICE_DYNAMODB
 pytestmark = pytest.mark.stores(*TWICE_DYNAMODB)
 
 
-class Moved(Record, frozen=True):
+class Moved(FeedLine, frozen=True):
     host: str
 
 
@@ -26,7 +26,7 @@ def open_feed(store: DocumentStore, name: str = "hosts") -> Feed[Moved]:
     return Feed(Repository(store), name, Moved)
 
 
-def read_hosts(feed: Feed[Moved], since: int = 0, **more: int) -> list[tuple[int, str]]:
+def read_hosts(feed: Feed[Moved], since: int = 0, **more: Any) -> list[tuple[int, str]]:
     return [(change.number, change.what.host) for change in feed.since(since, **more)]
 
 

@@ -514,8 +514,18 @@ def test_another_certificate_of_an_inactive_cas_name_and_key_is_inactive_too() -
     again = certs.ca("INTER", ROOT, private=K("P-256", 2), serial=77)
     refusal = refuse(LEAF, [ROOT], sent=[again], inactive=[INTER])
     assert isinstance(refusal, errors.CAInactive)
-    assert isinstance(refuse(LEAF, [ROOT, again], inactive=[INTER]), errors.CAInactive)
-    assert isinstance(refuse(LEAF, [again], inactive=[INTER, ROOT]), errors.CAInactive)
+    assert isinstance(refuse(LEAF, [], sent=[again], inactive=[INTER, ROOT]), errors.CAInactive)
+
+
+def test_an_active_registered_ca_with_the_name_and_key_of_an_inactive_ca_is_judged_by_itself() -> None:
+    """A CA was renewed with its key, and its old certificate is deactivated: the devices stay."""
+    again = certs.ca("INTER", ROOT, private=K("P-256", 2), serial=77)
+    assert accept(LEAF, [again], inactive=[INTER]) == path_of(LEAF, again)
+    assert accept(LEAF, [ROOT, again], inactive=[INTER]) == path_of(LEAF, again)
+    assert accept(LEAF, [again], inactive=[INTER, ROOT]) == path_of(LEAF, again)
+    third = certs.ca("Inter", ROOT, private=K("P-256", 2), serial=78)
+    assert accept(LEAF, [again], sent=[third], inactive=[INTER]) == path_of(LEAF, again)
+    assert isinstance(refuse(LEAF, [ROOT], sent=[third, again], inactive=[INTER]), errors.CAInactive)
 
 
 def test_a_ca_of_an_inactive_cas_name_with_another_key_is_not_inactive() -> None:

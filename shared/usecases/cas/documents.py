@@ -23,17 +23,19 @@ from typing import Any, Final
 import msgspec
 
 from shared.errors import NotFound, TooManyCAs, TooManyCAsOfOneName
-from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind, Org
+from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind, Org, Withdrawal
 from shared.refs import Ref, ca_index_ref, cas_ref
-from shared.repository import Attempt, Batch, Repository
+from shared.repository import Attempt, Batch, Repository, Waiting
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
+from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal
 from shared.usecases.organization import Organization
-from shared.validation.ca import FINGERPRINT_DIGITS, NAME_DIGITS
+from shared.validation.ca import NAME_DIGITS
 from shared.validation.deny_list import can_mean_certificate, certificate_ids
 from shared.validation.verdict import Anchor
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
+from shared.x509.digests import key_digest
 
 CAS_MAX: Final = 1_000  # of an organization
 CAS_OF_ONE_NAME_MAX: Final = 10
@@ -104,6 +106,11 @@ class CACertificates:
         """Yield every document."""
         return (document for _, document in self._repository.iterate(self._partition, CAsOfOneName))
 
+    def iterate_refs(self) -> Iterator[tuple[Ref[CAsOfOneName], CAsOfOneName]]:
+        """Yield every document with its ref."""
+        for name, document in self._repository.iterate(self._partition, CAsOfOneName):
+            yield self._ref(name), document
+
     def has_active(self) -> bool:
         """Return whether the index names an active CA."""
         index = self._repository.get(self.index_ref)
@@ -130,11 +137,10 @@ class CACertificates:
         Raises: TooManyCAs, TooManyCAsOfOneName, RateLimited."""
         cert = Certificate.from_der(ca.der)
         ref, marks = self._ref(ca_id), self._mark_refs([cert])
-        batch = self._repository.read_batch([self.index_ref, ref, *marks])
-        self._reserve(ca_id, ca.changed.created_at, rate_per_minute, batch)
-        # A decision not to write must rest on a read after the reservation. A write is protected in any case.
-        first = batch if _has_room(batch.get(ref), ca_id) else None
-        for attempt in self._repository.changing(ref, also=marks, first=first, activity_of=self._org_id):
+        self._reserve(ca_id, ca.changed.created_at, rate_per_minute)
+        # The deny list is read after the reservation. A denial that this read misses finds the reservation, and makes
+        # the write below a conflict (`list_meant_by`).
+        for attempt in self._repository.changing(ref, also=marks, activity_of=self._org_id):
             with attempt as document:
                 cas = document.cas if document else {}
                 is_new, has_room = ca_id not in cas, _has_room(document, ca_id)
@@ -151,7 +157,7 @@ class CACertificates:
 
         Raises: NotFound, TooBusy, StoreUnavailable, and whatever the block raises."""
         for attempt in self._repository.changing(self._ref(ca_id), first=first, activity_of=self._org_id):
-            yield CAAttempt(attempt, ca_id)
+            yield CAAttempt(attempt, self._org_id, ca_id)
 
     def refresh_index(self, ca_id: str) -> bool:
         """Make the index agree with a CA, and the flag `has_ca` with the index.
@@ -178,27 +184,57 @@ class CACertificates:
     def list_meant_by(self, denials: Sequence[Denial]) -> Mapping[str, CA]:
         """Return the CAs, by id, that one of *denials* may mean. `refresh_marks` decides whether it does."""
         denial_filter = _DenialFilter(denials)
-        return {ca_id: ca for ca_id, ca in self.iterate() if denial_filter.includes(ca)} if denial_filter else {}
+        return (
+            {ca_id: ca for ca_id, ca in self._list_with_uploads().items() if denial_filter.includes(ca)}
+            if denial_filter
+            else {}
+        )
 
     def list_looked_up(self, look_up: str) -> Mapping[str, CA]:
         """Return the CAs, by id, that an entry may mean which *look_up* finds."""
         if not can_mean_certificate(look_up):
             return {}
-        return {ca_id: ca for ca_id, ca in self.iterate() if look_up in certificate_ids(Certificate.from_der(ca.der))}
+        return {
+            ca_id: ca
+            for ca_id, ca in self._list_with_uploads().items()
+            if look_up in certificate_ids(Certificate.from_der(ca.der))
+        }
 
-    def refresh_marks(self, cas: Mapping[str, CA]) -> None:
-        """Make the marks of *cas* (by id) agree with the deny list."""
+    def _list_with_uploads(self) -> Mapping[str, CA]:
+        """Return every CA, by id, after a change of the deny list.
+
+        An upload in flight may have read the deny list before the change. Its reservation names a CA that is not stored
+        yet: the document of that CA is written as it is, so that the upload's write is a conflict and the upload reads
+        the deny list again."""
+        index = self._repository.get(self.index_ref) or CAIndex()  # before the CAs
+        stored = dict(self.iterate())
+        for ca_id in index.cas.keys() - stored.keys():
+            for attempt in self._repository.changing(self._ref(ca_id), activity_of=self._org_id):
+                with attempt as document:
+                    cas = document.cas if document else {}
+                    if ca_id not in cas:
+                        attempt.write(CAsOfOneName(cas=cas))
+            stored.update(cas)
+        return stored
+
+    def refresh_marks(self, cas: Mapping[str, CA]) -> list[Waiting]:
+        """Make the marks of *cas* (by id) agree with the deny list.
+
+        A CA that is marked is withdrawn. Return the withdrawals that are to be published."""
         by_name: dict[Ref[CAsOfOneName], dict[str, Certificate]] = {}
         for ca_id, ca in cas.items():
             by_name.setdefault(self._ref(ca_id), {})[ca_id] = Certificate.from_der(ca.der)
         if not by_name:
-            return
+            return []
         certs = [cert for same_name in by_name.values() for cert in same_name.values()]
         batch = self._repository.read_batch([*by_name, *self._mark_refs(certs)])
+        waiting: list[Waiting] = []
         for ref, same_name in by_name.items():
-            is_written = self._write_marks(ref, same_name, batch)
+            is_written, attempt = self._write_marks(ref, same_name, batch)
             while is_written:
-                is_written = self._write_marks(ref, same_name)
+                is_written, attempt = self._write_marks(ref, same_name)
+            waiting.append(attempt.waiting)
+        return waiting
 
     def refresh_every_mark(self) -> None:
         """Make the marks of all CAs agree with the deny list: an interrupted change of the list may have left them."""
@@ -238,9 +274,9 @@ class CACertificates:
 
     # --------------------------------------------------------------------------------------------- the steps
 
-    def _reserve(self, ca_id: str, at: datetime, rate_per_minute: int, first: Batch) -> None:
+    def _reserve(self, ca_id: str, at: datetime, rate_per_minute: int) -> None:
         """Reserve a line in the index. Raises: TooManyCAs, RateLimited."""
-        for attempt in self._repository.changing(self.index_ref, first=first):
+        for attempt in self._repository.changing(self.index_ref):
             with attempt as stored:
                 index = stored or CAIndex()
                 if ca_id in index.cas:
@@ -259,7 +295,7 @@ class CACertificates:
         sets_sni = False
         while True:
             batch = self._repository.read_batch([ref, self.index_ref, org_ref, *self._mark_refs([cert])])
-            if self._write_line(ca_id, batch) or self._write_marks(ref, {ca_id: cert}, batch):
+            if self._write_line(ca_id, batch) or self._write_marks(ref, {ca_id: cert}, batch)[0]:
                 continue
             replaced = self._write_flag(batch)
             if replaced is None:
@@ -297,8 +333,10 @@ class CACertificates:
 
     def _write_marks(
         self, ref: Ref[CAsOfOneName], certs: Mapping[str, Certificate], first: Batch | None = None
-    ) -> bool:
-        """Make the marks of CAs in one document agree with the deny list. Return whether an attempt wrote a mark."""
+    ) -> tuple[bool, Attempt[CAsOfOneName]]:
+        """Make the marks of CAs in one document agree with the deny list.
+
+        Return whether an attempt wrote a mark, and the last attempt."""
         mark_refs, is_written = self._mark_refs(certs.values()), False
         for attempt in self._repository.changing(ref, also=mark_refs, first=first, activity_of=self._org_id):
             with attempt as document:
@@ -310,8 +348,18 @@ class CACertificates:
                     marked = self._mark(cas, certs, self._repository.read_batch(mark_refs))
                 if marked != cas:
                     is_written = True
-                    attempt.write(CAsOfOneName(cas=marked))
-        return is_written
+                    attempt.write(CAsOfOneName(cas=marked), withdrawals=self._withdraw_marked(cas, marked, certs))
+        return is_written, attempt
+
+    def _withdraw_marked(
+        self, before: Mapping[str, CA], after: Mapping[str, CA], certs: Mapping[str, Certificate]
+    ) -> list[Withdrawal]:
+        """Return a withdrawal of each CA that has a mark *after* and had none *before*."""
+        return [
+            withdraw_ca(ca.denied_at, self._org_id, ca_id, certs[ca_id])
+            for ca_id, ca in after.items()
+            if ca.denied_at is not None and before[ca_id].denied_at is None
+        ]
 
     def _mark(self, cas: Mapping[str, CA], certs: Mapping[str, Certificate], batch: Batch) -> dict[str, CA]:
         """Return *cas*, those among *certs* with the mark that the deny list in *batch* requires."""
@@ -353,7 +401,7 @@ class CACertificates:
     def _delete_if_empty(self, ref: Ref[CAsOfOneName], first: Batch | None = None) -> None:
         for attempt in self._repository.changing(ref, first=first, activity_of=self._org_id):
             with attempt as document:
-                if document is not None and not document.cas:
+                if document is not None and not document.cas and not attempt.withdrawals:
                     attempt.delete()
 
     def _list_statuses(self) -> dict[str, bool]:
@@ -364,33 +412,46 @@ class CACertificates:
 class CAAttempt:
     """One attempt at changing a CA: a block that receives the CA and may replace or delete the CA."""
 
-    def __init__(self, attempt: Attempt[CAsOfOneName], ca_id: str) -> None:
-        self._attempt = attempt
+    def __init__(self, attempt: Attempt[CAsOfOneName], org_id: str, ca_id: str) -> None:
+        self.document = attempt
+        self._org_id = org_id
         self._ca_id = ca_id
         self._cas: Mapping[str, CA] = {}
 
-    @property
-    def batch(self) -> Batch:
-        """The documents of the attempt, as `Attempt.batch`."""
-        return self._attempt.batch
-
     def __enter__(self) -> CA:
         """Return the stored CA. Raises: NotFound."""
-        document = self._attempt.__enter__()
+        document = self.document.__enter__()
         self._cas = document.cas if document else {}
         return _get(self._cas, self._ca_id)
 
-    def write(self, ca: CA, *, activity: Activity | None = None) -> None:
-        """Store *ca* at the end of the block; *activity* goes into the outbox of its document."""
-        self._attempt.write(CAsOfOneName(cas={**self._cas, self._ca_id: ca}), activity=activity)
+    def write(self, ca: CA, *, at: datetime, activity: Activity | None = None) -> None:
+        """Store *ca* at the end of the block; *activity* goes into the outbox of its document.
+
+        A CA that was active and is not any more is withdrawn, unless its devices are let in by another CA."""
+        is_deactivated = self._cas[self._ca_id].status is CAStatus.ACTIVE and ca.status is not CAStatus.ACTIVE
+        withdrawals: list[Withdrawal] = []
+        if is_deactivated and not self._is_replaced(at):
+            withdrawals.append(withdraw_ca(at, self._org_id, self._ca_id, Certificate.from_der(ca.der)))
+        self.document.write(
+            CAsOfOneName(cas={**self._cas, self._ca_id: ca}), activity=activity, withdrawals=withdrawals
+        )
+
+    def _is_replaced(self, at: datetime) -> bool:
+        """Return whether another CA with the same name and key is active, not denied, and within its validity."""
+        own = Certificate.from_der(self._cas[self._ca_id].der)
+        return any(
+            is_trusted(other, at) and read_registered(other.der).key_hash == own.key_hash
+            for other_id, other in self._cas.items()
+            if other_id != self._ca_id
+        )
 
     def delete(self, *, activity: Activity) -> None:
         """Delete the CA at the end of the block. Its document stays until the outbox is copied."""
         remaining = {ca_id: ca for ca_id, ca in self._cas.items() if ca_id != self._ca_id}
-        self._attempt.write(CAsOfOneName(cas=remaining), activity=activity)
+        self.document.write(CAsOfOneName(cas=remaining), activity=activity)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._attempt.__exit__(kind, error, trace)
+        self.document.__exit__(kind, error, trace)
 
 
 class _DenialFilter:
@@ -412,9 +473,17 @@ class _DenialFilter:
         return is_listed or cert.serial_number in self._serials
 
 
-def is_id_of(ca_id: str, fingerprint: str) -> bool:
-    """Return whether *ca_id* is the id of the certificate whose SHA-256 is *fingerprint* (hex)."""
-    return ca_id.endswith(fingerprint[:FINGERPRINT_DIGITS])
+def is_trusted(ca: CA, at: datetime) -> bool:
+    """Return whether *ca* may be an anchor at *at*: it is active, not denied, and within its validity."""
+    if ca.status is not CAStatus.ACTIVE or ca.denied_at is not None:
+        return False
+    cert = read_registered(ca.der)
+    return cert.not_before <= at <= cert.not_after
+
+
+def withdraw_ca(at: datetime, org_id: str, ca_id: str, cert: Certificate) -> Withdrawal:
+    """Return the withdrawal of a CA: of the sessions over any certificate with its subject and key."""
+    return make_withdrawal(at, org_id, WithdrawalKind.CA, ca_id, key_digest=key_digest(cert))
 
 
 def _get(cas: Mapping[str, CA], ca_id: str) -> CA:

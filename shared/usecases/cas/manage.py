@@ -7,7 +7,7 @@ from shared.records import CA, CAStatus
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
-from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
+from shared.usecases.edges.withdrawals import publish, publish_waiting
 from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
 from shared.validation.names import messaging_host
@@ -96,10 +96,9 @@ def change_ca(
             if ca != stored:
                 what = "describeCA" if ca.status is stored.status else f"set {ca.status.value}"
                 ca = msgspec.structs.replace(ca, changed=update_revision(stored.changed, at, member.who))
-                attempt.write(ca, activity=make_entry(at, member.who, what, certificate=ca_id))
+                attempt.write(ca, at=at, activity=make_entry(at, member.who, what, certificate=ca_id))
     cas.refresh_index(ca_id)
-    if status is CAStatus.INACTIVE:  # also when an interrupted call is repeated
-        withdraw(context, member.org_id, WithdrawalKind.CA, ca_id)
+    publish_waiting(context, attempt.document.waiting)
     return ca
 
 
@@ -110,17 +109,18 @@ def delete_ca(context: Context, member: Member, ca_id: str, *, expected_version:
     again completes the deletion.
 
     Raises: NotFound, Stale."""
-    activity = make_entry(context.clock(), member.who, "deleteCA", certificate=ca_id)
+    at = context.clock()
+    activity = make_entry(at, member.who, "deleteCA", certificate=ca_id)
     cas = CACertificates(context.repository, member.org_id)
     try:
         for attempt in cas.changing(ca_id):
             with attempt as ca:
                 check_version(ca.changed, expected_version)
                 if ca.status is not CAStatus.INACTIVE:
-                    attempt.write(msgspec.structs.replace(ca, status=CAStatus.INACTIVE))
-        deactivated = attempt.batch
-        withdraw(context, member.org_id, WithdrawalKind.CA, ca_id)
-        for attempt in cas.changing(ca_id, first=deactivated):
+                    attempt.write(msgspec.structs.replace(ca, status=CAStatus.INACTIVE), at=at)
+        deactivated = attempt.document
+        publish(context, deactivated.withdrawals)
+        for attempt in cas.changing(ca_id, first=deactivated.batch):
             with attempt as ca:
                 check_version(ca.changed, expected_version)
                 attempt.delete(activity=activity)

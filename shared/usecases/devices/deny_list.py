@@ -12,14 +12,15 @@ import msgspec
 from shared.errors import InvalidDenial, NotFound
 from shared.records import Denial, DenialKind
 from shared.usecases.callers import Member
-from shared.usecases.cas.documents import CACertificates, is_id_of
+from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry
 from shared.usecases.denials import DenyList, denial_id, look_up_of
-from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
+from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish_waiting
 from shared.validation.deny_list import fingerprint_id, identity_id, issuer_serial_id
 from shared.validation.names import DeviceName
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_certificates
+from shared.x509.digests import serial_digest
 
 _FINGERPRINT: Final = r"[0-9a-f]{64}"
 _SERIAL: Final = r"([0-9a-f]{16}-[0-9a-f]{32}):([0-9a-f]{1,42})"
@@ -55,15 +56,15 @@ def deny(
         created_by=member.who,
     )
     activity = make_entry(at, member.who, "deny", entry=denial.id)
-    denial, is_new = DenyList(context.repository, member.org_id).add(target.look_up, denial, activity=activity)
-    denied_cas = cas.list_meant_by([denial])
-    cas.refresh_marks(denied_cas)
-    withdraw(context, member.org_id, WithdrawalKind(target.kind.value), target.value)  # a repeated call repeats this
-    if target.kind is DenialKind.FINGERPRINT:
-        # The fingerprint may be that of the other form of a CA's signature. Sessions rest on the CA's own id.
-        for ca_id in denied_cas:
-            if not is_id_of(ca_id, target.value):
-                withdraw(context, member.org_id, WithdrawalKind.CA, ca_id)
+    withdrawal = make_withdrawal(
+        at, member.org_id, WithdrawalKind(target.kind.value), target.value, serial_digest=target.serial_digest
+    )
+    denial, is_new, waiting = DenyList(context.repository, member.org_id).add(
+        target.look_up, denial, activity=activity, withdrawal=withdrawal
+    )
+    marked = cas.refresh_marks(cas.list_meant_by([denial]))
+    for withdrawals in (waiting, *marked):  # last, so that a device that connects again at once is refused
+        publish_waiting(context, withdrawals)
     return denial, is_new
 
 
@@ -74,8 +75,10 @@ def lift(context: Context, member: Member, entry_id: str) -> None:
     cas = CACertificates(context.repository, member.org_id)
     deny_list = DenyList(context.repository, member.org_id)
     look_up = look_up_of(entry_id)
-    removed = deny_list.remove(entry_id, activity=make_entry(context.clock(), member.who, "lift", entry=entry_id))
+    activity = make_entry(context.clock(), member.who, "lift", entry=entry_id)
+    removed, waiting = deny_list.remove(entry_id, activity=activity)
     cas.refresh_marks(cas.list_looked_up(look_up))
+    publish_waiting(context, waiting)
     deny_list.delete_if_empty(look_up)
     if removed is None:
         raise NotFound(what="such entry on the deny list")
@@ -95,12 +98,14 @@ class _Target(msgspec.Struct, frozen=True):
     Args:
         look_up: the id by which a verdict finds the entry.
         issuer_key_hash: of a serial number: identifies the CA among those of its name.
+        serial_digest: of a serial number: finds the sessions over a certificate with that number.
     """
 
     look_up: str
     kind: DenialKind
     value: str
     issuer_key_hash: str | None = None
+    serial_digest: str | None = None
 
 
 def _parse_target(
@@ -164,4 +169,6 @@ def _parse_serial(cas: CACertificates, value: str) -> _Target:
         raise NotFound(what="CA certificate of that id", field="value")
     issuer = Certificate.from_der(ca.der)
     look_up = issuer_serial_id(issuer.subject.digest, serial)
-    return _Target(look_up, DenialKind.SERIAL, f"{issuer_id}:{serial:x}", issuer.key_hash)
+    key_hash = issuer.key_hash
+    digest = serial_digest(key_hash, serial)
+    return _Target(look_up, DenialKind.SERIAL, f"{issuer_id}:{serial:x}", key_hash, digest)

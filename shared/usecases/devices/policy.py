@@ -10,13 +10,14 @@ from shared.records import Org
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, check_version, make_entry, update_revision
 from shared.usecases.devices.usage import read_recent_usage
+from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish_waiting
 from shared.usecases.organization import Organization
 from shared.validation.names import DeviceName
-from shared.validation.policy import Decision, Level, Policy, changed_types, check_policy, outcome
+from shared.validation.policy import Decision, Level, Policy, changed_types, check_policy, is_stricter, outcome
 
 
 def put_policy(context: Context, member: Member, policy: Policy, *, expected_version: str | None) -> Org:
-    """Replace the policy. The new policy is in force at the next connection.
+    """Replace the policy. Live sessions that the new policy would refuse end.
 
     Raises: InvalidPolicy, Stale."""
     check_policy(policy)
@@ -29,8 +30,11 @@ def put_policy(context: Context, member: Member, policy: Policy, *, expected_ver
             check_version(org.policy_changed, expected_version)
             if org.policy != policy:
                 stamp = update_revision(org.policy_changed, at, member.who)
+                withdrawal = make_withdrawal(at, member.org_id, WithdrawalKind.RECHECK, "policy")
+                withdrawals = [withdrawal] if is_stricter(org.policy, policy) else []
                 org = msgspec.structs.replace(org, policy=policy, policy_changed=stamp)
-                attempt.write(org, activity=activity)
+                attempt.write(org, activity=activity, withdrawals=withdrawals)
+    publish_waiting(context, attempt.waiting)
     return org
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from shared.feed import Change
+from shared.feed import Change, Position
 from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
 from shared.refs import ORG_HOSTS, Ref, org_hosts_ref, org_ref
 from shared.repository import Batch
@@ -81,19 +81,19 @@ class HostFeed:
             yield from page
             after = page[-1][0]
 
-    def since(self, number: int, *, limit: int) -> Sequence[Change[HostsChanged]]:
-        """Return at most *limit* changes after *number*.
+    def since(self, position: Position, *, limit: int) -> Sequence[Change[HostsChanged]]:
+        """Return at most *limit* changes after *position*.
 
         Raises: CursorExpired, StoreUnavailable.
         """
-        return self._changes.since(number, limit=limit)
+        return self._changes.since(position.number, line_id=position.id, limit=limit)
 
-    def end(self) -> int:
-        """Return the number of the latest change.
+    def head(self) -> Position:
+        """Return the position of the latest change.
 
         Raises: StoreUnavailable.
         """
-        return self._changes.end()
+        return self._changes.head()
 
     # ---------------------------------------------------------------------------------------------- publishing
 

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from shared.errors import TooManyHosts, WrongValue
-from shared.feed import CursorExpired
+from shared.feed import CursorExpired, Position
 from shared.records import DEFAULT, DefaultCertificate, OrgHosts
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
@@ -18,7 +18,11 @@ from shared.validation.server_cert import hosts_covered
 
 HOSTS_MAX: Final = 500  # hosts in one page; the hosts of one organization are not split, so a page may have more
 EVERY_HOST_MAX: Final = 500  # hosts in a list without pages
-_SINCE: Final = r"(?P<number>[0-9]{1,16})\.(?P<default>[0-9a-f]{16}|-)(\.(?P<after>[a-z0-9]{6}))?"
+# The position in the feed, the version of the default certificate, and the last organization of a page of all hosts.
+# The id of a line has 12 digits and a version 16; a head of version 0.1.0 has no id.
+_SINCE: Final = (
+    r"(?P<number>[0-9]{1,16})(\.(?P<id>[0-9a-f]{12}))?\.(?P<default>[0-9a-f]{16}|-)(\.(?P<after>[a-z0-9-]{1,63}))?"
+)
 
 
 class ListedHost(msgspec.Struct, frozen=True):
@@ -67,11 +71,11 @@ def list_changed_hosts(context: Context, credentials: Credentials, since: str) -
         raise WrongValue(field="since", found="since takes the head of an earlier answer, or nothing")
     if cursor["default"] != listing.default_mark:
         return listing.list_all()
-    number, after = int(cursor["number"]), cursor["after"]
+    position, after = Position(int(cursor["number"]), cursor["id"] or ""), cursor["after"]
     if after is not None:
-        return listing.continue_all(number, after)
+        return listing.continue_all(position, after)
     try:
-        return listing.list_changes(number)
+        return listing.list_changes(position)
     except CursorExpired:
         return listing.list_all()
 
@@ -101,18 +105,18 @@ class _Listing:
         self._default_version = host_version(default) if default else None
         self.default_mark = self._default_version or "-"
 
-    def list_changes(self, number: int) -> HostsPage:
-        """Return a page of the hosts that changed after *number* in the feed.
+    def list_changes(self, position: Position) -> HostsPage:
+        """Return a page of the hosts that changed after *position* in the feed.
 
         Raises: CursorExpired.
         """
-        changes = self._feed.since(number, limit=HOSTS_MAX)
+        changes = self._feed.since(position, limit=HOSTS_MAX)
         changed_ids = dict.fromkeys(change.what.org_id for change in changes)
         own_ids = [org_id for org_id in changed_ids if self._caller.scope.may_ask_about(org_id)]
         published = self._feed.find(own_ids) if own_ids else {}
         hosts: list[ListedHost] = []
         listed: set[str] = set()
-        head, is_cut = number, False
+        head, is_cut = position, False
         for change in changes:
             org_id = change.what.org_id
             if org_id in own_ids and org_id not in listed:
@@ -122,39 +126,39 @@ class _Listing:
                     break
                 hosts += of_org
                 listed.add(org_id)
-            head = change.number
+            head = change.position
         more = is_cut or len(changes) == HOSTS_MAX
         return self._page(f"{head}.{self.default_mark}", hosts, more=more, full=False, first=False)
 
     def list_all(self) -> HostsPage:
         """Return the first page of all hosts."""
-        number = self._feed.end()  # before the hosts are read: a later change is listed again by the next request
-        return self._page_of_all(number, "", first=True)
+        position = self._feed.head()  # before the hosts are read: a later change is listed again by the next request
+        return self._page_of_all(position, "", first=True)
 
-    def continue_all(self, number: int, after: str) -> HostsPage:
+    def continue_all(self, position: Position, after: str) -> HostsPage:
         """Return the next page of all hosts.
 
         Args:
-            number: the end of the feed before the first page was read.
+            position: the end of the feed before the first page was read.
             after: the last organization of the page before.
         """
-        return self._page_of_all(number, after, first=False)
+        return self._page_of_all(position, after, first=False)
 
     def iterate_all(self) -> Iterator[ListedHost]:
         """Return all hosts without pages."""
         for org_id, published in self._list_published(""):
             yield from self._list_org(org_id, published, with_removed=False)
 
-    def _page_of_all(self, number: int, after: str, *, first: bool) -> HostsPage:
+    def _page_of_all(self, position: Position, after: str, *, first: bool) -> HostsPage:
         hosts: list[ListedHost] = []
         is_empty = True
         for org_id, published in self._list_published(after):
             of_org = list(self._list_org(org_id, published, with_removed=False))
             if not is_empty and len(hosts) + len(of_org) > HOSTS_MAX:
-                return self._page(f"{number}.{self.default_mark}.{after}", hosts, more=True, full=True, first=first)
+                return self._page(f"{position}.{self.default_mark}.{after}", hosts, more=True, full=True, first=first)
             hosts += of_org
             after, is_empty = org_id, False
-        return self._page(f"{number}.{self.default_mark}", hosts, more=False, full=True, first=first)
+        return self._page(f"{position}.{self.default_mark}", hosts, more=False, full=True, first=first)
 
     def _list_published(self, after: str) -> Iterator[tuple[str, OrgHosts]]:
         """Return the published hosts of the caller's organizations behind *after*, ordered by organization."""

@@ -130,6 +130,7 @@ class _Run:
         self._sweep_all = sweep_all
         self._day = at.strftime("%Y-%m-%d")
         self._report = Report()
+        self._has_waiting = False  # whether withdrawals wait in the organization that is inspected
 
     def run(self, enough: Callable[[], bool]) -> Report:
         """Report page by page, from the stored progress on. Raises: as `expiry_report`."""
@@ -236,11 +237,14 @@ class _Run:
         return list(self._expiries(PLATFORM, DEFAULT, DEFAULT, record.leaf, in_force=True)) if record else []
 
     def _inspect(self, org: Org) -> list[Expiry]:
-        """Return the expiries of an organization. On the way, copy the waiting activity entries of its documents."""
+        """Return the expiries of an organization. On the way, copy the waiting activity entries of its documents.
+
+        An organization in which withdrawals wait is swept today."""
+        self._has_waiting = False
         expiries = [*self._ca_expiries(org), *self._server_expiries(org)]
         self._copy_outboxes(org.org_id, [org])
         self._copy_outboxes(org.org_id, DenyList(self._repository, org.org_id).iterate_documents())
-        if self._sweep_all or _sweep_day(org.org_id) == self._at.toordinal() % _SWEEP_EVERY:
+        if self._sweep_all or self._has_waiting or _sweep_day(org.org_id) == self._at.toordinal() % _SWEEP_EVERY:
             self._report.swept += sweep_org(self._context, org.org_id, at=self._at)
         return sorted(expiries, key=lambda expiry: (expiry.ends, expiry.id))
 
@@ -274,6 +278,7 @@ class _Run:
 
     def _copy_outboxes(self, org_id: str, documents: Iterable[RecordWithOutbox]) -> None:
         for document in documents:
+            self._has_waiting = self._has_waiting or bool(document.withdrawals)
             recent = [entry for entry in document.outbox if entry.at > self._at - _OUTBOX_AGE]
             if recent:
                 self._report.copied += self._repository.copy_outbox(org_id, recent)

@@ -12,7 +12,7 @@ from shared.refs import activity_partition, deny_count_partition
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.edges.hosts import HostFeed
-from shared.usecases.edges.withdrawals import WithdrawalKind, withdraw
+from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish_waiting
 from shared.usecases.organization import Organization, iterate_organizations
 from shared.validation.names import is_org_id
 
@@ -63,15 +63,16 @@ def set_suspended(context: Context, org_id: str, suspended: bool) -> Org:
     """Suspend an organization, or resume it. The keys and devices of a suspended organization are refused.
 
     Raises: NotFound."""
-    activity = make_entry(context.clock(), ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
+    at = context.clock()
+    activity = make_entry(at, ADMIN, "suspendOrg" if suspended else "resumeOrg", org=org_id)
     for attempt in Organization(context.repository, org_id).changing(what=f"organization {org_id}"):
         with attempt as org:
             if org.suspended != suspended:
                 org = msgspec.structs.replace(org, suspended=suspended)
-                attempt.write(org, activity=activity)
+                withdrawal = make_withdrawal(at, org_id, WithdrawalKind.ORG, org_id)
+                attempt.write(org, activity=activity, withdrawals=[withdrawal] if suspended else [])
     HostFeed(context).publish(org_id)
-    if suspended:
-        withdraw(context, org_id, WithdrawalKind.ORG, org_id)
+    publish_waiting(context, attempt.waiting)
     return org
 
 

@@ -1,14 +1,16 @@
 """The settings of an organization."""
 
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from shared.errors import DomainInUse, DomainReserved, InvalidPolicy
-from shared.records import CustomDomainSettings, Org, OrgSettings
+from shared.records import CustomDomainSettings, Org, OrgSettings, Withdrawal
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, check_version, make_entry, update_revision
 from shared.usecases.edges.hosts import HostFeed, load_leaf
+from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish_waiting
 from shared.usecases.organization import Organization
 from shared.usecases.servers.documents import ServerCertificates
 from shared.validation.names import is_domain, messaging_host
@@ -42,6 +44,7 @@ def put_settings(
             if org.settings != settings:
                 _check_active_keeps_a_host(context, org, settings)  # reads the certificate that is active now
                 stamp = update_revision(org.settings_changed, at, member.who)
+                before = org.settings
                 org = msgspec.structs.replace(org, settings=settings, settings_changed=stamp)
                 activity = make_entry(
                     at,
@@ -50,9 +53,16 @@ def put_settings(
                     domains=",".join(settings.domains),
                     typeCertificates=str(settings.type_certificates).lower(),
                 )
-                attempt.write(org, activity=activity)
+                attempt.write(org, activity=activity, withdrawals=_withdrawals(at, org.org_id, before, settings))
     HostFeed(context).publish(member.org_id)
+    publish_waiting(context, attempt.waiting)
     return org
+
+
+def _withdrawals(at: datetime, org_id: str, before: OrgSettings, after: OrgSettings) -> list[Withdrawal]:
+    """Return the withdrawal of the sessions that rest on a setting that was taken away."""
+    is_narrower = set(before.domains) - set(after.domains) or (before.type_certificates and not after.type_certificates)
+    return [make_withdrawal(at, org_id, WithdrawalKind.RECHECK, "settings")] if is_narrower else []
 
 
 def _check_domains(context: Context, custom: CustomDomainSettings) -> CustomDomainSettings:

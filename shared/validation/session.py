@@ -1,0 +1,145 @@
+"""Would a live session be refused now? The rule for edges that look again at the sessions of a withdrawal.
+
+An edge keeps of each session what its verdict said: organization, server name, identity, CA, digests of the accepted
+path (`shared.x509.digests`), fingerprints, and the *basis*, a text that only this module reads. The device's
+certificates are not kept, so a session is judged by these facts alone. In doubt a session is refused: the device
+connects again and is judged by its certificates.
+"""
+
+from collections.abc import Collection, Mapping, Set
+from typing import Final
+
+import msgspec
+
+from shared import errors
+from shared.validation.names import DeviceName, ServerName
+from shared.validation.policy import Decision, Policy, Presence, outcome
+
+FINGERPRINT_DIGITS: Final = 16  # hexadecimal digits of a fingerprint that an edge keeps
+IN_DOUBT: Final = "in_doubt"  # in place of a code, where the session does not say enough to be judged
+TOKEN_REQUIRED: Final = "token_required"
+
+_BY_TYPE: Final = "type"
+
+
+def format_basis(decision: Decision, *, by_type: bool) -> str:
+    """Return the basis of a session: the decision, and whether the certificate names a type in place of the device."""
+    return f"{decision.value}.{_BY_TYPE}" if by_type else decision.value
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edge knows of a live session.
+
+    Args:
+        identity: the device, `d:type:device`; None for an application.
+        ca_id: the id of the CA that vouched; None without a certificate.
+        key_digests, serial_digests: of the accepted path, leaf first.
+        fingerprints: the first 16 hexadecimal digits of each fingerprint, the leaf's first.
+        complete: whether the digests are those of the whole path.
+        basis: the basis in the verdict; empty where the edge did not keep it.
+    """
+
+    org_id: str
+    server_name: str | None = None
+    identity: str | None = None
+    ca_id: str | None = None
+    key_digests: Collection[str] = ()
+    serial_digests: Collection[str] = ()
+    fingerprints: Collection[str] = ()
+    complete: bool = True
+    basis: str = ""
+
+    @property
+    def has_certificate(self) -> bool:
+        return self.ca_id is not None or bool(self.key_digests)
+
+
+class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known of an organization to judge its sessions.
+
+    Args:
+        valid_keys: the key digests of the CAs that are active, not denied, and within their validity.
+        invalid_keys: the key digests of all other registered CAs.
+        ca_keys: the key digest of each registered CA, by id.
+        denied_identities, denied_fingerprints, denied_serials: the deny list; fingerprints with FINGERPRINT_DIGITS
+            digits, serial numbers as digests.
+    """
+
+    suspended: bool
+    custom_domains: Collection[str]
+    type_certificates: bool
+    policy: Policy
+    valid_keys: Set[str]
+    invalid_keys: Set[str]
+    ca_keys: Mapping[str, str]
+    denied_identities: Set[str]
+    denied_fingerprints: Set[str]
+    denied_serials: Set[str]
+
+
+def find_refusal(session: Session, facts: SessionFacts | None, *, platform_domain: str) -> str | None:
+    """Return the code with which the client of *session* would be refused now; None: the session may stay.
+
+    Args:
+        facts: of the session's organization; None where the organization does not exist.
+    """
+    if facts is None:
+        return errors.OrgUnknown.code
+    if facts.suspended:
+        return errors.OrgSuspended.code
+    if not _is_host(session, facts, platform_domain):
+        return errors.SNIUnknown.code
+    if session.identity is not None and session.identity in facts.denied_identities:
+        return errors.CertificateRevoked.code
+    return _find_policy_refusal(session, facts) or (
+        _find_chain_refusal(session, facts) if session.has_certificate else None
+    )
+
+
+def _is_host(session: Session, facts: SessionFacts, platform_domain: str) -> bool:
+    """Return whether the server name is a host of the organization. Without a name, the caller's key decided that."""
+    if session.server_name is None:
+        return True
+    name = ServerName.parse(session.server_name)
+    if name is None or name.org_id != session.org_id:
+        return False
+    return name.domain == platform_domain or name.domain in facts.custom_domains
+
+
+def _find_policy_refusal(session: Session, facts: SessionFacts) -> str | None:
+    """Return why the connection policy or the settings refuse the session. An application needs no certificate."""
+    decision, _, basis = session.basis.partition(".")
+    if basis == _BY_TYPE and not facts.type_certificates:
+        return errors.TypeCertificateRefused.code
+    if session.identity is None and not session.has_certificate:
+        return None
+    device = DeviceName.parse(session.identity) if session.identity is not None else None
+    level = facts.policy.level_for(device.type_id if device else None)
+    presence = Presence.VALID if session.has_certificate else Presence.NONE
+    now = outcome(level, tls=True, presence=presence)
+    if now is Decision.DENY:
+        return errors.CertificateMissing.code
+    if now is Decision.CONTINUE and decision == Decision.ALLOW:  # the broker has never asked for the token
+        return TOKEN_REQUIRED
+    return None
+
+
+def _find_chain_refusal(session: Session, facts: SessionFacts) -> str | None:
+    """Return why the accepted path would not be accepted now."""
+    keys = list(session.key_digests)
+    anchor = keys[-1] if keys else facts.ca_keys.get(session.ca_id or "")
+    if anchor not in facts.valid_keys:
+        return errors.CAInactive.code if anchor in facts.invalid_keys else errors.UntrustedIssuer.code
+    if any(key in facts.invalid_keys and key not in facts.valid_keys for key in keys):
+        return errors.CAInactive.code
+    if not facts.denied_fingerprints.isdisjoint(
+        fingerprint[:FINGERPRINT_DIGITS] for fingerprint in session.fingerprints
+    ):
+        return errors.CertificateRevoked.code
+    if not facts.denied_serials.isdisjoint(session.serial_digests):
+        return errors.CertificateRevoked.code
+    if not session.complete and (
+        facts.invalid_keys - facts.valid_keys or facts.denied_fingerprints or facts.denied_serials
+    ):
+        return IN_DOUBT
+    return None
