@@ -5,7 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from shutil import copyfileobj
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, Final, NoReturn
 
 import click
 
@@ -15,14 +17,16 @@ from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
 from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
+from shared.text import format_time
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
 from shared.usecases.jobs.check import CHECKS, Finding, check_installation
+from shared.usecases.jobs.export_file import ExportRefused
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
 from shared.usecases.jobs.settings_checks import checks_of
-from shared.usecases.orgs import api_keys
+from shared.usecases.orgs import api_keys, deletion
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
 from shared.validation.names import messaging_host
@@ -37,6 +41,8 @@ _HELP = """The platform operator's commands: organizations, keys, the default ce
 
 The commands act on the store that the settings name (docs/settings.md).
 """
+
+_SPOOL_BYTES: Final = 16 * 1024 * 1024  # of an import; a larger file is copied to the disk
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object or list.")
 
@@ -58,7 +64,7 @@ def _app() -> Iterator[App]:
     try:
         ensure_default(app.context, app.sealer)
         yield app
-    except (TrustError, SealBroken) as error:
+    except (TrustError, SealBroken, ExportRefused) as error:
         _fail(error)
     finally:
         app.close()
@@ -83,18 +89,24 @@ def org() -> None:
 
 @org.command("create", help="Create an organization. ORG_ID: six characters of a-z and 0-9.")
 @click.argument("org_id")
+@click.option("--now", is_flag=True, help="Also where an organization of that id was deleted a short time ago.")
 @as_json
-def org_create(org_id: str, as_json: bool) -> None:
+def org_create(org_id: str, now: bool, as_json: bool) -> None:
     """Create an organization."""
     with _app() as app:
-        _print_org(app, orgs.create_org(app.context, org_id), as_json)
+        _print_org(app, orgs.create_org(app.context, org_id, now=now), as_json)
 
 
 @org.command("list", help="List every organization.")
+@click.option("--deleted", is_flag=True, help="List the deleted organizations, and when their ids may be used again.")
 @as_json
-def org_list(as_json: bool) -> None:
-    """List every organization."""
+def org_list(deleted: bool, as_json: bool) -> None:
+    """List every organization, or every deleted organization."""
     with _app() as app:
+        if deleted:
+            tombstones = [_tombstone_view(app, record) for record in orgs.list_deleted_orgs(app.context)]
+            _print(as_json, tombstones, "\n".join(map(_tombstone_line, tombstones)) or "No organization was deleted.")
+            return
         views = [_org_view(app, record) for record in orgs.list_orgs(app.context)]
         _print(as_json, views, "\n".join(_org_line(view) for view in views) or "No organization yet.")
 
@@ -123,13 +135,15 @@ def org_resume(org_id: str, as_json: bool) -> None:
 def org_delete(org_id: str, yes: bool) -> None:
     """Delete an organization, after a confirmation."""
     with _app() as app:
-        orgs.get_org(app.context, org_id)
-        if not yes:
+        is_deleted = any(record.org_id == org_id for record in orgs.list_deleted_orgs(app.context))
+        if not is_deleted:  # else the deletion was cut short, and is only completed here
+            orgs.get_org(app.context, org_id)
+        if not yes and not is_deleted:
             click.confirm(
                 f"Remove {org_id} with its certificates, keys and activity? This cannot be undone", abort=True
             )
-        orgs.delete_org(app.context, org_id)
-        click.echo(f"{org_id} is gone.")
+        view = _tombstone_view(app, deletion.delete_org(app.context, org_id))
+        click.echo(f"{org_id} is gone. Its id may be used again from {view['reusableFrom']} on.")
 
 
 def _org_view(app: App, record: Org) -> dict[str, Any]:
@@ -139,6 +153,21 @@ def _org_view(app: App, record: Org) -> dict[str, Any]:
         "createdAt": record.created_at.isoformat(),
         "messagingHost": messaging_host(record.org_id, app.settings.domain),
     }
+
+
+def _tombstone_view(app: App, record: Org) -> dict[str, Any]:
+    until = deletion.quarantine_end(app.context, record)
+    return {
+        "org": record.org_id,
+        "deletion": "in progress" if record.is_deleting else "complete",
+        "reusableFrom": None if until is None else format_time(until),
+    }
+
+
+def _tombstone_line(view: dict[str, Any]) -> str:
+    if view["reusableFrom"] is None:
+        return f"{view['org']}  is being deleted; `sweep` completes the deletion"
+    return f"{view['org']}  may be used again from {view['reusableFrom']} on"
 
 
 def _org_line(view: dict[str, Any]) -> str:
@@ -278,28 +307,55 @@ def default_cert_set(
 # ------------------------------------------------------------------------------------- export, import, reseal
 
 
-@main.command("export", help="Print every document as a line of JSON. Private keys stay sealed.")
+@main.command(
+    "export",
+    help="Print every document as a line of JSON. Private keys stay sealed, and a seal under the master key shows any "
+    "later change of the lines.",
+)
 @click.option("--org", "org_id", help="Only this organization's documents.")
 def export(org_id: str | None) -> None:
     """Print every document as a line of JSON."""
     with _app() as app:
-        for line in transfer.export_lines(app.context, org_id):
-            click.echo(json.dumps(line))
+        for line in transfer.export_lines(app.context, app.sealer, org_id):
+            click.echo(line)
 
 
 @main.command(
-    "import", help="Import the lines of an export. Existing documents stay as they are. Needs the same master key."
+    "import",
+    help="Import the lines of an export. The whole file is verified first. Existing documents stay as they are. Needs "
+    "the master key of the export.",
 )
-@click.argument("file", type=click.File())
+@click.argument("file", type=click.File("rb"))
+@click.option("--org", "org_id", help="Only this organization's documents.")
+@click.option("--with-keys", is_flag=True, help="The API keys as well.")
+@click.option("--unsigned", is_flag=True, help="Accept a file without a valid seal, as 0.1.0 wrote. Takes no API keys.")
 @as_json
-def import_(file: Iterator[str], as_json: bool) -> None:
+def import_(file: BinaryIO, org_id: str | None, with_keys: bool, unsigned: bool, as_json: bool) -> None:
     """Import the lines of an export."""
-    with _app() as app:
-        try:
-            written, kept = transfer.import_lines(app.context, map(json.loads, file))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            _fail(click.ClickException(f"This is no file that export wrote ({type(error).__name__})."))
-        _print(as_json, {"written": written, "kept": kept}, f"{written} written, {kept} were there already.")
+    if unsigned and with_keys:
+        raise click.UsageError("--with-keys needs a file with a seal, so it cannot be used with --unsigned.")
+    with _app() as app, SpooledTemporaryFile(_SPOOL_BYTES) as copy:  # what was verified is what is imported
+        copyfileobj(file, copy)
+
+        def read() -> Iterator[bytes]:
+            copy.seek(0)
+            return (line.rstrip(b"\r\n") for line in copy)
+
+        done = transfer.import_lines(
+            app.context, app.sealer, read, org_id=org_id, with_keys=with_keys, is_signed=not unsigned
+        )
+        data = {"written": done.written, "kept": done.kept, "keysLeftOut": done.keys, "othersLeftOut": done.others}
+        _print(as_json, data, _imported_text(done, unsigned))
+
+
+def _imported_text(done: transfer.Imported, unsigned: bool) -> str:
+    sentences = [f"{done.written} written, {done.kept} were there already."]
+    if done.keys:
+        advice = "Create new keys." if unsigned else "--with-keys imports them."
+        sentences.append(f"{done.keys} API keys were left out. {advice}")
+    if done.others:
+        sentences.append(f"{done.others} documents that belong to other organizations or the platform were left out.")
+    return " ".join(sentences)
 
 
 @main.command("reseal", help="Seal every private key under the newest master key.")
@@ -324,7 +380,8 @@ def sweep(as_json: bool) -> None:
     """Repair what a crash left behind."""
     with _app() as app:
         at = app.context.clock()
-        repaired = sum(sweep_org(app.context, record.org_id, at=at) for record in orgs.list_orgs(app.context))
+        repaired = deletion.sweep_deleted_orgs(app.context)
+        repaired += sum(sweep_org(app.context, record, at=at) for record in orgs.list_orgs(app.context))
         published = HostFeed(app.context).sweep()
         sweep_withdrawals(app.context)
         text = f"{repaired} leftovers were repaired, the hosts of {published} organizations were published."

@@ -8,21 +8,20 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from functions.registry import VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
+from functions.registry import EDGE_FEED, VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
 from functions.web.contract import Dialect
-from functions.web.deadline import EMBEDDED, NETWORK, Busy, Late, Workers
+from functions.web.deadline import EDGES, EMBEDDED, MANAGEMENT, NETWORK, Busy, Late, Workers
 from functions.web.loop_rest import LoopRest
 from functions.web.message import Reply, Request
 from functions.web.problem import problem
 from shared import log
-from shared.errors import NotFound, StoreUnavailable, TrustError
+from shared.errors import NotFound, Overloaded, StoreUnavailable, TrustError
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from concurrent.futures import ThreadPoolExecutor
 
     from shared.composition import App
@@ -31,6 +30,7 @@ T = TypeVar("T")
 ReadBody = Callable[[], Awaitable[bytes]]
 """Receives the body of a request. Raises: TrustError, if the body is refused; any other error ends the request."""
 
+_Run = Callable[[Callable[[], Any]], Awaitable[Any]]  # runs work in a pool
 _Answer = tuple[Reply, str]  # the reply, and the function that it came from
 _Refuse = Callable[[Request, Exception], Reply]
 _AT_ONCE: Final = 1.0  # seconds to wait for an answer that exists already
@@ -70,7 +70,7 @@ class Dispatcher:
         """Return the reply to *request* without blocking the event loop.
 
         Args:
-            pool: runs all work except verdicts, which have a pool of their own.
+            pool: runs what needs no caller. All else has pools of its own (functions/web/deadline.py).
             read_body: receives the body, which is not read before the caller is admitted, except for a verdict. None:
                 the request has no body.
 
@@ -82,14 +82,13 @@ class Dispatcher:
             started = time.monotonic()
             module = self._dialect_module(request)
             if module is None:
-                run = partial(_run_in, asyncio.get_running_loop(), pool)
-                if read_body is None:
-                    return _finish(request, await run(partial(self._answer, request, None, problem)), started)
-                admitted = await run(partial(self._admit, request, None, problem))
-                if not isinstance(admitted, _Admitted):
-                    return _finish(request, admitted, started)
-                request = await _complete(admitted.request, read_body)
-                return _finish(request, await run(partial(admitted.answer, request, problem)), started)
+                workers, owner = self._workers_for(request)
+                run = partial(_run_in, pool.submit if workers is None else partial(workers.submit, owner=owner))
+                try:
+                    answer = await self._answer_async(request, read_body, run)
+                except Busy:
+                    answer = problem(request, Overloaded()), "-"
+                return _finish(request, answer, started)
             if read_body is not None:
                 request = await _complete(request, read_body)
             verdict = self._start_verdict(request, module)
@@ -110,6 +109,29 @@ class Dispatcher:
     def _dialect_module(self, request: Request) -> str | None:
         """Return the module of the dialect that answers *request*. The package of another function has no dialects."""
         return dialect_module(request.path) if self._function in (None, VERIFY_CLIENT) else None
+
+    def _workers_for(self, request: Request) -> tuple[Workers | None, str]:
+        """Return the pool of a call that is no verdict, and the owner of the work. What needs no caller has no pool."""
+        try:
+            endpoint, _ = api_router(self._function).find(request.method, request.path)
+        except TrustError:
+            return None, ""
+        if not endpoint.roles:
+            return None, ""
+        return EDGES if endpoint.function == EDGE_FEED else MANAGEMENT, endpoint.owner(request, self._get_app)
+
+    async def _answer_async(self, request: Request, read_body: ReadBody | None, run: _Run) -> _Answer:
+        """Return the answer to a request that is no verdict; its body is read once the caller is admitted."""
+        answer: _Answer
+        if read_body is None:
+            answer = await run(partial(self._answer, request, None, problem))
+            return answer
+        admitted: _Admitted | _Answer = await run(partial(self._admit, request, None, problem))
+        if not isinstance(admitted, _Admitted):
+            return admitted
+        complete = await _complete(admitted.request, read_body)
+        answer = await run(partial(admitted.answer, complete, problem))
+        return answer
 
     def _answer(self, request: Request, module: str | None, refuse: _Refuse) -> _Answer:
         admitted = self._admit(request, module, refuse)
@@ -183,9 +205,12 @@ async def _complete(request: Request, read_body: ReadBody) -> Request:
     return replace(request, body=body, arrived=time.monotonic())
 
 
-def _run_in(loop: "AbstractEventLoop", pool: "ThreadPoolExecutor", work: Callable[[], T]) -> "Awaitable[T]":
-    """Run *work* in *pool*, in the present context: the log knows the request's id by it."""
-    return loop.run_in_executor(pool, partial(copy_context().run, work))
+async def _run_in(submit: "Callable[[Callable[[], Any]], Future[Any]]", work: Callable[[], T]) -> T:
+    """Run *work* in a pool, in the present context: the log knows the request's id by it. Raises: Busy."""
+    import asyncio
+
+    result: T = await asyncio.wrap_future(submit(partial(copy_context().run, work)))
+    return result
 
 
 class _Verdict(NamedTuple):

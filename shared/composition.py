@@ -1,7 +1,7 @@
 """Creation of an App from settings. No other module names concrete adapters."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,9 @@ from shared.ports import (
     Clock,
     ConnectionEventQueue,
     DocumentStore,
+    InlineKeyWorker,
     KeySealer,
+    KeyWorker,
     NoNotifier,
     Notifier,
     ObjectReader,
@@ -84,6 +86,7 @@ def build(
     wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store,
     queue_pause: float = 1.0,
     verdict_seconds: float = VERDICT_SECONDS,
+    keys_apart: bool = False,
 ) -> App:
     """Create an App with the store, keys and queue of *settings*.
 
@@ -93,6 +96,7 @@ def build(
         wrap: returns the store that the repository uses, for tests that count or disturb its calls.
         queue_pause: seconds between two deliveries of the queue of connection events.
         verdict_seconds: the time limit of a verdict, from the arrival of its request.
+        keys_apart: whether key work has processes of its own, for a process that answers several requests at once.
 
     Raises: WrongSetting, StoreUnavailable.
     """
@@ -109,6 +113,8 @@ def build(
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
         notifier=notifier,
+        org_quarantine=timedelta(days=settings.org_quarantine_days),
+        key_work=_create_key_work(keys_apart),
     )
     tokens = token_verifier(settings.oidc, clock)
     verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))
@@ -150,6 +156,14 @@ def _create_sealer(settings: Settings) -> KeySealer:
             from shared.adapters.gcp_kms_sealer import GcpKmsSealer
 
             return GcpKmsSealer(key)
+
+
+def _create_key_work(apart: bool) -> KeyWorker:
+    if not apart:
+        return InlineKeyWorker()
+    from shared.adapters.key_process import KeyProcess
+
+    return KeyProcess()
 
 
 def _create_queue(settings: Settings, repository: Repository, interval: float) -> ConnectionEventQueue:

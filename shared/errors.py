@@ -10,6 +10,7 @@
     ├── TooLarge               413
     ├── RateLimited            429
     ├── StoreUnavailable       503  nothing was changed, or the change may be repeated
+    ├── Overloaded             503  too much waits, or takes too long; nothing was changed
     ├── IssuerUnavailable      503  the OIDC issuer does not answer
     ├── Rejected               422  the content of the request is not acceptable
     │   └── Refused                 the same, and also a refusal of a connecting device (verifyClient)
@@ -154,6 +155,14 @@ class NotFound(TrustError):
     mend = "Look at the list for what is there."
 
 
+class OrgGone(NotFound):
+    """The organization was deleted while a call of one of its members ran, also if its id was created again."""
+
+    code = "org_gone"
+    says = "The organization {org} was deleted."
+    mend = "Nothing can be changed in it any more. If the id was created again, use a key of the new organization."
+
+
 class Conflict(TrustError):
     """409: the current state does not allow the change."""
 
@@ -195,6 +204,22 @@ class KeysUnavailable(StoreUnavailable):
 
     code = "keys_unavailable"
     says = "The key service does not answer; nothing was changed, or the change is safe to repeat."
+
+
+class Overloaded(TrustError):
+    """503: this service has too much to do. Nothing was changed."""
+
+    code = "overloaded"
+    says = "Too many requests are waiting; this one was not started."
+    mend = "Try again in a few seconds."
+
+
+class KeyWorkUnavailable(Overloaded):
+    """A private key was not opened or made in time."""
+
+    code = "key_work_unavailable"
+    says = "The private key could not be opened or made in time; nothing was changed."
+    mend = "Try again in a minute."
 
 
 class IssuerUnavailable(TrustError):

@@ -1,4 +1,4 @@
-"""Run every fault on every store, kill -9 repeatedly, and let strangers at the server; print tables and write JSON.
+"""Run every fault on every store, kill -9 repeatedly, let one organization be busy and strangers come; print tables.
 
 python -m benchmarks.faults [--stores sqlite,dynamodb] [--faults reset] [--seconds 4] [--kills 200] [--strangers 30]
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.faults.kills import Kills, kill_again_and_again
+from benchmarks.faults.neighbours import HEADS, measure_each
 from benchmarks.faults.rig import STORES, FaultRow, rig
 from benchmarks.faults.strangers import Met, meet_every_kind
 from benchmarks.faults.table import format_table
@@ -62,13 +63,16 @@ def main() -> int:
         if arguments.strangers:
             strangers = meet_every_kind(base / "strangers", arguments.strangers)
             print(f"\n{format_table(_STRANGER_HEADS, [_stranger_cells(met) for met in strangers])}")
+        busy = measure_each(base / "neighbours", seconds=arguments.neighbours) if arguments.neighbours else {}
+        if busy:
+            print(f"\n{format_table(HEADS, [costs.cells(name) for name, costs in busy.items()])}")
         print(f"\n{time.monotonic() - began:.0f} s")
         if arguments.json:
-            found = {"faults": rows, "kills": kills, "strangers": strangers}
+            found = {"faults": rows, "kills": kills, "neighbours": busy, "strangers": strangers}
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-        good = all(row.good for row in rows) and all(met.good for met in strangers)
-        return 0 if good and (kills is None or kills.good) else 1
+        good = [*(row.good for row in rows), kills is None or kills.good, *(costs.good for costs in busy.values())]
+        return 0 if all(good) and all(met.good for met in strangers) else 1
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -118,6 +122,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.5, help="seconds under each fault")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--strangers", type=float, default=30, help="seconds of each kind of strangers")
+    parser.add_argument("--neighbours", type=float, default=8, help="seconds beside each kind of costly work")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

@@ -25,12 +25,17 @@ PUBLIC: Final[frozenset[str]] = frozenset()
 Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | str | None
 Admitted = Callable[[Request], Any]
 """Makes a handler's argument from the request, whose body may have arrived after its caller was admitted."""
+Owner = Callable[[Request, Callable[[], Any]], str]
 Prepare = Callable[[Request, Callable[[], Any], frozenset[str]], Admitted]
 Handler = TypeVar("Handler", bound=Callable[[Any], Reply])
 
 
 def _pass_request(request: Request, get_app: Callable[[], Any], roles: frozenset[str]) -> Admitted:
     return lambda complete: complete
+
+
+def _no_owner(request: Request, get_app: Callable[[], Any]) -> str:
+    return ""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -40,6 +45,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         function: the name of the deployable function that the endpoint belongs to.
         prepare: admits the caller of a request, whose body may be missing still, with a getter of the process's App
             and *roles*; returns what makes the handler's argument.
+        owner: names the organization that a request seems to come from, before anything is verified, so that
+            organizations share the workers (functions/web/deadline.py); "" if unknown. Never raises.
         roles: who may call; empty: everyone.
         answers: status -> a msgspec Struct, a tuple of Structs of which the reply is one, PEM_TEXT, or None for a
             reply without a described body.
@@ -54,6 +61,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     summary: str
     answers: Mapping[int, Answer]
     prepare: Prepare = _pass_request
+    owner: Owner = _no_owner
     roles: frozenset[str] = PUBLIC
     body: type[msgspec.Struct] | None = None
     query: Mapping[str, str] = {}

@@ -2,15 +2,16 @@
 
 import secrets
 from collections.abc import Container
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import msgspec
 
 from shared.errors import RateLimited, Stale
 from shared.feed import Feed
-from shared.ports import Clock, NoNotifier, Notifier
-from shared.records import Activity, ActivityKind, HostsChanged, RateWindow, Revision, Withdrawal
+from shared.org_repository import OrgRepository
+from shared.ports import Clock, InlineKeyWorker, KeyWorker, NoNotifier, Notifier
+from shared.records import Activity, ActivityKind, HostsChanged, Org, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
 from shared.repository import Repository
 from shared.text import format_time
@@ -24,9 +25,12 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     Args:
         platform_domain: devices connect to `orgId.messaging.<platform_domain>`.
         weak_keys: ids of keys known to be weak (`shared.x509.public_keys.key_ids`).
-        rate_per_minute: new server certificates and certificate requests of one organization in a minute.
+        rate_per_minute: new server certificates and certificate requests of one organization in a minute, failed
+            attempts included.
         ca_rate_per_minute: new CA certificates of one organization in a minute.
         notifier: receives withdrawals for the operator's broker.
+        org_quarantine: how long the id of a deleted organization cannot be created again.
+        key_work: opens uploaded private keys and makes new ones; it opens no stored key.
     """
 
     repository: Repository
@@ -36,6 +40,12 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     rate_per_minute: int = 10
     ca_rate_per_minute: int = 600
     notifier: Notifier = msgspec.field(default_factory=NoNotifier)
+    org_quarantine: timedelta = timedelta(days=30)
+    key_work: KeyWorker = msgspec.field(default_factory=InlineKeyWorker)
+
+    def of(self, org: Org) -> OrgRepository:
+        """Return the records of *org*, bound to its incarnation."""
+        return OrgRepository(self.repository, org.org_id, org.incarnation)
 
     @cached_property
     def host_changes(self) -> Feed[HostsChanged]:

@@ -19,7 +19,8 @@ from shared.usecases.edges import listing
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.transfer import export_lines, import_lines
 from shared.usecases.orgs.default_certificate import set_default
-from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
+from shared.usecases.orgs.deletion import delete_org
+from shared.usecases.orgs.organizations import create_org, set_suspended
 from tests.support import certs
 from tests.support.certs import NOON, YEAR
 from tests.support.harness import Answer, Client, Service, make_service
@@ -445,13 +446,13 @@ def test_an_edge_serves_what_is_active_after_concurrent_changes(service: Service
 
 def test_imported_orgs_are_in_the_feed(service: Service, edge: Edge, tmp_path: Any) -> None:
     """Edges serve the organizations of an import."""
-    lines = [line for line in export_lines(service.app.context, service.org_id) if line["partition"] != "hosts"]
+    lines = list(export_lines(service.app.context, service.app.sealer, service.org_id))
     other = make_service(tmp_path / "other")
     delete_org(other.app.context, other.org_id)
     follower = Edge(other.platform("edge"))
     follower.follow()
     assert follower.serves == {}
-    import_lines(other.app.context, iter(lines))
+    import_lines(other.app.context, service.app.sealer, lambda: lines)
     assert follower.follow() == [HOST]
     other.app.close()
 

@@ -12,11 +12,12 @@ from shared.usecases.context import Context
 def authenticate_edge(context: Context, credentials: Credentials, *refs: Ref[Any]) -> tuple[Caller, Batch]:
     """Return the edge that *credentials* prove, and the documents at *refs*, from one batched read.
 
-    The edge key of a suspended organization is accepted: that edge must learn that its hosts are removed.
+    The edge key of a suspended organization, or of one that is being deleted, is accepted: that edge must learn that
+    its hosts are removed.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable.
     """
-    documents = context.repository.read_batch([credentials.ref, *refs])
+    documents = context.repository.read_batch([*credentials.refs, *refs])
     caller = authenticate(credentials, documents)
     caller.must_be((Role.EDGE,))
     return caller, documents

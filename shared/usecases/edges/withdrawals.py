@@ -102,7 +102,7 @@ def publish_waiting(context: Context, waiting: Waiting) -> None:
     """
     if waiting.withdrawals:
         publish(context, waiting.withdrawals)
-        context.repository.drop_published(waiting.ref, first=waiting.batch)
+        waiting.repository.drop_published(waiting.ref, first=waiting.batch)
 
 
 def read_withdrawals(
@@ -133,7 +133,7 @@ def read_withdrawals(
     withdrawals = [
         change.what
         for change in changes
-        if caller.scope.may_ask_about(change.what.org_id)
+        if caller.scope.may_ask_about(change.what.org_id, change.what.incarnation)
         and (takes_rechecks or change.what.kind != WithdrawalKind.RECHECK)
     ]
     return WithdrawalsPage(str(head), withdrawals, more=len(changes) == PAGE, missed=False)

@@ -24,7 +24,9 @@ import msgspec
 from shared.errors import (
     Misplaced,
     NotFound,
+    OrgGone,
     OrgSuspended,
+    Overloaded,
     RateLimited,
     StoreUnavailable,
     TooBusy,
@@ -37,7 +39,7 @@ from shared.refs import activity_id
 from shared.usecases.callers import Caller, Member
 from shared.usecases.cas.manage import upload_ca
 from shared.usecases.context import Context
-from shared.usecases.organization import Organization
+from shared.usecases.organization import find_organization
 from shared.usecases.servers.requests import fulfill_csr
 from shared.usecases.servers.upload import upload_server_cert
 from shared.validation.names import is_org_id
@@ -51,7 +53,12 @@ _NAME_MAX: Final = 200  # characters of an object's name in a receipt
 _REASON_MAX: Final = 400  # characters of a refusal's sentences in a receipt
 _KINDS: Final = ("ca", "server", "csr")
 _SUFFIX: Final = r"(?i)\.(pem|crt|cer|der|p7b|p7c)$"
-_RETRY: Final = (StoreUnavailable, RateLimited, TooBusy)  # not the upload's fault: the event is delivered again
+_RETRY: Final = (
+    StoreUnavailable,
+    Overloaded,
+    RateLimited,
+    TooBusy,
+)  # not the upload's fault: the event is delivered again
 
 
 class End(StrEnum):
@@ -86,13 +93,14 @@ def on_upload(
     Args:
         bucket: the only bucket that is accepted.
 
-    Raises: ForeignBucket, before anything is read; StoreUnavailable, RateLimited, TooBusy: deliver the event again."""
+    Raises: ForeignBucket, before anything is read; StoreUnavailable, Overloaded, RateLimited, TooBusy: deliver the
+        event again."""
     if uploaded.bucket != bucket:
         raise ForeignBucket
     org_id, _, rest = uploaded.key.partition("/")
     if not is_org_id(org_id) or not _is_text(uploaded.key):
         return _ignore("an object that belongs to no organization", uploaded)
-    org = Organization(context.repository, org_id).find()
+    org = find_organization(context.repository, org_id)
     if org is None:
         return _ignore("an object of an organization that is not here", uploaded)
     stored = objects.find(uploaded)
@@ -100,10 +108,13 @@ def on_upload(
         return _ignore("an object that is gone, or was replaced by another", uploaded)
     if stored.size == 0 and uploaded.key.endswith("/"):
         return _ignore("a folder", uploaded)  # consoles create these to show an empty prefix
+    if org.incarnation and stored.stored_at < org.created_at:
+        return _ignore("an object that is older than its organization, whose id was in use before", uploaded)
+    records = context.of(org)
     receipt_id = activity_id(
         stored.stored_at, "\n".join((stored.bucket, stored.key, stored.version or stored.etag or ""))
     )
-    receipt = context.repository.get_activity(org_id, receipt_id, ActivityKind.UPLOAD)
+    receipt = records.get_activity(org_id, receipt_id, ActivityKind.UPLOAD)
     if receipt is not None:  # the event was delivered before
         return Outcome(End(receipt.result), receipt.detail.get("reason", ""), receipt.code)
     try:
@@ -114,6 +125,8 @@ def on_upload(
         raise
     except _Gone:
         return _ignore("an object that is gone", uploaded)
+    except OrgGone:
+        return _ignore("an object of an organization that was deleted meanwhile", uploaded)
     except TrustError as refusal:
         outcome = Outcome(End.REFUSED, str(refusal), refusal.code)
         detail = {"reason": _sanitize(str(refusal), _REASON_MAX)}
@@ -131,7 +144,7 @@ def on_upload(
         outcome.code,
         {"object": _sanitize(rest, _NAME_MAX), **detail},
     )
-    context.repository.append_once(org_id, receipt)
+    records.append_once(org_id, receipt)
     return outcome
 
 
