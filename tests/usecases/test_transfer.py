@@ -18,7 +18,7 @@ from shared.usecases.jobs.export_file import ExportedDocument, ExportRefused, wr
 from shared.usecases.jobs.exported_documents import check_document
 from shared.usecases.jobs.transfer import Imported, export_lines, import_lines, list_documents
 from shared.usecases.orgs.deletion import delete_org, keys_of, partitions_of
-from shared.usecases.orgs.organizations import list_orgs
+from shared.usecases.orgs.organizations import create_org, list_orgs
 from tests.support import certs
 from tests.support.harness import Client, Service, make_service
 
@@ -133,9 +133,20 @@ def test_a_key_that_is_sealed_for_another_place_opens_no_export(
             take(elsewhere, [forged[0], *lines[1:]])
 
 
+def test_an_import_changes_nothing_in_another_organization_of_the_id(lines: list[bytes], elsewhere: Service) -> None:
+    """The id was created again: neither its document nor any other is replaced, and no document waits in the way."""
+    context = elsewhere.app.context
+    create_org(context, "mtxpd0", now=True)
+    before = len(list(list_documents(context, "mtxpd0")))
+    imported = take(elsewhere, lines, with_keys=True)
+    assert (imported.written, imported.kept) == (0, len(lines) - 2)
+    assert len(list(list_documents(context, "mtxpd0"))) == before
+    root = {"certificate": ROOT.pem}
+    elsewhere.client("operator").post("/authentication/cacertificates", root).ok(201)
+
+
 def test_every_partition_of_an_organization_can_be_imported(service: Service) -> None:
     """A new kind of document needs a rule that says what belongs to it."""
-    context = service.app.context
     partitions = [*partitions_of("mtxpd0"), *(key.partition for key in keys_of("mtxpd0"))]
     for partition in partitions:
         with pytest.raises(ExportRefused) as refused:
@@ -193,6 +204,13 @@ def test_an_export_without_seal_brings_no_key(lines: list[bytes], elsewhere: Ser
     assert done.keys == 2
     assert done.written == len(lines) - 4
     assert elsewhere.app.context.repository.list("key/mtxpd0", ApiKey) == []
+
+
+def test_no_document_comes_without_its_organization(lines: list[bytes], elsewhere: Service) -> None:
+    """Otherwise the document would wait for the next organization of that id."""
+    without = [line for line in lines[1:-1] if json.loads(line)["partition"] != "org"]
+    assert take(elsewhere, without, is_signed=False).written == 0
+    assert not any(elsewhere.app.context.repository.has_documents(partition) for partition in partitions_of("mtxpd0"))
 
 
 def test_one_organization_is_taken_alone(service: Service, elsewhere: Service) -> None:
