@@ -150,7 +150,12 @@ def test_every_partition_of_an_organization_can_be_imported(service: Service) ->
     partitions = [*partitions_of("mtxpd0"), *(key.partition for key in keys_of("mtxpd0"))]
     for partition in partitions:
         with pytest.raises(ExportRefused) as refused:
-            check_document(7, ExportedDocument(partition, "mtxpd0", {"org_id": 5, "entries": 5, "cas": 5, "leaf": 5}))
+            check_document(
+                7,
+                ExportedDocument(
+                    partition, "mtxpd0", {"org_id": 5, "entries": 5, "cas": 5, "leaf": 5, "pages": 5, "lines": 5}
+                ),
+            )
         assert "Line 7" in str(refused.value)
         assert "does not know" not in str(refused.value), partition
 
@@ -176,6 +181,8 @@ def test_every_partition_of_an_organization_can_be_imported(service: Service) ->
         ("server/mtxpd0", lambda line: line["body"].update(key_hash="0" * 64)),
         ("server/mtxpd0", lambda line: line.update(partition="server")),
         ("usage/mtxpd0", lambda line: line.update(id="yesterday")),
+        ("shown/mtxpd0", lambda line: line.update(id="0" * 64)),
+        ("shown/mtxpd0", lambda line: line["body"].pop("chain")),
         ("activity/mtxpd0/change", lambda line: line.update(partition="activity/mtxpd0/other")),
         ("activity/mtxpd0/change", lambda line: line.update(partition="feed/hosts")),
         ("activity/mtxpd0/change", lambda line: line.update(body=[])),
@@ -204,6 +211,13 @@ def test_an_export_without_seal_brings_no_key(lines: list[bytes], elsewhere: Ser
     assert done.keys == 2
     assert done.written == len(lines) - 4
     assert elsewhere.app.context.repository.list("key/mtxpd0", ApiKey) == []
+
+
+def test_no_document_comes_without_its_organization(lines: list[bytes], elsewhere: Service) -> None:
+    """Otherwise the document would wait for the next organization of that id."""
+    without = [line for line in lines[1:-1] if json.loads(line)["partition"] != "org"]
+    assert take(elsewhere, without, is_signed=False).written == 0
+    assert not any(elsewhere.app.context.repository.has_documents(partition) for partition in partitions_of("mtxpd0"))
 
 
 def test_one_organization_is_taken_alone(service: Service, elsewhere: Service) -> None:

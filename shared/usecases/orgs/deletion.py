@@ -12,7 +12,14 @@ import msgspec
 from shared.errors import OrgGone
 from shared.ports import Key
 from shared.records import ActivityKind, Deletion, Org
-from shared.refs import activity_partition, api_key_partition, ca_index_ref, deny_count_partition, org_ref
+from shared.refs import (
+    activity_partition,
+    api_key_partition,
+    ca_index_ref,
+    deny_count_partition,
+    org_ref,
+    seen_partitions,
+)
 from shared.usecases.context import Context
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish
@@ -34,7 +41,7 @@ def partitions_of(org_id: str) -> list[str]:
         f"server/{org_id}",
         f"deny/{org_id}",
         deny_count_partition(org_id),
-        f"usage/{org_id}",
+        *seen_partitions(org_id),
         *(activity_partition(org_id, kind) for kind in ActivityKind),
     ]
 
