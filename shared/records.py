@@ -16,6 +16,7 @@
     ReportRun           platform/expiry-report  the progress of the day's expiry report
     DeliveredMessage    told/{day}/{message}    the webhook messages of a day that were delivered
     OrgHosts            hosts/{orgId}           what the TLS edges serve for an organization, derived from the above
+    EdgeContact         edge/{orgId}/{edge}     when a TLS edge asked last; of platform keys in edge/platform
 
 `shared.refs` builds the keys. `to_body` and `from_body` convert: bytes to base64, times to RFC 3339. A field whose
 stored name differs from its attribute declares that name with `name=`.
@@ -325,6 +326,24 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     basis: str = ""
     is_published: bool = msgspec.field(default=False, name="told")
     changed_at: dt.datetime
+
+
+class EdgeContact(Record, frozen=True, kw_only=True):
+    """When a TLS edge asked last (`shared.heartbeats`). *name*: what the edge calls itself, or empty."""
+
+    key: str
+    name: str = ""
+    asked_at: dt.datetime
+
+    @property
+    def label(self) -> str:
+        """The edge for people: a name that the edge chose is marked as such."""
+        return edge_label(self.name) if self.name else self.key
+
+
+def edge_label(name: str) -> str:
+    """Return the name that an edge gave itself, so that it cannot be taken for a person or a key."""
+    return f"edge:{name}"
 
 
 # ---------------------------------------------------------------------------------------------------- deny list

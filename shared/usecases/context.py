@@ -9,7 +9,8 @@ import msgspec
 
 from shared.errors import RateLimited, Stale
 from shared.feed import Feed
-from shared.ports import Clock, NoNotifier, Notifier
+from shared.heartbeats import Heartbeats
+from shared.ports import Background, Clock, NoNotifier, Notifier, RunAtOnce
 from shared.records import Activity, ActivityKind, HostsChanged, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
 from shared.repository import Repository
@@ -27,6 +28,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
         rate_per_minute: new server certificates and certificate requests of one organization in a minute.
         ca_rate_per_minute: new CA certificates of one organization in a minute.
         notifier: receives withdrawals for the operator's broker.
+        background: runs what must not delay an answer.
     """
 
     repository: Repository
@@ -36,11 +38,17 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     rate_per_minute: int = 10
     ca_rate_per_minute: int = 600
     notifier: Notifier = msgspec.field(default_factory=NoNotifier)
+    background: Background = msgspec.field(default_factory=RunAtOnce)
 
     @cached_property
     def host_changes(self) -> Feed[HostsChanged]:
         """The feed of changes at the hosts that TLS edges serve."""
         return Feed(self.repository, "hosts", HostsChanged)
+
+    @cached_property
+    def heartbeats(self) -> Heartbeats:
+        """When each TLS edge asked last."""
+        return Heartbeats(self.repository, self.clock, self.background)
 
     @cached_property
     def withdrawals(self) -> Feed[Withdrawal]:

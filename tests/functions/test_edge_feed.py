@@ -651,7 +651,7 @@ def test_served_since_is_the_time_of_the_first_report(
     report(edge.client, {HOST: edge.version()}).ok()
     assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] == "2026-06-01T12:00:02Z"
     [entry] = [entry for entry in viewer.get("/activity?kind=edge").ok()["results"] if entry["what"] == "served"]
-    assert (entry["who"], entry["detail"]) == ("edge-1", {"certificate": certificate_id, "host": HOST})
+    assert (entry["who"], entry["detail"]) == ("edge:edge-1", {"certificate": certificate_id, "host": HOST})
 
 
 def test_served_since_starts_again_with_each_activation(
