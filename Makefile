@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 EXPORT := $(COMPILE) --constraint requirements/all.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-slow bench fuzz faults soak check house format pins packages infra clean
+.PHONY: help run demo test test-slow bench fuzz faults soak check house format pins packages sbom infra clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -56,6 +56,9 @@ fuzz: $(VENV)/.dev  ## fuzz everything that takes bytes from outside, guided by 
 
 packages: $(VENV)/.dev  ## write one zip per function for AWS Lambda to dist/aws (docs/deploy-aws.md)
 	$(BIN)/python -m infra.package
+
+sbom: $(VENV)/.dev  ## write what is installed, with versions and hashes (CycloneDX), to dist/sbom
+	$(BIN)/python -m tools.sbom
 
 infra: $(VENV)/.dev  ## write the deployment files that are generated from infra/table.py and the list of functions
 	$(BIN)/python -m infra.generate

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from shutil import copyfileobj
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, Final, NoReturn
 
 import click
 
@@ -19,6 +21,7 @@ from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
 from shared.usecases.jobs.check import CHECKS, Finding, check_installation
+from shared.usecases.jobs.export_file import ExportRefused
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
 from shared.usecases.jobs.settings_checks import checks_of
@@ -38,6 +41,8 @@ _HELP = """The platform operator's commands: organizations, keys, the default ce
 
 The commands act on the store that the settings name (docs/settings.md).
 """
+
+_SPOOL_BYTES: Final = 16 * 1024 * 1024  # of an import; a larger file is copied to the disk
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object or list.")
 
@@ -59,7 +64,7 @@ def _app() -> Iterator[App]:
     try:
         ensure_default(app.context, app.sealer)
         yield app
-    except (TrustError, SealBroken) as error:
+    except (TrustError, SealBroken, ExportRefused) as error:
         _fail(error)
     finally:
         app.close()
@@ -279,28 +284,55 @@ def default_cert_set(
 # ------------------------------------------------------------------------------------- export, import, reseal
 
 
-@main.command("export", help="Print every document as a line of JSON. Private keys stay sealed.")
+@main.command(
+    "export",
+    help="Print every document as a line of JSON. Private keys stay sealed, and a seal under the master key shows any "
+    "later change of the lines.",
+)
 @click.option("--org", "org_id", help="Only this organization's documents.")
 def export(org_id: str | None) -> None:
     """Print every document as a line of JSON."""
     with _app() as app:
-        for line in transfer.export_lines(app.context, org_id):
-            click.echo(json.dumps(line))
+        for line in transfer.export_lines(app.context, app.sealer, org_id):
+            click.echo(line)
 
 
 @main.command(
-    "import", help="Import the lines of an export. Existing documents stay as they are. Needs the same master key."
+    "import",
+    help="Import the lines of an export. The whole file is verified first. Existing documents stay as they are. Needs "
+    "the master key of the export.",
 )
-@click.argument("file", type=click.File())
+@click.argument("file", type=click.File("rb"))
+@click.option("--org", "org_id", help="Only this organization's documents.")
+@click.option("--with-keys", is_flag=True, help="The API keys as well.")
+@click.option("--unsigned", is_flag=True, help="Accept a file without a valid seal, as 0.1.0 wrote. Takes no API keys.")
 @as_json
-def import_(file: Iterator[str], as_json: bool) -> None:
+def import_(file: BinaryIO, org_id: str | None, with_keys: bool, unsigned: bool, as_json: bool) -> None:
     """Import the lines of an export."""
-    with _app() as app:
-        try:
-            written, kept = transfer.import_lines(app.context, map(json.loads, file))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            _fail(click.ClickException(f"This is no file that export wrote ({type(error).__name__})."))
-        _print(as_json, {"written": written, "kept": kept}, f"{written} written, {kept} were there already.")
+    if unsigned and with_keys:
+        raise click.UsageError("--with-keys needs a file with a seal, so it cannot be used with --unsigned.")
+    with _app() as app, SpooledTemporaryFile(_SPOOL_BYTES) as copy:  # what was verified is what is imported
+        copyfileobj(file, copy)
+
+        def read() -> Iterator[bytes]:
+            copy.seek(0)
+            return (line.rstrip(b"\r\n") for line in copy)
+
+        done = transfer.import_lines(
+            app.context, app.sealer, read, org_id=org_id, with_keys=with_keys, is_signed=not unsigned
+        )
+        data = {"written": done.written, "kept": done.kept, "keysLeftOut": done.keys, "othersLeftOut": done.others}
+        _print(as_json, data, _imported_text(done, unsigned))
+
+
+def _imported_text(done: transfer.Imported, unsigned: bool) -> str:
+    sentences = [f"{done.written} written, {done.kept} were there already."]
+    if done.keys:
+        advice = "Create new keys." if unsigned else "--with-keys imports them."
+        sentences.append(f"{done.keys} API keys were left out. {advice}")
+    if done.others:
+        sentences.append(f"{done.others} documents that belong to other organizations or the platform were left out.")
+    return " ".join(sentences)
 
 
 @main.command("reseal", help="Seal every private key under the newest master key.")

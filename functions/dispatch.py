@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from functions.registry import VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
+from functions.registry import EDGE_FEED, VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
 from functions.web.body import body_too_large
 from functions.web.contract import Dialect
-from functions.web.deadline import EMBEDDED, NETWORK, Busy, Late, Workers
+from functions.web.deadline import EDGES, EMBEDDED, MANAGEMENT, NETWORK, Busy, Late, Workers
 from functions.web.loop_rest import LoopRest
 from functions.web.message import Reply, Request
 from functions.web.problem import problem
 from shared import log
-from shared.errors import NotFound, StoreUnavailable, TrustError
+from shared.errors import NotFound, Overloaded, StoreUnavailable, TrustError
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +64,7 @@ class Dispatcher:
         """Return the reply to *request* without blocking the event loop.
 
         Args:
-            pool: runs all work except verdicts, which have a pool of their own.
+            pool: runs what needs no caller. All else has pools of its own (functions/web/deadline.py).
         """
         import asyncio  # not at the top: AWS Lambda has no event loop, and a cold start should not load one
 
@@ -73,7 +73,14 @@ class Dispatcher:
             module = self._dialect_module(request)
             if module is None:
                 work = partial(copy_context().run, self._answer, request, None, problem)
-                return _finish(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
+                workers, owner = self._workers_for(request)
+                if workers is None:
+                    return _finish(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
+                try:
+                    answer = await asyncio.wrap_future(workers.submit(work, owner=owner))
+                except Busy:
+                    answer = problem(request, Overloaded()), "-"
+                return _finish(request, answer, started)
             verdict = self._start_verdict(request, module)
             if verdict.workers is EMBEDDED:
                 self._loop_rest.rest_for(verdict.future, asyncio.get_running_loop())
@@ -92,6 +99,16 @@ class Dispatcher:
     def _dialect_module(self, request: Request) -> str | None:
         """Return the module of the dialect that answers *request*. The package of another function has no dialects."""
         return dialect_module(request.path) if self._function in (None, VERIFY_CLIENT) else None
+
+    def _workers_for(self, request: Request) -> tuple[Workers | None, str]:
+        """Return the pool of a call that is no verdict, and the owner of the work. What needs no caller has no pool."""
+        try:
+            endpoint, _ = api_router(self._function).find(request.method, request.path)
+        except TrustError:
+            return None, ""
+        if not endpoint.roles:
+            return None, ""
+        return EDGES if endpoint.function == EDGE_FEED else MANAGEMENT, endpoint.owner(request, self._get_app)
 
     def _answer(self, request: Request, module: str | None, refuse: _Refuse) -> _Answer:
         function = "-"

@@ -73,6 +73,7 @@ SERVERS: Final = "functions.api.servers"
 
 VERIFY_CLIENT: Final = "verifyClient"
 CONSOLE: Final = "console"
+EDGE_FEED: Final = "edgeFeed"
 
 FUNCTIONS: Final = (
     Function("uploadCA", (CAS, PROCESS), memory=512, timeout=15),
@@ -94,7 +95,7 @@ FUNCTIONS: Final = (
         memory=512,
         timeout=15,
     ),
-    Function("edgeFeed", ("functions.api.edges", "functions.api.envoy", PROCESS), memory=512, timeout=15),
+    Function(EDGE_FEED, ("functions.api.edges", "functions.api.envoy", PROCESS), memory=512, timeout=15),
     Function("health", ("functions.api.system",), memory=256, timeout=5),
     Function(CONSOLE, ("functions.hosts.static", PROCESS), memory=512, timeout=15),
     Function("onUpload", ("functions.events.uploads", PROCESS), memory=512, timeout=60, trigger=Trigger.OBJECT),

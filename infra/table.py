@@ -19,7 +19,12 @@ from infra.imports import reachable
 AWS_HOST: Final = "functions.hosts.aws"
 
 KEY_OPENERS: Final = frozenset(
-    ("shared.usecases.edges.serve", "shared.usecases.servers.renew", "shared.usecases.jobs.reseal")
+    (
+        "shared.usecases.edges.serve",
+        "shared.usecases.servers.renew",
+        "shared.usecases.jobs.reseal",
+        "shared.usecases.jobs.export_file",
+    )
 )
 """The modules that open private keys. A function has the right to do so exactly if it can import one of them."""
 

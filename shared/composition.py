@@ -26,7 +26,9 @@ from shared.ports import (
     Clock,
     ConnectionEventQueue,
     DocumentStore,
+    InlineKeyWorker,
     KeySealer,
+    KeyWorker,
     NoNotifier,
     Notifier,
     ObjectReader,
@@ -88,6 +90,7 @@ def build(
     queue_pause: float = 1.0,
     background: Background | None = None,
     verdict_seconds: float = VERDICT_SECONDS,
+    keys_apart: bool = False,
 ) -> App:
     """Create an App with the store, keys and queue of *settings*.
 
@@ -98,6 +101,7 @@ def build(
         queue_pause: seconds between two deliveries of the queue of connection events.
         background: runs what must not delay an answer; None: a thread.
         verdict_seconds: the time limit of a verdict, from the arrival of its request.
+        keys_apart: whether key work has processes of its own, for a process that answers several requests at once.
 
     Raises: WrongSetting, StoreUnavailable.
     """
@@ -116,6 +120,7 @@ def build(
         rate_per_minute=settings.rate_per_minute,
         notifier=notifier,
         background=background,
+        key_work=_create_key_work(keys_apart),
     )
     tokens = token_verifier(settings.oidc, clock)
     verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))
@@ -159,6 +164,14 @@ def _create_sealer(settings: Settings) -> KeySealer:
             from shared.adapters.gcp_kms_sealer import GcpKmsSealer
 
             return GcpKmsSealer(key)
+
+
+def _create_key_work(apart: bool) -> KeyWorker:
+    if not apart:
+        return InlineKeyWorker()
+    from shared.adapters.key_process import KeyProcess
+
+    return KeyProcess()
 
 
 def _create_queue(settings: Settings, repository: Repository, interval: float) -> ConnectionEventQueue:

@@ -10,6 +10,7 @@
     ├── TooLarge               413
     ├── RateLimited            429
     ├── StoreUnavailable       503  nothing was changed, or the change may be repeated
+    ├── Overloaded             503  too much waits, or takes too long; nothing was changed
     ├── IssuerUnavailable      503  the OIDC issuer does not answer
     ├── Rejected               422  the content of the request is not acceptable
     │   └── Refused                 the same, and also a refusal of a connecting device (verifyClient)
@@ -195,6 +196,22 @@ class KeysUnavailable(StoreUnavailable):
 
     code = "keys_unavailable"
     says = "The key service does not answer; nothing was changed, or the change is safe to repeat."
+
+
+class Overloaded(TrustError):
+    """503: this service has too much to do. Nothing was changed."""
+
+    code = "overloaded"
+    says = "Too many requests are waiting; this one was not started."
+    mend = "Try again in a few seconds."
+
+
+class KeyWorkUnavailable(Overloaded):
+    """A private key was not opened or made in time."""
+
+    code = "key_work_unavailable"
+    says = "The private key could not be opened or made in time; nothing was changed."
+    mend = "Try again in a minute."
 
 
 class IssuerUnavailable(TrustError):

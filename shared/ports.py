@@ -12,6 +12,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from shared.records import ConnectionEvent, Sealed
+    from shared.validation.server_cert import CertificateWithKey
+    from shared.x509.private_keys import PrivateKey
 
 Version = str
 """A document's version: opaque, and new at each write. A document that is deleted and created again never has a version
@@ -215,6 +217,63 @@ class ObjectReader(Protocol):
         ...
 
 
+class KeyWorker(Protocol):
+    """The work with private keys that takes long: opening uploaded ones, and making new ones.
+
+    The rules are `shared.validation.server_cert.read_server_certificate` and `shared.validation.csr.make_key`. An
+    adapter decides where they run.
+    """
+
+    def read(self, files: "ServerFiles") -> "CertificateWithKey":
+        """Return the certificate, chain and key in the files of one upload.
+
+        Raises: Rejected (see the rule), KeyWorkUnavailable.
+        """
+        ...
+
+    def make(self, algorithm: str) -> "PrivateKey":
+        """Return a new private key of one of `shared.validation.csr.KEY_ALGORITHMS`.
+
+        Raises: WrongValue, KeyWorkUnavailable.
+        """
+        ...
+
+
+class ServerFiles(msgspec.Struct, frozen=True):
+    """The files of an upload of a server certificate, as `read_server_certificate` takes them."""
+
+    certificate: bytes
+    chain: bytes | None = None
+    private_key: bytes | None = None
+    passphrase: str | None = None
+
+    def __repr__(self) -> str:
+        """Leave out every field: two of them are secret."""
+        return "ServerFiles(…)"
+
+
+class InlineKeyWorker:
+    """Key work in the calling thread, for a process that answers one request at a time.
+
+    cryptography holds Python's lock while OpenSSL derives a key, for a second and more, and while it checks an RSA key,
+    so every other thread of the process waits.
+    """
+
+    def read(self, files: ServerFiles) -> "CertificateWithKey":
+        """Return the certificate, chain and key in *files*. Raises: Rejected."""
+        from shared.validation.server_cert import read_server_certificate  # not at the top: verdicts do not need it
+
+        return read_server_certificate(
+            files.certificate, chain=files.chain, private_key=files.private_key, passphrase=files.passphrase
+        )
+
+    def make(self, algorithm: str) -> "PrivateKey":
+        """Return a new private key. Raises: WrongValue."""
+        from shared.validation.csr import make_key
+
+        return make_key(algorithm)
+
+
 class Webhook(Protocol):
     """The webhook of the platform's operator."""
 
@@ -252,6 +311,10 @@ class TokenVerifier(Protocol):
 
         Raises: TokenRefused, IssuerUnavailable.
         """
+        ...
+
+    def claimed_org(self, token: str) -> str | None:
+        """Return the orgId that *token* claims, not verified, from the token alone. Never raises."""
         ...
 
     def origins(self) -> tuple[str, ...]:

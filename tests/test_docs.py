@@ -37,6 +37,16 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
         assert (ROOT / path).exists() or "NAME" in path, path
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent not in RECORDS], ids=name)
+def test_a_page_installs_packages_by_their_hashes_only(page: Path) -> None:
+    """A reader who follows a page installs what was tested, whatever the package index has."""
+    installs = re.findall(
+        r"(?:pip3?|pipx|uv pip|npm|npx|uvx|gem|go) (?:install|i|run)\b[^`\n;|]*", page.read_text("utf-8")
+    )
+    for command in installs:
+        assert re.fullmatch(r"pip install --require-hashes( -r requirements(/\w+)?\.txt)+", command.strip()), command
+
+
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
 def test_a_decision_begins_with_title_date_and_status(page: Path) -> None:
     head = _HEAD.match(page.read_text(encoding="utf-8"))

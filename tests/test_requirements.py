@@ -15,7 +15,7 @@ EXPORTS = [ROOT / "requirements.txt", *sorted(path for path in LOCK.parent.glob(
 FILES = [LOCK, *EXPORTS, ROOT / "tests" / "infra" / "google" / "requirements.txt"]
 
 # The whole grammar of a lock file. An address, an index option or a path of a machine matches no line of it.
-_PIN = r"[a-z0-9-]+(\[[a-z0-9,]+\])?==[0-9a-z.]+( ; [a-zA-Z0-9_ .'<>=!()]+)? \\"
+_PIN = r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==[0-9a-z.]+( ; [a-zA-Z0-9_ .'<>=!()]+)? \\"
 _HASH = r"    --hash=sha256:[0-9a-f]{64}( \\)?"
 _REASON = r"    #( via)?( +(-c requirements/all\.txt|-r tests/infra/google/requirements\.in|[a-z0-9-]+))?"
 _OWN_REASON = r"    #( via)? +mqtt-trust \(pyproject\.toml(:[a-z]+)?\)"

@@ -1,4 +1,4 @@
-"""Run every fault on every store, then kill -9 repeatedly; print tables and write JSON.
+"""Run every fault on every store, kill -9 repeatedly, let one organization be busy; print tables and write JSON.
 
 python -m benchmarks.faults [--stores sqlite,dynamodb] [--faults reset] [--seconds 4] [--kills 200]
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.faults.kills import Kills, kill_again_and_again
+from benchmarks.faults.neighbours import HEADS, measure_each
 from benchmarks.faults.rig import STORES, FaultRow, rig
 from benchmarks.faults.table import format_table
 from tests.support.emulators import EmulatorMissing, Emulators
@@ -56,11 +57,17 @@ def main() -> int:
             print(f"\n{format_table(_KILL_HEADS, [_kill_cells(kills)])}")
             for finding in [*kills.lost, *kills.halves, *kills.wrong][:15]:
                 print(f"kill -9: {finding}")
+        busy = measure_each(base / "neighbours", seconds=arguments.neighbours) if arguments.neighbours else {}
+        if busy:
+            print(f"\n{format_table(HEADS, [costs.cells(name) for name, costs in busy.items()])}")
         print(f"\n{time.monotonic() - began:.0f} s")
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode({"faults": rows, "kills": kills})))
-        return 0 if all(row.good for row in rows) and (kills is None or kills.good) else 1
+            arguments.json.write_bytes(
+                msgspec.json.format(msgspec.json.encode({"faults": rows, "kills": kills, "neighbours": busy}))
+            )
+        good = [*(row.good for row in rows), kills is None or kills.good, *(costs.good for costs in busy.values())]
+        return 0 if all(good) else 1
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -104,6 +111,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--faults", type=lambda text: text.split(","), default=())
     parser.add_argument("--seconds", type=float, default=2.5, help="seconds under each fault")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--neighbours", type=float, default=8, help="seconds beside each kind of costly work")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

@@ -45,7 +45,7 @@ def run(*, wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store)
         settings = Settings.from_env()
         log.configure(settings.log)
         os.umask(0o077)  # Private keys are among what this process and its user keep in the data folder.
-        with closing(_listen(settings.port)) as listener, closing(build(settings, wrap=wrap)) as app:
+        with closing(_listen(settings.port)) as listener, closing(build(settings, wrap=wrap, keys_apart=True)) as app:
             _serve(app, listener)
     except WrongSetting as error:
         print(error, file=sys.stderr)

@@ -5,6 +5,7 @@ platform freezes and thaws the process holds dead connections.
 """
 
 import gc
+import os
 import threading
 from functools import cache
 from typing import TYPE_CHECKING
@@ -25,9 +26,14 @@ def app() -> App:
     if _app is None:
         with _lock:
             if _app is None:
-                _app = build(read_settings())
+                _app = build(read_settings(), keys_apart=_answers_several_at_once())
                 gc.freeze()  # keeps full collections from visiting everything that is loaded (docs/decisions/0093)
     return _app
+
+
+def _answers_several_at_once() -> bool:
+    """Whether requests share this process. On AWS Lambda a process answers one at a time, so nothing waits for keys."""
+    return "AWS_LAMBDA_FUNCTION_NAME" not in os.environ  # Lambda, "Defined runtime environment variables"
 
 
 def built_app() -> App | None:

@@ -23,6 +23,7 @@ PUBLIC: Final[frozenset[str]] = frozenset()
 """The roles of an endpoint that needs no caller."""
 
 Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | str | None
+Owner = Callable[[Request, Callable[[], Any]], str]
 Prepare = Callable[[Request, Callable[[], Any], frozenset[str]], Any]
 Handler = TypeVar("Handler", bound=Callable[[Any], Reply])
 
@@ -31,12 +32,18 @@ def _pass_request(request: Request, get_app: Callable[[], Any], roles: frozenset
     return request
 
 
+def _no_owner(request: Request, get_app: Callable[[], Any]) -> str:
+    return ""
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A handler with what it takes and what it returns.
 
     Args:
         function: the name of the deployable function that the endpoint belongs to.
         prepare: makes the handler's argument from the request, a getter of the process's App, and *roles*.
+        owner: names the organization that a request seems to come from, before anything is verified, so that
+            organizations share the workers (functions/web/deadline.py); "" if unknown. Never raises.
         roles: who may call; empty: everyone.
         answers: status -> a msgspec Struct, a tuple of Structs of which the reply is one, PEM_TEXT, or None for a
             reply without a described body.
@@ -51,6 +58,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     summary: str
     answers: Mapping[int, Answer]
     prepare: Prepare = _pass_request
+    owner: Owner = _no_owner
     roles: frozenset[str] = PUBLIC
     body: type[msgspec.Struct] | None = None
     query: Mapping[str, str] = {}

@@ -236,3 +236,9 @@ NETWORK: Final = Workers(32, spares=32, stuck=30.0)
 
 EMBEDDED: Final = Workers(4, spares=60, stuck=1.0)
 """For verdicts on the embedded store, which compute: more threads would only contend for Python's lock."""
+
+EDGES: Final = Workers(8, spares=24, stuck=5.0)
+"""For the questions of the TLS edges: a withdrawal must arrive in time, whatever the other calls cost."""
+
+MANAGEMENT: Final = Workers(8, spares=24, stuck=30.0, per_owner=2)
+"""For all other calls of known callers. Some take seconds, so one organization occupies a part of the threads."""

@@ -31,6 +31,7 @@ _STATUS: Final[Mapping[type[errors.TrustError], int]] = {
     PreconditionRequired: 428,
     errors.RateLimited: 429,
     errors.StoreUnavailable: 503,
+    errors.Overloaded: 503,
     errors.IssuerUnavailable: 503,
 }
 
@@ -85,7 +86,7 @@ def _headers(request: Request, error: errors.TrustError, status: int) -> dict[st
         headers["Retry-After"] = str(error.facts["seconds"])
     if isinstance(error, errors.IssuerUnavailable):
         headers["Retry-After"] = "60"
-    if isinstance(error, errors.StoreUnavailable):
+    if isinstance(error, errors.StoreUnavailable | errors.Overloaded):
         headers["Retry-After"] = "2"
     return headers
 

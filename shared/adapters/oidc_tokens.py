@@ -159,6 +159,16 @@ class OidcTokens:
             role=_get_single(claims.get(self._role_claim)),
         )
 
+    def claimed_org(self, token: str) -> str | None:
+        """Return the orgId that *token* claims, not verified. Never raises."""
+        if len(token) > TOKEN_MAX:
+            return None
+        try:
+            claims = jwt.decode(token, options={"verify_signature": False})
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            return None
+        return _get_single(claims.get(self._org_claim))
+
     def origins(self) -> tuple[str, ...]:
         """Return the origins that a page connects to during the sign-in, without duplicates."""
         try:

@@ -10,7 +10,7 @@ import msgspec
 from shared.errors import RateLimited, Stale
 from shared.feed import Feed
 from shared.heartbeats import Heartbeats
-from shared.ports import Background, Clock, NoNotifier, Notifier, RunAtOnce
+from shared.ports import Background, Clock, InlineKeyWorker, KeyWorker, NoNotifier, Notifier, RunAtOnce
 from shared.records import Activity, ActivityKind, HostsChanged, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
 from shared.repository import Repository
@@ -25,10 +25,12 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     Args:
         platform_domain: devices connect to `orgId.messaging.<platform_domain>`.
         weak_keys: ids of keys known to be weak (`shared.x509.public_keys.key_ids`).
-        rate_per_minute: new server certificates and certificate requests of one organization in a minute.
+        rate_per_minute: new server certificates and certificate requests of one organization in a minute, failed
+            attempts included.
         ca_rate_per_minute: new CA certificates of one organization in a minute.
         notifier: receives withdrawals for the operator's broker.
         background: runs what must not delay an answer.
+        key_work: opens uploaded private keys and makes new ones; it opens no stored key.
     """
 
     repository: Repository
@@ -39,6 +41,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     ca_rate_per_minute: int = 600
     notifier: Notifier = msgspec.field(default_factory=NoNotifier)
     background: Background = msgspec.field(default_factory=RunAtOnce)
+    key_work: KeyWorker = msgspec.field(default_factory=InlineKeyWorker)
 
     @cached_property
     def host_changes(self) -> Feed[HostsChanged]:

@@ -40,16 +40,22 @@ _UNIT: Final = _Attribute("organizationalUnit", NameOID.ORGANIZATIONAL_UNIT_NAME
 _E_MAIL_ADDRESS: Final = _Attribute("emailAddress", NameOID.EMAIL_ADDRESS, 255)
 
 
+def check_algorithm(algorithm: str) -> None:
+    """Refuse what is none of KEY_ALGORITHMS. Raises: WrongValue."""
+    if algorithm not in KEY_ALGORITHMS:
+        raise WrongValue(part="key_algorithm", found=f"keyAlgorithm takes {', '.join(KEY_ALGORITHMS)}")
+
+
 def make_key(algorithm: str = "RSA-2048") -> PrivateKey:
     """Make a private key of one of KEY_ALGORITHMS. Raises: WrongValue."""
+    check_algorithm(algorithm)
     match algorithm:
         case "P-256":
             return ec.generate_private_key(ec.SECP256R1())
         case "P-384":
             return ec.generate_private_key(ec.SECP384R1())
-        case "RSA-2048" | "RSA-3072" | "RSA-4096":
+        case _:
             return rsa.generate_private_key(65537, int(algorithm.removeprefix("RSA-")))
-    raise WrongValue(part="key_algorithm", found=f"keyAlgorithm takes {', '.join(KEY_ALGORITHMS)}")
 
 
 def subject_name(

@@ -124,24 +124,95 @@ def test_a_deleted_org_leaves_nothing_and_takes_nothing_of_another(settings: Set
     assert [view["org"] for view in as_json("org", "list")] == ["other1"]
 
 
-def test_export_and_import_bring_everything_back(settings: Settings, tmp_path: Path) -> None:
-    """Private keys stay sealed on the way; importing twice changes nothing."""
+def export_of(settings: Settings, folder: Path) -> tuple[Path, Any]:
+    """Export an organization with a CA, and delete the organization. Return the file, and the operator's key."""
     run("org", "create", "mtxpd0")
     made = as_json("key", "create", "--org", "mtxpd0", "--role", "operator")
     client = key_of(made, settings)
     client.post("/authentication/cacertificates", {"certificate": _ca_now()}).ok(201)
     client.app.close()
-    exported = run("export").stdout
-    file = tmp_path / "export.jsonl"
-    file.write_text(exported)
+    file = folder / "export.jsonl"
+    file.write_text(run("export").stdout)
     run("org", "delete", "mtxpd0", "--yes")
-    assert as_json("import", str(file))["written"] > 0
-    assert as_json("import", str(file))["written"] == 0
+    return file, made
+
+
+def test_export_and_import_bring_everything_back(settings: Settings, tmp_path: Path) -> None:
+    """Private keys stay sealed on the way; importing twice changes nothing."""
+    file, made = export_of(settings, tmp_path)
+    imported = as_json("import", str(file), "--with-keys")
+    assert imported["written"] > 0
+    assert (imported["keysLeftOut"], imported["othersLeftOut"]) == (0, 0)
+    assert as_json("import", str(file), "--with-keys")["written"] == 0
     client = key_of(made, settings)
     assert len(client.get("/authentication/cacertificates").ok()["results"]) == 1
     client.app.close()
-    file.write_text("no json\n")
-    assert "no file that export wrote" in run("import", str(file), code=1).output
+
+
+def test_an_import_takes_keys_only_on_request(settings: Settings, tmp_path: Path) -> None:
+    """An export lies in more places than a key may; the command says what it left out."""
+    file, made = export_of(settings, tmp_path)
+    assert "1 API keys were left out. --with-keys imports them." in run("import", str(file)).output
+    assert as_json("key", "list", "--org", "mtxpd0") == []
+    assert status(key_of(made, settings), "/session") == 401
+
+
+def test_a_file_that_is_no_export_is_refused_in_a_sentence(settings: Settings, tmp_path: Path) -> None:
+    file, _ = export_of(settings, tmp_path)
+    text = file.read_text()
+    lines = text.splitlines()
+    for damaged, sentence in (
+        ("no json\n", "has no seal"),
+        ("", "has no seal"),
+        ("\n".join(lines[1:-1]), "has no seal"),
+        ("\n".join(lines[:-1]), "not complete"),
+        ("\n".join([*lines[:2], *lines[3:]]), "was changed"),
+        (text.replace("mtxpd0", "other1"), "was changed"),
+        (text + lines[1] + "\n", "lines after its end"),
+    ):
+        file.write_text(damaged)
+        refused = run("import", str(file), code=1).output
+        assert sentence in refused
+        assert len(refused.splitlines()) == 1
+        assert as_json("org", "list") == []
+    file.write_text(text.replace("\n", "\r\n"))
+    assert as_json("import", str(file))["written"] > 0, "another system's line ends change nothing"
+
+
+def test_an_export_without_seal_needs_the_operators_word(settings: Settings, tmp_path: Path) -> None:
+    """As version 0.1.0 wrote, or from an installation with other master keys. API keys are never among it."""
+    file, made = export_of(settings, tmp_path)
+    file.write_text("\n".join(file.read_text().splitlines()[1:-1]))
+    assert "cannot be used with --unsigned" in run("import", str(file), "--unsigned", "--with-keys", code=2).output
+    assert "Create new keys." in run("import", str(file), "--unsigned").output
+    assert [view["org"] for view in as_json("org", "list")] == ["mtxpd0"]
+    assert status(key_of(made, settings), "/session") == 401
+
+
+def test_an_import_elsewhere_says_that_the_master_key_is_missing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = export_of(settings, tmp_path)
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path / "elsewhere"))
+    refused = run("import", str(file), code=1).output
+    assert "The seal of this export does not open here" in refused
+    assert "TRUST_KEYS" in refused
+    assert as_json("org", "list") == []
+
+
+def test_an_import_takes_one_organization_of_a_whole_export(settings: Settings, tmp_path: Path) -> None:
+    for org_id in ("mtxpd0", "other1"):
+        run("org", "create", org_id)
+        as_json("key", "create", "--org", org_id, "--role", "broker")
+    as_json("key", "create", "--platform", "--role", "edge")
+    file = tmp_path / "export.jsonl"
+    file.write_text(run("export").stdout)
+    for org_id in ("mtxpd0", "other1"):
+        run("org", "delete", org_id, "--yes")
+    imported = as_json("import", str(file), "--org", "other1", "--with-keys")
+    assert imported["othersLeftOut"] > 0
+    assert [view["org"] for view in as_json("org", "list")] == ["other1"]
+    assert len(as_json("key", "list", "--org", "other1")) == 1
 
 
 def test_reseal_moves_every_key_to_a_new_master_key(settings: Settings) -> None:

@@ -469,13 +469,13 @@ def test_an_edge_serves_what_is_active_after_concurrent_changes(service: Service
 
 def test_imported_orgs_are_in_the_feed(service: Service, edge: Edge, tmp_path: Any) -> None:
     """Edges serve the organizations of an import."""
-    lines = [line for line in export_lines(service.app.context, service.org_id) if line["partition"] != "hosts"]
+    lines = list(export_lines(service.app.context, service.app.sealer, service.org_id))
     other = make_service(tmp_path / "other")
     delete_org(other.app.context, other.org_id)
     follower = Edge(other.platform("edge"))
     follower.follow()
     assert follower.serves == {}
-    import_lines(other.app.context, iter(lines))
+    import_lines(other.app.context, service.app.sealer, lambda: lines)
     assert follower.follow() == [HOST]
     other.app.close()
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import msgspec
 import pytest
 
 from functions.registry import PREFIX
 from functions.web.contract import PUBLIC, Route
 from shared.records import Proof, Role
-from shared.usecases.jobs.transfer import export_lines
+from shared.usecases.jobs.transfer import list_documents
 from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.functions.dialects.recorded import FOLDER, LISTENER
 from tests.functions.dialects.test_table import TABLE, Dialect, Expectation
@@ -69,8 +70,8 @@ class Theirs:
     def dump(self) -> list[dict[str, Any]]:
         """Return every stored document of the organization."""
         self._service.flush()
-        lines = export_lines(self._service.app.context, self.org_id)
-        return sorted(lines, key=lambda line: (str(line["partition"]), str(line["id"])))
+        documents = map(msgspec.to_builtins, list_documents(self._service.app.context, self.org_id))
+        return sorted(documents, key=lambda line: (str(line["partition"]), str(line["id"])))
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Server certificates over HTTP: upload, request, fulfillment, activation, renewal and deletion."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
-from shared.usecases.servers import requests as usecase
 from shared.usecases.servers.documents import SERVERS_MAX
+from shared.validation import csr
 from tests.support import certs
 from tests.support.certs import DAY, NOON, YEAR
 from tests.support.harness import Answer, Client, Service, make_service
@@ -514,7 +516,7 @@ def test_a_wrong_country_is_refused_before_a_key_is_made(operator: Client, monke
     def make(algorithm: str) -> NoReturn:
         raise AssertionError("a key was made")
 
-    monkeypatch.setattr(usecase, "make_key", make)
+    monkeypatch.setattr(csr, "make_key", make)
     refused = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "RSA-4096", "country": "Germany"})
     assert (refused.status, refused.code) == (422, "subject_invalid")
 
@@ -692,18 +694,55 @@ def test_an_org_has_at_most_fifty_certificates_and_requests(operator: Client) ->
 
 
 def test_the_rate_limit(tmp_path: Path) -> None:
-    """Uploads and requests count together; beyond the limit the answer is 429 with Retry-After. A repeated upload does
-    not count."""
-    service = make_service(tmp_path / "count_in_window", rate_per_minute=2)
+    """Uploads and requests count together; beyond the limit the answer is 429 with Retry-After. An attempt counts
+    before its key is opened or made: a repeated upload too, and one that fails."""
+    service = make_service(tmp_path / "count_in_window", rate_per_minute=5)
     operator = service.client("operator")
     issued = numbered(1)
     fields = {"certificate": issued.pem, "privateKey": issued.key_pem}
-    operator.post(SERVERS, fields).ok(201)
+    first = operator.post(SERVERS, fields).ok(201)["id"]
     operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     operator.post(SERVERS, fields).ok(200)
-    refused = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"})
-    assert (refused.status, refused.code, refused.reply.headers["Retry-After"]) == (429, "rate_limited", "60")
-    assert "server certificates and requests in a minute" in refused.json["detail"]
+    wrong = {**fields, "privateKey": certs.key_pem(issued.key, "right"), "passphrase": "wrong"}
+    assert operator.post(SERVERS, wrong).code == "passphrase_wrong"
+    operator.post(f"{SERVERS}/{first}/renewal", {}).ok(201)
+    for refused in (
+        operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}),
+        operator.post(SERVERS, wrong),
+        operator.post(SERVERS, fields),
+        operator.post(f"{SERVERS}/{first}/renewal", {}),
+    ):
+        assert (refused.status, refused.code, refused.reply.headers["Retry-After"]) == (429, "rate_limited", "60")
+        assert "server certificates and requests, failed attempts included, in a minute" in refused.json["detail"]
     service.clock.now += timedelta(minutes=1)
     operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
+    service.app.close()
+
+
+def test_what_needs_no_key_does_not_count(tmp_path: Path) -> None:
+    """A wrong field, a host of another organization and a certificate without key are refused before the attempt."""
+    service = make_service(tmp_path / "count_in_window", rate_per_minute=1)
+    operator = service.client("operator")
+    issued = numbered(1)
+    assert operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "RSA-512"}).code == "wrong_value"
+    assert operator.post(f"{SERVERS}/csr", {"country": "Nowhere"}).code == "subject_invalid"
+    assert operator.post(f"{SERVERS}/csr", {"commonName": "other.example.org"}).code == "host_not_allowed"
+    assert operator.post(SERVERS, {"certificate": issued.pem}).code == "private_key_missing"
+    operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}).ok(201)
+    service.app.close()
+
+
+def test_as_many_attempts_at_the_same_moment_as_the_limit_allows(tmp_path: Path) -> None:
+    """Attempts are counted by compare-and-set, before the work: no number of callers gets more."""
+    service = make_service(tmp_path / "count_in_window", rate_per_minute=3)
+    operator = service.client("operator")
+    issued = numbered(1)
+    wrong = {
+        "certificate": issued.pem,
+        "privateKey": certs.key_pem(issued.key, "right"),
+        "passphrase": "wrong",
+    }
+    with ThreadPoolExecutor(12) as callers:
+        codes = [answer.code for answer in callers.map(lambda _: operator.post(SERVERS, wrong), range(12))]
+    assert Counter(codes) == {"passphrase_wrong": 3, "rate_limited": 9}
     service.app.close()

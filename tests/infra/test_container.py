@@ -43,6 +43,16 @@ def read_environment() -> dict[str, str]:
     return dict(re.findall(r"(\w+)=(\S+)", block[1]))
 
 
+def test_the_base_image_is_an_argument() -> None:
+    """So an operator can pin it by digest. Both ways to build pass the argument on."""
+    lines = [line for line in FILE.splitlines() if line and not line.startswith("#")]
+    assert lines[0].startswith("ARG BASE=python:3.13-")
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM ${BASE}"]
+    build = yaml.safe_load((FOLDER / "cloudbuild.yaml").read_text(encoding="utf-8"))
+    assert "BASE=$_BASE" in build["steps"][0]["args"]
+    assert lines[0] == f"ARG BASE={build['substitutions']['_BASE']}"
+
+
 @dataclass
 class Container:
     port: int

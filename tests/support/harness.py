@@ -16,7 +16,7 @@ from typing import Any
 from functions.dispatch import Dispatcher
 from functions.registry import PREFIX
 from functions.web.message import Reply, Request
-from shared.composition import App, build
+from shared.composition import VERDICT_SECONDS, App, build
 from shared.config import Settings, SQLite
 from shared.ports import Document, DocumentStore, Key, RunAtOnce, Version
 from shared.records import Role
@@ -239,7 +239,7 @@ def make_service(folder: Path, *, at: datetime = NOON, in_time: bool = False, **
         wrap=wrap,
         queue_pause=3600,  # a test writes the queue with flush()
         background=RunAtOnce(),
-        **({} if in_time else {"verdict_seconds": 60}),
+        verdict_seconds=VERDICT_SECONDS if in_time else 60,
     )
     service = Service(app, clock, counting[0])
     ensure_default(app.context, app.sealer)

@@ -51,6 +51,14 @@ def test_activating_a_server_certificate_takes_at_most_ten_calls(warm: Service) 
     assert count(warm, lambda: operator.put(f"{SERVERS}/active", {"id": uploaded}).ok()) <= 10
 
 
+def test_uploading_a_server_certificate_takes_at_most_eight_calls(warm: Service) -> None:
+    """Two of them, a read and a write, count the attempt before the key is opened, so that failed ones count too."""
+    operator = warm.client("operator")
+    issued = certs.server(warm.host())
+    fields = {"certificate": issued.pem, "privateKey": issued.key_pem}
+    assert count(warm, lambda: operator.post(SERVERS, fields).ok(201)) <= 8
+
+
 def test_an_allow_takes_one_call(warm: Service) -> None:
     """One batched read, with the caller's key, the organization, its CAs and its deny list."""
     root = certs.ca("Root")

@@ -25,6 +25,7 @@ from shared.errors import (
     Misplaced,
     NotFound,
     OrgSuspended,
+    Overloaded,
     RateLimited,
     StoreUnavailable,
     TooBusy,
@@ -51,7 +52,12 @@ _NAME_MAX: Final = 200  # characters of an object's name in a receipt
 _REASON_MAX: Final = 400  # characters of a refusal's sentences in a receipt
 _KINDS: Final = ("ca", "server", "csr")
 _SUFFIX: Final = r"(?i)\.(pem|crt|cer|der|p7b|p7c)$"
-_RETRY: Final = (StoreUnavailable, RateLimited, TooBusy)  # not the upload's fault: the event is delivered again
+_RETRY: Final = (
+    StoreUnavailable,
+    Overloaded,
+    RateLimited,
+    TooBusy,
+)  # not the upload's fault: the event is delivered again
 
 
 class End(StrEnum):
@@ -86,7 +92,8 @@ def on_upload(
     Args:
         bucket: the only bucket that is accepted.
 
-    Raises: ForeignBucket, before anything is read; StoreUnavailable, RateLimited, TooBusy: deliver the event again."""
+    Raises: ForeignBucket, before anything is read; StoreUnavailable, Overloaded, RateLimited, TooBusy: deliver the
+        event again."""
     if uploaded.bucket != bucket:
         raise ForeignBucket
     org_id, _, rest = uploaded.key.partition("/")

@@ -32,7 +32,6 @@ from shared.records import (
     Activity,
     DefaultCertificate,
     Org,
-    RateWindow,
     Revision,
     Sealed,
     ServerCertificate,
@@ -129,16 +128,10 @@ def seal_key(sealer: KeySealer, key: PrivateKey, *, org_id: str, certificate_id:
     return sealer.seal(plain, org_id=org_id, certificate_id=certificate_id)
 
 
-def check_room(org: Org, at: datetime, per_minute: int) -> RateWindow:
-    """Return the rate window of *org* with one more server certificate or request in it.
-
-    Use cases call this function before they make or open a key; `ServerCertificates.add` calls it again.
-
-    Raises: TooManyServerCertificates, RateLimited.
-    """
+def check_room(org: Org) -> None:
+    """Refuse one more server certificate or request where *org* has no room. Raises: TooManyServerCertificates."""
     if len(org.servers) >= SERVERS_MAX:
         raise TooManyServerCertificates(limit=SERVERS_MAX)
-    return count_in_window(org.rate_window, at, per_minute, "server certificates and requests")
 
 
 class AddedServerCertificate(msgspec.Struct, frozen=True):
@@ -247,18 +240,31 @@ class ServerCertificates:
 
     # ------------------------------------------------------------------------------------------------ changing
 
-    def add(
-        self, certificate_id: str, record: ServerCertificate, *, activity: Activity, at: datetime, per_minute: int
-    ) -> AddedServerCertificate:
+    def count_attempt(self, at: datetime, per_minute: int) -> None:
+        """Count one more server certificate or request in this minute, before its key is opened, made or used.
+
+        Use cases call this method before the costly work, so that an attempt that fails counts too, and so that no
+        number of callers at the same time gets more.
+
+        Raises: NotFound (no such organization), TooManyServerCertificates, RateLimited, TooBusy, StoreUnavailable.
+        """
+        for attempt in self._organization.changing():
+            with attempt as org:
+                check_room(org)
+                what = "server certificates and requests, failed attempts included,"
+                window = count_in_window(org.rate_window, at, per_minute, what)
+                attempt.write(msgspec.structs.replace(org, rate_window=window))
+
+    def add(self, certificate_id: str, record: ServerCertificate, *, activity: Activity) -> AddedServerCertificate:
         """Store *record*: the body first, then the line in the index.
 
         A certificate that the organization has already is not stored again: the result names the existing record.
 
-        Raises: NotFound (no such organization), TooManyServerCertificates, RateLimited, TooBusy, StoreUnavailable.
+        Raises: NotFound (no such organization), TooManyServerCertificates, TooBusy, StoreUnavailable.
         """
         self._repository.create(self.own_ref(certificate_id), record)
         try:
-            added = self._add_line(certificate_id, record, activity, at, per_minute)
+            added = self._add_line(certificate_id, record, activity)
         except (StoreUnavailable, TooBusy):
             raise  # the line may be written: a body without a line does no harm, a line without a body does
         except TrustError:
@@ -317,9 +323,7 @@ class ServerCertificates:
             log.warning("a body that no index names was removed", extra={"org": self._org_id, "id": certificate_id})
         return len(orphans)
 
-    def _add_line(
-        self, certificate_id: str, record: ServerCertificate, activity: Activity, at: datetime, per_minute: int
-    ) -> AddedServerCertificate:
+    def _add_line(self, certificate_id: str, record: ServerCertificate, activity: Activity) -> AddedServerCertificate:
         """Write the line of *record* into the index, unless the index lists the same certificate."""
         added = AddedServerCertificate(certificate_id, record)
         for attempt in self._organization.changing():
@@ -331,9 +335,9 @@ class ServerCertificates:
                     added = AddedServerCertificate(*existing)
                     continue
                 added = AddedServerCertificate(certificate_id, record, sets_sni=not org.requires_sni)
-                rate_window = check_room(org, at, per_minute)
+                check_room(org)
                 servers = {**org.servers, certificate_id: ServerIndexLine(record.key_hash)}
-                attempt.write(msgspec.structs.replace(org, servers=servers, rate_window=rate_window), activity=activity)
+                attempt.write(msgspec.structs.replace(org, servers=servers), activity=activity)
         return added
 
     def _delete_body(self, certificate_id: str) -> None:

@@ -15,13 +15,12 @@ from shared.usecases.context import Context, make_entry, make_revision, update_r
 from shared.usecases.servers.documents import (
     ParsedServerCertificate,
     ServerCertificates,
-    check_room,
     new_id,
     parse,
     seal_key,
 )
 from shared.usecases.servers.rules import check_for_org
-from shared.validation.csr import make_csr, make_key, read_signed, subject_name
+from shared.validation.csr import check_algorithm, make_csr, read_signed, subject_name
 from shared.validation.notices import Notice
 from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
@@ -45,13 +44,14 @@ def generate_csr(
 ) -> ParsedServerCertificate:
     """Make a key pair and a request for one of the organization's hosts, and store the request with the sealed key.
 
+    An attempt counts before the key is made (`ServerCertificates.count_attempt`).
+
     Raises: NotAHost, InvalidSubject, WrongValue (algorithm), TooManyServerCertificates, RateLimited, TooBusy,
-        StoreUnavailable.
+        StoreUnavailable, KeyWorkUnavailable.
     """
     at = context.clock()
-    check_room(member.org, at, context.rate_per_minute)
     host = _check_host(context, member, subject.common_name)
-    name = subject_name(  # before the key, which may take seconds: a wrong field is refused at once
+    name = subject_name(  # before the key, which may take seconds: a wrong field is refused at once, and not counted
         host=host,
         organization=subject.organization,
         organizational_unit=subject.organizational_unit,
@@ -60,7 +60,9 @@ def generate_csr(
         country=subject.country,
         email_address=subject.email_address,
     )
-    key = make_key(algorithm)
+    check_algorithm(algorithm)
+    ServerCertificates(context.repository, member.org_id).count_attempt(at, context.rate_per_minute)
+    key = context.key_work.make(algorithm)
     csr = make_csr(key, name, host=host)
     return add_request(context, sealer, member, key, csr, comments=comments, what="generateCSR", at=at)
 
@@ -78,7 +80,7 @@ def add_request(
 ) -> ParsedServerCertificate:
     """Store a request with its sealed key, under a new id. *what* is the action in the activity list.
 
-    Raises: TooManyServerCertificates, RateLimited, TooBusy, StoreUnavailable.
+    Raises: TooManyServerCertificates, TooBusy, StoreUnavailable.
     """
     certificate_id = new_id()
     record = ServerCertificate(
@@ -91,7 +93,7 @@ def add_request(
     )
     activity = make_entry(at, member.who, what, certificate=certificate_id)
     servers = ServerCertificates(context.repository, member.org_id)
-    added = servers.add(certificate_id, record, activity=activity, at=at, per_minute=context.rate_per_minute)
+    added = servers.add(certificate_id, record, activity=activity)
     return parse(added.id, added.record)
 
 

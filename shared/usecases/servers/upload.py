@@ -2,15 +2,14 @@
 
 import msgspec
 
-from shared.errors import UseFulfil
-from shared.ports import KeySealer
+from shared.errors import PrivateKeyMissing, UseFulfil
+from shared.ports import KeySealer, ServerFiles
 from shared.records import Org, ServerCertificate, Source
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.servers.documents import (
     ParsedServerCertificate,
     ServerCertificates,
-    check_room,
     new_id,
     parse,
     seal_key,
@@ -18,7 +17,7 @@ from shared.usecases.servers.documents import (
 from shared.usecases.servers.rules import check_for_org
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice, devices_must_send_sni
-from shared.validation.server_cert import has_private_key, read_leaf, read_server_certificate
+from shared.validation.server_cert import has_private_key, read_leaf
 
 
 class UploadedServerCertificate(msgspec.Struct, frozen=True):
@@ -42,22 +41,24 @@ def upload_server_cert(
 ) -> UploadedServerCertificate:
     """Check certificate, chain and key against each other and the organization, seal the key, and store all three.
 
-    An upload of a certificate that is stored already returns the existing record.
+    An upload of a certificate that is stored already returns the existing record. An attempt counts before the key is
+    opened (`ServerCertificates.count_attempt`).
 
     Raises: Rejected (see `shared.validation.server_cert`), UseFulfil, TooManyServerCertificates, RateLimited, TooBusy,
-        StoreUnavailable.
+        StoreUnavailable, KeyWorkUnavailable.
     """
     at = context.clock()
     servers = ServerCertificates(context.repository, member.org_id)
     if not private_key and not has_private_key(certificate):
         _point_to_request(servers, member.org, certificate, chain)
-    server = read_server_certificate(certificate, chain=chain, private_key=private_key, passphrase=passphrase)
+        raise PrivateKeyMissing(part="private_key")
+    servers.count_attempt(at, context.rate_per_minute)
+    server = context.key_work.read(ServerFiles(certificate, chain, private_key, passphrase))
     warnings = check_for_org(context, member.org, server.leaf, server.chain, at)
     leaf, public_key_hash = server.leaf.der, server.leaf.key_hash
     existing = servers.find_by_leaf(member.org, public_key_hash, leaf)
     if existing is not None:
         return UploadedServerCertificate(parse(*existing), False, warnings)
-    check_room(member.org, at, context.rate_per_minute)
     certificate_id = new_id()
     record = ServerCertificate(
         source=Source.UPLOAD,
@@ -69,7 +70,7 @@ def upload_server_cert(
         changed=make_revision(at, member.who),
     )
     activity = make_entry(at, member.who, "uploadServerCert", certificate=certificate_id)
-    added = servers.add(certificate_id, record, activity=activity, at=at, per_minute=context.rate_per_minute)
+    added = servers.add(certificate_id, record, activity=activity)
     if added.sets_sni:
         warnings = [*warnings, devices_must_send_sni(messaging_host(member.org_id, context.platform_domain))]
     return UploadedServerCertificate(parse(added.id, added.record), added.id == certificate_id, warnings)
