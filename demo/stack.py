@@ -21,7 +21,7 @@ from shared.composition import build
 from shared.config import Settings
 from shared.records import Role
 from shared.usecases.context import Context
-from shared.usecases.orgs import api_keys
+from shared.usecases.orgs import api_keys, deletion
 from shared.usecases.orgs import organizations as orgs
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +89,7 @@ class Functions:
 
     def delete_org(self, org_id: str) -> None:
         with self._context() as context:
-            orgs.delete_org(context, org_id)
+            deletion.delete_org(context, org_id)
 
     def suspend_org(self, org_id: str, suspended: bool = True) -> None:
         with self._context() as context:

@@ -2,12 +2,14 @@
 
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edge.api import ApiClient, Unavailable
 
+RECHECK_MAX: Final = 500  # sessions in one question
+RECHECK_BYTES: Final = 200_000  # of one question; a body has at most 256 KiB
 _SERVER_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -71,17 +73,21 @@ class KeyMaterial:
 
 @dataclass(frozen=True)
 class WithdrawalEntry:
-    """A withdrawal: all sessions that depend on the withdrawn object must end.
+    """A withdrawal: the sessions that depend on the withdrawn object must end.
 
     Args:
         org: the orgId.
         kind: "org", "identity", "ca", "fingerprint" or "serial"; later versions of edgeFeed may add kinds.
         value: the withdrawn object; empty for an organization.
+        key_digest: the digest of the subject and the key of the withdrawn certificate; empty if unknown.
+        serial_digest: the digest of the issuer's key and the serial number; empty if unknown.
     """
 
     org: str
     kind: str
     value: str
+    key_digest: str = ""
+    serial_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class WithdrawalPage:
         head: the cursor of the next request.
         withdrawals: the withdrawals of this page.
         more: whether there is another page.
-        missed: whether withdrawals are missing before this page, so that every session must end.
+        missed: whether withdrawals are missing before this page: edgeFeed has deleted them, or has another history.
     """
 
     head: str
@@ -128,17 +134,38 @@ class FeedClient:
         except (KeyError, TypeError) as error:
             raise Unavailable(f"edgeFeed's response for {server_name} lacks a field") from error
 
-    def list_withdrawals(self, since: str) -> WithdrawalPage:
-        """Return the withdrawals after *since*, the head of an earlier page."""
-        body = self._api.request_json("GET", f"/edge/v1/withdrawals?since={urllib.parse.quote(since, safe='')}")
+    def list_withdrawals(self, since: str, edge: str) -> WithdrawalPage:
+        """Return the withdrawals after *since*, the head of an earlier page. *edge*: the name of this edge."""
+        query = urllib.parse.urlencode({"since": since, "edge": edge})
+        body = self._api.request_json("GET", f"/edge/v1/withdrawals?{query}")
         try:
             entries = tuple(
-                WithdrawalEntry(str(item["org"]), str(item["kind"]), str(item.get("value") or ""))
+                WithdrawalEntry(
+                    str(item["org"]),
+                    str(item["kind"]),
+                    str(item.get("value") or ""),
+                    str(item.get("keyDigest") or ""),
+                    str(item.get("serialDigest") or ""),
+                )
                 for item in body["withdrawals"]
             )
             return WithdrawalPage(str(body["head"]), entries, bool(body["more"]), bool(body["missed"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"edgeFeed's withdrawals are not of the expected form: {error!r}") from error
+
+    def recheck(self, sessions: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
+        """Return which of *sessions* would be refused now, or None if edgeFeed is of a version without this question.
+
+        Args:
+            sessions: at most RECHECK_MAX, each in the form of `POST /edge/v1/recheck` (docs/api.md).
+        """
+        body = self._api.request_json("POST", "/edge/v1/recheck", {"sessions": sessions}, missing=None)
+        if body is None:
+            return None
+        try:
+            return frozenset(map(str, body["end"]))
+        except (KeyError, TypeError) as error:
+            raise Unavailable("edgeFeed's answer about sessions is not of the expected form") from error
 
     def report_served(self, edge: str, hosts: Iterable[tuple[str, str]]) -> None:
         """Report the served versions of hosts.

@@ -406,11 +406,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     feed, runtime = FeedClient(api), RuntimeApi(options.socket)
     hosts = HostSync(feed, runtime, state, edge=options.name)
+    withdrawals = WithdrawalSync(feed, runtime, state, edge=options.name)
     try:
         if options.once:
             return _run_once(hosts, state)
-        return _run(hosts, WithdrawalSync(feed, runtime, state), options.every)
+        return _run(hosts, withdrawals, options.every)
     finally:
+        withdrawals.close()
         hosts.close()
         state.close()
         api.close()

@@ -168,6 +168,15 @@ class RuntimeApi:
             if line.path == path:
                 self._expect(self.run(f"del ssl crt-list {crt_list} {path}:{line.number}"), "deleted in crtlist")
 
+    # ---------------------------------------------------------------------------------------------- heartbeat
+
+    def set_number(self, table: str, key: str, number: int) -> bool:
+        """Write *number* (32 bits) into the entry *key* of *table*. Return False if HAProxy has no such table.
+
+        Raises: HAProxyUnavailable.
+        """
+        return self.run(f"set table {table} key {key} data.gpt0 {number}") == ""
+
     # ----------------------------------------------------------------------------------------------- sessions
 
     def list_registered(self, table: str) -> list[str]:

@@ -1,105 +1,64 @@
 """Ends the live sessions that depend on a withdrawn device, certificate, CA or organization.
 
-HAProxy's stick table `sessions` lists the live sessions. The callout (verify_client.lua) adds each accepted session
-under a key that contains the device's address, organization, identity, CA and certificates. HAProxy keeps the entry as
-long as the session exists.
+A withdrawal says which sessions must be looked at. About those the agent asks the functions again (`recheck`) and ends
+the sessions that would be refused now. So no clock is compared, and a device that connected after a CA was active again
+stays. Where no answer comes within RECHECK_SECONDS, all of those sessions end.
+
+After each step that succeeded, the agent writes a new number into HAProxy's table `heartbeat` (agent_watch.lua).
 """
 
+import json
 import logging
+import random
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Final
 
-from edge.feed import FeedClient, WithdrawalEntry
-from edge.runtime import RuntimeApi
+from edge.api import Unavailable
+from edge.feed import RECHECK_BYTES, RECHECK_MAX, FeedClient, WithdrawalEntry
+from edge.runtime import HAProxyUnavailable, RuntimeApi
+from edge.sessions import Session
 from edge.state import State
 
 log = logging.getLogger(__name__)
 
 TABLE: Final = "sessions"
+HEARTBEAT: Final = "heartbeat"
 FRONTEND: Final = "mqtts"
+RECHECK_SECONDS: Final = 2.0  # for one answer
 _FILE: Final = "withdrawals.json"
-# A verdict from before a withdrawal may reach HAProxy up to 2.5 s later (the callout's timeout). So each withdrawal is
-# applied again for this time.
+# A verdict from before a withdrawal may reach HAProxy up to 2.5 s later (the callout's timeout). So sessions that begin
+# within this time are looked at, too.
 _REPEAT_SECONDS: Final = 5.0
 _EXPIRY_SECONDS: Final = 15.0  # between two searches for sessions whose certificates have expired
-_DIGITS: Final = 16  # of each fingerprint in a key; a key has at most 599 characters
+_ASKERS: Final = 4  # a question without an answer keeps its thread until the connection's own timeout
 
 
-@dataclass(frozen=True)
-class Session:
-    """An entry of the table `sessions`. Fingerprints are SHA-256, the first 16 hex digits.
+@dataclass
+class _Search:
+    """A search for the sessions that one withdrawal concerns.
 
     Args:
-        source: the device's address, `address:port`.
-        org: the orgId.
-        identity: the device's identity, `class:type:device`, or "-".
-        ca: the id of the CA certificate, or "-".
-        leaf: the fingerprints of the device's certificate.
-        serial: the serial number of the device's certificate in hex, or "-".
-        ends: the expiry of the certificates in seconds since 1970; 0 without certificates.
-        via: the fingerprints of the other certificates that the device sent.
+        withdrawal: the withdrawal; None where withdrawals are missing, so that every session is concerned.
+        first_at: monotonic seconds of the first search; None before it.
+        passed: the sessions that were looked at since the withdrawal.
     """
 
-    source: str
-    org: str
-    identity: str
-    ca: str
-    leaf: tuple[str, ...]
-    serial: str
-    ends: int
-    via: tuple[str, ...]
+    withdrawal: WithdrawalEntry | None
+    first_at: float | None = None
+    passed: set[Session] = field(default_factory=set)
 
-    @classmethod
-    def parse(cls, key: str) -> "Session | None":
-        """Parse a key of the table, or return None for a key of another form."""
-        parts = key.split("|")
-        if len(parts) != 8 or not parts[6].isdigit():
-            return None
-        source, org, identity, ca, leaf, serial, ends, via = parts
-        return cls(source, org, identity, ca, _split(leaf), serial, int(ends), _split(via))
-
-    def depends_on(self, withdrawal: WithdrawalEntry) -> bool:
-        """Return whether the session must end after *withdrawal*.
-
-        In doubt the session ends: the device connects again and gets a new verdict.
-        """
-        if self.org != withdrawal.org:
+    def concerns(self, session: Session) -> bool:
+        if session in self.passed:
             return False
-        value = withdrawal.value
-        match withdrawal.kind:
-            case "identity":
-                return self.identity == value
-            case "ca":
-                return self._has_ca(value.partition("-")[2])
-            case "fingerprint":
-                return value[:_DIGITS] in self.leaf or self._has_ca(value)
-            case "serial":
-                # The serial number is that of the device's certificate or of an intermediate. Serial numbers of
-                # intermediates are not in the table.
-                ca, _, serial = value.partition(":")
-                return self._has_ca(ca.partition("-")[2]) and (
-                    _parse_hex(self.serial) == _parse_hex(serial) or bool(self.via)
-                )
-        return True  # the whole organization, or a kind that this version does not know
+        return self.withdrawal is None or session.may_depend_on(self.withdrawal)
 
-    def _has_ca(self, fingerprint: str) -> bool:
-        """Return whether the device's CA, or a certificate that the device sent, has this SHA-256 fingerprint."""
-        prefix = fingerprint[:_DIGITS]
-        return prefix in (self.ca.partition("-")[2][:_DIGITS], *self.via)
-
-
-def _split(text: str) -> tuple[str, ...]:
-    # An earlier version of the callout wrote longer fingerprints.
-    return tuple(fingerprint[:_DIGITS] for fingerprint in text.split(",") if fingerprint)
-
-
-def _parse_hex(text: str) -> int:
-    try:
-        return int(text, 16)
-    except ValueError:
-        return -1
+    def must_end_unasked(self, session: Session) -> bool:
+        if self.withdrawal is None:  # sessions that begin after the loss have a new verdict
+            return self.first_at is None
+        return session.must_end_unasked(self.withdrawal)
 
 
 class WithdrawalSync:
@@ -109,20 +68,31 @@ class WithdrawalSync:
         feed: the client of edgeFeed.
         runtime: HAProxy's runtime API.
         state: the folder with the cursor.
+        edge: the name of this edge.
         clock: returns monotonic seconds.
     """
 
     def __init__(
-        self, feed: FeedClient, runtime: RuntimeApi, state: State, *, clock: Callable[[], float] = time.monotonic
+        self,
+        feed: FeedClient,
+        runtime: RuntimeApi,
+        state: State,
+        *,
+        edge: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read the cursor. No request is made."""
-        self._feed, self._runtime, self._state, self._clock = feed, runtime, state, clock
+        self._feed, self._runtime, self._state, self._edge, self._clock = feed, runtime, state, edge, clock
         self._saved_head = str(state.read_document(_FILE).get("head", ""))
         self._head = self._saved_head
-        self._pending: list[WithdrawalEntry] = []  # not applied yet
-        self._recent: list[tuple[float, WithdrawalEntry]] = []  # applied at this time, and to be applied again
-        self._must_end_all = False
+        self._searches: list[_Search] = []
         self._expiry_due = 0.0
+        self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="recheck")
+        self._beat = random.getrandbits(32)  # another number than that of an earlier agent
+
+    def close(self) -> None:
+        """Stop the threads that ask about sessions."""
+        self._askers.shutdown(wait=False, cancel_futures=True)
 
     def step(self) -> int:
         """Read new withdrawals, end the sessions that depend on them, and return the number of ended sessions.
@@ -131,44 +101,100 @@ class WithdrawalSync:
         """
         self._read_withdrawals()
         now = self._clock()
-        self._recent = [(at, withdrawal) for at, withdrawal in self._recent if now - at < _REPEAT_SECONDS]
+        self._searches = [s for s in self._searches if s.first_at is None or now - s.first_at < _REPEAT_SECONDS]
         count = 0
-        if self._must_end_all or self._pending or self._recent or now >= self._expiry_due:
-            count = self._end_sessions([*self._pending, *(withdrawal for _, withdrawal in self._recent)])
+        if self._searches or now >= self._expiry_due:
+            count = self._search()
             self._expiry_due = now + _EXPIRY_SECONDS
-            self._recent += [(now, withdrawal) for withdrawal in self._pending]
-            self._pending, self._must_end_all = [], False
+            for search in self._searches:
+                search.first_at = now if search.first_at is None else search.first_at
         if self._head != self._saved_head:  # saved last: after a restart, unapplied withdrawals are read again
             self._saved_head = self._head
             self._state.write_document(_FILE, {"head": self._saved_head})
+        self._write_heartbeat()
         return count
 
     def _read_withdrawals(self) -> None:
         has_more = True
         while has_more:
-            page = self._feed.list_withdrawals(self._head)
+            page = self._feed.list_withdrawals(self._head, self._edge)
             if page.missed or not self._head:
-                # Withdrawals are missing, or this edge has no cursor.
-                self._must_end_all = True
-            self._pending += page.withdrawals
+                log.warning("withdrawals may be missing: every session is looked at")
+                self._searches.append(_Search(None))
+            self._searches += map(_Search, page.withdrawals)
             self._head, has_more = page.head, page.more
 
-    def _end_sessions(self, withdrawals: Iterable[WithdrawalEntry]) -> int:
-        entries = list(withdrawals)
+    def _search(self) -> int:
+        """End the sessions that have expired, or that a search concerns and the functions would refuse now."""
+        sessions = list(filter(None, map(Session.parse, self._runtime.list_registered(TABLE))))
         now = time.time()
-        ending = {
-            session.source: session
-            for session in filter(None, map(Session.parse, self._runtime.list_registered(TABLE)))
-            if self._must_end_all
-            or (session.ends and session.ends <= now)
-            or any(session.depends_on(entry) for entry in entries)
-        }
-        if not ending:
-            return 0
+        ending = {session.source: session for session in sessions if session.ends and session.ends <= now}
+        concerned = [session for session in sessions if any(search.concerns(session) for search in self._searches)]
+        ending.update((session.source, session) for session in self._select_refused(concerned))
         count = 0
-        for source, name in self._runtime.list_sessions(FRONTEND):
-            if session := ending.get(source):
-                self._runtime.end_session(name)
-                log.info("ended the session of %s in %s (%s)", session.identity, session.org, source)
-                count += 1
+        if ending:
+            for source, name in self._runtime.list_sessions(FRONTEND):
+                if session := ending.get(source):
+                    self._runtime.end_session(name)
+                    log.info("ended the session of %s in %s (%s)", session.identity, session.org, source)
+                    count += 1
+        for search in self._searches:
+            # A session that is gone may begin again, with a verdict from before the withdrawal.
+            search.passed = search.passed.intersection(sessions).union(concerned)
         return count
+
+    def _select_refused(self, sessions: Sequence[Session]) -> Iterator[Session]:
+        """Yield those of *sessions* that the functions would refuse now; all of them where no answer comes."""
+        can_ask = True
+        for batch in _split(sessions):
+            refused = frozenset(session.source for session in batch)
+            if can_ask:
+                try:
+                    refused = self._ask(batch)
+                except Unavailable as error:
+                    can_ask = False  # every further question could take as long
+                    log.error("edgeFeed does not say which sessions must end, so all that may end: %s", error)
+            yield from (session for session in batch if session.source in refused)
+
+    def _ask(self, sessions: Sequence[Session]) -> frozenset[str]:
+        """Return the addresses of those of *sessions* that must end.
+
+        Raises: Unavailable, also if the answer does not come in time.
+        """
+        asking = self._askers.submit(self._feed.recheck, [session.question() for session in sessions])
+        try:
+            refused = asking.result(RECHECK_SECONDS)
+        except TimeoutError as error:
+            raise Unavailable("no answer in time") from error
+        if refused is not None:
+            return refused
+        # Functions of the version before: the comparison alone decides, as the agent of that version does.
+        return frozenset(
+            session.source
+            for session in sessions
+            if any(search.concerns(session) and search.must_end_unasked(session) for search in self._searches)
+        )
+
+    def _write_heartbeat(self) -> None:
+        """Show HAProxy that this step succeeded. An HAProxy that is away needs none."""
+        self._beat = (self._beat + 1) % 2**32
+        try:
+            if not self._runtime.set_number(HEARTBEAT, "agent", self._beat):
+                log.debug("HAProxy's configuration is of a version without the table %s", HEARTBEAT)
+        except HAProxyUnavailable as error:
+            log.debug("%s", error)
+
+
+def _split(sessions: Iterable[Session]) -> Iterator[list[Session]]:
+    """Yield *sessions* in lists that fit one question."""
+    batch: list[Session] = []
+    size = 0
+    for session in sessions:
+        length = len(json.dumps(session.question()))
+        if batch and (len(batch) == RECHECK_MAX or size + length > RECHECK_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(session)
+        size += length
+    if batch:
+        yield batch

@@ -17,6 +17,7 @@ from shared.config import Settings, WrongSetting
 from shared.errors import TrustError
 from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
+from shared.text import format_time
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
@@ -25,7 +26,7 @@ from shared.usecases.jobs.export_file import ExportRefused
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal as reseal_usecase
 from shared.usecases.jobs.settings_checks import checks_of
-from shared.usecases.orgs import api_keys
+from shared.usecases.orgs import api_keys, deletion
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
 from shared.usecases.orgs.edges import warn_of_silent_edges
@@ -89,18 +90,24 @@ def org() -> None:
 
 @org.command("create", help="Create an organization. ORG_ID: six characters of a-z and 0-9.")
 @click.argument("org_id")
+@click.option("--now", is_flag=True, help="Also where an organization of that id was deleted a short time ago.")
 @as_json
-def org_create(org_id: str, as_json: bool) -> None:
+def org_create(org_id: str, now: bool, as_json: bool) -> None:
     """Create an organization."""
     with _app() as app:
-        _print_org(app, orgs.create_org(app.context, org_id), as_json)
+        _print_org(app, orgs.create_org(app.context, org_id, now=now), as_json)
 
 
 @org.command("list", help="List every organization.")
+@click.option("--deleted", is_flag=True, help="List the deleted organizations, and when their ids may be used again.")
 @as_json
-def org_list(as_json: bool) -> None:
-    """List every organization."""
+def org_list(deleted: bool, as_json: bool) -> None:
+    """List every organization, or every deleted organization."""
     with _app() as app:
+        if deleted:
+            tombstones = [_tombstone_view(app, record) for record in orgs.list_deleted_orgs(app.context)]
+            _print(as_json, tombstones, "\n".join(map(_tombstone_line, tombstones)) or "No organization was deleted.")
+            return
         views = [_org_view(app, record) for record in orgs.list_orgs(app.context)]
         _print(as_json, views, "\n".join(_org_line(view) for view in views) or "No organization yet.")
 
@@ -129,13 +136,15 @@ def org_resume(org_id: str, as_json: bool) -> None:
 def org_delete(org_id: str, yes: bool) -> None:
     """Delete an organization, after a confirmation."""
     with _app() as app:
-        orgs.get_org(app.context, org_id)
-        if not yes:
+        is_deleted = any(record.org_id == org_id for record in orgs.list_deleted_orgs(app.context))
+        if not is_deleted:  # else the deletion was cut short, and is only completed here
+            orgs.get_org(app.context, org_id)
+        if not yes and not is_deleted:
             click.confirm(
                 f"Remove {org_id} with its certificates, keys and activity? This cannot be undone", abort=True
             )
-        orgs.delete_org(app.context, org_id)
-        click.echo(f"{org_id} is gone.")
+        view = _tombstone_view(app, deletion.delete_org(app.context, org_id))
+        click.echo(f"{org_id} is gone. Its id may be used again from {view['reusableFrom']} on.")
 
 
 def _org_view(app: App, record: Org) -> dict[str, Any]:
@@ -145,6 +154,21 @@ def _org_view(app: App, record: Org) -> dict[str, Any]:
         "createdAt": record.created_at.isoformat(),
         "messagingHost": messaging_host(record.org_id, app.settings.domain),
     }
+
+
+def _tombstone_view(app: App, record: Org) -> dict[str, Any]:
+    until = deletion.quarantine_end(app.context, record)
+    return {
+        "org": record.org_id,
+        "deletion": "in progress" if record.is_deleting else "complete",
+        "reusableFrom": None if until is None else format_time(until),
+    }
+
+
+def _tombstone_line(view: dict[str, Any]) -> str:
+    if view["reusableFrom"] is None:
+        return f"{view['org']}  is being deleted; `sweep` completes the deletion"
+    return f"{view['org']}  may be used again from {view['reusableFrom']} on"
 
 
 def _org_line(view: dict[str, Any]) -> str:
@@ -357,7 +381,8 @@ def sweep(as_json: bool) -> None:
     """Repair what a crash left behind."""
     with _app() as app:
         at = app.context.clock()
-        repaired = sum(sweep_org(app.context, record.org_id, at=at) for record in orgs.list_orgs(app.context))
+        repaired = deletion.sweep_deleted_orgs(app.context)
+        repaired += sum(sweep_org(app.context, record, at=at) for record in orgs.list_orgs(app.context))
         published = HostFeed(app.context).sweep()
         sweep_withdrawals(app.context)
         warn_of_silent_edges(app.context)

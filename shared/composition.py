@@ -1,7 +1,7 @@
 """Creation of an App from settings. No other module names concrete adapters."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -120,6 +120,7 @@ def build(
         rate_per_minute=settings.rate_per_minute,
         notifier=notifier,
         background=background,
+        org_quarantine=timedelta(days=settings.org_quarantine_days),
         key_work=_create_key_work(keys_apart),
     )
     tokens = token_verifier(settings.oidc, clock)

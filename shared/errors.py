@@ -155,6 +155,14 @@ class NotFound(TrustError):
     mend = "Look at the list for what is there."
 
 
+class OrgGone(NotFound):
+    """The organization was deleted while a call of one of its members ran, also if its id was created again."""
+
+    code = "org_gone"
+    says = "The organization {org} was deleted."
+    mend = "Nothing can be changed in it any more. If the id was created again, use a key of the new organization."
+
+
 class Conflict(TrustError):
     """409: the current state does not allow the change."""
 

@@ -44,13 +44,14 @@ class Heartbeats:
         self._noted: dict[tuple[str, str], datetime] = {}  # key and name -> when this process wrote last
         self._warned: dict[tuple[str, str], datetime] = {}
 
-    def note(self, org_id: str | None, key: str, name: str) -> None:
+    def note(self, org_id: str | None, key: str, name: str, *, incarnation: str = "") -> None:
         """Note that an edge has asked. Never raises, and never waits for the store.
 
         Args:
             org_id: the organization of the edge's key; None for a platform key.
             key: the name of the edge's key.
             name: what the edge calls itself; empty where the edge gives no name.
+            incarnation: of the organization.
         """
         at = self._clock()
         noted = self._noted.get((key, name))
@@ -59,7 +60,8 @@ class Heartbeats:
         if len(self._noted) >= _NOTED_MAX:
             self._noted.clear()
         self._noted[key, name] = at
-        self._background.run(lambda: self._write(org_id, EdgeContact(key=key, name=name, asked_at=at)))
+        contact = EdgeContact(key=key, name=name, asked_at=at, incarnation=incarnation)
+        self._background.run(lambda: self._write(org_id, contact))
 
     def list_contacts(self, org_id: str | None) -> list[EdgeContact]:
         """Return the edges with a key of *org_id*, or of the platform, that asked within the last month.

@@ -296,11 +296,13 @@ class TokenClaims(msgspec.Struct, frozen=True):
         subject: the `sub` claim, printable, at most 128 characters.
         org_id: the orgId.
         role: the role's name.
+        issued_at: the time of the `iat` claim.
     """
 
     subject: str
     org_id: str | None
     role: str | None
+    issued_at: datetime | None = None
 
 
 class TokenVerifier(Protocol):

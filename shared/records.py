@@ -18,6 +18,9 @@
     OrgHosts            hosts/{orgId}           what the TLS edges serve for an organization, derived from the above
     EdgeContact         edge/{orgId}/{edge}     when a TLS edge asked last; of platform keys in edge/platform
 
+Every document of an organization carries the organization's incarnation (`OrgRecord`). An id that is deleted and
+created again has another incarnation, and `shared.org_repository` treats a document of another incarnation as absent.
+
 `shared.refs` builds the keys. `to_body` and `from_body` convert: bytes to base64, times to RFC 3339. A field whose
 stored name differs from its attribute declares that name with `name=`.
 """
@@ -39,6 +42,21 @@ PLATFORM: Final = "platform"  # takes the place of an orgId where something belo
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """The base of all stored records."""
+
+
+class OrgRecord(Record, frozen=True, kw_only=True):
+    """The base of the records of an organization.
+
+    Args:
+        incarnation: of the organization that the record belongs to. Incarnations of one id are ordered as text. The
+            first has no mark, and neither have records that were stored before incarnations existed.
+    """
+
+    incarnation: str = ""
+
+    def belongs_to(self, incarnation: str) -> bool:
+        """Return whether the record counts for the organization of that *incarnation*."""
+        return self.incarnation == incarnation
 
 
 R = TypeVar("R", bound=Record)
@@ -92,7 +110,7 @@ class Activity(Record, frozen=True):
     failing: dict[str, str] | None = None
 
 
-class ActivityPage(Record, frozen=True):
+class ActivityPage(OrgRecord, frozen=True):
     """A stored group of activity entries. The id of the document is that of the newest entry."""
 
     entries: tuple[Activity, ...] = ()
@@ -135,11 +153,12 @@ class Withdrawal(FeedLine, frozen=True, kw_only=True):
     kind: str
     value: str
     at: dt.datetime
+    incarnation: str = ""  # of the organization
     key_digest: str | None = None
     serial_digest: str | None = None
 
 
-class RecordWithOutbox(Record, frozen=True):
+class RecordWithOutbox(OrgRecord, frozen=True):
     """A document that carries what its changes must make known elsewhere.
 
     Args:
@@ -194,10 +213,18 @@ class RateWindow(Record, frozen=True):
     made: int = 0
 
 
+class Deletion(Record, frozen=True, kw_only=True):
+    """When the deletion of an organization began, and when all its documents were deleted (None: not yet)."""
+
+    began_at: dt.datetime
+    ended_at: dt.datetime | None = None
+
+
 class Org(RecordWithOutbox, frozen=True, kw_only=True):
-    """An organization.
+    """An organization, or the tombstone of a deleted organization.
 
     Args:
+        deletion: of a tombstone. A tombstone is suspended as well, because version 0.1.0 does not know this field.
         servers: the index of its server certificates and requests, by id.
         has_ca: whether a CA is registered. Kept by `shared.usecases.cas.documents`.
         rate_window: counts new server certificates and requests.
@@ -206,6 +233,7 @@ class Org(RecordWithOutbox, frozen=True, kw_only=True):
     org_id: str
     created_at: dt.datetime
     suspended: bool = False
+    deletion: Deletion | None = None
     settings: OrgSettings = OrgSettings()
     settings_changed: Revision
     policy: Policy = Policy()
@@ -215,6 +243,15 @@ class Org(RecordWithOutbox, frozen=True, kw_only=True):
     servers: dict[str, ServerIndexLine] = {}
     has_ca: bool = False
     rate_window: RateWindow = msgspec.field(default=RateWindow(), name="pace")
+
+    def belongs_to(self, incarnation: str) -> bool:
+        """Return whether this is the organization of that *incarnation*, and no tombstone."""
+        return self.incarnation == incarnation and self.deletion is None
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether this is the tombstone of an organization that still has documents."""
+        return self.deletion is not None and self.deletion.ended_at is None
 
     @property
     def requires_sni(self) -> bool:
@@ -252,7 +289,7 @@ class CAsOfOneName(RecordWithOutbox, frozen=True):
     cas: dict[str, CA] = {}
 
 
-class CAIndex(Record, frozen=True):
+class CAIndex(OrgRecord, frozen=True):
     """The CAs of an organization: id -> whether the CA is active.
 
     An interrupted call may leave a line without a CA (`shared.usecases.cas.documents`). *rate_window* counts new CAs.
@@ -317,6 +354,8 @@ class OrgHosts(Record, frozen=True, kw_only=True):
         basis: a digest of what the record was derived from (`shared.usecases.edges.hosts`), so that a sweep finds a
             difference without reading certificates.
         is_published: whether the feed has a line for this state.
+        incarnation: of the organization that the hosts belong to, or belonged to.
+        former: hosts of earlier organizations of this id, which only platform edges may know.
     """
 
     certificate_id: str = DEFAULT
@@ -326,9 +365,11 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     basis: str = ""
     is_published: bool = msgspec.field(default=False, name="told")
     changed_at: dt.datetime
+    incarnation: str = ""
+    former: tuple[str, ...] = ()
 
 
-class EdgeContact(Record, frozen=True, kw_only=True):
+class EdgeContact(OrgRecord, frozen=True, kw_only=True):
     """When a TLS edge asked last (`shared.heartbeats`). *name*: what the edge calls itself, or empty."""
 
     key: str
@@ -376,7 +417,7 @@ class Denials(RecordWithOutbox, frozen=True):
     entries: dict[str, Denial] = {}
 
 
-class DenyCount(Record, frozen=True, kw_only=True):
+class DenyCount(OrgRecord, frozen=True, kw_only=True):
     """How many entries the deny list of an organization has, and when a call changed the number last.
 
     An interrupted call may leave the number too large (`shared.usecases.denials`). A sweep counts again.
@@ -405,7 +446,7 @@ class Proof(StrEnum):
     BROKER = "broker"
 
 
-class ApiKey(Record, frozen=True, kw_only=True):
+class ApiKey(OrgRecord, frozen=True, kw_only=True):
     """An API key. Its token is shown once and not stored.
 
     *listener*: of a key with the proof `broker`, the broker's listener from which names are proven; "" where the key
@@ -417,6 +458,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
     token_hash: str  # SHA-256, hex
     org_id: str | None = None  # None: a platform key
     orgs: tuple[str, ...] = ()  # of a platform key: the organizations it may ask about; empty: all
+    incarnations: dict[str, str] = {}  # of *orgs*, by id; without those that have no mark
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
     listener: str | None = None
@@ -445,6 +487,7 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
     ca_id: str | None = None
     certificate: bytes | None = None  # DER of the leaf
     failing: dict[str, str] | None = None
+    incarnation: str = ""  # of the organization
 
 
 class CAUse(Record, frozen=True):
@@ -462,7 +505,7 @@ class LastConnection(Record, frozen=True):
     at: dt.datetime
 
 
-class Usage(Record, frozen=True):
+class Usage(OrgRecord, frozen=True):
     """One day of an organization: connections per CA, and a sample of its clients by identity."""
 
     cas: dict[str, CAUse] = {}
@@ -479,6 +522,7 @@ class ConnectionEventBatch(Record, frozen=True, kw_only=True):
     cas: dict[str, CAUse] = {}
     clients: dict[str, LastConnection] = {}
     refusals: tuple[ConnectionEvent, ...] = ()  # newest first
+    incarnation: str = ""  # of the organization
 
     def encode(self) -> bytes:
         """Return the body of a message."""

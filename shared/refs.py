@@ -88,7 +88,12 @@ def deny_count_partition(org_id: str) -> str:
 
 def api_key_ref(org_id: str | None, key: str) -> Ref[ApiKey]:
     """Return the ref of an API key; *org_id* None: a key of the platform."""
-    return Ref(Key(f"key/{org_id or PLATFORM}", key), ApiKey)
+    return Ref(Key(api_key_partition(org_id), key), ApiKey)
+
+
+def api_key_partition(org_id: str | None) -> str:
+    """Return the partition of an organization's API keys; *org_id* None: of the platform's keys."""
+    return f"key/{org_id or PLATFORM}"
 
 
 def usage_ref(org_id: str, day: str) -> Ref[Usage]:

@@ -21,6 +21,7 @@ from shared.records import (
     Activity,
     ActivityKind,
     ActivityPage,
+    OrgRecord,
     Record,
     RecordWithOutbox,
     Withdrawal,
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
 A = TypeVar("A", bound="Attempt[Any]")
+K = TypeVar("K")
 
 _ATTEMPTS: Final = 300  # of one change, against other writers of the same document
 _CHANGE_SECONDS: Final = 20.0  # after which a change is not attempted again
@@ -48,18 +50,37 @@ _PAGE: Final = 200  # documents in one page of a partition
 
 
 class Batch:
-    """The documents of one batched read, as records."""
+    """The documents of one batched read, as records.
 
-    def __init__(self, keys: Collection[Key], documents: Mapping[Key, Document]) -> None:
+    Args:
+        incarnation: records of an organization are absent unless they belong to this incarnation; None: all count.
+    """
+
+    def __init__(
+        self, keys: Collection[Key], documents: Mapping[Key, Document], incarnation: str | None = None
+    ) -> None:
         self._keys = keys
         self._documents = documents
+        self._incarnation = incarnation
+        self._records: dict[Key, Record] = {}  # decoded records: a verdict takes its organization twice
+
+    def of(self, incarnation: str) -> "Batch":
+        """Return the same documents for an organization of that *incarnation*."""
+        batch = Batch(self._keys, self._documents, incarnation)
+        batch._records = self._records
+        return batch
 
     def get(self, ref: Ref[R]) -> R | None:
         """Return the record at *ref*, or None where no document exists.
 
         Raises: KeyError, where the batch did not ask for *ref*."""
         document = self.document(ref)
-        return None if document is None else decode(ref.kind, document.text)
+        if document is None:
+            return None
+        record = self._records.get(ref.key)
+        if not isinstance(record, ref.kind):
+            record = self._records[ref.key] = decode(ref.kind, document.text)
+        return record if counts_for(self._incarnation, record) else None
 
     def document(self, ref: Ref[Any]) -> Document | None:
         """Return the document at *ref* as it was read. Raises: KeyError, as `get` does."""
@@ -72,15 +93,26 @@ class Batch:
         documents = {key: kept for key, kept in self._documents.items() if key != ref.key}
         if document is not None:
             documents[ref.key] = document
-        return Batch({*self._keys, ref.key}, documents)
+        return Batch({*self._keys, ref.key}, documents, self._incarnation)
+
+
+def counts_for(incarnation: str | None, record: Record) -> bool:
+    """Return whether *record* is one for a reader of that *incarnation* (None: a reader of every record)."""
+    return incarnation is None or not isinstance(record, OrgRecord) or record.belongs_to(incarnation)
 
 
 class Repository:
-    """Records by `Ref`. Every method raises StoreUnavailable where the store does not answer."""
+    """Records by `Ref`. Every method raises StoreUnavailable where the store does not answer.
+
+    The records of one organization are read and written through `shared.org_repository.OrgRepository`, which knows the
+    organization's incarnation."""
+
+    incarnation: str | None = None
 
     def __init__(self, store: DocumentStore) -> None:
         self._store = store
-        self._copied: OrderedDict[str, None] = OrderedDict()  # ids of activity entries known to be in the list
+        # Ids of activity entries known to be in the list, with the incarnation of their organization.
+        self._copied: OrderedDict[tuple[str | None, str], None] = OrderedDict()
         self._published: OrderedDict[str, None] = OrderedDict()  # ids of withdrawals known to be in the feed
 
     # ------------------------------------------------------------------------------------------------- reading
@@ -88,7 +120,7 @@ class Repository:
     def read_batch(self, refs: Collection[Ref[Any]]) -> Batch:
         """Return the records at *refs*, read in one round trip."""
         keys = {ref.key for ref in refs}
-        return Batch(keys, self._store.get_many(keys))
+        return Batch(keys, self._store.get_many(keys), self.incarnation)
 
     def get(self, ref: Ref[R]) -> R | None:
         """Return the record at *ref*, or None where no document exists."""
@@ -107,6 +139,10 @@ class Repository:
             if len(page) < _PAGE:
                 return
             after = page[-1][0]
+
+    def has_documents(self, partition: str) -> bool:
+        """Return whether *partition* has a document, of any kind and incarnation."""
+        return bool(self._store.list(partition, limit=1))
 
     # ------------------------------------------------------------------------------------------------ changing
 
@@ -147,7 +183,7 @@ class Repository:
     def changing_existing(
         self,
         ref: Ref[R],
-        what: str,
+        what: str | NotFound,
         *,
         also: Collection[Ref[Any]] = (),
         first: Batch | None = None,
@@ -156,15 +192,15 @@ class Repository:
         """Change a record as `changing` does, where a missing record refuses the change.
 
         Args:
-            what: names the record in the refusal: "There is no *what* here."
+            what: names the record in the refusal: "There is no *what* here."; or the refusal itself.
 
         Raises: NotFound, TooBusy, StoreUnavailable, and whatever the block raises."""
         return _repeat(lambda batch: ExistingAttempt(self, ref, also, batch, activity_of, None, what), first)
 
-    def create(self, ref: Ref[R], record: R) -> bool:
+    def create(self, ref: Ref[R], record: R, *, expires: datetime | None = None) -> bool:
         """Create the record at *ref*. Return False, and change nothing, where a document exists already."""
         try:
-            self._store.put(ref.key, to_body(record), expected=None)
+            self._store.put(ref.key, to_body(self._stamp(record)), expected=None, expires=expires)
         except WriteConflict:
             return False
         return True
@@ -176,15 +212,6 @@ class Repository:
         for attempt in self.changing(ref, activity_of=activity_of):
             with attempt:
                 attempt.delete()
-
-    def delete_partition(self, partition: str) -> None:
-        """Delete every document of *partition*."""
-        while page := self._store.list(partition, limit=_PAGE):
-            for document in page:
-                try:
-                    self._store.delete(document.key, expected=document.version)
-                except WriteConflict:
-                    continue  # written or deleted meanwhile: the next page shows which
 
     # ------------------------------------------------------------------------------------------ export, import
 
@@ -218,7 +245,8 @@ class Repository:
         if entries:
             newest = max(entries, key=lambda entry: entry.at)
             key = Key(activity_partition(org_id, kind), min(entry.id for entry in entries))  # the id of the newest
-            self._store.put(key, to_body(ActivityPage(tuple(entries))), expected=None, expires=_keep_until(newest))
+            page = self._stamp(ActivityPage(tuple(entries)))
+            self._store.put(key, to_body(page), expected=None, expires=_keep_until(newest))
 
     def get_activity(self, org_id: str, entry_id: str, kind: ActivityKind) -> Activity | None:
         """Return the entry that `append_once` wrote under *entry_id*, or None."""
@@ -227,38 +255,39 @@ class Repository:
 
     def append_once(self, org_id: str, entry: Activity) -> bool:
         """Append an entry whose id follows from its content. Return False where the list has the entry already."""
-        key = Key(activity_partition(org_id, entry.kind), entry.id)
-        try:
-            self._store.put(key, to_body(ActivityPage((entry,))), expected=None, expires=_keep_until(entry))
-        except WriteConflict:
-            return False
-        return True
+        ref = Ref(Key(activity_partition(org_id, entry.kind), entry.id), ActivityPage)
+        return self.create(ref, ActivityPage((entry,)), expires=_keep_until(entry))
 
     def try_append_once(self, org_id: str, entry: Activity) -> bool:
         """Append an entry as `append_once` does, best effort. Return whether the list has the entry now.
 
         A store that does not answer is logged. One process asks the store once for each entry."""
-        if entry.id in self._copied:
+        known = (self.incarnation, entry.id)
+        if known in self._copied:
             return True
         try:
             self.append_once(org_id, entry)
         except StoreUnavailable:
             log.warning("an activity entry could not be copied to the list", extra={"org": org_id, "entry": entry.id})
             return False
-        _remember(self._copied, entry.id)
+        _remember(self._copied, known)
         return True
 
     def copy_outbox(self, org_id: str, entries: Sequence[Activity]) -> int:
         """Copy those *entries* of an outbox that a crash kept from the activity list. Return how many were copied."""
-        keys = {
-            Key(activity_partition(org_id, entry.kind), entry.id): entry
+        refs = {
+            Ref(Key(activity_partition(org_id, entry.kind), entry.id), ActivityPage): entry
             for entry in entries
-            if entry.id not in self._copied
+            if (self.incarnation, entry.id) not in self._copied
         }
-        present = self._store.get_many(keys)
-        return sum(self.append_once(org_id, entry) for key, entry in keys.items() if key not in present)
+        present = self.read_batch(refs)
+        return sum(self.append_once(org_id, entry) for ref, entry in refs.items() if present.get(ref) is None)
 
     # --------------------------------------------------------------------------------------------- withdrawals
+
+    def mark_withdrawal(self, withdrawal: Withdrawal) -> Withdrawal:
+        """Return *withdrawal* as it is stored."""
+        return withdrawal
 
     def is_published(self, withdrawal: Withdrawal) -> bool:
         """Return whether this process knows that the feed has *withdrawal*."""
@@ -285,19 +314,30 @@ class Repository:
         """Replace *document* at *ref* by *record*, or delete it where *record* is None. Return the new document.
 
         Raises: WriteConflict, where *document* is not the stored one."""
+        self._check_write(ref, document)
         if record is None:
             if document is not None:
                 self._store.delete(ref.key, expected=document.version)
             return None
-        body = to_body(record)
+        body = to_body(self._stamp(record))
         expected = None if document is None else document.version
         version = self._store.put(ref.key, body, expected=expected, expires=expires)
         return Document(ref.key, version, msgspec.json.encode(body))
+
+    # --------------------------------------------------------------------------------------------- incarnations
+
+    def _stamp(self, record: R) -> R:
+        """Return *record* as it is stored."""
+        return record
+
+    def _check_write(self, ref: Ref[Any], document: Document | None) -> None:
+        """Refuse to replace or delete *document* at *ref*, where that may not be. Raises: TrustError."""
 
 
 class Waiting(NamedTuple):
     """The withdrawals that wait in a document, and an earlier read of the document."""
 
+    repository: Repository
     ref: Ref[Any]
     withdrawals: tuple[Withdrawal, ...]
     batch: Batch
@@ -344,7 +384,13 @@ class Attempt(Generic[R]):
         if activity is not None:
             record = msgspec.structs.replace(record, outbox=(activity,))
         if withdrawals:
-            record = msgspec.structs.replace(record, withdrawals=tuple(withdrawals))
+            marked = tuple(map(self._repository.mark_withdrawal, withdrawals))
+            record = msgspec.structs.replace(record, withdrawals=marked)
+        self._record = record
+
+    def replace(self, record: R) -> None:
+        """Store *record* at the end of the block, and drop what waits in the outbox of the stored record."""
+        self._uncopied, self.withdrawals = [], ()
         self._record = record
 
     def delete(self) -> None:
@@ -354,7 +400,7 @@ class Attempt(Generic[R]):
     @property
     def waiting(self) -> Waiting:
         """The withdrawals that wait in the document after the block."""
-        return Waiting(self.ref, self.withdrawals, self.batch)
+        return Waiting(self._repository, self.ref, self.withdrawals, self.batch)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is not None:
@@ -402,16 +448,16 @@ class ExistingAttempt(Attempt[R]):
         first: Batch | None,
         activity_of: str | None,
         expires: datetime | None,
-        what: str,
+        what: str | NotFound,
     ) -> None:
         super().__init__(repository, ref, also, first, activity_of, expires)
-        self._what = what
+        self._refusal = what if isinstance(what, NotFound) else NotFound(what=what)
 
     def __enter__(self) -> R:
         """Return the stored record. Raises: NotFound."""
         record = super().__enter__()
         if record is None:
-            raise NotFound(what=self._what)
+            raise self._refusal
         return record
 
 
@@ -451,7 +497,7 @@ def _take_outbox(record: R | None) -> tuple[R | None, list[Activity], tuple[With
     return record, [], ()
 
 
-def _remember(ids: OrderedDict[str, None], entry_id: str) -> None:
+def _remember(ids: OrderedDict[K, None], entry_id: K) -> None:
     """Add an id to those that a process remembers, and forget the oldest beyond _COPIED_MAX."""
     ids[entry_id] = None
     while len(ids) > _COPIED_MAX:

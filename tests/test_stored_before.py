@@ -20,6 +20,7 @@ from shared.config import Settings, SQLite
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal
+from shared.usecases.orgs.organizations import get_org
 from tests.support.harness import DOMAIN, Client, Clock
 
 pytestmark = pytest.mark.stores("sqlite")
@@ -113,7 +114,7 @@ def test_changes_continue_from_the_stored_versions(app: App) -> None:
 
 def test_maintenance_changes_nothing(app: App) -> None:
     """A sweep neither removes nor publishes what is whole, and every key is sealed under the current master key."""
-    assert sweep_org(app.context, ORG, at=app.context.clock()) == 0
+    assert sweep_org(app.context, get_org(app.context, ORG), at=app.context.clock()) == 0
     assert HostFeed(app.context).sweep() == 0
     resealed, current = reseal(app.context, app.sealer)
     assert (resealed, current) == (0, 4)

@@ -34,7 +34,7 @@ from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
-from shared.usecases.orgs.organizations import create_org
+from shared.usecases.orgs.organizations import create_org, get_org
 from tests.support import server
 from tests.support.emulators import Emulators
 from tests.support.stores import Place, new_place
@@ -141,7 +141,7 @@ class Rig:
 
     def _sweep(self, org_id: str) -> None:
         """Sweep as the daily report does, some hours later."""
-        sweep_org(self.app.context, org_id, at=datetime.now(UTC) + timedelta(hours=3))
+        sweep_org(self.app.context, get_org(self.app.context, org_id), at=datetime.now(UTC) + timedelta(hours=3))
         HostFeed(self.app.context).sweep()
 
     def _read_errors(self) -> list[str]:

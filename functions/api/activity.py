@@ -71,8 +71,8 @@ class ActivityList(View, frozen=True, kw_only=True):
 )
 def list_activity(call: MemberCall) -> Reply:
     page = read_page(call.request)
-    repository, org_id = call.context.repository, call.member.org_id
-    entries = read_activity(repository, org_id, _kinds(call), after=page.after, limit=page.look_ahead)
+    records = call.context.of(call.member.org)
+    entries = read_activity(records, _kinds(call), after=page.after, limit=page.look_ahead)
     results = tuple(map(_view, page.cut(entries)))
     return json_reply(ActivityList(results=results, bookmark=page.bookmark(entries, results)))
 

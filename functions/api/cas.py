@@ -67,7 +67,7 @@ def _view(ca_id: str, ca: CA, usage: RecentUsage, warnings: Sequence[Notice] | N
 
 
 def _recent_usage(call: MemberCall) -> RecentUsage:
-    return read_recent_usage(call.context.repository, call.member.org_id, call.context.clock())
+    return read_recent_usage(call.context.of(call.member.org), call.context.clock())
 
 
 class UploadCA(Body, frozen=True, kw_only=True):
@@ -111,7 +111,7 @@ class CAList(View, frozen=True, kw_only=True):
 )
 def list_cas(call: MemberCall) -> Reply:
     page = read_page(call.request)
-    cas = manage.list_cas(call.context, call.member.org_id, after=page.after, limit=page.look_ahead)
+    cas = manage.list_cas(call.context, call.member.org, after=page.after, limit=page.look_ahead)
     usage = _recent_usage(call)
     results = tuple(_view(ca_id, ca, usage) for ca_id, ca in page.cut(cas))
     return json_reply(CAList(results=results, bookmark=page.bookmark(cas, results)))
@@ -128,7 +128,7 @@ def list_cas(call: MemberCall) -> Reply:
     refusals=(errors.NotFound,),
 )
 def get(call: MemberCall) -> Reply:
-    ca = manage.get_ca(call.context, call.member.org_id, call.id)
+    ca = manage.get_ca(call.context, call.member.org, call.id)
     return json_reply(_view(call.id, ca, _recent_usage(call)), version=ca.changed.version)
 
 
@@ -143,7 +143,7 @@ def get(call: MemberCall) -> Reply:
     refusals=(errors.NotFound,),
 )
 def get_pem(call: MemberCall) -> Reply:
-    ca = manage.get_ca(call.context, call.member.org_id, call.id)
+    ca = manage.get_ca(call.context, call.member.org, call.id)
     return pem_reply(encode_pem(parse_stored(ca.der)), f"{call.id}.pem")
 
 
@@ -161,7 +161,7 @@ class CAEffect(View, frozen=True, kw_only=True):
 
 
 def _effect(call: MemberCall) -> Reply:
-    others = manage.list_also_vouched_by(call.context, call.member.org_id, call.id)
+    others = manage.list_also_vouched_by(call.context, call.member.org, call.id)
     use = _recent_usage(call).of_ca(call.id)
     return json_reply(
         CAEffect(

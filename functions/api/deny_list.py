@@ -55,7 +55,7 @@ class DenialList(View, frozen=True, kw_only=True):
 )
 def list_denials(call: MemberCall) -> Reply:
     page = read_page(call.request)
-    entries = denials.list_denials(call.context, call.member.org_id, after=page.after, limit=page.look_ahead)
+    entries = denials.list_denials(call.context, call.member.org, after=page.after, limit=page.look_ahead)
     results = tuple(map(_view, page.cut(entries)))
     return json_reply(DenialList(results=results, bookmark=page.bookmark(entries, results)))
 

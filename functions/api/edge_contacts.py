@@ -34,7 +34,7 @@ class EdgeList(View, frozen=True, kw_only=True):
     answers={200: EdgeList},
 )
 def list_edges(call: MemberCall) -> Reply:
-    return json_reply(EdgeList(results=tuple(map(_view, read_edges(call.context, call.member.org_id)))))
+    return json_reply(EdgeList(results=tuple(map(_view, read_edges(call.context, call.member.org)))))
 
 
 def _view(edge: ListedEdge) -> EdgeView:

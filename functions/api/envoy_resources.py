@@ -27,6 +27,8 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             HTTP (HTTP ext_authz), at the upgrade.
         upstream, verify, xds: names of clusters: the broker, the service that gives verdicts, these functions.
         path: the path of the WebSocket.
+        proxy_protocol: whether a load balancer sends a PROXY protocol header first. Then no client may reach the
+            listener around it, because Envoy takes the header from everybody and refuses a connection without one.
     """
 
     name: Name = "mqtts"
@@ -37,6 +39,7 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     verify: Name = "verify_client"
     xds: Name = "trust_functions"
     path: Annotated[str, Meta(pattern=r"^/[A-Za-z0-9/_.-]{0,100}$")] = "/mqtt"
+    proxy_protocol: bool = False
 
 
 def secret_name(host: str) -> str:
@@ -57,12 +60,17 @@ def listener(requested: Listening, hosts: Sequence[str]) -> dict[str, Any]:
         "name": requested.name,
         "address": {"socket_address": {"address": requested.address, "port_value": requested.port}},
         "listener_filters": [
-            {
-                "name": "envoy.filters.listener.tls_inspector",
-                "typed_config": {"@type": f"{_FILTERS}listener.tls_inspector.v3.TlsInspector"},
-            }
+            *([_listener_filter("proxy_protocol", "ProxyProtocol")] if requested.proxy_protocol else []),
+            _listener_filter("tls_inspector", "TlsInspector"),
         ],
         "filter_chains": [_chain(requested, host) for host in hosts],
+    }
+
+
+def _listener_filter(name: str, type_name: str) -> dict[str, Any]:
+    return {
+        "name": f"envoy.filters.listener.{name}",
+        "typed_config": {"@type": f"{_FILTERS}listener.{name}.v3.{type_name}"},
     }
 
 

@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -157,6 +157,7 @@ class OidcTokens:
             subject=_to_printable(claims["sub"]),
             org_id=_get_single(claims.get(self._org_claim)),
             role=_get_single(claims.get(self._role_claim)),
+            issued_at=datetime.fromtimestamp(_read_seconds(claims, "iat"), UTC) if "iat" in claims else None,
         )
 
     def claimed_org(self, token: str) -> str | None:

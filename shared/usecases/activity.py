@@ -4,30 +4,30 @@ import heapq
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from shared.org_repository import OrgRepository
 from shared.records import Activity, ActivityKind, ActivityPage
 from shared.refs import activity_partition
-from shared.repository import Repository
 
 _PAGE: Final = 50
 _SPREAD: Final = 60 * 1_000_000  # microseconds that the entries of one stored page may lie apart
 
 
 def list_activity(
-    repository: Repository, org_id: str, kinds: Collection[ActivityKind], *, after: str, limit: int
+    repository: OrgRepository, kinds: Collection[ActivityKind], *, after: str, limit: int
 ) -> list[Activity]:
     """Return at most *limit* entries of *kinds* that follow the entry whose id is *after*, newest first."""
-    streams = [_iterate(repository, org_id, kind, after) for kind in kinds]
+    streams = [_iterate(repository, kind, after) for kind in kinds]
     merged = heapq.merge(*streams, key=lambda entry: entry.id)
     return [entry for entry, _ in zip(merged, range(limit), strict=False)]
 
 
-def _iterate(repository: Repository, org_id: str, kind: ActivityKind, after: str) -> Iterator[Activity]:
+def _iterate(repository: OrgRepository, kind: ActivityKind, after: str) -> Iterator[Activity]:
     """Yield the entries of one kind, newest first.
 
     The id of a stored page is that of its newest entry, or of a later one. Entries of one page lie within seconds of
     each other, so reading begins a little earlier in the order, and skips the entries up to *after*. The pages of
     several writers overlap, so an entry is held back until no later page can hold a newer one."""
-    partition = activity_partition(org_id, kind)
+    partition = activity_partition(repository.org_id, kind)
     start = _earlier(after)
     held: list[Activity] = []
     while page := repository.list(partition, ActivityPage, after=start, limit=_PAGE):

@@ -3,13 +3,14 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 
-from shared.errors import Forbidden, NotAuthenticated, OrgSuspended, RoleNotGranted
+from shared.errors import Forbidden, NotAuthenticated, OrgGone, OrgSuspended, RoleNotGranted, TokenRefused
 from shared.ports import TokenVerifier
 from shared.records import ApiKey, Org, Proof, Role
 from shared.refs import Ref, api_key_ref, org_ref
@@ -43,8 +44,10 @@ class Credentials(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def refs(self) -> list[Ref[Any]]:
-        """The records that `authenticate` needs. Raises: NotAuthenticated."""
-        return [self.ref]
+        """The records that `authenticate` needs: of an organization's key, the organization too.
+
+        Raises: NotAuthenticated."""
+        return [self.ref, *_org_refs(self.org_id)]
 
     @cached_property
     def ref(self) -> Ref[ApiKey]:
@@ -68,29 +71,33 @@ class Caller(msgspec.Struct, frozen=True, dict=True):
     """An authenticated caller and its rights.
 
     Args:
-        org_id: None for a platform key; *orgs* then names its organizations (empty: all).
+        org_id: None for a platform key; *orgs* then has its organizations with their incarnations (empty: all).
         no_sni: whether the caller's broker cannot pass the server name.
         proof: what a verdict for this caller rests on.
+        incarnation: of *org_id*.
+        issued_at: when the issuer made the caller's sign-in token; None for a key, and for a token that does not say.
         listener: the broker's listener from which names are proven (`ApiKey`).
     """
 
     who: str
     role: Role
     org_id: str | None
-    orgs: Collection[str] = ()
+    orgs: Mapping[str, str] = msgspec.field(default_factory=dict)
     no_sni: bool = False
     proof: Proof = Proof.CHAIN
+    incarnation: str = ""
+    issued_at: datetime | None = None
     listener: str | None = None
 
     @property
     def refs(self) -> list[Ref[Any]]:
-        """No records: the caller is authenticated already."""
-        return []
+        """The records that `authenticate` needs: the organization of a sign-in token."""
+        return _org_refs(self.org_id)
 
     @cached_property
     def scope(self) -> Scope:
         """The organizations that the caller may ask about."""
-        return Scope(self.org_id, self.orgs, self.no_sni)
+        return Scope(self.org_id, self.orgs, self.no_sni, self.incarnation)
 
     def must_be(self, roles: Collection[Role]) -> None:
         """Refuse a caller that has none of *roles*. Raises: Forbidden."""
@@ -138,19 +145,68 @@ def read_claim(tokens: TokenVerifier | None, sent: Credentials | BearerToken) ->
         raise RoleNotGranted(
             found=f"the role {printable(claims.role, _ROLE_MAX)}" if claims.role else "no role, or several"
         )
-    return Caller(f"oidc:{claims.subject}", Role(claims.role), claims.org_id)
+    return Caller(f"oidc:{claims.subject}", Role(claims.role), claims.org_id, issued_at=claims.issued_at)
+
+
+def scope_of(key: ApiKey) -> Scope:
+    """Return the organizations that a caller with *key* may ask about."""
+    return Scope(key.org_id, _orgs_of(key), key.no_sni, key.incarnation)
+
+
+def _orgs_of(key: ApiKey) -> Mapping[str, str]:
+    return {org_id: key.incarnations.get(org_id, "") for org_id in key.orgs}
 
 
 def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
-    """Return the caller of *claim*; *batch* holds the records at `claim.refs`. Raises: NotAuthenticated."""
+    """Return the caller of *claim*; *batch* holds the records at `claim.refs`.
+
+    The key of an organization counts for the incarnation that it was made for, also while that one is being deleted.
+
+    Raises: NotAuthenticated, TokenRefused."""
+    org = batch.get(org_ref(claim.org_id)) if claim.org_id is not None else None
     if isinstance(claim, Caller):
-        return claim
+        return _bind_token(claim, org)
     key = batch.get(claim.ref)
     expected = key.token_hash if key else token_hash("")  # compared in any case: the answer takes as long without a key
     is_equal = hmac.compare_digest(expected, token_hash(claim.token))
     if key is None or not is_equal or key.revoked_at is not None:
         raise NotAuthenticated
-    return Caller(key.key, key.role, key.org_id, key.orgs, key.no_sni, key.proof, key.listener)
+    if claim.org_id is not None and not _has_key(org, key):
+        raise NotAuthenticated
+    orgs = _orgs_of(key)
+    return Caller(
+        key.key,
+        key.role,
+        key.org_id,
+        orgs,
+        key.no_sni,
+        key.proof,
+        incarnation=key.incarnation,
+        listener=key.listener,
+    )
+
+
+def _has_key(org: Org | None, key: ApiKey) -> bool:
+    """Return whether *org* is the organization that *key* was made for, and not deleted completely."""
+    is_same = org is not None and org.incarnation == key.incarnation
+    return org is not None and is_same and (org.deletion is None or org.deletion.ended_at is None)
+
+
+def _bind_token(caller: Caller, org: Org | None) -> Caller:
+    """Return the caller of a sign-in token, for the incarnation of *org*.
+
+    A token names an id. A token that was made before the id was created again means the organization before.
+
+    Raises: TokenRefused."""
+    if org is None:
+        return caller
+    if org.incarnation and (caller.issued_at is None or caller.issued_at < org.created_at):
+        raise TokenRefused(found="it is older than the organization")
+    return msgspec.structs.replace(caller, incarnation=org.incarnation)
+
+
+def _org_refs(org_id: str | None) -> list[Ref[Any]]:
+    return [] if org_id is None else [org_ref(org_id)]
 
 
 def admit(
@@ -158,17 +214,18 @@ def admit(
 ) -> Member:
     """Return the member of an organization that *sent* authenticates, in one read. Platform keys are refused.
 
-    Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable, IssuerUnavailable."""
+    Raises: NotAuthenticated, Forbidden, OrgGone, OrgSuspended, StoreUnavailable, IssuerUnavailable."""
     claim = read_claim(tokens, sent)
-    org_refs = [org_ref(claim.org_id)] if claim.org_id else []
-    batch = context.repository.read_batch([*claim.refs, *org_refs])
+    batch = context.repository.read_batch(claim.refs)
     caller = authenticate(claim, batch)
     caller.must_be(roles)
-    org = batch.get(org_refs[0]) if org_refs else None
-    if org is None and isinstance(sent, BearerToken):
+    org = batch.get(org_ref(claim.org_id)) if claim.org_id is not None else None
+    if (org is None or org.deletion is not None) and isinstance(sent, BearerToken):
         raise RoleNotGranted(found="an organization that is not here")
     if org is None:
         raise Forbidden(role=f"{caller.role.value} of the platform", needed="a key of the organization")
+    if org.deletion is not None:
+        raise OrgGone(org=org.org_id)
     if org.suspended:
         raise OrgSuspended
     return Member(caller, org)

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Container
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import msgspec
@@ -10,8 +10,9 @@ import msgspec
 from shared.errors import RateLimited, Stale
 from shared.feed import Feed
 from shared.heartbeats import Heartbeats
+from shared.org_repository import OrgRepository
 from shared.ports import Background, Clock, InlineKeyWorker, KeyWorker, NoNotifier, Notifier, RunAtOnce
-from shared.records import Activity, ActivityKind, HostsChanged, RateWindow, Revision, Withdrawal
+from shared.records import Activity, ActivityKind, HostsChanged, Org, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
 from shared.repository import Repository
 from shared.text import format_time
@@ -30,6 +31,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
         ca_rate_per_minute: new CA certificates of one organization in a minute.
         notifier: receives withdrawals for the operator's broker.
         background: runs what must not delay an answer.
+        org_quarantine: how long the id of a deleted organization cannot be created again.
         key_work: opens uploaded private keys and makes new ones; it opens no stored key.
     """
 
@@ -41,7 +43,12 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     ca_rate_per_minute: int = 600
     notifier: Notifier = msgspec.field(default_factory=NoNotifier)
     background: Background = msgspec.field(default_factory=RunAtOnce)
+    org_quarantine: timedelta = timedelta(days=30)
     key_work: KeyWorker = msgspec.field(default_factory=InlineKeyWorker)
+
+    def of(self, org: Org) -> OrgRepository:
+        """Return the records of *org*, bound to its incarnation."""
+        return OrgRepository(self.repository, org.org_id, org.incarnation)
 
     @cached_property
     def host_changes(self) -> Feed[HostsChanged]:

@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from shared.errors import NotFound, TooManyDenials
+from shared.org_repository import OrgRepository
 from shared.records import Activity, Denial, Denials, DenyCount, Withdrawal
 from shared.refs import Ref, denials_ref, deny_count_ref
-from shared.repository import Batch, Repository, Waiting
+from shared.repository import Batch, Waiting
 
 DENIALS_MAX: Final = 10_000  # entries of an organization
 
@@ -34,11 +35,11 @@ def denial_id(look_up: str, issuer_key_hash: str | None) -> str:
 class DenyList:
     """The deny list of one organization."""
 
-    def __init__(self, repository: Repository, org_id: str) -> None:
+    def __init__(self, repository: OrgRepository) -> None:
         self._repository = repository
-        self._org_id = org_id
-        self._partition = f"deny/{org_id}"
-        self._count_ref = deny_count_ref(org_id)
+        self._org_id = repository.org_id
+        self._partition = f"deny/{self._org_id}"
+        self._count_ref = deny_count_ref(self._org_id)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -98,7 +99,7 @@ class DenyList:
         batch = self._repository.read_batch([ref, self._count_ref])
         stored = batch.get(ref)
         if stored is not None and denial.id in stored.entries:
-            return stored.entries[denial.id], False, Waiting(ref, stored.withdrawals, batch)
+            return stored.entries[denial.id], False, Waiting(self._repository, ref, stored.withdrawals, batch)
         self._reserve(activity.at, batch)
         for attempt in self._repository.changing(ref, first=batch, activity_of=self._org_id):
             with attempt as document:

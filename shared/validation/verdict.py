@@ -52,15 +52,27 @@ _WATSON_CERTIFICATE_MISSING: Final = 169
 class Scope(msgspec.Struct, frozen=True):
     """Which orgs the caller's key may ask about.
 
-    *org_id* is None for a platform key; *orgs* empty then means every org."""
+    An id may be deleted and created again, so a key is bound to the incarnation of each of its orgs.
+
+    Args:
+        org_id: None for a platform key.
+        orgs: of a platform key: the incarnation of each of its orgs, by id; empty: every org.
+        incarnation: of *org_id*.
+    """
 
     org_id: str | None
-    orgs: Collection[str] = ()
+    orgs: Mapping[str, str] = msgspec.field(default_factory=dict)
     no_sni: bool = False
+    incarnation: str = ""
 
-    def may_ask_about(self, org_id: str) -> bool:
-        """Whether the key may ask about *org_id*."""
-        return org_id == self.org_id if self.org_id is not None else not self.orgs or org_id in self.orgs
+    def may_ask_about(self, org_id: str, incarnation: str | None) -> bool:
+        """Whether the key may ask about *org_id* of that *incarnation*.
+
+        None: it is not known whether the org exists. The id alone then decides."""
+        if self.org_id is None and not self.orgs:
+            return True
+        orgs = self.orgs if self.org_id is None else {self.org_id: self.incarnation}
+        return org_id in orgs and incarnation in (None, orgs[org_id])
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -90,6 +102,7 @@ class OrgFacts(msgspec.Struct, frozen=True):
     anchors: Sequence[Anchor] = ()
     denied: Mapping[str, Sequence[DenyListEntry]] = msgspec.field(default_factory=dict)
     has_active_ca: bool | None = None
+    incarnation: str = ""
 
 
 def find_org_id(presented: Presented, scope: Scope) -> str | None:
@@ -227,7 +240,9 @@ class _Judgement:
         """Step 1: the org in question exists, and the caller may ask about it. Returns what is known of it."""
         presented, scope, facts = self._presented, self._scope, self._facts
         org_id = find_org_id(presented, scope)
-        if org_id is not None and not scope.may_ask_about(org_id):  # the caller may not learn whether that org exists
+        incarnation = facts.incarnation if facts is not None and facts.org_id == org_id else None
+        if org_id is not None and not scope.may_ask_about(org_id, incarnation):
+            # The caller may not learn whether that org exists.
             raise errors.OrgMismatch(
                 what="Server name or client ID", a=org_id, where="the caller's key", b=scope.org_id or "other orgs"
             )
@@ -403,7 +418,7 @@ class _Judgement:
             presence=self._presence,
             fingerprints=tuple(cert.fingerprints for cert in self._presented.certificates),
             path=self._path,
-            basis=format_basis(decision, by_type=self._is_by_type_certificate()),
+            basis=format_basis(decision, by_type=self._is_by_type_certificate(), incarnation=facts.incarnation),
         )
 
     def _is_by_type_certificate(self) -> bool:
@@ -445,8 +460,9 @@ class _Judgement:
         return (*reached, *rest)
 
     def _own_org(self) -> str | None:
-        org_id = self._facts.org_id if self._facts else None
-        return self._scope.org_id or (org_id if org_id is not None and self._scope.may_ask_about(org_id) else None)
+        facts = self._facts
+        is_asked = facts is not None and self._scope.may_ask_about(facts.org_id, facts.incarnation)
+        return self._scope.org_id or (facts.org_id if facts is not None and is_asked else None)
 
     def _own_host(self) -> str:
         """Return the host to name in a refusal where the server name names no org."""

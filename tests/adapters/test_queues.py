@@ -19,6 +19,7 @@ from shared.composition import build
 from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
+from shared.org_repository import OrgRepository
 from shared.records import ConnectionEvent, ConnectionEventBatch
 from shared.usecases.devices.usage import read_recent_usage, record_events, summarize
 from shared.validation.policy import Presence
@@ -136,7 +137,7 @@ def test_the_size_of_a_day_is_bounded(service: Service) -> None:
     for first in range(0, 4000, 200):
         events = [make_event(n, ca_id=f"{n:016x}-{n:032x}") for n in range(first, first + 200)]
         record_events(repository, "mtxpd0", [make_event(0, ca_id=f"{0:016x}-{0:032x}"), *events])
-    day = read_recent_usage(repository, "mtxpd0", NOON).days[0]
+    day = read_recent_usage(OrgRepository(repository, "mtxpd0", ""), NOON).days[0]
     assert len(day.cas) == 1000
     assert day.cas[f"{0:016x}-{0:032x}"].count == 21
 
@@ -161,7 +162,7 @@ def test_sqs_requests_are_within_the_limits() -> None:
 
 def count(service: Service) -> tuple[int, int, int]:
     """Return the numbers of connections of the CA, of clients in the sample, and of refusals in the list."""
-    recent = read_recent_usage(service.app.context.repository, "mtxpd0", service.clock())
+    recent = read_recent_usage(OrgRepository(service.app.context.repository, "mtxpd0", ""), service.clock())
     use = recent.of_ca("ca")
     refusals = service.client("viewer").get("/activity?kind=refusal").ok()["results"]
     return use.count if use else 0, len(recent.clients()), len(refusals)

@@ -1,8 +1,12 @@
 """Envoy as the edge: it pulls from edgeFeed, and asks verifyClient over gRPC (MQTT) or HTTP (WebSocket)."""
 
+import socket
 import ssl
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,3 +137,32 @@ def test_while_the_shim_is_away_every_device_is_refused(alpha: Tenant, envoy: En
     finally:
         envoy.start_shim()
     until("the device to be admitted again", lambda: device(alpha, envoy, "envoyaway", files).connect())
+
+
+class BalancedEnvoy(EnvoyEdge):
+    """Envoy whose listeners are behind a load balancer."""
+
+    def _bootstrap(self) -> Any:
+        bootstrap: Any = super()._bootstrap()
+        for listener in bootstrap["node"]["metadata"]["listeners"]:
+            listener["proxy_protocol"] = True
+        return bootstrap
+
+
+def test_a_listener_takes_the_header_of_a_load_balancer(stack: Stack, alpha: Tenant, tmp_path: Path) -> None:
+    """With `proxy_protocol` a handshake follows the header; without the header there is none."""
+    made = BalancedEnvoy(tmp_path, stack.functions, stack.broker.trusting, stack.broker.websockets)
+
+    def has_handshake() -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", made.port), 5) as plain:
+            plain.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 8883\r\n")
+            with context(alpha.org.host).wrap_socket(plain):
+                return True
+        return False
+
+    try:
+        made.start()
+        until("a handshake behind the header", has_handshake)
+        assert fetch_fingerprint(made.port, alpha.org.host) is None
+    finally:
+        made.stop()

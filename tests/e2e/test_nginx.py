@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -202,3 +203,28 @@ def test_while_the_functions_are_away_every_device_is_refused(
         assert upgrade(away, alpha.org.host, files)[0] == 500
     finally:
         away.stop()
+
+
+class BalancedNginx(NginxEdge):
+    """nginx with the lines that its file describes for a load balancer."""
+
+    def _config(self) -> str:
+        lines = "ssl proxy_protocol;\n    set_real_ip_from 127.0.0.0/8;\n    real_ip_header proxy_protocol;"
+        return super()._config().replace(f"listen 127.0.0.1:{self.port} ssl;", f"listen 127.0.0.1:{self.port} {lines}")
+
+
+def test_behind_a_load_balancer_the_log_has_the_address_of_the_device(
+    stack: Stack, alpha: Tenant, tmp_path: Path
+) -> None:
+    """The load balancer sends a PROXY protocol header."""
+    made = BalancedNginx(tmp_path, stack.functions, stack.broker.websockets)
+    try:
+        made.start()
+        with socket.create_connection(("127.0.0.1", made.port), 10) as plain:
+            plain.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 8443\r\n")
+            with context(alpha.org.host).wrap_socket(plain) as secure:
+                secure.sendall(f"GET / HTTP/1.1\r\nHost: {alpha.org.host}\r\n\r\n".encode())
+                assert b" 404 " in secure.recv(4096)
+        until("the line in the log", lambda: "192.0.2.7:4711 " in (tmp_path / "access.log").read_text())
+    finally:
+        made.stop()

@@ -1,6 +1,7 @@
 """The callout with older functions, whose verdicts have no fingerprints: a denial could not end such a session."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from tests.e2e.conftest import Tenant
 
 
 @contextmanager
-def serve_verdict(verdict: dict[str, Any]) -> Iterator[str]:
+def serve_verdict(verdict: dict[str, Any], *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve *verdict* as the answer to every request; yield the URL. This replaces older functions."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -33,8 +34,10 @@ def serve_verdict(verdict: dict[str, Any]) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{'https://localhost' if tls else 'http://127.0.0.1'}:{server.server_address[1]}"
         server.shutdown()
 
 

@@ -24,6 +24,10 @@ class FeedStub:
         served: the reported version by server name.
         withdrawals: the withdrawals, in order.
         missed: whether the next page of withdrawals has `missed`.
+        history: the id in every head. A head with another id is answered with everything, and with `missed`.
+        rechecked: the sessions of each question, by question.
+        refused: the names of the sessions that would be refused now; None: the version before, without this question.
+        recheck_answers: cleared: a question waits for an answer.
     """
 
     port: int = 0
@@ -36,6 +40,13 @@ class FeedStub:
     served: dict[str, str] = field(default_factory=dict)
     withdrawals: list[dict[str, str]] = field(default_factory=list)
     missed: bool = False
+    history: str = "a1"
+    rechecked: list[list[dict[str, Any]]] = field(default_factory=list)
+    refused: set[str] | None = None
+    recheck_answers: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.recheck_answers.set()
 
     @property
     def url(self) -> str:
@@ -60,6 +71,8 @@ class FeedStub:
             return 200, {"taken": len(body["hosts"]), "stale": []}
         if parts.path == "/edge/v1/withdrawals":
             return 200, self._list_withdrawals(parse_qs(parts.query).get("since", [""])[0])
+        if parts.path == "/edge/v1/recheck":
+            return self._recheck(body["sessions"])
         name = unquote(parts.path.rpartition("/")[2])
         self.fetched.append(name)
         if name in self.failing:
@@ -69,26 +82,40 @@ class FeedStub:
         version, chain, key = self.hosts[name]
         return 200, {"serverName": name, "org": "x", "version": version, "certificate": chain, "privateKey": key}
 
+    def _recheck(self, sessions: list[dict[str, Any]]) -> tuple[int, Any]:
+        self.rechecked.append(sessions)
+        self.recheck_answers.wait(30)
+        if self.refused is None:
+            return 404, {"detail": "none"}
+        return 200, {"end": [session["session"] for session in sessions if session["session"] in self.refused]}
+
     def _list_withdrawals(self, since: str) -> Any:
-        entries = self.withdrawals[int(since or len(self.withdrawals)) :][: self.page]
-        head = int(since) + len(entries) if since else len(self.withdrawals)
+        number, _, history = since.partition(".")
+        is_other = bool(since) and history != self.history
+        start = int(number) if since and not is_other else len(self.withdrawals)
+        entries = self.withdrawals[start:][: self.page]
+        head = start + len(entries)
         has_more = head < len(self.withdrawals)
-        missed, self.missed = self.missed, False
-        return {"head": str(head), "withdrawals": entries, "more": has_more, "missed": missed}
+        missed, self.missed = self.missed or is_other, False
+        return {"head": f"{head}.{self.history}", "withdrawals": entries, "more": has_more, "missed": missed}
 
     def _list_hosts(self, since: str) -> Any:
-        is_full = not since or since.startswith("all")
+        cursor, _, history = since.rpartition(".")
+        if history != self.history:  # no cursor, or a cursor of another history
+            since = cursor = ""
+        is_full = not since or cursor.startswith("all")
         if is_full:
-            start = int(since[3:] or 0) if since else 0
+            start = int(cursor[3:] or 0) if cursor else 0
             names = sorted(self.hosts)[start : start + self.page]
             has_more = start + self.page < len(self.hosts)
             head = f"all{start + self.page}" if has_more else str(len(self.changes))
             is_first = not since
         else:
-            changed = self.changes[int(since) : int(since) + self.page]
+            changed = self.changes[int(cursor) : int(cursor) + self.page]
             names, is_first = list(dict.fromkeys(changed)), False
-            head = str(int(since) + len(changed))
+            head = str(int(cursor) + len(changed))
             has_more = int(head) < len(self.changes)
+        head = f"{head}.{self.history}"
         hosts = [
             {
                 "serverName": name,

@@ -1,97 +1,42 @@
 """The end of sessions that depend on a withdrawal."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edge.api import ApiClient
-from edge.feed import FeedClient, WithdrawalEntry
+from edge.api import ApiClient, Unavailable
+from edge.feed import FeedClient
 from edge.runtime import HAProxyUnavailable, RuntimeApi
 from edge.state import State
-from edge.withdrawals import Session, WithdrawalSync
+from edge.withdrawals import RECHECK_SECONDS, WithdrawalSync
 from tests.edge.feed_stub import FeedStub, running
-
-CA = "0123456789abcdef-" + "c" * 32
-KEY = f"10.0.0.1:4711|mtxpd0|d:thermo:1|{CA}|{'f' * 16},{'9' * 16}|0a1b|1821378114|{'a' * 16},{'b' * 16}"
-
-
-def must_end(kind: str, value: str, org: str = "mtxpd0", key: str = KEY) -> bool:
-    session = Session.parse(key)
-    assert session is not None
-    return session.depends_on(WithdrawalEntry(org, kind, value))
-
-
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [
-        ("org", "mtxpd0"),
-        ("identity", "d:thermo:1"),
-        ("ca", CA),
-        ("ca", "fedcba9876543210-" + "b" * 32),
-        ("fingerprint", "f" * 64),
-        ("fingerprint", "9" * 64),
-        ("fingerprint", "a" * 64),
-        ("fingerprint", "c" * 64),
-        ("serial", f"{CA}:a1b"),
-        ("something new", "?"),
-    ],
-)
-def test_a_session_ends_with_each_object_that_it_depends_on(kind: str, value: str) -> None:
-    """The organization, device, certificate, CA and the certificates that it sent. In doubt the session ends."""
-    assert must_end(kind, value)
-    assert not must_end(kind, value, org="other1")
-
-
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [
-        ("identity", "d:thermo:11"),
-        ("ca", "0123456789abcdef-" + "d" * 32),
-        ("fingerprint", "e" * 64),
-        ("serial", "0123456789abcdef-" + "d" * 32 + ":a1b"),
-    ],
-)
-def test_other_sessions_continue(kind: str, value: str) -> None:
-    """A withdrawal does not affect other devices."""
-    assert not must_end(kind, value)
-
-
-def test_the_key_of_an_earlier_callout_is_valid() -> None:
-    """An earlier version wrote 64 digits for the device's certificate, and 32 for each further certificate."""
-    key = KEY.replace(f"{'f' * 16},{'9' * 16}", "f" * 64).replace("a" * 16, "a" * 32).replace("b" * 16, "b" * 32)
-    assert all(must_end("fingerprint", digit * 64, key=key) for digit in "fab")
-    assert must_end("ca", "fedcba9876543210-" + "b" * 32, key=key)
-    assert not must_end("fingerprint", "e" * 64, key=key)
-
-
-def test_a_session_with_another_serial_number_continues() -> None:
-    """If the device sent no intermediate, the serial number can only be that of the device's certificate."""
-    key = KEY.rpartition("|")[0] + "|"
-    assert must_end("serial", f"{CA}:a1b", key=key)
-    assert not must_end("serial", f"{CA}:a1c", key=key)
-
-
-@pytest.mark.parametrize("key", ["", "a|b", KEY + "|more", KEY.replace("1821378114", "soon")])
-def test_a_key_of_another_form_is_ignored(key: str) -> None:
-    """Another program may use a table of the same name."""
-    assert Session.parse(key) is None
-
+from tests.edge.test_sessions import CA, K1, RENEWED, S1
 
 # ------------------------------------------------------------------------------------------------ following the feed
 
 
 class SessionsStub(RuntimeApi):
-    """HAProxy's live sessions: the key in the table by source."""
+    """HAProxy's live sessions: the key in the table by source. *beats*: the numbers in the table `heartbeat`."""
 
     def __init__(self) -> None:
         super().__init__(Path("/nowhere"))
         self.keys: dict[str, str] = {}
         self.is_down = False
+        self.beats: list[int] = []
 
-    def add(self, source: str, identity: str, ends: float = 0) -> None:
-        self.keys[source] = f"{source}|mtxpd0|{identity}|{CA}|{'f' * 64}|01|{int(ends)}|"
+    def add(self, source: str, identity: str, ends: float = 0, *, by_older: bool = False) -> None:
+        """Add a session of the callout, or of the callout of the version before."""
+        older = f"{source}|mtxpd0|{identity}|{CA}|{'f' * 16}|01|{int(ends)}|"
+        self.keys[source] = older if by_older else f"{older}|{K1},{'2' * 12}|{S1},|mtxpd0.messaging.example.com|allow"
+
+    def set_number(self, table: str, key: str, number: int) -> bool:
+        if self.is_down:
+            raise HAProxyUnavailable("away")
+        self.beats.append(number)
+        return True
 
     def list_registered(self, table: str) -> list[str]:
         if self.is_down:
@@ -121,9 +66,11 @@ class Edge:
 
     def open(self) -> None:
         self.api, self.state = ApiClient(self.feed.url, "p-edge:token"), State(self.folder)
-        self.withdrawals = WithdrawalSync(FeedClient(self.api), self.sessions, self.state, clock=lambda: self.now)
+        feed = FeedClient(self.api)
+        self.withdrawals = WithdrawalSync(feed, self.sessions, self.state, edge="edge-1", clock=lambda: self.now)
 
     def close(self) -> None:
+        self.withdrawals.close()
         self.api.close()
         self.state.close()
 
@@ -139,6 +86,7 @@ class Edge:
 def edge(tmp_path: Path, feed: FeedStub) -> Iterator[Edge]:
     edge = Edge(tmp_path / "state", feed)
     edge.withdrawals.step()
+    edge.now += 10  # without a cursor, the edge looks at every session for some seconds
     yield edge
     edge.close()
 
@@ -179,14 +127,28 @@ def test_withdrawals_are_kept_while_haproxy_is_unavailable(edge: Edge) -> None:
     assert edge.withdrawals.step() == 1
 
 
-def test_an_edge_that_missed_withdrawals_ends_every_session(edge: Edge, tmp_path: Path) -> None:
-    """edgeFeed reports the loss, or the edge has lost its cursor."""
+@pytest.mark.parametrize("loss", ["deleted", "cursor", "history"])
+def test_an_edge_that_missed_withdrawals_looks_at_every_session(edge: Edge, loss: str) -> None:
+    """edgeFeed reports the loss, the edge has lost its cursor, or edgeFeed has another history (a restored backup)."""
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1")
+    edge.sessions.add("10.0.0.2:1", "d:thermo:2")
+    edge.feed.refused = {"10.0.0.1:1"}
+    if loss == "deleted":
+        edge.feed.missed = True
+    elif loss == "cursor":
+        (edge.folder / "withdrawals.json").unlink()
+        edge.restart()
+    else:
+        edge.feed.history = "b2"
+    assert edge.withdrawals.step() == 1
+    assert set(edge.sessions.keys) == {"10.0.0.2:1"}
+    assert edge.withdrawals.step() == 0
+
+
+def test_without_the_question_an_edge_that_missed_withdrawals_ends_every_session(edge: Edge) -> None:
+    """edgeFeed is of the version before."""
     edge.sessions.add("10.0.0.1:1", "d:thermo:1")
     edge.feed.missed = True
-    assert edge.withdrawals.step() == 1
-    edge.sessions.add("10.0.0.2:1", "d:thermo:2")
-    (edge.folder / "withdrawals.json").unlink()
-    edge.restart()
     assert edge.withdrawals.step() == 1
 
 
@@ -197,3 +159,167 @@ def test_a_session_ends_when_its_certificates_expire(edge: Edge) -> None:
     edge.now += 20
     assert edge.withdrawals.step() == 1
     assert set(edge.sessions.keys) == {"10.0.0.2:1"}
+
+
+# ------------------------------------------------------------------------------------- asking the functions again
+
+
+def test_only_sessions_that_would_be_refused_now_end(edge: Edge) -> None:
+    """A device that connected after its CA was active again stays. The question has all that decisions compare."""
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1")
+    edge.sessions.add("10.0.0.2:1", "d:thermo:2")
+    edge.feed.refused = {"10.0.0.1:1"}
+    edge.feed.withdrawals.append({"org": "mtxpd0", "kind": "ca", "value": "x-" + "0" * 32, "keyDigest": K1})
+    assert edge.withdrawals.step() == 1
+    assert set(edge.sessions.keys) == {"10.0.0.2:1"}
+    asked = {session["session"]: session for session in edge.feed.rechecked[0]}
+    assert asked["10.0.0.2:1"] == {
+        "session": "10.0.0.2:1",
+        "org": "mtxpd0",
+        "serverName": "mtxpd0.messaging.example.com",
+        "identity": "d:thermo:2",
+        "ca": CA,
+        "keyDigests": [K1, "2" * 12],
+        "serialDigests": [S1, ""],
+        "fingerprints": ["f" * 16],
+        "basis": "allow",
+        "complete": True,
+    }
+
+
+def test_a_session_is_asked_about_once_for_each_withdrawal(edge: Edge) -> None:
+    """The search is repeated for five seconds, for sessions that begin with a verdict from before."""
+    edge.feed.refused = {"10.0.0.2:1"}
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1")
+    edge.withdraw("d:thermo:1")
+    assert edge.withdrawals.step() == 0
+    edge.sessions.add("10.0.0.2:1", "d:thermo:1")
+    assert edge.withdrawals.step() == 1
+    assert edge.withdrawals.step() == 0
+    edge.withdraw("d:thermo:1")
+    edge.withdrawals.step()
+    assert [[session["session"] for session in asked] for asked in edge.feed.rechecked] == [
+        ["10.0.0.1:1"],
+        ["10.0.0.2:1"],
+        ["10.0.0.1:1"],
+    ]
+
+
+def test_sessions_end_if_no_answer_comes(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two seconds without an answer, the remaining sessions end without further questions."""
+    assert RECHECK_SECONDS == 2
+    monkeypatch.setattr("edge.withdrawals.RECHECK_SECONDS", 0.2)
+    monkeypatch.setattr("edge.withdrawals.RECHECK_MAX", 1)
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1")
+    edge.sessions.add("10.0.0.2:1", "d:thermo:1")
+    edge.feed.refused = set()
+    edge.withdraw("d:thermo:1")
+    edge.feed.recheck_answers.clear()
+    assert edge.withdrawals.step() == 2
+    assert len(edge.feed.rechecked) == 1
+    edge.feed.recheck_answers.set()
+
+
+def test_many_sessions_are_asked_about_in_several_questions(edge: Edge) -> None:
+    """A question has at most 500 sessions."""
+    for number in range(501):
+        edge.sessions.add(f"10.0.0.1:{number}", "d:thermo:1")
+    edge.feed.refused = {"10.0.0.1:500"}
+    edge.withdraw("d:thermo:1")
+    assert edge.withdrawals.step() == 1
+    assert [len(asked) for asked in edge.feed.rechecked] == [500, 1]
+
+
+def test_a_question_has_a_size_that_the_functions_accept(edge: Edge) -> None:
+    """A body has at most 256 KiB, and sessions with long paths need more for 500."""
+    for number in range(400):
+        edge.sessions.add(f"10.0.0.1:{number}", "d:thermo:1")
+        edge.sessions.keys[f"10.0.0.1:{number}"] = edge.sessions.keys[f"10.0.0.1:{number}"].replace(
+            f"{K1},", f"{K1}," * 30
+        )
+    edge.feed.refused = set()
+    edge.withdraw("d:thermo:1")
+    assert edge.withdrawals.step() == 0
+    assert sum(map(len, edge.feed.rechecked)) == 400
+    assert all(len(json.dumps({"sessions": asked})) < 256 * 1024 for asked in edge.feed.rechecked)
+
+
+def test_a_kind_that_the_agent_does_not_know_makes_it_ask(edge: Edge) -> None:
+    """A later version of edgeFeed may withdraw something else. Sessions of other organizations are not concerned."""
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1")
+    edge.sessions.keys["10.0.0.2:1"] = "10.0.0.2:1|other1|d:thermo:1|-||-|0|"
+    edge.feed.refused = set()
+    edge.feed.withdrawals.append({"org": "mtxpd0", "kind": "settings", "value": ""})
+    assert edge.withdrawals.step() == 0
+    assert [[session["session"] for session in asked] for asked in edge.feed.rechecked] == [["10.0.0.1:1"]]
+
+
+# ---------------------------------------------------------------------------------------------- versions together
+
+OLDER_PAGE = {
+    "head": "17",
+    "withdrawals": [
+        {"org": "mtxpd0", "kind": "identity", "value": "d:thermo:9", "at": "2026-11-25T10:00:00Z"},
+        {"org": "mtxpd0", "kind": "ca", "value": "0" * 16 + "-" + "d" * 32, "at": "2026-11-25T10:00:01Z"},
+        {"org": "mtxpd0", "kind": "serial", "value": CA + ":a1c", "at": "2026-11-25T10:00:02Z"},
+    ],
+    "more": False,
+    "missed": False,
+}
+
+
+@pytest.mark.parametrize("by_older", [True, False])
+def test_beside_functions_of_the_version_before_no_other_session_ends(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, by_older: bool
+) -> None:
+    """The answer was recorded from version 0.1.0: a head without an id, no digests. There is no question, so the agent
+    compares as its version before did, sessions of both callouts."""
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1", by_older=by_older)
+    edge.sessions.add("10.0.0.2:1", "d:thermo:9", by_older=by_older)
+    monkeypatch.setattr(edge.feed, "_list_withdrawals", lambda since: OLDER_PAGE)
+    assert edge.withdrawals.step() == 1
+    assert set(edge.sessions.keys) == {"10.0.0.1:1"}
+
+
+def test_the_cursor_of_the_version_before_is_sent_as_it_is(edge: Edge) -> None:
+    """The agent never reads a cursor: functions that know the line continue there, and no session ends."""
+    (edge.folder / "withdrawals.json").write_text('{"head": "17"}')
+    edge.restart()
+    asked: list[str] = []
+
+    def answer(since: str) -> object:
+        asked.append(since)
+        return {"head": "17.c3", "withdrawals": [], "more": False, "missed": False}
+
+    edge.feed._list_withdrawals = answer  # type: ignore[method-assign]
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1", by_older=True)
+    assert edge.withdrawals.step() == 0
+    assert edge.withdrawals.step() == 0
+    assert asked == ["17", "17.c3"]
+    assert edge.feed.rechecked == []
+
+
+def test_a_session_without_digests_is_asked_about(edge: Edge) -> None:
+    """The callout of the version before registered it. The functions decide by the other fields."""
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1", by_older=True)
+    edge.feed.refused = set()
+    edge.feed.withdrawals.append({"org": "mtxpd0", "kind": "ca", "value": RENEWED, "keyDigest": K1})
+    assert edge.withdrawals.step() == 0
+    assert [(s["keyDigests"], s["complete"]) for s in edge.feed.rechecked[0]] == [([], False)]
+
+
+# ------------------------------------------------------------------------------------------------------ heartbeat
+
+
+def test_each_successful_poll_writes_a_new_number_into_haproxy(edge: Edge) -> None:
+    """A failed poll writes none, and an HAProxy that is away delays no withdrawal."""
+    edge.withdrawals.step()
+    edge.feed.down = True
+    with pytest.raises(Unavailable):
+        edge.withdrawals.step()
+    edge.feed.down = False
+    edge.sessions.is_down = True
+    edge.withdrawals.step()
+    edge.sessions.is_down = False
+    edge.withdrawals.step()
+    assert len(edge.sessions.beats) == len(set(edge.sessions.beats)) == 3

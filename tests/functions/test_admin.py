@@ -119,9 +119,14 @@ def test_a_deleted_org_leaves_nothing_and_takes_nothing_of_another(settings: Set
     before = [line for line in run("export").stdout.splitlines() if "other1" in line]
     run("org", "delete", "mtxpd0", "--yes")
     after = run("export").stdout
-    assert "mtxpd0" not in after
+    [tombstone] = [json.loads(line) for line in after.splitlines() if "mtxpd0" in line]
+    assert (tombstone["partition"], tombstone["body"]["suspended"]) == ("org", True)
     assert [line for line in after.splitlines() if "other1" in line] == before
     assert [view["org"] for view in as_json("org", "list")] == ["other1"]
+    [deleted] = as_json("org", "list", "--deleted")
+    assert (deleted["org"], deleted["deletion"]) == ("mtxpd0", "complete")
+    assert deleted["reusableFrom"] in run("org", "create", "mtxpd0", code=1).output
+    assert as_json("org", "create", "mtxpd0", "--now")["org"] == "mtxpd0"
 
 
 def export_of(settings: Settings, folder: Path) -> tuple[Path, Any]:

@@ -10,6 +10,7 @@ from shared.records import DenyCount
 from shared.refs import deny_count_ref
 from shared.usecases import denials
 from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.orgs.organizations import get_org
 from shared.validation.policy import RULES_MAX
 from tests.support import certs
 from tests.support.certs import DAY
@@ -393,9 +394,13 @@ def test_a_sweep_counts_the_deny_list_again(
     for attempt in repository.changing(ref):
         with attempt:
             attempt.write(DenyCount(entries=3, changed_at=service.clock.now))
-    sweep_org(service.app.context, service.org_id, at=service.clock.now + timedelta(seconds=59))
+    sweep_org(
+        service.app.context, get_org(service.app.context, service.org_id), at=service.clock.now + timedelta(seconds=59)
+    )
     assert deny_device(operator, 1).status == 409
-    sweep_org(service.app.context, service.org_id, at=service.clock.now + timedelta(seconds=60))
+    sweep_org(
+        service.app.context, get_org(service.app.context, service.org_id), at=service.clock.now + timedelta(seconds=60)
+    )
     count = repository.get(ref)
     assert count is not None
     assert count.entries == 1

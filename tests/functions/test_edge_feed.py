@@ -19,7 +19,8 @@ from shared.usecases.edges import listing
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.transfer import export_lines, import_lines
 from shared.usecases.orgs.default_certificate import set_default
-from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
+from shared.usecases.orgs.deletion import delete_org
+from shared.usecases.orgs.organizations import create_org, set_suspended
 from tests.support import certs
 from tests.support.certs import NOON, YEAR
 from tests.support.harness import Answer, Client, Service, make_service

@@ -9,6 +9,7 @@ import pytest
 from functions.events import expiry
 from functions.hosts import aws, gcp
 from functions.registry import FUNCTIONS, Trigger
+from shared.org_repository import OrgRepository
 from shared.usecases.devices.usage import read_recent_usage, summarize
 from shared.usecases.jobs.expiry_report import Unfinished
 from tests.adapters.test_queues import make_event
@@ -56,7 +57,9 @@ def test_gcp_sightings_are_recorded(deployed: Deployed) -> None:  # noqa: F811
     """A Pub/Sub message through the framework's own CloudEvent path."""
     event = published(summarize("mtxpd0", [make_event()]).encode())
     assert binary(framework("recordSightings"), event).status_code == 200
-    use = read_recent_usage(deployed.operator.app.context.repository, "mtxpd0", certs.NOON).of_ca("ca")
+    use = read_recent_usage(OrgRepository(deployed.operator.app.context.repository, "mtxpd0", ""), certs.NOON).of_ca(
+        "ca"
+    )
     assert use is not None
     assert use.count == 1
 

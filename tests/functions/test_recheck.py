@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
+from shared.usecases.orgs.deletion import delete_org
+from shared.usecases.orgs.organizations import create_org, set_suspended
 from tests.support import certs
 from tests.support.certs import NOON, YEAR
 from tests.support.harness import Client, Service

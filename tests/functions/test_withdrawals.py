@@ -11,7 +11,8 @@ from msgspec import structs
 from shared.errors import StoreUnavailable
 from shared.ports import Key
 from shared.usecases.edges import withdrawals
-from shared.usecases.orgs.organizations import create_org, delete_org, set_suspended
+from shared.usecases.orgs.deletion import delete_org
+from shared.usecases.orgs.organizations import create_org, set_suspended
 from shared.x509.digests import key_digest, serial_digest
 from tests.support import certs
 from tests.support.certs import DAY, NOON

@@ -18,6 +18,7 @@ from shared.records import CAIndex
 from shared.refs import ca_index_ref, org_ref, server_ref
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
+from shared.usecases.orgs.organizations import get_org
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service
 
@@ -49,7 +50,7 @@ class Org:
 
     def sweep(self) -> None:
         context = self.service.app.context
-        sweep_org(context, self.id, at=context.clock() + timedelta(hours=3))
+        sweep_org(context, get_org(context, self.id), at=context.clock() + timedelta(hours=3))
         HostFeed(context).sweep()
 
     def has_ca(self) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from shared.errors import StoreUnavailable
+from shared.org_repository import OrgRepository
 from shared.ports import Key, WebhookFailed
 from shared.records import ActivityKind, ActivityPage, Org, ServerCertificate
 from shared.refs import default_ref, org_ref, server_ref
@@ -191,7 +192,7 @@ def many(service: Service, count: int) -> list[str]:
         service.other_org(org_id)
         [line] = repository.export_documents([Key("ca/mtxpd0", ca_id[:16])], [])
         repository.import_document({**line, "partition": f"ca/{org_id}"})
-        for attempt in Organization(repository, org_id).changing():
+        for attempt in Organization(OrgRepository(repository, org_id, "")).changing():
             with attempt as org:
                 attempt.write(msgspec.structs.replace(org, has_ca=True))
     return [*orgs, "mtxpd0"]

@@ -15,7 +15,8 @@ from shared.errors import RateLimited, StoreUnavailable
 from shared.ports import FoundObject, UploadedObject
 from shared.records import ActivityPage
 from shared.usecases.jobs.uploads import End, ForeignBucket, Outcome, on_upload
-from shared.usecases.orgs.organizations import delete_org, set_suspended
+from shared.usecases.orgs.deletion import delete_org
+from shared.usecases.orgs.organizations import set_suspended
 from tests.support import certs
 from tests.support.certs import NOON
 from tests.support.harness import Client, Service

@@ -17,7 +17,8 @@ from shared.refs import api_key_ref, default_ref
 from shared.usecases.jobs.export_file import ExportedDocument, ExportRefused, write_export
 from shared.usecases.jobs.exported_documents import check_document
 from shared.usecases.jobs.transfer import Imported, export_lines, import_lines, list_documents
-from shared.usecases.orgs.organizations import delete_org, keys_of, list_orgs, partitions_of
+from shared.usecases.orgs.deletion import delete_org, keys_of, partitions_of
+from shared.usecases.orgs.organizations import list_orgs
 from tests.support import certs
 from tests.support.harness import Client, Service, make_service
 
@@ -135,7 +136,7 @@ def test_a_key_that_is_sealed_for_another_place_opens_no_export(
 def test_every_partition_of_an_organization_can_be_imported(service: Service) -> None:
     """A new kind of document needs a rule that says what belongs to it."""
     context = service.app.context
-    partitions = [*partitions_of("mtxpd0"), *(key.partition for key in keys_of(context, "mtxpd0"))]
+    partitions = [*partitions_of("mtxpd0"), *(key.partition for key in keys_of("mtxpd0"))]
     for partition in partitions:
         with pytest.raises(ExportRefused) as refused:
             check_document(7, ExportedDocument(partition, "mtxpd0", {"org_id": 5, "entries": 5, "cas": 5, "leaf": 5}))

@@ -150,7 +150,7 @@ def test_a_kill_loses_no_withdrawal(service: Service, name: str, is_answer_lost:
         service.store.between = pass_on
         kill(service)
         if repair == "sweep":
-            sweep_org(context, org.id, at=context.clock() + timedelta(hours=3))
+            sweep_org(context, get_org(context, org.id), at=context.clock() + timedelta(hours=3))
         elif repair == "start":
             publish_all_left(context)
         else:
@@ -213,7 +213,7 @@ def test_no_withdrawal_is_dropped_and_a_full_outbox_refuses_a_change(service: Se
     service.store.between = pass_on
     assert org.operator.put(SETTINGS, {"typeCertificates": True}).status == 503
     assert not org.operator.get(SETTINGS).ok()["typeCertificates"]
-    sweep_org(context, org.id, at=context.clock())
+    sweep_org(context, get_org(context, org.id), at=context.clock())
     assert org.waiting() == 0
     lines = [change for change in context.withdrawals.since(0) if change.what.org_id == org.id]
     assert len(lines) == waiting
@@ -234,7 +234,7 @@ def test_a_document_stays_until_the_feed_has_its_withdrawals(service: Service) -
     with pytest.raises(StoreUnavailable):
         repository.delete(ref)
     service.store.between = pass_on
-    sweep_org(service.app.context, org.id, at=service.clock.now)
+    sweep_org(service.app.context, get_org(service.app.context, org.id), at=service.clock.now)
     assert org.published() == {("identity", "d:thermo:42")}
     assert repository.get(ref) is None
 
@@ -246,7 +246,7 @@ def test_a_published_withdrawal_is_not_published_again(service: Service) -> None
         change.make(org)
     lines = len(service.app.context.withdrawals.since(0))
     kill(service)
-    sweep_org(service.app.context, org.id, at=service.clock.now)
+    sweep_org(service.app.context, get_org(service.app.context, org.id), at=service.clock.now)
     set_suspended(service.app.context, org.id, False)
     org.operator.put(SETTINGS, {"typeCertificates": True}).ok()
     org.operator.put(f"{CAS}/{org.intermediate}", {"comments": "kept"}).ok()

@@ -23,9 +23,10 @@ from typing import Any, Final
 import msgspec
 
 from shared.errors import NotFound, TooManyCAs, TooManyCAsOfOneName
+from shared.org_repository import OrgRepository
 from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind, Org, Withdrawal
-from shared.refs import Ref, ca_index_ref, cas_ref
-from shared.repository import Attempt, Batch, Repository, Waiting
+from shared.refs import Ref, ca_index_ref, cas_ref, org_ref
+from shared.repository import Attempt, Batch, Waiting
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
 from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal
@@ -57,11 +58,11 @@ class AddedCA(msgspec.Struct, frozen=True):
 class CACertificates:
     """The registered CA certificates of one organization."""
 
-    def __init__(self, repository: Repository, org_id: str) -> None:
+    def __init__(self, repository: OrgRepository) -> None:
         self._repository = repository
-        self._org_id = org_id
-        self._partition = f"ca/{org_id}"
-        self.index_ref = ca_index_ref(org_id)
+        self._org_id = repository.org_id
+        self._partition = f"ca/{self._org_id}"
+        self.index_ref = ca_index_ref(self._org_id)
 
     def _ref(self, ca_id: str) -> Ref[CAsOfOneName]:
         """Return the ref of a CA's document. A digest of the subject name, or its beginning, serves as well."""
@@ -163,10 +164,10 @@ class CACertificates:
         """Make the index agree with a CA, and the flag `has_ca` with the index.
 
         A document without CAs is deleted. Return whether index or flag differed, as an interrupted call leaves them."""
-        ref, org_ref = self._ref(ca_id), Organization(self._repository, self._org_id).ref
+        ref, flag_ref = self._ref(ca_id), org_ref(self._org_id)
         is_changed = False
         while True:
-            batch = self._repository.read_batch([ref, self.index_ref, org_ref])
+            batch = self._repository.read_batch([ref, self.index_ref, flag_ref])
             self._delete_if_empty(ref, batch)
             if not self._write_line(ca_id, batch) and self._write_flag(batch) is None:
                 return is_changed
@@ -238,7 +239,7 @@ class CACertificates:
 
     def refresh_every_mark(self) -> None:
         """Make the marks of all CAs agree with the deny list: an interrupted change of the list may have left them."""
-        denial_filter = _DenialFilter([*DenyList(self._repository, self._org_id).iterate()])
+        denial_filter = _DenialFilter([*DenyList(self._repository).iterate()])
         self.refresh_marks({ca_id: ca for ca_id, ca in self.iterate() if ca.denied_at or denial_filter.includes(ca)})
 
     # ------------------------------------------------------------------------------------------------- repairing
@@ -291,10 +292,10 @@ class CACertificates:
 
         Meanwhile a sweep or a deletion may have removed the CA's line in the index, and the deny list may have changed.
         """
-        ref, org_ref = self._ref(ca_id), Organization(self._repository, self._org_id).ref
+        ref, flag_ref = self._ref(ca_id), org_ref(self._org_id)
         sets_sni = False
         while True:
-            batch = self._repository.read_batch([ref, self.index_ref, org_ref, *self._mark_refs([cert])])
+            batch = self._repository.read_batch([ref, self.index_ref, flag_ref, *self._mark_refs([cert])])
             if self._write_line(ca_id, batch) or self._write_marks(ref, {ca_id: cert}, batch)[0]:
                 continue
             replaced = self._write_flag(batch)
@@ -320,13 +321,14 @@ class CACertificates:
         return is_written
 
     def _write_flag(self, first: Batch | None = None) -> Org | None:
-        """Make the flag `has_ca` agree with the index. Return the replaced organization; None: nothing was written."""
-        org_ref = Organization(self._repository, self._org_id).ref
-        for attempt in self._repository.changing(org_ref, also=[self.index_ref], first=first, activity_of=self._org_id):
+        """Make the flag `has_ca` agree with the index. Return the replaced organization; None: nothing was written.
+
+        Raises: OrgGone."""
+        for attempt in Organization(self._repository).changing(also=[self.index_ref], first=first):
             with attempt as org:
                 index = attempt.batch.get(self.index_ref)
                 has_ca = index is not None and bool(index.cas)
-                replaced = org if org is not None and org.has_ca != has_ca else None
+                replaced = org if org.has_ca != has_ca else None
                 if replaced is not None:
                     attempt.write(msgspec.structs.replace(replaced, has_ca=has_ca))
         return replaced
@@ -372,7 +374,7 @@ class CACertificates:
 
     def _mark_refs(self, certs: Iterable[Certificate]) -> list[Ref[Any]]:
         """Return the refs that `_find_denied_at` needs."""
-        deny_list = DenyList(self._repository, self._org_id)
+        deny_list = DenyList(self._repository)
         refs: list[Ref[Any]] = []
         for cert in certs:
             refs += deny_list.refs(certificate_ids(cert))
@@ -381,7 +383,7 @@ class CACertificates:
 
     def _find_denied_at(self, cert: Certificate, batch: Batch) -> datetime | None:
         """Return when the first entry of the deny list that means *cert* was made, or None."""
-        denials = DenyList(self._repository, self._org_id).entries(batch, certificate_ids(cert))
+        denials = DenyList(self._repository).entries(batch, certificate_ids(cert))
         issuers = self._issuer_keys(cert, batch) if any(denial.issuer_key_hash for denial in denials) else set()
         return min(
             (

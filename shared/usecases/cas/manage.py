@@ -3,7 +3,7 @@
 import msgspec
 
 from shared.errors import NotFound
-from shared.records import CA, CAStatus
+from shared.records import CA, CAStatus, Org
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
@@ -33,7 +33,7 @@ def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = 
     at = context.clock()
     cert = read_ca(data, at=at, weak=context.weak_keys)
     ca_id = id_of(cert)
-    added = CACertificates(context.repository, member.org_id).add(
+    added = CACertificates(context.of(member.org)).add(
         ca_id,
         CA(der=cert.der, comments=comments, changed=make_revision(at, member.who)),
         rate_per_minute=context.ca_rate_per_minute,
@@ -43,21 +43,21 @@ def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = 
     return UploadedCA(ca_id, added.ca, added.is_new, [devices_must_send_sni(host)] if added.sets_sni else [])
 
 
-def get_ca(context: Context, org_id: str, ca_id: str) -> CA:
+def get_ca(context: Context, org: Org, ca_id: str) -> CA:
     """Return a CA. Raises: NotFound."""
-    return CACertificates(context.repository, org_id).get(ca_id)
+    return CACertificates(context.of(org)).get(ca_id)
 
 
-def list_cas(context: Context, org_id: str, *, after: str, limit: int) -> list[tuple[str, CA]]:
+def list_cas(context: Context, org: Org, *, after: str, limit: int) -> list[tuple[str, CA]]:
     """Return at most *limit* pairs (id, CA) whose ids come after *after*, ordered by id."""
-    return CACertificates(context.repository, org_id).list_page(after=after, limit=limit)
+    return CACertificates(context.of(org)).list_page(after=after, limit=limit)
 
 
-def list_also_vouched_by(context: Context, org_id: str, ca_id: str) -> list[str]:
+def list_also_vouched_by(context: Context, org: Org, ca_id: str) -> list[str]:
     """Return the ids of other active CAs with the same name and key: devices of this CA connect without it as well.
 
     Raises: NotFound."""
-    same_name = CACertificates(context.repository, org_id).list_same_name(ca_id)
+    same_name = CACertificates(context.of(org)).list_same_name(ca_id)
     if ca_id not in same_name:
         raise NotFound(what="CA certificate of that id")
     key_hashes = {other: Certificate.from_der(ca.der).key_hash for other, ca in same_name.items()}
@@ -84,7 +84,7 @@ def change_ca(
 
     Raises: NotFound, Stale."""
     at = context.clock()
-    cas = CACertificates(context.repository, member.org_id)
+    cas = CACertificates(context.of(member.org))
     for attempt in cas.changing(ca_id):
         with attempt as stored:
             check_version(stored.changed, expected_version)
@@ -111,7 +111,7 @@ def delete_ca(context: Context, member: Member, ca_id: str, *, expected_version:
     Raises: NotFound, Stale."""
     at = context.clock()
     activity = make_entry(at, member.who, "deleteCA", certificate=ca_id)
-    cas = CACertificates(context.repository, member.org_id)
+    cas = CACertificates(context.of(member.org))
     try:
         for attempt in cas.changing(ca_id):
             with attempt as ca:

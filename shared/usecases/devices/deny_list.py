@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from shared.errors import InvalidDenial, NotFound
-from shared.records import Denial, DenialKind
+from shared.records import Denial, DenialKind, Org
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry
@@ -44,7 +44,7 @@ def deny(
 
     Raises: InvalidDenial, NotFound (no such CA), NotACertificate, TooManyDenials."""
     at = context.clock()
-    cas = CACertificates(context.repository, member.org_id)
+    cas = CACertificates(context.of(member.org))
     target = _parse_target(cas, kind, value, certificate)
     denial = Denial(
         id=denial_id(target.look_up, target.issuer_key_hash),
@@ -59,7 +59,7 @@ def deny(
     withdrawal = make_withdrawal(
         at, member.org_id, WithdrawalKind(target.kind.value), target.value, serial_digest=target.serial_digest
     )
-    denial, is_new, waiting = DenyList(context.repository, member.org_id).add(
+    denial, is_new, waiting = DenyList(context.of(member.org)).add(
         target.look_up, denial, activity=activity, withdrawal=withdrawal
     )
     marked = cas.refresh_marks(cas.list_meant_by([denial]))
@@ -72,8 +72,8 @@ def lift(context: Context, member: Member, entry_id: str) -> None:
     """Take an entry off the list. The same call again completes a call that was cut short.
 
     Raises: NotFound."""
-    cas = CACertificates(context.repository, member.org_id)
-    deny_list = DenyList(context.repository, member.org_id)
+    cas = CACertificates(context.of(member.org))
+    deny_list = DenyList(context.of(member.org))
     look_up = look_up_of(entry_id)
     activity = make_entry(context.clock(), member.who, "lift", entry=entry_id)
     removed, waiting = deny_list.remove(entry_id, activity=activity)
@@ -84,9 +84,9 @@ def lift(context: Context, member: Member, entry_id: str) -> None:
         raise NotFound(what="such entry on the deny list")
 
 
-def list_denials(context: Context, org_id: str, *, after: str, limit: int) -> list[Denial]:
+def list_denials(context: Context, org: Org, *, after: str, limit: int) -> list[Denial]:
     """Return at most *limit* entries whose ids come after *after*, ordered by id."""
-    return DenyList(context.repository, org_id).list_page(after=after, limit=limit)
+    return DenyList(context.of(org)).list_page(after=after, limit=limit)
 
 
 # ------------------------------------------------------------------------------------------ what a call names

@@ -25,7 +25,7 @@ def put_policy(context: Context, member: Member, policy: Policy, *, expected_ver
     activity = make_entry(
         at, member.who, "connectionPolicy", default=policy.default.value, rules=str(len(policy.rules))
     )
-    for attempt in Organization(context.repository, member.org_id).changing():
+    for attempt in Organization(context.of(member.org)).changing():
         with attempt as org:
             check_version(org.policy_changed, expected_version)
             if org.policy != policy:
@@ -58,7 +58,7 @@ def dry_run(context: Context, member: Member, policy: Policy) -> DryRun:
     """Return what *policy* would change for the clients of the last 30 days. Raises: InvalidPolicy."""
     check_policy(policy)
     current = member.org.policy
-    usage = read_recent_usage(context.repository, member.org_id, context.clock())
+    usage = read_recent_usage(context.of(member.org), context.clock())
     clients = [
         (device, connection)
         for identity, connection in usage.clients().items()

@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Final
 
 from shared.records import DenialKind, Org
+from shared.refs import org_ref
 from shared.repository import Batch
 from shared.usecases.callers import Credentials
 from shared.usecases.cas.documents import CACertificates, is_trusted
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
 from shared.usecases.edges.callers import authenticate_edge
-from shared.usecases.organization import Organization
 from shared.validation.session import FINGERPRINT_DIGITS, Session, SessionFacts, find_refusal
 from shared.x509.cache import read_registered
 from shared.x509.digests import key_digest, serial_digest
@@ -35,14 +35,15 @@ def recheck(context: Context, credentials: Credentials, sessions: Sequence[Sessi
     """
     deadline = time.monotonic() + _SECONDS
     org_ids = sorted({session.org_id for session in sessions})
-    refs = [Organization(context.repository, org_id).ref for org_id in org_ids]
-    caller, documents = authenticate_edge(context, credentials, *refs)
-    own_ids = [org_id for org_id in org_ids if caller.scope.may_ask_about(org_id)]
+    caller, documents = authenticate_edge(context, credentials, *map(org_ref, org_ids))
     refused: dict[str, Collection[int]] = {}
-    for org_id in own_ids:
+    for org_id in org_ids:
+        org = _find_org(documents, org_id)
+        if not caller.scope.may_ask_about(org_id, org.incarnation if org else None):
+            continue
         if time.monotonic() < deadline:
             own = [(number, session) for number, session in enumerate(sessions) if session.org_id == org_id]
-            facts = _read_facts(context, org_id, documents)
+            facts = None if org is None else read_session_facts(context, org, at=context.clock())
             refused[org_id] = {number for number, session in own if _is_refused(context, session, facts)}
     return [
         session.org_id not in refused or number in refused[session.org_id] for number, session in enumerate(sessions)
@@ -53,10 +54,10 @@ def _is_refused(context: Context, session: Session, facts: SessionFacts | None) 
     return find_refusal(session, facts, platform_domain=context.platform_domain) is not None
 
 
-def _read_facts(context: Context, org_id: str, documents: Batch) -> SessionFacts | None:
-    """Return what must be known of an organization, whose document is in *documents*; None where it does not exist."""
-    org = documents.get(Organization(context.repository, org_id).ref)
-    return None if org is None else read_session_facts(context, org, at=context.clock())
+def _find_org(documents: Batch, org_id: str) -> Org | None:
+    """Return the organization, whose document is in *documents*; None where it does not exist."""
+    org = documents.get(org_ref(org_id))
+    return org if org is not None and org.deletion is None else None
 
 
 def read_session_facts(context: Context, org: Org, *, at: datetime) -> SessionFacts:
@@ -67,13 +68,13 @@ def read_session_facts(context: Context, org: Org, *, at: datetime) -> SessionFa
     valid: set[str] = set()
     invalid: set[str] = set()
     ca_keys: dict[str, str] = {}
-    for ca_id, ca in CACertificates(context.repository, org.org_id).iterate():
+    for ca_id, ca in CACertificates(context.of(org)).iterate():
         ca_keys[ca_id] = key_digest(read_registered(ca.der))
         (valid if is_trusted(ca, at) else invalid).add(ca_keys[ca_id])
     identities: set[str] = set()
     fingerprints: set[str] = set()
     serials: set[str] = set()
-    for denial in DenyList(context.repository, org.org_id).iterate():
+    for denial in DenyList(context.of(org)).iterate():
         match denial.kind:
             case DenialKind.IDENTITY:
                 identities.add(denial.value)
@@ -83,6 +84,7 @@ def read_session_facts(context: Context, org: Org, *, at: datetime) -> SessionFa
                 serial = int(denial.value.partition(":")[2], 16)
                 serials.add(serial_digest(denial.issuer_key_hash or "", serial))
     return SessionFacts(
+        incarnation=org.incarnation,
         suspended=org.suspended,
         custom_domains=org.settings.domains,
         type_certificates=org.settings.type_certificates,

@@ -1,5 +1,6 @@
 """Which clients connected: the daily usage of an organization, counted from connection events."""
 
+import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -7,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from shared.errors import OrgGone
+from shared.org_repository import OrgRepository
 from shared.records import (
     Activity,
     ActivityKind,
@@ -18,6 +21,8 @@ from shared.records import (
 )
 from shared.refs import activity_id, usage_ref
 from shared.repository import KEEP_USAGE, Repository
+
+log = logging.getLogger(__name__)
 
 DAYS: Final = 30
 _CLIENTS_MAX: Final = 500  # in the sample of a day
@@ -38,7 +43,11 @@ def record_events(repository: Repository, org_id: str, events: Sequence[Connecti
 
 
 def summarize(org_id: str, events: Sequence[ConnectionEvent]) -> ConnectionEventBatch:
-    """Return *events* (at least one, all of *org_id*) as one batch of bounded size, about 200 KB at most."""
+    """Return *events* (at least one, all of *org_id*) as one batch of bounded size, about 200 KB at most.
+
+    Events of an older incarnation than others are left out: that organization was deleted meanwhile."""
+    incarnation = max(event.incarnation for event in events)
+    events = [event for event in events if event.incarnation == incarnation]
     cas: dict[str, CAUse] = {}
     clients: dict[str, LastConnection] = {}
     for event in events:
@@ -50,6 +59,7 @@ def summarize(org_id: str, events: Sequence[ConnectionEvent]) -> ConnectionEvent
     return ConnectionEventBatch(
         id=secrets.token_hex(6),
         org_id=org_id,
+        incarnation=incarnation,
         at=max(event.at for event in events),
         cas=cas,
         clients=clients,
@@ -63,7 +73,23 @@ def add_batches(repository: Repository, org_id: str, batches: Sequence[Connectio
     A batch that was added before is left out, so that a batch which a queue delivers twice counts once. The latest 128
     batches of a day are remembered. Refusals are written last: a crash in between loses them, as a sample may.
 
+    Each batch counts for its own incarnation. The batch of a deleted organization whose id was created again is
+    dropped.
+
     Raises: StoreUnavailable."""
+    by_incarnation: dict[str, list[ConnectionEventBatch]] = {}
+    for batch in batches:
+        by_incarnation.setdefault(batch.incarnation, []).append(batch)
+    for incarnation, same in by_incarnation.items():
+        try:
+            _add_batches(OrgRepository(repository, org_id, incarnation), same)
+        except OrgGone:
+            log.info("connection events of a deleted organization were dropped", extra={"org": org_id})
+
+
+def _add_batches(repository: OrgRepository, batches: Sequence[ConnectionEventBatch]) -> None:
+    """Add *batches*, all of one organization. Raises: OrgGone, StoreUnavailable."""
+    org_id = repository.org_id
     by_day: dict[str, dict[str, ConnectionEventBatch]] = {}
     for batch in batches:
         by_day.setdefault(_day_of(batch.at), {})[batch.id] = batch
@@ -164,9 +190,9 @@ class RecentUsage(msgspec.Struct, frozen=True):
         return latest
 
 
-def read_recent_usage(repository: Repository, org_id: str, at: datetime) -> RecentUsage:
-    """Return the last 30 days of *org_id*, in one read."""
-    refs = [usage_ref(org_id, _day_of(at - timedelta(days=back))) for back in range(DAYS)]
+def read_recent_usage(repository: OrgRepository, at: datetime) -> RecentUsage:
+    """Return the last 30 days of an organization, in one read."""
+    refs = [usage_ref(repository.org_id, _day_of(at - timedelta(days=back))) for back in range(DAYS)]
     batch = repository.read_batch(refs)
     return RecentUsage([usage for ref in refs if (usage := batch.get(ref)) is not None])
 

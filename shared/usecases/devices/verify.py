@@ -8,16 +8,16 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.errors import UseRefused
+from shared.org_repository import OrgRepository
 from shared.ports import ConnectionEventQueue, TokenVerifier
 from shared.records import ConnectionEvent, Proof, Role
-from shared.refs import Ref
+from shared.refs import Ref, org_ref
 from shared.repository import Batch, Repository
 from shared.usecases.callers import BearerToken, Caller, Credentials, authenticate, read_claim
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
 from shared.usecases.devices.unnamed_listeners import warn_daily
-from shared.usecases.organization import Organization
 from shared.validation.deny_list import DenyListEntry, Questions, questions
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
@@ -76,13 +76,14 @@ def verify_client(
     at = context.clock()
     verdict = _judge(context, presented, caller, facts, at, explain=explain)
     if facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors):
-        has_active_ca = CACertificates(context.repository, facts.org_id).has_active()
+        records = OrgRepository(context.repository, facts.org_id, facts.incarnation)
+        has_active_ca = CACertificates(records).has_active()
         facts = replace(facts, has_active_ca=has_active_ca)
         verdict = _judge(context, presented, caller, facts, at, explain=explain)
     if not explain:
         verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
-        if facts and caller.scope.may_ask_about(facts.org_id):
-            verifier.events.offer(_event(presented, verdict, facts.org_id, at))
+        if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
+            verifier.events.offer(_event(presented, verdict, facts, at))
     return verdict
 
 
@@ -93,12 +94,13 @@ def _judge(
     return judge(presented, caller.scope, facts, platform_domain=domain, at=at, weak=weak, explain=explain)
 
 
-def _event(presented: Presented, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
+def _event(presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime) -> ConnectionEvent:
     failing = verdict.failing
     leaf = presented.certificates[0] if presented.certificates else None
     device = verdict.identity or presented.device
     return ConnectionEvent(
-        org_id=org_id,
+        org_id=facts.org_id,
+        incarnation=facts.incarnation,
         at=at,
         decision=verdict.decision.value,
         code=verdict.code,
@@ -120,10 +122,10 @@ def verify_names(verifier: Verifier, credentials: Credentials, named: NamedClien
     """Return whether a client may connect of which the broker passes names only. Takes one round trip.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict = _verify_named(verifier.context, credentials, named)
+    verdict, facts = _verify_named(verifier.context, credentials, named)
     verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
-    if verdict.org_id is not None:
-        verifier.events.offer(_named_event(named, verdict, verdict.org_id, verifier.context.clock()))
+    if verdict.org_id is not None and facts is not None:
+        verifier.events.offer(_named_event(named, verdict, facts, verifier.context.clock()))
     return verdict
 
 
@@ -138,7 +140,7 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient,
     its token when it connected). One round trip, so that a device that was denied meanwhile uses nothing more.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict = _verify_named(verifier.context, credentials, named)
+    verdict, _ = _verify_named(verifier.context, credentials, named)
     if verdict.decision is Decision.DENY:
         return verdict
     device, org_id = verdict.identity, verdict.org_id
@@ -152,7 +154,8 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient,
     return replace(verdict, decision=Decision.DENY, code=refusal.code, reason=refusal.reason, mend=refusal.advice)
 
 
-def _verify_named(context: Context, credentials: Credentials, named: NamedClient) -> Verdict:
+def _verify_named(context: Context, credentials: Credentials, named: NamedClient) -> tuple[Verdict, OrgFacts | None]:
+    """Return the verdict, and what is known of the organization."""
     lookup = _Lookup(context.repository, credentials.org_id, Questions((), tuple(named.denials)))
     batch = context.repository.read_batch([*credentials.refs, *lookup.refs()])
     caller = authenticate(credentials, batch)
@@ -160,12 +163,14 @@ def _verify_named(context: Context, credentials: Credentials, named: NamedClient
     is_proven = caller.proof is Proof.BROKER and named.is_from(caller.listener)
     if is_proven and named.may_be_typed and caller.listener is None:
         warn_daily(caller.who, context.clock())
-    return judge_named(named, lookup.facts(batch), is_proven=is_proven, platform_domain=context.platform_domain)
+    facts = lookup.facts(batch)
+    return judge_named(named, facts, is_proven=is_proven, platform_domain=context.platform_domain), facts
 
 
-def _named_event(named: NamedClient, verdict: Verdict, org_id: str, at: datetime) -> ConnectionEvent:
+def _named_event(named: NamedClient, verdict: Verdict, facts: OrgFacts, at: datetime) -> ConnectionEvent:
     return ConnectionEvent(
-        org_id=org_id,
+        org_id=facts.org_id,
+        incarnation=facts.incarnation,
         at=at,
         decision=verdict.decision.value,
         code=verdict.code,
@@ -195,29 +200,34 @@ class _Lookup(msgspec.Struct, frozen=True):
         """Return the refs of these records."""
         if self.org_id is None:
             return []
+        records = OrgRepository(self.repository, self.org_id, "")  # refs are the same for every incarnation
         return [
-            Organization(self.repository, self.org_id).ref,
-            *CACertificates(self.repository, self.org_id).refs_for(self.questions.issuer_names),
-            *DenyList(self.repository, self.org_id).refs(self.questions.denials),
+            org_ref(self.org_id),
+            *CACertificates(records).refs_for(self.questions.issuer_names),
+            *DenyList(records).refs(self.questions.denials),
         ]
 
     def facts(self, batch: Batch) -> OrgFacts | None:
-        """Return what *batch*, which asked for `refs`, holds of the organization; None where it does not exist."""
+        """Return what *batch*, which asked for `refs`, holds of the organization; None where it does not exist.
+
+        Documents of another incarnation, which an earlier organization of the id left, do not count."""
         if self.org_id is None:
             return None
-        org = batch.get(Organization(self.repository, self.org_id).ref)
-        if org is None:
+        org = batch.get(org_ref(self.org_id))
+        if org is None or org.deletion is not None:
             return None
-        deny_list = DenyList(self.repository, self.org_id)
+        records, batch = OrgRepository(self.repository, self.org_id, org.incarnation), batch.of(org.incarnation)
+        deny_list = DenyList(records)
         by_look_up = [(look_up, deny_list.entries(batch, [look_up])) for look_up in self.questions.denials]
         return OrgFacts(
             self.org_id,
+            incarnation=org.incarnation,
             suspended=org.suspended,
             requires_sni=org.requires_sni,
             custom_domains=org.settings.domains,
             type_certificates=org.settings.type_certificates,
             policy=org.policy,
-            anchors=CACertificates(self.repository, self.org_id).anchors_for(self.questions.issuer_names, batch),
+            anchors=CACertificates(records).anchors_for(self.questions.issuer_names, batch),
             denied={
                 look_up: [DenyListEntry(denial.created_at, denial.issuer_key_hash) for denial in entries]
                 for look_up, entries in by_look_up

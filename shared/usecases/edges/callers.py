@@ -23,17 +23,18 @@ def note_contact(context: Context, caller: Caller, name: str) -> None:
     """
     if name and not re.fullmatch(_NAME, name):
         raise WrongValue(field="edge", found="edge takes a name of at most 64 characters of A-Z a-z 0-9 . _ : -")
-    context.heartbeats.note(caller.org_id, caller.who, name)
+    context.heartbeats.note(caller.org_id, caller.who, name, incarnation=caller.incarnation)
 
 
 def authenticate_edge(context: Context, credentials: Credentials, *refs: Ref[Any]) -> tuple[Caller, Batch]:
     """Return the edge that *credentials* prove, and the documents at *refs*, from one batched read.
 
-    The edge key of a suspended organization is accepted: that edge must learn that its hosts are removed.
+    The edge key of a suspended organization, or of one that is being deleted, is accepted: that edge must learn that
+    its hosts are removed.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable.
     """
-    documents = context.repository.read_batch([credentials.ref, *refs])
+    documents = context.repository.read_batch([*credentials.refs, *refs])
     caller = authenticate(credentials, documents)
     caller.must_be((Role.EDGE,))
     return caller, documents

@@ -18,11 +18,12 @@ from typing import Final
 import msgspec
 
 from shared.feed import Change, Position
+from shared.org_repository import OrgRepository
 from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
 from shared.refs import ORG_HOSTS, Ref, org_hosts_ref, org_ref
 from shared.repository import Batch
 from shared.usecases.context import Context
-from shared.usecases.organization import Organization, list_organizations
+from shared.usecases.organization import OrgDocuments
 from shared.usecases.servers.documents import ServerCertificates
 from shared.validation.server_cert import hosts_covered
 from shared.x509.certificate import Certificate
@@ -131,7 +132,7 @@ class HostFeed:
         while is_outdated:
             for attempt in self._repository.changing(self.ref(org_id), first=documents):
                 with attempt as stored:
-                    org = org or Organization(self._repository, org_id).find()
+                    org = org or OrgDocuments(self._repository).find(org_id)
                     published = self._derive(org, stored, documents, at)
                     if published is not None and published is not stored:
                         attempt.write(published)
@@ -159,21 +160,37 @@ class HostFeed:
         self, org: Org | None, stored: OrgHosts | None, documents: Batch | None, at: datetime
     ) -> OrgHosts | None:
         """Return the hosts to store; *stored* itself if nothing changed; None for an unknown organization."""
+        if org is not None and org.deletion is not None:
+            org = None  # a tombstone is no organization
         if org is None and stored is None:
             return None
         hosts = self._versions(org, documents) if org is not None else {}
-        former = (*stored.hosts, *stored.gone) if stored is not None else ()
+        gone, former, incarnation = self._former(org, stored)
         derived = OrgHosts(
             certificate_id=org.activation.active if org is not None else DEFAULT,
             activated_at=org.activation.activated_at if org is not None else None,
             hosts=hosts,
-            gone=tuple(host for host in dict.fromkeys(former) if host not in hosts)[:_GONE_MAX],
+            gone=tuple(host for host in gone if host not in hosts)[:_GONE_MAX],
             basis=self._basis(org),
             changed_at=at,
+            incarnation=incarnation,
+            former=former,
         )
         if stored is not None and msgspec.structs.replace(stored, is_published=False, changed_at=at) == derived:
             return stored
         return derived
+
+    def _former(self, org: Org | None, stored: OrgHosts | None) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+        """Return the former hosts of *org*, those of earlier organizations of its id, and the incarnation.
+
+        Only platform edges may know the hosts of an earlier organization.
+        """
+        if stored is None:
+            return (), (), "" if org is None else org.incarnation
+        hosts = tuple(dict.fromkeys((*stored.hosts, *stored.gone)))
+        if org is None or org.incarnation == stored.incarnation:
+            return hosts, stored.former, stored.incarnation
+        return (), tuple(dict.fromkeys((*hosts, *stored.former)))[:_GONE_MAX], org.incarnation
 
     def _versions(self, org: Org, documents: Batch | None) -> dict[str, str]:
         """Return each host of *org* with its version.
@@ -194,20 +211,24 @@ class HostFeed:
         active = org.activation.active
         if active == DEFAULT:
             return None
-        servers = ServerCertificates(self._repository, org.org_id)
-        return servers.find_record(active) if documents is None else documents.get(servers.own_ref(active))
+        servers = ServerCertificates(OrgRepository(self._repository, org.org_id, org.incarnation))
+        if documents is None:
+            return servers.find_record(active)
+        return documents.of(org.incarnation).get(servers.own_ref(active))
 
     def _basis(self, org: Org | None) -> str:
         """Return a digest of everything that `_versions` depends on.
 
         The id of the active certificate is enough, because the certificate of an id never changes.
         """
-        if org is None:
+        if org is None or org.deletion is not None:
             return ""
         if org.suspended:
-            return "suspended"
+            return f"suspended {org.incarnation}".rstrip()
         activation = org.activation
         parts = (self._platform_domain, activation.active, str(activation.activated_at), *org.settings.domains)
+        if org.incarnation:
+            parts = (*parts, org.incarnation)
         return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     # ------------------------------------------------------------------------------------------------ sweeping
@@ -230,10 +251,12 @@ class HostFeed:
     def _list_behind(self) -> Iterator[str]:
         """Return the ids of organizations whose published hosts differ from what the organization says."""
         after = ""
-        while orgs := list_organizations(self._repository, after=after, limit=_PAGE):
+        while orgs := OrgDocuments(self._repository).list(after=after, limit=_PAGE):
             published = self.find([org.org_id for org in orgs])
             for org in orgs:
                 hosts = published.get(org.org_id)
+                if hosts is None and org.deletion is not None:
+                    continue  # deleted long ago: no edge has its hosts
                 if hosts is None or not hosts.is_published or hosts.basis != self._basis(org):
                     yield org.org_id
             after = orgs[-1].org_id

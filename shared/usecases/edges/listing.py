@@ -117,7 +117,7 @@ class _Listing:
         """
         changes = self._feed.since(position, limit=HOSTS_MAX)
         changed_ids = dict.fromkeys(change.what.org_id for change in changes)
-        own_ids = [org_id for org_id in changed_ids if self._caller.scope.may_ask_about(org_id)]
+        own_ids = [org_id for org_id in changed_ids if self._caller.scope.may_ask_about(org_id, None)]
         published = self._feed.find(own_ids) if own_ids else {}
         hosts: list[ListedHost] = []
         listed: set[str] = set()
@@ -178,6 +178,10 @@ class _Listing:
         """Return the hosts of one organization that a certificate covers, and, if asked for, the removed hosts."""
         if published is None:
             return
+        if not self._caller.scope.may_ask_about(org_id, published.incarnation):  # the id was created again
+            former = published.former if with_removed and self._caller.org_id is None else ()
+            yield from (ListedHost(host, org_id, "", DEFAULT, removed=True) for host in former)
+            return
         uncovered = [host for host, version in published.hosts.items() if version == BY_DEFAULT]
         by_default = set(hosts_covered(self._default, uncovered)) if self._default and uncovered else set()
         for host, version in published.hosts.items():
@@ -188,7 +192,9 @@ class _Listing:
             elif with_removed:
                 yield ListedHost(host, org_id, "", DEFAULT, removed=True)
         if with_removed:
-            yield from (ListedHost(host, org_id, "", DEFAULT, removed=True) for host in published.gone)
+            former = published.former if self._caller.org_id is None else ()
+            gone = dict.fromkeys((*published.gone, *(host for host in former if host not in published.hosts)))
+            yield from (ListedHost(host, org_id, "", DEFAULT, removed=True) for host in gone)
 
     def _page(self, head: str, hosts: Sequence[ListedHost], *, more: bool, full: bool, first: bool) -> HostsPage:
         return HostsPage(head, hosts, more, full, first, self._default_version)

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from shared.errors import NotFound
+from shared.org_repository import OrgRepository
 from shared.records import ActivityKind, DefaultCertificate, OrgHosts, edge_label
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context, make_entry
@@ -53,8 +54,10 @@ def report_served(
     is_default_served = False
     for host, version in hosts:
         name = names[host]
-        is_own = name is not None and caller.scope.may_ask_about(name.org_id)
-        published = documents.get(feed.ref(name.org_id)) if name is not None and is_own else None
+        published = documents.get(feed.ref(name.org_id)) if name is not None else None
+        if name is not None and published is not None:
+            is_own = caller.scope.may_ask_about(name.org_id, published.incarnation)
+            published = published if is_own else None
         current = published.hosts.get(host.lower()) if published is not None else None
         if published is not None and name is not None and current == version and current:
             served.setdefault(name.org_id, (published, host))
@@ -74,7 +77,8 @@ def _set_served_since(context: Context, org_id: str, published: OrgHosts, edge: 
     at, certificate_id = context.clock(), published.certificate_id
     activity = make_entry(at, edge_label(edge), "served", kind=ActivityKind.EDGE, certificate=certificate_id, host=host)
     try:
-        for attempt in ServerCertificates(context.repository, org_id).changing(certificate_id):
+        records = OrgRepository(context.repository, org_id, published.incarnation)
+        for attempt in ServerCertificates(records).changing(certificate_id):
             with attempt as record:
                 if not is_served_since(record.served_since, published.activated_at):
                     attempt.write(msgspec.structs.replace(record, served_since=at), activity=activity)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from shared.errors import NotFound
 from shared.ports import KeySealer
-from shared.records import DEFAULT, PLATFORM, Activity, ActivityKind, DefaultCertificate, Sealed, ServerCertificate
+from shared.records import DEFAULT, PLATFORM, Activity, ActivityKind, DefaultCertificate, Org, Sealed, ServerCertificate
 from shared.refs import Ref, activity_id, org_ref
 from shared.repository import Batch
 from shared.usecases.callers import Caller, Credentials
@@ -57,7 +57,7 @@ class _ServedHost(msgspec.Struct, frozen=True):
     """A host with the record of the certificate that serves it."""
 
     server_name: str
-    org_id: str
+    org: Org
     certificate_id: str
     version: str
     record: ServerCertificate | DefaultCertificate
@@ -115,32 +115,31 @@ def _org_refs(server_name: str) -> list[Ref[Any]]:
 def _find_served(context: Context, caller: Caller, documents: Batch, server_name: str) -> _ServedHost | None:
     """Return the certificate that serves a host now, decided by the organization's own document."""
     name = ServerName.parse(server_name)
-    if name is None or not caller.scope.may_ask_about(name.org_id):
+    org = documents.get(org_ref(name.org_id)) if name is not None else None
+    if name is None or org is None or not caller.scope.may_ask_about(org.org_id, org.incarnation):
         return None
-    org_id = name.org_id
-    org = documents.get(org_ref(org_id))
-    host = messaging_host(org_id, name.domain)
-    if org is None or org.suspended or host not in org.hosts(context.platform_domain):
+    host = messaging_host(org.org_id, name.domain)
+    if org.suspended or org.deletion is not None or host not in org.hosts(context.platform_domain):
         return None
     active = org.activation.active
     if active != DEFAULT:
-        own = ServerCertificates(context.repository, org_id).find_record(active)
+        own = ServerCertificates(context.of(org)).find_record(active)
         if own is not None and own.leaf is not None and hosts_covered(load_leaf(own.leaf), [host]):
-            return _ServedHost(host, org_id, active, host_version(own), own)
+            return _ServedHost(host, org, active, host_version(own), own)
     default = documents.get(PlatformDefault.ref)
     if default is not None and hosts_covered(load_leaf(default.leaf), [host]):
-        return _ServedHost(host, org_id, DEFAULT, host_version(default), default)
+        return _ServedHost(host, org, DEFAULT, host_version(default), default)
     return None
 
 
 def _export(context: Context, sealer: KeySealer, caller: Caller, host: _ServedHost) -> ExportedKey:
     """Open the private key of a host, log the export, and note it in the activity list."""
-    owner = PLATFORM if host.certificate_id == DEFAULT else host.org_id
+    owner = PLATFORM if host.certificate_id == DEFAULT else host.org.org_id
     key = _open_key(sealer, host.record.key, owner, host.certificate_id)
     log.info(
         "a private key was exported",
         extra={
-            "org": host.org_id,
+            "org": host.org.org_id,
             "host": host.server_name,
             "certificate": host.certificate_id,
             "version": host.version,
@@ -151,7 +150,7 @@ def _export(context: Context, sealer: KeySealer, caller: Caller, host: _ServedHo
     chain = [load_leaf(host.record.leaf)] if host.record.leaf else []
     chain += map(Certificate.from_der, host.record.chain)
     pem = "".join(cert.pem for cert in chain)
-    return ExportedKey(host.server_name, host.org_id, host.version, host.certificate_id, pem, key)
+    return ExportedKey(host.server_name, host.org.org_id, host.version, host.certificate_id, pem, key)
 
 
 def _open_key(sealer: KeySealer, sealed: Sealed, org_id: str, certificate_id: str) -> str:
@@ -177,4 +176,4 @@ def _note(context: Context, caller: Caller, host: _ServedHost) -> None:
     entry_id = f"{activity_id(hour).partition('-')[0]}-{about}"
     detail = {"host": host.server_name, "certificate": host.certificate_id, "version": host.version}
     activity = Activity(entry_id, at, ActivityKind.EDGE, caller.who, "keyHandedOut", detail=detail)
-    context.repository.try_append_once(host.org_id, activity)
+    context.of(host.org).try_append_once(host.org.org_id, activity)

@@ -102,7 +102,7 @@ def publish_waiting(context: Context, waiting: Waiting) -> None:
     """
     if waiting.withdrawals:
         publish(context, waiting.withdrawals)
-        context.repository.drop_published(waiting.ref, first=waiting.batch)
+        waiting.repository.drop_published(waiting.ref, first=waiting.batch)
 
 
 def read_withdrawals(context: Context, credentials: Credentials, since: str, *, edge: str = "") -> WithdrawalsPage:
@@ -132,7 +132,8 @@ def read_withdrawals(context: Context, credentials: Credentials, since: str, *, 
     withdrawals = [
         change.what
         for change in changes
-        if caller.scope.may_ask_about(change.what.org_id) and (edge or change.what.kind != WithdrawalKind.RECHECK)
+        if caller.scope.may_ask_about(change.what.org_id, change.what.incarnation)
+        and (edge or change.what.kind != WithdrawalKind.RECHECK)
     ]
     return WithdrawalsPage(str(head), withdrawals, more=len(changes) == PAGE, missed=False)
 

@@ -41,7 +41,8 @@ from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
 from shared.usecases.jobs.maintenance import sweep_org
-from shared.usecases.organization import list_organizations
+from shared.usecases.organization import OrgDocuments
+from shared.usecases.orgs.deletion import complete_deletion
 from shared.usecases.servers.documents import ServerCertificates
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.x509.certificate import Certificate
@@ -139,11 +140,13 @@ class _Run:
             self._report.is_finished = True
             return self._report
         resume_at: str | None = None  # the start of the first page whose message was not delivered
-        if not after and not self._publish([(PLATFORM, self._default_expiries())]):
+        if not after and not self._publish_default():
             resume_at = ""
-        while page := list_organizations(self._repository, after=after, limit=_PAGE):
-            is_delivered = self._publish([(org.org_id, self._inspect(org)) for org in page])
-            self._report.orgs += len(page)
+        while page := OrgDocuments(self._repository).list(after=after, limit=_PAGE):
+            orgs = [org for org in page if org.deletion is None]
+            self._sweep_deleted(org for org in page if org.deletion is not None)
+            is_delivered = self._publish([(org, self._inspect(org)) for org in orgs])
+            self._report.orgs += len(orgs)
             resume_at = after if resume_at is None and not is_delivered else resume_at
             after = page[-1].org_id
             self._write_progress(after if resume_at is None else resume_at)
@@ -174,13 +177,20 @@ class _Run:
 
     # ---------------------------------------------------------------------------------------------- publishing
 
-    def _publish(self, page: Sequence[tuple[str, Sequence[Expiry]]]) -> bool:
-        """Report the expiries of some organizations, or of the platform. Return whether the webhook has the message."""
-        page = [(org_id, expiries) for org_id, expiries in page if expiries]
-        for org_id, expiries in page:
-            if self._repository.append_once(org_id, self._entry(org_id, expiries)):
+    def _publish_default(self) -> bool:
+        """Report the expiry of the platform's default certificate. Return whether the webhook has the message."""
+        expiries = self._default_expiries()
+        if expiries and self._repository.append_once(PLATFORM, self._entry(PLATFORM, expiries)):
+            self._log(expiries)
+        return self._deliver([_encode_org(PLATFORM, expiries)] if expiries else [])
+
+    def _publish(self, page: Sequence[tuple[Org, Sequence[Expiry]]]) -> bool:
+        """Report the expiries of some organizations. Return whether the webhook has the message."""
+        page = [(org, expiries) for org, expiries in page if expiries]
+        for org, expiries in page:
+            if self._context.of(org).append_once(org.org_id, self._entry(org.org_id, expiries)):
                 self._log(expiries)
-        return self._deliver([_encode_org(org_id, expiries) for org_id, expiries in page])
+        return self._deliver([_encode_org(org.org_id, expiries) for org, expiries in page])
 
     def _log(self, expiries: Sequence[Expiry]) -> None:
         self._report.expiries += len(expiries)
@@ -242,24 +252,34 @@ class _Run:
         An organization in which withdrawals wait is swept today."""
         self._has_waiting = False
         expiries = [*self._ca_expiries(org), *self._server_expiries(org)]
-        self._copy_outboxes(org.org_id, [org])
-        self._copy_outboxes(org.org_id, DenyList(self._repository, org.org_id).iterate_documents())
-        if self._sweep_all or self._has_waiting or _sweep_day(org.org_id) == self._at.toordinal() % _SWEEP_EVERY:
-            self._report.swept += sweep_org(self._context, org.org_id, at=self._at)
+        self._copy_outboxes(org, [org])
+        self._copy_outboxes(org, DenyList(self._context.of(org)).iterate_documents())
+        if self._has_waiting or self._is_sweep_day(org):
+            self._report.swept += sweep_org(self._context, org, at=self._at)
         return sorted(expiries, key=lambda expiry: (expiry.ends, expiry.id))
+
+    def _sweep_deleted(self, tombstones: Iterable[Org]) -> None:
+        """Complete deletions that were cut short; once a week, delete what late calls wrote."""
+        for tombstone in tombstones:
+            if tombstone.is_deleting or self._is_sweep_day(tombstone):
+                complete_deletion(self._context, tombstone)
+                self._report.swept += tombstone.is_deleting
+
+    def _is_sweep_day(self, org: Org) -> bool:
+        return self._sweep_all or _sweep_day(org.org_id) == self._at.toordinal() % _SWEEP_EVERY
 
     def _ca_expiries(self, org: Org) -> Iterator[Expiry]:
         if not org.has_ca:
             return
-        for document in CACertificates(self._repository, org.org_id).iterate_documents():
-            self._copy_outboxes(org.org_id, [document])
+        for document in CACertificates(self._context.of(org)).iterate_documents():
+            self._copy_outboxes(org, [document])
             for ca_id, ca in document.cas.items():
                 if ca.status is CAStatus.ACTIVE:  # no client connects by an inactive CA, ended or not
                     yield from self._expiries(org.org_id, "ca", ca_id, ca.der, in_force=True)
 
     def _server_expiries(self, org: Org) -> Iterator[Expiry]:
-        for certificate_id, record in ServerCertificates(self._repository, org.org_id).find_records(org.servers):
-            self._copy_outboxes(org.org_id, [record])
+        for certificate_id, record in ServerCertificates(self._context.of(org)).find_records(org.servers):
+            self._copy_outboxes(org, [record])
             in_force = org.activation.active == certificate_id
             yield from self._expiries(org.org_id, "server", certificate_id, record.leaf, in_force=in_force)
 
@@ -276,12 +296,12 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------------- repairing
 
-    def _copy_outboxes(self, org_id: str, documents: Iterable[RecordWithOutbox]) -> None:
+    def _copy_outboxes(self, org: Org, documents: Iterable[RecordWithOutbox]) -> None:
         for document in documents:
             self._has_waiting = self._has_waiting or bool(document.withdrawals)
             recent = [entry for entry in document.outbox if entry.at > self._at - _OUTBOX_AGE]
             if recent:
-                self._report.copied += self._repository.copy_outbox(org_id, recent)
+                self._report.copied += self._context.of(org).copy_outbox(org.org_id, recent)
 
 
 def _stage_of(remaining: timedelta) -> str | None:

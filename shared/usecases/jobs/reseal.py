@@ -53,7 +53,7 @@ def _list_keys(context: Context) -> Iterator[tuple[str, str, Attempts]]:
     if default.get() is not None:
         yield PLATFORM, DEFAULT, default.changing()
     for org in iterate_organizations(context.repository):
-        servers = ServerCertificates(context.repository, org.org_id)
+        servers = ServerCertificates(context.of(org))
         for certificate_id in org.servers:
             yield org.org_id, certificate_id, servers.changing(certificate_id)
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from shared.ports import KeySealer
-from shared.records import PLATFORM, ApiKey
+from shared.records import PLATFORM, ApiKey, Org, OrgRecord
 from shared.usecases.context import Context
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.export_file import ExportedDocument, read_documents, verify_export, write_export
 from shared.usecases.jobs.exported_documents import CheckedDocument, check_document
-from shared.usecases.organization import iterate_organizations
-from shared.usecases.orgs.organizations import get_org, keys_of, partitions_of
+from shared.usecases.organization import OrgDocuments
+from shared.usecases.orgs.deletion import keys_of, partitions_of
+from shared.usecases.orgs.organizations import get_org, restore_org
 from shared.usecases.servers.platform_default import PlatformDefault
 
 
@@ -42,8 +43,9 @@ def list_documents(context: Context, org_id: str | None) -> Iterator[ExportedDoc
     """Yield every document of an organization, or of the whole store where *org_id* is None.
 
     Raises: NotFound."""
-    orgs = [get_org(context, org_id)] if org_id else list(iterate_organizations(context.repository))
-    keys = [key for org in orgs for key in keys_of(context, org.org_id)]
+    # Tombstones are exported as well: an id that is created again after an import must have a later incarnation.
+    orgs = [get_org(context, org_id)] if org_id else list(OrgDocuments(context.repository).iterate())
+    keys = [key for org in orgs for key in keys_of(org.org_id)]
     partitions = [partition for org in orgs for partition in partitions_of(org.org_id)]
     if org_id is None:
         keys.append(PlatformDefault.ref.key)
@@ -97,6 +99,18 @@ def _take(
         return msgspec.structs.replace(before, others=before.others + 1)
     if isinstance(checked.record, ApiKey) and not with_keys:
         return msgspec.structs.replace(before, keys=before.keys + 1)
-    if context.repository.import_document(msgspec.to_builtins(checked.document)):
+    if _write(context, checked):
         return msgspec.structs.replace(before, written=before.written + 1)
     return msgspec.structs.replace(before, kept=before.kept + 1)
+
+
+def _write(context: Context, checked: CheckedDocument) -> bool:
+    """Create one document. Return False where a document exists already, or the id is another organization's here."""
+    record = checked.record
+    if isinstance(record, Org):
+        return restore_org(context, record)
+    if checked.org_id is not None and isinstance(record, OrgRecord):
+        org = OrgDocuments(context.repository).find(checked.org_id)
+        if org is not None and (org.deletion is not None or org.incarnation != record.incarnation):
+            return False
+    return context.repository.import_document(msgspec.to_builtins(checked.document))

@@ -24,6 +24,7 @@ import msgspec
 from shared.errors import (
     Misplaced,
     NotFound,
+    OrgGone,
     OrgSuspended,
     Overloaded,
     RateLimited,
@@ -38,7 +39,7 @@ from shared.refs import activity_id
 from shared.usecases.callers import Caller, Member
 from shared.usecases.cas.manage import upload_ca
 from shared.usecases.context import Context
-from shared.usecases.organization import Organization
+from shared.usecases.organization import find_organization
 from shared.usecases.servers.requests import fulfill_csr
 from shared.usecases.servers.upload import upload_server_cert
 from shared.validation.names import is_org_id
@@ -99,7 +100,7 @@ def on_upload(
     org_id, _, rest = uploaded.key.partition("/")
     if not is_org_id(org_id) or not _is_text(uploaded.key):
         return _ignore("an object that belongs to no organization", uploaded)
-    org = Organization(context.repository, org_id).find()
+    org = find_organization(context.repository, org_id)
     if org is None:
         return _ignore("an object of an organization that is not here", uploaded)
     stored = objects.find(uploaded)
@@ -107,10 +108,13 @@ def on_upload(
         return _ignore("an object that is gone, or was replaced by another", uploaded)
     if stored.size == 0 and uploaded.key.endswith("/"):
         return _ignore("a folder", uploaded)  # consoles create these to show an empty prefix
+    if org.incarnation and stored.stored_at < org.created_at:
+        return _ignore("an object that is older than its organization, whose id was in use before", uploaded)
+    records = context.of(org)
     receipt_id = activity_id(
         stored.stored_at, "\n".join((stored.bucket, stored.key, stored.version or stored.etag or ""))
     )
-    receipt = context.repository.get_activity(org_id, receipt_id, ActivityKind.UPLOAD)
+    receipt = records.get_activity(org_id, receipt_id, ActivityKind.UPLOAD)
     if receipt is not None:  # the event was delivered before
         return Outcome(End(receipt.result), receipt.detail.get("reason", ""), receipt.code)
     try:
@@ -121,6 +125,8 @@ def on_upload(
         raise
     except _Gone:
         return _ignore("an object that is gone", uploaded)
+    except OrgGone:
+        return _ignore("an object of an organization that was deleted meanwhile", uploaded)
     except TrustError as refusal:
         outcome = Outcome(End.REFUSED, str(refusal), refusal.code)
         detail = {"reason": _sanitize(str(refusal), _REASON_MAX)}
@@ -138,7 +144,7 @@ def on_upload(
         outcome.code,
         {"object": _sanitize(rest, _NAME_MAX), **detail},
     )
-    context.repository.append_once(org_id, receipt)
+    records.append_once(org_id, receipt)
     return outcome
 
 

@@ -9,11 +9,11 @@ from typing import Final
 import msgspec
 
 from shared.errors import WrongValue
-from shared.records import PLATFORM, ApiKey, Proof, Role
-from shared.refs import api_key_ref
+from shared.records import ApiKey, Proof, Role
+from shared.refs import api_key_partition, api_key_ref
 from shared.usecases.callers import token_hash
 from shared.usecases.context import Context
-from shared.usecases.organization import Organization
+from shared.usecases.organization import get_organization
 from shared.validation.verdict_by_name import NO_LISTENER
 
 _LISTENER: Final = r"[A-Za-z0-9_.:/-]{1,64}"
@@ -37,12 +37,10 @@ def create_key(
         listener: the broker's listener whose names *proof* `broker` proves, as the broker names it.
 
     Raises: NotFound, WrongValue."""
-    if org_id is not None:
-        Organization(context.repository, org_id).get()
+    org = None if org_id is None else get_organization(context.repository, org_id)
     _check_kind(org_id, role, orgs, is_special=no_sni or proof is not Proof.CHAIN)
     _check_listener(proof, listener)
-    for name in orgs:
-        Organization(context.repository, name).get()
+    incarnations = {name: get_organization(context.repository, name).incarnation for name in orgs}
     name = "".join(secrets.choice(_ALPHABET) for _ in range(10))
     token = secrets.token_urlsafe(32)  # 256 bits
     key = ApiKey(
@@ -51,12 +49,14 @@ def create_key(
         token_hash=token_hash(token),
         org_id=org_id,
         orgs=tuple(sorted(orgs)),
+        incarnations={name: incarnation for name, incarnation in incarnations.items() if incarnation},
         no_sni=no_sni,
         proof=proof,
         listener=listener if proof is Proof.BROKER else None,
         created_at=context.clock(),
     )
-    context.repository.create(api_key_ref(org_id, key.key), key)
+    records = context.repository if org is None else context.of(org)
+    records.create(api_key_ref(org_id, key.key), key)
     return key, token
 
 
@@ -82,15 +82,17 @@ def _check_listener(proof: Proof, listener: str) -> None:
 
 
 def list_keys(context: Context, org_id: str | None) -> Iterator[ApiKey]:
-    """Yield the keys of an organization, or of the platform, ordered by name."""
-    return (key for _, key in context.repository.iterate(f"key/{org_id or PLATFORM}", ApiKey))
+    """Yield the keys of an organization, or of the platform, ordered by name. Raises: NotFound."""
+    records = context.repository if org_id is None else context.of(get_organization(context.repository, org_id))
+    return (key for _, key in records.iterate(api_key_partition(org_id), ApiKey))
 
 
 def revoke_key(context: Context, name: str) -> ApiKey:
     """Refuse the key *name* from now on. Raises: NotFound."""
     org_id = None if name.startswith("p-") else name[2:8]
+    records = context.repository if org_id is None else context.of(get_organization(context.repository, org_id))
     at = context.clock()
-    for attempt in context.repository.changing_existing(api_key_ref(org_id, name), f"key {name}"):
+    for attempt in records.changing_existing(api_key_ref(org_id, name), f"key {name}"):
         with attempt as key:
             if key.revoked_at is None:
                 key = msgspec.structs.replace(key, revoked_at=at)

@@ -5,11 +5,11 @@ from datetime import datetime
 
 import msgspec
 
-from shared.records import ApiKey, Role
+from shared.records import Org, Role
+from shared.usecases.callers import scope_of
 from shared.usecases.context import Context
 from shared.usecases.organization import iterate_organizations
 from shared.usecases.orgs.api_keys import list_keys
-from shared.validation.verdict import Scope
 
 
 class ListedEdge(msgspec.Struct, frozen=True):
@@ -30,19 +30,19 @@ class ListedEdge(msgspec.Struct, frozen=True):
     revoked: bool
 
 
-def list_edges(context: Context, org_id: str) -> Sequence[ListedEdge]:
-    """Return the edges with a key that may serve *org_id*, the organization's own first.
+def list_edges(context: Context, org: Org) -> Sequence[ListedEdge]:
+    """Return the edges with a key that may serve *org*, the organization's own first.
 
     Silent edges are logged. A revoked key is listed as long as its edge asked within the last month.
 
     Raises: StoreUnavailable.
     """
     edges: list[ListedEdge] = []
-    for owner in (org_id, None):
+    for owner in (org.org_id, None):
         context.heartbeats.warn_of_silent(owner)
         contacts = context.heartbeats.list_contacts(owner)
         for key in list_keys(context, owner):
-            if key.role is Role.EDGE and _scope(key).may_ask_about(org_id):
+            if key.role is Role.EDGE and scope_of(key).may_ask_about(org.org_id, org.incarnation):
                 own = [contact for contact in contacts if contact.key == key.key]
                 is_revoked = key.revoked_at is not None
                 edges += [
@@ -67,7 +67,3 @@ def warn_of_silent_edges(context: Context) -> int:
     """
     org_ids = [org.org_id for org in iterate_organizations(context.repository)]
     return sum(context.heartbeats.warn_of_silent(owner) for owner in (None, *org_ids))
-
-
-def _scope(key: ApiKey) -> Scope:
-    return Scope(key.org_id, key.orgs)

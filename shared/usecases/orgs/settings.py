@@ -34,7 +34,7 @@ def put_settings(
     if custom_domains is not None:
         custom_domains = _check_domains(context, custom_domains)
     at = context.clock()
-    for attempt in Organization(context.repository, member.org_id).changing():
+    for attempt in Organization(context.of(member.org)).changing():
         with attempt as org:
             check_version(org.settings_changed, expected_version)
             settings = OrgSettings(
@@ -95,7 +95,7 @@ def _check_active_keeps_a_host(context: Context, org: Org, settings: OrgSettings
     removed = [domain for domain in org.settings.domains if domain not in settings.domains]
     if not removed or org.activation.active not in org.servers:
         return
-    record = ServerCertificates(context.repository, org.org_id).find_record(org.activation.active)
+    record = ServerCertificates(context.of(org)).find_record(org.activation.active)
     if record is None or record.leaf is None:
         return
     leaf = load_leaf(record.leaf)

@@ -54,7 +54,7 @@ def activate_server_cert(
         StoreUnavailable.
     """
     at = context.clock()
-    servers, hosts = ServerCertificates(context.repository, member.org_id), HostFeed(context)
+    servers, hosts = ServerCertificates(context.of(member.org)), HostFeed(context)
     replaced_id = member.org.activation.active
     # The hosts are read before the organization changes: `HostFeed.publish_change` needs this order.
     documents = context.repository.read_batch(
@@ -65,7 +65,7 @@ def activate_server_cert(
         warnings = _check(context, member.org, parsed, expected_version, at)
         org = _activate(member.org, certificate_id, at, member.who)
     else:
-        for attempt in Organization(context.repository, member.org_id).changing():
+        for attempt in Organization(context.of(member.org)).changing():
             with attempt as stored:
                 servers.check_listed(stored, certificate_id)  # the certificate may have been deleted meanwhile
                 warnings = _check(context, stored, parsed, expected_version, at)

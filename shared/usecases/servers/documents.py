@@ -26,6 +26,7 @@ from shared.errors import (
     TooManyServerCertificates,
     TrustError,
 )
+from shared.org_repository import OrgRepository
 from shared.ports import KeySealer
 from shared.records import (
     DEFAULT,
@@ -39,7 +40,7 @@ from shared.records import (
     Source,
 )
 from shared.refs import Ref, server_ref
-from shared.repository import Batch, ExistingAttempt, Repository
+from shared.repository import Batch, ExistingAttempt
 from shared.usecases.context import count_in_window
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
@@ -151,10 +152,10 @@ class AddedServerCertificate(msgspec.Struct, frozen=True):
 class ServerCertificates:
     """The owner of the server certificates and certificate requests of one organization."""
 
-    def __init__(self, repository: Repository, org_id: str) -> None:
+    def __init__(self, repository: OrgRepository) -> None:
         self._repository = repository
-        self._org_id = org_id
-        self._organization = Organization(repository, org_id)
+        self._org_id = repository.org_id
+        self._organization = Organization(repository)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -260,7 +261,7 @@ class ServerCertificates:
 
         A certificate that the organization has already is not stored again: the result names the existing record.
 
-        Raises: NotFound (no such organization), TooManyServerCertificates, TooBusy, StoreUnavailable.
+        Raises: OrgGone, TooManyServerCertificates, TooBusy, StoreUnavailable.
         """
         self._repository.create(self.own_ref(certificate_id), record)
         try:

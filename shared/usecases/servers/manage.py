@@ -14,7 +14,7 @@ def list_servers(context: Context, org: Org, *, after: str, limit: int) -> list[
 
     Raises: StoreUnavailable.
     """
-    return ServerCertificates(context.repository, org.org_id).list(org, after=after, limit=limit)
+    return ServerCertificates(context.of(org)).list(org, after=after, limit=limit)
 
 
 def get_server(context: Context, org: Org, certificate_id: str) -> ParsedServerCertificate:
@@ -22,7 +22,7 @@ def get_server(context: Context, org: Org, certificate_id: str) -> ParsedServerC
 
     Raises: NotFound, StoreUnavailable.
     """
-    return ServerCertificates(context.repository, org.org_id).get(org, certificate_id)
+    return ServerCertificates(context.of(org)).get(org, certificate_id)
 
 
 def change_server(
@@ -39,7 +39,7 @@ def change_server(
     if certificate_id not in member.org.servers:
         raise NotFound(what="server certificate of that id that is this organization's own")
     activity = make_entry(at, member.who, "describeServerCert", certificate=certificate_id)
-    for attempt in ServerCertificates(context.repository, member.org_id).changing(certificate_id):
+    for attempt in ServerCertificates(context.of(member.org)).changing(certificate_id):
         with attempt as record:
             check_version(record.changed, expected_version)
             described = record
@@ -60,7 +60,7 @@ def delete_server(context: Context, member: Member, certificate_id: str, *, expe
 
     Raises: NotFound, ActiveCertificate, Stale, TooBusy, StoreUnavailable.
     """
-    servers = ServerCertificates(context.repository, member.org_id)
+    servers = ServerCertificates(context.of(member.org))
     record = servers.find_record(certificate_id)
     if record is not None:
         check_version(record.changed, expected_version)

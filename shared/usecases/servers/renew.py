@@ -22,7 +22,7 @@ def renew(context: Context, sealer: KeySealer, member: Member, certificate_id: s
         StoreUnavailable.
     """
     at = context.clock()
-    servers = ServerCertificates(context.repository, member.org_id)
+    servers = ServerCertificates(context.of(member.org))
     record = servers.find_record(certificate_id) if certificate_id in member.org.servers else None
     if record is None:  # an organization may not use the key of the default certificate either
         raise NotFound(what="server certificate of that id")

@@ -61,7 +61,7 @@ def generate_csr(
         email_address=subject.email_address,
     )
     check_algorithm(algorithm)
-    ServerCertificates(context.repository, member.org_id).count_attempt(at, context.rate_per_minute)
+    ServerCertificates(context.of(member.org)).count_attempt(at, context.rate_per_minute)
     key = context.key_work.make(algorithm)
     csr = make_csr(key, name, host=host)
     return add_request(context, sealer, member, key, csr, comments=comments, what="generateCSR", at=at)
@@ -92,7 +92,7 @@ def add_request(
         changed=make_revision(at, member.who),
     )
     activity = make_entry(at, member.who, what, certificate=certificate_id)
-    servers = ServerCertificates(context.repository, member.org_id)
+    servers = ServerCertificates(context.of(member.org))
     added = servers.add(certificate_id, record, activity=activity)
     return parse(added.id, added.record)
 
@@ -111,7 +111,7 @@ def fulfill_csr(
         TooBusy, StoreUnavailable.
     """
     at = context.clock()
-    servers = ServerCertificates(context.repository, member.org_id)
+    servers = ServerCertificates(context.of(member.org))
     request = servers.find_record(certificate_id) if certificate_id in member.org.servers else None
     if request is None or request.csr is None:
         raise NotFound(what="certificate request of that id")

@@ -48,7 +48,7 @@ def upload_server_cert(
         StoreUnavailable, KeyWorkUnavailable.
     """
     at = context.clock()
-    servers = ServerCertificates(context.repository, member.org_id)
+    servers = ServerCertificates(context.of(member.org))
     if not private_key and not has_private_key(certificate):
         _point_to_request(servers, member.org, certificate, chain)
         raise PrivateKeyMissing(part="private_key")
