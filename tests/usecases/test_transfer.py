@@ -135,7 +135,6 @@ def test_a_key_that_is_sealed_for_another_place_opens_no_export(
 
 def test_every_partition_of_an_organization_can_be_imported(service: Service) -> None:
     """A new kind of document needs a rule that says what belongs to it."""
-    context = service.app.context
     partitions = [*partitions_of("mtxpd0"), *(key.partition for key in keys_of("mtxpd0"))]
     for partition in partitions:
         with pytest.raises(ExportRefused) as refused:
