@@ -87,7 +87,9 @@ def edges(folder: Path, devices: Fleet) -> Iterator[tuple[dict[str, int], str]]:
             own = folder / str(number)
             own.mkdir()
             (own / "root.pem").write_text(devices.root.pem)
-            edge = kind(own, functions.url, *keys, broker.trusting, broker.asking)
+            # No agent runs beside these edges.
+            settings = {"TRUST_EDGE_STALE_AFTER": "0"}
+            edge = kind(own, functions.url, *keys, broker.trusting, broker.asking, settings=settings)
             stack.callback(edge.stop)
             edge.sync_once()
             edge.url = url

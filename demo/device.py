@@ -97,6 +97,9 @@ class Device:
             transport="websockets" if self.websocket else "tcp",
         )
         self.client.tls_set_context(self.tls)
+        if self.websocket and self.tls.name:
+            # The device connects to an address; to a host name, paho itself would send that name.
+            self.client.ws_set_options(headers={"Host": self.tls.name})
         self.client.on_connect = self._on_connect
         self.client.on_disconnect = self._on_disconnect
         self.client.on_message = lambda _, __, message: self.received.append((message.topic, bytes(message.payload)))

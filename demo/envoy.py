@@ -11,7 +11,7 @@ import yaml
 
 from demo.device import fetch_fingerprint
 from demo.processes import Missing, Process, free_port
-from demo.stack import EDGE, ROOT, Functions
+from demo.stack import ROOT, Functions
 from shared.records import Role
 
 
@@ -25,7 +25,10 @@ def envoy_binary() -> str:
 
 @dataclass
 class EnvoyEdge:
-    """Envoy and its shim, with their files in *folder*; *broker* and *websocket* are ports of the broker."""
+    """Envoy and its shim, with their files in *folder*; *broker* and *websocket* are ports of the broker.
+
+    *tree*: the checkout whose shim and configuration run.
+    """
 
     folder: Path
     functions: Functions
@@ -36,6 +39,7 @@ class EnvoyEdge:
     shim_port: int = field(default_factory=free_port)
     envoy: Process | None = None
     shim: Process | None = None
+    tree: Path = ROOT
 
     def start(self) -> "EnvoyEdge":
         binary = envoy_binary()
@@ -56,7 +60,7 @@ class EnvoyEdge:
             "TRUST_SHIM_LISTEN": f"127.0.0.1:{self.shim_port}",
         }
         log = self.folder / "shim.log"
-        self.shim = Process("the shim", [sys.executable, "-m", "edge.envoy_shim"], log, env=env, cwd=ROOT)
+        self.shim = Process("the shim", [sys.executable, "-m", "edge.envoy_shim"], log, env=env, cwd=self.tree)
         self.shim.wait_for_port(self.shim_port)
 
     def wait_until_served(self, host: str) -> None:
@@ -77,7 +81,9 @@ class EnvoyEdge:
 
     def _bootstrap(self) -> object:
         """Return the bootstrap file with the ports and paths of this run."""
-        text = (EDGE / "envoy" / "bootstrap.yaml").read_text().replace("/etc/mqtt-trust/", f"{self.folder}/")
+        text = (
+            (self.tree / "edge" / "envoy" / "bootstrap.yaml").read_text().replace("/etc/mqtt-trust/", f"{self.folder}/")
+        )
         ports = {
             8883: self.port,
             8443: self.websocket_port,

@@ -10,19 +10,23 @@ from pathlib import Path
 
 from demo.device import fetch_fingerprint
 from demo.processes import Failed, Process, free_port, program
-from demo.stack import EDGE, ROOT, Functions
+from demo.stack import ROOT, Functions
 from shared.records import Role
 
 
 @dataclass
 class NginxEdge:
-    """nginx, with its files in *folder*; *websocket* is a port of the broker."""
+    """nginx, with its files in *folder*; *websocket* is a port of the broker.
+
+    *tree*: the checkout whose agent and configuration run.
+    """
 
     folder: Path
     functions: Functions
     websocket: int
     port: int = field(default_factory=free_port)
     process: Process | None = None
+    tree: Path = ROOT
 
     def start(self) -> "NginxEdge":
         program("nginx", "nginx-light")
@@ -52,7 +56,7 @@ class NginxEdge:
             "TRUST_EDGE_SOCKET": str(self.folder / "no-haproxy.sock"),
         }
         command = [sys.executable, "-m", "edge.haproxy_sync", "--once"]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, cwd=self.tree, env=env, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             raise Failed(f"edge.haproxy_sync --once: {done.stderr}")
 
@@ -66,7 +70,7 @@ class NginxEdge:
 
     def _config(self) -> str:
         """Return the configuration file with the ports and paths of this run."""
-        text = (EDGE / "nginx" / "nginx.conf").read_text()
+        text = (self.tree / "edge" / "nginx" / "nginx.conf").read_text()
         changes = {
             "/etc/mqtt-trust/": f"{self.folder}/",
             "/run/mqtt-trust/": f"{self.folder}/",

@@ -54,7 +54,7 @@ class Authorization(service.AuthorizationServicer):  # type: ignore[misc]
             return _make_response(False, "unavailable")
         is_allowed = verdict.get("decision") == "allow"
         log.info("%s %s for %s", verdict.get("decision"), verdict.get("code"), server_name)
-        return _make_response(is_allowed, str(verdict.get("code")))
+        return _make_response(is_allowed, str(verdict.get("code")), read_client(verdict) if is_allowed else {})
 
     def _request_verdict(self, server_name: str, certificate: str) -> Mapping[str, Any]:
         if len(certificate) > _CERTIFICATE_MAX:
@@ -76,9 +76,22 @@ def read_presented(request: messages.CheckRequest) -> tuple[str, str]:
     return attributes.tls_session.sni, urllib.parse.unquote(attributes.source.certificate)
 
 
-def _make_response(is_allowed: bool, code: str) -> messages.CheckResponse:
+def read_client(verdict: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return whose device *verdict* is about: `client_id`, `d:orgId:typeId:deviceId`, and `org`. Empty if unknown."""
+    org_id, identity = verdict.get("orgId"), verdict.get("identity")
+    if not isinstance(org_id, str) or not isinstance(identity, dict):
+        return {}
+    client_id = f"{identity.get('class')}:{org_id}:{identity.get('typeId')}:{identity.get('deviceId')}"
+    return {"client_id": client_id, "org": org_id}
+
+
+def _make_response(is_allowed: bool, code: str, client: Mapping[str, str] | None = None) -> messages.CheckResponse:
+    """Return Envoy's answer. Envoy keeps *client* as dynamic metadata, in the namespace of the filter."""
     status = code_pb2.OK if is_allowed else code_pb2.PERMISSION_DENIED
-    return messages.CheckResponse(status=status_pb2.Status(code=status, message="" if is_allowed else code))
+    response = messages.CheckResponse(status=status_pb2.Status(code=status, message="" if is_allowed else code))
+    if client:
+        response.dynamic_metadata.update(client)
+    return response
 
 
 def serve(api: ApiClient, address: str, *, threads: int = 32) -> tuple[grpc.Server, int]:

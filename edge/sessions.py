@@ -16,7 +16,7 @@ _KINDS: Final = ("org", "identity", *_OF_CERTIFICATES)
 
 
 @dataclass(frozen=True)
-class Session:
+class RegisteredSession:
     """An entry of the table `sessions`. Fingerprints are SHA-256, the first 16 hex digits.
 
     Args:
@@ -50,7 +50,7 @@ class Session:
     is_complete: bool = False
 
     @classmethod
-    def parse(cls, key: str) -> "Session | None":
+    def parse(cls, key: str) -> "RegisteredSession | None":
         """Parse a key of the table, or return None for a key of another form.
 
         The callout of the version before writes the first eight parts only.

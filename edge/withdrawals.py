@@ -19,7 +19,7 @@ from typing import Final
 from edge.api import Unavailable
 from edge.feed import RECHECK_BYTES, RECHECK_MAX, FeedClient, WithdrawalEntry
 from edge.runtime import HAProxyUnavailable, RuntimeApi
-from edge.sessions import Session
+from edge.sessions import RegisteredSession
 from edge.state import State
 
 log = logging.getLogger(__name__)
@@ -48,14 +48,14 @@ class _Search:
 
     withdrawal: WithdrawalEntry | None
     first_at: float | None = None
-    passed: set[Session] = field(default_factory=set)
+    passed: set[RegisteredSession] = field(default_factory=set)
 
-    def concerns(self, session: Session) -> bool:
+    def concerns(self, session: RegisteredSession) -> bool:
         if session in self.passed:
             return False
         return self.withdrawal is None or session.may_depend_on(self.withdrawal)
 
-    def must_end_unasked(self, session: Session) -> bool:
+    def must_end_unasked(self, session: RegisteredSession) -> bool:
         if self.withdrawal is None:  # sessions that begin after the loss have a new verdict
             return self.first_at is None
         return session.must_end_unasked(self.withdrawal)
@@ -126,7 +126,7 @@ class WithdrawalSync:
 
     def _search(self) -> int:
         """End the sessions that have expired, or that a search concerns and the functions would refuse now."""
-        sessions = list(filter(None, map(Session.parse, self._runtime.list_registered(TABLE))))
+        sessions = list(filter(None, map(RegisteredSession.parse, self._runtime.list_registered(TABLE))))
         now = time.time()
         ending = {session.source: session for session in sessions if session.ends and session.ends <= now}
         concerned = [session for session in sessions if any(search.concerns(session) for search in self._searches)]
@@ -143,7 +143,7 @@ class WithdrawalSync:
             search.passed = search.passed.intersection(sessions).union(concerned)
         return count
 
-    def _select_refused(self, sessions: Sequence[Session]) -> Iterator[Session]:
+    def _select_refused(self, sessions: Sequence[RegisteredSession]) -> Iterator[RegisteredSession]:
         """Yield those of *sessions* that the functions would refuse now; all of them where no answer comes."""
         can_ask = True
         for batch in _split(sessions):
@@ -156,7 +156,7 @@ class WithdrawalSync:
                     log.error("edgeFeed does not say which sessions must end, so all that may end: %s", error)
             yield from (session for session in batch if session.source in refused)
 
-    def _ask(self, sessions: Sequence[Session]) -> frozenset[str]:
+    def _ask(self, sessions: Sequence[RegisteredSession]) -> frozenset[str]:
         """Return the addresses of those of *sessions* that must end.
 
         Raises: Unavailable, also if the answer does not come in time.
@@ -185,9 +185,9 @@ class WithdrawalSync:
             log.debug("%s", error)
 
 
-def _split(sessions: Iterable[Session]) -> Iterator[list[Session]]:
+def _split(sessions: Iterable[RegisteredSession]) -> Iterator[list[RegisteredSession]]:
     """Yield *sessions* in lists that fit one question."""
-    batch: list[Session] = []
+    batch: list[RegisteredSession] = []
     size = 0
     for session in sessions:
         length = len(json.dumps(session.question()))

@@ -300,14 +300,6 @@ class DomainInUse(Conflict):
     mend = "Activate another certificate first, then remove {domain}."
 
 
-class TooManyHosts(Conflict):
-    """Envoy's listeners would have too many hosts."""
-
-    code = "too_many_hosts"
-    says = "More than {limit} hosts do not fit one list of listeners."
-    mend = "Give this Envoy a key for some of the organizations (--orgs), or use the HAProxy edge."
-
-
 class OrgSuspended(Forbidden):
     """The organization is suspended. Also a refusal of a device: step 1 of verifyClient."""
 

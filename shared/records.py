@@ -351,6 +351,7 @@ class OrgHosts(Record, frozen=True, kw_only=True):
         certificate_id: the active server certificate.
         hosts: each host -> the version of the active certificate, or "" where the platform's default serves the host.
         gone: former hosts.
+        since: each host -> when the host appeared. A host of the version before has no entry, and is older than those.
         basis: a digest of what the record was derived from (`shared.usecases.edges.hosts`), so that a sweep finds a
             difference without reading certificates.
         is_published: whether the feed has a line for this state.
@@ -362,6 +363,7 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     activated_at: dt.datetime | None = None
     hosts: dict[str, str] = {}
     gone: tuple[str, ...] = ()
+    since: dict[str, dt.datetime] = {}
     basis: str = ""
     is_published: bool = msgspec.field(default=False, name="told")
     changed_at: dt.datetime

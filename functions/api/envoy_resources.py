@@ -18,6 +18,8 @@ _VERDICT_SECONDS: Final = "2.5s"  # verdicts are promised within 2 s; Envoy's de
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
+OrgId = Annotated[str, Meta(pattern=r"^[a-z0-9]{6}$")]
+
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A listener that `node.metadata.listeners` in Envoy's bootstrap requests.
@@ -157,11 +159,15 @@ def _websocket(requested: Listening, host: str) -> list[dict[str, Any]]:
         "@type": f"{_FILTERS}network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "mqtt_websocket",
         "codec_type": "HTTP1",
+        "use_remote_address": True,  # else Envoy takes a client that says so for a part of its own network
         "forward_client_cert_details": "SANITIZE_SET",  # drops what the client sends in that header
         "set_current_client_cert_details": {"subject": True, "cert": True, "chain": True},
+        # A server that reads `_` as `-` would read x_client_id of the client for the header that Envoy sets.
+        "common_http_protocol_options": {"headers_with_underscores_action": "REJECT_REQUEST"},
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "max_request_headers_kb": 96,  # a chain of certificates travels in a header
         "http_filters": [
+            _header_filter(),
             _http_authorization(requested, host),
             {
                 "name": "envoy.filters.http.router",
@@ -169,18 +175,42 @@ def _websocket(requested: Listening, host: str) -> list[dict[str, Any]]:
             },
         ],
         "route_config": {
+            "ignore_port_in_host_matching": True,
             "virtual_hosts": [
                 {
                     "name": host,
-                    "domains": ["*"],
+                    "domains": [host],
+                    "request_headers_to_add": [
+                        _overwrite("x-client-org", host.partition(".")[0]),
+                        _overwrite("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+                    ],
                     "routes": [
-                        {"match": {"path": requested.path}, "route": {"cluster": requested.upstream, "timeout": "0s"}}
+                        {
+                            "match": {"path": requested.path},
+                            "route": {"cluster": requested.upstream, "timeout": "0s", "host_rewrite_literal": host},
+                        }
                     ],
                 }
-            ]
+            ],
         },
     }
     return [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+
+
+def _header_filter() -> dict[str, Any]:
+    """Return the filter that removes every header of the client but those of the WebSocket."""
+    return {
+        "name": "envoy.filters.http.lua",
+        "typed_config": {
+            "@type": f"{_FILTERS}http.lua.v3.Lua",
+            "default_source_code": {"inline_string": _KEEP_HEADERS},
+        },
+    }
+
+
+def _overwrite(name: str, value: str) -> dict[str, Any]:
+    """Return the header *name* with *value*, in place of what the request has under that name."""
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _http_authorization(requested: Listening, host: str) -> dict[str, Any]:
@@ -195,11 +225,36 @@ def _http_authorization(requested: Listening, host: str) -> dict[str, Any]:
             # The TLS server name of this chain; the client chooses the Host header. This value overrides a header of
             # that name from the client.
             "authorization_request": {"headers_to_add": [{"key": "x-sni", "value": host}]},
-            "authorization_response": {"allowed_upstream_headers": {"patterns": [{"exact": "x-client-identity"}]}},
+            "authorization_response": {
+                "allowed_upstream_headers": {"patterns": [{"exact": name} for name in _VERDICT_HEADERS]}
+            },
         },
     }
     return {"name": "envoy.filters.http.ext_authz", "typed_config": config}
 
+
+# What verifyClient says about the device, for the broker.
+_VERDICT_HEADERS: Final = ("x-client-id", "x-client-org", "x-client-identity")
+
+# RFC 6455, 4.1; Envoy's pseudo headers; and the two headers that Envoy itself has written at this point. Without
+# x-forwarded-proto no route matches.
+_KEEP_HEADERS: Final = """\
+local kept = {
+  [":authority"] = true, [":method"] = true, [":path"] = true, [":scheme"] = true,
+  ["connection"] = true, ["upgrade"] = true, ["origin"] = true,
+  ["x-forwarded-client-cert"] = true, ["x-forwarded-proto"] = true,
+  ["sec-websocket-key"] = true, ["sec-websocket-version"] = true, ["sec-websocket-protocol"] = true,
+  ["sec-websocket-extensions"] = true,
+}
+
+function envoy_on_request(handle)
+  local headers, removed = handle:headers(), {}
+  for name in pairs(headers) do
+    if not kept[name] then removed[#removed + 1] = name end
+  end
+  for _, name in ipairs(removed) do headers:remove(name) end
+end
+"""
 
 # A CA whose private key was discarded when it was made, so that it can sign nothing.
 _NO_CA: Final = """\

@@ -141,6 +141,19 @@ def json_reply(value: object, status: int = 200) -> Reply:
     return Reply(status, msgspec.json.encode(value), JSON, NO_STORE)
 
 
+def identity_headers(verdict: Verdict) -> Mapping[str, str]:
+    """Return the headers that name an allowed client to the broker behind a TLS proxy.
+
+    The client ID names the organization as well: an identity is one device in each organization. `X-Client-Identity`
+    alone is for proxies with the configuration of version 0.1.0.
+    """
+    device, org_id = verdict.identity, verdict.org_id
+    if device is None or org_id is None:
+        return {}
+    client_id = f"{device.client_class}:{org_id}:{device.type_id}:{device.device_id}"
+    return {"X-Client-Id": client_id, "X-Client-Org": org_id, "X-Client-Identity": str(device)}
+
+
 # ------------------------------------------------------------------------------------------------------- reading
 
 

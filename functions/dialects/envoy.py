@@ -33,8 +33,7 @@ class _Envoy(EncodingDialect):
     def encode(self, verdict: Verdict) -> Reply:
         if verdict.decision is not Decision.ALLOW:
             return json_reply(_Refusal(verdict.code, verdict.reason), 403)
-        identity = {} if verdict.identity is None else {"x-client-identity": str(verdict.identity)}
-        return Reply(200, headers={**NO_STORE, **identity})
+        return Reply(200, headers={**NO_STORE, **dialect.identity_headers(verdict)})
 
     def names(self, request: Request) -> Names:
         return Names(_server_name(request))

@@ -21,8 +21,7 @@ class _Nginx(EncodingDialect):
     def encode(self, verdict: Verdict) -> Reply:
         if verdict.decision is not Decision.ALLOW:
             return Reply(403, headers={**NO_STORE, "X-Refusal": verdict.code})
-        identity = {} if verdict.identity is None else {"X-Client-Identity": str(verdict.identity)}
-        return Reply(204, headers={**NO_STORE, **identity})
+        return Reply(204, headers={**NO_STORE, **dialect.identity_headers(verdict)})
 
     def names(self, request: Request) -> Names:
         return Names(request.headers.get("x-sni"), request.headers.get("x-client-id"))

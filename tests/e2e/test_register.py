@@ -13,7 +13,7 @@ from demo.device import Device, connect_packet, context
 from demo.processes import until
 from demo.stack import HAProxyEdge, Stack
 from edge.runtime import RuntimeApi
-from edge.sessions import Session
+from edge.sessions import RegisteredSession
 from tests.e2e.conftest import Tenant
 from tests.e2e.test_older_functions import serve_verdict
 
@@ -60,9 +60,9 @@ def connect(tenant: Tenant, edge: HAProxyEdge, name: str = "1") -> Device:
     return Device(edge.port, tenant.client_id(name), context(tenant.org.host, tenant.pki.leaf("d:thermo:1")[1]))
 
 
-def read_session(edge: HAProxyEdge) -> Session:
+def read_session(edge: HAProxyEdge) -> RegisteredSession:
     keys = RuntimeApi(edge.socket).list_registered("sessions")
-    session = Session.parse(keys[0])
+    session = RegisteredSession.parse(keys[0])
     assert len(keys) == 1
     assert session is not None
     return session

@@ -3,7 +3,7 @@
 import pytest
 
 from edge.feed import WithdrawalEntry
-from edge.sessions import Session
+from edge.sessions import RegisteredSession
 
 CA = "0123456789abcdef-" + "c" * 32
 K1, K2, K3 = "1" * 12, "2" * 12, "3" * 12
@@ -15,8 +15,8 @@ SHORTENED_KEY = f"10.0.0.1:4711|mtxpd0|d:thermo:1|{CA}|{'f' * 16}|0a1b|182137811
 TOKEN_KEY = "10.0.0.1:4711|mtxpd0|d:thermo:1|-||-|0||||mtxpd0.messaging.example.com|continue"
 
 
-def parse(key: str) -> Session:
-    session = Session.parse(key)
+def parse(key: str) -> RegisteredSession:
+    session = RegisteredSession.parse(key)
     assert session is not None
     return session
 
@@ -163,4 +163,4 @@ def test_a_session_with_another_serial_number_is_not_concerned() -> None:
 @pytest.mark.parametrize("key", ["", "a|b", OLDER_KEY + "|more", KEY + "|more", KEY.replace("1821378114", "soon")])
 def test_a_key_of_another_form_is_ignored(key: str) -> None:
     """Another program may use a table of the same name."""
-    assert Session.parse(key) is None
+    assert RegisteredSession.parse(key) is None

@@ -11,6 +11,8 @@ from msgspec import structs
 from functions.admin import main
 from shared.composition import build
 from shared.config import Settings
+from shared.errors import StoreUnavailable
+from shared.org_repository import OrgRepository
 from shared.refs import api_key_ref
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.check import Finding
@@ -315,6 +317,32 @@ def test_only_a_key_that_proves_names_names_a_listener() -> None:
     broker = ("key", "create", "--org", "mtxpd0", "--role", "broker")
     assert "proof broker" in run(*broker, "--listener", "x", code=1).output
     assert "1 to 64" in run(*broker, "--proof", "broker", "--listener", "a b", code=1).output
+
+
+def test_check_names_deletions_that_are_not_complete_and_keys_of_deleted_orgs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sweep` completes the deletion."""
+    run("org", "create", "mtxpd0")
+    key = as_json("key", "create", "--platform", "--role", "edge", "--orgs", "mtxpd0")["key"]
+    with monkeypatch.context() as broken:
+        broken.setattr(OrgRepository, "delete_partition", _unavailable)
+        run("org", "delete", "mtxpd0", "--yes", code=1)
+    assert "is being deleted" in run("org", "create", "mtxpd0", code=1).output
+    assert "is being deleted" in run("org", "list", "--deleted").output
+    found = {finding["code"]: finding for finding in json.loads(run("check", "--json", code=1).stdout)}
+    assert key in found["key_of_a_deleted_org"]["found"]
+    assert "mtxpd0" in found["deletion_unfinished"]["found"]
+    run("sweep")
+    assert "deletion_unfinished" not in run("check", "--json").output
+    assert "may be used again from" in run("org", "list", "--deleted").output
+    run("key", "revoke", key)
+    run("org", "create", "mtxpd0", "--now")
+    assert "key_of_a_deleted_org" not in run("check", "--json").output
+
+
+def _unavailable(*_: object) -> None:
+    raise StoreUnavailable
 
 
 def test_check_names_topics_that_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from shared.config import Oidc
+from shared.usecases.orgs.deletion import delete_org
+from shared.usecases.orgs.organizations import create_org
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service, make_current_service
 from tests.support.issuer import AUDIENCE, CLIENT, Issuer, jwk, run_issuer
@@ -249,6 +251,23 @@ def test_a_token_gives_no_access_to_another_organization(service: Service, issue
     there = other.post("/authentication/cacertificates", {"certificate": root.pem}).ok(201)["id"]
     headers = {"authorization": f"Bearer {issuer.token()}"}
     assert service.anonymous.send("GET", f"/authentication/cacertificates/{there}", headers=headers).status == 404
+
+
+def test_a_token_is_no_token_of_the_next_organization_of_the_id(service: Service, issuer: Issuer) -> None:
+    """A token names an id. The time of its issue says which of the organizations of that id is meant."""
+    before = issuer.token()
+    session(service, before).ok()
+    delete_org(service.app.context, service.org_id)
+    assert session(service, before).code == "role_not_granted"
+    service.clock.now += timedelta(seconds=30)
+    create_org(service.app.context, service.org_id, now=True)
+    assert "older than the organization" in refused(service, before)
+    assert "older than the organization" in refused(service, issuer.token(iat=None))
+    explain = {"serverName": service.host(), "clientId": "d:mtxpd0:t:1", "explain": True}
+    headers = {"authorization": f"Bearer {before}", "content-type": "application/json"}
+    body = json.dumps(explain).encode()
+    assert service.anonymous.send("POST", "/authorization/verifyclient", body, headers=headers).status == 401
+    session(service, issuer.token(iat=service.clock.now.timestamp() + 1)).ok()
 
 
 def test_a_suspended_organization_refuses_its_people(service: Service, issuer: Issuer) -> None:

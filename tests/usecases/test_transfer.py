@@ -18,7 +18,7 @@ from shared.usecases.jobs.export_file import ExportedDocument, ExportRefused, wr
 from shared.usecases.jobs.exported_documents import check_document
 from shared.usecases.jobs.transfer import Imported, export_lines, import_lines, list_documents
 from shared.usecases.orgs.deletion import delete_org, keys_of, partitions_of
-from shared.usecases.orgs.organizations import list_orgs
+from shared.usecases.orgs.organizations import create_org, list_orgs
 from tests.support import certs
 from tests.support.harness import Client, Service, make_service
 
@@ -131,6 +131,18 @@ def test_a_key_that_is_sealed_for_another_place_opens_no_export(
         forged = list(write_export(Knowing(), []))  # type: ignore[arg-type]
         with pytest.raises(ExportRefused, match="does not open here"):
             take(elsewhere, [forged[0], *lines[1:]])
+
+
+def test_an_import_changes_nothing_in_another_organization_of_the_id(lines: list[bytes], elsewhere: Service) -> None:
+    """The id was created again: neither its document nor any other is replaced, and no document waits in the way."""
+    context = elsewhere.app.context
+    create_org(context, "mtxpd0", now=True)
+    before = len(list(list_documents(context, "mtxpd0")))
+    imported = take(elsewhere, lines, with_keys=True)
+    assert (imported.written, imported.kept) == (0, len(lines) - 2)
+    assert len(list(list_documents(context, "mtxpd0"))) == before
+    root = {"certificate": ROOT.pem}
+    elsewhere.client("operator").post("/authentication/cacertificates", root).ok(201)
 
 
 def test_every_partition_of_an_organization_can_be_imported(service: Service) -> None:

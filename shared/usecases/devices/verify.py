@@ -1,5 +1,6 @@
 """verifyClient: one batched read, then the ten steps of a verdict. Nothing is written before the answer."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -16,8 +17,8 @@ from shared.repository import Batch, Repository
 from shared.usecases.callers import BearerToken, Caller, Credentials, authenticate, read_claim
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
+from shared.usecases.daily import is_first_today
 from shared.usecases.denials import DenyList
-from shared.usecases.devices.unnamed_listeners import warn_daily
 from shared.validation.deny_list import DenyListEntry, Questions, questions
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
@@ -25,6 +26,8 @@ from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import CHAIN_STEP, OrgFacts, Scope, Verdict, find_org_id, judge
 from shared.validation.verdict_by_name import BROKER, NamedClient, judge_named
+
+log = logging.getLogger(__name__)
 
 _EVERY_ORG: Final = Scope(None)
 _BROKERS: Final = (Role.BROKER,)
@@ -162,9 +165,19 @@ def _verify_named(context: Context, credentials: Credentials, named: NamedClient
     caller.must_be(_BROKERS)
     is_proven = caller.proof is Proof.BROKER and named.is_from(caller.listener)
     if is_proven and named.may_be_typed and caller.listener is None:
-        warn_daily(caller.who, context.clock())
+        _warn_of_unnamed_listener(caller.who, context.clock())
     facts = lookup.facts(batch)
     return judge_named(named, facts, is_proven=is_proven, platform_domain=context.platform_domain), facts
+
+
+def _warn_of_unnamed_listener(key: str, at: datetime) -> None:
+    """Log a warning about a key of the version before, which works on, once a day and process."""
+    if is_first_today(f"listener of {key}", at):
+        log.warning(
+            "a broker's key names no listener, so a client of any listener can type a device's name; make a key with "
+            "--proof broker --listener NAME, and revoke this key",
+            extra={"key": key},
+        )
 
 
 def _named_event(named: NamedClient, verdict: Verdict, facts: OrgFacts, at: datetime) -> ConnectionEvent:

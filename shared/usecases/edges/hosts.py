@@ -9,7 +9,7 @@ call repeated. The platform's default certificate is not part of `OrgHosts`: a h
 has the version BY_DEFAULT, so a new default certificate is one write for all organizations (docs/decisions/0070).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
@@ -47,6 +47,14 @@ def host_version(record: ServerCertificate | DefaultCertificate) -> str:
 def load_leaf(der: bytes) -> Certificate:
     """Return a stored leaf certificate, parsed. A stored certificate never changes, so the result is cached."""
     return Certificate.from_der(der)
+
+
+def _since(stored: OrgHosts | None, hosts: Iterable[str], at: datetime) -> dict[str, datetime]:
+    """Return when each of *hosts* appeared: *at* where *stored* does not have the host."""
+    if stored is None:
+        return dict.fromkeys(hosts, at)
+    appeared = {host: stored.since.get(host) if host in stored.hosts else at for host in hosts}
+    return {host: time for host, time in appeared.items() if time is not None}
 
 
 class HostFeed:
@@ -171,6 +179,7 @@ class HostFeed:
             activated_at=org.activation.activated_at if org is not None else None,
             hosts=hosts,
             gone=tuple(host for host in gone if host not in hosts)[:_GONE_MAX],
+            since=_since(stored, hosts, at),
             basis=self._basis(org),
             changed_at=at,
             incarnation=incarnation,

@@ -1,23 +1,32 @@
 """edgeFeed: list the hosts that a TLS edge serves, with their versions. No private key is in a list."""
 
+import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
-from shared.errors import TooManyHosts, WrongValue
+from shared.errors import WrongValue
 from shared.feed import CursorExpired, Position
 from shared.records import DEFAULT, DefaultCertificate, OrgHosts
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
+from shared.usecases.daily import is_first_today
 from shared.usecases.edges.callers import authenticate_edge, note_contact
 from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed, host_version, load_leaf
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.server_cert import hosts_covered
 
+log = logging.getLogger(__name__)
+
 HOSTS_MAX: Final = 500  # hosts in one page; the hosts of one organization are not split, so a page may have more
-EVERY_HOST_MAX: Final = 500  # hosts in a list without pages
+# Hosts in a list without pages. Envoy asks for the secret of each host twice a second, so 500 hosts with one listener
+# are 1,000 requests a second.
+EVERY_HOST_MAX: Final = 500
+_NAMED_MAX: Final = 20  # hosts in one warning
+_BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
 # The position in the feed, the version of the default certificate, and the last organization of a page of all hosts.
 # The id of a line has 12 digits and a version 16; a head of version 0.1.0 has no id.
 _SINCE: Final = (
@@ -33,6 +42,7 @@ class ListedHost(msgspec.Struct, frozen=True):
     version: str
     certificate_id: str
     removed: bool = False
+    since: datetime | None = None  # when the host appeared; None for a host of the version before
 
 
 class HostsPage(msgspec.Struct, frozen=True):
@@ -84,20 +94,38 @@ def list_changed_hosts(context: Context, credentials: Credentials, since: str, *
         return listing.list_all()
 
 
-def list_every_host(context: Context, credentials: Credentials) -> list[ListedHost]:
+def list_every_host(
+    context: Context, credentials: Credentials, org_ids: Collection[str] | None = None
+) -> tuple[list[ListedHost], int]:
     """Return all hosts of the caller's organizations, for an edge that takes one list without pages.
 
-    Raises: TooManyHosts, NotAuthenticated, Forbidden, StoreUnavailable.
+    The list has at most EVERY_HOST_MAX hosts: those that appeared first. So a new host never takes the place of a host
+    that the edge serves. A warning names what was left out, once a day and process.
+
+    Args:
+        org_ids: only hosts of these organizations; None for all of the caller's.
+
+    Returns: the hosts, ordered by name, and the number of hosts that were left out.
+
+    Raises: NotAuthenticated, Forbidden, StoreUnavailable.
     """
     caller, documents = authenticate_edge(context, credentials, PlatformDefault.ref)
     note_contact(context, caller, "")
     listing = _Listing(context, caller, documents.get(PlatformDefault.ref))
-    hosts: list[ListedHost] = []
-    for host in listing.iterate_all():
-        hosts.append(host)
-        if len(hosts) > EVERY_HOST_MAX:
-            raise TooManyHosts(limit=EVERY_HOST_MAX)
-    return hosts
+    hosts = listing.iterate_all() if org_ids is None else listing.iterate_some(org_ids)
+    oldest_first = sorted(hosts, key=lambda host: (host.since or _BEFORE_ALL, host.server_name))
+    listed, left_out = oldest_first[:EVERY_HOST_MAX], oldest_first[EVERY_HOST_MAX:]
+    if left_out and is_first_today(f"left out {caller.who} {len(left_out)}", context.clock()):
+        log.warning(
+            "hosts do not fit an Envoy's list of listeners; divide the organizations among several Envoys",
+            extra={
+                "edge": caller.who,
+                "listed": len(listed),
+                "left_out": len(left_out),
+                "hosts": [host.server_name for host in left_out[:_NAMED_MAX]],
+            },
+        )
+    return sorted(listed, key=lambda host: host.server_name), len(left_out)
 
 
 class _Listing:
@@ -154,6 +182,12 @@ class _Listing:
         for org_id, published in self._list_published(""):
             yield from self._list_org(org_id, published, with_removed=False)
 
+    def iterate_some(self, org_ids: Collection[str]) -> Iterator[ListedHost]:
+        """Return all hosts of those of *org_ids* that the caller may ask about."""
+        own_ids = [org_id for org_id in sorted(org_ids) if self._caller.scope.may_ask_about(org_id, None)]
+        for org_id, published in self._feed.find(own_ids).items() if own_ids else ():
+            yield from self._list_org(org_id, published, with_removed=False)
+
     def _page_of_all(self, position: Position, after: str, *, first: bool) -> HostsPage:
         hosts: list[ListedHost] = []
         is_empty = True
@@ -186,9 +220,9 @@ class _Listing:
         by_default = set(hosts_covered(self._default, uncovered)) if self._default and uncovered else set()
         for host, version in published.hosts.items():
             if version != BY_DEFAULT:
-                yield ListedHost(host, org_id, version, published.certificate_id)
+                yield ListedHost(host, org_id, version, published.certificate_id, since=published.since.get(host))
             elif host in by_default and self._default_version:
-                yield ListedHost(host, org_id, self._default_version, DEFAULT)
+                yield ListedHost(host, org_id, self._default_version, DEFAULT, since=published.since.get(host))
             elif with_removed:
                 yield ListedHost(host, org_id, "", DEFAULT, removed=True)
         if with_removed:

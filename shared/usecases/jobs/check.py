@@ -10,7 +10,7 @@ import msgspec
 
 from shared.records import Proof, Role
 from shared.usecases.context import Context
-from shared.usecases.organization import iterate_organizations
+from shared.usecases.organization import iterate_organizations, iterate_tombstones
 from shared.usecases.orgs.api_keys import list_keys
 from shared.validation.topics import DEVICE_PREFIX, GATEWAY_PREFIX, names_class, names_org
 
@@ -59,6 +59,31 @@ def _check_broker_keys(context: Context) -> Iterator[Finding]:
                 )
 
 
+def _check_deletions(context: Context) -> Iterator[Finding]:
+    """Yield the deletions that were cut short."""
+    for tombstone in iterate_tombstones(context.repository):
+        if tombstone.is_deleting:
+            yield Finding(
+                "deletion_unfinished",
+                f"The deletion of {tombstone.org_id} was cut short, or is in progress.",
+                f"Repeat `org delete {tombstone.org_id}`, or run `sweep`.",
+                is_unsafe=True,
+            )
+
+
+def _check_scoped_keys(context: Context) -> Iterator[Finding]:
+    """Yield the platform keys for an organization that was deleted."""
+    incarnations = {org.org_id: org.incarnation for org in iterate_organizations(context.repository)}
+    for key in list_keys(context, None):
+        for org_id in key.orgs if key.revoked_at is None else ():
+            if incarnations.get(org_id) != key.incarnations.get(org_id, ""):
+                yield Finding(
+                    "key_of_a_deleted_org",
+                    f"The key {key.key} was made for an organization {org_id} that was deleted.",
+                    "The key does nothing for another organization of that id. Revoke it.",
+                )
+
+
 def check_topics(template: str | None, *, one_org_per_broker: bool) -> Check:
     """Return the check of the settings of topics.
 
@@ -98,4 +123,4 @@ def check_topics(template: str | None, *, one_org_per_broker: bool) -> Check:
     return check
 
 
-CHECKS: Final[tuple[Check, ...]] = (_check_broker_keys,)
+CHECKS: Final[tuple[Check, ...]] = (_check_broker_keys, _check_deletions, _check_scoped_keys)

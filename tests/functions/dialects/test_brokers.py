@@ -448,7 +448,17 @@ def test_envoys_server_name(broker: Client) -> None:
 def test_nginx_gets_the_code_in_a_header(broker: Client) -> None:
     answer = Recorded("nginx", headers={"x-client-cert": ""}).send(broker, DEVICE)
     assert (answer.status, answer.reply.headers["X-Refusal"]) == (403, "certificate_missing")
-    assert Recorded("nginx").send(broker, DEVICE).reply.headers["X-Client-Identity"] == "d:thermo:42"
+
+
+@pytest.mark.parametrize("name", ["envoy", "nginx"])
+def test_a_proxy_gets_the_whole_identity_for_its_broker(broker: Client, name: str) -> None:
+    """An identity is one device in each organization. A proxy of version 0.1.0 passes on the identity alone."""
+    headers = Recorded(name).send(broker, DEVICE).reply.headers
+    assert headers["X-Client-Id"] == "d:mtxpd0:thermo:42"
+    assert headers["X-Client-Org"] == "mtxpd0"
+    assert headers["X-Client-Identity"] == "d:thermo:42"
+    refused = Recorded(name, headers={"x-client-cert": "", "x-forwarded-client-cert": ""}).send(broker, DEVICE)
+    assert not [header for header in refused.reply.headers if header.lower().startswith("x-client")]
 
 
 # ----------------------------------------------------------------------------------------------------------- AWS

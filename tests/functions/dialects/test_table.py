@@ -123,7 +123,7 @@ TABLE = {
     ),
     "envoy": Dialect(
         Recorded("envoy"),
-        lambda answer: (answer.status, answer.reply.headers["x-client-identity"]) == (200, "d:thermo:42"),
+        lambda answer: (answer.status, answer.reply.headers["X-Client-Identity"]) == (200, "d:thermo:42"),
         is_status(403),
         is_status(403),
         malformed=Recorded("envoy", headers={"x-forwarded-client-cert": 'Cert="$PEM_URL",Cert="$PEM_URL"'}),
