@@ -88,9 +88,10 @@ def test_a_token_without_a_user_name_is_refused(tmp_path: Path) -> None:
     with tenant_behind(tmp_path) as tenant:
         host, stack = tenant.org.host, tenant.stack
         assert exchange(stack, host, make_connect(VICTIM, user_of(VICTIM), TOKEN)) == ACCEPTED
-        for user in (None, "", "d/alpha1/token/own"):
-            assert exchange(stack, host, make_connect(VICTIM, user, TOKEN)) == b"", f"user name {user!r}"
-            assert tenant.refusal(VICTIM) == ("token_of_another" if user else "user_name_missing")
+        for number, user in enumerate((None, "", "d/alpha1/token/own")):
+            victim = f"{VICTIM}{number}"
+            assert exchange(stack, host, make_connect(victim, user, TOKEN)) == b"", f"user name {user!r}"
+            assert tenant.refusal(victim) == ("token_of_another" if user else "user_name_missing")
 
 
 def test_a_broker_that_compares_token_and_client_id_gets_every_token(tmp_path: Path) -> None:

@@ -12,8 +12,12 @@ import sys
 from base64 import b64encode
 from pathlib import Path
 
+import pytest
+
 from tests.attacks.rig import Attacked, attacked
 from tests.support import certs
+
+pytestmark = pytest.mark.slow
 
 TOKEN = "known-to-the-attacker"
 KEY = {

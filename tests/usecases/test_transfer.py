@@ -206,6 +206,13 @@ def test_an_export_without_seal_brings_no_key(lines: list[bytes], elsewhere: Ser
     assert elsewhere.app.context.repository.list("key/mtxpd0", ApiKey) == []
 
 
+def test_no_document_comes_without_its_organization(lines: list[bytes], elsewhere: Service) -> None:
+    """Otherwise the document would wait for the next organization of that id."""
+    without = [line for line in lines[1:-1] if json.loads(line)["partition"] != "org"]
+    assert take(elsewhere, without, is_signed=False).written == 0
+    assert not any(elsewhere.app.context.repository.has_documents(partition) for partition in partitions_of("mtxpd0"))
+
+
 def test_one_organization_is_taken_alone(service: Service, elsewhere: Service) -> None:
     """The platform's default certificate and its keys are of no organization."""
     service.other_org()

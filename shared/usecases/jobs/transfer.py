@@ -105,12 +105,15 @@ def _take(
 
 
 def _write(context: Context, checked: CheckedDocument) -> bool:
-    """Create one document. Return False where a document exists already, or the id is another organization's here."""
+    """Create one document. Return False where it exists already, or its organization does not exist here.
+
+    Another organization of the same id is another organization.
+    """
     record = checked.record
     if isinstance(record, Org):
         return restore_org(context, record)
     if checked.org_id is not None and isinstance(record, OrgRecord):
         org = OrgDocuments(context.repository).find(checked.org_id)
-        if org is not None and (org.deletion is not None or org.incarnation != record.incarnation):
+        if org is None or not org.belongs_to(record.incarnation):
             return False
     return context.repository.import_document(msgspec.to_builtins(checked.document))
