@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,7 @@ from shared.ports import (
 from shared.repository import Repository
 from shared.usecases.context import Context
 from shared.usecases.devices import usage
+from shared.usecases.devices.shown import ShownMemory
 from shared.usecases.devices.verify import Verifier
 from shared.validation.topics import TopicPrefix
 
@@ -49,6 +51,7 @@ class App(msgspec.Struct, frozen=True):
 
     Args:
         verdict_seconds: the time limit of a verdict, from the arrival of its request.
+        sweep: deletes expired documents, in a store that does not do so by itself. Raises: StoreUnavailable.
     """
 
     context: Context
@@ -62,6 +65,7 @@ class App(msgspec.Struct, frozen=True):
     notifier: Notifier
     background: Background
     verdict_seconds: float = VERDICT_SECONDS
+    sweep: Callable[[], None] = lambda: None
 
     @property
     def is_embedded(self) -> bool:
@@ -105,7 +109,8 @@ def build(
 
     Raises: WrongSetting, StoreUnavailable.
     """
-    store = wrap(_create_store(settings))
+    plain_store, sweep = _create_store(settings)
+    store = wrap(plain_store)
     repository = Repository(store)
     sealer = _create_sealer(settings)
     queue = _create_queue(settings, repository, queue_pause)
@@ -126,29 +131,42 @@ def build(
     tokens = token_verifier(settings.oidc, clock)
     verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))
     return App(
-        context, verifier, sealer, tokens, settings, store, queue, decisions, notifier, background, verdict_seconds
+        context,
+        verifier,
+        sealer,
+        tokens,
+        settings,
+        store,
+        queue,
+        decisions,
+        notifier,
+        background,
+        verdict_seconds,
+        sweep,
     )
 
 
 # An adapter is imported only if it is chosen, so that a function loads no client library that it does not use.
 
 
-def _create_store(settings: Settings) -> DocumentStore:
+def _create_store(settings: Settings) -> tuple[DocumentStore, Callable[[], None]]:
+    """Return the store, and what deletes its expired documents: the clouds' stores do so by themselves."""
     match settings.store:
         case SQLite(path):
             from shared.adapters.sqlite_store import SQLiteStore
 
-            return SQLiteStore(path)
+            embedded = SQLiteStore(path)
+            return embedded, embedded.sweep
         case Firestore(project, database, seconds):
             from shared.adapters.firestore_store import FirestoreStore
             from shared.adapters.retry_budget import RetryBudget
 
-            return FirestoreStore(project, database, retry_budget=RetryBudget(seconds))
+            return FirestoreStore(project, database, retry_budget=RetryBudget(seconds)), lambda: None
         case DynamoDB(table, region, seconds):
             from shared.adapters.dynamodb_store import DynamoDBStore
             from shared.adapters.retry_budget import RetryBudget
 
-            return DynamoDBStore(table, region, retry_budget=RetryBudget(seconds))
+            return DynamoDBStore(table, region, retry_budget=RetryBudget(seconds)), lambda: None
 
 
 def _create_sealer(settings: Settings) -> KeySealer:
@@ -176,19 +194,23 @@ def _create_key_work(apart: bool) -> KeyWorker:
 
 
 def _create_queue(settings: Settings, repository: Repository, interval: float) -> ConnectionEventQueue:
+    memory = ShownMemory()
+    summarize = partial(usage.summarize, memory=memory)
     match settings.queue:
         case InProcess():
             from shared.adapters.local_queue import LocalQueue
 
-            return LocalQueue(lambda org_id, events: usage.record_events(repository, org_id, events), interval=interval)
+            return LocalQueue(
+                lambda org_id, events: usage.record_events(repository, org_id, events, memory), interval=interval
+            )
         case Sqs(url):
             from shared.adapters.sqs_queue import SqsQueue
 
-            return SqsQueue(url, usage.summarize, interval=interval)
+            return SqsQueue(url, summarize, interval=interval)
         case PubSub(topic):
             from shared.adapters.pubsub_queue import PubSubQueue
 
-            return PubSubQueue(topic, usage.summarize, interval=interval)
+            return PubSubQueue(topic, summarize, interval=interval)
 
 
 def _create_notifier(settings: Settings) -> Notifier:

@@ -13,6 +13,9 @@
     ApiKey              key/{orgId}/{key}       an API key, without its token
     ActivityPage        activity/{orgId}/{kind} activity entries, newest first
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
+    RefusalPages        refusals/{orgId}/{day}  the ring of the day's refusals: their pages in the activity list
+    ShownChain          shown/{orgId}/{leaf}    a certificate that a client presented, by its fingerprint
+    ShownIndex          shownindex/{orgId}      the ring of these certificates
     ReportRun           platform/expiry-report  the progress of the day's expiry report
     DeliveredMessage    told/{day}/{message}    the webhook messages of a day that were delivered
     OrgHosts            hosts/{orgId}           what the TLS edges serve for an organization, derived from the above
@@ -106,7 +109,8 @@ class Activity(Record, frozen=True):
     detail: dict[str, str] = {}
     client_id: str | None = None
     server_name: str | None = None
-    certificate: bytes | None = None  # DER of a refused leaf
+    certificate: bytes | None = None  # DER of a refused leaf; version 0.1.0 stored the certificate here
+    fingerprint: str | None = None  # of a refused leaf: SHA-256, hex; `ShownChain` may have the certificate
     failing: dict[str, str] | None = None
 
 
@@ -475,7 +479,14 @@ class ApiKey(OrgRecord, frozen=True, kw_only=True):
 
 
 class ConnectionEvent(Record, frozen=True, kw_only=True):
-    """A verdict on one connection, for usage and the activity list."""
+    """A verdict on one connection, for usage and the activity list.
+
+    Args:
+        certificate: DER of the leaf, in events of version 0.1.0 only.
+        fingerprint: of the leaf: SHA-256, hex.
+        chain: DER of the certificates, leaf first. A batch has chains of its own (`ShownChain`).
+        reached_ca: whether a path from the leaf reached a CA of the organization.
+    """
 
     org_id: str
     at: dt.datetime
@@ -487,7 +498,10 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
     server_name: str | None = None
     identity: str | None = None
     ca_id: str | None = None
-    certificate: bytes | None = None  # DER of the leaf
+    certificate: bytes | None = None
+    fingerprint: str | None = None
+    chain: tuple[bytes, ...] = ()
+    reached_ca: bool = False
     failing: dict[str, str] | None = None
     incarnation: str = ""  # of the organization
 
@@ -515,6 +529,53 @@ class Usage(OrgRecord, frozen=True):
     batches: tuple[str, ...] = ()  # ids of the latest batches that were added: a queue may deliver a batch twice
 
 
+class ShownKind(StrEnum):
+    """Who presented a certificate. A stranger's path reached no CA of the organization."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    STRANGER = "stranger"
+
+
+class ShownChain(OrgRecord, frozen=True, kw_only=True):
+    """A certificate that a client presented, and what followed it.
+
+    Args:
+        fingerprint: of the leaf: SHA-256, hex.
+        group: the CA and the type of an allowed device.
+        chain: DER, leaf first; cut off where it is too long.
+    """
+
+    fingerprint: str
+    kind: ShownKind
+    group: str = ""
+    at: dt.datetime
+    chain: tuple[bytes, ...] = ()
+
+
+class ShownLine(Record, frozen=True):
+    """A certificate in `ShownIndex`."""
+
+    kind: ShownKind
+    at: dt.datetime
+    group: str = ""
+
+
+class ShownIndex(OrgRecord, frozen=True):
+    """The certificates that are stored as `ShownChain`, by fingerprint."""
+
+    lines: dict[str, ShownLine] = {}
+
+
+class RefusalPages(OrgRecord, frozen=True):
+    """The pages of the activity list that hold the refusals of one day, oldest first, with the number of entries.
+
+    *count*: how many refusals the day had at least; the oldest are no longer stored."""
+
+    pages: dict[str, int] = {}
+    count: int = 0
+
+
 class ConnectionEventBatch(Record, frozen=True, kw_only=True):
     """Connection events of one organization, summed up by one process: the message of a queue. Of bounded size."""
 
@@ -524,6 +585,8 @@ class ConnectionEventBatch(Record, frozen=True, kw_only=True):
     cas: dict[str, CAUse] = {}
     clients: dict[str, LastConnection] = {}
     refusals: tuple[ConnectionEvent, ...] = ()  # newest first
+    refused: int = 0  # how many refusals there were
+    chains: tuple[ShownChain, ...] = ()
     incarnation: str = ""  # of the organization
 
     def encode(self) -> bytes:

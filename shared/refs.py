@@ -23,8 +23,11 @@ from shared.records import (
     Org,
     OrgHosts,
     Record,
+    RefusalPages,
     ReportRun,
     ServerCertificate,
+    ShownChain,
+    ShownIndex,
     Usage,
 )
 
@@ -99,6 +102,26 @@ def api_key_partition(org_id: str | None) -> str:
 def usage_ref(org_id: str, day: str) -> Ref[Usage]:
     """Return the ref of an organization's usage on *day* (YYYY-MM-DD)."""
     return Ref(Key(f"usage/{org_id}", day), Usage)
+
+
+def refusal_pages_ref(org_id: str, day: str) -> Ref[RefusalPages]:
+    """Return the ref of an organization's ring of refusals on *day* (YYYY-MM-DD)."""
+    return Ref(Key(f"refusals/{org_id}", day), RefusalPages)
+
+
+def shown_ref(org_id: str, fingerprint: str) -> Ref[ShownChain]:
+    """Return the ref of a certificate that a client presented, by the SHA-256 of the leaf in hex."""
+    return Ref(Key(f"shown/{org_id}", fingerprint), ShownChain)
+
+
+def shown_index_ref(org_id: str) -> Ref[ShownIndex]:
+    """Return the ref of the ring of these certificates."""
+    return Ref(Key(f"shownindex/{org_id}", "index"), ShownIndex)
+
+
+def seen_partitions(org_id: str) -> list[str]:
+    """Return the partitions of what was recorded about an organization's connections."""
+    return [f"usage/{org_id}", f"refusals/{org_id}", f"shown/{org_id}", f"shownindex/{org_id}"]
 
 
 def report_run_ref() -> Ref[ReportRun]:

@@ -24,6 +24,7 @@ from shared.records import (
     OrgRecord,
     Record,
     RecordWithOutbox,
+    ShownChain,
     Withdrawal,
     decode,
     from_body,
@@ -44,7 +45,7 @@ _OUTBOX_BYTES: Final = 32 * 1024
 WITHDRAWALS_MAX: Final = 100  # that may wait in one document; then the document is not changed
 KEEP_USAGE: Final = timedelta(days=35)
 _KEEP_ACTIVITY: Final = timedelta(days=400)
-_KEEP_REFUSALS: Final = timedelta(days=30)
+KEEP_REFUSALS: Final = timedelta(days=30)
 _COPIED_MAX: Final = 4096  # ids of copied activity entries, and of published withdrawals, that a process remembers
 _PAGE: Final = 200  # documents in one page of a partition
 
@@ -476,7 +477,7 @@ def _repeat(make: Callable[[Batch | None], A], first: Batch | None) -> Iterator[
 
 
 def _keep_until(entry: Activity) -> datetime:
-    return entry.at + (_KEEP_REFUSALS if entry.kind is ActivityKind.REFUSAL else _KEEP_ACTIVITY)
+    return entry.at + (KEEP_REFUSALS if entry.kind is ActivityKind.REFUSAL else _KEEP_ACTIVITY)
 
 
 def _expiry_of(key: Key, body: Mapping[str, Any]) -> datetime | None:
@@ -484,6 +485,10 @@ def _expiry_of(key: Key, body: Mapping[str, Any]) -> datetime | None:
     kind = key.partition.partition("/")[0]
     if kind == "usage":
         return datetime.fromisoformat(key.id).replace(tzinfo=UTC) + KEEP_USAGE
+    if kind == "refusals":
+        return datetime.fromisoformat(key.id).replace(tzinfo=UTC) + KEEP_REFUSALS
+    if kind == "shown":
+        return from_body(ShownChain, body).at + KEEP_USAGE
     if kind == "activity":
         return max((_keep_until(entry) for entry in from_body(ActivityPage, body).entries), default=None)
     return None

@@ -1,6 +1,6 @@
 """The activity list: what happened in an organization."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -14,12 +14,14 @@ from functions.web.message import Reply, json_reply
 from shared.errors import WrongValue
 from shared.records import Activity, ActivityKind
 from shared.usecases.activity import list_activity as read_activity
+from shared.usecases.devices.shown import ShownCertificates
 
 _KINDS: Final = ", ".join(kind.value for kind in ActivityKind)
 
 
 class ActivityView(View, frozen=True, kw_only=True, omit_defaults=True):
-    """What happened. Of a refusal also who tried, where, and with which certificate (PEM)."""
+    """What happened. Of a refusal also who tried, where, and with which certificate: its SHA-256, and PEM where the
+    certificate is still kept."""
 
     id: str
     at: datetime
@@ -32,11 +34,13 @@ class ActivityView(View, frozen=True, kw_only=True, omit_defaults=True):
     client_id: str | None = None
     server_name: str | None = None
     certificate: str | None = None
+    fingerprint_sha256: str | None = None
     failing: Failing | None = None
 
 
-def _view(entry: Activity) -> ActivityView:
+def _view(entry: Activity, leaves: Mapping[str, bytes]) -> ActivityView:
     failing = entry.failing
+    leaf = entry.certificate or leaves.get(entry.fingerprint or "")
     return ActivityView(
         id=entry.id,
         at=entry.at,
@@ -48,7 +52,8 @@ def _view(entry: Activity) -> ActivityView:
         detail=entry.detail,
         client_id=entry.client_id,
         server_name=entry.server_name,
-        certificate=encode_pem(parse_stored(entry.certificate)) if entry.certificate else None,
+        certificate=encode_pem(parse_stored(leaf)) if leaf else None,
+        fingerprint_sha256=entry.fingerprint,
         failing=Failing(subject=failing["subject"], fingerprint_sha256=failing["fingerprintSha256"])
         if failing
         else None,
@@ -73,7 +78,9 @@ def list_activity(call: MemberCall) -> Reply:
     page = read_page(call.request)
     records = call.context.of(call.member.org)
     entries = read_activity(records, _kinds(call), after=page.after, limit=page.look_ahead)
-    results = tuple(map(_view, page.cut(entries)))
+    fingerprints = {entry.fingerprint for entry in entries if entry.fingerprint and not entry.certificate}
+    leaves = ShownCertificates(records).leaves(fingerprints)
+    results = tuple(_view(entry, leaves) for entry in page.cut(entries))
     return json_reply(ActivityList(results=results, bookmark=page.bookmark(entries, results)))
 
 

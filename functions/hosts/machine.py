@@ -16,6 +16,7 @@ import uvicorn
 
 from functions.events.folder import FOLDER, UploadWatcher
 from functions.hosts.asgi import Application
+from functions.hosts.timer import Timer
 from shared import log
 from shared.composition import App, build
 from shared.config import Settings, WrongSetting
@@ -83,6 +84,7 @@ def _serve(app: App, listener: socket.socket) -> None:
     """Make the first start's keys, then serve. Raises: StoreUnavailable; KeyboardInterrupt, before the first answer."""
     server = _Server(app, listener)
     uploads = UploadWatcher(app)
+    sweeper = Timer(app.sweep)
     try:
         with _deferred_interrupt():  # An interrupted first start would keep keys that were never shown.
             server.keys = first_start(app.context, app.sealer)
@@ -90,12 +92,14 @@ def _serve(app: App, listener: socket.socket) -> None:
         publish_all_left(app.context)
         sweep_withdrawals(app.context)
         uploads.start()
+        sweeper.start()
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         if not server.started:
             raise
     finally:
         uploads.close()
+        sweeper.close()
         if server.keys and not server.started:
             print("\n".join(_key_lines(server.keys)), flush=True)
 

@@ -13,11 +13,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from shared.records import ConnectionEvent
 
 log = logging.getLogger(__name__)
 
 _CAPACITY: Final = 10_000  # events
+_CHAINS_MAX: Final = 8 * 1024 * 1024  # bytes of certificates in the buffer; further events lose theirs
 _INTERVAL: Final = 1.0  # seconds between two deliveries
 
 
@@ -37,6 +40,7 @@ class BufferedQueue(ABC):
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._delivering = threading.Lock()
+        self._chain_bytes = 0  # in the buffer, about
         self.dropped = 0  # events that did not fit into the buffer
 
     @abstractmethod
@@ -45,6 +49,11 @@ class BufferedQueue(ABC):
 
     def offer(self, event: ConnectionEvent) -> None:
         """Add *event* to the buffer, or drop it if the buffer is full."""
+        size = sum(map(len, event.chain))
+        if self._chain_bytes + size > _CHAINS_MAX:
+            event = msgspec.structs.replace(event, chain=())
+        else:
+            self._chain_bytes += size
         try:
             self._buffer.put_nowait(event)
         except queue.Full:
@@ -75,6 +84,7 @@ class BufferedQueue(ABC):
 
     def _drain(self) -> dict[str, list[ConnectionEvent]]:
         events_by_org: dict[str, list[ConnectionEvent]] = defaultdict(list)
+        self._chain_bytes = 0
         while True:
             try:
                 event = self._buffer.get_nowait()

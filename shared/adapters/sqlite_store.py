@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _CACHE_KIB: Final = 512  # page cache of each connection; the operating system caches the file as well
 _BUSY_SECONDS: Final = 5.0  # how long a writer waits for another writer
+_SWEPT_AT_ONCE: Final = 1000  # documents that one statement deletes
 _SEPARATOR: Final = "\x1f"  # between partition and id; neither contains control characters
 _AFTER_SEPARATOR: Final = "\x20"
 
@@ -113,9 +114,15 @@ class SQLiteStore:
         return [Document(Key(partition, path.partition(_SEPARATOR)[2]), version, body) for path, version, body in rows]
 
     def sweep(self) -> None:
-        """Delete expired documents."""
-        with self._connection() as connection:
-            connection.execute("DELETE FROM documents WHERE expires < ?", (int(time.time()),))
+        """Delete expired documents, some at a time, so that no other writer waits long."""
+        now = int(time.time())
+        deleted = _SWEPT_AT_ONCE
+        while deleted == _SWEPT_AT_ONCE:
+            with self._connection() as connection:
+                deleted = connection.execute(
+                    "DELETE FROM documents WHERE key IN (SELECT key FROM documents WHERE expires < ? LIMIT ?)",
+                    (now, _SWEPT_AT_ONCE),
+                ).rowcount
 
     def close(self) -> None:
         """Close the connections of all threads, after their running statements. May be called twice."""

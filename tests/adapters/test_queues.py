@@ -45,9 +45,15 @@ def make_event(number: int = 0, org_id: str = "mtxpd0", **more: Any) -> Connecti
     return ConnectionEvent(**{**defaults, **more})
 
 
-def make_refusal(number: int, certificate: bytes = b"") -> ConnectionEvent:
+def make_refusal(number: int, *chain: bytes) -> ConnectionEvent:
     return make_event(
-        number, decision="deny", code="untrusted_issuer", ca_id=None, certificate=certificate, client_id=f"d:{number}"
+        number,
+        decision="deny",
+        code="untrusted_issuer",
+        ca_id=None,
+        fingerprint=f"{number:064x}",
+        chain=chain,
+        client_id=f"d:{number}",
     )
 
 
@@ -118,7 +124,7 @@ def test_after_a_failed_delivery_the_queue_continues(caplog: pytest.LogCaptureFi
 def test_the_size_of_a_batch_is_bounded() -> None:
     """15,000 events, a third of them refusals with the largest certificates, fit a message of each queue (256 KiB)."""
     events = [make_event(n, identity="d:" + "t" * 36 + f":{n:036}") for n in range(5000)]
-    events += [make_refusal(n, b"\x00" * 8192) for n in range(5000)]
+    events += [make_refusal(n, b"\x00" * 8192, b"\x00" * 8192) for n in range(5000)]
     events += [make_event(n, ca_id=f"{n:016x}-{n:032x}") for n in range(5000)]
     batch = summarize("mtxpd0", events)
     assert batch.cas["ca"].count == 5000
@@ -126,8 +132,9 @@ def test_the_size_of_a_batch_is_bounded() -> None:
     assert len(batch.clients) == 500
     assert len(batch.refusals) == 20
     assert len(batch.encode()) < 256 * 1024
-    assert any(entry.certificate for entry in batch.refusals)
-    assert not all(entry.certificate for entry in batch.refusals)
+    assert batch.refused == 5000
+    assert [len(shown.chain) for shown in batch.chains] == [2] * 6
+    assert not any(entry.chain or entry.certificate for entry in batch.refusals)
 
 
 @pytest.mark.stores("sqlite")
@@ -146,6 +153,17 @@ def test_a_batch_can_be_encoded_and_decoded() -> None:
     """The consumer receives the batch unchanged."""
     batch = summarize("mtxpd0", [make_event(1), make_refusal(2, b"\x00\xff")])
     assert ConnectionEventBatch.decode(batch.encode()) == batch
+
+
+def test_the_certificates_in_a_buffer_are_bounded() -> None:
+    """Strangers can send large certificates faster than these are delivered. Further events are kept without theirs."""
+    queue = RecordingQueue(interval=3600)
+    for number in range(2000):
+        queue.offer(make_refusal(number, b"\x00" * 16_384))
+    [events] = queue._drain().values()
+    queue.close()
+    assert len(events) == 2000
+    assert sum(len(der) for event in events for der in event.chain) == 8 * 1024 * 1024
 
 
 def test_sqs_requests_are_within_the_limits() -> None:

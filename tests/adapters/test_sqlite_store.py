@@ -1,9 +1,11 @@
 """Tests of the SQLite store alone. Tests of all stores are in tests/conformance."""
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,18 @@ def test_a_store_that_others_could_read_is_closed_to_them(tmp_path: Path, caplog
     assert second.get_many([Key("org", "a")])
     first.close()
     second.close()
+
+
+def test_a_sweep_deletes_all_expired_documents(tmp_path: Path) -> None:
+    """Also where there are more than one statement deletes."""
+    store = SQLiteStore(tmp_path / "trust.db")
+    past, future = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1)
+    with sqlite3.connect(tmp_path / "trust.db") as file:
+        rows = [(f"activity\x1f{number}", "1", "{}", int(past.timestamp())) for number in range(2500)]
+        file.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", rows)
+    file.close()
+    store.put(Key("activity", "kept"), {}, expected=None, expires=future)
+    store.put(Key("activity", "for ever"), {}, expected=None)
+    store.sweep()
+    assert [document.key.id for document in store.list("activity", limit=10)] == ["for ever", "kept"]
+    store.close()

@@ -178,6 +178,7 @@ def test_a_refused_connection_is_listed_with_its_certificate(
         "clientId": "d:mtxpd0:thermo:42",
         "serverName": HOST,
         "certificate": stranger.pem,
+        "fingerprintSha256": stranger.fingerprint,
         "failing": {"subject": "CN=d:thermo:42", "fingerprintSha256": stranger.fingerprint},
     }
 

@@ -17,10 +17,15 @@ from shared.records import (
     ConnectionEvent,
     ConnectionEventBatch,
     LastConnection,
+    ShownChain,
+    ShownKind,
     Usage,
 )
 from shared.refs import activity_id, usage_ref
 from shared.repository import KEEP_USAGE, Repository
+from shared.usecases.devices.refusals import add_refusals
+from shared.usecases.devices.shown import ShownCertificates, ShownMemory
+from shared.x509.fingerprints import fingerprint_of
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +34,30 @@ _CLIENTS_MAX: Final = 500  # in the sample of a day
 _CAS_MAX: Final = 1_000  # in a day: as many as an organization has at a time
 _BATCH_CAS_MAX: Final = 200  # in one batch
 _REFUSALS_MAX: Final = 20  # in one page
-_LEAF_MAX: Final = 8 * 1024  # bytes of DER kept with a refusal
-_LEAVES_MAX: Final = 96 * 1024  # bytes of DER in one batch: a queue's message holds 256 KiB (Amazon SQS)
+_TEXT_MAX: Final = 256  # characters of each text of a refusal, which a client chooses
 _BATCHES_MAX: Final = 128  # ids of batches remembered in a day
 
 
-def record_events(repository: Repository, org_id: str, events: Sequence[ConnectionEvent]) -> None:
-    """Add *events*, all of *org_id*, to the usage of the day and to the list of refusals: at most one write for each.
+def record_events(
+    repository: Repository, org_id: str, events: Sequence[ConnectionEvent], memory: ShownMemory | None = None
+) -> None:
+    """Add *events*, all of *org_id*, to the usage of the day, the refusals, and the certificates that were presented.
 
     Raises: StoreUnavailable."""
     if events:
-        add_batches(repository, org_id, [summarize(org_id, events)])
+        add_batches(repository, org_id, [summarize(org_id, events, memory)])
 
 
-def summarize(org_id: str, events: Sequence[ConnectionEvent]) -> ConnectionEventBatch:
+def summarize(
+    org_id: str, events: Sequence[ConnectionEvent], memory: ShownMemory | None = None
+) -> ConnectionEventBatch:
     """Return *events* (at least one, all of *org_id*) as one batch of bounded size, about 200 KB at most.
 
-    Events of an older incarnation than others are left out: that organization was deleted meanwhile."""
+    Events of an older incarnation than others are left out: that organization was deleted meanwhile.
+
+    Args:
+        memory: what the process sent before: the batch has other chains only.
+    """
     incarnation = max(event.incarnation for event in events)
     events = [event for event in events if event.incarnation == incarnation]
     cas: dict[str, CAUse] = {}
@@ -55,7 +67,7 @@ def summarize(org_id: str, events: Sequence[ConnectionEvent]) -> ConnectionEvent
             _add_use(cas, event.ca_id, CAUse(1, event.at), _BATCH_CAS_MAX)
         if event.identity is not None:
             _add_client(clients, event.identity, LastConnection(event.tls, event.presence, event.at))
-    refusals = _latest_refusals(event for event in events if event.decision == "deny")
+    denied = [event for event in events if event.decision == "deny"]
     return ConnectionEventBatch(
         id=secrets.token_hex(6),
         org_id=org_id,
@@ -63,7 +75,9 @@ def summarize(org_id: str, events: Sequence[ConnectionEvent]) -> ConnectionEvent
         at=max(event.at for event in events),
         cas=cas,
         clients=clients,
-        refusals=tuple(_drop_large_leaves(refusals)),
+        refusals=tuple(map(_short, _latest_refusals(denied))),
+        refused=len(denied),
+        chains=(memory or ShownMemory()).take_new(org_id, events),
     )
 
 
@@ -102,7 +116,10 @@ def _add_batches(repository: OrgRepository, batches: Sequence[ConnectionEventBat
                 if new:
                     attempt.write(_add(usage, new))
         refusals = _latest_refusals(refusal for batch in new for refusal in batch.refusals)
-        repository.append(org_id, ActivityKind.REFUSAL, [_activity_of(refusal) for refusal in refusals])
+        count = sum(max(batch.refused, len(batch.refusals)) for batch in new)
+        add_refusals(repository, day, [_activity_of(refusal) for refusal in refusals], count=count)
+        chains = [shown for batch in new for shown in (*batch.chains, *_chains_of_before(batch))]
+        ShownCertificates(repository).add(chains)
 
 
 def _latest_refusals(refusals: Iterable[ConnectionEvent]) -> list[ConnectionEvent]:
@@ -115,16 +132,21 @@ def _latest_refusals(refusals: Iterable[ConnectionEvent]) -> list[ConnectionEven
     return sorted(latest.values(), key=lambda refusal: refusal.at, reverse=True)[:_REFUSALS_MAX]
 
 
-def _drop_large_leaves(refusals: Iterable[ConnectionEvent]) -> Iterator[ConnectionEvent]:
-    """Yield *refusals* without the leaves that are too large, or that exceed the room for all leaves."""
-    room = _LEAVES_MAX
-    for refusal in refusals:
-        size = len(refusal.certificate or b"")
-        if size <= min(room, _LEAF_MAX):
-            room -= size
-            yield refusal
-        else:
-            yield msgspec.structs.replace(refusal, certificate=None)
+def _short(refusal: ConnectionEvent) -> ConnectionEvent:
+    """Return *refusal* without its certificates, which the batch has apart, and with texts of bounded size."""
+    failing = {name: text[:_TEXT_MAX] for name, text in refusal.failing.items()} if refusal.failing else None
+    client_id = refusal.client_id[:_TEXT_MAX] if refusal.client_id else None
+    return msgspec.structs.replace(refusal, client_id=client_id, certificate=None, chain=(), failing=failing)
+
+
+def _chains_of_before(batch: ConnectionEventBatch) -> Iterator[ShownChain]:
+    """Yield the certificates in the refusals of a *batch* of version 0.1.0, which has no chains of its own."""
+    for refusal in batch.refusals:
+        if refusal.certificate is not None:
+            fingerprint = fingerprint_of(refusal.certificate)
+            yield ShownChain(
+                fingerprint=fingerprint, kind=ShownKind.STRANGER, at=refusal.at, chain=(refusal.certificate,)
+            )
 
 
 def _activity_of(refusal: ConnectionEvent) -> Activity:
@@ -138,7 +160,7 @@ def _activity_of(refusal: ConnectionEvent) -> Activity:
         code=refusal.code,
         client_id=refusal.client_id,
         server_name=refusal.server_name,
-        certificate=refusal.certificate,
+        fingerprint=refusal.fingerprint or (fingerprint_of(refusal.certificate) if refusal.certificate else None),
         failing=refusal.failing,
     )
 

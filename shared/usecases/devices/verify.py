@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from shared.errors import UseRefused
+from shared.errors import CAInactive, UseRefused
 from shared.org_repository import OrgRepository
 from shared.ports import ConnectionEventQueue, TokenVerifier
 from shared.records import ConnectionEvent, Proof, Role
@@ -113,9 +113,16 @@ def _event(presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime
         server_name=presented.server_name and presented.server_name[:_SERVER_NAME_MAX],
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
-        certificate=leaf.der if leaf is not None and verdict.decision is Decision.DENY else None,
+        fingerprint=leaf.fingerprint if leaf is not None else None,
+        chain=tuple(cert.der for cert in presented.certificates),
+        reached_ca=bool(verdict.path) or _reached_ca(verdict),
         failing={"subject": failing.subject_text, "fingerprintSha256": failing.fingerprint} if failing else None,
     )
+
+
+def _reached_ca(verdict: Verdict) -> bool:
+    """Return whether a refusal is about a path to a CA of the organization, whose signatures were verified."""
+    return verdict.code == CAInactive.code or (verdict.failed_step or 0) > CHAIN_STEP
 
 
 # --------------------------------------------------------------------------------------------- verdicts by name

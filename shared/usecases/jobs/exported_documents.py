@@ -23,8 +23,11 @@ from shared.records import (
     DenyCount,
     Org,
     Record,
+    RefusalPages,
     Role,
     ServerCertificate,
+    ShownChain,
+    ShownIndex,
     Usage,
     from_body,
 )
@@ -33,6 +36,7 @@ from shared.usecases.jobs.export_file import ExportedDocument, ExportRefused
 from shared.validation.ca import ca_id
 from shared.validation.names import is_org_id
 from shared.x509.certificate import Certificate
+from shared.x509.fingerprints import fingerprint_of
 
 
 class CheckedDocument(NamedTuple):
@@ -116,8 +120,12 @@ def _fits_key(org_id: str | None, name: str, key: ApiKey) -> bool:
     return name.startswith(f"a-{org_id}-") and not key.orgs
 
 
-def _fits_usage(_: str | None, day: str, __: Usage) -> bool:
+def _fits_day(_: str | None, day: str, __: Usage | RefusalPages) -> bool:
     return date.fromisoformat(day).isoformat() == day
+
+
+def _fits_shown(_: str | None, fingerprint: str, shown: ShownChain) -> bool:
+    return shown.fingerprint == fingerprint and bool(shown.chain) and fingerprint_of(shown.chain[0]) == fingerprint
 
 
 def _fits(_: str | None, __: str, ___: Record) -> bool:
@@ -134,6 +142,9 @@ _KINDS: Final[dict[str, _Kind]] = {
     "deny": _Kind(Denials, _fits_denials),
     "denycount": _Kind(DenyCount, _fits),
     "key": _Kind(ApiKey, _fits_key),
-    "usage": _Kind(Usage, _fits_usage),
+    "usage": _Kind(Usage, _fits_day),
+    "refusals": _Kind(RefusalPages, _fits_day),
+    "shown": _Kind(ShownChain, _fits_shown),
+    "shownindex": _Kind(ShownIndex, _fits),
     "activity": _Kind(ActivityPage, _fits),
 }

@@ -19,6 +19,7 @@ from shared.refs import (
     deny_count_partition,
     edge_partition,
     org_ref,
+    seen_partitions,
 )
 from shared.usecases.context import Context
 from shared.usecases.edges.hosts import HostFeed
@@ -46,7 +47,7 @@ def partitions_of(org_id: str) -> list[str]:
         f"server/{org_id}",
         f"deny/{org_id}",
         deny_count_partition(org_id),
-        f"usage/{org_id}",
+        *seen_partitions(org_id),
         *(activity_partition(org_id, kind) for kind in ActivityKind),
     ]
 

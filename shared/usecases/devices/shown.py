@@ -1,0 +1,172 @@
+"""The certificates that clients presented, apart from the refusals that name them: a ring for each organization.
+
+Anyone can present a certificate, and as many as he likes. So each certificate is stored once, by its fingerprint, and
+an organization has 500 of them at most. Of these, strangers hold 100 at most: clients whose path reached no CA of the
+organization. Allowed devices hold 400 at most, spread over their CAs and types. The newest certificates stay.
+
+    shownindex/{orgId}          the ring: the line of each certificate
+    shown/{orgId}/{fingerprint} the certificate with its chain
+
+The index is written first. A call that is cut short leaves a line without a certificate, or a certificate without a
+line, which the store deletes when it expires. No verdict reads either.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from shared.org_repository import OrgRepository
+from shared.records import ConnectionEvent, ShownChain, ShownIndex, ShownKind, ShownLine
+from shared.refs import shown_index_ref, shown_ref
+from shared.repository import KEEP_USAGE
+
+CERTIFICATES_MAX: Final = 500  # of an organization
+KIND_MAX: Final = {ShownKind.STRANGER: 100, ShownKind.ALLOWED: 400, ShownKind.REFUSED: CERTIFICATES_MAX}
+CHAIN_MAX: Final = 16 * 1024  # bytes of DER of one chain
+BATCH_MAX: Final = 6  # chains in one batch of connection events, of 256 KiB at most (Amazon SQS)
+_REMEMBERED_MAX: Final = 8192  # certificates that a process sent
+
+_FIRST: Final = {ShownKind.REFUSED: 0, ShownKind.ALLOWED: 1, ShownKind.STRANGER: 2}
+
+
+class ShownCertificates:
+    """The owner of the certificates that the clients of one organization presented."""
+
+    def __init__(self, repository: OrgRepository) -> None:
+        self._repository = repository
+        self._org_id = repository.org_id
+
+    def leaves(self, fingerprints: Collection[str]) -> Mapping[str, bytes]:
+        """Return the DER of the leaves among *fingerprints* that are stored, in one read."""
+        refs = {fingerprint: shown_ref(self._org_id, fingerprint) for fingerprint in fingerprints}
+        if not refs:
+            return {}
+        batch = self._repository.read_batch(refs.values())
+        stored = {fingerprint: batch.get(ref) for fingerprint, ref in refs.items()}
+        return {fingerprint: shown.chain[0] for fingerprint, shown in stored.items() if shown and shown.chain}
+
+    def add(self, chains: Sequence[ShownChain]) -> None:
+        """Store *chains*, those that were stored on the same day excepted; delete what the ring has no room for.
+
+        Raises: OrgGone, TooBusy, StoreUnavailable."""
+        if not chains:
+            return
+        expires = max(shown.at for shown in chains) + KEEP_USAGE
+        new: list[ShownChain] = []
+        dropped: list[str] = []
+        for attempt in self._repository.changing(shown_index_ref(self._org_id), expires=expires):
+            with attempt as index:
+                lines, new, dropped = add_lines(index.lines if index else {}, chains)
+                if new:
+                    attempt.write(ShownIndex(lines))
+        for shown in new:
+            for write in self._repository.changing(
+                shown_ref(self._org_id, shown.fingerprint), expires=shown.at + KEEP_USAGE
+            ):
+                with write:
+                    write.write(shown)
+        for fingerprint in dropped:
+            self._repository.delete(shown_ref(self._org_id, fingerprint))
+
+
+def add_lines(
+    lines: Mapping[str, ShownLine], chains: Iterable[ShownChain]
+) -> tuple[dict[str, ShownLine], list[ShownChain], list[str]]:
+    """Return the ring with *chains*, those of them that must be stored, and the fingerprints that must be deleted."""
+    ring, new, dropped = dict(lines), dict[str, ShownChain](), list[str]()
+    newest = max((shown.at for shown in chains), default=None)
+    for fingerprint, line in lines.items():
+        if newest is not None and line.at + KEEP_USAGE < newest:  # the store deletes the certificate
+            del ring[fingerprint]
+    for shown in chains:
+        before = ring.pop(shown.fingerprint, None)
+        if before is not None and not _renews(shown, before):
+            ring[shown.fingerprint] = before
+            continue
+        if before is None:
+            for fingerprint in _make_room(ring, shown.kind):
+                del ring[fingerprint]
+                if new.pop(fingerprint, None) is None:
+                    dropped.append(fingerprint)
+        ring[shown.fingerprint] = ShownLine(shown.kind, shown.at, shown.group)
+        new[shown.fingerprint] = shown
+    return ring, list(new.values()), [fingerprint for fingerprint in dropped if fingerprint not in ring]
+
+
+def _renews(shown: ShownChain, before: ShownLine) -> bool:
+    """Return whether *shown* is stored although the ring has its certificate: once a day, or with a better standing."""
+    if shown.kind is ShownKind.STRANGER and before.kind is not ShownKind.STRANGER:
+        return False
+    return shown.kind is not before.kind or shown.at.date() > before.at.date()
+
+
+def _make_room(ring: Mapping[str, ShownLine], kind: ShownKind) -> list[str]:
+    """Return the fingerprint that must leave *ring* before a certificate of *kind* enters; empty if there is room."""
+    of_kind = {fingerprint: line for fingerprint, line in ring.items() if line.kind is kind}
+    if len(of_kind) >= KIND_MAX[kind]:
+        candidates = of_kind
+    elif len(ring) >= CERTIFICATES_MAX:
+        candidates = dict(ring)
+    else:
+        return []
+    sizes = Counter((line.kind, line.group) for line in candidates.values() if line.group)
+    largest = max(sizes.values(), default=0)
+    if kind is ShownKind.ALLOWED and largest > 1:  # the largest CA and type gives way to the others
+        candidates = {key: line for key, line in candidates.items() if sizes[(line.kind, line.group)] == largest}
+    return [min(candidates, key=lambda fingerprint: candidates[fingerprint].at)]
+
+
+# -------------------------------------------------------------------------------------------------- what is sent
+
+
+class ShownMemory:
+    """What a process sent today, so that a device that connects often takes no place in each batch. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._sent: OrderedDict[tuple[str, str, ShownKind], str] = OrderedDict()
+
+    def take_new(self, org_id: str, events: Iterable[ConnectionEvent]) -> tuple[ShownChain, ...]:
+        """Return the chains in *events* that were not sent today, BATCH_MAX at most: refused devices' first."""
+        found: dict[str, ShownChain] = {}
+        for event in events:
+            shown = _shown(event)
+            if shown is None or self._sent.get((org_id, shown.fingerprint, shown.kind)) == _day_of(shown.at):
+                continue
+            before = found.get(shown.fingerprint)
+            if before is None or _FIRST[shown.kind] <= _FIRST[before.kind]:
+                found[shown.fingerprint] = shown
+        new = sorted(found.values(), key=lambda shown: (_FIRST[shown.kind], -shown.at.timestamp()))[:BATCH_MAX]
+        for shown in new:
+            key = (org_id, shown.fingerprint, shown.kind)
+            self._sent[key] = _day_of(shown.at)
+            self._sent.move_to_end(key)
+            if len(self._sent) > _REMEMBERED_MAX:
+                self._sent.popitem(last=False)
+        return tuple(new)
+
+
+def _shown(event: ConnectionEvent) -> ShownChain | None:
+    """Return the chain of *event*, cut to CHAIN_MAX; None without a certificate, or if the leaf is too large."""
+    chain, size = [], 0
+    for der in event.chain:
+        size += len(der)
+        if size > CHAIN_MAX:
+            break
+        chain.append(der)
+    if not chain or event.fingerprint is None:
+        return None
+    if event.decision != "deny":
+        kind, group = ShownKind.ALLOWED, f"{event.ca_id}/{_type_of(event.identity)}"
+    else:
+        kind, group = ShownKind.REFUSED if event.reached_ca else ShownKind.STRANGER, ""
+    return ShownChain(fingerprint=event.fingerprint, kind=kind, group=group, at=event.at, chain=tuple(chain))
+
+
+def _type_of(identity: str | None) -> str:
+    """Return the class and type of `d:type:device`."""
+    return (identity or "").rpartition(":")[0]
+
+
+def _day_of(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d")
