@@ -171,8 +171,9 @@ class Store:
 
     def first(self, call: "FirstCall") -> str:
         """Return the code of a process that answers *call* and does nothing else."""
-        headers = {"content-type": "application/json", "authorization": self.keys[call.role]}
         body = call.body(self)
+        headers = {"content-type": "application/json", "authorization": self.keys[call.role]}
+        headers["content-length"] = str(len(body))
         if self.name != "DynamoDB":
             raw = [(name.encode(), value.encode()) for name, value in headers.items()]
             values = (call.function, str(ROOT / "main.py"), call.status, call.method, call.path, body, raw)

@@ -60,10 +60,13 @@ class Functions:
         edge = {"TRUST_EDGE_PLAIN": "loopback"}  # the edge is on this machine, and no proxy is between them
         return {**os.environ, **own, **edge, "TRUST_RATE_PER_MINUTE": "100000", **self.settings}
 
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "functions.local"]
+
     def start(self) -> "Functions":
         log = self.folder / "functions.log"
-        command = [sys.executable, "-m", "functions.local"]
-        self.process = Process("the functions", command, log, env=self.env, cwd=self.tree)
+        self.process = Process("the functions", self.command, log, env=self.env, cwd=self.tree)
         self.process.wait_for_port(self.port)
         return self
 

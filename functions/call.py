@@ -5,14 +5,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from functions.registry import PREFIX
-from functions.web.contract import Endpoint, Prepare, declare
+from functions.registry import PREFIX, VERIFY_CLIENT
+from functions.web.contract import Admitted, Endpoint, Prepare, declare
 from functions.web.errors import InsecureTransport
 from functions.web.message import ID, Reply, Request
 from shared.composition import App
 from shared.errors import NotAuthenticated, NotFound
 from shared.records import Role
-from shared.usecases.callers import BearerToken, Credentials, Member, admit
+from shared.usecases.callers import BearerToken, Credentials, Member, admit, identify
 from shared.usecases.context import Context
 from shared.validation.names import is_org_id
 
@@ -107,19 +107,30 @@ def owner_of(request: Request, get_app: Callable[[], App]) -> str:
     return claimed if claimed and is_org_id(claimed) else ""
 
 
-def prepare_call(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> Call:
-    """Return the argument of a handler that identifies the caller itself, in the same read as the rest."""
-    return Call(request, get_app())
+def prepare_call(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> Admitted:
+    """Prepare the call of a handler that identifies the caller itself, in the same read as the rest."""
+    app = get_app()
+    return lambda complete: Call(complete, app)
 
 
-def _admit_member(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> MemberCall:
-    """Return the argument of a handler for members.
+def _admit_member(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> Admitted:
+    """Admit a member of an organization, before the body of the request is read.
 
     Raises: NotAuthenticated, Forbidden, OrgSuspended, StoreUnavailable, IssuerUnavailable.
     """
     app = get_app()
     member = admit(app.context, app.tokens, _authorization(request), {Role(role) for role in roles})
-    return MemberCall(request, app, member)
+    return lambda complete: MemberCall(complete, app, member)
+
+
+def _identify_first(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> Admitted:
+    """Verify the caller's key before a body is read. The handler reads the key again, in the same read as the rest.
+
+    Raises: NotAuthenticated, Forbidden, StoreUnavailable, IssuerUnavailable.
+    """
+    app = get_app()
+    identify(app.context, app.tokens, _authorization(request)).must_be({Role(role) for role in roles})
+    return lambda complete: Call(complete, app)
 
 
 MemberHandler = TypeVar("MemberHandler", bound=Callable[[MemberCall], Reply])
@@ -147,10 +158,16 @@ def endpoint(
 def open_endpoint(
     method: str, path: str, *, alias: bool = False, operation_id: str | None = None, **contract: Any
 ) -> Callable[[CallHandler], CallHandler]:
-    """Declare a handler that identifies the caller itself, or needs none. Arguments: see `endpoint`."""
+    """Declare a handler that identifies the caller itself, or needs none. Arguments: see `endpoint`.
+
+    A body is read only once the caller's key is verified, except for verifyClient, which answers after one read.
+    """
+    prepare = prepare_call
+    if contract.get("body") is not None and contract["function"] != VERIFY_CLIENT:
+        prepare = _identify_first
 
     def register(handler: CallHandler) -> CallHandler:
-        _declare(handler, prepare_call, method, path, alias, operation_id, contract)
+        _declare(handler, prepare, method, path, alias, operation_id, contract)
         return handler
 
     return register

@@ -4,16 +4,15 @@ A verdict is given within `App.verdict_seconds` on every host: this module appli
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
 from functions.registry import EDGE_FEED, VERIFY_CLIENT, api_router, dialect_at, dialect_module, dialect_router
-from functions.web.body import body_too_large
 from functions.web.contract import Dialect
 from functions.web.deadline import EDGES, EMBEDDED, MANAGEMENT, NETWORK, Busy, Late, Workers
 from functions.web.loop_rest import LoopRest
@@ -27,6 +26,11 @@ if TYPE_CHECKING:
 
     from shared.composition import App
 
+T = TypeVar("T")
+ReadBody = Callable[[], Awaitable[bytes]]
+"""Receives the body of a request. Raises: TrustError, if the body is refused; any other error ends the request."""
+
+_Run = Callable[[Callable[[], Any]], Awaitable[Any]]  # runs work in a pool
 _Answer = tuple[Reply, str]  # the reply, and the function that it came from
 _Refuse = Callable[[Request, Exception], Reply]
 _AT_ONCE: Final = 1.0  # seconds to wait for an answer that exists already
@@ -60,11 +64,17 @@ class Dispatcher:
                 answer = verdict.refuse(request, Late()), VERIFY_CLIENT
             return _finish(request, answer, started)
 
-    async def dispatch_async(self, request: Request, pool: "ThreadPoolExecutor") -> Reply:
+    async def dispatch_async(
+        self, request: Request, pool: "ThreadPoolExecutor", read_body: ReadBody | None = None
+    ) -> Reply:
         """Return the reply to *request* without blocking the event loop.
 
         Args:
             pool: runs what needs no caller. All else has pools of its own (functions/web/deadline.py).
+            read_body: receives the body, which is not read before the caller is admitted, except for a verdict. None:
+                the request has no body.
+
+        Raises: what *read_body* raises, except TrustError.
         """
         import asyncio  # not at the top: AWS Lambda has no event loop, and a cold start should not load one
 
@@ -72,15 +82,15 @@ class Dispatcher:
             started = time.monotonic()
             module = self._dialect_module(request)
             if module is None:
-                work = partial(copy_context().run, self._answer, request, None, problem)
                 workers, owner = self._workers_for(request)
-                if workers is None:
-                    return _finish(request, await asyncio.get_running_loop().run_in_executor(pool, work), started)
+                run = partial(_run_in, pool.submit if workers is None else partial(workers.submit, owner=owner))
                 try:
-                    answer = await asyncio.wrap_future(workers.submit(work, owner=owner))
+                    answer = await self._answer_async(request, read_body, run)
                 except Busy:
                     answer = problem(request, Overloaded()), "-"
                 return _finish(request, answer, started)
+            if read_body is not None:
+                request = await _complete(request, read_body)
             verdict = self._start_verdict(request, module)
             if verdict.workers is EMBEDDED:
                 self._loop_rest.rest_for(verdict.future, asyncio.get_running_loop())
@@ -110,7 +120,25 @@ class Dispatcher:
             return None, ""
         return EDGES if endpoint.function == EDGE_FEED else MANAGEMENT, endpoint.owner(request, self._get_app)
 
+    async def _answer_async(self, request: Request, read_body: ReadBody | None, run: _Run) -> _Answer:
+        """Return the answer to a request that is no verdict; its body is read once the caller is admitted."""
+        answer: _Answer
+        if read_body is None:
+            answer = await run(partial(self._answer, request, None, problem))
+            return answer
+        admitted: _Admitted | _Answer = await run(partial(self._admit, request, None, problem))
+        if not isinstance(admitted, _Admitted):
+            return admitted
+        complete = await _complete(admitted.request, read_body)
+        answer = await run(partial(admitted.answer, complete, problem))
+        return answer
+
     def _answer(self, request: Request, module: str | None, refuse: _Refuse) -> _Answer:
+        admitted = self._admit(request, module, refuse)
+        return admitted.answer(admitted.request, refuse) if isinstance(admitted, _Admitted) else admitted
+
+    def _admit(self, request: Request, module: str | None, refuse: _Refuse) -> "_Admitted | _Answer":
+        """Find the endpoint and admit the caller, without the body. Return the answer if either is refused."""
         function = "-"
         try:
             router = api_router(self._function) if module is None else dialect_router(module)
@@ -118,12 +146,11 @@ class Dispatcher:
             if self._function not in (None, endpoint.function):
                 raise NotFound(what="such address")
             function = endpoint.function
-            if request.too_large:
-                raise body_too_large()
             if params:
                 request = replace(request, params=params)
-            return endpoint.handler(endpoint.prepare(request, self._get_app, endpoint.roles)), function
-        except Exception as error:  # noqa: BLE001 - the one place where errors become replies
+            prepared = endpoint.prepare(request, self._get_app, endpoint.roles)
+            return _Admitted(request, function, lambda complete: endpoint.handler(prepared(complete)))
+        except Exception as error:  # noqa: BLE001 - the one place where a refusal becomes a reply
             return refuse(request, error), function
 
     def _start_verdict(self, request: Request, module: str) -> "_Verdict":
@@ -145,6 +172,45 @@ class Dispatcher:
         except (Late, Busy):
             return _answer_at_once(refuse(request, Late()), refuse)
         return _Verdict(future, seconds, refuse, workers)
+
+
+class _Admitted(NamedTuple):
+    """A request whose caller may make it.
+
+    Args:
+        request: with the parameters in its path.
+        handle: returns the reply to the complete request.
+    """
+
+    request: Request
+    function: str
+    handle: Callable[[Request], Reply]
+
+    def answer(self, complete: Request, refuse: _Refuse) -> _Answer:
+        """Return the answer to the *complete* request."""
+        try:
+            if complete.refusal is not None:
+                raise complete.refusal
+            return self.handle(complete), self.function
+        except Exception as error:  # noqa: BLE001 - the one place where a handler's errors become replies
+            return refuse(complete, error), self.function
+
+
+async def _complete(request: Request, read_body: ReadBody) -> Request:
+    """Return *request* with its body, or with the refusal of its body."""
+    try:
+        body = await read_body()
+    except TrustError as error:
+        return replace(request, refusal=request.refusal or error, arrived=time.monotonic())
+    return replace(request, body=body, arrived=time.monotonic())
+
+
+async def _run_in(submit: "Callable[[Callable[[], Any]], Future[Any]]", work: Callable[[], T]) -> T:
+    """Run *work* in a pool, in the present context: the log knows the request's id by it. Raises: Busy."""
+    import asyncio
+
+    result: T = await asyncio.wrap_future(submit(partial(copy_context().run, work)))
+    return result
 
 
 class _Verdict(NamedTuple):

@@ -1,6 +1,6 @@
-"""Run every fault on every store, kill -9 repeatedly, let one organization be busy; print tables and write JSON.
+"""Run every fault on every store, kill -9 repeatedly, let one organization be busy and strangers come; print tables.
 
-python -m benchmarks.faults [--stores sqlite,dynamodb] [--faults reset] [--seconds 4] [--kills 200]
+python -m benchmarks.faults [--stores sqlite,dynamodb] [--faults reset] [--seconds 4] [--kills 200] [--strangers 30]
 """
 
 import argparse
@@ -16,6 +16,7 @@ import msgspec
 from benchmarks.faults.kills import Kills, kill_again_and_again
 from benchmarks.faults.neighbours import HEADS, measure_each
 from benchmarks.faults.rig import STORES, FaultRow, rig
+from benchmarks.faults.strangers import Met, meet_every_kind
 from benchmarks.faults.table import format_table
 from tests.support.emulators import EmulatorMissing, Emulators
 
@@ -27,6 +28,7 @@ _KILL_HEADS = (
     "kill -9", "acknowledged", "cut off", "lost", "half", "to sweep", "verdicts", "wrong", "first starts s",
     "last starts s",
 )  # fmt: skip
+_STRANGER_HEADS = ("strangers", "requests", "p50 ms", "p99 ms", "slowest ms", "failed", "memory MiB")
 
 
 def main() -> int:
@@ -36,6 +38,7 @@ def main() -> int:
     emulators = Emulators(base, run=os.getpid())
     rows: list[FaultRow] = []
     kills: Kills | None = None
+    strangers: list[Met] = []
     began = time.monotonic()
     try:
         for store in arguments.stores:
@@ -57,17 +60,19 @@ def main() -> int:
             print(f"\n{format_table(_KILL_HEADS, [_kill_cells(kills)])}")
             for finding in [*kills.lost, *kills.halves, *kills.wrong][:15]:
                 print(f"kill -9: {finding}")
+        if arguments.strangers:
+            strangers = meet_every_kind(base / "strangers", arguments.strangers)
+            print(f"\n{format_table(_STRANGER_HEADS, [_stranger_cells(met) for met in strangers])}")
         busy = measure_each(base / "neighbours", seconds=arguments.neighbours) if arguments.neighbours else {}
         if busy:
             print(f"\n{format_table(HEADS, [costs.cells(name) for name, costs in busy.items()])}")
         print(f"\n{time.monotonic() - began:.0f} s")
         if arguments.json:
+            found = {"faults": rows, "kills": kills, "neighbours": busy, "strangers": strangers}
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_bytes(
-                msgspec.json.format(msgspec.json.encode({"faults": rows, "kills": kills, "neighbours": busy}))
-            )
+            arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
         good = [*(row.good for row in rows), kills is None or kills.good, *(costs.good for costs in busy.values())]
-        return 0 if all(good) else 1
+        return 0 if all(good) and all(met.good for met in strangers) else 1
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -105,12 +110,18 @@ def _kill_cells(kills: Kills) -> list[str]:
     ]
 
 
+def _stranger_cells(met: Met) -> list[str]:
+    times = (f"{seconds * 1000:.0f}" for seconds in (met.p50, met.p99, max(met.seconds)))
+    return [met.kind, str(len(met.seconds)), *times, str(met.failed), f"{met.memory:.0f}"]
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults")
     parser.add_argument("--stores", type=lambda text: text.split(","), default=STORES)
     parser.add_argument("--faults", type=lambda text: text.split(","), default=())
     parser.add_argument("--seconds", type=float, default=2.5, help="seconds under each fault")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--strangers", type=float, default=30, help="seconds of each kind of strangers")
     parser.add_argument("--neighbours", type=float, default=8, help="seconds beside each kind of costly work")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -16,7 +16,7 @@ from functions.web.body import check_size, file_bytes, is_json, media_type, pars
 from functions.web.contract import Endpoint, declare
 from functions.web.deadline import Late
 from functions.web.errors import MissingField, UnsupportedMediaType
-from functions.web.message import JSON, NO_STORE, Reply, Request
+from functions.web.message import JSON, NO_STORE, Reply, Request, parse_fields
 from functions.web.problem import without_text
 from shared.errors import ClientIdInvalid, StoreUnavailable, TrustError, WrongValue
 from shared.usecases.callers import Credentials
@@ -27,6 +27,7 @@ from shared.validation.verdict import Verdict, unavailable
 log = logging.getLogger(__name__)
 
 TEXT: Final = "text/plain; charset=utf-8"
+VALUES_MAX: Final = 1000  # of a question in JSON, which is read before its caller is known
 _FORM: Final = "application/x-www-form-urlencoded"
 _FORM_NAMES: Final = re.compile(rb"(?:^|&)(serverName|clientid)=([^&]{0,512})(?=&|$)")
 _UNSET: Final = ("", "undefined", "null")  # how brokers write a value that they do not know
@@ -160,17 +161,17 @@ def identity_headers(verdict: Verdict) -> Mapping[str, str]:
 def read_fields(request: Request) -> Mapping[str, Any]:
     """Return what a broker sent: JSON, a form, or the query of a GET. Unknown fields are ignored.
 
-    Raises: MalformedBody, UnsupportedMediaType, TooLarge.
+    Raises: MalformedBody, UnsupportedMediaType, TooLarge, TooManyFields.
     """
     if request.method == "GET" and not request.body:
         return request.query
     check_size(request)
     media = media_type(request)
     if media == _FORM:
-        return dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
+        return parse_fields(request.body.decode("utf-8", "replace"))
     if not is_json(media):
         raise UnsupportedMediaType(found=media[:100] or "(none)")
-    return parse_json_object(request.body, reason="it is none")
+    return parse_json_object(request.body, reason="it is none", values_max=VALUES_MAX)
 
 
 _NamesT = TypeVar("_NamesT", bound=Names)

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from msgspec.structs import replace
 
-from functions.dispatch import Dispatcher
+from functions.dispatch import Dispatcher, ReadBody
 from functions.hosts.static import Console
-from functions.web.body import BODY_MAX
+from functions.web.body import BODY_MAX, body_too_large
+from functions.web.errors import BodyLate
 from functions.web.message import Reply, Request, build_request, reply_headers
 from shared.composition import App
 
@@ -18,7 +20,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 THREADS: Final = 8  # a store's client blocks its thread, which must not be the event loop's
-_DROP_MAX: Final = 16 * BODY_MAX  # bytes of a body that are read and dropped
+BODY_SECONDS: Final = 15.0  # in which a body must arrive
 
 
 class Application:
@@ -32,50 +34,61 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await serve_lifespan(receive, send, self._close)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = await read_request(scope, receive, peer=(scope.get("client") or ("",))[0])
+        request = read_head(scope, peer=(scope.get("client") or ("",))[0])
         if self._app.settings.behind_tls:
             request = replace(request, scheme="https")
         if self._console.answers(request.path):
             reply = await asyncio.get_running_loop().run_in_executor(self._pool, self._console.reply, request)
         else:
-            reply = await self._dispatcher.dispatch_async(request, self._pool)
+            try:
+                reply = await self._dispatcher.dispatch_async(request, self._pool, body_reader(request, receive))
+            except Disconnected:
+                return
         await send_reply(reply, send)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            event = (await receive())["type"]
-            if event == "lifespan.shutdown":
-                self._pool.shutdown()
-                self._app.close()
-            await send({"type": f"{event}.complete"})
-            if event == "lifespan.shutdown":
-                return
+    def _close(self) -> None:
+        self._pool.shutdown()
+        self._app.close()
 
 
-async def read_request(
-    scope: Scope, receive: Receive, *, path: str | None = None, scheme: str | None = None, peer: str = ""
-) -> Request:
-    """Return the request, once all of it has arrived.
+async def serve_lifespan(receive: Receive, send: Send, close: Callable[[], None]) -> None:
+    """Answer the server's lifespan events (ASGI, "Lifespan Protocol"). *close* is called when the server ends."""
+    while True:
+        event = (await receive())["type"]
+        if event == "lifespan.shutdown":
+            close()
+        await send({"type": f"{event}.complete"})
+        if event == "lifespan.shutdown":
+            return
+
+
+def read_head(scope: Scope, *, path: str | None = None, scheme: str | None = None, peer: str = "") -> Request:
+    """Return the request without its body.
 
     Args:
         path, scheme: replace those of *scope*.
         peer: the client's address, if it is known.
     """
-    headers = _headers(scope["headers"])
     return build_request(
         scope["method"],
         path or sent_path(scope),
         scope["query_string"].decode("latin-1"),
-        headers,
-        await _body(receive),
+        _headers(scope["headers"]),
         scheme=scheme or scope.get("scheme", "http"),
         peer=peer,
     )
+
+
+def body_reader(request: Request, receive: Receive) -> ReadBody | None:
+    """Return what receives the body of *request*; None if its header announces no body (RFC 9112, 6.3)."""
+    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+        return None
+    return partial(_read_body, receive)
 
 
 def sent_path(scope: Scope) -> str:
@@ -96,22 +109,31 @@ def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """Return the body; None if it exceeds BODY_MAX.
+class Disconnected(Exception):
+    """The client closed the connection before its whole request arrived."""
 
-    The excess is read and dropped, up to a bound, so that the client receives the reply instead of a broken pipe.
+
+async def _read_body(receive: Receive) -> bytes:
+    """Return the body. What exceeds BODY_MAX is left to the server, which drops it after the reply.
+
+    Raises: TooLarge; BodyLate; Disconnected.
     """
     chunks, size = [], 0
-    while True:
-        message = await receive()
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size <= BODY_MAX:
-            chunks.append(chunk)
-        elif size > _DROP_MAX:
-            return None
-        if not message.get("more_body", False):
-            return b"".join(chunks) if size <= BODY_MAX else None
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > BODY_MAX:
+                    raise body_too_large()
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        raise BodyLate(seconds=f"{BODY_SECONDS:g}") from None
 
 
 async def send_reply(reply: Reply, send: Send, *, close: bool = False) -> None:

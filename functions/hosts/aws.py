@@ -25,6 +25,7 @@ from functions.web.body import BODY_MAX, body_too_large
 from functions.web.errors import MalformedBody
 from functions.web.message import Reply, Request, build_request, reply_headers
 from shared import log
+from shared.errors import TrustError
 
 if TYPE_CHECKING:
     from shared.composition import App
@@ -62,7 +63,7 @@ def _reply(function: Function, dispatcher: Dispatcher, event: Event, context: An
     try:
         if not function.needs_app:
             configure_log()
-        return dispatcher.dispatch(replace(request, body=_body(event)))
+        return dispatcher.dispatch(_add_body(request, event))
     except Exception as error:  # noqa: BLE001 - a broker may read the gateway's own 500 as permission
         return dispatcher.refuse(request, error)
 
@@ -111,6 +112,14 @@ def _path(event: Event) -> str:
     if ".lambda-url." in gateway.get("domainName", ""):
         return path
     return quote(path, safe="/:@!$&'()*+,;=~")
+
+
+def _add_body(request: Request, event: Event) -> Request:
+    """Return *request* with its body. A body that is refused is refused after the caller is known."""
+    try:
+        return replace(request, body=_body(event))
+    except TrustError as error:
+        return replace(request, refusal=request.refusal or error)
 
 
 def _body(event: Event) -> bytes:

@@ -16,6 +16,7 @@ import uvicorn
 
 from functions.events.folder import FOLDER, UploadWatcher
 from functions.hosts.asgi import Application
+from functions.hosts.limits import Config
 from functions.hosts.timer import Timer
 from shared import log
 from shared.composition import App, build
@@ -125,16 +126,7 @@ class _Server(uvicorn.Server):
     """uvicorn's server, which prints the addresses and the first keys once it answers."""
 
     def __init__(self, app: App, listener: socket.socket) -> None:
-        config = uvicorn.Config(
-            Application(app),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-            proxy_headers=False,  # The connection shows the caller; Envoy on this machine sends such headers too.
-            timeout_graceful_shutdown=10,  # seconds
-        )
-        super().__init__(config)
+        super().__init__(Config(Application(app)))
         self._settings = app.settings
         self._port: int = listener.getsockname()[1]
         self.keys: Sequence[FirstKey] = ()

@@ -13,6 +13,11 @@ from functions.web.message import JSON, Request
 from shared.errors import BadRequest, TooLarge, WrongValue
 
 BODY_MAX: Final = 256 * 1024  # bytes of one request
+_PARTS_MAX: Final = 8  # of multipart/form-data: no form of this API has more fields
+_CONTENT_TYPE_MAX: Final = 1024  # characters: its parameters take longer to read than most of a form
+_VALUES_MAX: Final = 40_000  # of a JSON body
+
+FORM_DATA: Final = "multipart/form-data"
 
 Comments = Annotated[str, Meta(max_length=1000, description="Up to 1,000 characters")]
 File = Annotated[str, Meta(description="PEM as text, or DER in base64")]
@@ -26,16 +31,16 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
     """Base of request bodies: camelCase names; unknown fields are refused."""
 
 
-def read_body(request: Request, kind: type[T]) -> T:
-    """Return the body of *request* as *kind*, a msgspec Struct.
+def read_body(request: Request, kind: type[T], *, values_max: int = _VALUES_MAX) -> T:
+    """Return the body of *request* as *kind*, a msgspec Struct. *values_max*: see `parse_json_object`.
 
     Raises: MalformedBody, UnknownField, MissingField, WrongValue, TooLarge, UnsupportedMediaType.
     """
     check_size(request)
     media = media_type(request)
     if is_json(media):
-        return convert(parse_json_object(request.body), kind)
-    if media == "multipart/form-data":
+        return convert(parse_json_object(request.body, values_max=values_max), kind)
+    if media == FORM_DATA:
         return convert(_parse_form(request.headers["content-type"], request.body), kind, from_text=True)
     raise UnsupportedMediaType(found=media[:100] or "(none)")
 
@@ -65,14 +70,20 @@ def is_json(media: str) -> bool:
     return media == JSON or media.endswith("+json")
 
 
-def parse_json_object(body: bytes, *, reason: str | None = None) -> dict[str, Any]:
+def parse_json_object(body: bytes, *, reason: str | None = None, values_max: int = _VALUES_MAX) -> dict[str, Any]:
     """Return the JSON object in *body*.
 
     Args:
+        values_max: how many values the body may have, in objects and arrays.
         reason: what a refusal of malformed JSON says in place of the parser's message.
+
+    The values are counted first, because each costs far more time and memory than its few bytes. A bracket or comma in
+    a text counts as well.
 
     Raises: MalformedBody.
     """
+    if sum(map(body.count, (b"[", b"{", b","))) > values_max:
+        raise MalformedBody(format="JSON", found=f"it has more than {values_max:,} values")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -112,10 +123,14 @@ def _parse_form(content_type: str, body: bytes) -> dict[str, str]:
     from python_multipart.multipart import FormParser, parse_options_header
 
     fields = _FormFields()
+    if len(content_type) > _CONTENT_TYPE_MAX:
+        raise MalformedBody(format="multipart/form-data", found="its Content-Type is too long")
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     try:
         if not boundary:
             raise FormParserError("its boundary is missing")
+        if body.count(b"--" + boundary) > _PARTS_MAX + 1:  # the last ends the form
+            raise FormParserError(f"it has more than {_PARTS_MAX} parts")
         parser = FormParser("multipart/form-data", fields.add_field, fields.add_file, fields.end, boundary=boundary)
         parser.write(body)
         parser.finalize()

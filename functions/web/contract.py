@@ -23,13 +23,15 @@ PUBLIC: Final[frozenset[str]] = frozenset()
 """The roles of an endpoint that needs no caller."""
 
 Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | str | None
+Admitted = Callable[[Request], Any]
+"""Makes a handler's argument from the request, whose body may have arrived after its caller was admitted."""
 Owner = Callable[[Request, Callable[[], Any]], str]
-Prepare = Callable[[Request, Callable[[], Any], frozenset[str]], Any]
+Prepare = Callable[[Request, Callable[[], Any], frozenset[str]], Admitted]
 Handler = TypeVar("Handler", bound=Callable[[Any], Reply])
 
 
-def _pass_request(request: Request, get_app: Callable[[], Any], roles: frozenset[str]) -> Request:
-    return request
+def _pass_request(request: Request, get_app: Callable[[], Any], roles: frozenset[str]) -> Admitted:
+    return lambda complete: complete
 
 
 def _no_owner(request: Request, get_app: Callable[[], Any]) -> str:
@@ -41,7 +43,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Args:
         function: the name of the deployable function that the endpoint belongs to.
-        prepare: makes the handler's argument from the request, a getter of the process's App, and *roles*.
+        prepare: admits the caller of a request, whose body may be missing still, with a getter of the process's App
+            and *roles*; returns what makes the handler's argument.
         owner: names the organization that a request seems to come from, before anything is verified, so that
             organizations share the workers (functions/web/deadline.py); "" if unknown. Never raises.
         roles: who may call; empty: everyone.

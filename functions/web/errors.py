@@ -11,6 +11,22 @@ class MalformedBody(BadRequest):
     mend = "Send {format} as the documentation of this call shows."
 
 
+class TooManyFields(BadRequest):
+    """A query or a form has more fields or escapes than any request of this API."""
+
+    code = "too_many_fields"
+    says = "The query or form has more than {fields} fields, or more than {escapes} characters that are escaped with %."
+    mend = "Send the documented fields only, a large one in a JSON body."
+
+
+class BodyLate(TrustError):
+    """408 (RFC 9110, 15.5.9): the body did not arrive in time."""
+
+    code = "request_timeout"
+    says = "The body did not arrive within {seconds} s."
+    mend = "Send the request again."
+
+
 class MalformedBase64(BadRequest):
     """A field is neither PEM text nor base64."""
 

@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from shared.errors import WrongValue
+from functions.web.errors import TooManyFields
+from shared.errors import TrustError, WrongValue
 
 JSON: Final = "application/json"
 PEM: Final = "application/x-pem-file"
@@ -35,7 +36,7 @@ class Request(msgspec.Struct, frozen=True):
         scheme: "https" if the client's TLS ends at this process or at the platform in front of it. The host decides;
             no header of the client is read.
         peer: the address of the connection; "" if the platform hides it.
-        too_large: the body exceeded `BODY_MAX` (functions/web/body.py) and was dropped.
+        refusal: why a part of the request was not read: a body that is too large, for example.
         arrived: when the whole request was received (`time.monotonic`).
     """
 
@@ -47,7 +48,7 @@ class Request(msgspec.Struct, frozen=True):
     params: Mapping[str, str] = msgspec.field(default_factory=dict)
     scheme: str = "http"
     peer: str = ""
-    too_large: bool = False
+    refusal: TrustError | None = None
     arrived: float = msgspec.field(default_factory=time.monotonic)
 
     def __repr__(self) -> str:
@@ -109,7 +110,7 @@ def build_request(
     path: str,
     query: str,
     headers: Mapping[str, str],
-    body: bytes | None = b"",
+    body: bytes = b"",
     *,
     scheme: str = "http",
     peer: str = "",
@@ -119,18 +120,32 @@ def build_request(
     Args:
         path, query: percent-encoded.
         headers: names in any case.
-        body: None if the body exceeded `BODY_MAX`.
     """
-    return Request(
-        method,
-        path,
-        dict(parse_qsl(query, keep_blank_values=True)) if query else {},
-        {name.lower(): value for name, value in headers.items()},
-        body or b"",
-        scheme=scheme,
-        peer=peer,
-        too_large=body is None,
-    )
+    fields: Mapping[str, str] = {}
+    refusal: TrustError | None = None
+    try:
+        if query:
+            fields = parse_fields(query)
+    except TooManyFields as error:
+        refusal = error
+    lower = {name.lower(): value for name, value in headers.items()}
+    return Request(method, path, fields, lower, body, scheme=scheme, peer=peer, refusal=refusal)
+
+
+_FIELDS_MAX: Final = 100
+_ESCAPES_MAX: Final = 8000  # decoding one takes about 0.7 µs
+
+
+def parse_fields(text: str) -> dict[str, str]:
+    """Return the fields of a query or a form (WHATWG URL, "application/x-www-form-urlencoded").
+
+    Strangers send them too, so that the time to decode them is bounded.
+
+    Raises: TooManyFields.
+    """
+    if text.count("&") >= _FIELDS_MAX or text.count("%") > _ESCAPES_MAX:
+        raise TooManyFields(fields=_FIELDS_MAX, escapes=f"{_ESCAPES_MAX:,}")
+    return dict(parse_qsl(text, keep_blank_values=True))
 
 
 def _shows_proxy(name: str) -> bool:

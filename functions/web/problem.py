@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from functions.web.errors import MethodNotAllowed, PreconditionRequired, UnsupportedMediaType
+from functions.web.errors import BodyLate, MethodNotAllowed, PreconditionRequired, UnsupportedMediaType
 from functions.web.message import NO_STORE, Reply, Request
 from shared import errors
 from shared.ports import SealBroken
@@ -23,6 +23,7 @@ _STATUS: Final[Mapping[type[errors.TrustError], int]] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     MethodNotAllowed: 405,
+    BodyLate: 408,
     errors.Conflict: 409,
     errors.Stale: 412,
     errors.TooLarge: 413,

@@ -37,6 +37,7 @@ PAUSE: Final = timedelta(minutes=1)  # between two requests to the issuer
 FRESH: Final = timedelta(minutes=10)  # after this time keys are fetched again, so that withdrawn keys stop working
 KEPT: Final = timedelta(hours=1)  # after this time keys are not used any more, even if the issuer does not answer
 TIMEOUT: Final = 5  # seconds, of one request
+WAITING: Final = 4  # callers that may wait for another caller's request
 RSA_BITS_MIN: Final = 2048
 
 _ALGORITHMS: Final[Mapping[str, Sequence[str]]] = {
@@ -116,7 +117,8 @@ class OidcTokens:
         self._role_claim = role_claim
         self._clock = clock
         self._seconds = seconds
-        self._lock = threading.Lock()
+        self._requesting = threading.Lock()
+        self._waiting = threading.Semaphore(WAITING)
         self._requested_at: _Moment | None = None
         self._metadata: _Issuer | None = None
 
@@ -207,18 +209,45 @@ class OidcTokens:
 
         Raises: IssuerUnavailable, if there is no metadata that may still be used.
         """
-        with self._lock:  # concurrent callers wait for one request instead of making their own
-            now, metadata = _Moment(self._clock(), self._seconds()), self._metadata
-            is_stale = metadata is None or now.since(metadata.fetched_at) >= FRESH
-            if (is_stale or renew) and (self._requested_at is None or now.since(self._requested_at) >= PAUSE):
-                self._requested_at = now
+        now, metadata = _Moment(self._clock(), self._seconds()), self._metadata
+        is_stale = metadata is None or now.since(metadata.fetched_at) >= FRESH
+        if is_stale or renew:
+            if self._requesting.acquire(blocking=False):
                 try:
-                    metadata = self._metadata = self._fetch_metadata(now)
-                except (OSError, ValueError, HTTPException) as error:
-                    log.warning("the OIDC issuer cannot be used: %s", error)
-            if metadata is None or now.since(metadata.fetched_at) >= KEPT:
-                raise IssuerUnavailable
-            return metadata
+                    self._renew_metadata(now)
+                finally:
+                    self._requesting.release()
+            elif renew or metadata is None or now.since(metadata.fetched_at) >= KEPT:
+                self._wait_for_request()
+            metadata = self._metadata
+        if metadata is None or now.since(metadata.fetched_at) >= KEPT:
+            raise IssuerUnavailable
+        return metadata
+
+    def _renew_metadata(self, now: _Moment) -> None:
+        """Fetch the metadata, unless it was requested within the last minute."""
+        if self._requested_at is not None and now.since(self._requested_at) < PAUSE:
+            return
+        self._requested_at = now
+        try:
+            self._metadata = self._fetch_metadata(now)
+        except (OSError, ValueError, HTTPException) as error:
+            log.warning("the OIDC issuer cannot be used: %s", error)
+
+    def _wait_for_request(self) -> None:
+        """Wait for the request of another caller.
+
+        A few callers may wait: the issuer may be silent for seconds, and anybody can send tokens that need its keys.
+
+        Raises: IssuerUnavailable, if as many wait already.
+        """
+        if not self._waiting.acquire(blocking=False):
+            raise IssuerUnavailable
+        try:
+            with self._requesting:
+                pass
+        finally:
+            self._waiting.release()
 
     def _fetch_metadata(self, now: _Moment) -> _Issuer:
         """Fetch the discovery document and the key set.

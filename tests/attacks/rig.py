@@ -9,6 +9,7 @@ The functions, the agent, the callout and the operator's commands then are those
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,11 +21,19 @@ from demo.processes import Failed
 from demo.stack import ROOT, Broker, Functions, HAProxyEdge, Stack
 from shared.records import Role
 
+_FEW_FILES: Final = ("sh", "-c", 'ulimit -Sn 1024; exec "$@"', "sh")
 TREE: Final = Path(os.environ.get("ATTACKED_TREE", ROOT))
 
 
 class Attacked(Functions):
-    """The functions of the attacked version, and the commands of its operator."""
+    """The functions of the attacked version, and the commands of its operator.
+
+    The process may open 1,024 files, as a shell and systemd allow by default.
+    """
+
+    @property
+    def command(self) -> list[str]:
+        return [*_FEW_FILES, *super().command]
 
     def admin(self, *words: str, **environment: str) -> Any:
         """Run `functions.admin` with *words*. Return its JSON.
@@ -98,4 +107,32 @@ def attacked_stack(folder: Path, passwords: dict[str, str] | None = None, **edge
         if edge is not None:
             edge.stop()
         broker.stop()
+        functions.stop()
+
+
+class AttackedContainer(Attacked):
+    """The functions of the attacked version, as its container's command starts them (FUNCTION_TARGET=service)."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        own = {"FUNCTION_TARGET": "service", "HOST": "127.0.0.1", "WORKERS": "1"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**super().env, **own, "PATH": path}
+
+    @property
+    def command(self) -> list[str]:
+        files = (self.tree / "infra" / "container" / "Dockerfile", self.tree / "Dockerfile")  # the later: up to 0.1.0
+        file = next(path for path in files if path.exists())
+        words: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", file.read_text(), re.M)[-1])
+        return [*_FEW_FILES, *words]
+
+
+@contextmanager
+def attacked_container(folder: Path, **settings: str) -> Iterator[AttackedContainer]:
+    """Run the functions of the attacked version within the block by the container's command; see `attacked`."""
+    functions = AttackedContainer(folder, settings=settings, tree=TREE)
+    try:
+        functions.start()
+        yield functions
+    finally:
         functions.stop()

@@ -9,6 +9,7 @@ import pytest
 
 from functions.dispatch import Dispatcher
 from functions.registry import PREFIX
+from functions.web.body import body_too_large
 from functions.web.message import Reply, Request
 from tests.support.harness import Service
 
@@ -17,7 +18,7 @@ SERVERS = f"{PREFIX}/authentication/servercertificates"
 
 
 def send(service: Service, function: str | None, method: str, path: str, *, too_large: bool = False) -> Reply:
-    request = Request(method, path, scheme="https", too_large=too_large)
+    request = Request(method, path, scheme="https", refusal=body_too_large() if too_large else None)
     return Dispatcher(lambda: service.app, function).dispatch(request)
 
 

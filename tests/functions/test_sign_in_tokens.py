@@ -2,13 +2,16 @@
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.adapters.oidc_tokens import WAITING
 from shared.config import Oidc
 from shared.usecases.orgs.deletion import delete_org
 from shared.usecases.orgs.organizations import create_org
@@ -333,6 +336,35 @@ def test_tokens_are_accepted_for_an_hour_while_the_issuer_is_down(service: Servi
     service.clock.now += timedelta(minutes=31)
     answer = session(service, token)
     assert (answer.status, answer.code, answer.reply.headers["Retry-After"]) == (503, "issuer_unavailable", "60")
+
+
+def test_a_silent_issuer_keeps_few_callers_waiting(service: Service, issuer: Issuer) -> None:
+    """Anybody can send tokens that need the issuer's keys. Most of them are answered with 503 at once."""
+    issuer.silent = threading.Event()
+    token = issuer.token()
+    with ThreadPoolExecutor(32) as pool:
+        answers = [pool.submit(session, service, token) for _ in range(32)]
+        done = as_completed(answers, timeout=4)  # the issuer's own time-out is 5 s
+        at_once = [next(done).result() for _ in range(32 - 1 - WAITING)]
+        assert {(answer.status, answer.code) for answer in at_once} == {(503, "issuer_unavailable")}
+        issuer.silent.set()
+    assert sum(answer.result().status == 200 for answer in answers) == 1 + WAITING
+
+
+def test_known_keys_are_used_while_the_issuer_is_silent(service: Service, issuer: Issuer) -> None:
+    """A stranger's token with an unknown key id, and keys that are to be fetched again, delay nobody else's token."""
+    token = issuer.token(exp=service.clock.now.timestamp() + 7200)
+    session(service, token).ok()
+    issuer.silent = threading.Event()
+    service.clock.now += timedelta(minutes=11)
+    with ThreadPoolExecutor(2) as pool:
+        stranger = pool.submit(session, service, issuer.token(headers={"kid": "unknown"}))
+        while issuer.asked["/.well-known/openid-configuration"] != 2:
+            assert not stranger.done()
+        assert pool.submit(session, service, token).result(4).status == 200
+        assert not stranger.done()
+        issuer.silent.set()
+    assert stranger.result().status == 401
 
 
 @pytest.mark.parametrize(

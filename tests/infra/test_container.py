@@ -176,7 +176,7 @@ def test_a_connection_to_one_process_is_kept(service: Container) -> None:
 
 
 def test_an_encoded_slash_never_splits_a_path(service: Container) -> None:
-    """The framework decodes paths, but the functions see the path as sent: one name, not `…/pem` of another record."""
+    """The server decodes paths, but the functions see the path as sent: one name, not `…/pem` of another record."""
     authorization = {"Authorization": make_key(service, Role.OPERATOR)}
     path = "/api/v0002/authentication/cacertificates/x%2Fpem"
     status, body, headers = service.send("GET", path, headers=authorization)
@@ -185,8 +185,11 @@ def test_an_encoded_slash_never_splits_a_path(service: Container) -> None:
 
 
 def test_a_body_beyond_the_limit_is_refused(service: Container) -> None:
-    """413, decided by the length."""
-    status, body, _ = service.send("POST", "/api/v0002/uploadCA", b"x" * (256 * 1024 + 1))
+    """413, once the caller is known."""
+    authorization = {"Authorization": make_key(service, Role.OPERATOR)}
+    large = b"x" * (256 * 1024 + 1)
+    assert service.send("POST", "/api/v0002/uploadCA", large)[0] == 401
+    status, body, _ = service.send("POST", "/api/v0002/uploadCA", large, authorization)
     assert (status, json.loads(body)["code"]) == (413, "file_too_large")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from functions.hosts import gcp
+from functions.hosts import gcp, target
 from functions.registry import CONSOLE, Trigger, every_route
 from infra import generate
 from infra.table import BY_NAME, FUNCTIONS, KEY_OPENERS, Right, http_routes, on_api_gateway
@@ -235,4 +235,4 @@ def test_knative_has_a_service_that_answers_every_route() -> None:
     (account, service) = knative("service.yaml")
     (container,) = service["spec"]["template"]["spec"]["containers"]
     assert account["kind"] == "ServiceAccount"
-    assert {"name": "FUNCTION_TARGET", "value": gcp.SERVICE} in container["env"]
+    assert {"name": "FUNCTION_TARGET", "value": target.SERVICE} in container["env"]

@@ -39,6 +39,7 @@ class Issuer:
         self.discovery: dict[str, Any] = {}  # overrides in the discovery document
         self.redirect_keys_to: str | None = None
         self.down = False
+        self.silent: threading.Event | None = None  # no answer is sent before it is set
         self.person = {"sub": "anna", "org": "mtxpd0", "role": "operator"}
         self._codes: dict[str, dict[str, str]] = {}
 
@@ -145,6 +146,8 @@ def run_issuer() -> Iterator[Issuer]:
             body = {k: v[0] for k, v in parse_qs(self.rfile.read(length).decode()).items()}
             query = {k: v[0] for k, v in parse_qs(parts.query).items()}
             status, kind, location, text = issuer.answer(self.command, parts.path, query, body)
+            if issuer.silent is not None:
+                issuer.silent.wait(30)
             self.send_response(status)
             self.send_header("content-type", kind)
             self.send_header("content-length", str(len(text.encode())))

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from functions.web.message import Request
+from shared.errors import TrustError
 from tests.support import certs
 from tests.support.harness import Answer, Client, answer, basic
 
@@ -25,7 +26,7 @@ class Recorded:
     changes: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None  # instead of the recorded body
-    too_large: bool = False
+    refusal: TrustError | None = None
     org: str = "mtxpd0"
     query: Mapping[str, str] = field(default_factory=lambda: {"listener": LISTENER})
 
@@ -43,7 +44,7 @@ class Recorded:
         if client.key:
             headers["authorization"] = basic(client.key, client.token)
         body = self.body if self.body is not None else self._body(recorded["body"], headers, words)
-        request = Request(recorded["method"], recorded["path"], self.query, headers, body, too_large=self.too_large)
+        request = Request(recorded["method"], recorded["path"], self.query, headers, body, refusal=self.refusal)
         return Answer(answer(client.app, request))
 
     def _body(self, recorded: Any, headers: Mapping[str, str], words: Mapping[str, str]) -> bytes:

@@ -82,7 +82,10 @@ def call(application: Application, path: str, body: bytes, headers: dict[str, st
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "headers": [
+                (b"content-length", str(len(body)).encode()),
+                *((name.encode(), value.encode()) for name, value in headers.items()),
+            ],
             "client": ("192.0.2.7", 1),
         }
         await application(scope, receive, send)

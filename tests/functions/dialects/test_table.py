@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from functions.web.body import body_too_large
 from shared.errors import StoreUnavailable
 from shared.records import Proof
 from tests.functions.dialects.recorded import FOLDER, LISTENER, Recorded
@@ -207,7 +208,7 @@ def test_bad_key(service: Service, ask: Callable[..., Answer], row: Dialect) -> 
 def test_body_too_large(ask: Callable[..., Answer], row: Dialect) -> None:
     """The host dropped the body, or the body is too large here."""
     is_expected = row.too_large or row.denied
-    answer = ask(replace(row.request, too_large=True, body=b""))
+    answer = ask(replace(row.request, refusal=body_too_large(), body=b""))
     assert is_expected(answer), answer.text
     if row.malformed is None:
         answer = ask(replace(row.request, body=b'{"a": "' + b"x" * (256 * 1024) + b'"}'))

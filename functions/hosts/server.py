@@ -1,0 +1,84 @@
+"""Serve a function, or all of them, in a container: `python -m functions.hosts.server`.
+
+The variables are those of functions-framework: FUNCTION_TARGET (`service` if absent), HOST (0.0.0.0), PORT (8080) and
+WORKERS (1), the number of processes. HTTP is served within the limits of functions/hosts/limits.py. A function that
+takes events is served by functions-framework itself, which parses CloudEvents; only the platform may call it.
+"""
+
+import logging
+import os
+import socket
+import sys
+from typing import Final
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from functions.hosts.limits import Config
+from functions.hosts.settings import configure_log
+from functions.hosts.target import SERVICE, Target
+from functions.registry import BY_NAME, Trigger
+from shared.config import Settings, WrongSetting
+
+_BACKLOG: Final = 2048  # connections that wait while a process starts
+
+
+def application() -> Target:
+    """Return the ASGI application of FUNCTION_TARGET. Each process of the server makes its own."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    configure_log()
+    return Target(_read_target())
+
+
+def run() -> int:
+    """Serve until SIGTERM or SIGINT. Return the exit code."""
+    try:
+        target, port, workers = _read_target(), _read_number("PORT", 8080), _read_number("WORKERS", 1)
+        Settings.from_env()  # a wrong setting stops the start, with a sentence that names the setting
+    except WrongSetting as error:
+        print(error, file=sys.stderr)
+        return 2
+    if target != SERVICE and BY_NAME[target].trigger is not Trigger.HTTP:
+        words = ["-m", "functions_framework", f"--target={target}", "--signature-type=cloudevent"]
+        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 - the signals of the platform go to it
+    host = os.environ.get("HOST", "0.0.0.0")  # noqa: S104 - a container's own network
+    try:
+        listener = socket.create_server((host, port), backlog=_BACKLOG)
+    except OSError as error:
+        print(f"Cannot listen on {host}:{port}: {error.strerror or error}. Set PORT to another port.", file=sys.stderr)
+        return 1
+    config = Config("functions.hosts.server:application", factory=True, workers=workers)
+    if workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+    else:
+        _Processes(config, sockets=[listener]).run()
+    return 0
+
+
+class _Processes(Multiprocess):
+    """uvicorn's processes on one listener, which is closed when they end: the next client is refused at once."""
+
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
+def _read_target() -> str:
+    """Return the target. Raises: WrongSetting."""
+    name = os.environ.get("FUNCTION_TARGET", SERVICE)
+    if name != SERVICE and name not in BY_NAME:
+        raise WrongSetting(f"FUNCTION_TARGET is {name!r}. It names a function, or {SERVICE!r} for all of them.")
+    return name
+
+
+def _read_number(name: str, default: int) -> int:
+    """Return a variable that is a number from 1. Raises: WrongSetting."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise WrongSetting(f"{name} is {text!r}. It takes a number from 1, for example {name}={default}.")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(run())
