@@ -88,7 +88,7 @@ def _make_org(context: Context, org_id: str, before: Org | None, *, has_traces: 
         if before.deletion.ended_at is None:
             raise OrgDeleting(org=org_id)
         until = quarantine_end(context, before)
-        if until is not None and at < until and not now:
+        if context.org_quarantine and until is not None and at < until and not now:
             raise OrgInQuarantine(org=org_id, until=format_time(until))
         # A clock may be set back. No incarnation may be older than the one before.
         at = max(at, before.deletion.ended_at + timedelta(microseconds=1))
