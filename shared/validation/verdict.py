@@ -427,7 +427,7 @@ class _Judgement:
             presence=self._presence,
             fingerprints=tuple(cert.fingerprints for cert in self._presented.certificates),
             path=self._path,
-            basis=format_basis(decision, by_type=self._is_by_type_certificate()),
+            basis=format_basis(decision, by_type=self._is_by_type_certificate(), incarnation=facts.incarnation),
         )
 
     def _is_by_type_certificate(self) -> bool:
