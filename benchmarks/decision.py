@@ -82,8 +82,8 @@ def _clear_caches_before(decide: Subject) -> Subject:
     """Return *decide* with empty caches, as at the first decision of a process: it verifies root and intermediate."""
 
     def judge() -> object:
-        cache._registered.cache_clear()
-        cache._intermediates.cache_clear()
+        cache._registered.clear()
+        cache._intermediates.clear()
         distinguished_name._kept.clear()
         return decide()
 

@@ -114,9 +114,13 @@ class FeedClient:
         """Store the client of the functions."""
         self._api = api
 
-    def list_hosts(self, since: str) -> HostPage:
-        """Return the hosts that changed after *since*, the head of an earlier page; if it is empty, all hosts."""
-        body = self._api.request_json("GET", f"/edge/v1/hosts?since={urllib.parse.quote(since, safe='')}")
+    def list_hosts(self, since: str, edge: str) -> HostPage:
+        """Return the hosts that changed after *since*, the head of an earlier page; if it is empty, all hosts.
+
+        Args:
+            edge: the name of this edge.
+        """
+        body = self._api.request_json("GET", f"/edge/v1/hosts?{urllib.parse.urlencode({'since': since, 'edge': edge})}")
         try:
             hosts = tuple(_decode_host(item) for item in body["hosts"])
             return HostPage(str(body["head"]), hosts, bool(body["more"]), bool(body["full"]), bool(body["first"]))

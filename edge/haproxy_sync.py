@@ -106,7 +106,7 @@ class HostSync:
     def _read_page(self) -> bool:
         """Read and apply a page of hosts, and return whether there are more pages."""
         state = self._state
-        page = self._feed.list_hosts(self._page_head or state.head)
+        page = self._feed.list_hosts(self._page_head or state.head, self._edge)
         if page.first:
             self._listed = set()
         for host in page.hosts:

@@ -29,6 +29,7 @@ from shared.usecases.jobs.settings_checks import checks_of
 from shared.usecases.orgs import api_keys, deletion
 from shared.usecases.orgs import organizations as orgs
 from shared.usecases.orgs.default_certificate import ensure_default, set_default
+from shared.usecases.orgs.edges import warn_of_silent_edges
 from shared.validation.names import messaging_host
 from shared.validation.verdict_by_name import NO_LISTENER
 
@@ -384,6 +385,7 @@ def sweep(as_json: bool) -> None:
         repaired += sum(sweep_org(app.context, record, at=at) for record in orgs.list_orgs(app.context))
         published = HostFeed(app.context).sweep()
         sweep_withdrawals(app.context)
+        warn_of_silent_edges(app.context)
         text = f"{repaired} leftovers were repaired, the hosts of {published} organizations were published."
         data = {"mended": repaired, "told": published}
         _print(as_json, data, text if repaired or published else "Nothing was left out.")

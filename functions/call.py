@@ -1,12 +1,15 @@
 """What a handler receives, and the declaration of endpoints that know the product: its callers, roles and prefix."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from functions.registry import PREFIX, VERIFY_CLIENT
 from functions.web.contract import Admitted, Endpoint, Prepare, declare
+from functions.web.deadline import check_time
 from functions.web.errors import InsecureTransport
 from functions.web.message import ID, Reply, Request
 from shared.composition import App
@@ -14,6 +17,7 @@ from shared.errors import NotAuthenticated, NotFound
 from shared.records import Role
 from shared.usecases.callers import BearerToken, Credentials, Member, admit, identify
 from shared.usecases.context import Context
+from shared.usecases.devices.verify import Verifier
 from shared.validation.names import is_org_id
 
 OPERATORS: Final = frozenset((Role.OPERATOR,))
@@ -31,6 +35,13 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def context(self) -> Context:
         return self.app.context
+
+    @property
+    def verifier(self) -> Verifier:
+        """The verifier of verdicts, which raises Late at the time limit of this request's verdict."""
+        return replace(
+            self.app.verifier, check_time=partial(check_time, self.request.arrived + self.app.verdict_seconds)
+        )
 
     @property
     def id(self) -> str:

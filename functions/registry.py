@@ -89,7 +89,12 @@ FUNCTIONS: Final = (
         memory=512,
         timeout=15,
     ),
-    Function("activityLog", ("functions.api.activity", "functions.api.session", PROCESS), memory=512, timeout=15),
+    Function(
+        "activityLog",
+        ("functions.api.activity", "functions.api.session", "functions.api.edge_contacts", PROCESS),
+        memory=512,
+        timeout=15,
+    ),
     Function(EDGE_FEED, ("functions.api.edges", "functions.api.envoy", PROCESS), memory=512, timeout=15),
     Function("health", ("functions.api.system",), memory=256, timeout=5),
     Function(CONSOLE, ("functions.hosts.static", PROCESS), memory=512, timeout=15),

@@ -23,6 +23,7 @@ from shared.config import (
 )
 from shared.log import Decisions
 from shared.ports import (
+    Background,
     Clock,
     ConnectionEventQueue,
     DocumentStore,
@@ -62,6 +63,7 @@ class App(msgspec.Struct, frozen=True):
     queue: ConnectionEventQueue
     decisions: Decisions
     notifier: Notifier
+    background: Background
     verdict_seconds: float = VERDICT_SECONDS
     sweep: Callable[[], None] = lambda: None
 
@@ -74,6 +76,7 @@ class App(msgspec.Struct, frozen=True):
         """Deliver waiting events, messages and counts, and close the store. May be called twice."""
         self.queue.close()
         self.notifier.close()
+        self.background.close()
         self.decisions.flush()
         self.store.close()
 
@@ -89,6 +92,7 @@ def build(
     clock: Clock = system_clock,
     wrap: Callable[[DocumentStore], DocumentStore] = lambda store: store,
     queue_pause: float = 1.0,
+    background: Background | None = None,
     verdict_seconds: float = VERDICT_SECONDS,
     keys_apart: bool = False,
 ) -> App:
@@ -99,6 +103,7 @@ def build(
         clock: the clock of the use cases.
         wrap: returns the store that the repository uses, for tests that count or disturb its calls.
         queue_pause: seconds between two deliveries of the queue of connection events.
+        background: runs what must not delay an answer; None: a thread.
         verdict_seconds: the time limit of a verdict, from the arrival of its request.
         keys_apart: whether key work has processes of its own, for a process that answers several requests at once.
 
@@ -111,6 +116,7 @@ def build(
     queue = _create_queue(settings, repository, queue_pause)
     decisions = Decisions(settings.metrics)
     notifier = _create_notifier(settings)
+    background = background or _create_background()
     context = Context(
         repository,
         clock,
@@ -118,12 +124,26 @@ def build(
         weak_keys=settings.weak_keys,
         rate_per_minute=settings.rate_per_minute,
         notifier=notifier,
+        background=background,
         org_quarantine=timedelta(days=settings.org_quarantine_days),
         key_work=_create_key_work(keys_apart),
     )
     tokens = token_verifier(settings.oidc, clock)
     verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))
-    return App(context, verifier, sealer, tokens, settings, store, queue, decisions, notifier, verdict_seconds, sweep)
+    return App(
+        context,
+        verifier,
+        sealer,
+        tokens,
+        settings,
+        store,
+        queue,
+        decisions,
+        notifier,
+        background,
+        verdict_seconds,
+        sweep,
+    )
 
 
 # An adapter is imported only if it is chosen, so that a function loads no client library that it does not use.
@@ -207,6 +227,12 @@ def _create_notifier(settings: Settings) -> Notifier:
     from shared.adapters.prompt_notifier import PromptNotifier
 
     return PromptNotifier(SignedWebhook(url, secret, seconds=2.0, waits=(0.2,)))
+
+
+def _create_background() -> Background:
+    from shared.adapters.background_thread import BackgroundThread
+
+    return BackgroundThread()
 
 
 # ------------------------------------------------------------------------------------ adapters of event functions

@@ -373,6 +373,14 @@ class SeveralCertificates(Rejected):
     mend = "Save the CA alone."
 
 
+class TooComplex(Rejected):
+    """A certificate with more parts than a decision can afford to read (`shared.x509.budget`)."""
+
+    code = "too_complex"
+    says = "The certificate has {found}."
+    mend = "Have it issued with fewer."
+
+
 class PrivateKeyGiven(Rejected):
     """A file with a private key, where a certificate is expected."""
 
@@ -679,6 +687,13 @@ class ChainInvalid(Refused):
     code = "chain_invalid"
     says = "{subject} may not sign this: {limit}."
     mend = "Reissue."
+
+
+class ChainTooCostly(ChainInvalid):
+    """Judging the certificates costs more than one decision may cost (`shared.x509.budget`)."""
+
+    says = "The certificates are too costly to check: a decision takes at most {limit}."
+    mend = "{hint}"
 
 
 class WeakKey(Refused):

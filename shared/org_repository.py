@@ -72,12 +72,8 @@ class OrgRepository(Repository):
 
     # ------------------------------------------------------------------------------------------------- writing
 
-    def create(self, ref: Ref[R], record: R, *, expires: datetime | None = None) -> bool:
-        """Create the record at *ref*, also in place of a record of an older incarnation.
-
-        Return False, and change nothing, where a record of this incarnation exists. Raises: OrgGone."""
-        if super().create(ref, record, expires=expires):
-            return True
+    def _create_in_place(self, ref: Ref[R], record: R, expires: datetime | None) -> bool:
+        """Create the record in place of a record of an older incarnation. Raises: OrgGone."""
         for attempt in self.changing(ref, expires=expires):
             with attempt as existing:
                 if existing is None:

@@ -4,7 +4,7 @@ Use cases depend on these protocols. The adapters in `shared.adapters` implement
 the adapters.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -344,6 +344,29 @@ class NoNotifier:
 
     def notify(self, message_id: str, body: bytes) -> None:
         """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Background(Protocol):
+    """Work that delays no answer."""
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Accept *work*, best effort. Never raises, never waits."""
+        ...
+
+    def close(self) -> None:
+        """Do waiting work within a few seconds. May be called twice."""
+        ...
+
+
+class RunAtOnce:
+    """Background work that is done at once."""
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do *work*."""
+        work()
 
     def close(self) -> None:
         """Do nothing."""

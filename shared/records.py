@@ -19,6 +19,7 @@
     ReportRun           platform/expiry-report  the progress of the day's expiry report
     DeliveredMessage    told/{day}/{message}    the webhook messages of a day that were delivered
     OrgHosts            hosts/{orgId}           what the TLS edges serve for an organization, derived from the above
+    EdgeContact         edge/{orgId}/{edge}     when a TLS edge asked last; of platform keys in edge/platform
 
 Every document of an organization carries the organization's incarnation (`OrgRecord`). An id that is deleted and
 created again has another incarnation, and `shared.org_repository` treats a document of another incarnation as absent.
@@ -372,6 +373,24 @@ class OrgHosts(Record, frozen=True, kw_only=True):
     changed_at: dt.datetime
     incarnation: str = ""
     former: tuple[str, ...] = ()
+
+
+class EdgeContact(OrgRecord, frozen=True, kw_only=True):
+    """When a TLS edge asked last (`shared.heartbeats`). *name*: what the edge calls itself, or empty."""
+
+    key: str
+    name: str = ""
+    asked_at: dt.datetime
+
+    @property
+    def label(self) -> str:
+        """The edge for people: a name that the edge chose is marked as such."""
+        return edge_label(self.name) if self.name else self.key
+
+
+def edge_label(name: str) -> str:
+    """Return the name that an edge gave itself, so that it cannot be taken for a person or a key."""
+    return f"edge:{name}"
 
 
 # ---------------------------------------------------------------------------------------------------- deny list

@@ -19,6 +19,7 @@ from shared.records import (
     DeliveredMessage,
     Denials,
     DenyCount,
+    EdgeContact,
     Org,
     OrgHosts,
     Record,
@@ -136,6 +137,16 @@ def delivered_ref(day: str, message_id: str) -> Ref[DeliveredMessage]:
 def org_hosts_ref(org_id: str) -> Ref[OrgHosts]:
     """Return the ref of the hosts that TLS edges serve for an organization."""
     return Ref(Key(ORG_HOSTS, org_id), OrgHosts)
+
+
+def edge_partition(org_id: str | None) -> str:
+    """Return the partition of the edges with keys of an organization; *org_id* None: of the platform."""
+    return f"edge/{org_id or PLATFORM}"
+
+
+def edge_contact_ref(org_id: str | None, key: str, name: str) -> Ref[EdgeContact]:
+    """Return the ref of what is known of an edge: its key and the name that it gives itself, or an empty name."""
+    return Ref(Key(edge_partition(org_id), f"{key}.{name}"), EdgeContact)
 
 
 def activity_partition(org_id: str, kind: ActivityKind) -> str:

@@ -203,7 +203,7 @@ class Repository:
         try:
             self._store.put(ref.key, to_body(self._stamp(record)), expected=None, expires=expires)
         except WriteConflict:
-            return False
+            return self._create_in_place(ref, record, expires)
         return True
 
     def delete(self, ref: Ref[Any], *, activity_of: str | None = None) -> None:
@@ -256,8 +256,7 @@ class Repository:
 
     def append_once(self, org_id: str, entry: Activity) -> bool:
         """Append an entry whose id follows from its content. Return False where the list has the entry already."""
-        ref = Ref(Key(activity_partition(org_id, entry.kind), entry.id), ActivityPage)
-        return self.create(ref, ActivityPage((entry,)), expires=_keep_until(entry))
+        return self.create(_entry_ref(org_id, entry), ActivityPage((entry,)), expires=_keep_until(entry))
 
     def try_append_once(self, org_id: str, entry: Activity) -> bool:
         """Append an entry as `append_once` does, best effort. Return whether the list has the entry now.
@@ -267,7 +266,7 @@ class Repository:
         if known in self._copied:
             return True
         try:
-            self.append_once(org_id, entry)
+            self.create(_entry_ref(org_id, entry), ActivityPage((entry,)), expires=_keep_until(entry))
         except StoreUnavailable:
             log.warning("an activity entry could not be copied to the list", extra={"org": org_id, "entry": entry.id})
             return False
@@ -277,9 +276,7 @@ class Repository:
     def copy_outbox(self, org_id: str, entries: Sequence[Activity]) -> int:
         """Copy those *entries* of an outbox that a crash kept from the activity list. Return how many were copied."""
         refs = {
-            Ref(Key(activity_partition(org_id, entry.kind), entry.id), ActivityPage): entry
-            for entry in entries
-            if (self.incarnation, entry.id) not in self._copied
+            _entry_ref(org_id, entry): entry for entry in entries if (self.incarnation, entry.id) not in self._copied
         }
         present = self.read_batch(refs)
         return sum(self.append_once(org_id, entry) for ref, entry in refs.items() if present.get(ref) is None)
@@ -330,6 +327,10 @@ class Repository:
     def _stamp(self, record: R) -> R:
         """Return *record* as it is stored."""
         return record
+
+    def _create_in_place(self, ref: Ref[R], record: R, expires: datetime | None) -> bool:
+        """Create the record at *ref*, where a document exists that may be replaced. Return whether it was created."""
+        return False
 
     def _check_write(self, ref: Ref[Any], document: Document | None) -> None:
         """Refuse to replace or delete *document* at *ref*, where that may not be. Raises: TrustError."""
@@ -474,6 +475,11 @@ def _repeat(make: Callable[[Batch | None], A], first: Batch | None) -> Iterator[
             break
         time.sleep(random.uniform(0, min(0.002 * (number + 1), 0.1)))  # noqa: S311 - spreads writers apart
     raise TooBusy
+
+
+def _entry_ref(org_id: str, entry: Activity) -> Ref[ActivityPage]:
+    """Return the ref of an activity entry that is a page of its own."""
+    return Ref(Key(activity_partition(org_id, entry.kind), entry.id), ActivityPage)
 
 
 def _keep_until(entry: Activity) -> datetime:

@@ -56,12 +56,15 @@ class HostsView(View, frozen=True, kw_only=True):
     function=FUNCTION,
     roles=EDGES,
     summary="The hosts that changed since, and their versions; all of them where nothing is given",
-    query={"since": "the head of an earlier answer"},
+    query={"since": "the head of an earlier answer", "edge": "the name of the edge, as in `served`"},
     answers={200: HostsView},
     refusals=(InsecureTransport,),
 )
 def list_hosts(call: Call) -> Reply:
-    page = list_changed_hosts(call.context, call.private_credentials, call.request.query.get("since", ""))
+    query = call.request.query
+    page = list_changed_hosts(
+        call.context, call.private_credentials, query.get("since", ""), edge=query.get("edge", "")
+    )
     view = HostsView(
         head=page.head,
         hosts=tuple(map(_host_view, page.hosts)),
@@ -203,9 +206,7 @@ class WithdrawalsView(View, frozen=True, kw_only=True):
 )
 def list_withdrawals(call: Call) -> Reply:
     query = call.request.query
-    page = read_withdrawals(
-        call.context, call.private_credentials, query.get("since", ""), takes_rechecks=bool(query.get("edge"))
-    )
+    page = read_withdrawals(call.context, call.private_credentials, query.get("since", ""), edge=query.get("edge", ""))
     view = WithdrawalsView(
         head=page.head, withdrawals=tuple(map(_withdrawal_view, page.withdrawals)), more=page.more, missed=page.missed
     )

@@ -15,11 +15,12 @@ from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from functions.call import Call
 from functions.dialects import dialect
 from functions.dialects.dialect import EncodingDialect, Names, json_reply, question
-from functions.web.deadline import NETWORK, Busy, Late
+from functions.web.deadline import NETWORK, Busy, Late, check_time
 from functions.web.message import Reply, Request
 from shared.composition import VERDICT_SECONDS, App
 from shared.errors import WrongValue
@@ -101,7 +102,7 @@ DIALECT: Final = _AwsIot()
 @question("POST", paths=["aws-iot"], summary="AWS IoT: a custom authorizer's event", statuses=[200])
 def ask(call: Call) -> Reply:
     event = dialect.read_fields(call.request)
-    return json_reply(_decide(call.app.verifier, call.credentials, event, _ANY_PLACE))
+    return json_reply(_decide(call.verifier, call.credentials, event, _ANY_PLACE))
 
 
 def authorize(get_app: Callable[[], App], event: Mapping[str, Any], function_arn: str) -> dict[str, Any]:
@@ -115,8 +116,10 @@ def _authorize(get_app: Callable[[], App], event: Mapping[str, Any], function_ar
     place = (parts[1], parts[3], parts[4]) if len(parts) > 5 else _ANY_PLACE
     try:
         app = NETWORK.submit(get_app).result(VERDICT_SECONDS)  # the first call of a process builds the App
-        future = NETWORK.submit(partial(_decide, app.verifier, _INVOKER, event, place))
-        return future.result(started + app.verdict_seconds - time.monotonic())
+        end = started + app.verdict_seconds
+        verifier = replace(app.verifier, check_time=partial(check_time, end))
+        future = NETWORK.submit(partial(_decide, verifier, _INVOKER, event, place))
+        return future.result(end - time.monotonic())
     except (TimeoutError, Busy):
         dialect.deny(Late())
     except Exception as error:  # noqa: BLE001 - every error denies; `deny` logs it

@@ -114,7 +114,7 @@ def _verdict(call: Call) -> Verdict:
         certificate=leaf,
         tls=fields.get("tls") not in (False, "false"),
     )
-    return verify_client(call.app.verifier, call.credentials, presented)
+    return verify_client(call.verifier, call.credentials, presented)
 
 
 def _read(fields: Mapping[str, Any], name: str) -> str | None:

@@ -55,7 +55,7 @@ def ask(call: Call) -> Reply:
     elif chain is not None:
         chain = _without(chain, leaf)
     presented = Presented.read(server_name=_server_name(call.request), certificate=leaf, chain=chain or b"")
-    return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))
+    return DIALECT.encode(verify_client(call.verifier, call.credentials, presented))
 
 
 def _server_name(request: Request) -> str | None:

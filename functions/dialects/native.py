@@ -167,7 +167,7 @@ def ask(call: Call) -> Reply:
     if media_type(call.request) == FORM_DATA:  # a form costs more to read than JSON, so that the key is read first
         sent = identify(call.context, call.app.tokens, call.authorization)
     body = read_body(call.request, VerifyClient, values_max=VALUES_MAX)
-    verdict = verify_client(call.app.verifier, sent, _presented(body), explain=body.explain)
+    verdict = verify_client(call.verifier, sent, _presented(body), explain=body.explain)
     return json_reply(_view(verdict, explain=body.explain))
 
 

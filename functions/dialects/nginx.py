@@ -39,4 +39,4 @@ def ask(call: Call) -> Reply:
         client_id=headers.get("x-client-id") or None,
         certificate=dialect.read_certificate(unquote(escaped) if escaped else None, "X-Client-Cert"),
     )
-    return DIALECT.encode(verify_client(call.app.verifier, call.credentials, presented))
+    return DIALECT.encode(verify_client(call.verifier, call.credentials, presented))

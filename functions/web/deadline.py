@@ -30,6 +30,12 @@ class Late(Exception):
     """The time limit has passed."""
 
 
+def check_time(end: float) -> None:
+    """End work whose caller has stopped waiting: after *end* (`time.monotonic`). Raises: Late."""
+    if time.monotonic() > end:
+        raise Late
+
+
 class _Work(NamedTuple):
     owner: str
     future: "Future[Any]"
@@ -189,12 +195,12 @@ class _Line:
         return self._waiting[longest].pop()
 
     def _drop_cancelled(self) -> None:
+        """Drop the work at the head of each line that nobody waits for: what came first is late first."""
         for owner, line in list(self._waiting.items()):
-            kept = deque(work for work in line if not work.future.cancelled())
-            self._length -= len(line) - len(kept)
-            if kept:
-                self._waiting[owner] = kept
-            else:
+            while line and line[0].future.cancelled():
+                line.popleft()
+                self._length -= 1
+            if not line:
                 del self._waiting[owner]
 
     def take(self, occupied: Counter[str], per_owner: int) -> _Work | None:

@@ -148,6 +148,15 @@ def read_claim(tokens: TokenVerifier | None, sent: Credentials | BearerToken) ->
     return Caller(f"oidc:{claims.subject}", Role(claims.role), claims.org_id, issued_at=claims.issued_at)
 
 
+def scope_of(key: ApiKey) -> Scope:
+    """Return the organizations that a caller with *key* may ask about."""
+    return Scope(key.org_id, _orgs_of(key), key.no_sni, key.incarnation)
+
+
+def _orgs_of(key: ApiKey) -> Mapping[str, str]:
+    return {org_id: key.incarnations.get(org_id, "") for org_id in key.orgs}
+
+
 def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
     """Return the caller of *claim*; *batch* holds the records at `claim.refs`.
 
@@ -164,7 +173,7 @@ def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
         raise NotAuthenticated
     if claim.org_id is not None and not _has_key(org, key):
         raise NotAuthenticated
-    orgs = {org_id: key.incarnations.get(org_id, "") for org_id in key.orgs}
+    orgs = _orgs_of(key)
     return Caller(
         key.key,
         key.role,

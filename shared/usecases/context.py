@@ -9,8 +9,9 @@ import msgspec
 
 from shared.errors import RateLimited, Stale
 from shared.feed import Feed
+from shared.heartbeats import Heartbeats
 from shared.org_repository import OrgRepository
-from shared.ports import Clock, InlineKeyWorker, KeyWorker, NoNotifier, Notifier
+from shared.ports import Background, Clock, InlineKeyWorker, KeyWorker, NoNotifier, Notifier, RunAtOnce
 from shared.records import Activity, ActivityKind, HostsChanged, Org, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
 from shared.repository import Repository
@@ -29,6 +30,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
             attempts included.
         ca_rate_per_minute: new CA certificates of one organization in a minute.
         notifier: receives withdrawals for the operator's broker.
+        background: runs what must not delay an answer.
         org_quarantine: how long the id of a deleted organization cannot be created again.
         key_work: opens uploaded private keys and makes new ones; it opens no stored key.
     """
@@ -40,6 +42,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     rate_per_minute: int = 10
     ca_rate_per_minute: int = 600
     notifier: Notifier = msgspec.field(default_factory=NoNotifier)
+    background: Background = msgspec.field(default_factory=RunAtOnce)
     org_quarantine: timedelta = timedelta(days=30)
     key_work: KeyWorker = msgspec.field(default_factory=InlineKeyWorker)
 
@@ -51,6 +54,11 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     def host_changes(self) -> Feed[HostsChanged]:
         """The feed of changes at the hosts that TLS edges serve."""
         return Feed(self.repository, "hosts", HostsChanged)
+
+    @cached_property
+    def heartbeats(self) -> Heartbeats:
+        """When each TLS edge asked last."""
+        return Heartbeats(self.repository, self.clock, self.background)
 
     @cached_property
     def withdrawals(self) -> Feed[Withdrawal]:

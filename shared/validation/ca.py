@@ -1,10 +1,11 @@
-"""When a CA certificate is accepted: five rules, judged in this order.
+"""When a CA certificate is accepted: six rules, judged in this order.
 
 1 one certificate in the file    x509.certificate_files.read_one_certificate
 2 now is inside its validity     Certificate.check_dates
 3 it is a CA                     here
 4 key and signature are strong   x509.strength
-5 its own signature verifies     Certificate.is_self_signed
+5 it is cheap to compare         x509.budget.find_excess
+6 its own signature verifies     Certificate.is_self_signed
 """
 
 from collections.abc import Container
@@ -13,7 +14,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.errors import NotACA, SelfSignatureInvalid, WeakKey
+from shared.errors import NotACA, SelfSignatureInvalid, TooComplex, WeakKey
+from shared.x509.budget import find_excess
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_one_certificate
 from shared.x509.public_keys import describe_key
@@ -33,19 +35,23 @@ def read_ca(data: bytes, *, at: datetime, weak: Container[str] = frozenset()) ->
 
 
 def check_ca(cert: Certificate, *, at: datetime, weak: Container[str] = frozenset()) -> None:
-    """Refuse *cert* as a CA of an organization: rules 2 to 5, in their order.
+    """Refuse *cert* as a CA of an organization: rules 2 to 6, in their order.
 
     Args:
         at: the time that counts, aware.
         weak: the published keys, as strength.check_key takes them.
 
-    Raises: CertificateExpired, CertificateNotYetValid, NotACA, WeakKey, WeakSignature, SelfSignatureInvalid."""
+    Raises: CertificateExpired, CertificateNotYetValid, NotACA, WeakKey, WeakSignature, TooComplex,
+    SelfSignatureInvalid."""
     cert.check_dates(at)
     _check_may_sign(cert)
     check_key(cert, weak=weak)
     _check_curve_is_named(cert)
     if not has_harmless_signature(cert):
         check_signature(cert)
+    excess = find_excess(cert)
+    if excess is not None:
+        raise TooComplex(part="certificate", cert=cert, found=excess)
     if cert.is_self_issued and not cert.is_self_signed:
         raise SelfSignatureInvalid(cert=cert)
 

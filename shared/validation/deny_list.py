@@ -26,7 +26,9 @@ class DenyListEntry(msgspec.Struct, frozen=True):
 
 
 class Questions(msgspec.Struct, frozen=True):
-    """What must be looked up to judge a client: CAs by subject name, deny-list entries by look-up id."""
+    """What must be looked up to judge a client: CAs by subject name, deny-list entries by look-up id.
+
+    The name of the leaf's issuer is first."""
 
     issuer_names: tuple[str, ...]
     denials: tuple[str, ...]
@@ -36,14 +38,14 @@ def questions(presented: Presented) -> Questions:
     """Return everything that must be looked up.
 
     Everything follows from what was presented, so one batched read is enough."""
-    names: set[str] = set()
+    names: dict[str, None] = {}
     denials: set[str] = set()
     for cert in presented.certificates:
-        names.add(cert.issuer.digest[:NAME_DIGITS])
+        names[cert.issuer.digest[:NAME_DIGITS]] = None
         denials.update(certificate_ids(cert))
     if (device := presented.device) is not None:
         denials.add(identity_id(device))
-    return Questions(tuple(sorted(names)), tuple(sorted(denials)))
+    return Questions(tuple(names), tuple(sorted(denials)))
 
 
 def certificate_ids(cert: Certificate) -> list[str]:

@@ -9,6 +9,7 @@ from shared import errors
 from shared.validation import identity
 from shared.validation.names import ClientId, DeviceName, ServerName
 from shared.x509 import certificate_files
+from shared.x509.budget import ELEMENTS_MAX, NAMES_MAX, SUBTREES_MAX, ElementCount, find_excess
 from shared.x509.cache import read_intermediate
 from shared.x509.certificate import Certificate
 
@@ -16,16 +17,26 @@ CERTIFICATES_MAX: Final = 10
 CERTIFICATES_BYTES: Final = 64 * 1024  # as PEM or DER, together
 
 
+UNREAD: Final = (
+    f"a certificate sent after it has more than {NAMES_MAX} names or {SUBTREES_MAX} name constraints, or all have more "
+    f"than {ELEMENTS_MAX:,} elements of DER"
+)
+"""What a refusal says of `Presented.unread`."""
+
+
 class Presented(msgspec.Struct, frozen=True, dict=True):
     """What a client presented.
 
-    *client_id* and *chain* hold the refusal where they cannot be read: a later step raises it.
+    *client_id* and *chain* hold the refusal where they cannot be read: a later step raises it. *unread* are
+    certificates, as DER, that were sent after the leaf and have more parts than are read. A CA that an organization
+    registered before there were such limits may be among them.
     """
 
     server_name: str | None
     client_id: ClientId | errors.ClientIdInvalid | None
     chain: tuple[Certificate, ...] | errors.CertificateMalformed  # leaf first; empty: no certificate
     tls: bool
+    unread: tuple[bytes, ...] = ()
 
     @classmethod
     def read(
@@ -49,12 +60,13 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
             except errors.ClientIdInvalid as refusal:
                 name = refusal
         certs: tuple[Certificate, ...] | errors.CertificateMalformed = ()
+        unread: tuple[bytes, ...] = ()
         if certificate and tls:  # without TLS nothing proves that the client has the key
             try:
-                certs = read_presented(certificate, chain)
+                certs, unread = read_presented(certificate, chain)
             except errors.CertificateMalformed as refusal:
                 certs = refusal
-        return cls(server_name or None, name, certs, tls)
+        return cls(server_name or None, name, certs, tls, unread)
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
@@ -79,8 +91,8 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
         return identity.single(self.identities)
 
 
-def read_presented(leaf: bytes, more: bytes) -> tuple[Certificate, ...]:
-    """Return the leaf and what follows it.
+def read_presented(leaf: bytes, more: bytes) -> tuple[tuple[Certificate, ...], tuple[bytes, ...]]:
+    """Return the leaf and what follows it, and the DER of what follows it and has too many parts to be read.
 
     A key or signature of an unknown algorithm is readable: a later step refuses it as weak.
 
@@ -88,12 +100,24 @@ def read_presented(leaf: bytes, more: bytes) -> tuple[Certificate, ...]:
     size = len(leaf) + len(more)
     if size > CERTIFICATES_BYTES:
         raise errors.CertificateMalformed(found=f"{size:,} bytes were sent, at most {CERTIFICATES_BYTES:,} are read")
-    encoded = [der for data in (leaf, more) if data for der in _split(data)]
-    if len(encoded) > CERTIFICATES_MAX:
+    first, *rest = [der for data in (leaf, more) if data for der in _split(data)]
+    if len(rest) >= CERTIFICATES_MAX:
         raise errors.CertificateMalformed(
-            found=f"{len(encoded)} certificates were sent, at most {CERTIFICATES_MAX} are"
+            found=f"{len(rest) + 1} certificates were sent, at most {CERTIFICATES_MAX} are"
         )
-    return Certificate.from_der(encoded[0]), *map(read_intermediate, encoded[1:])
+    count = ElementCount(ELEMENTS_MAX, len(first) + sum(map(len, rest)))
+    if not count.takes(first):
+        raise errors.CertificateMalformed(found=f"it has more than {ELEMENTS_MAX:,} elements of DER")
+    certs, unread = [Certificate.from_der(first)], []
+    if excess := find_excess(certs[0]):
+        raise errors.CertificateMalformed(found=f"it has {excess}")
+    for der in rest:
+        cert = read_intermediate(der) if count.takes(der) else None
+        if cert is None or find_excess(cert):
+            unread.append(der)
+        else:
+            certs.append(cert)
+    return tuple(certs), tuple(unread)
 
 
 def _split(data: bytes) -> list[bytes]:

@@ -7,6 +7,7 @@ connects again and is judged by its certificates.
 """
 
 from collections.abc import Collection, Mapping, Set
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -20,11 +21,26 @@ IN_DOUBT: Final = "in_doubt"  # in place of a code, where the session does not s
 TOKEN_REQUIRED: Final = "token_required"
 
 _BY_TYPE: Final = "type"
+_INCARNATION_DIGITS: Final = 8
 
 
-def format_basis(decision: Decision, *, by_type: bool) -> str:
-    """Return the basis of a session: the decision, and whether the certificate names a type in place of the device."""
-    return f"{decision.value}.{_BY_TYPE}" if by_type else decision.value
+def format_basis(decision: Decision, *, by_type: bool, incarnation: str) -> str:
+    """Return the basis of a session.
+
+    Args:
+        by_type: whether the certificate names a type in place of the device.
+        incarnation: of the organization.
+    """
+    parts = [decision.value]
+    if by_type:
+        parts.append(_BY_TYPE)
+    if incarnation:
+        parts.append(_mark(incarnation))
+    return ".".join(parts)
+
+
+def _mark(incarnation: str) -> str:
+    return f"i{sha256(incarnation.encode()).hexdigest()[:_INCARNATION_DIGITS]}"
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +81,7 @@ class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
             digits, serial numbers as digests.
     """
 
+    incarnation: str = ""
     suspended: bool
     custom_domains: Collection[str]
     type_certificates: bool
@@ -83,7 +100,7 @@ def find_refusal(session: Session, facts: SessionFacts | None, *, platform_domai
     Args:
         facts: of the session's organization; None where the organization does not exist.
     """
-    if facts is None:
+    if facts is None or not _is_of(session, facts):
         return errors.OrgUnknown.code
     if facts.suspended:
         return errors.OrgSuspended.code
@@ -94,6 +111,12 @@ def find_refusal(session: Session, facts: SessionFacts | None, *, platform_domai
     return _find_policy_refusal(session, facts) or (
         _find_chain_refusal(session, facts) if session.has_certificate else None
     )
+
+
+def _is_of(session: Session, facts: SessionFacts) -> bool:
+    """Return whether the session is one of this organization, and not of an earlier one with the same id."""
+    marks = [part for part in session.basis.split(".")[1:] if part != _BY_TYPE]
+    return not session.basis or marks == ([_mark(facts.incarnation)] if facts.incarnation else [])
 
 
 def _is_host(session: Session, facts: SessionFacts, platform_domain: str) -> bool:
@@ -108,8 +131,8 @@ def _is_host(session: Session, facts: SessionFacts, platform_domain: str) -> boo
 
 def _find_policy_refusal(session: Session, facts: SessionFacts) -> str | None:
     """Return why the connection policy or the settings refuse the session. An application needs no certificate."""
-    decision, _, basis = session.basis.partition(".")
-    if basis == _BY_TYPE and not facts.type_certificates:
+    decision, *flags = session.basis.split(".")
+    if _BY_TYPE in flags and not facts.type_certificates:
         return errors.TypeCertificateRefused.code
     if session.identity is None and not session.has_certificate:
         return None

@@ -18,9 +18,10 @@ from shared.validation import identity
 from shared.validation.deny_list import DenyListEntry, fingerprint_id, identity_id, serial_id
 from shared.validation.names import ClientId, DeviceName, messaging_host
 from shared.validation.policy import Decision, Level, Policy, Presence, needs_tls, outcome
-from shared.validation.presented import CERTIFICATES_MAX, Presented
+from shared.validation.presented import CERTIFICATES_MAX, UNREAD, Presented
 from shared.validation.session import format_basis
 from shared.x509 import path as certification_path
+from shared.x509.budget import REGISTERED_ELEMENTS_MAX, Budget
 from shared.x509.certificate import Certificate, CertificationPath
 
 STEPS: Final = (
@@ -39,7 +40,6 @@ STEPS: Final = (
 
 CHAIN_STEP: Final = 6
 
-_DENIED_PATHS: Final = 8  # how often another path is looked for, around denied certificates
 _SERVER_NAME_MAX: Final = 256  # characters of a server name in a refusal
 _WATSON_BY_STEP: Final = {1: 163, 2: 166, 3: 163}
 _WATSON_LATER: Final = 170  # of all later steps
@@ -91,6 +91,7 @@ class OrgFacts(msgspec.Struct, frozen=True):
     Args:
         denied: the entries found, by the look-up ids that `deny_list.questions` named.
         has_active_ca: None where only the CAs that matter to this client were read.
+        has_more_cas: whether CAs that matter to this client were left out, because there is too much to read.
     """
 
     org_id: str
@@ -102,6 +103,7 @@ class OrgFacts(msgspec.Struct, frozen=True):
     anchors: Sequence[Anchor] = ()
     denied: Mapping[str, Sequence[DenyListEntry]] = msgspec.field(default_factory=dict)
     has_active_ca: bool | None = None
+    has_more_cas: bool = False
     incarnation: str = ""
 
 
@@ -182,6 +184,7 @@ def judge(
     at: datetime,
     weak: Container[str] = frozenset(),
     explain: bool = True,
+    budget: Budget | None = None,
 ) -> Verdict:
     """Run the ten steps in order; the first failure is the answer.
 
@@ -189,8 +192,11 @@ def judge(
         facts: of the org that `find_org_id` returns; None where it does not exist.
         at: now, aware.
         weak: ids of keys known to be weak (`shared.x509.public_keys.key_ids`).
-        explain: whether the verdict lists its steps; wording them takes as long as running them."""
-    return _Judgement(presented, scope, facts, platform_domain, at, weak, explain).verdict()
+        explain: whether the verdict lists its steps; wording them takes as long as running them.
+        budget: what the certificates may cost, with the time limit of the decision; None: without a time limit.
+
+    Raises: what the time limit of *budget* raises."""
+    return _Judgement(presented, scope, facts, platform_domain, at, weak, explain, budget).verdict()
 
 
 class _Judgement:
@@ -205,6 +211,7 @@ class _Judgement:
         at: datetime,
         weak: Container[str],
         explain: bool,
+        budget: Budget | None,
     ) -> None:
         self._presented = presented
         self._scope = scope
@@ -213,6 +220,7 @@ class _Judgement:
         self._at = at
         self._weak = weak
         self._explain = explain
+        self._budget = budget
         self._passed: list[Step] = []
         self._level = Level.CERTIFICATE
         self._path: CertificationPath = ()
@@ -225,7 +233,7 @@ class _Judgement:
             self._check_client_id(facts)
             if self._needs_certificate(facts):
                 self._presence = Presence.INVALID
-                self._check_readable()
+                self._check_readable(facts)
                 self._check_active_ca(facts)
                 self._check_chain(facts)
                 self._check_identity(facts)
@@ -296,10 +304,14 @@ class _Judgement:
         self._pass(3, "a certificate" if presented.chain else "no certificate", self._level.value)
         return presented.chain != ()
 
-    def _check_readable(self) -> None:
-        """Step 4: the certificates can be read."""
+    def _check_readable(self, facts: OrgFacts) -> None:
+        """Step 4: the certificates can be read, but for CAs that the org has registered: those were read as such."""
         if isinstance(self._presented.chain, errors.CertificateMalformed):
             raise self._presented.chain
+        if self._presented.unread:
+            registered = {ca.certificate.der for ca in facts.anchors}
+            if not registered.issuperset(self._presented.unread):
+                raise errors.CertificateMalformed(found=UNREAD)
         sent = len(self._presented.certificates)
         self._pass(4, f"{sent} certificate{'s' if sent > 1 else ''}", f"1 to {CERTIFICATES_MAX}")
 
@@ -311,29 +323,47 @@ class _Judgement:
 
     def _check_chain(self, facts: OrgFacts) -> None:
         """Run steps 6 to 9. One valid path is enough, so another path is searched around denied certificates."""
-        path = self._find_path(facts, ())
-        denial = next(self._denials(facts, path), None)
-        if denial is not None:
-            path = self._find_path_around(facts, path, denial)
-        self._path = path
+        if facts.has_more_cas:  # a CA that was not read may be inactive, and forbid a path
+            limit = f"{REGISTERED_ELEMENTS_MAX:,} elements of DER in the registered CAs that the certificates name"
+            raise errors.ChainTooCostly(limit=limit, hint="Register smaller CAs, and send fewer certificates.")
+        self._path = path = self._find_path(facts)
         if self._explain:
             self._pass(6, f"a path of {len(path)} certificates", f"a path to a CA of this org: {path[-1].subject_text}")
             self._pass(7, f"valid until {format_time(_end(path))}", format_time(self._at))
             self._pass(8, "may be a TLS client", "clientAuth, digitalSignature where named")
             self._pass(9, "not on the deny list", None)
 
-    def _find_path(self, facts: OrgFacts, avoided: Collection[bytes]) -> CertificationPath:
-        """Run steps 6 to 8: return a path without the certificates *avoided*, by their DER."""
+    def _find_path(self, facts: OrgFacts) -> CertificationPath:
+        """Run steps 6 to 9: return a path on which nothing is denied.
+
+        Raises: the refusal of the path that got furthest; if there are good paths, the first denial."""
+        avoided: set[bytes] = set()
+        denials: list[errors.CertificateRevoked] = []
+        for path in self._good_paths(facts, avoided):
+            denied = next(self._denials(facts, path), None)
+            if denied is None:
+                return path
+            denials.append(denied)
+            ca = next((ca for ca in path[1:] if ca is denied.cert), None)
+            if ca is None:  # the leaf is denied, or the device that it names
+                break
+            avoided.add(ca.der)
+        raise denials[0]
+
+    def _good_paths(self, facts: OrgFacts, avoided: Collection[bytes]) -> Iterator[CertificationPath]:
+        """Run steps 6 to 8: yield the paths without the certificates *avoided*, by their DER."""
         leaf, *sent = self._presented.certificates
         anchors = facts.anchors
         try:
-            return certification_path.verify(
+            yield from certification_path.good_paths(
                 leaf,
-                [cert for cert in sent if cert.der not in avoided],
-                [ca.certificate for ca in anchors if ca.active and ca.certificate.der not in avoided],
+                sent,
+                [ca.certificate for ca in anchors if ca.active],
                 [ca.certificate for ca in anchors if not ca.active],
                 self._at,
                 weak=self._weak,
+                avoided=avoided,
+                budget=self._budget,
             )
         except errors.CAInactive as refusal:
             since = next(
@@ -345,27 +375,6 @@ class _Judgement:
                 subject=refusal.facts["subject"],
                 when=f" since {format_time(since)}" if since else "",
             ) from refusal
-
-    def _find_path_around(
-        self, facts: OrgFacts, path: CertificationPath, denial: errors.CertificateRevoked
-    ) -> CertificationPath:
-        """Return a path on which nothing is denied, where *denial* stops *path*. Raises: *denial*, if there is none."""
-        avoided: set[bytes] = set()
-        refusal = denial
-        for _ in range(_DENIED_PATHS - 1):
-            ca = next((ca for ca in path[1:] if ca is refusal.cert), None)
-            if ca is None:  # the leaf is denied, or the device that it names
-                break
-            avoided.add(ca.der)
-            try:
-                path = self._find_path(facts, avoided)
-            except errors.Refused:
-                break
-            next_refusal = next(self._denials(facts, path), None)
-            if next_refusal is None:
-                return path
-            refusal = next_refusal
-        raise denial
 
     def _denials(self, facts: OrgFacts, path: CertificationPath) -> Iterator[errors.CertificateRevoked]:
         """Step 9: return what the deny list says about the certificates on *path*, the CA included.
@@ -418,7 +427,7 @@ class _Judgement:
             presence=self._presence,
             fingerprints=tuple(cert.fingerprints for cert in self._presented.certificates),
             path=self._path,
-            basis=format_basis(decision, by_type=self._is_by_type_certificate()),
+            basis=format_basis(decision, by_type=self._is_by_type_certificate(), incarnation=facts.incarnation),
         )
 
     def _is_by_type_certificate(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid, KeyUnreadable
 from shared.text import format_time, printable
@@ -34,6 +34,8 @@ _PURPOSES: Final = {
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "anyExtendedKeyUsage",
 }
 _FOR_CLIENTS: Final = frozenset((ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))
+
+_COMPARED_ALONE: Final = frozenset((NameOID.COMMON_NAME, NameOID.EMAIL_ADDRESS))
 
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
@@ -58,6 +60,7 @@ class Certificate:
         is_for_clients: ExtendedKeyUsage, if present, includes clientAuth or anyExtendedKeyUsage (4.2.1.12).
         key_id: SubjectKeyIdentifier (4.2.1.2); None without one.
         issuer_key_id: keyIdentifier of AuthorityKeyIdentifier (4.2.1.1); None without one.
+        subtree_count: how many subtrees the NameConstraints have (4.2.1.10); 0 without any.
         extensions: by the type of their values.
         critical_extensions: the types of those that are critical.
         algorithm_identifier: signatureAlgorithm as DER, from the unsigned part.
@@ -98,8 +101,12 @@ class Certificate:
             if extension.critical:
                 self.critical_extensions.add(kind)
         constraints, usage = self._extension(x509.BasicConstraints), self._extension(x509.KeyUsage)
+        limits = self._extension(x509.NameConstraints)
         self._purposes = self._extension(x509.ExtendedKeyUsage)
         self._names = self._extension(x509.SubjectAlternativeName)
+        self.subtree_count = 0
+        if limits is not None:
+            self.subtree_count = len(limits.permitted_subtrees or ()) + len(limits.excluded_subtrees or ())
         self.is_ca = constraints is not None and constraints.ca
         self.path_length = constraints.path_length if constraints is not None else None
         self.may_sign_certificates = usage is None or usage.key_cert_sign
@@ -161,6 +168,19 @@ class Certificate:
 
         RFC 5280, 4.2.1.1."""
         return self.issuer_key_id is None or ca.key_id is None or self.issuer_key_id == ca.key_id
+
+    @cached_property
+    def name_count(self) -> int:
+        """How many names the name constraints of a CA are held against: those of the SubjectAltName and the subject.
+
+        OpenSSL compares the subject as a whole, and each common name and e-mail address in it."""
+        in_subject = sum(attribute.oid in _COMPARED_ALONE for attribute in self.subject.parsed)
+        return 1 + in_subject + self.alternative_name_count
+
+    @property
+    def alternative_name_count(self) -> int:
+        """How many names of any kind the SubjectAltName has."""
+        return len(list(self._names)) if self._names is not None else 0
 
     @property
     def dns_names(self) -> list[str]:

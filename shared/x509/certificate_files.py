@@ -20,9 +20,11 @@ from shared.errors import (
     NotACertificate,
     PrivateKeyGiven,
     SeveralCertificates,
+    TooComplex,
     TooLarge,
     WeakKey,
 )
+from shared.x509.budget import ELEMENTS_MAX, ElementCount
 from shared.x509.certificate import Certificate
 from shared.x509.der import CONTEXT_0, OID, SEQUENCE, Element, elements
 from shared.x509.pem import WHITESPACE, blocks, is_pem
@@ -122,8 +124,10 @@ def read_certificates(
 def read_certificate(der: bytes, *, part: Part = "certificate") -> Certificate:
     """Return one certificate with a key that can be used.
 
-    Raises: TooLarge, NotACertificate, WeakKey (the key is of a kind that cannot be read)."""
+    Raises: TooLarge, TooComplex, NotACertificate, WeakKey (the key is of a kind that cannot be read)."""
     check_size(der, CERTIFICATE_MAX, part=part)
+    if not ElementCount(ELEMENTS_MAX, len(der)).takes(der):
+        raise TooComplex(part=part, found=f"more than {ELEMENTS_MAX:,} elements of DER")
     try:
         cert = Certificate.from_der(der)
     except KeyUnreadable as error:

@@ -19,6 +19,13 @@ SEQUENCE: Final = 0x30
 SET: Final = 0x31
 CONTEXT_0: Final = 0xA0  # [0], constructed
 
+_CONSTRUCTED: Final = 0x20
+_HOLDS_DER: Final = (
+    bytes([SEQUENCE]),
+    bytes([SET]),
+    bytes([CONTEXT_0]),
+)  # how the content of such an OCTET STRING begins
+
 ELEMENTS_MAX: Final = 1000  # on one level: two octets make an element, so 256 KiB of noise would take half a second
 
 _LONG: Final = 0x80  # a length of 128 or more has its own octets, whose number is added to this
@@ -80,6 +87,36 @@ def elements(data: bytes) -> list[Element]:
         parsed.append(Element(tag, data[start:end], data[at:end]))
         at = end
     return parsed
+
+
+def count_elements(data: bytes, at_most: int) -> int:
+    """Return how many elements there are in *data* on all levels, also in the OCTET STRINGs that hold DER.
+
+    Counting stops beyond *at_most*. What is not DER counts up to the first mistake; the rest of its container is left
+    out, as a parser would refuse it."""
+    count = at = 0
+    ends = [len(data)]
+    while ends:
+        if at >= ends[-1]:
+            at = ends.pop()
+            continue
+        try:
+            tag, start, end = header(data, at)
+        except NotDER:
+            at = ends[-1]
+            continue
+        if end > ends[-1]:
+            at = ends[-1]
+            continue
+        count += 1
+        if count > at_most:
+            return count
+        if tag & _CONSTRUCTED or (tag == OCTET_STRING and data[start : start + 1] in _HOLDS_DER):
+            ends.append(end)
+            at = start
+        else:
+            at = end
+    return count
 
 
 def encode(tag: int, *contents: bytes) -> bytes:

@@ -20,8 +20,6 @@ from collections.abc import Container, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-import msgspec
-
 from shared.errors import (
     CAExpired,
     CAInactive,
@@ -29,6 +27,7 @@ from shared.errors import (
     CertificateMalformed,
     CertificateNotYetValid,
     ChainInvalid,
+    ChainTooCostly,
     Refused,
     SignatureInvalid,
     UntrustedIssuer,
@@ -38,6 +37,7 @@ from shared.errors import (
 )
 from shared.text import format_time
 from shared.x509 import strength
+from shared.x509.budget import Budget
 from shared.x509.certificate import Certificate, CertificationPath, whole_second
 from shared.x509.plain import is_plainly_signed
 
@@ -53,35 +53,13 @@ _PROGRESS: Final[dict[type[Refused], int]] = {
     WeakKey: 3,
     WeakSignature: 4,
     ChainInvalid: 5,
+    ChainTooCostly: 5,
     CAInactive: 6,
     CertificateNotYetValid: 7,
     CertificateExpired: 7,
     CAExpired: 7,
     WrongKeyUsage: 8,
 }
-
-
-class Budget(msgspec.Struct, frozen=True):
-    """What one decision may cost.
-
-    Args:
-        steps: paths begun.
-        links: single signatures verified to explain a refusal.
-        openssl_calls: paths, or pieces of paths, that OpenSSL judges.
-        work: signatures on the paths that are judged, counted as RSA-2048 (`strength.verification_cost`): 40 ms.
-    """
-
-    steps: int = 500
-    links: int = 64
-    openssl_calls: int = 64
-    work: int = 2000
-
-
-BUDGET: Final = Budget()
-
-
-class BudgetSpent(Exception):
-    """The budget of a decision is spent."""
 
 
 def verify(
@@ -92,8 +70,27 @@ def verify(
     at: dt.datetime,
     *,
     weak: Container[str] = frozenset(),
+    budget: Budget | None = None,
 ) -> CertificationPath:
-    """Return the path by which *leaf* is trusted at *at*: the leaf, the CAs above it, and last its anchor.
+    """Return the first of `good_paths`. Arguments and refusals: see there."""
+    return next(good_paths(leaf, intermediates, anchors, inactive, at, weak=weak, budget=budget))
+
+
+def good_paths(
+    leaf: Certificate,
+    intermediates: Sequence[Certificate],
+    anchors: Sequence[Certificate],
+    inactive: Sequence[Certificate],
+    at: dt.datetime,
+    *,
+    weak: Container[str] = frozenset(),
+    avoided: Container[bytes] = frozenset(),
+    budget: Budget | None = None,
+) -> Iterator[CertificationPath]:
+    """Yield each path by which *leaf* is trusted at *at*: the leaf, the CAs above it, and last its anchor.
+
+    The next path is looked for when the caller asks for it, and costs no more than going on. There is at least one
+    path, or a refusal; after the first path, a spent budget ends the search.
 
     Args:
         leaf: what the device presented.
@@ -104,30 +101,43 @@ def verify(
             subject and public key, unless that certificate is one of *anchors*.
         at: an aware time; judged in whole seconds, as certificates are dated (RFC 5280, 4.1.2.5).
         weak: identifiers of known weak keys (`public_keys.key_ids`).
+        avoided: certificates, as DER, that no path may have. The caller may add to them between two paths.
+        budget: of the whole decision; None: a new one.
 
     Raises:
         Refused: one of its subclasses in `_PROGRESS`, with the certificate at fault and its facts.
         ValueError: *at* is naive. That is a mistake of the caller, not of the device.
+        and what the budget's time limit raises.
     """
     now = whole_second(at)
-    builder = PathBuilder(leaf, intermediates, anchors, inactive)
+    builder = PathBuilder(leaf, intermediates, anchors, inactive, budget)
     furthest: Refused | None = None
-    for path in builder.paths():
-        try:
-            _check_keys(path, weak)
-            builder.spend_work(path)
-            _check_chain(path, builder)
-            _check_active(path, builder)
-            _check_dates(path, now)
-            _check_purpose(leaf)
-        except Refused as refusal:
-            if furthest is None or _PROGRESS[type(refusal)] > _PROGRESS[type(furthest)]:
-                furthest = refusal
-        except BudgetSpent:
-            break
-        else:
-            return path
-    raise furthest or builder.no_path()
+    is_found = False
+    try:
+        for path in builder.paths(avoided):
+            try:
+                builder.check_keys(path, weak)
+                builder.budget.charge_path(path)
+                _check_chain(path, builder)
+                _check_active(path, builder)
+                _check_dates(path, now)
+                _check_purpose(leaf)
+            except ChainTooCostly:
+                raise
+            except Refused as refusal:
+                furthest = _further(furthest, refusal)
+            else:
+                is_found = True
+                yield path
+    except ChainTooCostly as refusal:
+        furthest = _further(furthest, refusal)
+    if not is_found:
+        raise furthest or builder.no_path()
+
+
+def _further(one: Refused | None, other: Refused) -> Refused:
+    """Return the refusal of the path that got further; the first one, if both got equally far."""
+    return one if one is not None and _PROGRESS[type(one)] >= _PROGRESS[type(other)] else other
 
 
 # -------------------------------------------------------------------------------------------------------- candidates
@@ -136,7 +146,7 @@ def verify(
 class PathBuilder:
     """Every path from a leaf to an anchor by issuers' names, within one budget.
 
-    Remembers the results of verified signatures."""
+    Remembers the results of verified signatures, and which keys are not weak."""
 
     def __init__(
         self,
@@ -144,10 +154,10 @@ class PathBuilder:
         intermediates: Sequence[Certificate],
         anchors: Sequence[Certificate],
         inactive: Sequence[Certificate],
-        budget: Budget = BUDGET,
+        budget: Budget | None = None,
     ) -> None:
+        self.budget = Budget() if budget is None else budget
         self._leaf = leaf
-        self._budget = budget
         self._inactive = {ca.der for ca in inactive}
         self._inactive_subjects = {ca.subject.canonical for ca in inactive}
         # A CA with a weak key is left out: no path gets past that key
@@ -162,11 +172,11 @@ class PathBuilder:
                 siblings = self._cas_by_name.setdefault(ca.subject.canonical, [])
                 if ca not in siblings:
                     siblings.append(ca)
-        for siblings in self._cas_by_name.values():
+        for name, siblings in self._cas_by_name.items():
             if len(siblings) > 1:
                 siblings.sort(key=self._preference)
-        self._openssl_calls = 0
-        self._work = 0
+                self._cas_by_name[name] = self.budget.take_namesakes(siblings)
+        self._strong: set[Certificate] = set()
         self._signed: dict[
             tuple[Certificate, Certificate], bool | None
         ] = {}  # (certificate, CA) -> whether the CA signed it
@@ -177,13 +187,16 @@ class PathBuilder:
         """Anchors first, inactive ones last, then the newest; nothing that depends on the order of the arguments."""
         return ca.der in self._inactive, ca.der not in self._ends, -ca.not_after.timestamp(), ca.der
 
-    def paths(self) -> Iterator[CertificationPath]:
-        """Return each path once, the shortest first, none over a link whose signature is known to fail."""
+    def paths(self, avoided: Container[bytes] = frozenset()) -> Iterator[CertificationPath]:
+        """Return each path once, the shortest first, none over a link whose signature is known to fail.
+
+        *avoided*: certificates, as DER, that no path has. Raises: ChainTooCostly, and what the time limit raises."""
         pending: deque[CertificationPath] = deque([(self._leaf,)])
-        steps = 0
         while pending:
             path = pending.popleft()
             if any(self._signed.get(link) is False for link in pairwise(path)):
+                continue
+            if avoided and any(cert.der in avoided for cert in path):
                 continue
             top = path[-1]
             if top.der in self._ends:
@@ -193,10 +206,10 @@ class PathBuilder:
             for ca in self._cas_by_name.get(top.issuer.canonical, ()) if len(path) <= DEPTH_MAX else ():
                 if ca in path:
                     continue
+                self.budget.charge_step()
                 if not top.has_key_id_of(ca):
                     self._with_other_key_id = self._with_other_key_id or top
-                elif steps < self._budget.steps:
-                    steps += 1
+                else:
                     has_grown = True
                     pending.append((*path, ca))
             if not has_grown and len(path) > len(self._dead_end):
@@ -216,29 +229,28 @@ class PathBuilder:
         same in both places of the certificate, and a link whose two names are equal in canonical form only."""
         link = cert, ca
         if link not in self._signed:
-            if len(self._signed) >= self._budget.links:
-                return None
             is_clear = cert.has_unused_bits or (
                 cert.has_one_algorithm
                 and (cert.signature_weakness is None or cert.signature_algorithm.is_pss)
                 and cert.signature_algorithm.fits(ca.public_key)
                 and cert.issuer.der == ca.subject.der
             )
+            if is_clear and not self.budget.may_verify_link(ca):
+                return None
             self._signed[link] = cert.is_signed_by(ca) if is_clear else None
         return self._signed[link]
 
-    def spend_work(self, path: CertificationPath) -> None:
-        """Count what the signatures on *path* cost: with large keys, 64 long paths would take half a second.
-
-        Raises: BudgetSpent."""
-        self._work += sum(strength.verification_cost(ca.public_key) for ca in path[1:])
-        if self._work > self._budget.work:
-            raise BudgetSpent
+    def check_keys(self, path: CertificationPath, weak: Container[str]) -> None:
+        """Check keys first, because OpenSSL would spend seconds on a key of absurd size. Raises: WeakKey."""
+        for cert in path:
+            if cert not in self._strong:
+                strength.check_key(cert, weak=weak)
+                self._strong.add(cert)
 
     def check_signatures(self, path: CertificationPath) -> None:
         """Check what is left of *path*: its signatures, name constraints and critical extensions.
 
-        Raises: SignatureInvalid, ChainInvalid, UntrustedIssuer, CertificateMalformed, BudgetSpent."""
+        Raises: SignatureInvalid, ChainInvalid, UntrustedIssuer, CertificateMalformed."""
         if not is_plainly_signed(path):
             self._check_with_openssl(path)
 
@@ -252,9 +264,7 @@ class PathBuilder:
             if not self.is_signed(cert, ca):
                 raise _not_signed(cert)
         for piece in pieces:
-            if self._openssl_calls >= self._budget.openssl_calls:
-                raise BudgetSpent
-            self._openssl_calls += 1
+            self.budget.charge_question()
             refusal = openssl_judge.judge(piece)
             if refusal is not None:
                 self._note_signature(refusal, piece)
@@ -262,6 +272,7 @@ class PathBuilder:
         # OpenSSL may take certificates with one issuer name and serial number for each other, and judge another path.
         # A CA must not issue such certificates (RFC 5280, 4.1.2.2), but a device may send them.
         if len({(cert.issuer.canonical, cert.serial_number) for cert in path}) < len(path):
+            self.budget.charge_signatures(path)
             for cert, ca in pairwise(path):
                 if not (cert.signature_algorithm.fits(ca.public_key) and cert.is_signed_by(ca)):
                     raise _not_signed(cert)
@@ -293,26 +304,21 @@ class PathBuilder:
 # ------------------------------------------------------------------------------------------------- step 6: the chain
 
 
-def _check_keys(path: CertificationPath, weak: Container[str]) -> None:
-    """Check keys first, because OpenSSL would spend seconds on a key of absurd size. Raises: WeakKey."""
-    for cert in path:
-        if weak or cert.weakness is not None:
-            strength.check_key(cert, weak=weak)
-
-
 def _check_chain(path: CertificationPath, builder: PathBuilder) -> None:
     """Check signatures, and whether each CA may sign what is below it.
 
     The refusal of a failed signature comes before all others. Only if another check fails first are the signatures
     verified one by one, to find such a failure.
 
-    Raises: SignatureInvalid, WeakSignature, ChainInvalid, UntrustedIssuer, CertificateMalformed, BudgetSpent."""
+    Raises: SignatureInvalid, WeakSignature, ChainInvalid, UntrustedIssuer, CertificateMalformed."""
     try:
         for cert in path[:-1]:  # an anchor's own signature proves nothing
             if cert.signature_weakness is not None:
                 strength.check_signature(cert)
         _check_cas(path)
         builder.check_signatures(path)
+    except ChainTooCostly:
+        raise
     except (WeakSignature, ChainInvalid):
         for cert, ca in pairwise(path):
             if builder.is_signed(cert, ca) is False:

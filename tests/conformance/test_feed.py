@@ -125,6 +125,51 @@ def test_a_change_that_appears_while_a_page_is_read_is_not_skipped(store: Docume
     assert read_hosts(open_feed(store), 1) == [(2, "b"), (3, "c")]
 
 
+def test_each_change_has_an_id_and_the_head_names_it(store: DocumentStore) -> None:
+    """A change keeps the id that it has; another gets a new one."""
+    feed = open_feed(store)
+    assert str(feed.head()) == "0"
+    feed.append(Moved("a"))
+    feed.append(Moved("b", id="0123456789ab"))
+    first, second = feed.since(0)
+    assert len(first.what.id) == 12
+    assert (str(second.position), feed.head()) == ("2.0123456789ab", second.position)
+    assert open_feed(store).head() == second.position, "of a new process"
+
+
+def test_a_reader_notices_another_history(store: DocumentStore) -> None:
+    """A backup was restored, and other changes were appended at the numbers that the reader knows."""
+    feed = open_feed(store)
+    for host in "abc":
+        feed.append(Moved(host))
+    known = feed.head()
+    for number in (2, 3):
+        key = Key("feed/hosts", f"{number:016}")
+        store.delete(key, expected=store.get_many([key])[key].version)
+    restored = open_feed(store)
+    with pytest.raises(CursorExpired):
+        restored.since(known.number, line_id=known.id)
+    for host in "xyz":
+        restored.append(Moved(host))
+    with pytest.raises(CursorExpired):
+        restored.since(known.number, line_id=known.id)
+    assert read_hosts(restored, known.number) == [(4, "z")], "a reader that knows no id cannot notice"
+    first = restored.since(0)[0].what
+    assert read_hosts(restored, 1, line_id=first.id) == [(2, "x"), (3, "y"), (4, "z")], "of the common beginning"
+
+
+def test_changes_of_the_version_before_have_no_id(store: DocumentStore) -> None:
+    """Their numbers alone are heads, until a change with an id follows."""
+    key = Key("feed/hosts", "0000000000000001")
+    store.put(key, {"host": "a"}, expected=None)
+    feed = open_feed(store)
+    assert str(feed.head()) == "1"
+    assert feed.append(Moved("b")) == 2
+    assert read_hosts(feed, 1) == [(2, "b")]
+    with pytest.raises(CursorExpired):
+        feed.since(1, line_id="0123456789ab")
+
+
 def test_old_changes_can_be_trimmed(store: DocumentStore) -> None:
     """A reader before the trimmed part must start again. Other readers are not affected, and numbers continue."""
     feed = open_feed(store)

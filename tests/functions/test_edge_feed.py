@@ -308,6 +308,30 @@ def test_an_edge_too_far_behind_gets_a_full_list(service: Service, edge: Edge) -
     assert ahead["full"], "a head of another store"
 
 
+def test_an_edge_notices_a_store_of_another_history(service: Service, operator: Client, edge: Edge) -> None:
+    """A backup was restored, and the feed has another line at the edge's number: the edge gets the complete list."""
+    activate(operator, own())
+    edge.follow()
+    number, line_id, default = edge.head.split(".")
+    page = edge.client.get(HOSTS, query={"since": f"{number}.{'0' * 12}.{default}"}).ok()
+    assert (page["full"], page["first"], page["head"]) == (True, True, edge.head)
+    assert edge.client.get(HOSTS, query={"since": edge.head}).ok()["full"] is False
+    assert len(line_id) == 12
+
+
+def test_a_head_of_the_version_before_goes_on_where_its_line_exists(service: Service, edge: Edge) -> None:
+    """A head without an id, also within a list of all hosts."""
+    edge.follow()
+    number, _, default = edge.head.split(".")
+    service.other_org("other1")
+    page = edge.client.get(HOSTS, query={"since": f"{number}.{default}"}).ok()
+    assert ([host["org"] for host in page["hosts"]], page["full"]) == (["other1"], False)
+    rest = edge.client.get(HOSTS, query={"since": f"{number}.{default}.mtxpd0"}).ok()
+    assert ([host["org"] for host in rest["hosts"]], rest["full"], rest["first"]) == (["other1"], True, False)
+    ahead = edge.client.get(HOSTS, query={"since": f"{int(number) + 2}.{default}"}).ok()
+    assert ahead["full"]
+
+
 @pytest.mark.parametrize("since", ["x", "-1", "1", "1.", "../..", "1.0123456789abcdef.MTXPD0", "9" * 30])
 def test_a_since_that_is_no_head_is_refused(edge: Edge, since: str) -> None:
     assert edge.client.get(HOSTS, query={"since": since}).code == "wrong_value"
@@ -652,7 +676,7 @@ def test_served_since_is_the_time_of_the_first_report(
     report(edge.client, {HOST: edge.version()}).ok()
     assert viewer.get(f"{SERVERS}/{certificate_id}").ok()["servedSince"] == "2026-06-01T12:00:02Z"
     [entry] = [entry for entry in viewer.get("/activity?kind=edge").ok()["results"] if entry["what"] == "served"]
-    assert (entry["who"], entry["detail"]) == ("edge-1", {"certificate": certificate_id, "host": HOST})
+    assert (entry["who"], entry["detail"]) == ("edge:edge-1", {"certificate": certificate_id, "host": HOST})
 
 
 def test_served_since_starts_again_with_each_activation(

@@ -168,6 +168,9 @@ CASES: dict[str, Case] = {
     "list_hosts": _nothing,
     "get_host": _nothing,
     "list_withdrawals": _nothing,
+    "recheck": _fields(
+        sessions=[{"session": "1", "org": "other1", "serverName": THEIR_HOST, "identity": "d:thermo:42"}]
+    ),
     "served": _fields(edge="mine", hosts=[{"serverName": THEIR_HOST, "version": "1-1"}]),
     "listeners": _fields(resource_names=[THEIR_HOST]),
     "secrets": _fields(resource_names=[f"server/{THEIR_HOST}"]),

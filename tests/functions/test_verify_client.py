@@ -337,10 +337,9 @@ def test_the_cache_of_a_ca_does_not_hold_its_status(
     add(operator, OTHER_ROOT)
     upper = certs.ca("Upper", ROOT, not_after=ROOT.cert.not_valid_after_utc + DAY)
     device = one_of(upper, not_after=ROOT.cert.not_valid_after_utc + DAY)
-    hits = cache._registered.cache_info().hits
     for _ in range(2):
         assert ask(broker, device, upper)["decision"] == "allow"
-    assert cache._registered.cache_info().hits > hits
+    assert ROOT.der in cache._registered
     match change:
         case "inactive":
             operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()

@@ -13,7 +13,9 @@ from shared.ports import Key
 from shared.usecases.edges import withdrawals
 from shared.usecases.orgs.deletion import delete_org
 from shared.usecases.orgs.organizations import create_org, set_suspended
+from shared.x509.digests import key_digest, serial_digest
 from tests.support import certs
+from tests.support.certs import DAY, NOON
 from tests.support.harness import Answer, Client, Service
 from tests.support.malleable import twin
 
@@ -39,17 +41,22 @@ class Edge:
 
     client: Client
     head: str = ""
+    name: str = "hall-2"
 
-    def follow(self) -> list[tuple[str, str, str]]:
-        """Read pages until the last one. Return organization, kind and value of each withdrawal."""
+    def read(self) -> list[dict[str, str]]:
+        """Read pages until the last one. Return the withdrawals."""
         withdrawn = []
         while True:
-            page = self.client.get(PATH, query={"since": self.head}).ok()
+            page = self.client.get(PATH, query={"since": self.head, "edge": self.name}).ok()
             self.head = page["head"]
             assert page["missed"] is False
-            withdrawn += [(line["org"], line["kind"], line["value"]) for line in page["withdrawals"]]
+            withdrawn += page["withdrawals"]
             if not page["more"]:
                 return withdrawn
+
+    def follow(self) -> list[tuple[str, str, str]]:
+        """Return organization, kind and value of each withdrawal."""
+        return [(line["org"], line["kind"], line["value"]) for line in self.read()]
 
 
 @pytest.fixture
@@ -72,6 +79,147 @@ def test_deactivating_a_ca_withdraws_it_before_the_answer(operator: Client, edge
     operator.put(f"{CAS}/{ca}", {"comments": "still off"}).ok()
     operator.put(f"{CAS}/{ca}", {"status": "active"}).ok()
     assert edge.follow() == [], "neither a comment nor an activation withdraws anything"
+
+
+def renew(*, serial: int = 77, **more: Any) -> certs.Issued:
+    """Return another certificate with the name and key of ROOT."""
+    return certs.ca("Root", private=ROOT.key, serial=serial, **more)
+
+
+def test_a_withdrawal_carries_what_decisions_compare(operator: Client, edge: Edge, ca: str) -> None:
+    """A digest of a CA's subject and key, and of an issuer's key and a serial number; and an id of each line."""
+    operator.post(DENY, {"kind": "serial", "value": f"{ca}:00AB"}).ok(201)
+    operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
+    serial, inactive = edge.read()
+    assert serial["serialDigest"] == serial_digest(ROOT.certificate.key_hash, 0xAB)
+    assert inactive["keyDigest"] == key_digest(ROOT.certificate) == key_digest(renew().certificate)
+    assert "keyDigest" not in serial
+    assert "serialDigest" not in inactive
+    assert len({serial["id"], inactive["id"]}) == 2
+
+
+@pytest.mark.parametrize("change", ["deactivate", "delete"])
+def test_a_ca_with_an_active_replacement_of_its_name_and_key_is_not_withdrawn(
+    operator: Client, edge: Edge, ca: str, change: str
+) -> None:
+    """A CA was renewed with its key: its devices stay, in whichever order the certificates go."""
+    renewed = operator.post(CAS, {"certificate": renew().pem}).ok(201)["id"]
+
+    def remove(ca_id: str) -> None:
+        if change == "delete":
+            operator.delete(f"{CAS}/{ca_id}").ok(204)
+        else:
+            operator.put(f"{CAS}/{ca_id}", {"status": "inactive"}).ok()
+
+    remove(ca)
+    assert edge.follow() == []
+    remove(renewed)
+    assert edge.follow() == [("mtxpd0", "ca", renewed)]
+
+
+@pytest.mark.parametrize("why", ["inactive", "denied", "expired", "another key"])
+def test_a_replacement_that_lets_nobody_in_does_not_count(
+    service: Service, operator: Client, edge: Edge, ca: str, why: str
+) -> None:
+    service.clock.now = NOON - DAY
+    other = certs.ca("Root", private=certs.key("P-256", 9)) if why == "another key" else renew(not_after=NOON)
+    added = operator.post(CAS, {"certificate": other.pem}).ok(201)["id"]
+    service.clock.now = NOON + DAY if why == "expired" else NOON - DAY
+    if why == "inactive":
+        operator.put(f"{CAS}/{added}", {"status": "inactive"}).ok()
+    elif why == "denied":
+        operator.post(DENY, {"certificate": other.pem}).ok(201)
+    edge.follow()
+    operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
+    assert edge.follow() == [("mtxpd0", "ca", ca)]
+
+
+def test_denying_a_registered_intermediate_withdraws_the_sessions_over_it(
+    operator: Client, edge: Edge, ca: str
+) -> None:
+    """By its serial number or its fingerprint; a device often does not send its CA."""
+    for number, kind in enumerate(("serial", "fingerprint")):
+        intermediate = certs.ca(f"Intermediate {number}", ROOT)
+        added = operator.post(CAS, {"certificate": intermediate.pem}).ok(201)["id"]
+        serial = f"{ca}:{intermediate.certificate.serial_number:x}"
+        value = serial if kind == "serial" else intermediate.fingerprint
+        operator.post(DENY, {"kind": kind, "value": value}).ok(201)
+        denied, marked = edge.read()
+        assert (denied["kind"], denied["value"]) == (kind, value)
+        assert (marked["kind"], marked["value"]) == ("ca", added)
+        assert marked["keyDigest"] == key_digest(intermediate.certificate)
+
+
+def test_settings_that_are_switched_off_have_the_sessions_judged_again(operator: Client, edge: Edge) -> None:
+    settings = "/authorization/settings"
+    again = [("mtxpd0", "recheck", "settings")]
+    domains = {"customDomains": {"enabled": True, "domains": ["a.acme.org", "b.acme.org"]}}
+    operator.put(settings, {"typeCertificates": True, **domains}).ok()
+    assert edge.follow() == []
+    operator.put(settings, {"typeCertificates": False}).ok()
+    assert edge.follow() == again
+    operator.put(settings, {"customDomains": {"enabled": True, "domains": ["b.acme.org"]}}).ok()
+    assert edge.follow() == again
+    operator.put(settings, {"customDomains": {"enabled": False, "domains": ["b.acme.org"]}}).ok()
+    assert edge.follow() == again
+    operator.put(settings, {"customDomains": {"enabled": False, "domains": []}}).ok()
+    assert edge.follow() == [], "a listed domain was switched off already"
+
+
+def test_a_stricter_policy_has_the_sessions_judged_again(operator: Client, edge: Edge) -> None:
+    policy = "/authorization/connectionpolicy"
+    optional, both = "TLS Optional", "TLS with Token and Client Certificate Authentication"
+    certificate, token = "TLS with Client Certificate Authentication", "TLS with Token Authentication"
+    steps: list[tuple[str, dict[str, str], bool]] = [
+        (optional, {}, False),
+        (optional, {"pump": certificate}, True),
+        (optional, {"pump": certificate, "fan": optional}, False),
+        (certificate, {}, True),
+        (token, {}, True),
+        (both, {}, True),
+        (certificate, {}, False),
+        (optional, {}, False),
+    ]
+    for default, rules, is_stricter in steps:
+        fields = [{"deviceType": device_type, "level": level} for device_type, level in rules.items()]
+        operator.put(policy, {"default": default, "rules": fields}).ok()
+        assert edge.follow() == ([("mtxpd0", "recheck", "policy")] if is_stricter else []), (default, rules)
+
+
+def test_an_agent_of_the_version_before_gets_no_kind_that_it_does_not_know(
+    service: Service, operator: Client, edge: Edge
+) -> None:
+    """It gives no name, and ends all sessions of an organization for an unknown kind. It misses nothing else."""
+    before = Edge(service.platform("edge"), name="")
+    before.follow()
+    operator.put("/authorization/settings", {"typeCertificates": True}).ok()
+    operator.put("/authorization/settings", {"typeCertificates": False}).ok()
+    operator.post(DENY, {"kind": "identity", "value": "d:thermo:42"}).ok(201)
+    assert before.follow() == [("mtxpd0", "identity", "d:thermo:42")]
+    assert before.follow() == []
+    assert [kind for _, kind, _ in edge.follow()] == ["recheck", "identity"]
+
+
+def test_a_head_names_a_line_by_its_id(service: Service, operator: Client, edge: Edge) -> None:
+    """A store of another history has another line of that number: every session must be looked at."""
+    operator.post(DENY, {"kind": "identity", "value": "d:thermo:1"}).ok(201)
+    [line] = edge.read()
+    assert edge.head == f"1.{line['id']}"
+    other = f"1.{'0' * 12}"
+    page = edge.client.get(PATH, query={"since": other}).ok()
+    assert (page["missed"], page["withdrawals"], page["head"]) == (True, [], edge.head)
+
+
+def test_a_head_of_the_version_before_goes_on_where_its_line_exists(
+    service: Service, operator: Client, edge: Edge
+) -> None:
+    for number in (1, 2):
+        operator.post(DENY, {"kind": "identity", "value": f"d:thermo:{number}"}).ok(201)
+    before = Edge(edge.client, head="1", name="")
+    assert before.follow() == [("mtxpd0", "identity", "d:thermo:2")]
+    edge.follow()
+    assert before.head == edge.head
+    assert edge.client.get(PATH, query={"since": "3"}).ok()["missed"]
 
 
 def test_deleting_a_ca_withdraws_it(operator: Client, edge: Edge, ca: str) -> None:
@@ -134,6 +282,12 @@ def test_denying_a_registered_ca_by_its_other_fingerprint_withdraws_its_id(
 def test_denying_a_serial_withdraws_the_serial_with_its_ca(operator: Client, edge: Edge, ca: str) -> None:
     operator.post(DENY, {"kind": "serial", "value": f"{ca}:00AB"}).ok(201)
     assert edge.follow() == [("mtxpd0", "serial", f"{ca}:ab")]
+
+
+def test_an_old_entry_that_is_denied_again_withdraws_nothing(operator: Client, edge: Edge) -> None:
+    for status in (201, 200):
+        operator.post(DENY, {"kind": "identity", "value": "d:thermo:42"}).ok(status)
+    assert edge.follow() == [("mtxpd0", "identity", "d:thermo:42")]
 
 
 def test_lifting_a_denial_withdraws_nothing(operator: Client, edge: Edge) -> None:

@@ -18,7 +18,7 @@ from functions.registry import PREFIX
 from functions.web.message import Reply, Request
 from shared.composition import VERDICT_SECONDS, App, build
 from shared.config import Settings, SQLite
-from shared.ports import Document, DocumentStore, Key, Version
+from shared.ports import Document, DocumentStore, Key, RunAtOnce, Version
 from shared.records import Role
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.default_certificate import ensure_default
@@ -238,6 +238,7 @@ def make_service(folder: Path, *, at: datetime = NOON, in_time: bool = False, **
         clock=clock,
         wrap=wrap,
         queue_pause=3600,  # a test writes the queue with flush()
+        background=RunAtOnce(),
         verdict_seconds=VERDICT_SECONDS if in_time else 60,
     )
     service = Service(app, clock, counting[0])

@@ -22,8 +22,8 @@ LEAF = certs.leaf("d:thermo:42", INTER)
 
 @pytest.fixture(autouse=True)
 def empty_caches() -> None:
-    cache._registered.cache_clear()
-    cache._intermediates.cache_clear()
+    cache._registered.clear()
+    cache._intermediates.clear()
     distinguished_name._kept.clear()
 
 
@@ -67,19 +67,53 @@ def test_malformed_certificates_are_not_kept() -> None:
     for _ in range(2):
         with pytest.raises(errors.CertificateMalformed):
             read_intermediate(b"\x30\x03\x02\x01\x01")
-    assert cache._intermediates.cache_info().currsize == 0
+    assert len(cache._intermediates) == 0
 
 
-def test_what_strangers_send_does_not_push_out_what_orgs_registered() -> None:
+def test_what_strangers_send_does_not_push_out_what_orgs_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = cache.CertificateCache(256 * 1024)
+    monkeypatch.setattr(cache, "_intermediates", small)
     kept = read_registered(ROOT.der)
-    for number in range(cache.INTERMEDIATES_MAX + 10):
+    for number in range(100):
         read_intermediate(certs.ca(f"Stranger {number}", private=K("P-256", 3)).der)
-    assert cache._intermediates.cache_info().currsize == cache.INTERMEDIATES_MAX
+    assert 1 < len(small) < 100
+    assert small.taken <= 256 * 1024
     assert read_registered(ROOT.der) is kept
 
 
-def test_long_certificates_are_read_each_time() -> None:
-    names = [x509.DNSName("x" * 60 + f".{number}") for number in range(80)]
+def test_the_certificate_that_was_not_used_for_longest_gives_way() -> None:
+    first, second, third = (certs.ca(f"CA {number}", private=K("P-256", 3)).der for number in range(3))
+    small = cache.CertificateCache(100_000)
+    kept = small.read(first)
+    room = 100_000 // small.taken - 1
+    others = [certs.ca(f"Other {number}", private=K("P-256", 3)).der for number in range(2 * room)]
+    for other in others:
+        small.read(other)
+        assert small.read(first) is kept
+    assert len(small) < len(others)
+    assert small.read(second) is not small.read(third)
+
+
+def test_a_certificate_is_counted_with_the_memory_that_it_takes() -> None:
+    """What the cache counts for a certificate of many parts is at least what Python allocates for it."""
+    many = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a")] * 300)
+    names = [x509.DNSName("")] * 1000
+    wide = certs.ca("Wide", private=K("P-256", 9), more=[(x509.SubjectAlternativeName(names), False)])
+    for der in (ROOT.der, certs.ca(many, private=K("P-256", 9)).der, wide.der):
+        counted = cache.CertificateCache(2**30)
+        Certificate.from_der(der)
+        gc.collect()
+        tracemalloc.start()
+        cert = counted.read(der)
+        assert cert.subject.canonical
+        gc.collect()
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert size <= counted.taken
+
+
+def test_certificates_longer_than_a_ca_may_be_are_read_each_time() -> None:
+    names = [x509.DNSName("x" * 60 + f".{number}") for number in range(300)]
     long = certs.ca("Long", private=K("P-256", 9), more=[(x509.SubjectAlternativeName(names), False)])
     assert len(long.der) > cache.BYTES_MAX
     assert read_registered(long.der) is not read_registered(long.der)

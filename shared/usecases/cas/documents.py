@@ -34,6 +34,7 @@ from shared.usecases.organization import Organization
 from shared.validation.ca import NAME_DIGITS
 from shared.validation.deny_list import can_mean_certificate, certificate_ids
 from shared.validation.verdict import Anchor
+from shared.x509.budget import REGISTERED_ELEMENTS_MAX, ElementCount
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
 from shared.x509.digests import key_digest
@@ -124,9 +125,20 @@ class CACertificates:
         return [self._ref(name) for name in issuer_names]
 
     def anchors_for(self, issuer_names: Iterable[str], batch: Batch) -> list[Anchor]:
-        """Return the CAs with one of *issuer_names*, from a batch that asked for `refs_for` them."""
+        """Return the CAs with one of *issuer_names*, from a batch that asked for `refs_for` them.
+
+        Of a name whose CAs are too much for one decision to read, some are left out (`count_for`)."""
+        cas = self._cas_for(issuer_names, batch)
+        count = ElementCount(REGISTERED_ELEMENTS_MAX, sum(len(ca.der) for _, ca in cas))
+        return [_anchor(ca_id, ca) for ca_id, ca in cas if count.takes(ca.der)]
+
+    def count_for(self, issuer_names: Iterable[str], batch: Batch) -> int:
+        """Return how many CAs have one of *issuer_names*, read or not."""
+        return len(self._cas_for(issuer_names, batch))
+
+    def _cas_for(self, issuer_names: Iterable[str], batch: Batch) -> list[tuple[str, CA]]:
         documents = [document for ref in self.refs_for(issuer_names) if (document := batch.get(ref)) is not None]
-        return [_anchor(ca_id, ca) for document in documents for ca_id, ca in document.cas.items()]
+        return [entry for document in documents for entry in document.cas.items()]
 
     # ------------------------------------------------------------------------------------------------ changing
 

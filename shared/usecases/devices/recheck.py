@@ -84,6 +84,7 @@ def read_session_facts(context: Context, org: Org, *, at: datetime) -> SessionFa
                 serial = int(denial.value.partition(":")[2], 16)
                 serials.add(serial_digest(denial.issuer_key_hash or "", serial))
     return SessionFacts(
+        incarnation=org.incarnation,
         suspended=org.suspended,
         custom_domains=org.settings.domains,
         type_certificates=org.settings.type_certificates,

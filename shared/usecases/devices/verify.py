@@ -26,6 +26,7 @@ from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import CHAIN_STEP, OrgFacts, Scope, Verdict, find_org_id, judge
 from shared.validation.verdict_by_name import BROKER, NamedClient, judge_named
+from shared.x509.budget import Budget
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Verifier(msgspec.Struct, frozen=True):
     events: ConnectionEventQueue
     count: Callable[[str | None, str, str], None] = lambda org_id, code, decision: None
     topic_prefix: TopicPrefix = msgspec.field(default_factory=TopicPrefix)
+    check_time: Callable[[], None] = lambda: None
 
 
 # --------------------------------------------------------------------------------------- verdicts on a certificate
@@ -77,12 +79,13 @@ def verify_client(
     caller.must_be(_MAY_EXPLAIN if explain else _BROKERS)
     facts = lookup.facts(batch)
     at = context.clock()
-    verdict = _judge(context, presented, caller, facts, at, explain=explain)
-    if facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors):
+    verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
+    is_without_ca = facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors)
+    if facts and is_without_ca:
         records = OrgRepository(context.repository, facts.org_id, facts.incarnation)
-        has_active_ca = CACertificates(records).has_active()
-        facts = replace(facts, has_active_ca=has_active_ca)
-        verdict = _judge(context, presented, caller, facts, at, explain=explain)
+        if not CACertificates(records).has_active():
+            facts = replace(facts, has_active_ca=False)
+            verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
     if not explain:
         verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
         if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
@@ -91,10 +94,18 @@ def verify_client(
 
 
 def _judge(
-    context: Context, presented: Presented, caller: Caller, facts: OrgFacts | None, at: datetime, *, explain: bool
+    verifier: Verifier, presented: Presented, caller: Caller, facts: OrgFacts | None, at: datetime, *, explain: bool
 ) -> Verdict:
-    domain, weak = context.platform_domain, context.weak_keys
-    return judge(presented, caller.scope, facts, platform_domain=domain, at=at, weak=weak, explain=explain)
+    return judge(
+        presented,
+        caller.scope,
+        facts,
+        platform_domain=verifier.context.platform_domain,
+        at=at,
+        weak=verifier.context.weak_keys,
+        explain=explain,
+        budget=Budget(verifier.check_time),
+    )
 
 
 def _event(presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime) -> ConnectionEvent:
@@ -237,7 +248,8 @@ class _Lookup(msgspec.Struct, frozen=True):
         if org is None or org.deletion is not None:
             return None
         records, batch = OrgRepository(self.repository, self.org_id, org.incarnation), batch.of(org.incarnation)
-        deny_list = DenyList(records)
+        deny_list, cas, names = DenyList(records), CACertificates(records), self.questions.issuer_names
+        anchors = cas.anchors_for(names, batch)
         by_look_up = [(look_up, deny_list.entries(batch, [look_up])) for look_up in self.questions.denials]
         return OrgFacts(
             self.org_id,
@@ -247,7 +259,8 @@ class _Lookup(msgspec.Struct, frozen=True):
             custom_domains=org.settings.domains,
             type_certificates=org.settings.type_certificates,
             policy=org.policy,
-            anchors=CACertificates(records).anchors_for(self.questions.issuer_names, batch),
+            anchors=anchors,
+            has_more_cas=len(anchors) < cas.count_for(names, batch),
             denied={
                 look_up: [DenyListEntry(denial.created_at, denial.issuer_key_hash) for denial in entries]
                 for look_up, entries in by_look_up

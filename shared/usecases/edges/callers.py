@@ -1,12 +1,29 @@
 """Who calls as a TLS edge."""
 
-from typing import Any
+import re
+from typing import Any, Final
 
+from shared.errors import WrongValue
 from shared.records import Role
 from shared.refs import Ref
 from shared.repository import Batch
 from shared.usecases.callers import Caller, Credentials, authenticate
 from shared.usecases.context import Context
+
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
+
+
+def note_contact(context: Context, caller: Caller, name: str) -> None:
+    """Note that an edge asked for what changed.
+
+    Args:
+        name: what the edge calls itself; empty where it gives no name.
+
+    Raises: WrongValue, where *name* cannot be the name of an edge.
+    """
+    if name and not re.fullmatch(_NAME, name):
+        raise WrongValue(field="edge", found="edge takes a name of at most 64 characters of A-Z a-z 0-9 . _ : -")
+    context.heartbeats.note(caller.org_id, caller.who, name, incarnation=caller.incarnation)
 
 
 def authenticate_edge(context: Context, credentials: Credentials, *refs: Ref[Any]) -> tuple[Caller, Batch]:

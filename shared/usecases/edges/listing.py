@@ -14,7 +14,7 @@ from shared.records import DEFAULT, DefaultCertificate, OrgHosts
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
-from shared.usecases.edges.callers import authenticate_edge
+from shared.usecases.edges.callers import authenticate_edge, note_contact
 from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed, host_version, load_leaf
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.server_cert import hosts_covered
@@ -64,8 +64,11 @@ class HostsPage(msgspec.Struct, frozen=True):
     default_version: str | None
 
 
-def list_changed_hosts(context: Context, credentials: Credentials, since: str) -> HostsPage:
+def list_changed_hosts(context: Context, credentials: Credentials, since: str, *, edge: str = "") -> HostsPage:
     """Return the hosts of the caller's organizations that changed after *since*, the `head` of an earlier page.
+
+    Args:
+        edge: what the edge calls itself.
 
     All hosts are listed (`full`) if *since* is empty, if the edge is too far behind, and if the platform's default
     certificate changed.
@@ -73,6 +76,7 @@ def list_changed_hosts(context: Context, credentials: Credentials, since: str) -
     Raises: WrongValue, NotAuthenticated, Forbidden, StoreUnavailable.
     """
     caller, documents = authenticate_edge(context, credentials, PlatformDefault.ref)
+    note_contact(context, caller, edge)
     listing = _Listing(context, caller, documents.get(PlatformDefault.ref))
     if since in ("", "0"):
         return listing.list_all()
@@ -106,6 +110,7 @@ def list_every_host(
     Raises: NotAuthenticated, Forbidden, StoreUnavailable.
     """
     caller, documents = authenticate_edge(context, credentials, PlatformDefault.ref)
+    note_contact(context, caller, "")
     listing = _Listing(context, caller, documents.get(PlatformDefault.ref))
     hosts = listing.iterate_all() if org_ids is None else listing.iterate_some(org_ids)
     oldest_first = sorted(hosts, key=lambda host: (host.since or _BEFORE_ALL, host.server_name))

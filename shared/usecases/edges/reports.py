@@ -8,7 +8,7 @@ import msgspec
 
 from shared.errors import NotFound
 from shared.org_repository import OrgRepository
-from shared.records import ActivityKind, DefaultCertificate, OrgHosts
+from shared.records import ActivityKind, DefaultCertificate, OrgHosts, edge_label
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context, make_entry
 from shared.usecases.edges.callers import authenticate_edge
@@ -36,7 +36,7 @@ def report_served(
     caller's is stale, as an unknown host is.
 
     Args:
-        edge: the name that the edge gives itself.
+        edge: the name that the edge gives itself. The activity list shows it as `edge:NAME`.
         hosts: host and version.
 
     Raises: NotAuthenticated, Forbidden, TooBusy, StoreUnavailable.
@@ -75,7 +75,7 @@ def report_served(
 def _set_served_since(context: Context, org_id: str, published: OrgHosts, edge: str, host: str) -> None:
     """Set `served_since` of an organization's active certificate, unless it is set since the activation."""
     at, certificate_id = context.clock(), published.certificate_id
-    activity = make_entry(at, edge, "served", kind=ActivityKind.EDGE, certificate=certificate_id, host=host)
+    activity = make_entry(at, edge_label(edge), "served", kind=ActivityKind.EDGE, certificate=certificate_id, host=host)
     try:
         records = OrgRepository(context.repository, org_id, published.incarnation)
         for attempt in ServerCertificates(records).changing(certificate_id):

@@ -21,7 +21,7 @@ from shared.records import Withdrawal
 from shared.repository import Waiting
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context
-from shared.usecases.edges.callers import authenticate_edge
+from shared.usecases.edges.callers import authenticate_edge, note_contact
 
 PAGE: Final = 500
 _KEEP: Final = 50_000  # lines of the feed; an edge further behind ends every session
@@ -105,19 +105,18 @@ def publish_waiting(context: Context, waiting: Waiting) -> None:
         waiting.repository.drop_published(waiting.ref, first=waiting.batch)
 
 
-def read_withdrawals(
-    context: Context, credentials: Credentials, since: str, *, takes_rechecks: bool = True
-) -> WithdrawalsPage:
+def read_withdrawals(context: Context, credentials: Credentials, since: str, *, edge: str = "") -> WithdrawalsPage:
     """Return the withdrawals of the caller's organizations after *since*, the `head` of an earlier page.
 
     An empty *since* returns the head alone: an edge that starts has no sessions to end.
 
     Args:
-        takes_rechecks: whether the edge knows the kind RECHECK.
+        edge: what the edge calls itself. Only an edge that gives a name knows the kind RECHECK.
 
     Raises: WrongValue, NotAuthenticated, Forbidden, StoreUnavailable.
     """
     caller, _ = authenticate_edge(context, credentials)
+    note_contact(context, caller, edge)
     feed = context.withdrawals
     if since == "":
         return WithdrawalsPage(str(feed.head()), (), more=False, missed=False)
@@ -134,7 +133,7 @@ def read_withdrawals(
         change.what
         for change in changes
         if caller.scope.may_ask_about(change.what.org_id, change.what.incarnation)
-        and (takes_rechecks or change.what.kind != WithdrawalKind.RECHECK)
+        and (edge or change.what.kind != WithdrawalKind.RECHECK)
     ]
     return WithdrawalsPage(str(head), withdrawals, more=len(changes) == PAGE, missed=False)
 

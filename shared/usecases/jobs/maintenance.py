@@ -17,7 +17,7 @@ from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
 from shared.usecases.edges.withdrawals import publish
 from shared.usecases.organization import Organization, iterate_organizations, iterate_tombstones
-from shared.usecases.orgs.deletion import partitions_of
+from shared.usecases.orgs.deletion import every_partition_of
 from shared.usecases.servers.documents import ServerCertificates
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,9 @@ def sweep_org(context: Context, org: Org, *, at: datetime) -> int:
 
     Safe to run at any time, and twice at once. Raises: TooBusy, StoreUnavailable."""
     records = context.of(org)
-    older = sum(records.delete_older(partition) for partition in partitions_of(org.org_id)) if org.incarnation else 0
+    older = (
+        sum(records.delete_older(partition) for partition in every_partition_of(org.org_id)) if org.incarnation else 0
+    )
     if older:
         log.warning("documents of an earlier organization were removed", extra={"org": org.org_id, "count": older})
     cas = CACertificates(records)

@@ -17,6 +17,7 @@ from shared.refs import (
     api_key_partition,
     ca_index_ref,
     deny_count_partition,
+    edge_partition,
     org_ref,
     seen_partitions,
 )
@@ -33,8 +34,13 @@ def keys_of(org_id: str) -> list[Key]:
     return [org_ref(org_id).key, ca_index_ref(org_id).key]
 
 
-def partitions_of(org_id: str) -> list[str]:
+def every_partition_of(org_id: str) -> list[str]:
     """Return the partitions that belong to an organization as a whole."""
+    return [*partitions_of(org_id), edge_partition(org_id)]
+
+
+def partitions_of(org_id: str) -> list[str]:
+    """Return the partitions of an organization that an export holds: all but the one with the times of its edges."""
     return [
         api_key_partition(org_id),
         f"ca/{org_id}",
@@ -99,7 +105,7 @@ def complete_deletion(context: Context, tombstone: Org) -> Org:
         HostFeed(context).publish(org_id)
         publish(context, tombstone.withdrawals)
     records = context.of(tombstone)
-    for partition in partitions_of(org_id):
+    for partition in every_partition_of(org_id):
         records.delete_partition(partition)
     index_ref = ca_index_ref(org_id)
     for index in context.repository.changing(index_ref):

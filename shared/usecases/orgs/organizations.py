@@ -27,7 +27,7 @@ from shared.usecases.organization import (
     iterate_organizations,
     iterate_tombstones,
 )
-from shared.usecases.orgs.deletion import partitions_of, quarantine_end
+from shared.usecases.orgs.deletion import every_partition_of, quarantine_end
 from shared.validation.names import is_org_id
 
 ADMIN: Final = "admin"
@@ -88,7 +88,7 @@ def _make_org(context: Context, org_id: str, before: Org | None, *, has_traces: 
         if before.deletion.ended_at is None:
             raise OrgDeleting(org=org_id)
         until = quarantine_end(context, before)
-        if until is not None and at < until and not now:
+        if context.org_quarantine and until is not None and at < until and not now:
             raise OrgInQuarantine(org=org_id, until=format_time(until))
         # A clock may be set back. No incarnation may be older than the one before.
         at = max(at, before.deletion.ended_at + timedelta(microseconds=1))
@@ -117,7 +117,7 @@ def _has_traces(context: Context, org_id: str) -> bool:
     batch = repository.read_batch(refs)
     if any(batch.document(ref) is not None for ref in refs):
         return True
-    if any(repository.has_documents(partition) for partition in partitions_of(org_id)):
+    if any(repository.has_documents(partition) for partition in every_partition_of(org_id)):
         return True
     platform_keys = repository.iterate(api_key_partition(None), ApiKey)
     return any(org_id in key.orgs for _, key in platform_keys)
