@@ -3,6 +3,7 @@
 Everything is HTTP, so that any version of the service can be measured.
 """
 
+import base64
 import http.client
 import statistics
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +21,7 @@ from demo.pki import OpensslPki
 from demo.processes import program
 from demo.stack import ApiRefused, Functions, Org
 from shared.records import Role
+from tests.support import costly
 
 ROUNDS: Final = 1_000_000  # as shared/x509/key_costs.py allows
 _SERVERS: Final = "/authentication/servercertificates"
@@ -165,6 +168,16 @@ class Busy:
         self._functions = functions
         self._org = Org.create(functions, org_id)
         self._key_file = costly_key_file(folder)
+        self._broker = functions.key(Role.BROKER, org_id)
+        chain = costly.paths((2, 2, 2, 1, 1, 1), roots=10, limits=60, named=128, kind="long uri", at=datetime.now(UTC))
+        for ca in chain.registered:
+            self._org.upload_ca(ca.pem)
+        self._question = {
+            "serverName": self._org.host,
+            "clientId": f"d:{org_id}:thermo:42",
+            "certificateDer": base64.b64encode(chain.leaf.der).decode(),
+            "chainDer": base64.b64encode(chain.chain).decode(),
+        }
         self._lock = threading.Lock()
 
     def try_passphrase(self) -> None:
@@ -176,6 +189,10 @@ class Busy:
         """Request a certificate for a new RSA-4096 key; delete the request, so that the next one has room."""
         made = self._org.call("POST", f"{_SERVERS}/csr", {"keyAlgorithm": "RSA-4096"})["id"]
         self._org.call("DELETE", f"{_SERVERS}/{made}")
+
+    def present_costly_chain(self) -> None:
+        """Ask for a verdict on a device whose chain is costly to judge."""
+        self._functions.call(self._broker, "POST", "/verifyClient", self._question)
 
     @contextmanager
     def working(self, callers: int, work: Callable[[], None], costs: Costs) -> Iterator[None]:
@@ -228,7 +245,11 @@ def measure(neighbour: Neighbour, busy: Busy, callers: int, work: Callable[[], A
 def measure_each(folder: Path, *, seconds: float) -> dict[str, Costs]:
     """Return what a neighbour sees beside each kind of costly work, each on a server of its own."""
     rows: dict[str, Costs] = {}
-    works = {"wrong passphrases": Busy.try_passphrase, "RSA-4096 requests": Busy.make_rsa_key}
+    works = {
+        "wrong passphrases": Busy.try_passphrase,
+        "RSA-4096 requests": Busy.make_rsa_key,
+        "costly chains": Busy.present_costly_chain,
+    }
     for name, work in works.items():
         for callers in (8, 32):
             place = folder / f"{name}-{callers}".replace(" ", "-")

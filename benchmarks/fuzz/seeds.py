@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from benchmarks.fuzz import world
 from functions.registry import PREFIX, every_route
-from tests.support import certs
+from tests.support import certs, costly
 from tests.support.events import load_event
 from tests.support.harness import multipart
 from tests.support.issuer import AUDIENCE
@@ -157,6 +157,20 @@ def _chains() -> Iterator[tuple[str, bytes]]:
     yield "der", device.der + between.der
     yield "alone", device.pem.encode()
     yield "pkcs7", pkcs7.serialize_certificates([device.cert, between.cert], Encoding.PEM)
+    yield "costly", _costly_chain()
+
+
+def _costly_chain() -> bytes:
+    """Return a chain with several paths, whose CAs have name constraints: the shape of `tests.support.costly`."""
+    above, sent = world.root(), b""
+    for level in range(2):
+        limits, key = costly.subtrees("uri", 20), world.key(1005)
+        serials = range(10 * level + 10, 10 * level + 12)
+        here = [certs.ca(f"Level {level}", above, private=key, serial=serial, more=limits) for serial in serials]
+        sent += b"".join(ca.der for ca in here)
+        above = here[0]
+    names, ended = costly.names("uri", 20), certs.NOON - certs.DAY
+    return certs.leaf(world.DEVICE, above, private=world.key(1003), more=names, not_after=ended, serial=6).der + sent
 
 
 def _devices() -> Iterator[tuple[str, x509.Certificate]]:
