@@ -226,7 +226,7 @@ def test_many_sessions_take_a_few_reads(service: Service, session: Fields) -> No
     sessions = [{**session, "session": str(number)} for number in range(500)]
     assert edge.post(PATH, {"sessions": sessions}).ok()["end"] == []
     assert service.store.calls.total() - before == 4, (
-        "key before the body is read; key and organization; CAs; deny list"
+        "key before the body; key and organization; CAs; deny list"
     )
     assert edge.post(PATH, {"sessions": [*sessions, session]}).status == 400
 
