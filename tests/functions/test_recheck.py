@@ -225,9 +225,7 @@ def test_many_sessions_take_a_few_reads(service: Service, session: Fields) -> No
     before = service.store.calls.total()
     sessions = [{**session, "session": str(number)} for number in range(500)]
     assert edge.post(PATH, {"sessions": sessions}).ok()["end"] == []
-    assert service.store.calls.total() - before == 4, (
-        "key before the body; key and organization; CAs; deny list"
-    )
+    assert service.store.calls.total() - before == 4, "key before the body; key and organization; CAs; deny list"
     assert edge.post(PATH, {"sessions": [*sessions, session]}).status == 400
 
 
