@@ -31,7 +31,7 @@ _NEVER: Final = float("inf")
 _OTHER_FILES: Final = 128  # that a process needs besides its clients' connections: the store's, the log's, modules
 
 
-class Limits(msgspec.Struct, frozen=True):
+class ServerLimits(msgspec.Struct, frozen=True):
     """What clients may take of a process.
 
     Args:
@@ -67,11 +67,11 @@ class Config(uvicorn.Config):
 
     Args:
         app: the ASGI application, or its address as `module:name`.
-        limits: the defaults of `Limits` if absent.
+        limits: the defaults of `ServerLimits` if absent.
         options: other arguments of `uvicorn.Config`.
     """
 
-    def __init__(self, app: Callable[..., Any] | str, *, limits: Limits | None = None, **options: Any) -> None:
+    def __init__(self, app: Callable[..., Any] | str, *, limits: ServerLimits | None = None, **options: Any) -> None:
         super().__init__(
             app,
             http=LimitedProtocol,
@@ -84,7 +84,7 @@ class Config(uvicorn.Config):
             timeout_graceful_shutdown=10,  # seconds
             **options,
         )
-        limits = limits or Limits()
+        limits = limits or ServerLimits()
         self.pool = ConnectionPool(replace(limits, connections=_reserve_files(limits.connections)))
 
 
@@ -109,7 +109,7 @@ def _reserve_files(connections: int) -> int:
 class ConnectionPool:
     """The connections of a process, and what they hold together."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self.limits = limits
         self.held = 0  # bytes of requests that are not answered yet
         self._open: set[LimitedProtocol] = set()

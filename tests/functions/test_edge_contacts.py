@@ -59,7 +59,7 @@ def test_an_edge_without_a_name_is_listed_by_its_key(service: Service) -> None:
 
 
 def test_a_silent_edge_is_shown_and_logged(service: Service, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever asks next notices: another edge, the API's reader, a sweep. One warning an hour, for a day."""
+    """The next caller notices: another edge, the API's reader, a sweep. One warning an hour, for a day."""
     caplog.set_level(logging.WARNING)
     dead, other = service.platform("edge"), service.platform("edge")
     ask(dead, "dead")

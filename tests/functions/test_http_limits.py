@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import uvicorn
 
-from functions.hosts.limits import Config, Limits
+from functions.hosts.limits import Config, ServerLimits
 from functions.web.body import BODY_MAX
 
-SMALL = Limits(
+SMALL = ServerLimits(
     head=4096,
     path=100,
     header_lines=10,
@@ -115,7 +115,7 @@ def until(what: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def serving(limits: Limits) -> Iterator[Running]:
+def serving(limits: ServerLimits) -> Iterator[Running]:
     listener = socket.create_server(("127.0.0.1", 0))
     application = Application()
     config = Config(application, limits=limits)
@@ -140,8 +140,8 @@ def small() -> Iterator[Running]:
         yield running
 
 
-def with_limits(**changes: Any) -> Limits:
-    return Limits(**{**{name: getattr(SMALL, name) for name in SMALL.__struct_fields__}, **changes})
+def with_limits(**changes: Any) -> ServerLimits:
+    return ServerLimits(**{**{name: getattr(SMALL, name) for name in SMALL.__struct_fields__}, **changes})
 
 
 # --------------------------------------------------------------------------------------------------- time and size
@@ -334,6 +334,6 @@ def test_a_request_is_refused_if_complete_requests_hold_everything() -> None:
 
 
 def test_the_defaults_take_every_body_of_the_api() -> None:
-    limits = Limits()
+    limits = ServerLimits()
     assert limits.body > BODY_MAX
     assert limits.held > 100 * BODY_MAX
