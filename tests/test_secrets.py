@@ -4,8 +4,8 @@ A test calls every function that receives a secret, with known secrets, and then
 """
 
 import ast
-import gc
 import base64
+import gc
 import io
 import logging
 import traceback

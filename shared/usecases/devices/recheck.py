@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
+from shared.batch import Batch
 from shared.records import DenialKind, Org
 from shared.refs import org_ref
-from shared.repository import Batch
 from shared.usecases.callers import Credentials
 from shared.usecases.cas.documents import CACertificates, is_trusted
 from shared.usecases.context import Context

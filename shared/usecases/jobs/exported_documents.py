@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from shared.connection_records import RefusalPages, ShownChain, ShownIndex, Usage
 from shared.errors import TrustError
 from shared.records import (
     PLATFORM,
@@ -23,12 +24,8 @@ from shared.records import (
     DenyCount,
     Org,
     Record,
-    RefusalPages,
     Role,
     ServerCertificate,
-    ShownChain,
-    ShownIndex,
-    Usage,
     from_body,
 )
 from shared.usecases.denials import look_up_of
