@@ -126,7 +126,7 @@ class ConnectionPool:
             connection.loop.call_later(_SWEEP, self._sweep, connection.loop)
         excess = len(self._open) - self.limits.connections
         if excess > 0:
-            order = _in_order_of_end(self._open, most=self.limits.connections // 2)
+            order = _in_order_of_end(self._open, lambda each: 1, most=self.limits.connections // 2)
             # Some more than needed: the next connections find room without another search.
             more = [each for each in order[excess : excess + self.limits.connections // 50] if not each.is_busy]
             for each in order[:excess] + more:
@@ -137,13 +137,15 @@ class ConnectionPool:
         self._open.discard(connection)
 
     def is_full(self) -> bool:
-        """Whether unanswered requests hold too much, after requests that are still arriving were ended."""
-        if self.held > self.limits.held:
-            for each in _in_order_of_end(each for each in self._open if each.held):
-                each.end()
-                if self.held <= self.limits.held * 0.9:
+        """Whether unanswered requests hold too much, after others were ended (`_in_order_of_end`)."""
+        limit = self.limits.held
+        if self.held > limit:
+            holding = [each for each in self._open if each.held]
+            for each in _in_order_of_end(holding, lambda each: each.held, most=limit // 2):
+                if self.held <= (limit if each.is_busy else limit * 0.9):
                     break
-        return self.held > self.limits.held
+                each.end()
+        return self.held > limit
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the connections that are late; again in half a second while there are connections."""
@@ -155,18 +157,25 @@ class ConnectionPool:
             loop.call_later(_SWEEP, self._sweep, loop)
 
 
-def _in_order_of_end(connections: "Iterable[LimitedProtocol]", *, most: float = _NEVER) -> "list[LimitedProtocol]":
+def _in_order_of_end(
+    connections: "Iterable[LimitedProtocol]", weigh: "Callable[[LimitedProtocol], int]", *, most: int
+) -> "list[LimitedProtocol]":
     """Return the connections that may be ended; the first is ended first.
 
-    The address with the most connections comes first. Of an address, unfinished requests come before idle connections,
-    and longer waits before shorter waits. Connections that wait for this service are left out, except those of an
-    address with more than *most* connections: they come last of the address. Otherwise a client that keeps every
-    connection busy would shut all others out.
+    The address with the largest weight comes first. Of an address, unfinished requests come before idle connections,
+    and longer waits before shorter waits. Connections whose clients wait for an answer are left out, except those of
+    an address with more weight than *most*: they come last of the address. Otherwise a client that always has requests
+    to be answered would shut all others out.
+
+    Args:
+        weigh: returns what a connection takes of the limit.
     """
     every = list(connections)
-    count = Counter(each.address for each in every)
-    ended = [each for each in every if not each.is_busy or count[each.address] > most]
-    return sorted(ended, key=lambda each: (-count[each.address], each.is_busy, each.is_idle, each.waits_since or 0.0))
+    weights: Counter[str] = Counter()
+    for each in every:
+        weights[each.address] += weigh(each)
+    ended = [each for each in every if not each.is_busy or weights[each.address] > most]
+    return sorted(ended, key=lambda each: (-weights[each.address], each.is_busy, each.is_idle, each.waits_since or 0.0))
 
 
 class _Phase(Enum):

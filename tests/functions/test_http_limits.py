@@ -368,6 +368,18 @@ def test_a_request_is_refused_if_complete_requests_hold_everything() -> None:
         assert running.config.pool.held <= 50_000
 
 
+def test_a_client_whose_requests_hold_everything_shuts_nobody_out() -> None:
+    """A connection of the address that holds more than half is ended, in spite of its request."""
+    with serving(with_limits(**PATIENT)) as running:
+        request = b"POST /hang HTTP/1.1\r\nContent-Length: 20000\r\n\r\n" + b"a" * 20_000
+        busy = [running.open(request, source="127.0.0.2") for _ in range(2)]
+        until(lambda: running.application.asked == ["/hang"] * 2 and running.config.pool.held >= 40_000)
+        body = b"POST /body HTTP/1.1\r\nContent-Length: 20000\r\n\r\n" + b"a" * 20_000
+        assert read_answer(running.open(body)).startswith(b"HTTP/1.1 200 ")
+        running.application.answer_all()
+        assert sum(map(is_answered, busy)) == 1
+
+
 def test_the_defaults_take_every_body_of_the_api() -> None:
     limits = ServerLimits()
     assert limits.body > BODY_MAX
