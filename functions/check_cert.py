@@ -8,10 +8,11 @@ import click
 
 from shared.errors import Rejected
 from shared.validation.ca import ca_id, check_ca
+from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import messaging_host
 from shared.validation.policy import Decision, Policy
 from shared.validation.presented import Presented
-from shared.validation.verdict import Anchor, OrgFacts, Scope, Verdict, judge
+from shared.validation.verdict import Verdict, judge
 from shared.x509.certificate_files import read_certificates
 
 # click joins the lines of a paragraph, unless the paragraph begins with \b.

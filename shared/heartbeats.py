@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
+from shared.edge_records import EdgeContact
 from shared.errors import StoreUnavailable, TooBusy
 from shared.ports import Background, Clock
-from shared.records import EdgeContact
 from shared.refs import edge_contact_ref, edge_partition
 from shared.repository import Repository
 

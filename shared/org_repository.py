@@ -19,11 +19,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from shared.batch import counts_for
 from shared.errors import OrgGone
 from shared.ports import Document, WriteConflict
 from shared.records import Org, OrgRecord, Record, Withdrawal, decode
 from shared.refs import Ref
-from shared.repository import Repository, counts_for
+from shared.repository import Repository
 
 R = TypeVar("R", bound=Record)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from shared.records import ConnectionEvent, Sealed
+    from shared.connection_records import ConnectionEvent
+    from shared.records import Sealed
     from shared.validation.server_cert import CertificateWithKey
     from shared.x509.private_keys import PrivateKey
 

@@ -12,14 +12,10 @@
     DenyCount           denycount/{orgId}/count how many entries the deny list has
     ApiKey              key/{orgId}/{key}       an API key, without its token
     ActivityPage        activity/{orgId}/{kind} activity entries, newest first
-    Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
-    RefusalPages        refusals/{orgId}/{day}  the ring of the day's refusals: their pages in the activity list
-    ShownChain          shown/{orgId}/{leaf}    a certificate that a client presented, by its fingerprint
-    ShownIndex          shownindex/{orgId}      the ring of these certificates
     ReportRun           platform/expiry-report  the progress of the day's expiry report
     DeliveredMessage    told/{day}/{message}    the webhook messages of a day that were delivered
-    OrgHosts            hosts/{orgId}           what the TLS edges serve for an organization, derived from the above
-    EdgeContact         edge/{orgId}/{edge}     when a TLS edge asked last; of platform keys in edge/platform
+
+The records of connections are in `shared.connection_records`, those of TLS edges in `shared.edge_records`.
 
 Every document of an organization carries the organization's incarnation (`OrgRecord`). An id that is deleted and
 created again has another incarnation, and `shared.org_repository` treats a document of another incarnation as absent.
@@ -37,7 +33,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from shared.validation.names import messaging_host
-from shared.validation.policy import Policy, Presence
+from shared.validation.policy import Policy
 
 DEFAULT: Final = "default"  # the id of the platform's default certificate, in every organization
 PLATFORM: Final = "platform"  # takes the place of an orgId where something belongs to the platform
@@ -337,62 +333,6 @@ class DefaultCertificate(Record, frozen=True, kw_only=True):
     changed: Revision
 
 
-# ---------------------------------------------------------------------------------------------------- TLS edges
-
-
-class HostsChanged(FeedLine, frozen=True):
-    """A line of the feed `hosts`: what is served for an organization changed. `OrgHosts` holds what is served now."""
-
-    org_id: str
-
-
-class OrgHosts(Record, frozen=True, kw_only=True):
-    """What the TLS edges serve for an organization.
-
-    The record is derived from the organization's other documents, so that a listing reads nothing else.
-
-    Args:
-        certificate_id: the active server certificate.
-        hosts: each host -> the version of the active certificate, or "" where the platform's default serves the host.
-        gone: former hosts.
-        since: each host -> when the host appeared. A host of the version before has no entry, and is older than those.
-        basis: a digest of what the record was derived from (`shared.usecases.edges.hosts`), so that a sweep finds a
-            difference without reading certificates.
-        is_published: whether the feed has a line for this state.
-        incarnation: of the organization that the hosts belong to, or belonged to.
-        former: hosts of earlier organizations of this id, which only platform edges may know.
-    """
-
-    certificate_id: str = DEFAULT
-    activated_at: dt.datetime | None = None
-    hosts: dict[str, str] = {}
-    gone: tuple[str, ...] = ()
-    since: dict[str, dt.datetime] = {}
-    basis: str = ""
-    is_published: bool = msgspec.field(default=False, name="told")
-    changed_at: dt.datetime
-    incarnation: str = ""
-    former: tuple[str, ...] = ()
-
-
-class EdgeContact(OrgRecord, frozen=True, kw_only=True):
-    """When a TLS edge asked last (`shared.heartbeats`). *name*: what the edge calls itself, or empty."""
-
-    key: str
-    name: str = ""
-    asked_at: dt.datetime
-
-    @property
-    def label(self) -> str:
-        """The edge for people: a name that the edge chose is marked as such."""
-        return edge_label(self.name) if self.name else self.key
-
-
-def edge_label(name: str) -> str:
-    """Return the name that an edge gave itself, so that it cannot be taken for a person or a key."""
-    return f"edge:{name}"
-
-
 # ---------------------------------------------------------------------------------------------------- deny list
 
 
@@ -473,133 +413,6 @@ class ApiKey(OrgRecord, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"ApiKey({self.key!r}, {self.role.value})"
-
-
-# --------------------------------------------------------------------------------------------------------- usage
-
-
-class ConnectionEvent(Record, frozen=True, kw_only=True):
-    """A verdict on one connection, for usage and the activity list.
-
-    Args:
-        certificate: DER of the leaf, in events of version 0.1.0 only.
-        fingerprint: of the leaf: SHA-256, hex.
-        chain: DER of the certificates, leaf first. A batch has chains of its own (`ShownChain`).
-        reached_ca: whether a path from the leaf reached a CA of the organization.
-    """
-
-    org_id: str
-    at: dt.datetime
-    decision: str
-    code: str
-    tls: bool
-    presence: Presence = msgspec.field(name="shown")
-    client_id: str | None = None
-    server_name: str | None = None
-    identity: str | None = None
-    ca_id: str | None = None
-    certificate: bytes | None = None
-    fingerprint: str | None = None
-    chain: tuple[bytes, ...] = ()
-    reached_ca: bool = False
-    failing: dict[str, str] | None = None
-    incarnation: str = ""  # of the organization
-
-
-class CAUse(Record, frozen=True):
-    """How many connections rested on a CA, and when the last one was."""
-
-    count: int
-    last: dt.datetime
-
-
-class LastConnection(Record, frozen=True):
-    """How a client connected last."""
-
-    tls: bool
-    presence: Presence = msgspec.field(name="shown")
-    at: dt.datetime
-
-
-class Usage(OrgRecord, frozen=True):
-    """One day of an organization: connections per CA, and a sample of its clients by identity."""
-
-    cas: dict[str, CAUse] = {}
-    clients: dict[str, LastConnection] = {}
-    batches: tuple[str, ...] = ()  # ids of the latest batches that were added: a queue may deliver a batch twice
-
-
-class ShownKind(StrEnum):
-    """Who presented a certificate. A stranger's path reached no CA of the organization."""
-
-    ALLOWED = "allowed"
-    REFUSED = "refused"
-    STRANGER = "stranger"
-
-
-class ShownChain(OrgRecord, frozen=True, kw_only=True):
-    """A certificate that a client presented, and what followed it.
-
-    Args:
-        fingerprint: of the leaf: SHA-256, hex.
-        group: the CA and the type of an allowed device.
-        chain: DER, leaf first; cut off where it is too long.
-    """
-
-    fingerprint: str
-    kind: ShownKind
-    group: str = ""
-    at: dt.datetime
-    chain: tuple[bytes, ...] = ()
-
-
-class ShownLine(Record, frozen=True):
-    """A certificate in `ShownIndex`."""
-
-    kind: ShownKind
-    at: dt.datetime
-    group: str = ""
-
-
-class ShownIndex(OrgRecord, frozen=True):
-    """The certificates that are stored as `ShownChain`, by fingerprint."""
-
-    lines: dict[str, ShownLine] = {}
-
-
-class RefusalPages(OrgRecord, frozen=True):
-    """The pages of the activity list that hold the refusals of one day, oldest first, with the number of entries.
-
-    *count*: how many refusals the day had at least; the oldest are no longer stored."""
-
-    pages: dict[str, int] = {}
-    count: int = 0
-
-
-class ConnectionEventBatch(Record, frozen=True, kw_only=True):
-    """Connection events of one organization, summed up by one process: the message of a queue. Of bounded size."""
-
-    id: str
-    org_id: str
-    at: dt.datetime  # of the newest event
-    cas: dict[str, CAUse] = {}
-    clients: dict[str, LastConnection] = {}
-    refusals: tuple[ConnectionEvent, ...] = ()  # newest first
-    refused: int = 0  # how many refusals there were
-    chains: tuple[ShownChain, ...] = ()
-    incarnation: str = ""  # of the organization
-
-    def encode(self) -> bytes:
-        """Return the body of a message."""
-        return msgspec.json.encode(self)
-
-    @classmethod
-    def decode(cls, data: bytes | str) -> "ConnectionEventBatch":
-        """Return the batch in a message. Raises: ValueError, where *data* is malformed."""
-        try:
-            return msgspec.json.decode(data, type=cls)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise ValueError("not a batch of connection events") from error
 
 
 # ---------------------------------------------------------------------------------------------------- daily report

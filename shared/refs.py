@@ -8,6 +8,8 @@ import secrets
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from shared.connection_records import RefusalPages, ShownChain, ShownIndex, Usage
+from shared.edge_records import EdgeContact, OrgHosts
 from shared.ports import Key
 from shared.records import (
     PLATFORM,
@@ -19,16 +21,10 @@ from shared.records import (
     DeliveredMessage,
     Denials,
     DenyCount,
-    EdgeContact,
     Org,
-    OrgHosts,
     Record,
-    RefusalPages,
     ReportRun,
     ServerCertificate,
-    ShownChain,
-    ShownIndex,
-    Usage,
 )
 
 R = TypeVar("R", bound=Record)

@@ -12,6 +12,7 @@ from tests.test_requirements import ROOT, pins
 from tools.sbom import LOCKS, write_sbom
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOCKS)
 def test_the_bill_of_materials_names_every_package_with_its_hashes(name: str, tmp_path: Path) -> None:
     """An operator compares it with advisories, and a package index with it."""

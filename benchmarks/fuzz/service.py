@@ -6,15 +6,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from unittest.mock import patch
+
+from msgspec.structs import replace
 
 from benchmarks.fuzz import world
 from functions.hosts.static import Console
 from functions.registry import PREFIX
 from functions.web.message import Reply, build_request
+from shared.ports import InlineKeyWorker
 from shared.records import Proof, Role
-from shared.usecases.servers import requests as generate_csr
-from shared.validation.csr import KEY_ALGORITHMS, make_key
+from shared.validation.csr import KEY_ALGORITHMS
+from shared.x509.private_keys import PrivateKey
 from tests.support.harness import Client, Service, answer, basic, make_service
 
 _ROWS: Final = "SELECT key, version, body, expires FROM documents"
@@ -33,10 +35,8 @@ class Arena:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
         self.service: Service = make_service(Path(self._folder.name), metrics="off")
-        self._keys = patch.object(
-            generate_csr, "make_key", _known_key
-        )  # parsing finds no primes, so keys are not worth the time
-        self._keys.start()
+        app = self.service.app
+        self.service.app = replace(app, context=replace(app.context, key_work=_KnownKey()))
         self.service.other_org(world.OTHER)
         self._operator = self.service.client(Role.OPERATOR)
         self._broker = self.service.client(Role.BROKER)
@@ -58,7 +58,6 @@ class Arena:
         logging.getLogger().setLevel(logging.ERROR)
 
     def close(self) -> None:
-        self._keys.stop()
         logging.getLogger().setLevel(self._level)
         self._log.close()
         self._database.close()
@@ -121,8 +120,11 @@ def _is_ours(key: str, row: tuple[str, str, bytes, int | None] | None) -> bool:
     return world.ORG in key or (key.startswith("feed/") and row is not None and world.OTHER.encode() not in row[2])
 
 
-def _known_key(algorithm: str = "RSA-2048") -> object:
-    return world.key(1005) if algorithm in KEY_ALGORITHMS else make_key(algorithm)
+class _KnownKey(InlineKeyWorker):
+    """Key work that makes no key: parsing finds no primes, so new keys are not worth the time."""
+
+    def make(self, algorithm: str) -> PrivateKey:
+        return world.key(1005) if algorithm in KEY_ALGORITHMS else super().make(algorithm)
 
 
 class _Log(logging.Handler):

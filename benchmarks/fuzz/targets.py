@@ -30,6 +30,7 @@ from shared.ports import FoundObject, UploadedObject
 from shared.usecases.jobs.uploads import ForeignBucket, on_upload
 from shared.validation import ca, csr, server_cert, verdict
 from shared.validation.deny_list import questions
+from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
 from shared.validation.presented import Presented
@@ -190,22 +191,22 @@ def _csr_answer() -> Iterator[Run]:
     yield allow_refusals(run)
 
 
-def _facts(anchor: Certificate) -> verdict.OrgFacts:
-    return verdict.OrgFacts(
+def _facts(anchor: Certificate) -> OrgFacts:
+    return OrgFacts(
         world.ORG,
         suspended=False,
         requires_sni=True,
         custom_domains=(),
         type_certificates=False,
         policy=Policy(),
-        anchors=[verdict.Anchor(ca.ca_id(anchor), read_registered(anchor.der), active=True)],
+        anchors=[Anchor(ca.ca_id(anchor), read_registered(anchor.der), active=True)],
     )
 
 
-def _check_verdict(leaf: bytes, facts: verdict.OrgFacts) -> None:
+def _check_verdict(leaf: bytes, facts: OrgFacts) -> None:
     presented = Presented.read(server_name=world.HOST, client_id=world.CLIENT_ID, certificate=leaf)
     questions(presented)
-    result = verdict.judge(presented, verdict.Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
+    result = verdict.judge(presented, Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
     assert result.code in CODES
     f"{result.reason} {result.mend}".encode()
     if result.decision is not Decision.DENY:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from shared.records import ConnectionEventBatch
+from shared.connection_records import ConnectionEventBatch
 from shared.usecases.context import Context
 from shared.usecases.devices import usage
 from shared.validation.names import is_org_id

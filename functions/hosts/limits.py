@@ -119,15 +119,17 @@ class ConnectionPool:
         return len(self._open)
 
     def add(self, connection: "LimitedProtocol") -> None:
-        """Add a connection. Where there are too many, connections that wait for their clients are ended."""
+        """Add a connection. Where there are too many, others are ended (`_in_order_of_end`)."""
         self._open.add(connection)
         if not self._is_watched:
             self._is_watched = True
             connection.loop.call_later(_SWEEP, self._sweep, connection.loop)
         excess = len(self._open) - self.limits.connections
         if excess > 0:
+            order = _in_order_of_end(self._open, lambda each: 1, most=self.limits.connections // 2)
             # Some more than needed: the next connections find room without another search.
-            for each in _in_order_of_end(self._open)[: excess + self.limits.connections // 50]:
+            more = [each for each in order[excess : excess + self.limits.connections // 50] if not each.is_busy]
+            for each in order[:excess] + more:
                 each.end()
 
     def remove(self, connection: "LimitedProtocol") -> None:
@@ -135,13 +137,15 @@ class ConnectionPool:
         self._open.discard(connection)
 
     def is_full(self) -> bool:
-        """Whether unanswered requests hold too much, after requests that are still arriving were ended."""
-        if self.held > self.limits.held:
-            for each in _in_order_of_end(each for each in self._open if each.held):
-                each.end()
-                if self.held <= self.limits.held * 0.9:
+        """Whether unanswered requests hold too much, after others were ended (`_in_order_of_end`)."""
+        limit = self.limits.held
+        if self.held > limit:
+            holding = [each for each in self._open if each.held]
+            for each in _in_order_of_end(holding, lambda each: each.held, most=limit // 2):
+                if self.held <= (limit if each.is_busy else limit * 0.9):
                     break
-        return self.held > self.limits.held
+                each.end()
+        return self.held > limit
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the connections that are late; again in half a second while there are connections."""
@@ -153,16 +157,25 @@ class ConnectionPool:
             loop.call_later(_SWEEP, self._sweep, loop)
 
 
-def _in_order_of_end(connections: "Iterable[LimitedProtocol]") -> "list[LimitedProtocol]":
-    """Return the connections that wait for their clients; the first is ended first.
+def _in_order_of_end(
+    connections: "Iterable[LimitedProtocol]", weigh: "Callable[[LimitedProtocol], int]", *, most: int
+) -> "list[LimitedProtocol]":
+    """Return the connections that may be ended; the first is ended first.
 
-    The address with the most connections comes first. Of an address, unfinished requests come before idle connections,
-    and longer waits before shorter waits.
+    The address with the largest weight comes first. Of an address, unfinished requests come before idle connections,
+    and longer waits before shorter waits. Connections whose clients wait for an answer are left out, except those of
+    an address with more weight than *most*: they come last of the address. Otherwise a client that always has requests
+    to be answered would shut all others out.
+
+    Args:
+        weigh: returns what a connection takes of the limit.
     """
     every = list(connections)
-    count = Counter(each.address for each in every)
-    waiting = [each for each in every if each.waits_since is not None]
-    return sorted(waiting, key=lambda each: (-count[each.address], each.is_idle, each.waits_since))
+    weights: Counter[str] = Counter()
+    for each in every:
+        weights[each.address] += weigh(each)
+    ended = [each for each in every if not each.is_busy or weights[each.address] > most]
+    return sorted(ended, key=lambda each: (-weights[each.address], each.is_busy, each.is_idle, each.waits_since or 0.0))
 
 
 class _Phase(Enum):
@@ -212,6 +225,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refusal = _MALFORMED
 
     @property
+    def is_busy(self) -> bool:
+        """Whether the client waits for an answer."""
+        return self.waits_since is None
+
+    @property
     def is_idle(self) -> bool:
         """Whether no request is arriving."""
         return self._phase is _Phase.NOTHING
@@ -241,9 +259,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _parse(self, piece: bytes) -> None:
         bodies = self._bodies
         try:
-            self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            pass  # no other protocol is offered: the request is answered in HTTP/1.1 (RFC 9110, 7.8)
+            self._feed(piece)
         except httptools.HttpParserError:
             self._refuse(*self._refusal)
             return
@@ -259,6 +275,19 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(*_BODY_TOO_LARGE)
         elif self._phase is not _Phase.NOTHING and self._pool.is_full():
             self._refuse(*_FULL)
+
+    def _feed(self, piece: bytes) -> None:
+        """Parse *piece*. No other protocol is offered, so a request that asks for one is read as any (RFC 9110, 7.8).
+
+        The parser stops after such a request, and what follows is HTTP/1.1 still.
+        """
+        while piece:
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as stop:
+                piece = piece[stop.args[0] :]
+            else:
+                return
 
     def on_message_begin(self) -> None:
         if len(self._unanswered) > self._limits.pipelined:
@@ -285,6 +314,9 @@ class LimitedProtocol(HttpToolsProtocol):
             raise _Exceeded
         if size > self._limits.head:  # all of it arrived in one piece
             self._refusal = _HEAD_TOO_LARGE
+            raise _Exceeded
+        if self.parser.should_upgrade() and _announces_body(self.headers):
+            self._refusal = _UPGRADE_WITH_BODY
             raise _Exceeded
         super().on_headers_complete()
         self._unanswered.append(size)
@@ -381,6 +413,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unanswered.clear()
 
 
+def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether a body follows *headers* (RFC 9112, 6.3). Their names are in lower case."""
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
+
+
 _MALFORMED: Final = (HTTPStatus.BAD_REQUEST, "malformed_request", "The request cannot be read as HTTP/1.1.")
 _HEAD_TOO_LARGE: Final = (
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -392,6 +429,12 @@ _BODY_TOO_LARGE: Final = (
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "file_too_large",
     "The body is far larger than the 256 KiB that are taken. Send the certificate alone.",
+)
+# The parser takes such a body for the other protocol, so that a part of the body would be read as the next request.
+_UPGRADE_WITH_BODY: Final = (
+    HTTPStatus.BAD_REQUEST,
+    "upgrade_with_body",
+    "The request has a body and asks for another protocol (Upgrade). Send the request without Upgrade, as HTTP/1.1.",
 )
 _LATE: Final = (HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time. Send it again.")
 _FULL: Final = (

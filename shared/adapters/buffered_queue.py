@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from shared.records import ConnectionEvent
+from shared.connection_records import ConnectionEvent
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from shared.adapters.buffered_queue import BufferedQueue
-from shared.records import ConnectionEvent
+from shared.connection_records import ConnectionEvent
 
 Write = Callable[[str, Sequence[ConnectionEvent]], None]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from shared.adapters.buffered_queue import BufferedQueue
-from shared.records import ConnectionEvent, ConnectionEventBatch
+from shared.connection_records import ConnectionEvent, ConnectionEventBatch
 
 _SECONDS: Final = 10.0  # timeout of one acknowledgement
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.adapters.buffered_queue import BufferedQueue
-from shared.records import ConnectionEvent, ConnectionEventBatch
+from shared.connection_records import ConnectionEvent, ConnectionEventBatch
 
 # Limits of one SendMessageBatch (Amazon SQS API Reference). The size is the limit that all regions and all older queues
 # accept.

@@ -10,15 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.batch import Batch
 from shared.errors import Forbidden, NotAuthenticated, OrgGone, OrgSuspended, RoleNotGranted, TokenRefused
 from shared.ports import TokenVerifier
 from shared.records import ApiKey, Org, Proof, Role
 from shared.refs import Ref, api_key_ref, org_ref
-from shared.repository import Batch
 from shared.text import printable
 from shared.usecases.context import Context
+from shared.validation.facts import Scope
 from shared.validation.names import is_org_id
-from shared.validation.verdict import Scope
 
 _ORG_KEY: Final = re.compile(r"a-([a-z0-9]{6})-[A-Za-z0-9]{10}")
 _PLATFORM_KEY: Final = r"p-[A-Za-z0-9]{10}"

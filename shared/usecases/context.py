@@ -7,12 +7,13 @@ from functools import cached_property
 
 import msgspec
 
+from shared.edge_records import HostsChanged
 from shared.errors import RateLimited, Stale
 from shared.feed import Feed
 from shared.heartbeats import Heartbeats
 from shared.org_repository import OrgRepository
 from shared.ports import Background, Clock, InlineKeyWorker, KeyWorker, NoNotifier, Notifier, RunAtOnce
-from shared.records import Activity, ActivityKind, HostsChanged, Org, RateWindow, Revision, Withdrawal
+from shared.records import Activity, ActivityKind, Org, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
 from shared.repository import Repository
 from shared.text import format_time

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
+from shared.batch import Batch
 from shared.errors import NotFound, TooManyDenials
 from shared.org_repository import OrgRepository
 from shared.records import Activity, Denial, Denials, DenyCount, Withdrawal
 from shared.refs import Ref, denials_ref, deny_count_ref
-from shared.repository import Batch, Waiting
+from shared.repository import Waiting
 
 DENIALS_MAX: Final = 10_000  # entries of an organization
 

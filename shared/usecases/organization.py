@@ -7,11 +7,12 @@ A deleted organization leaves a tombstone in its place (`Org.deletion`). A tombs
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
+from shared.batch import Batch
 from shared.errors import NotFound, OrgGone
 from shared.org_repository import OrgRepository
 from shared.records import Org
 from shared.refs import Ref, org_ref
-from shared.repository import Attempt, Batch, ExistingAttempt, Repository
+from shared.repository import Attempt, ExistingAttempt, Repository
 
 _PAGE: Final = 200
 

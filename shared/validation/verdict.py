@@ -1,10 +1,10 @@
 """The decision whether a client may connect: the ten steps of verifyClient as one pure function.
 
-`presented` reads what a client sent; `deny_list.questions` says what must be known to judge it, so that the caller can
-ask for all of it in one read; `judge` runs the steps in order, and the first failure is the answer.
+`presented` reads what a client sent; `deny_list.questions` says what must be known to judge it (`facts`), so that the
+caller can ask for all of it in one read; `judge` runs the steps in order, and the first failure is the answer.
 """
 
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator
 from datetime import datetime
 from itertools import zip_longest
 from typing import Final
@@ -15,9 +15,10 @@ from shared import errors
 from shared.errors import FaultyCertificate
 from shared.text import format_time
 from shared.validation import identity
-from shared.validation.deny_list import DenyListEntry, fingerprint_id, identity_id, serial_id
+from shared.validation.deny_list import fingerprint_id, identity_id, serial_id
+from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import ClientId, DeviceName, messaging_host
-from shared.validation.policy import Decision, Level, Policy, Presence, needs_tls, outcome
+from shared.validation.policy import Decision, Level, Presence, needs_tls, outcome
 from shared.validation.presented import CERTIFICATES_MAX, UNREAD, Presented
 from shared.validation.session import format_basis
 from shared.x509 import path as certification_path
@@ -44,67 +45,6 @@ _SERVER_NAME_MAX: Final = 256  # characters of a server name in a refusal
 _WATSON_BY_STEP: Final = {1: 163, 2: 166, 3: 163}
 _WATSON_LATER: Final = 170  # of all later steps
 _WATSON_CERTIFICATE_MISSING: Final = 169
-
-
-# ------------------------------------------------------------------------------------------------ what is known
-
-
-class Scope(msgspec.Struct, frozen=True):
-    """Which orgs the caller's key may ask about.
-
-    An id may be deleted and created again, so a key is bound to the incarnation of each of its orgs.
-
-    Args:
-        org_id: None for a platform key.
-        orgs: of a platform key: the incarnation of each of its orgs, by id; empty: every org.
-        incarnation: of *org_id*.
-    """
-
-    org_id: str | None
-    orgs: Mapping[str, str] = msgspec.field(default_factory=dict)
-    no_sni: bool = False
-    incarnation: str = ""
-
-    def may_ask_about(self, org_id: str, incarnation: str | None) -> bool:
-        """Whether the key may ask about *org_id* of that *incarnation*.
-
-        None: it is not known whether the org exists. The id alone then decides."""
-        if self.org_id is None and not self.orgs:
-            return True
-        orgs = self.orgs if self.org_id is None else {self.org_id: self.incarnation}
-        return org_id in orgs and incarnation in (None, orgs[org_id])
-
-
-class Anchor(msgspec.Struct, frozen=True):
-    """A registered CA."""
-
-    id: str
-    certificate: Certificate
-    active: bool
-    denied_at: datetime | None = None
-    deactivated_at: datetime | None = None
-
-
-class OrgFacts(msgspec.Struct, frozen=True):
-    """What must be known of an org to judge one of its clients.
-
-    Args:
-        denied: the entries found, by the look-up ids that `deny_list.questions` named.
-        has_active_ca: None where only the CAs that matter to this client were read.
-        has_more_cas: whether CAs that matter to this client were left out, because there is too much to read.
-    """
-
-    org_id: str
-    suspended: bool
-    requires_sni: bool
-    custom_domains: Collection[str]
-    type_certificates: bool
-    policy: Policy
-    anchors: Sequence[Anchor] = ()
-    denied: Mapping[str, Sequence[DenyListEntry]] = msgspec.field(default_factory=dict)
-    has_active_ca: bool | None = None
-    has_more_cas: bool = False
-    incarnation: str = ""
 
 
 def find_org_id(presented: Presented, scope: Scope) -> str | None:

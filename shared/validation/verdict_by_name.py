@@ -13,9 +13,10 @@ import msgspec
 from shared import errors
 from shared.text import format_time
 from shared.validation.deny_list import identity_id
+from shared.validation.facts import OrgFacts
 from shared.validation.names import ClientId, DeviceName
 from shared.validation.policy import Decision, Presence, outcome
-from shared.validation.verdict import OrgFacts, Verdict
+from shared.validation.verdict import Verdict
 
 CHAIN, BROKER = "chain", "broker"  # what a verdict rests on
 NO_LISTENER = ""  # of a key that proves names and names no listener

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from shared.adapters.local_queue import LocalQueue
-from shared.records import ConnectionEvent
+from shared.connection_records import ConnectionEvent
 from shared.validation.policy import Presence
 from tests.support.certs import NOON
 

@@ -19,8 +19,8 @@ from shared.composition import build
 from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
+from shared.connection_records import ConnectionEvent, ConnectionEventBatch
 from shared.org_repository import OrgRepository
-from shared.records import ConnectionEvent, ConnectionEventBatch
 from shared.usecases.devices.usage import read_recent_usage, record_events, summarize
 from shared.validation.policy import Presence
 from tests.support import certs

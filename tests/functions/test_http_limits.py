@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -74,8 +74,10 @@ class Running:
         self.port, self.config, self.application = port, config, application
         self._stack = ExitStack()
 
-    def open(self, data: bytes = b"") -> socket.socket:
-        connection = self._stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+    def open(self, data: bytes = b"", *, source: str = "127.0.0.1") -> socket.socket:
+        """Open a connection from the address *source*, and send *data*."""
+        made = socket.create_connection(("127.0.0.1", self.port), timeout=10, source_address=(source, 0))
+        connection = self._stack.enter_context(made)
         connection.sendall(data)
         return connection
 
@@ -105,6 +107,14 @@ def read_answer(connection: socket.socket) -> bytes:
         assert piece, answer
         answer += piece
     return answer
+
+
+def is_answered(connection: socket.socket) -> bool:
+    """Return whether an answer comes before the connection ends."""
+    try:
+        return bool(connection.recv(65536))
+    except ConnectionResetError:
+        return False
 
 
 def until(what: Callable[[], bool]) -> None:
@@ -269,6 +279,20 @@ def test_a_refusal_is_never_taken_for_the_answer_to_the_request_before(small: Ru
 def test_an_upgrade_is_not_offered(small: Running) -> None:
     upgrade = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     assert small.send(upgrade).startswith(b"HTTP/1.1 200 ")
+    assert small.send(upgrade + GET).count(b"HTTP/1.1 200 ") == 2, "the next request is read"
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 22", b"Transfer-Encoding: chunked"])
+def test_the_body_of_an_upgrade_is_no_request(small: Running, length: bytes) -> None:
+    """The parser takes the body for another protocol; a body in a packet of its own would be the next request."""
+    head = b"POST /body HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + length + b"\r\n\r\n"
+    connection = small.open(head)
+    until(lambda: len(small.config.pool) == 0 or bool(small.application.asked))
+    with suppress(OSError):
+        connection.sendall(b"GET /body HTTP/1.1\r\n\r\n")
+    answer = read_all(connection)
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "upgrade_with_body"
+    assert small.application.asked == []
 
 
 # ----------------------------------------------------------------------------------------- connections and memory
@@ -305,6 +329,17 @@ def test_a_new_connection_is_refused_if_all_others_are_being_answered() -> None:
         assert len(running.config.pool) == 4
 
 
+def test_a_client_that_keeps_every_connection_busy_shuts_nobody_out() -> None:
+    """A connection of the address that has more than half of them is ended, in spite of its request."""
+    with serving(with_limits(**PATIENT)) as running:
+        busy = [running.open(b"GET /hang HTTP/1.1\r\n\r\n", source="127.0.0.2") for _ in range(4)]
+        until(lambda: running.application.asked == ["/hang"] * 4)
+        assert read_answer(running.open(GET)).startswith(b"HTTP/1.1 200 ")
+        assert len(running.config.pool) == 4
+        running.application.answer_all()
+        assert sum(map(is_answered, busy)) == 3
+
+
 def test_bodies_hold_a_bounded_memory_together() -> None:
     """The body that has been arriving longest goes first; a complete request is answered."""
     with serving(with_limits(**PATIENT)) as running:
@@ -331,6 +366,18 @@ def test_a_request_is_refused_if_complete_requests_hold_everything() -> None:
         answer = running.send(request)
         assert answer == b"" or answer.startswith(b"HTTP/1.1 503 ")
         assert running.config.pool.held <= 50_000
+
+
+def test_a_client_whose_requests_hold_everything_shuts_nobody_out() -> None:
+    """A connection of the address that holds more than half is ended, in spite of its request."""
+    with serving(with_limits(**PATIENT)) as running:
+        request = b"POST /hang HTTP/1.1\r\nContent-Length: 20000\r\n\r\n" + b"a" * 20_000
+        busy = [running.open(request, source="127.0.0.2") for _ in range(2)]
+        until(lambda: running.application.asked == ["/hang"] * 2 and running.config.pool.held >= 40_000)
+        body = b"POST /body HTTP/1.1\r\nContent-Length: 20000\r\n\r\n" + b"a" * 20_000
+        assert read_answer(running.open(body)).startswith(b"HTTP/1.1 200 ")
+        running.application.answer_all()
+        assert sum(map(is_answered, busy)) == 1
 
 
 def test_the_defaults_take_every_body_of_the_api() -> None:

@@ -164,6 +164,7 @@ CASES: dict[str, Case] = {
     "deny": _denial,
     "lift": _nothing,
     "list_activity": _nothing,
+    "list_edges": _nothing,
     "session": _nothing,
     "list_hosts": _nothing,
     "get_host": _nothing,

@@ -6,11 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.org_repository import OrgRepository
-from shared.records import (
-    Activity,
-    ActivityKind,
-    ActivityPage,
+from shared.connection_records import (
     ConnectionEvent,
     ConnectionEventBatch,
     RefusalPages,
@@ -19,6 +15,8 @@ from shared.records import (
     ShownKind,
     ShownLine,
 )
+from shared.org_repository import OrgRepository
+from shared.records import Activity, ActivityKind, ActivityPage
 from shared.refs import activity_partition, refusal_pages_ref, seen_partitions, shown_index_ref
 from shared.usecases.context import make_entry
 from shared.usecases.devices import refusals

@@ -6,6 +6,7 @@ from cryptography import x509
 from shared import errors
 from shared.validation import ca, verdict
 from shared.validation.deny_list import DenyListEntry, fingerprint_id
+from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.policy import Decision, Policy
 from shared.validation.presented import Presented
 from shared.x509 import openssl_judge
@@ -37,13 +38,13 @@ def decide(chain: Costly, budget: Budget, *, denied: bool = False) -> verdict.Ve
     """Return the verdict on the device of *chain*.
 
     *denied*: on a day on which the device is valid, with every CA that it sends on the deny list."""
-    anchors = [verdict.Anchor(ca.ca_id(one.certificate), one.certificate, active=True) for one in chain.registered]
+    anchors = [Anchor(ca.ca_id(one.certificate), one.certificate, active=True) for one in chain.registered]
     entries = {
         fingerprint_id(sha256): [DenyListEntry(NOON)]
         for one in (chain.sent if denied else ())
         for sha256 in one.certificate.fingerprints
     }
-    facts = verdict.OrgFacts(
+    facts = OrgFacts(
         "mtxpd0",
         suspended=False,
         requires_sni=False,
@@ -55,7 +56,7 @@ def decide(chain: Costly, budget: Budget, *, denied: bool = False) -> verdict.Ve
     )
     presented = Presented.read(client_id="d:mtxpd0:thermo:42", certificate=chain.leaf.der, chain=chain.chain)
     at = NOON - 30 * DAY if denied else NOON
-    return verdict.judge(presented, verdict.Scope("mtxpd0"), facts, platform_domain="example.com", at=at, budget=budget)
+    return verdict.judge(presented, Scope("mtxpd0"), facts, platform_domain="example.com", at=at, budget=budget)
 
 
 def is_within(budget: Budget) -> bool:

@@ -9,7 +9,8 @@
 A registration reserves a line in the index, stores the CA, and sets the flag. A deletion deletes the CA, removes the
 line, and clears the flag after the last CA. An interrupted call may leave a line without a CA, which a sweep removes.
 
-A CA that is on the deny list has a mark (`denied_at`), because a client often does not send its CA.
+A CA that is on the deny list has a mark (`denied_at`), because a client often does not send its CA. Which mark a CA
+needs is decided in `shared.usecases.cas.marks`.
 
 Lines, flag and marks follow from other documents. A caller that changes a CA or the deny list makes them agree
 afterwards, and reads again after each write until nothing differs. So of several concurrent callers, the last writer
@@ -18,26 +19,26 @@ has read the changes of all others.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from shared.batch import Batch
 from shared.errors import NotFound, TooManyCAs, TooManyCAsOfOneName
 from shared.org_repository import OrgRepository
-from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, DenialKind, Org, Withdrawal
+from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, Org, Withdrawal
 from shared.refs import Ref, ca_index_ref, cas_ref, org_ref
-from shared.repository import Attempt, Batch, Waiting
+from shared.repository import Attempt, Waiting
+from shared.usecases.cas.marks import DenialFilter, Marks, withdraw_ca
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
-from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal
 from shared.usecases.organization import Organization
 from shared.validation.ca import NAME_DIGITS
 from shared.validation.deny_list import can_mean_certificate, certificate_ids
-from shared.validation.verdict import Anchor
+from shared.validation.facts import Anchor
 from shared.x509.budget import REGISTERED_ELEMENTS_MAX, ElementCount
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
-from shared.x509.digests import key_digest
 
 CAS_MAX: Final = 1_000  # of an organization
 CAS_OF_ONE_NAME_MAX: Final = 10
@@ -64,6 +65,7 @@ class CACertificates:
         self._org_id = repository.org_id
         self._partition = f"ca/{self._org_id}"
         self.index_ref = ca_index_ref(self._org_id)
+        self._marks = Marks(repository)
 
     def _ref(self, ca_id: str) -> Ref[CAsOfOneName]:
         """Return the ref of a CA's document. A digest of the subject name, or its beginning, serves as well."""
@@ -149,7 +151,7 @@ class CACertificates:
 
         Raises: TooManyCAs, TooManyCAsOfOneName, RateLimited."""
         cert = Certificate.from_der(ca.der)
-        ref, marks = self._ref(ca_id), self._mark_refs([cert])
+        ref, marks = self._ref(ca_id), self._marks.refs([cert])
         self._reserve(ca_id, ca.changed.created_at, rate_per_minute)
         # The deny list is read after the reservation. A denial that this read misses finds the reservation, and makes
         # the write below a conflict (`list_meant_by`).
@@ -158,7 +160,7 @@ class CACertificates:
                 cas = document.cas if document else {}
                 is_new, has_room = ca_id not in cas, _has_room(document, ca_id)
                 if has_room:
-                    ca = msgspec.structs.replace(ca, denied_at=self._find_denied_at(cert, attempt.batch))
+                    ca = msgspec.structs.replace(ca, denied_at=self._marks.find_denied_at(cert, attempt.batch))
                     attempt.write(CAsOfOneName(cas={**cas, ca_id: ca}), activity=activity)
         if is_new and not has_room:
             self.refresh_index(ca_id)
@@ -196,7 +198,7 @@ class CACertificates:
 
     def list_meant_by(self, denials: Sequence[Denial]) -> Mapping[str, CA]:
         """Return the CAs, by id, that one of *denials* may mean. `refresh_marks` decides whether it does."""
-        denial_filter = _DenialFilter(denials)
+        denial_filter = DenialFilter(denials)
         return (
             {ca_id: ca for ca_id, ca in self._list_with_uploads().items() if denial_filter.includes(ca)}
             if denial_filter
@@ -240,7 +242,7 @@ class CACertificates:
         if not by_name:
             return []
         certs = [cert for same_name in by_name.values() for cert in same_name.values()]
-        batch = self._repository.read_batch([*by_name, *self._mark_refs(certs)])
+        batch = self._repository.read_batch([*by_name, *self._marks.refs(certs)])
         waiting: list[Waiting] = []
         for ref, same_name in by_name.items():
             is_written, attempt = self._write_marks(ref, same_name, batch)
@@ -251,7 +253,7 @@ class CACertificates:
 
     def refresh_every_mark(self) -> None:
         """Make the marks of all CAs agree with the deny list: an interrupted change of the list may have left them."""
-        denial_filter = _DenialFilter([*DenyList(self._repository).iterate()])
+        denial_filter = DenialFilter([*DenyList(self._repository).iterate()])
         self.refresh_marks({ca_id: ca for ca_id, ca in self.iterate() if ca.denied_at or denial_filter.includes(ca)})
 
     # ------------------------------------------------------------------------------------------------- repairing
@@ -307,7 +309,7 @@ class CACertificates:
         ref, flag_ref = self._ref(ca_id), org_ref(self._org_id)
         sets_sni = False
         while True:
-            batch = self._repository.read_batch([ref, self.index_ref, flag_ref, *self._mark_refs([cert])])
+            batch = self._repository.read_batch([ref, self.index_ref, flag_ref, *self._marks.refs([cert])])
             if self._write_line(ca_id, batch) or self._write_marks(ref, {ca_id: cert}, batch)[0]:
                 continue
             replaced = self._write_flag(batch)
@@ -351,66 +353,19 @@ class CACertificates:
         """Make the marks of CAs in one document agree with the deny list.
 
         Return whether an attempt wrote a mark, and the last attempt."""
-        mark_refs, is_written = self._mark_refs(certs.values()), False
+        mark_refs, is_written = self._marks.refs(certs.values()), False
         for attempt in self._repository.changing(ref, also=mark_refs, first=first, activity_of=self._org_id):
             with attempt as document:
                 cas = document.cas if document else {}
-                marked = self._mark(cas, certs, attempt.batch)
+                marked = self._marks.mark(cas, certs, attempt.batch)
                 if marked != cas:
                     # A batch is not a snapshot. With the deny list read after the CAs, a mark that another caller
                     # writes for a newer entry makes this write a conflict.
-                    marked = self._mark(cas, certs, self._repository.read_batch(mark_refs))
+                    marked = self._marks.mark(cas, certs, self._repository.read_batch(mark_refs))
                 if marked != cas:
                     is_written = True
-                    attempt.write(CAsOfOneName(cas=marked), withdrawals=self._withdraw_marked(cas, marked, certs))
+                    attempt.write(CAsOfOneName(cas=marked), withdrawals=self._marks.withdraw_marked(cas, marked, certs))
         return is_written, attempt
-
-    def _withdraw_marked(
-        self, before: Mapping[str, CA], after: Mapping[str, CA], certs: Mapping[str, Certificate]
-    ) -> list[Withdrawal]:
-        """Return a withdrawal of each CA that has a mark *after* and had none *before*."""
-        return [
-            withdraw_ca(ca.denied_at, self._org_id, ca_id, certs[ca_id])
-            for ca_id, ca in after.items()
-            if ca.denied_at is not None and before[ca_id].denied_at is None
-        ]
-
-    def _mark(self, cas: Mapping[str, CA], certs: Mapping[str, Certificate], batch: Batch) -> dict[str, CA]:
-        """Return *cas*, those among *certs* with the mark that the deny list in *batch* requires."""
-        marked = {
-            ca_id: msgspec.structs.replace(cas[ca_id], denied_at=self._find_denied_at(cert, batch))
-            for ca_id, cert in certs.items()
-            if ca_id in cas
-        }
-        return {**cas, **marked}
-
-    def _mark_refs(self, certs: Iterable[Certificate]) -> list[Ref[Any]]:
-        """Return the refs that `_find_denied_at` needs."""
-        deny_list = DenyList(self._repository)
-        refs: list[Ref[Any]] = []
-        for cert in certs:
-            refs += deny_list.refs(certificate_ids(cert))
-            refs.append(self._ref(cert.issuer.digest))
-        return refs
-
-    def _find_denied_at(self, cert: Certificate, batch: Batch) -> datetime | None:
-        """Return when the first entry of the deny list that means *cert* was made, or None."""
-        denials = DenyList(self._repository).entries(batch, certificate_ids(cert))
-        issuers = self._issuer_keys(cert, batch) if any(denial.issuer_key_hash for denial in denials) else set()
-        return min(
-            (
-                denial.created_at
-                for denial in denials
-                if denial.issuer_key_hash is None or denial.issuer_key_hash in issuers
-            ),
-            default=None,
-        )
-
-    def _issuer_keys(self, cert: Certificate, batch: Batch) -> set[str]:
-        """Return the key hashes of the registered CAs that did sign *cert*."""
-        document = batch.get(self._ref(cert.issuer.digest))
-        issuers = [Certificate.from_der(ca.der) for ca in document.cas.values()] if document else []
-        return {issuer.key_hash for issuer in issuers if cert.is_signed_by(issuer)}
 
     def _delete_if_empty(self, ref: Ref[CAsOfOneName], first: Batch | None = None) -> None:
         for attempt in self._repository.changing(ref, first=first, activity_of=self._org_id):
@@ -468,36 +423,12 @@ class CAAttempt:
         self.document.__exit__(kind, error, trace)
 
 
-class _DenialFilter:
-    """The CAs that a list of denials may mean: by fingerprint, or by serial number of any issuer."""
-
-    def __init__(self, denials: Sequence[Denial]) -> None:
-        self._fingerprints = {denial.value for denial in denials if denial.kind is DenialKind.FINGERPRINT}
-        self._serials = {
-            int(denial.value.partition(":")[2], 16) for denial in denials if denial.kind is DenialKind.SERIAL
-        }
-
-    def __bool__(self) -> bool:
-        return bool(self._fingerprints or self._serials)
-
-    def includes(self, ca: CA) -> bool:
-        """Return whether a denial may mean *ca*."""
-        cert = Certificate.from_der(ca.der)
-        is_listed = not self._fingerprints.isdisjoint(cert.fingerprints)
-        return is_listed or cert.serial_number in self._serials
-
-
 def is_trusted(ca: CA, at: datetime) -> bool:
     """Return whether *ca* may be an anchor at *at*: it is active, not denied, and within its validity."""
     if ca.status is not CAStatus.ACTIVE or ca.denied_at is not None:
         return False
     cert = read_registered(ca.der)
     return cert.not_before <= at <= cert.not_after
-
-
-def withdraw_ca(at: datetime, org_id: str, ca_id: str, cert: Certificate) -> Withdrawal:
-    """Return the withdrawal of a CA: of the sessions over any certificate with its subject and key."""
-    return make_withdrawal(at, org_id, WithdrawalKind.CA, ca_id, key_digest=key_digest(cert))
 
 
 def _get(cas: Mapping[str, CA], ca_id: str) -> CA:

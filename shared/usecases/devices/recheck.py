@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from shared.batch import Batch
 from shared.records import CAStatus, DenialKind, Org
 from shared.refs import Ref, ca_index_ref, deny_count_ref, org_ref
-from shared.repository import Batch
 from shared.usecases.callers import Credentials
 from shared.usecases.cas.documents import CACertificates, is_trusted
 from shared.usecases.context import Context

@@ -6,9 +6,10 @@ Anyone can be refused as often as he likes. So a day has 1,000 pages and 2,000 e
 from collections.abc import Sequence
 from typing import Final
 
+from shared.connection_records import RefusalPages
 from shared.org_repository import OrgRepository
 from shared.ports import Key
-from shared.records import Activity, ActivityKind, ActivityPage, RefusalPages
+from shared.records import Activity, ActivityKind, ActivityPage
 from shared.refs import Ref, activity_partition, refusal_pages_ref
 from shared.repository import KEEP_REFUSALS
 

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from shared.connection_records import ConnectionEvent, ShownChain, ShownIndex, ShownKind, ShownLine
 from shared.org_repository import OrgRepository
-from shared.records import ConnectionEvent, ShownChain, ShownIndex, ShownKind, ShownLine
 from shared.refs import shown_index_ref, shown_ref
 from shared.repository import KEEP_USAGE
 

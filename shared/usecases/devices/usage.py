@@ -8,11 +8,7 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import OrgGone
-from shared.org_repository import OrgRepository
-from shared.records import (
-    Activity,
-    ActivityKind,
+from shared.connection_records import (
     CAUse,
     ConnectionEvent,
     ConnectionEventBatch,
@@ -21,6 +17,9 @@ from shared.records import (
     ShownKind,
     Usage,
 )
+from shared.errors import OrgGone
+from shared.org_repository import OrgRepository
+from shared.records import Activity, ActivityKind
 from shared.refs import activity_id, usage_ref
 from shared.repository import KEEP_USAGE, Repository
 from shared.usecases.devices.refusals import add_refusals

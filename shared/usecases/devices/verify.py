@@ -8,23 +8,26 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from shared.batch import Batch
+from shared.connection_records import ConnectionEvent
 from shared.errors import CAInactive, UseRefused
 from shared.org_repository import OrgRepository
 from shared.ports import ConnectionEventQueue, TokenVerifier
-from shared.records import ConnectionEvent, Proof, Role
+from shared.records import Proof, Role
 from shared.refs import Ref, org_ref
-from shared.repository import Batch, Repository
+from shared.repository import Repository
 from shared.usecases.callers import BearerToken, Caller, Credentials, authenticate, read_claim
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
 from shared.usecases.denials import DenyList
 from shared.validation.deny_list import DenyListEntry, Questions, questions
+from shared.validation.facts import OrgFacts, Scope
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
 from shared.validation.presented import Presented
 from shared.validation.topics import TopicPrefix
-from shared.validation.verdict import CHAIN_STEP, OrgFacts, Scope, Verdict, find_org_id, judge
+from shared.validation.verdict import CHAIN_STEP, Verdict, find_org_id, judge
 from shared.validation.verdict_by_name import BROKER, NamedClient, judge_named
 from shared.x509.budget import Budget
 

@@ -3,10 +3,10 @@
 import re
 from typing import Any, Final
 
+from shared.batch import Batch
 from shared.errors import WrongValue
 from shared.records import Role
 from shared.refs import Ref
-from shared.repository import Batch
 from shared.usecases.callers import Caller, Credentials, authenticate
 from shared.usecases.context import Context
 

@@ -17,11 +17,12 @@ from typing import Final
 
 import msgspec
 
+from shared.batch import Batch
+from shared.edge_records import HostsChanged, OrgHosts
 from shared.feed import Change, Position
 from shared.org_repository import OrgRepository
-from shared.records import DEFAULT, DefaultCertificate, HostsChanged, Org, OrgHosts, ServerCertificate
+from shared.records import DEFAULT, DefaultCertificate, Org, ServerCertificate
 from shared.refs import ORG_HOSTS, Ref, org_hosts_ref, org_ref
-from shared.repository import Batch
 from shared.usecases.context import Context
 from shared.usecases.organization import OrgDocuments
 from shared.usecases.servers.documents import ServerCertificates

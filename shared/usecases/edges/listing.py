@@ -8,9 +8,10 @@ from typing import Final
 
 import msgspec
 
+from shared.edge_records import OrgHosts
 from shared.errors import WrongValue
 from shared.feed import CursorExpired, Position
-from shared.records import DEFAULT, DefaultCertificate, OrgHosts
+from shared.records import DEFAULT, DefaultCertificate
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today

@@ -6,9 +6,10 @@ from typing import Final
 
 import msgspec
 
+from shared.edge_records import OrgHosts, edge_label
 from shared.errors import NotFound
 from shared.org_repository import OrgRepository
-from shared.records import ActivityKind, DefaultCertificate, OrgHosts, edge_label
+from shared.records import ActivityKind, DefaultCertificate
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context, make_entry
 from shared.usecases.edges.callers import authenticate_edge

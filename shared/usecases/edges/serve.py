@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
+from shared.batch import Batch
 from shared.errors import NotFound
 from shared.ports import KeySealer
 from shared.records import DEFAULT, PLATFORM, Activity, ActivityKind, DefaultCertificate, Org, Sealed, ServerCertificate
 from shared.refs import Ref, activity_id, org_ref
-from shared.repository import Batch
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
 from shared.usecases.edges.callers import authenticate_edge

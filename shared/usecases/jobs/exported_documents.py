@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from shared.connection_records import RefusalPages, ShownChain, ShownIndex, Usage
 from shared.errors import TrustError
 from shared.records import (
     PLATFORM,
@@ -26,12 +27,8 @@ from shared.records import (
     Org,
     Record,
     RecordWithOutbox,
-    RefusalPages,
     Role,
     ServerCertificate,
-    ShownChain,
-    ShownIndex,
-    Usage,
     from_body,
 )
 from shared.repository import WITHDRAWALS_MAX

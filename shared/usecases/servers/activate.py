@@ -5,9 +5,9 @@ from datetime import datetime
 
 import msgspec
 
+from shared.batch import Batch
 from shared.errors import NotFound
 from shared.records import DEFAULT, Activation, Org
-from shared.repository import Batch
 from shared.text import format_time
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, check_version, make_entry, update_revision

@@ -17,6 +17,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from shared.batch import Batch
 from shared.errors import (
     ActiveCertificate,
     NotFound,
@@ -40,7 +41,7 @@ from shared.records import (
     Source,
 )
 from shared.refs import Ref, server_ref
-from shared.repository import Batch, ExistingAttempt
+from shared.repository import ExistingAttempt
 from shared.usecases.context import count_in_window
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault

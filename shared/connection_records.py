@@ -1,0 +1,142 @@
+"""The stored records of connections, and the message that brings verdicts to them.
+
+    Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
+    RefusalPages        refusals/{orgId}/{day}  the ring of the day's refusals: their pages in the activity list
+    ShownChain          shown/{orgId}/{leaf}    a certificate that a client presented, by its fingerprint
+    ShownIndex          shownindex/{orgId}      the ring of these certificates
+
+Each process sums up the verdicts of an organization as a `ConnectionEventBatch`, the message of a queue. The reader of
+the queue adds the batch to these records.
+"""
+
+import datetime as dt
+from enum import StrEnum
+
+import msgspec
+
+from shared.records import OrgRecord, Record
+from shared.validation.policy import Presence
+
+
+class ConnectionEvent(Record, frozen=True, kw_only=True):
+    """A verdict on one connection, for usage and the activity list.
+
+    Args:
+        certificate: DER of the leaf, in events of version 0.1.0 only.
+        fingerprint: of the leaf: SHA-256, hex.
+        chain: DER of the certificates, leaf first. A batch has chains of its own (`ShownChain`).
+        reached_ca: whether a path from the leaf reached a CA of the organization.
+    """
+
+    org_id: str
+    at: dt.datetime
+    decision: str
+    code: str
+    tls: bool
+    presence: Presence = msgspec.field(name="shown")
+    client_id: str | None = None
+    server_name: str | None = None
+    identity: str | None = None
+    ca_id: str | None = None
+    certificate: bytes | None = None
+    fingerprint: str | None = None
+    chain: tuple[bytes, ...] = ()
+    reached_ca: bool = False
+    failing: dict[str, str] | None = None
+    incarnation: str = ""  # of the organization
+
+
+class CAUse(Record, frozen=True):
+    """How many connections rested on a CA, and when the last one was."""
+
+    count: int
+    last: dt.datetime
+
+
+class LastConnection(Record, frozen=True):
+    """How a client connected last."""
+
+    tls: bool
+    presence: Presence = msgspec.field(name="shown")
+    at: dt.datetime
+
+
+class Usage(OrgRecord, frozen=True):
+    """One day of an organization: connections per CA, and a sample of its clients by identity."""
+
+    cas: dict[str, CAUse] = {}
+    clients: dict[str, LastConnection] = {}
+    batches: tuple[str, ...] = ()  # ids of the latest batches that were added: a queue may deliver a batch twice
+
+
+class ShownKind(StrEnum):
+    """Who presented a certificate. A stranger's path reached no CA of the organization."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    STRANGER = "stranger"
+
+
+class ShownChain(OrgRecord, frozen=True, kw_only=True):
+    """A certificate that a client presented, and what followed it.
+
+    Args:
+        fingerprint: of the leaf: SHA-256, hex.
+        group: the CA and the type of an allowed device.
+        chain: DER, leaf first; cut off where it is too long.
+    """
+
+    fingerprint: str
+    kind: ShownKind
+    group: str = ""
+    at: dt.datetime
+    chain: tuple[bytes, ...] = ()
+
+
+class ShownLine(Record, frozen=True):
+    """A certificate in `ShownIndex`."""
+
+    kind: ShownKind
+    at: dt.datetime
+    group: str = ""
+
+
+class ShownIndex(OrgRecord, frozen=True):
+    """The certificates that are stored as `ShownChain`, by fingerprint."""
+
+    lines: dict[str, ShownLine] = {}
+
+
+class RefusalPages(OrgRecord, frozen=True):
+    """The pages of the activity list that hold the refusals of one day, oldest first, with the number of entries.
+
+    *count*: how many refusals the day had at least; the oldest are no longer stored."""
+
+    pages: dict[str, int] = {}
+    count: int = 0
+
+
+class ConnectionEventBatch(Record, frozen=True, kw_only=True):
+    """Connection events of one organization, summed up by one process: the message of a queue. Of bounded size."""
+
+    id: str
+    org_id: str
+    at: dt.datetime  # of the newest event
+    cas: dict[str, CAUse] = {}
+    clients: dict[str, LastConnection] = {}
+    refusals: tuple[ConnectionEvent, ...] = ()  # newest first
+    refused: int = 0  # how many refusals there were
+    chains: tuple[ShownChain, ...] = ()
+    incarnation: str = ""  # of the organization
+
+    def encode(self) -> bytes:
+        """Return the body of a message."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes | str) -> "ConnectionEventBatch":
+        """Return the batch in a message. Raises: ValueError, where *data* is malformed."""
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError("not a batch of connection events") from error

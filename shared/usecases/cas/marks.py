@@ -1,0 +1,103 @@
+"""The marks of CAs that the deny list means: which mark a CA needs, by documents that were read.
+
+`shared.usecases.cas.documents` writes the marks. A CA that receives a mark is withdrawn.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from shared.batch import Batch
+from shared.org_repository import OrgRepository
+from shared.records import CA, CAsOfOneName, Denial, DenialKind, Withdrawal
+from shared.refs import Ref, cas_ref
+from shared.usecases.denials import DenyList
+from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal
+from shared.validation.ca import NAME_DIGITS
+from shared.validation.deny_list import certificate_ids
+from shared.x509.certificate import Certificate
+from shared.x509.digests import key_digest
+
+
+class Marks:
+    """The marks of the registered CAs of one organization. Nothing is read or written here."""
+
+    def __init__(self, repository: OrgRepository) -> None:
+        self._org_id = repository.org_id
+        self._deny_list = DenyList(repository)
+
+    def refs(self, certs: Iterable[Certificate]) -> list[Ref[Any]]:
+        """Return the refs that the other methods need."""
+        refs: list[Ref[Any]] = []
+        for cert in certs:
+            refs += self._deny_list.refs(certificate_ids(cert))
+            refs.append(self._issuers_ref(cert))
+        return refs
+
+    def find_denied_at(self, cert: Certificate, batch: Batch) -> datetime | None:
+        """Return when the first entry of the deny list that means *cert* was made, or None."""
+        denials = self._deny_list.entries(batch, certificate_ids(cert))
+        issuers = self._issuer_keys(cert, batch) if any(denial.issuer_key_hash for denial in denials) else set()
+        return min(
+            (
+                denial.created_at
+                for denial in denials
+                if denial.issuer_key_hash is None or denial.issuer_key_hash in issuers
+            ),
+            default=None,
+        )
+
+    def mark(self, cas: Mapping[str, CA], certs: Mapping[str, Certificate], batch: Batch) -> dict[str, CA]:
+        """Return *cas*, those among *certs* with the mark that the deny list in *batch* requires."""
+        marked = {
+            ca_id: msgspec.structs.replace(cas[ca_id], denied_at=self.find_denied_at(cert, batch))
+            for ca_id, cert in certs.items()
+            if ca_id in cas
+        }
+        return {**cas, **marked}
+
+    def withdraw_marked(
+        self, before: Mapping[str, CA], after: Mapping[str, CA], certs: Mapping[str, Certificate]
+    ) -> list[Withdrawal]:
+        """Return a withdrawal of each CA that has a mark *after* and had none *before*."""
+        return [
+            withdraw_ca(ca.denied_at, self._org_id, ca_id, certs[ca_id])
+            for ca_id, ca in after.items()
+            if ca.denied_at is not None and before[ca_id].denied_at is None
+        ]
+
+    def _issuer_keys(self, cert: Certificate, batch: Batch) -> set[str]:
+        """Return the key hashes of the registered CAs that did sign *cert*."""
+        document = batch.get(self._issuers_ref(cert))
+        issuers = [Certificate.from_der(ca.der) for ca in document.cas.values()] if document else []
+        return {issuer.key_hash for issuer in issuers if cert.is_signed_by(issuer)}
+
+    def _issuers_ref(self, cert: Certificate) -> Ref[CAsOfOneName]:
+        """Return the ref of the CAs that may have signed *cert*: those with the name of its issuer."""
+        return cas_ref(self._org_id, cert.issuer.digest[:NAME_DIGITS])
+
+
+class DenialFilter:
+    """The CAs that a list of denials may mean: by fingerprint, or by serial number of any issuer."""
+
+    def __init__(self, denials: Sequence[Denial]) -> None:
+        self._fingerprints = {denial.value for denial in denials if denial.kind is DenialKind.FINGERPRINT}
+        self._serials = {
+            int(denial.value.partition(":")[2], 16) for denial in denials if denial.kind is DenialKind.SERIAL
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._fingerprints or self._serials)
+
+    def includes(self, ca: CA) -> bool:
+        """Return whether a denial may mean *ca*."""
+        cert = Certificate.from_der(ca.der)
+        is_listed = not self._fingerprints.isdisjoint(cert.fingerprints)
+        return is_listed or cert.serial_number in self._serials
+
+
+def withdraw_ca(at: datetime, org_id: str, ca_id: str, cert: Certificate) -> Withdrawal:
+    """Return the withdrawal of a CA: of the sessions over any certificate with its subject and key."""
+    return make_withdrawal(at, org_id, WithdrawalKind.CA, ca_id, key_digest=key_digest(cert))
