@@ -11,6 +11,7 @@ import json
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ _FILE: Final = "withdrawals.json"
 # within this time are looked at, too.
 _REPEAT_SECONDS: Final = 5.0
 _EXPIRY_SECONDS: Final = 15.0  # between two searches for sessions whose certificates have expired
+_QUESTIONS_SECONDS: Final = 2.0  # in one step; then withdrawals are read again before the next question
 _ASKERS: Final = 4  # a question without an answer keeps its thread until the connection's own timeout
 
 
@@ -87,6 +89,7 @@ class WithdrawalSync:
         self._head = self._saved_head
         self._searches: list[_Search] = []
         self._expiry_due = 0.0
+        self._is_behind = False  # whether sessions wait for a question
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="recheck")
         self._beat = random.getrandbits(32)  # another number than that of an earlier agent
 
@@ -101,14 +104,17 @@ class WithdrawalSync:
         """
         self._read_withdrawals()
         now = self._clock()
-        self._searches = [s for s in self._searches if s.first_at is None or now - s.first_at < _REPEAT_SECONDS]
+        if not self._is_behind:
+            self._searches = [s for s in self._searches if s.first_at is None or now - s.first_at < _REPEAT_SECONDS]
         count = 0
         if self._searches or now >= self._expiry_due:
             count = self._search()
             self._expiry_due = now + _EXPIRY_SECONDS
-            for search in self._searches:
+            for search in () if self._is_behind else self._searches:
                 search.first_at = now if search.first_at is None else search.first_at
-        if self._head != self._saved_head:  # saved last: after a restart, unapplied withdrawals are read again
+        if (
+            self._head != self._saved_head and not self._is_behind
+        ):  # saved last: after a restart, unapplied withdrawals are read again
             self._saved_head = self._head
             self._state.write_document(_FILE, {"head": self._saved_head})
         self._write_heartbeat()
@@ -130,7 +136,9 @@ class WithdrawalSync:
         now = time.time()
         ending = {session.source: session for session in sessions if session.ends and session.ends <= now}
         concerned = [session for session in sessions if any(search.concerns(session) for search in self._searches)]
-        ending.update((session.source, session) for session in self._select_refused(concerned))
+        looked_at, refused = self._select_refused(concerned)
+        self._is_behind = len(looked_at) < len(concerned)
+        ending.update((session.source, session) for session in refused)
         count = 0
         if ending:
             for source, name in self._runtime.list_sessions(FRONTEND):
@@ -140,13 +148,25 @@ class WithdrawalSync:
                     count += 1
         for search in self._searches:
             # A session that is gone may begin again, with a verdict from before the withdrawal.
-            search.passed = search.passed.intersection(sessions).union(concerned)
+            search.passed = search.passed.intersection(sessions).union(looked_at)
         return count
 
-    def _select_refused(self, sessions: Sequence[RegisteredSession]) -> Iterator[RegisteredSession]:
-        """Yield those of *sessions* that the functions would refuse now; all of them where no answer comes."""
-        can_ask = True
-        for batch in _split(sessions):
+    def _select_refused(
+        self, sessions: Sequence[RegisteredSession]
+    ) -> tuple[list[RegisteredSession], list[RegisteredSession]]:
+        """Return those of *sessions* that were looked at, and those that the functions would refuse now.
+
+        Where no answer comes, all sessions are refused. An organization of many sessions takes many questions: the
+        others come first, and after _QUESTIONS_SECONDS the rest waits for the next step. So it delays no withdrawal of
+        another organization, and no heartbeat.
+        """
+        looked_at: list[RegisteredSession] = []
+        ending: list[RegisteredSession] = []
+        counts = Counter(session.org for session in sessions)
+        can_ask, began_at = True, self._clock()
+        for batch in _split(sorted(sessions, key=lambda session: (counts[session.org], session.org))):
+            if can_ask and looked_at and self._clock() - began_at >= _QUESTIONS_SECONDS:
+                break
             refused = frozenset(session.source for session in batch)
             if can_ask:
                 try:
@@ -154,7 +174,9 @@ class WithdrawalSync:
                 except Unavailable as error:
                     can_ask = False  # every further question could take as long
                     log.error("edgeFeed does not say which sessions must end, so all that may end: %s", error)
-            yield from (session for session in batch if session.source in refused)
+            looked_at += batch
+            ending += (session for session in batch if session.source in refused)
+        return looked_at, ending
 
     def _ask(self, sessions: Sequence[RegisteredSession]) -> frozenset[str]:
         """Return the addresses of those of *sessions* that must end.

@@ -57,11 +57,19 @@ class Heartbeats:
         noted = self._noted.get((key, name))
         if noted is not None and at - noted < _WRITE_EVERY:
             return
+        if self._count_recent(key, at) >= _EDGES_MAX:
+            return
         if len(self._noted) >= _NOTED_MAX:
             self._noted.clear()
         self._noted[key, name] = at
         contact = EdgeContact(key=key, name=name, asked_at=at, incarnation=incarnation)
         self._background.run(lambda: self._write(org_id, contact))
+
+    def _count_recent(self, key: str, at: datetime) -> int:
+        """Return how many names of *key* this process noted within the last _WRITE_EVERY.
+
+        The holder of a key could give another name with each request, and push other edges out of the background."""
+        return sum(noted_key == key and at - time < _WRITE_EVERY for (noted_key, _), time in list(self._noted.items()))
 
     def list_contacts(self, org_id: str | None) -> list[EdgeContact]:
         """Return the edges with a key of *org_id*, or of the platform, that asked within the last month.

@@ -75,7 +75,8 @@ class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         valid_keys: the key digests of the CAs that are active, not denied, and within their validity.
-        invalid_keys: the key digests of all other registered CAs.
+        inactive_keys: the key digests of the inactive CAs. A path may pass through another certificate with the name
+            and key of a CA that has expired or is denied, and not of one that is inactive (`shared.x509.path`).
         ca_keys: the key digest of each registered CA, by id.
         denied_identities, denied_fingerprints, denied_serials: the deny list; fingerprints with FINGERPRINT_DIGITS
             digits, serial numbers as digests.
@@ -87,7 +88,7 @@ class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
     type_certificates: bool
     policy: Policy
     valid_keys: Set[str]
-    invalid_keys: Set[str]
+    inactive_keys: Set[str]
     ca_keys: Mapping[str, str]
     denied_identities: Set[str]
     denied_fingerprints: Set[str]
@@ -152,8 +153,8 @@ def _find_chain_refusal(session: Session, facts: SessionFacts) -> str | None:
     keys = list(session.key_digests)
     anchor = keys[-1] if keys else facts.ca_keys.get(session.ca_id or "")
     if anchor not in facts.valid_keys:
-        return errors.CAInactive.code if anchor in facts.invalid_keys else errors.UntrustedIssuer.code
-    if any(key in facts.invalid_keys and key not in facts.valid_keys for key in keys):
+        return errors.CAInactive.code if anchor in facts.inactive_keys else errors.UntrustedIssuer.code
+    if not (facts.inactive_keys - facts.valid_keys).isdisjoint(keys):
         return errors.CAInactive.code
     if not facts.denied_fingerprints.isdisjoint(
         fingerprint[:FINGERPRINT_DIGITS] for fingerprint in session.fingerprints
@@ -162,7 +163,7 @@ def _find_chain_refusal(session: Session, facts: SessionFacts) -> str | None:
     if not facts.denied_serials.isdisjoint(session.serial_digests):
         return errors.CertificateRevoked.code
     if not session.complete and (
-        facts.invalid_keys - facts.valid_keys or facts.denied_fingerprints or facts.denied_serials
+        facts.inactive_keys - facts.valid_keys or facts.denied_fingerprints or facts.denied_serials
     ):
         return IN_DOUBT
     return None

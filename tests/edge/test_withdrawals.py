@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,6 +229,40 @@ def test_many_sessions_are_asked_about_in_several_questions(edge: Edge) -> None:
     edge.withdraw("d:thermo:1")
     assert edge.withdrawals.step() == 1
     assert [len(asked) for asked in edge.feed.rechecked] == [500, 1]
+
+
+def test_an_organization_of_many_sessions_delays_no_withdrawal_of_another(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where questions take long, a step asks for 2 s. Between two steps withdrawals are read and the agent is alive.
+    No session is forgotten, also where the agent is started again in between."""
+    ask = FeedClient.recheck
+
+    def ask_slowly(client: FeedClient, sessions: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
+        edge.now += 1.2
+        return ask(client, sessions)
+
+    monkeypatch.setattr(FeedClient, "recheck", ask_slowly)
+    for number in range(3000):
+        edge.sessions.add(f"10.0.0.1:{number}", "d:thermo:1")
+    edge.sessions.add("10.0.0.2:1", "d:thermo:2")
+    edge.sessions.keys["10.0.0.2:1"] = edge.sessions.keys["10.0.0.2:1"].replace("mtxpd0", "zother")
+    edge.feed.refused = {*edge.sessions.keys}
+    edge.withdraw("d:thermo:1")
+    beats = len(edge.sessions.beats)
+    assert edge.withdrawals.step() == 1000
+    edge.feed.withdrawals.append({"org": "zother", "kind": "identity", "value": "d:thermo:2"})
+    assert edge.withdrawals.step() == 1000
+    assert "10.0.0.2:1" not in edge.sessions.keys
+    assert len(edge.sessions.beats) == beats + 2
+    edge.restart()
+    for _ in range(3):
+        edge.withdrawals.step()
+    assert edge.sessions.keys == {}
+    edge.restart()
+    edge.sessions.add("10.0.0.1:1", "d:thermo:1")
+    edge.withdrawals.step()
+    assert set(edge.sessions.keys) == {"10.0.0.1:1"}, "the cursor is behind what was applied"
 
 
 def test_a_question_has_a_size_that_the_functions_accept(edge: Edge) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,6 +156,20 @@ def test_an_edge_can_choose_only_so_many_names(service: Service) -> None:
     edges = listed(service)
     assert len(edges) == 200
     assert edges["edge:n3"]["askedAt"] == "2026-06-01T12:00:31Z"
+
+
+def test_an_edge_of_many_names_takes_no_place_of_others_in_the_background(service: Service) -> None:
+    """Where the background is full, the time of another edge would be lost, and that edge would seem silent."""
+    work: list[Any] = []
+    heartbeats = Heartbeats(service.app.context.repository, service.clock, SimpleNamespace(run=work.append))
+    for number in range(1000):
+        heartbeats.note("mtxpd0", "a-mtxpd0-0123456789", f"n{number}")
+    assert len(work) == 200
+    heartbeats.note(None, "p-0123456789", "hall-2")
+    assert len(work) == 201
+    service.clock.now += timedelta(seconds=31)
+    heartbeats.note("mtxpd0", "a-mtxpd0-0123456789", "n999")
+    assert len(work) == 202
 
 
 @pytest.mark.parametrize("name", ["-x", "a b", "a" * 65, "ädge", "a|b"])

@@ -1,12 +1,16 @@
 """`POST /edge/v1/recheck`: an edge asks which of its live sessions would be refused now."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from shared.usecases.devices import recheck
 from shared.usecases.orgs.deletion import delete_org
 from shared.usecases.orgs.organizations import create_org, set_suspended
+from shared.x509.cache import read_registered
+from shared.x509.certificate import Certificate
 from tests.support import certs
 from tests.support.certs import NOON, YEAR
 from tests.support.harness import Client, Service
@@ -106,6 +110,21 @@ def test_a_session_over_an_inactive_intermediate_ends(service: Service, operator
     assert not is_ended(service, session)
     operator.put(f"{CAS}/{crossed}", {"status": "inactive"}).ok()
     assert is_ended(service, session)
+
+
+@pytest.mark.parametrize("why", ["expired", "denied"])
+def test_a_session_over_another_certificate_of_an_expired_or_denied_intermediate_stays(
+    service: Service, operator: Client, root: str, session: Fields, why: str
+) -> None:
+    """Its device is let in, so an end of the session would be repeated after each withdrawal."""
+    old = certs.ca("Intermediate", ROOT, private=INTERMEDIATE.key, serial=77, not_after=NOON + YEAR / 8)
+    operator.post(CAS, {"certificate": old.pem}).ok(201)
+    if why == "denied":
+        operator.post(DENY, {"certificate": old.pem}).ok(201)
+    else:
+        service.clock.now = NOON + YEAR / 4
+    renewed = connect(service, DEVICE, INTERMEDIATE)
+    assert not is_ended(service, renewed)
 
 
 @pytest.mark.parametrize("what", ["leaf", "intermediate", "identity", "serial", "serial of the intermediate", "root"])
@@ -227,6 +246,44 @@ def test_many_sessions_take_a_few_reads(service: Service, session: Fields) -> No
     assert edge.post(PATH, {"sessions": sessions}).ok()["end"] == []
     assert service.store.calls.total() - before == 4, "key before the body; key and organization; CAs; deny list"
     assert edge.post(PATH, {"sessions": [*sessions, session]}).status == 400
+
+
+@pytest.mark.parametrize(("cas", "seconds"), [(20, 0.1), (2, 1.0)])
+def test_an_organization_that_takes_long_to_read_ends_no_session_of_another(
+    service: Service,
+    operator: Client,
+    root: str,
+    session: Fields,
+    monkeypatch: pytest.MonkeyPatch,
+    cas: int,
+    seconds: float,
+) -> None:
+    """Neither many CAs nor costly ones. The sessions of that organization end: they could not be judged."""
+    for name in ("One", "Two", "Three"):
+        operator.post(CAS, {"certificate": certs.ca(name).pem}).ok(201)
+    create_org(service.app.context, "aaaaaa")  # first in the order of ids
+    costly = [certs.ca(f"Costly {number}") for number in range(cas)]
+    neighbour = service.client("operator", org_id="aaaaaa")
+    for ca in costly:
+        neighbour.post(CAS, {"certificate": ca.pem}).ok(201)
+    now = 0.0
+
+    def read_slowly(encoded: bytes) -> Certificate:
+        nonlocal now
+        now += seconds if any(ca.der == encoded for ca in costly) else 0
+        return read_registered(encoded)
+
+    monkeypatch.setattr(recheck, "read_registered", read_slowly)
+    monkeypatch.setattr(recheck, "time", SimpleNamespace(monotonic=lambda: now))
+    other = {**session, "session": "other", "org": "aaaaaa", "serverName": service.host("aaaaaa")}
+    for sessions in ([other, session], [session, other]):
+        now = 0.0
+        assert service.platform("edge").post(PATH, {"sessions": sessions}).ok()["end"] == ["other"]
+        assert now < 2, "the edge waits 2 s"
+
+
+def test_a_session_of_no_organization_ends(service: Service, session: Fields) -> None:
+    assert is_ended(service, session, org="../org/x")
 
 
 def test_an_edge_asks_about_its_own_organizations(service: Service, session: Fields) -> None:

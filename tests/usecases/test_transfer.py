@@ -174,6 +174,13 @@ def test_every_partition_of_an_organization_can_be_imported(service: Service) ->
         ("ca/mtxpd0", lambda line: _first(line["body"]["cas"]).update(der="T2xk")),
         ("ca/mtxpd0", lambda line: line.update(partition="ca/platform")),
         ("deny/mtxpd0", lambda line: line.update(id="i-d:thermo:8")),
+        ("deny/mtxpd0", lambda line: _first(line["body"]["entries"]).update(value="d:thermo:8")),
+        ("deny/mtxpd0", lambda line: _first(line["body"]["entries"]).update(kind="serial", value="no number")),
+        ("deny/mtxpd0", lambda line: _first(line["body"]["entries"]).update(kind="fingerprint", value="no digest")),
+        ("deny/mtxpd0", lambda line: line["body"].update(withdrawals=[_withdrawal("other1")])),
+        ("org", lambda line: line["body"].update(withdrawals=[_withdrawal("other1")])),
+        ("org", lambda line: line["body"].update(withdrawals=[{**_withdrawal("mtxpd0"), "incarnation": "later"}])),
+        ("org", lambda line: line["body"].update(withdrawals=[_withdrawal("mtxpd0")] * 201)),
         ("key/mtxpd0", lambda line: line.update(id="a-mtxpd0-another")),
         ("key/mtxpd0", lambda line: line.update(partition="key/other1")),
         ("key/mtxpd0", lambda line: line.update(partition="key/platform")),
@@ -199,6 +206,28 @@ def test_a_document_that_is_not_what_its_name_says_is_refused(
     with pytest.raises(ExportRefused):
         take(elsewhere, [json.dumps(line).encode() for line in changed], is_signed=False)
     assert list_org_ids(elsewhere) == []
+
+
+def _withdrawal(org_id: str) -> Line:
+    return {"id": "0" * 12, "org_id": org_id, "kind": "org", "value": org_id, "at": "2026-06-01T12:00:00Z"}
+
+
+def test_a_denial_of_each_kind_and_a_withdrawal_that_waits_can_be_imported(
+    service: Service, operator: Client, lines: list[bytes], elsewhere: Service
+) -> None:
+    ca_id = operator.post("/authentication/cacertificates", {"certificate": ROOT.pem}).ok()["id"]
+    operator.post("/authorization/denylist", {"certificate": certs.leaf("d:thermo:8", ROOT).pem}).ok(201)
+    operator.post("/authorization/denylist", {"kind": "serial", "value": f"{ca_id}:0A1"}).ok(201)
+    operator.post("/authorization/denylist", {"kind": "identity", "value": "g:hub:1"}).ok(201)
+    exported = list(list_documents(service.app.context, "mtxpd0"))
+    waiting = [
+        msgspec.structs.replace(line, body={**line.body, "withdrawals": [_withdrawal("mtxpd0")]})
+        if line.partition == "org"
+        else line
+        for line in exported
+    ]
+    imported = take(elsewhere, list(write_export(service.app.sealer, waiting)), with_keys=True)
+    assert imported.written == len(exported)
 
 
 def _first(values: dict[str, Line]) -> Line:

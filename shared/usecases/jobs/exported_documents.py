@@ -20,20 +20,27 @@ from shared.records import (
     CAIndex,
     CAsOfOneName,
     DefaultCertificate,
+    Denial,
+    DenialKind,
     Denials,
     DenyCount,
     Org,
     Record,
+    RecordWithOutbox,
     Role,
     ServerCertificate,
     from_body,
 )
-from shared.usecases.denials import look_up_of
+from shared.repository import WITHDRAWALS_MAX
+from shared.usecases.denials import denial_id
 from shared.usecases.jobs.export_file import ExportedDocument, ExportRefused
 from shared.validation.ca import ca_id
-from shared.validation.names import is_org_id
+from shared.validation.deny_list import fingerprint_id, identity_id
+from shared.validation.names import DeviceName, is_org_id
 from shared.x509.certificate import Certificate
 from shared.x509.fingerprints import fingerprint_of
+
+_HASH_BYTES: Final = 32  # of SHA-256
 
 
 class CheckedDocument(NamedTuple):
@@ -80,12 +87,22 @@ def check_document(number: int, document: ExportedDocument) -> CheckedDocument:
         raise ExportRefused(f"Line {number} is of a kind that this version does not know: {document.partition!r}.")
     try:
         record = from_body(kind.record, document.body)
-        fits = kind.fits(org_id, document.id, record)
+        fits = kind.fits(org_id, document.id, record) and _fits_outbox(org_id, record)
     except (TrustError, msgspec.MsgspecError, ValueError, RecursionError):
         fits = False
     if not fits:
         raise ExportRefused(f"Line {number} is damaged: what it holds is not what its name says.")
     return CheckedDocument(org_id, document, record)
+
+
+def _fits_outbox(org_id: str | None, record: Record) -> bool:
+    """Return whether the withdrawals that wait in a document are about sessions of its own organization."""
+    if not isinstance(record, RecordWithOutbox):
+        return True
+    return len(record.withdrawals) <= 2 * WITHDRAWALS_MAX and all(  # the last change may have added several
+        withdrawal.org_id == org_id and withdrawal.incarnation == record.incarnation
+        for withdrawal in record.withdrawals
+    )
 
 
 def _fits_org(org_id: str | None, _: str, org: Org) -> bool:
@@ -106,7 +123,24 @@ def _fits_default(_: str | None, key: str, __: DefaultCertificate) -> bool:
 
 
 def _fits_denials(_: str | None, look_up: str, document: Denials) -> bool:
-    return all(key == denial.id and look_up_of(key) == look_up for key, denial in document.entries.items())
+    return all(
+        key == denial.id == denial_id(look_up, denial.issuer_key_hash) and _finds(look_up, denial)
+        for key, denial in document.entries.items()
+    )
+
+
+def _finds(look_up: str, denial: Denial) -> bool:
+    """Return whether *look_up* is the look-up id of what *denial* names."""
+    match denial.kind:
+        case DenialKind.IDENTITY:
+            device = DeviceName.parse(denial.value)
+            return device is not None and look_up == identity_id(device) and denial.issuer_key_hash is None
+        case DenialKind.FINGERPRINT:
+            return look_up == fingerprint_id(denial.value) and denial.issuer_key_hash is None
+        case DenialKind.SERIAL:
+            ca, _, serial = denial.value.partition(":")
+            key_hash = bytes.fromhex(denial.issuer_key_hash or "")
+            return len(key_hash) == _HASH_BYTES and bool(ca) and look_up.endswith(f"-{int(serial, 16):x}")
 
 
 def _fits_key(org_id: str | None, name: str, key: ApiKey) -> bool:
