@@ -69,6 +69,7 @@ def stored(repository: OrgRepository) -> tuple[int, int]:
     return len(bodies), sum(map(len, bodies))
 
 
+@pytest.mark.slow
 @pytest.mark.stores("sqlite")
 def test_a_day_of_refusals_is_bounded(repository: OrgRepository) -> None:
     """10,000 strangers with certificates of 8 KiB each leave the newest 2,000 refusals and 100 certificates."""
