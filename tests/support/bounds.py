@@ -35,7 +35,7 @@ class Cost:
         return self.seconds > seconds or self.memory > MEMORY
 
 
-def measure_cost(work: Callable[[], object], *, seconds: float, tries: int = 3) -> Cost:
+def measure_cost(work: Callable[[], object], *, seconds: float, tries: int = 6) -> Cost:
     """Return the lowest cost of *work* in up to *tries* runs.
 
     Stop at the first run within *seconds* and MEMORY. A disturbance can only make a measurement larger, so the
