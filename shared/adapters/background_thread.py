@@ -16,16 +16,24 @@ class BackgroundThread:
     """A bounded buffer, and one thread that works it off, see `shared.ports.Background`.
 
     Some platforms stop a process between two requests; there the thread continues during the next request.
+
+    Args:
+        capacity: how many pieces of work the buffer holds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, capacity: int = _CAPACITY) -> None:
         """Create an empty buffer. The thread starts with the first piece of work."""
-        self._buffer: queue.Queue[Callable[[], None] | None] = queue.Queue(_CAPACITY)
+        self._buffer: queue.Queue[Callable[[], None] | None] = queue.Queue(capacity)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def run(self, work: Callable[[], None]) -> None:
         """Add *work* to the buffer, or drop it if the buffer is full."""
+        if not self.offer(work):
+            log.warning("background work was dropped: the buffer is full")
+
+    def offer(self, work: Callable[[], None]) -> bool:
+        """Add *work* to the buffer. Return False, and do nothing, if the buffer is full."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="background", daemon=True)
@@ -33,7 +41,8 @@ class BackgroundThread:
         try:
             self._buffer.put_nowait(work)
         except queue.Full:
-            log.warning("background work was dropped: the buffer is full")
+            return False
+        return True
 
     def close(self) -> None:
         """Do what is in the buffer within a few seconds, and stop the thread. May be called twice."""
