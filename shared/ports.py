@@ -225,15 +225,15 @@ class KeyWorker(Protocol):
     adapter decides where they run.
     """
 
-    def read(self, files: "ServerFiles") -> "CertificateWithKey":
-        """Return the certificate, chain and key in the files of one upload.
+    def read(self, files: "ServerFiles", *, org_id: str) -> "CertificateWithKey":
+        """Return the certificate, chain and key in the files of an upload by an organization.
 
         Raises: Rejected (see the rule), KeyWorkUnavailable.
         """
         ...
 
-    def make(self, algorithm: str) -> "PrivateKey":
-        """Return a new private key of one of `shared.validation.csr.KEY_ALGORITHMS`.
+    def make(self, algorithm: str, *, org_id: str) -> "PrivateKey":
+        """Return a new private key of one of `shared.validation.csr.KEY_ALGORITHMS` for an organization.
 
         Raises: WrongValue, KeyWorkUnavailable.
         """
@@ -260,7 +260,7 @@ class InlineKeyWorker:
     so every other thread of the process waits.
     """
 
-    def read(self, files: ServerFiles) -> "CertificateWithKey":
+    def read(self, files: ServerFiles, *, org_id: str) -> "CertificateWithKey":
         """Return the certificate, chain and key in *files*. Raises: Rejected."""
         from shared.validation.server_cert import read_server_certificate  # not at the top: verdicts do not need it
 
@@ -268,7 +268,7 @@ class InlineKeyWorker:
             files.certificate, chain=files.chain, private_key=files.private_key, passphrase=files.passphrase
         )
 
-    def make(self, algorithm: str) -> "PrivateKey":
+    def make(self, algorithm: str, *, org_id: str) -> "PrivateKey":
         """Return a new private key. Raises: WrongValue."""
         from shared.validation.csr import make_key
 

@@ -123,8 +123,8 @@ def _is_ours(key: str, row: tuple[str, str, bytes, int | None] | None) -> bool:
 class _KnownKey(InlineKeyWorker):
     """Key work that makes no key: parsing finds no primes, so new keys are not worth the time."""
 
-    def make(self, algorithm: str) -> PrivateKey:
-        return world.key(1005) if algorithm in KEY_ALGORITHMS else super().make(algorithm)
+    def make(self, algorithm: str, *, org_id: str) -> PrivateKey:
+        return world.key(1005) if algorithm in KEY_ALGORITHMS else super().make(algorithm, org_id=org_id)
 
 
 class _Log(logging.Handler):

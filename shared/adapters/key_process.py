@@ -36,6 +36,8 @@ _Answer = TypeVar("_Answer", OpenedFiles, MadeKey)
 class KeyProcess:
     """Key work (`shared.ports.KeyWorker`) in processes of its own.
 
+    One organization has one process at a time, so that its costly files delay its own work only.
+
     Args:
         seconds: after which a piece of work is given up, the wait for a place included.
         processes: how many work at the same time.
@@ -43,32 +45,41 @@ class KeyProcess:
 
     def __init__(self, *, seconds: float = SECONDS, processes: int = PROCESSES) -> None:
         self._seconds = seconds
-        self._places = threading.BoundedSemaphore(processes)
+        self._processes = processes
+        self._working: set[str] = set()  # the organizations that have a process
+        self._has_ended = threading.Condition()
 
-    def read(self, files: ServerFiles) -> CertificateWithKey:
+    def read(self, files: ServerFiles, *, org_id: str) -> CertificateWithKey:
         """Return the certificate, chain and key in *files*. Raises: Rejected, KeyWorkUnavailable."""
         passphrase = None if files.passphrase is None else files.passphrase.encode("utf-8", "surrogatepass")
         question = ReadFiles(files.certificate, files.chain, files.private_key, passphrase)
-        opened = self._ask(question, OpenedFiles)
+        opened = self._ask(question, OpenedFiles, org_id)
         chain = tuple(map(Certificate.from_der, opened.chain))
         return CertificateWithKey(Certificate.from_der(opened.leaf), chain, _load(opened.key))
 
-    def make(self, algorithm: str) -> PrivateKey:
+    def make(self, algorithm: str, *, org_id: str) -> PrivateKey:
         """Return a new private key. Raises: WrongValue, KeyWorkUnavailable."""
-        return _load(self._ask(MakeKey(algorithm), MadeKey).key)
+        return _load(self._ask(MakeKey(algorithm), MadeKey, org_id).key)
 
-    def _ask(self, question: Question, kind: type[_Answer]) -> _Answer:
+    def _ask(self, question: Question, kind: type[_Answer], org_id: str) -> _Answer:
         end = time.monotonic() + self._seconds
-        if not self._places.acquire(timeout=self._seconds):
-            raise KeyWorkUnavailable
+        with self._has_ended:
+            if not self._has_ended.wait_for(lambda: self._has_place(org_id), self._seconds):
+                raise KeyWorkUnavailable
+            self._working.add(org_id)
         try:
             output = _run(msgspec.msgpack.encode(question), max(end - time.monotonic(), 0.0))
         finally:
-            self._places.release()
+            with self._has_ended:
+                self._working.remove(org_id)
+                self._has_ended.notify_all()
         answer = msgspec.msgpack.decode(output, type=kind | Failure)
         if isinstance(answer, Failure):
             raise _error(answer)
         return answer
+
+    def _has_place(self, org_id: str) -> bool:
+        return org_id not in self._working and len(self._working) < self._processes
 
 
 def _run(question: bytes, seconds: float) -> bytes:

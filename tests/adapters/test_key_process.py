@@ -21,7 +21,8 @@ from shared.ports import InlineKeyWorker, ServerFiles
 from shared.x509.public_keys import public_key_info
 from tests.support import certs
 
-HOST = "mtxpd0.messaging.example.com"
+ORG = "mtxpd0"
+HOST = f"{ORG}.messaging.example.com"
 
 
 def files_of(issued: certs.Issued, passphrase: str | None = None) -> ServerFiles:
@@ -35,20 +36,20 @@ def test_a_file_is_opened_as_in_this_process(kind: str, passphrase: str | None) 
     issued = certs.server(HOST, root, private=certs.key(kind))
     files = files_of(issued, passphrase)
     files = ServerFiles(files.certificate, root.pem.encode(), files.private_key, files.passphrase)
-    apart, here = KeyProcess().read(files), InlineKeyWorker().read(files)
+    apart, here = KeyProcess().read(files, org_id=ORG), InlineKeyWorker().read(files, org_id=ORG)
     assert (apart.leaf, apart.chain) == (here.leaf, here.chain)
     assert public_key_info(apart.private_key.public_key()) == public_key_info(issued.key.public_key())
 
 
 @pytest.mark.parametrize("algorithm", ["RSA-2048", "P-384"])
 def test_a_key_is_made(algorithm: str) -> None:
-    key = KeyProcess().make(algorithm)
+    key = KeyProcess().make(algorithm, org_id=ORG)
     assert key.key_size == int(algorithm.partition("-")[2])
 
 
 def refusal(work: KeyProcess | InlineKeyWorker, files: ServerFiles) -> TrustError:
     with pytest.raises(TrustError) as raised:
-        work.read(files)
+        work.read(files, org_id=ORG)
     return raised.value
 
 
@@ -78,7 +79,7 @@ def test_a_refusal_is_the_refusal_of_the_rule() -> None:
 
 def test_an_unknown_algorithm_is_refused() -> None:
     with pytest.raises(WrongValue) as refused:
-        KeyProcess().make("RSA-512")
+        KeyProcess().make("RSA-512", org_id=ORG)
     assert refused.value.field == "keyAlgorithm"
 
 
@@ -87,9 +88,9 @@ def test_work_is_given_up_in_time(tmp_path: Path) -> None:
     issued = certs.server(HOST)
     files = ServerFiles(issued.pem.encode(), None, costly_key_file(tmp_path).encode(), "wrong")
     with pytest.raises(KeyWorkUnavailable):
-        KeyProcess(seconds=0.05).read(files)
+        KeyProcess(seconds=0.05).read(files, org_id=ORG)
     with pytest.raises(PassphraseWrong):
-        KeyProcess(seconds=60).read(files)
+        KeyProcess(seconds=60).read(files, org_id=ORG)
 
 
 def test_work_beyond_the_places_waits_no_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,14 +105,47 @@ def test_work_beyond_the_places_waits_no_longer_than_its_time(monkeypatch: pytes
 
     def occupy() -> None:
         with pytest.raises(KeyWorkUnavailable):
-            work.make("P-256")
+            work.make("P-256", org_id=ORG)
 
     first = threading.Thread(target=occupy)
     first.start()
     try:
         with pytest.raises(KeyWorkUnavailable):
-            work.make("P-256")
+            work.make("P-256", org_id=ORG)
         assert first.is_alive()
+    finally:
+        release.set()
+        first.join()
+
+
+def test_an_organization_has_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the other process is free for another organization, whatever the first one sends."""
+    has_begun, release = threading.Event(), threading.Event()
+    begun: list[int] = []
+
+    def stay(question: bytes, seconds: float) -> bytes:
+        begun.append(len(begun))
+        if len(begun) == 1:
+            has_begun.set()
+            release.wait(30)
+        raise KeyWorkUnavailable
+
+    monkeypatch.setattr("shared.adapters.key_process._run", stay)
+    work = KeyProcess(seconds=0.05)
+
+    def occupy() -> None:
+        with pytest.raises(KeyWorkUnavailable):
+            work.make("P-256", org_id=ORG)
+
+    first = threading.Thread(target=occupy)
+    first.start()
+    try:
+        assert has_begun.wait(30)
+        occupy()  # a second one of the same organization finds no place in its time
+        assert begun == [0]
+        with pytest.raises(KeyWorkUnavailable):
+            work.make("P-256", org_id="other1")
+        assert begun == [0, 1]
     finally:
         release.set()
         first.join()
@@ -153,7 +187,7 @@ def test_a_failing_helper_says_nothing_about_the_files(
 ) -> None:
     monkeypatch.setattr("shared.adapters.key_process._HELPER", "no.such.module")
     with pytest.raises(KeyWorkUnavailable):
-        KeyProcess().read(ServerFiles(b"certificate", None, b"private", "passphrase"))
+        KeyProcess().read(ServerFiles(b"certificate", None, b"private", "passphrase"), org_id=ORG)
     assert "key work failed" in caplog.text
     for secret in ("private", "passphrase"):
         assert secret not in caplog.text

@@ -35,13 +35,13 @@ class StuckKeyWork:
         self.ended = threading.Event()
         self._lock = threading.Lock()
 
-    def read(self, files: ServerFiles) -> Any:
+    def read(self, files: ServerFiles, *, org_id: str) -> Any:
         with self._lock:
             self.begun += 1
         self.ended.wait(60)
         raise PassphraseWrong(part="passphrase")
 
-    def make(self, algorithm: str) -> Any:
+    def make(self, algorithm: str, *, org_id: str) -> Any:
         raise AssertionError("not asked for")
 
 

@@ -62,7 +62,7 @@ def generate_csr(
     )
     check_algorithm(algorithm)
     ServerCertificates(context.of(member.org)).count_attempt(at, context.rate_per_minute)
-    key = context.key_work.make(algorithm)
+    key = context.key_work.make(algorithm, org_id=member.org_id)
     csr = make_csr(key, name, host=host)
     return add_request(context, sealer, member, key, csr, comments=comments, what="generateCSR", at=at)
 
