@@ -277,6 +277,20 @@ def test_a_deletion_that_was_slow_deletes_nothing_of_the_new_organization(servic
     assert old.operator.get("/session").status == 401
 
 
+@pytest.mark.parametrize(("days", "is_deleted"), [(6, True), (8, False)])
+def test_a_sweep_deletes_what_a_late_call_wrote(service: Service, days: int, is_deleted: bool) -> None:
+    """For a week after the deletion. Then the sweep no longer looks, and the document counts for no organization."""
+    old = tenant(service)
+    [body] = [document.body for document in service.store.list(f"ca/{ORG}")][:1]
+    delete_org(service.app.context, ORG)
+    service.clock.now += timedelta(days=days)
+    service.store.put(Key(f"ca/{ORG}", "late"), body, expected=None)
+    assert sweep_deleted_orgs(service.app.context) == 0
+    assert (service.store.list(f"ca/{ORG}") == []) is is_deleted
+    create_org(service.app.context, ORG, now=True)
+    assert inherited(old, new_tenant(service, ORG)) == []
+
+
 # ------------------------------------------------------------------------------------------------- quarantine
 
 

@@ -5,7 +5,8 @@ tombstone refuses every call and every device. Tombstones are kept, so that an i
 incarnation (`shared.org_repository`).
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -25,6 +26,8 @@ from shared.usecases.context import Context
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish
 from shared.usecases.organization import OrgDocuments, get_organization, iterate_tombstones
+
+_LATE_CALLS: Final = timedelta(days=7)  # a sweep looks for what calls wrote that were in progress during a deletion
 
 
 def keys_of(org_id: str) -> list[Key]:
@@ -125,10 +128,15 @@ def sweep_deleted_orgs(context: Context) -> int:
     """Complete every deletion that was cut short, and delete what late calls wrote. Return how many were cut short.
 
     Raises: TooBusy, StoreUnavailable."""
-    unfinished = 0
+    unfinished, late_before = 0, context.clock() - _LATE_CALLS
     for tombstone in iterate_tombstones(context.repository):
         unfinished += tombstone.is_deleting
-        complete_deletion(context, tombstone)
+        if (
+            tombstone.deletion is None
+            or tombstone.deletion.ended_at is None
+            or tombstone.deletion.ended_at > late_before
+        ):
+            complete_deletion(context, tombstone)
     return unfinished
 
 
