@@ -24,7 +24,6 @@ locals {
     TRUST_QUEUE         = "sqs:${aws_sqs_queue.sightings.url}"
     TRUST_UPLOAD_BUCKET = aws_s3_bucket.uploads.bucket
     TRUST_DOMAIN        = var.domain
-    TRUST_DATA          = "/tmp/trust" # the only folder that a Lambda can write; it stays empty
   }, var.settings)
   webhook = { for name, value in { TRUST_WEBHOOK = var.webhook, TRUST_WEBHOOK_SECRET = var.webhook_secret } : name => value if value != null }
 }

@@ -20,8 +20,7 @@ locals {
     TRUST_QUEUE         = "pubsub:${google_pubsub_topic.sightings.id}"
     TRUST_UPLOAD_BUCKET = google_storage_bucket.uploads.name
     TRUST_DOMAIN        = var.domain
-    TRUST_DATA          = "/tmp/trust" # stays empty
-    TRUST_BEHIND_TLS    = "true"       # Cloud Run and the load balancer are reached over TLS only
+    TRUST_BEHIND_TLS    = "true" # Cloud Run and the load balancer are reached over TLS only
   }, var.settings)
 }
 
