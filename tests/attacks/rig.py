@@ -15,13 +15,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from demo.processes import Failed
 from demo.stack import ROOT, Broker, Functions, HAProxyEdge, Stack
 from shared.records import Role
 
 _FEW_FILES: Final = ("sh", "-c", 'ulimit -Sn 1024; exec "$@"', "sh")
+F = TypeVar("F", bound="Attacked")
 TREE: Final = Path(os.environ.get("ATTACKED_TREE", ROOT))
 
 
@@ -73,17 +74,22 @@ class Attacked(Functions):
 
 
 @contextmanager
-def attacked(folder: Path, **settings: str) -> Iterator[Attacked]:
-    """Run the functions of the attacked version within the block, with an empty store in *folder*.
-
-    *settings*: more environment variables.
-    """
-    functions = Attacked(folder, settings=settings, tree=TREE)
+def _running(functions: F) -> Iterator[F]:
     try:
         functions.start()
         yield functions
     finally:
         functions.stop()
+
+
+@contextmanager
+def attacked(folder: Path, **settings: str) -> Iterator[Attacked]:
+    """Run the functions of the attacked version within the block, with an empty store in *folder*.
+
+    *settings*: more environment variables.
+    """
+    with _running(Attacked(folder, settings=settings, tree=TREE)) as functions:
+        yield functions
 
 
 @contextmanager
@@ -130,9 +136,5 @@ class AttackedContainer(Attacked):
 @contextmanager
 def attacked_container(folder: Path, **settings: str) -> Iterator[AttackedContainer]:
     """Run the functions of the attacked version within the block by the container's command; see `attacked`."""
-    functions = AttackedContainer(folder, settings=settings, tree=TREE)
-    try:
-        functions.start()
+    with _running(AttackedContainer(folder, settings=settings, tree=TREE)) as functions:
         yield functions
-    finally:
-        functions.stop()

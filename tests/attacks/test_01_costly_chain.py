@@ -21,11 +21,10 @@ from typing import Final
 import pytest
 
 from demo.device import Device, context
-from demo.processes import Missing, until
+from demo.processes import until
 from demo.stack import Org, Stack
 from shared.records import Role
-from tests.attacks.rig import Attacked, attacked, attacked_stack
-from tests.e2e.conftest import skip_unless_ci
+from tests.attacks.rig import Attacked, attacked
 from tests.e2e.pki import Files, Pki
 from tests.support import costly
 from tests.support.costly import Costly
@@ -89,15 +88,6 @@ def is_idle(process_id: int) -> bool:
     before = cpu_seconds(process_id)
     time.sleep(1)
     return cpu_seconds(process_id) - before <= 0.01
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    try:
-        with attacked_stack(tmp_path) as running:
-            yield running
-    except Missing as missing:
-        skip_unless_ci(missing)
 
 
 @contextmanager

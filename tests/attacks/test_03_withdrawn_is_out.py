@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from demo.device import Device
-from demo.processes import Missing
 from demo.stack import Stack
-from tests.attacks.rig import attacked_stack
-from tests.e2e.conftest import Tenant, make_tenant, skip_unless_ci
+from tests.e2e.conftest import Tenant, make_tenant
 from tests.e2e.pki import NEXT_YEAR, YESTERDAY
 from tests.support import certs
 from tests.support.certs import Issued
@@ -23,18 +21,9 @@ from tests.support.certs import Issued
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    try:
-        with attacked_stack(tmp_path_factory.mktemp("stack")) as stack:
-            yield stack
-    except Missing as missing:
-        skip_unless_ci(missing)
-
-
 @pytest.fixture
-def tenant(stack: Stack, tmp_path: Path) -> Iterator[Tenant]:
-    tenant = make_tenant(stack, tmp_path, f"s{secrets.token_hex(3)[:5]}")
+def tenant(shared_stack: Stack, tmp_path: Path) -> Iterator[Tenant]:
+    tenant = make_tenant(shared_stack, tmp_path, f"s{secrets.token_hex(3)[:5]}")
     yield tenant
     for device in tenant.devices:
         device.close()

@@ -6,46 +6,21 @@ CA is withdrawn only for a moment.
 
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
-from demo.device import Device
-from demo.processes import Missing, until
+from demo.processes import until
 from demo.stack import ApiRefused, Stack
 from shared.records import Role
-from tests.attacks.rig import Attacked, attacked_stack
-from tests.e2e.conftest import Tenant, make_tenant, skip_unless_ci
+from tests.attacks.rig import Attacked
+from tests.e2e.conftest import Tenant
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 WATCHED = pytest.mark.parametrize("stack", [{"TRUST_EDGE_STALE_AFTER": "4"}], indirect=True, ids=["4s"])
 ROUNDS, DEVICES = 4, 24  # kills, and devices that are denied at the same time in each
-
-
-@pytest.fixture
-def stack(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """A stack. The parameter has more settings of the edge."""
-    try:
-        with attacked_stack(tmp_path, None, **getattr(request, "param", {})) as stack:
-            yield stack
-    except Missing as missing:
-        skip_unless_ci(missing)
-
-
-@pytest.fixture
-def tenant(stack: Stack, tmp_path: Path) -> Iterator[Tenant]:
-    tenant = make_tenant(stack, tmp_path, "alpha1")
-    yield tenant
-    for device in tenant.devices:
-        device.close()
-
-
-def connect(tenant: Tenant, name: str) -> Device:
-    return tenant.connect(tenant.client_id(name), tenant.pki.leaf(f"d:thermo:{name}")[1])
 
 
 def is_admitted(tenant: Tenant, name: str) -> bool:
@@ -59,7 +34,7 @@ def test_a_kill_between_a_change_and_its_line_loses_no_withdrawal(stack: Stack, 
     stayed: list[str] = []
     for number in range(ROUNDS):
         names = [f"r{number}-{device}" for device in range(DEVICES)]
-        devices = {name: connect(tenant, name) for name in names}
+        devices = {name: tenant.connect_device(name) for name in names}
         answered = threading.Semaphore(0)
 
         def deny(name: str, answered: threading.Semaphore = answered) -> None:
@@ -76,7 +51,7 @@ def test_a_kill_between_a_change_and_its_line_loses_no_withdrawal(stack: Stack, 
             functions.process.stop(signal.SIGKILL)
         functions.start()
         stored = {entry["value"].rpartition(":")[2] for entry in list_denials(tenant)}
-        probe = connect(tenant, f"probe{number}")
+        probe = tenant.connect_device(f"probe{number}")
         tenant.org.deny(kind="identity", value=f"d:thermo:probe{number}", reason="a later line")
         assert probe.disconnected.wait(30)  # the agent follows the feed again
         stayed += [name for name in names if name in stored and not devices[name].disconnected.wait(5)]
@@ -104,7 +79,7 @@ def test_an_edge_that_hears_of_no_withdrawal_admits_no_new_device(stack: Stack, 
     edge, functions = stack.edge, stack.functions
     assert isinstance(functions, Attacked)
     assert edge.agent is not None
-    connected = connect(tenant, "before")
+    connected = tenant.connect_device("before")
     if loss == "agent killed":
         edge.agent.stop(signal.SIGKILL)
     else:
@@ -127,5 +102,5 @@ def test_a_device_that_connects_after_its_ca_is_active_again_stays(tenant: Tenan
     """The session from before the withdrawal would be allowed again, too, when the edge looks."""
     tenant.org.change_ca(tenant.root_id, "inactive")
     tenant.org.change_ca(tenant.root_id, "active")
-    device = connect(tenant, "after")
+    device = tenant.connect_device("after")
     assert not device.disconnected.wait(7), "a device was cut off by a withdrawal from before it connected"

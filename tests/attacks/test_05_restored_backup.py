@@ -1,39 +1,15 @@
 """The store is restored from a backup while an edge is away, and the feeds' numbers repeat with other content."""
 
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from demo.device import Device, fetch_fingerprint
-from demo.processes import Missing, until
+from demo.device import fetch_fingerprint
+from demo.processes import until
 from demo.stack import Org, Stack
-from tests.attacks.rig import attacked_stack
-from tests.e2e.conftest import Tenant, make_tenant, skip_unless_ci
+from tests.e2e.conftest import Tenant
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    try:
-        with attacked_stack(tmp_path) as stack:
-            yield stack
-    except Missing as missing:
-        skip_unless_ci(missing)
-
-
-@pytest.fixture
-def tenant(stack: Stack, tmp_path: Path) -> Iterator[Tenant]:
-    tenant = make_tenant(stack, tmp_path, "alpha1")
-    yield tenant
-    for device in tenant.devices:
-        device.close()
-
-
-def connect(tenant: Tenant, name: str) -> Device:
-    return tenant.connect(tenant.client_id(name), tenant.pki.leaf(f"d:thermo:{name}")[1])
 
 
 def back_up(stack: Stack) -> None:
@@ -61,10 +37,10 @@ def test_a_device_that_is_denied_after_the_restore_does_not_stay(stack: Stack, t
     """The edge has read as many withdrawals of the old history as the new history has, and one of them is its own."""
     back_up(stack)
     deny_others(tenant, "a", "b", "c")
-    probe = connect(tenant, "probe")
+    probe = tenant.connect_device("probe")
     tenant.org.deny(kind="identity", value="d:thermo:probe", reason="the edge has read all lines")
     assert probe.disconnected.wait(5)
-    victim, stays = connect(tenant, "victim"), connect(tenant, "stays")
+    victim, stays = tenant.connect_device("victim"), tenant.connect_device("stays")
     restore(stack)
     tenant.org.deny(kind="identity", value="d:thermo:victim", reason="stolen")
     deny_others(tenant, "d", "e", "f", "g", "h")

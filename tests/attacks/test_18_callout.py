@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from demo.device import Device, context
-from demo.processes import Missing, program
+from demo.processes import program
 from demo.stack import HAProxyEdge, Stack
-from tests.attacks.rig import TREE, attacked_stack
-from tests.e2e.conftest import Tenant, make_tenant, skip_unless_ci
+from tests.attacks.rig import TREE
+from tests.e2e.conftest import Tenant, make_tenant
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
@@ -87,17 +87,8 @@ def serve(send: Send) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    try:
-        with attacked_stack(tmp_path_factory.mktemp("stack")) as stack:
-            yield stack
-    except Missing as missing:
-        skip_unless_ci(missing)
-
-
-@pytest.fixture(scope="module")
-def tenant(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Tenant:
-    return make_tenant(stack, tmp_path_factory.mktemp("pki"), "alpha1")
+def tenant(shared_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Tenant:
+    return make_tenant(shared_stack, tmp_path_factory.mktemp("pki"), "alpha1")
 
 
 @contextmanager
@@ -181,9 +172,9 @@ def test_an_endless_answer_costs_haproxy_no_memory(tenant: Tenant, tmp_path: Pat
         ("https://trust.example.com:8443/prefix/", True),
     ],
 )
-def test_keys_go_in_plain_to_this_machine_only(stack: Stack, url: str, is_accepted: bool) -> None:
+def test_keys_go_in_plain_to_this_machine_only(shared_stack: Stack, url: str, is_accepted: bool) -> None:
     """An address whose host only looks local is refused at HAProxy's start."""
-    edge = stack.edge
+    edge = shared_stack.edge
     command = [program("haproxy", "haproxy"), "-c", "-f", str(edge.code / "haproxy.cfg")]
     environment = {**os.environ, **edge.env, "TRUST_URL": url}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

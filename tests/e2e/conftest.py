@@ -79,6 +79,10 @@ class Tenant:
         assert device.connect(), f"{client_id}: {device.outcome}; {self.stack.edge.haproxy.tail(800)}"  # type: ignore[union-attr]
         return device
 
+    def connect_device(self, name: str) -> Device:
+        """Connect the device *name* with a certificate of its own."""
+        return self.connect(self.client_id(name), self.pki.leaf(f"d:thermo:{name}")[1])
+
     def publisher(self, client_id: str, signer: Issued | None = None) -> Publisher:
         """Connect a device that keeps publishing."""
         _, kind, type_id, device = ("", *client_id.split(":")[0:1], *client_id.split(":")[2:])
