@@ -235,7 +235,7 @@ def _read_keys(env: Mapping[str, str], store: SQLite | Firestore | DynamoDB) -> 
         case "local", "" if colon:
             raise WrongSetting(
                 "TRUST_STORE is not on this machine, but TRUST_KEYS=local: keeps the master keys in TRUST_DATA: other "
-                "machines cannot open the private keys, and nobody can once the folder is lost. Set TRUST_KEYS to "
+                "machines cannot open the private keys, and no machine can once the folder is lost. Set TRUST_KEYS to "
                 "awskms: or gcpkms:, or to local:/folder with a folder that lasts and that every process shares."
             )
         case "local", _ if name.startswith("/"):

@@ -63,10 +63,10 @@ class OrgRepository(Repository):
         """Return at most *limit* pairs (id, record) of *partition* whose ids come after *after*, ordered by id."""
         records: list[tuple[str, R]] = []
         while len(records) < limit:
-            wanted = limit - len(records)
-            page = super().list(partition, kind, after=after, limit=wanted)
+            missing = limit - len(records)
+            page = super().list(partition, kind, after=after, limit=missing)
             records += [(key, record) for key, record in page if counts_for(self.incarnation, record)]
-            if len(page) < wanted:
+            if len(page) < missing:
                 break
             after = page[-1][0]
         return records

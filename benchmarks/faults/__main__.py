@@ -68,9 +68,9 @@ def main() -> int:
             print(f"\n{format_table(HEADS, [costs.cells(name) for name, costs in busy.items()])}")
         print(f"\n{time.monotonic() - began:.0f} s")
         if arguments.json:
-            found = {"faults": rows, "kills": kills, "neighbours": busy, "strangers": strangers}
+            results = {"faults": rows, "kills": kills, "neighbours": busy, "strangers": strangers}
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+            arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
         good = [*(row.good for row in rows), kills is None or kills.good, *(costs.good for costs in busy.values())]
         return 0 if all(good) and all(met.good for met in strangers) else 1
     finally:

@@ -185,8 +185,8 @@ def peek(request: Request, kind: type[_NamesT]) -> _NamesT:
     if request.method == "GET" and not request.body:
         return _names_in(request.query, kind)
     if media_type(request) == _FORM:
-        found = _FORM_NAMES.findall(request.body)
-        return _names_in({name.decode(): unquote_plus(text.decode("latin-1")) for name, text in found}, kind)
+        fields = _FORM_NAMES.findall(request.body)
+        return _names_in({name.decode(): unquote_plus(text.decode("latin-1")) for name, text in fields}, kind)
     try:
         return msgspec.json.decode(request.body, type=kind)
     except (msgspec.DecodeError, ValueError, RecursionError):

@@ -195,7 +195,7 @@ class _Line:
         return self._waiting[longest].pop()
 
     def _drop_cancelled(self) -> None:
-        """Drop the work at the head of each line that nobody waits for: what came first is late first."""
+        """Drop cancelled work at the head of each line: the oldest work is cancelled first."""
         for owner, line in list(self._waiting.items()):
             while line and line[0].future.cancelled():
                 line.popleft()

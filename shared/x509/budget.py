@@ -58,7 +58,7 @@ class Budget:
     """What a decision has cost so far, within *limits*. Each method raises before the cost exceeds its limit.
 
     Args:
-        check_time: raises, whatever its caller wants to see, once nobody waits for the decision. Called before each
+        check_time: raises an error of its caller's choice once no caller waits for the decision. Called before each
             piece of work.
     """
 

@@ -128,15 +128,15 @@ class ShownMemory:
 
     def take_new(self, org_id: str, events: Iterable[ConnectionEvent]) -> tuple[ShownChain, ...]:
         """Return the chains in *events* that were not sent today, BATCH_MAX at most: refused devices' first."""
-        found: dict[str, ShownChain] = {}
+        chains: dict[str, ShownChain] = {}
         for event in events:
             shown = _shown(event)
             if shown is None or self._sent.get((org_id, shown.fingerprint, shown.kind)) == _day_of(shown.at):
                 continue
-            before = found.get(shown.fingerprint)
+            before = chains.get(shown.fingerprint)
             if before is None or _FIRST[shown.kind] <= _FIRST[before.kind]:
-                found[shown.fingerprint] = shown
-        new = sorted(found.values(), key=lambda shown: (_FIRST[shown.kind], -shown.at.timestamp()))[:BATCH_MAX]
+                chains[shown.fingerprint] = shown
+        new = sorted(chains.values(), key=lambda shown: (_FIRST[shown.kind], -shown.at.timestamp()))[:BATCH_MAX]
         for shown in new:
             key = (org_id, shown.fingerprint, shown.kind)
             self._sent[key] = _day_of(shown.at)

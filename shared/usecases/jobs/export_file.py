@@ -1,4 +1,4 @@
-"""The file of an export: lines of JSON that nobody can change without notice.
+"""The file of an export: lines of JSON, and a code that shows every change of them.
 
     {"export": 1, "key": {…}}                        the header: a random key, sealed as private keys are
     {"partition": "…", "id": "…", "body": {…}}       a document, one a line
