@@ -109,7 +109,8 @@ NewContext = Callable[..., BrowserContext]
 def new_context(browser: Browser, watch: Watch, live: Live) -> Iterator[NewContext]:
     """Make fresh browser profiles, signed in with a key if a client is given.
 
-    The profiles are closed before the service stops, because a page that polls would fail then.
+    The profiles are closed before the service stops, because a page that loads or polls would fail then. A test with
+    another service requests that service before this fixture: pytest ends fixtures in the reverse order.
     """
     made: list[BrowserContext] = []
 

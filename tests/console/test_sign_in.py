@@ -150,7 +150,7 @@ def with_issuer(tmp_path: Path, issuer: Issuer, request: pytest.FixtureRequest) 
 
 
 def test_a_person_signs_in_at_the_issuer_and_is_back_at_the_same_page(
-    new_context: NewContext, with_issuer: Live, issuer: Issuer
+    with_issuer: Live, new_context: NewContext, issuer: Issuer
 ) -> None:
     """Authorization code with PKCE: the issuer checks the verifier, the page the nonce, the service the signature."""
     page = new_context().new_page()
@@ -174,7 +174,7 @@ def one_issuer(tmp_path: Path, issuer: Issuer) -> Iterator[Live]:
         yield started
 
 
-def test_an_unrequested_answer_is_refused(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
+def test_an_unrequested_answer_is_refused(one_issuer: Live, new_context: NewContext, issuer: Issuer) -> None:
     """No code in a foreign link is exchanged (login CSRF, RFC 6749, section 10.12)."""
     page = new_context().new_page()
     page.goto(f"{one_issuer.console}?code=stolen&state=made-up")
@@ -183,7 +183,7 @@ def test_an_unrequested_answer_is_refused(new_context: NewContext, one_issuer: L
     assert issuer.asked["/token"] == 0
 
 
-def test_an_answer_to_another_request_is_refused(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
+def test_an_answer_to_another_request_is_refused(one_issuer: Live, new_context: NewContext, issuer: Issuer) -> None:
     """The state must be that of this tab, even while the tab waits for an answer."""
     page = new_context().new_page()
     page.goto(one_issuer.console)
@@ -195,7 +195,7 @@ def test_an_answer_to_another_request_is_refused(new_context: NewContext, one_is
 
 
 def test_a_user_without_a_role_is_refused_with_the_reason(
-    new_context: NewContext, one_issuer: Live, issuer: Issuer
+    one_issuer: Live, new_context: NewContext, issuer: Issuer
 ) -> None:
     issuer.person["role"] = "broker"
     page = new_context().new_page()
@@ -207,7 +207,7 @@ def test_a_user_without_a_role_is_refused_with_the_reason(
 
 
 def test_a_session_of_the_issuer_that_ends_comes_back_in_a_window_of_its_own(
-    new_context: NewContext, one_issuer: Live, issuer: Issuer
+    one_issuer: Live, new_context: NewContext, issuer: Issuer
 ) -> None:
     """The page with the open form stays: the second window passes back only the code, and closes itself."""
     context = new_context()
@@ -234,7 +234,7 @@ def test_a_session_of_the_issuer_that_ends_comes_back_in_a_window_of_its_own(
         opened.value.wait_for_event("close")
 
 
-def test_the_api_key_works_while_the_issuer_is_down(new_context: NewContext, one_issuer: Live, issuer: Issuer) -> None:
+def test_the_api_key_works_while_the_issuer_is_down(one_issuer: Live, new_context: NewContext, issuer: Issuer) -> None:
     issuer.down = True
     page = new_context().new_page()
     page.goto(one_issuer.console)
