@@ -321,6 +321,8 @@ def _fill_disk(the_process: Callable[[], int]) -> Iterator[None]:
 
     thread = threading.Thread(target=alternate_limits)
     thread.start()
-    yield
-    stop.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

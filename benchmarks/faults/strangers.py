@@ -129,23 +129,29 @@ KINDS: Final[dict[str, tuple[int, Behaviour]]] = {
 
 async def _repeat(port: int, behaviour: Behaviour, seen: _Seen, end: float) -> None:
     """Behave so on one connection, and on another when that one is closed, until *end*."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(end - time.monotonic()):
-            while True:
-                try:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                except OSError:
-                    seen["refused"] += 1
-                    await asyncio.sleep(0.01)
-                    continue
-                seen["opened"] += 1
-                try:
-                    await behaviour(reader, writer, seen)
-                except (OSError, EOFError, ExceptionGroup):
-                    await asyncio.sleep(0.01)
-                finally:
-                    writer.transport.abort()
-                seen["closed"] += 1
+    while (left := end - time.monotonic()) > 0:
+        # A task group whose task fails at the moment of the time-out raises that failure, and the time-out is lost.
+        # Each connection therefore has a time-out of its own.
+        try:
+            async with asyncio.timeout(left):
+                await _behave_once(port, behaviour, seen)
+        except (OSError, EOFError, ExceptionGroup):  # TimeoutError is an OSError
+            await asyncio.sleep(0.01)
+
+
+async def _behave_once(port: int, behaviour: Behaviour, seen: _Seen) -> None:
+    """Behave so on one connection, until the server closes it. Raises: OSError, EOFError, ExceptionGroup."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        seen["refused"] += 1
+        raise
+    seen["opened"] += 1
+    try:
+        await behaviour(reader, writer, seen)
+    finally:
+        writer.transport.abort()
+        seen["closed"] += 1
 
 
 async def _attack(port: int, kind: str, seconds: float) -> _Seen:
@@ -217,14 +223,17 @@ def meet(kind: str, port: int, pid: int, ask: Callable[[], bool], *, seconds: fl
     took: list[float] = []
     failed, memory = 0, resident(pid)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as strangers:
-        while strangers.poll() is None:
-            began = time.monotonic()
-            failed += not ask()
-            took.append(time.monotonic() - began)
-            memory = max(memory, resident(pid))
-            time.sleep(0.02)
-        assert strangers.stdout is not None
-        seen = json.loads(strangers.stdout.read())
+        try:
+            while strangers.poll() is None:
+                began = time.monotonic()
+                failed += not ask()
+                took.append(time.monotonic() - began)
+                memory = max(memory, resident(pid))
+                time.sleep(0.02)
+            assert strangers.stdout is not None
+            seen = json.loads(strangers.stdout.read())
+        finally:
+            strangers.kill()  # Popen waits for the end of the process, also after a failure
     return Met(kind, seen, took, failed, memory)
 
 
