@@ -155,6 +155,7 @@ def test_a_body_that_is_too_large_is_answered(tmp_path: Path) -> None:
         running.stop()
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_answered_write(tmp_path: Path) -> None:
     """Every answered upload survives kill -9 in the middle of writes, and every stored entry is complete."""
     answered: dict[str, str] = {}

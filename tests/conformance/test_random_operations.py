@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from shared.ports import DocumentStore, Key, WriteConflict
 from tests.support.stores import TWICE_DYNAMODB
 
-pytestmark = pytest.mark.stores(*TWICE_DYNAMODB)
+pytestmark = [pytest.mark.slow, pytest.mark.stores(*TWICE_DYNAMODB)]
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6) | st.sampled_from(
     ["a", "a/b", "b", ".", "..", "/", "__x__", "d:t:1", "\U0001f600", "\ufb00"]

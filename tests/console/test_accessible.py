@@ -144,6 +144,7 @@ LOOKS: Final[dict[str, tuple[Literal["light", "dark"], int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # seconds; axe-core checks every element of many screens
 @pytest.mark.parametrize("part", range(3))  # so that several workers share the screens
 def test_axe_finds_nothing_on_any_screen(

@@ -19,6 +19,7 @@ from demo.stack import ROOT
 from tests.e2e.conftest import skip_unless_ci
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_demo_completes_within_a_minute() -> None:
     """Each step prints what happened; a step that fails ends the demo with exit code 1."""

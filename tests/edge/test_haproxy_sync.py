@@ -334,6 +334,7 @@ class Killer:
             raise Killed
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_killed_at_any_step_recovers(
     edge: Edge, feed: FeedStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from infra.table import BY_NAME, FUNCTIONS, Right, http_routes
 from tests.infra import machine
 from tests.infra.google import schema
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent / "google"
 FILES = machine.ROOT / "infra/terraform/gcp"

@@ -136,6 +136,7 @@ def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_serverless_template_is_valid(template: dict[str, Any]) -> None:
     """CloudFormation's linter finds no error. (Its only warning, W3005, is a redundant DependsOn of the framework.)"""
     import cfnlint
@@ -144,6 +145,7 @@ def test_the_serverless_template_is_valid(template: dict[str, Any]) -> None:
     assert [str(finding) for finding in findings if finding.rule.id != "W3005"] == []
 
 
+@pytest.mark.slow
 def test_serverless_deploys_every_function_with_its_size_role_and_package(template: dict[str, Any]) -> None:
     """Handler, memory, timeout, a role of its own, and only the table's rights."""
     functions, roles = of_type(template, "AWS::Lambda::Function"), of_type(template, "AWS::IAM::Role")
@@ -165,6 +167,7 @@ def test_serverless_deploys_every_function_with_its_size_role_and_package(templa
         assert actions == expected | extra | {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 
+@pytest.mark.slow
 def test_serverless_routes_are_the_routes_tables(template: dict[str, Any]) -> None:
     """Each method and path leads to its function; any other address to health, which answers a problem document."""
     led = {}
@@ -175,6 +178,7 @@ def test_serverless_routes_are_the_routes_tables(template: dict[str, Any]) -> No
     assert led == {**expected, "$default": "Health"}
 
 
+@pytest.mark.slow
 def test_serverless_wires_uploads_schedule_and_queue(template: dict[str, Any]) -> None:
     """The bucket invokes onUpload, the schedule expiryReport, the queue recordSightings; failed events are kept."""
     (uploads,) = [
@@ -193,6 +197,7 @@ def test_serverless_wires_uploads_schedule_and_queue(template: dict[str, Any]) -
     ] * 2
 
 
+@pytest.mark.slow
 def test_the_table_that_serverless_makes_is_protected(template: dict[str, Any]) -> None:
     """Point-in-time recovery and expiry; table and master key are retained when the stack is deleted."""
     (table,) = of_type(template, "AWS::DynamoDB::Table").values()
