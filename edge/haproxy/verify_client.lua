@@ -133,6 +133,11 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
     txn:set_var('sess.code', 'client_id_missing')
     return
   end
+  if not utf8.len(cid) then -- the request is JSON, which cannot hold this text (MQTT 3.1.1, 1.5.3)
+    txn:set_var('sess.verdict', 'deny')
+    txn:set_var('sess.code', 'client_id_invalid')
+    return
+  end
   AUTHORIZATION = AUTHORIZATION or 'Basic ' .. txn.c:base64(KEY)
   local fields = { '"tls":true', '"clientId":' .. quote(cid) }
   local sni, leaf, chain = txn.f:ssl_fc_sni(), txn.f:ssl_c_der(), txn.f:ssl_c_chain_der()

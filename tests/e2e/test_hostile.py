@@ -18,6 +18,10 @@ from tests.e2e.pki import Files
 pytestmark = pytest.mark.timeout(180)
 
 WELCOME = b"\x20\x02\x00\x00"
+NOT_AUTHORIZED = b"\x20\x02\x00\x05"
+IDENTIFIER_REJECTED = b"\x20\x02\x00\x02"
+IDENTIFIER_NOT_VALID = b"\x20\x17\x00\x85\x14\x1f\x00\x11client_id_missing"  # of MQTT 5
+REFUSALS = (b"", NOT_AUTHORIZED, IDENTIFIER_REJECTED, IDENTIFIER_NOT_VALID)
 
 
 def field(text: str | bytes) -> bytes:
@@ -66,7 +70,7 @@ REFUSED = {
     "empty": packet(""),
     "empty, MQTT 5": packet("", start=b"\x00\x04MQTT\x05\x02"),
     "empty, MQTT 3.1": packet("", start=b"\x00\x06MQIsdp\x03\x02"),
-    "bridge": packet(MINE, start=b"\x00\x04MQTT\x84\x02"),
+    "bridge of level 5": packet(MINE, start=b"\x00\x04MQTT\x85\x02"),
     "level 6": packet(MINE, start=b"\x00\x04MQTT\x06\x02"),
     "reserved flag": packet(MINE, start=b"\x00\x04MQTT\x04\x03"),
     "packet's own flags": b"\x11" + packet(MINE)[1:],
@@ -78,12 +82,22 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED.keys())
+# HAProxy waits for more of these packets, until the time for a CONNECT packet ends after 10 s.
+LASTING = ("bridge of level 5", "reserved flag", "more than the fields", "five bytes of length")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [pytest.param(sent, id=what, marks=pytest.mark.slow if what in LASTING else ()) for what, sent in REFUSED.items()],
+)
 def test_an_ambiguous_connect_is_refused(alpha: Tenant, sent: bytes) -> None:
-    """The certificate is valid for MINE; a CONNECT that edge and broker might read differently is refused."""
+    """The certificate is valid for MINE; a CONNECT that edge and broker might read differently is refused.
+
+    The edge answers a packet that is a CONNECT with a refusal, and closes the connection for all others.
+    """
     _, files = alpha.pki.leaf("d:thermo:hostile")
     assert exchange(alpha, files, packet(MINE)) == WELCOME
-    assert exchange(alpha, files, sent) == b""
+    assert exchange(alpha, files, sent) in REFUSALS
 
 
 def test_a_second_connect_cannot_name_another_device(alpha: Tenant, stack: Stack) -> None:
@@ -104,11 +118,11 @@ def test_a_second_connect_cannot_name_another_device(alpha: Tenant, stack: Stack
 def test_a_client_id_cannot_forge_a_line_of_the_log(alpha: Tenant, stack: Stack) -> None:
     """A client without a certificate cannot make an operator read that a device was admitted."""
     forged = '203.0.113.7:1 alpha1.messaging.iot.example allow allowed -- "d:alpha1:thermo:forged"'
-    assert exchange(alpha, None, packet(f'x"\n{forged}\nx')) == b""
+    assert exchange(alpha, None, packet(f'x"\n{forged}\nx')) == IDENTIFIER_REJECTED
     text = until("a line about the client", lambda: next((x for x in log(stack) if "forged" in x), None))
     assert forged not in log(stack)
     assert "\\n203.0.113.7" in text
-    assert exchange(alpha, None, packet(b"d:alpha1:thermo:\xffinnocent")) == b""
+    assert exchange(alpha, None, packet(b"d:alpha1:thermo:\xffinnocent")) == IDENTIFIER_REJECTED
     assert "innocent" not in "".join(log(stack))  # invalid UTF-8 is not turned into another device's name
 
 
@@ -152,7 +166,7 @@ def test_a_hundred_sent_certificates_are_refused_and_nine_are_all_registered(alp
     for number in range(1, 100):
         path.append(alpha.pki.ca(f"hostile {number}", path[-1]))
     _, many = alpha.pki.leaf("d:thermo:hundred", send=tuple(path))
-    assert exchange(alpha, many, packet(alpha.client_id("hundred"))) == b""
+    assert exchange(alpha, many, packet(alpha.client_id("hundred"))) == NOT_AUTHORIZED
     assert alpha.refusal(alpha.client_id("hundred")) == "certificate_malformed"
     _, nine = alpha.pki.leaf("d:thermo:nine", path[8], send=tuple(reversed(path[:9])))
     device = alpha.connect(alpha.client_id("nine"), nine)
@@ -191,7 +205,7 @@ def test_a_crowd_is_refused_while_the_functions_hang_and_sessions_stay(alpha: Te
             answers = set(crowd.map(lambda _: exchange(alpha, files, packet(MINE), seconds=30), range(200)))
     finally:
         stack.functions.process.send(signal.SIGCONT)
-    assert answers == {b""}
+    assert answers <= {b"", b"\x20\x02\x00\x03"}  # server unavailable
     until("a device to be admitted", lambda: exchange(alpha, files, packet(MINE)) == WELCOME)
     keeps.stop()
     assert keeps.lost() == []

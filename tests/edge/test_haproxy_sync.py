@@ -1,6 +1,7 @@
 """The agent after failures, with a real HAProxy and a stub of edgeFeed."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from demo.device import fetch_fingerprint
+from demo.device import context, fetch_fingerprint
 from demo.processes import Missing, Process, free_port, program, socket_folder, until
 from demo.stack import EDGE
 from edge import state as state_module
@@ -126,6 +127,29 @@ def test_hosts_from_before_and_after_the_start_of_haproxy_are_served(edge: Edge,
     assert (edge.read_served(ONE), edge.read_served(TWO)) == (changed.fingerprint, None)
     assert [path.name for path in edge.state.certificates.iterdir()] == [f"{ONE}.pem"]
     assert edge.state.crt_list.read_text() == f"{edge.state.certificates}/{ONE}.pem {ONE}\n"
+
+
+@pytest.mark.parametrize(
+    ("level", "answer"),
+    [
+        (4, b"\x20\x02\x00\x03"),
+        (5, b"\x20\x11\x00\x88\x0e\x1f\x00\x0bunavailable"),
+    ],
+)
+def test_a_device_that_cannot_be_judged_may_try_again(edge: Edge, feed: FeedStub, level: int, answer: bytes) -> None:
+    """The answer is "Server unavailable" (MQTT 3.1.1, 3.2.2.3; MQTT 5.0, 3.2.2.2), not that the device is refused."""
+    publish(feed, ONE, "v1")
+    edge.sync.step()
+    edge.start_haproxy()
+    feed.down = True
+    with (
+        socket.create_connection(("127.0.0.1", edge.port), timeout=5) as plain,
+        context(ONE).wrap_socket(plain) as secure,
+    ):
+        properties = b"\x00" if level == 5 else b""
+        rest = b"\x00\x04MQTT" + bytes([level]) + b"\x02\x00\x1e" + properties + b"\x00\x07d:a:b:c"
+        secure.sendall(b"\x10" + bytes([len(rest)]) + rest)
+        assert secure.recv(64) == answer
 
 
 def test_after_a_restart_without_the_functions_the_same_certificates_are_served(edge: Edge, feed: FeedStub) -> None:
