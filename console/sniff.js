@@ -9,9 +9,34 @@ const LABEL = /-----BEGIN ([A-Z0-9 #.]{1,60})-----/g;
  * apparent number of certificates; *text* is set if the file is PEM.
  */
 export function sniff(bytes) {
-  const text = asText(bytes);
-  const labels = [...text.matchAll(LABEL)].map((hit) => hit[1]);
-  return labels.length ? ofPem(text, labels) : ofDer(bytes);
+  for (let depth = 0; depth < 3; depth++) {
+    const text = unescape(asText(bytes));
+    const labels = [...text.matchAll(LABEL)].map((hit) => hit[1]);
+    if (labels.length) return ofPem(text, labels);
+    const content = ofBase64(text);
+    if (!content) break;
+    bytes = content;
+  }
+  return ofDer(bytes);
+}
+
+// The same forms as in shared/x509/file_forms.py: UTF-16 without a mark, the escapes of JSON, base64 without a BEGIN line.
+
+/** Undo the escapes of JSON in PEM, which has no backslash. */
+function unescape(text) {
+  if (!text.includes('\\') || !text.includes('-----BEGIN')) return text;
+  return text
+    .replace(/\\+u00([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(parseInt(code, 16)))
+    .replace(/\\+([nrt/])/g, (_, letter) => ({ n: '\n', r: '\r', t: '\t' })[letter] ?? letter);
+}
+
+/** Return the bytes that base64 text encodes; null for other text. */
+function ofBase64(text) {
+  const packed = text.replace(/[\s\0"']/g, '');
+  if (!/^[A-Za-z0-9+/_-]{40,}={0,2}$/.test(packed)) return null;
+  const digits = packed.replace(/=+$/, '').replaceAll('-', '+').replaceAll('_', '/');
+  if (digits.length % 4 === 1) return null;
+  return Uint8Array.from(atob(digits), (character) => character.charCodeAt(0));
 }
 
 function ofPem(text, labels) {
@@ -23,7 +48,7 @@ function ofPem(text, labels) {
     certificates: labels.filter((label) => /CERTIFICATE$|^PKCS ?#?7|^CMS$/.test(label)).length,
     key: keys.length ? (encrypted ? 'encrypted' : 'plain') : null,
     request: labels.some((label) => label.endsWith('CERTIFICATE REQUEST')),
-    pkcs12: false,
+    pkcs12: labels.some((label) => /^(PKCS ?#?12|PFX)$/.test(label)),
   };
 }
 
@@ -74,6 +99,12 @@ function children(bytes, parent) {
 function asText(bytes) {
   if (bytes[0] === 0xff && bytes[1] === 0xfe) return new TextDecoder('utf-16le').decode(bytes);
   if (bytes[0] === 0xfe && bytes[1] === 0xff) return new TextDecoder('utf-16be').decode(bytes);
+  // Without a mark, every second octet of ASCII text in UTF-16 is zero.
+  const zeros = [0, 0];
+  bytes.forEach((octet, at) => { if (octet === 0) zeros[at % 2] += 1; });
+  const enough = Math.max(20, 0.45 * bytes.length);
+  if (zeros[1] > enough) return new TextDecoder('utf-16le').decode(bytes);
+  if (zeros[0] > enough) return new TextDecoder('utf-16be').decode(bytes);
   return new TextDecoder().decode(bytes);
 }
 

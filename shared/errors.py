@@ -458,8 +458,17 @@ class PassphraseWrong(Rejected):
     """A passphrase that does not decrypt the private key."""
 
     code = "passphrase_wrong"
-    says = "Wrong passphrase."
-    mend = "Type it again; the files are fine as they are."
+    says = "{found}."
+    mend = "{hint}"
+
+    def __init__(
+        self,
+        *,
+        part: str | None = None,
+        found: str = "The passphrase does not open the key",
+        hint: str = "Type the passphrase again; the files are fine as they are.",
+    ) -> None:
+        super().__init__(part=part, found=found, hint=hint)
 
 
 class PassphraseUnneeded(Rejected):
@@ -474,16 +483,26 @@ class KdfTooCostly(Rejected):
     """An encrypted private key whose key derivation would take too much time or memory."""
 
     code = "kdf_too_costly"
-    says = "Opening this key would cost {found}; at most {limit} is done here."
-    mend = "Re-encrypt the key with fewer rounds."
+    says = "To open this key takes {found} of key derivation; the limit is {limit}."
+    mend = "Encrypt the key again: {command}"
 
 
 class KeyMismatch(Rejected):
     """A private key that does not belong to the certificate."""
 
     code = "key_mismatch"
-    says = "The key belongs to another certificate."
-    mend = "Choose the key that was made for this certificate."
+    says = "{found}."
+    mend = "{hint}"
+
+    def __init__(
+        self,
+        *,
+        part: str | None = None,
+        cert: FaultyCertificate | None = None,
+        found: str = "The key belongs to another certificate",
+        hint: str = "Choose the key that was made for this certificate.",
+    ) -> None:
+        super().__init__(part=part, cert=cert, found=found, hint=hint)
 
 
 class ChainBroken(Rejected):

@@ -21,9 +21,9 @@ from demo.pki import OpensslPki
 from demo.processes import program
 from demo.stack import ApiRefused, Functions, Org
 from shared.records import Role
+from shared.x509.key_costs import ROUNDS_MAX
 from tests.support import costly
 
-ROUNDS: Final = 1_000_000  # as shared/x509/key_costs.py allows
 _SERVERS: Final = "/authentication/servercertificates"
 _GIVE_UP: Final = 30.0  # seconds to wait for an answer after the measurement
 _EDGE_POLL: Final = 0.5  # seconds between two questions of an edge, as the agent asks
@@ -271,7 +271,18 @@ def costly_key_file(folder: Path) -> str:
     openssl = program("openssl", "openssl")
     plain, encrypted = folder / "costly.key", folder / "costly.pem"
     new = ("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(plain))
-    shut = ("pkcs8", "-topk8", "-in", str(plain), "-v1", "PBE-SHA1-3DES", "-iter", str(ROUNDS), "-passout", "pass:x")
+    shut = (
+        "pkcs8",
+        "-topk8",
+        "-in",
+        str(plain),
+        "-v1",
+        "PBE-SHA1-3DES",
+        "-iter",
+        str(ROUNDS_MAX),
+        "-passout",
+        "pass:x",
+    )
     for words in (new, (*shut, "-out", str(encrypted))):
         subprocess.run([openssl, *words], check=True, capture_output=True)
     return encrypted.read_text()

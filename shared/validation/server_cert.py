@@ -17,7 +17,10 @@ from shared.errors import (
     HostMismatch,
     KeyMismatch,
     KeyUnsupported,
+    PassphraseRequired,
+    PassphraseWrong,
     PrivateKeyMissing,
+    Rejected,
     SelfSignatureInvalid,
     WrongKeyUsage,
 )
@@ -27,6 +30,7 @@ from shared.validation.names import messaging_host
 from shared.validation.notices import Notice
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import BUNDLE_MAX, Part, read_certificates
+from shared.x509.file_forms import unwrap
 from shared.x509.pkcs12 import load_pkcs12, looks_like_pkcs12
 from shared.x509.private_key_files import holds_private_key, load_private_key
 from shared.x509.private_keys import PrivateKey
@@ -58,6 +62,7 @@ class CertificateWithKey(msgspec.Struct, frozen=True):
 
 def has_private_key(certificate: bytes) -> bool:
     """Whether the certificate's own file brings the private key: PKCS#12, or a PEM bundle."""
+    certificate = unwrap(certificate)
     return looks_like_pkcs12(certificate) or holds_private_key(certificate)
 
 
@@ -92,6 +97,33 @@ def read_server_certificate(
         passphrase: of an encrypted key; an empty one counts as not given.
 
     Raises: PrivateKeyMissing, and what read_leaf and private_key_files.load_private_key raise."""
+    try:
+        return _read_server_certificate(certificate, chain, private_key, passphrase)
+    except PassphraseWrong:
+        typed = (passphrase or "").rstrip("\r\n")
+        if typed == passphrase or not _opens(certificate, private_key, typed):
+            raise
+    raise PassphraseWrong(
+        part="passphrase",
+        found="The passphrase does not open the key. It ends with a line break",
+        hint="Remove the line break at the end of the passphrase.",
+    )
+
+
+def _opens(certificate: bytes, private_key: bytes | None, passphrase: str) -> bool:
+    try:
+        _read_server_certificate(certificate, None, private_key, passphrase)
+    except (PassphraseWrong, PassphraseRequired):
+        return False
+    except Rejected:  # the key was opened, and something else is wrong
+        return True
+    return True
+
+
+def _read_server_certificate(
+    certificate: bytes, chain: bytes | None, private_key: bytes | None, passphrase: str | None
+) -> CertificateWithKey:
+    certificate = unwrap(certificate)
     if looks_like_pkcs12(certificate):
         key, leaf, others = load_pkcs12(certificate, passphrase)
         others += _read(chain, part="chain") if chain else []
@@ -109,26 +141,42 @@ def read_server_certificate(
 
 
 def sort_chain(leaf: Certificate, others: Sequence[Certificate]) -> tuple[Certificate, ...]:
-    """Return *others* in the order in which each signed the one before, the first one *leaf* (RFC 8446, 4.4.2).
+    """Return the chain of *leaf* out of *others*: each certificate signed the one before, the first one *leaf*.
+
+    RFC 8446, section 4.4.2, says this order. Where several certificates have one name and one key, as a root and its
+    cross-signed form have, one of them is returned: the form that another CA signed, because a device may trust either.
 
     Raises: ChainTooLong; WeakKey (a chain key is judged before it is used); ChainBroken, naming a certificate that
     has no place in the chain."""
     if len(others) > CHAIN_MAX:
         raise ChainTooLong(part="chain", n=len(others), limit=CHAIN_MAX)
     chain: list[Certificate] = []
-    rest, last = list(others), leaf
-    while rest:
+    rest, last = list(dict.fromkeys(others)), leaf
+    while True:
         named = [cert for cert in rest if cert.subject.canonical == last.issuer.canonical]
         for cert in named:
             check_key(cert)
-        issuer = next((cert for cert in named if last.is_signed_by(cert)), None)
-        if issuer is None:
-            culprit = (named or rest)[0]
-            raise ChainBroken(part="chain", cert=culprit, subject=culprit.subject_text)
-        rest.remove(issuer)
-        chain.append(issuer)
-        last = issuer
+        issuers = [cert for cert in named if last.is_signed_by(cert)]
+        if not issuers:
+            break
+        last = min(issuers, key=lambda cert: cert.is_self_issued)
+        rest = [cert for cert in rest if _identity(cert) != _identity(last)]
+        chain.append(last)
+    # What is left may have signed a form that is left out.
+    left_out = [cert for cert in others if cert not in chain and cert not in rest]
+    while signers := [cert for cert in rest if any(form.is_signed_by(cert) for form in left_out)]:
+        left_out += signers
+        rest = [cert for cert in rest if cert not in signers]
+    if rest:
+        named = [cert for cert in rest if cert.subject.canonical == last.issuer.canonical]
+        culprit = (named or rest)[0]
+        raise ChainBroken(part="chain", cert=culprit, subject=culprit.subject_text)
     return tuple(chain)
+
+
+def _identity(cert: Certificate) -> tuple[bytes, bytes]:
+    """Return what the forms of a cross-signed certificate have in common: subject and key."""
+    return cert.subject.canonical, cert.public_key_info
 
 
 def _read(data: bytes, *, part: Part) -> list[Certificate]:

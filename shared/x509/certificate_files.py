@@ -1,6 +1,6 @@
 """Certificate files as people have them: PEM with text around it, DER, PKCS#7.
 
-    bytes -> PEM blocks or DER elements -> the DER of each certificate -> Certificate
+    bytes -> PEM or binary (file_forms) -> PEM blocks or DER elements -> the DER of each certificate -> Certificate
 
 Everything is bounded before it is parsed.
 """
@@ -27,6 +27,7 @@ from shared.errors import (
 from shared.x509.budget import ELEMENTS_MAX, ElementCount
 from shared.x509.certificate import Certificate
 from shared.x509.der import CONTEXT_0, OID, SEQUENCE, Element, elements
+from shared.x509.file_forms import is_java_key_store, unwrap
 from shared.x509.pem import WHITESPACE, blocks, is_pem
 from shared.x509.public_keys import UnsupportedKey, describe_key
 
@@ -53,6 +54,15 @@ _OID_SIGNED_DATA: Final = bytes.fromhex("2a864886f70d010702")  # pkcs7-signedDat
 
 
 # -------------------------------------------------------------------------------------------------- kinds of content
+
+JAVA_KEY_STORE: Final = "This file is a Java key store (JKS)"
+_EXPORT_CERTIFICATE: Final = (
+    "For a certificate alone, run: keytool -exportcert -rfc -keystore store.jks -alias NAME -file certificate.pem"
+)
+CONVERT_KEY_STORE: Final = (
+    "For a certificate with its key, run: "
+    "keytool -importkeystore -srckeystore store.jks -destkeystore file.p12 -deststoretype PKCS12"
+)
 
 
 class Content(Enum):
@@ -99,6 +109,7 @@ def read_one_certificate(data: bytes, *, part: Part = "certificate") -> Certific
     Raises: TooLarge, NotACertificate, SeveralCertificates, PrivateKeyGiven, CSRGiven, WeakKey (the key is of a kind
     that cannot be read)."""
     check_size(data, FILE_MAX, part=part)
+    data = unwrap(data)
     if any(block.is_private_key for block in blocks(data)):
         raise PrivateKeyGiven(part=part)
     encoded = split(data, part=part)
@@ -159,6 +170,7 @@ def split(data: bytes, *, part: Part = "certificate") -> list[bytes]:
     Raises: NotACertificate, PrivateKeyGiven, CSRGiven."""
     if tidy := _split_tidy(data):
         return tidy
+    data = unwrap(data)
     return _split_pem(data, part) if is_pem(data) else _split_der(data, part)
 
 
@@ -214,6 +226,8 @@ def _split_pem(data: bytes, part: Part) -> list[bytes]:
 
 
 def _split_der(data: bytes, part: Part) -> list[bytes]:
+    if is_java_key_store(data):
+        raise NotACertificate(part=part, found=JAVA_KEY_STORE, hint=f"{_EXPORT_CERTIFICATE} {CONVERT_KEY_STORE}")
     content = content_of(data)
     if content in (Content.KEY, Content.ENCRYPTED_KEY):
         raise PrivateKeyGiven(part=part)

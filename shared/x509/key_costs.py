@@ -11,10 +11,13 @@ from shared.errors import KdfTooCostly, NotAKey
 from shared.x509.certificate_files import Part
 from shared.x509.der import INTEGER, OCTET_STRING, SEQUENCE, Element
 
-ROUNDS_MAX: Final = 1_000_000  # iterations of all key derivations in one file: under a second
+ROUNDS_MAX: Final = 3_000_000  # iterations of all key derivations in one file
 SCRYPT_MAX: Final = 32 * 1024 * 1024  # bytes, 128·N·r·p of all scrypt in one file: RFC 7914, section 2
 
 _ENCRYPTED_ANOTHER_WAY: Final = "openssl pkcs8 -topk8 -v2 aes-256-cbc"
+
+
+CHEAPER_KEY: Final = "openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 100000 -in key.pem -out new-key.pem"
 
 
 class OpeningCost(msgspec.Struct, frozen=True):
@@ -31,18 +34,17 @@ _PKCS5: Final = bytes.fromhex("2a864886f70d0105")  # 1.2.840.113549.1.5, RFC 801
 _PKCS12_PBE: Final = bytes.fromhex("2a864886f70d010c01")  # 1.2.840.113549.1.12.1, RFC 7292 appendix C
 _PBKDF2: Final = _PKCS5 + b"\x0c"
 _PBES2: Final = _PKCS5 + b"\x0d"
-PBMAC1: Final = _PKCS5 + b"\x0e"  # RFC 9579
 _SCRYPT: Final = bytes.fromhex("2b06010401da47040b")  # 1.3.6.1.4.1.11591.4.11, RFC 7914 section 7
 
 
 def cost_of(algorithm: Element, part: Part) -> OpeningCost:
-    """Return the cost of an encryption's, or PBMAC1's, AlgorithmIdentifier (RFC 8018 appendix A; RFC 7292 appendix C).
+    """Return the cost of an encryption's AlgorithmIdentifier (RFC 8018 appendix A; RFC 7292 appendix C).
 
     Raises: NotAKey for an unknown algorithm, whose cost is unknown too."""
     try:
         oid, parameters = algorithm.children
         values = parameters.children
-        if oid.content in (_PBES2, PBMAC1):
+        if oid.content == _PBES2:
             return cost_of(values[0], part)
         if oid.content == _SCRYPT:
             n, r, p = map(positive, values[1:4])
@@ -89,13 +91,15 @@ def positive(number: Element) -> int:
     return value
 
 
-def check_cost(cost: OpeningCost, part: Part) -> None:
-    """Refuse what costs more than the limits. Raises: KdfTooCostly."""
+def check_cost(cost: OpeningCost, part: Part, command: str = CHEAPER_KEY) -> None:
+    """Refuse what costs more than the limits. *command* makes a file that costs less. Raises: KdfTooCostly."""
     if cost.rounds > ROUNDS_MAX:
-        raise KdfTooCostly(part=part, found=f"{_format_number(cost.rounds)} rounds", limit=f"{ROUNDS_MAX:,}")
+        found = f"{_format_number(cost.rounds)} rounds"
+        raise KdfTooCostly(part=part, found=found, limit=f"{ROUNDS_MAX:,} rounds", command=command)
     if cost.memory > SCRYPT_MAX:
         memory = f"{_format_number(-(-cost.memory // 2**20))} MiB of memory"
-        raise KdfTooCostly(part=part, found=memory, limit=f"{SCRYPT_MAX // 2**20} MiB")
+        limit = f"{SCRYPT_MAX // 2**20} MiB"
+        raise KdfTooCostly(part=part, found=memory, limit=limit, command=command)
 
 
 def _format_number(number: int) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import codecs
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -34,22 +33,21 @@ class Block(msgspec.Struct, frozen=True):
 
 def is_pem(data: bytes) -> bool:
     """Whether *data* has a PEM boundary (section 3), of a complete block or not."""
-    return re.search(_BOUNDARY, _as_text(data)) is not None
+    return re.search(_BOUNDARY, data) is not None
 
 
 def blocks(data: bytes) -> Iterator[Block]:
     """Return the complete PEM blocks in *data*, in their order, without the text around and between them.
 
     Line ends of any kind and white space anywhere in the base64 are accepted (section 3, figure 2)."""
-    text = _as_text(data)
-    for begin, end in pairwise(re.finditer(_BOUNDARY, text)):
+    for begin, end in pairwise(re.finditer(_BOUNDARY, data)):
         if (begin[1], end[1]) == (b"BEGIN", b"END") and begin[2] == end[2]:
             at, headers = begin.end(), {}
-            while header := re.compile(_HEADER).match(text, at, end.start()):
+            while header := re.compile(_HEADER).match(data, at, end.start()):
                 headers[header[1].decode()] = header[2].decode("latin-1").strip()
                 at = header.end()
             try:
-                der = base64.b64decode(text[at : end.start()].translate(None, WHITESPACE), validate=True)
+                der = base64.b64decode(data[at : end.start()].translate(None, WHITESPACE), validate=True)
             except binascii.Error:
                 der = b""
             yield Block(begin[2].decode(), der, headers)
@@ -60,10 +58,3 @@ def encode(label: str, der: bytes) -> str:
     text = base64.b64encode(der).decode()
     lines = (text[at : at + _LINE] for at in range(0, len(text), _LINE))
     return "\n".join((f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""))
-
-
-def _as_text(data: bytes) -> bytes:
-    """Return *data* without byte order mark; UTF-16, which PowerShell's `>` writes, becomes UTF-8."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace").encode("utf-8", "replace")
-    return data.removeprefix(codecs.BOM_UTF8)

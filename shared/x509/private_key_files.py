@@ -4,6 +4,7 @@ from typing import Final
 
 from shared.errors import NotAKey
 from shared.x509.certificate_files import Content, Part, check_size, content_of
+from shared.x509.file_forms import unwrap
 from shared.x509.pem import blocks, is_pem
 from shared.x509.pkcs12 import Pkcs12, looks_like_pkcs12
 from shared.x509.private_keys import PrivateKey, open_block, open_der
@@ -21,6 +22,7 @@ def load_private_key(
     Raises: TooLarge, NotAKey, PassphraseRequired, PassphraseWrong, PassphraseUnneeded (their part is `passphrase`),
     KdfTooCostly, KeyUnsupported (neither RSA up to 4096 bits nor elliptic curve)."""
     check_size(data, limit, part=part, hint="Save the key alone.")
+    data = unwrap(data)
     if looks_like_pkcs12(data):
         return Pkcs12(data, part).key(passphrase or None)
     if not is_pem(data):
@@ -35,6 +37,7 @@ def load_private_key(
 
 def holds_private_key(data: bytes) -> bool:
     """Whether *data* holds a private key, encrypted or not. PKCS#12 does not count."""
+    data = unwrap(data)
     if is_pem(data):
         return any(block.is_private_key for block in blocks(data))
     return content_of(data) in (Content.KEY, Content.ENCRYPTED_KEY)

@@ -1,5 +1,7 @@
 """CA certificates, from the click to the stored record."""
 
+import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.console.live import Live, device, root, server_cert
 from tests.support import certs
+from tests.support.certs import Issued
 
 At = Callable[[str], Page]
 
@@ -88,18 +91,21 @@ def drop(page: Page, where: str, files: dict[str, bytes]) -> None:
     page.dispatch_event(where, "drop", {"dataTransfer": transfer})
 
 
+def as_der(issued: Issued) -> bytes:
+    return issued.key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
 def wrong_files() -> dict[str, tuple[bytes, str]]:
     good = root("Good")
     return {
         "a key": (good.key_pem.encode(), "This is a private key; it was not sent."),
-        "a key as DER": (
-            good.key.private_bytes(
-                serialization.Encoding.DER,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
-            "This is a private key; it was not sent.",
-        ),
+        "a key as DER": (as_der(good), "This is a private key; it was not sent."),
+        "a key in base64": (base64.b64encode(good.key_pem.encode()), "This is a private key; it was not sent."),
+        "a key as DER in base64": (base64.encodebytes(as_der(good)), "This is a private key; it was not sent."),
+        "a key in UTF-16": (good.key_pem.encode("utf-16-le"), "This is a private key; it was not sent."),
+        "a key in a JSON string": (json.dumps(good.key_pem).encode(), "This is a private key; it was not sent."),
         "certificate and key": ((good.pem + good.key_pem).encode(), "This is a private key; it was not sent."),
         "two certificates": (certs.bundle(good, root("Other")).encode(), "2 certificates are in the file. Save the CA"),
         "an expired one": (root("Old", days=-2).pem.encode(), "Ended "),
@@ -132,6 +138,8 @@ def test_a_wrong_file_shows_its_sentence_and_keeps_the_other_input(
     expect(dialog.get_by_label("Description")).to_have_value("Berlin")
     assert live.cas == []
     assert not any("PRIVATE KEY" in body or "MIGHAgEA" in body for body in sent)
+    if "key" in kind:
+        assert not any(base64.b64encode(data).decode()[:200] in body for body in sent)
     # The right file afterwards is accepted, with the input from before.
     field.set_input_files(pem_file(tmp_path, "right.pem", root("Right").pem))
     expect(dialog.locator(".preview")).to_contain_text("Will be accepted")

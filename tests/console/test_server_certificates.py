@@ -88,7 +88,7 @@ def test_an_encrypted_key_asks_for_its_passphrase_and_a_wrong_one_keeps_the_file
     expect(passphrase).to_be_focused()
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Wrong passphrase. Type it again; the files are fine as they are.")).to_be_visible()
+    expect(page.get_by_text("The passphrase does not open the key. Type the passphrase again;")).to_be_visible()
     expect(passphrase).to_be_focused()
     assert len(live.servers) == 1
     page.keyboard.type("right")  # the wrong passphrase is selected, so typing replaces it
@@ -214,7 +214,9 @@ def test_a_request_is_made_downloaded_and_replaced_by_its_certificate(at: At, li
     open_dialog(page, f"Upload certificate {live.host}")
     page.get_by_label("Signed certificate, pasted").fill(server_cert(live.host).pem)
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("The key belongs to another certificate.")).to_be_visible()
+    expect(
+        page.get_by_text("This certificate was not made from this request: its public key is another.")
+    ).to_be_visible()
     page.get_by_label("Signed certificate, pasted").fill(sign(live, request))
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").first).to_contain_text("took the place of its request.")

@@ -182,7 +182,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
     "wrong passphrase": (
         {"certificate": SERVER.pem, "privateKey": certs.key_pem(SERVER.key, PASSPHRASE), "passphrase": "battery"},
         "passphrase_wrong",
-        "Wrong passphrase. Type it again; the files are fine as they are.",
+        "The passphrase does not open the key. Type the passphrase again; the files are fine as they are.",
     ),
     "a passphrase too many": (
         {"certificate": SERVER.pem, "privateKey": SERVER.key_pem, "passphrase": "battery staple"},
@@ -267,10 +267,17 @@ def test_a_key_file_that_costs_too_much_to_open(operator: Client, openssl: OpenS
     refused = operator.form(SERVERS, fields | {"privateKey": encrypted.replace(rounds, many)})
     assert (refused.status, refused.code) == (422, "kdf_too_costly")
     assert refused.json["detail"] == (
-        "Opening this key would cost 8,388,607 rounds; at most 1,000,000 is done here. "
-        "Re-encrypt the key with fewer rounds."
+        "To open this key takes 8,388,607 rounds of key derivation; the limit is 3,000,000 rounds. "
+        "Encrypt the key again: "
+        "openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 100000 -in key.pem -out new-key.pem"
     )
-    operator.form(SERVERS, fields | {"privateKey": encrypted}).ok(201)
+    # The advice, to the letter.
+    openssl("pkcs8 -topk8 -v2 aes-256-cbc -iter 4000000 -in k.pem -out key.pem -passout pass:x")
+    assert operator.form(SERVERS, fields | {"privateKey": openssl.bytes("key.pem")}).code == "kdf_too_costly"
+    command = "pkcs8 -topk8 -v2 aes-256-cbc -iter 100000 -in key.pem -out new-key.pem -passin pass:x -passout pass:x"
+    openssl(command)
+    operator.form(SERVERS, fields | {"privateKey": openssl.bytes("new-key.pem")}).ok(201)
+    operator.form(SERVERS, fields | {"privateKey": encrypted}).ok()
 
 
 def test_a_self_signed_certificate_comes_with_a_warning(operator: Client) -> None:
@@ -525,6 +532,21 @@ def test_a_certificate_of_another_key_is_refused_and_the_request_stays(operator:
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     refused = operator.put(f"{SERVERS}/{made['id']}/certificate", {"certificate": SERVER.pem})
     assert (refused.status, refused.code) == (422, "key_mismatch")
+    assert refused.json["detail"] == (
+        "This certificate was not made from this request: its public key is another. "
+        f"Upload the certificate that your CA returned for the request for {HOST}."
+    )
+    older = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
+    for name, wrong in {
+        "the CA's certificate alone": certs.ca("Root").pem,
+        "the certificate of an older request": issue(older["csr"]).pem,
+        "the CA's chain": certs.bundle(certs.ca("Root"), certs.ca("Lower", certs.ca("Root"))),
+        "a server certificate with its chain": certs.bundle(SERVER, certs.ca("Root")),
+        "a device's certificate": certs.leaf("d:thermo:1", certs.ca("Root")).pem,
+    }.items():
+        answer = operator.put(f"{SERVERS}/{made['id']}/certificate", {"certificate": wrong})
+        assert (answer.code, answer.json["violations"][0]["field"]) == ("key_mismatch", "certificate"), name
+        assert "was not made from this request" in answer.json["detail"], name
     assert operator.get(f"{SERVERS}/{made['id']}").ok()["status"] == "csr"
     operator.post("/fulfillCSR", {"id": made["id"], "certificate": issue(made["csr"]).pem}).ok()
 

@@ -1,5 +1,6 @@
 """A messaging server certificate is accepted by five rules."""
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -74,6 +75,50 @@ def test_the_chain_is_put_in_order(certificate: bytes, chain: bytes | None) -> N
     got = read(certificate, chain)
     assert (got.leaf, got.chain) == (LEAF.certificate, (LOWER.certificate, UPPER.certificate, ROOT.certificate))
     assert read_leaf(certificate, chain=chain) == (got.leaf, got.chain)
+
+
+OLD_ROOT = certs.ca("Old root", private=certs.key("P-256", 31))
+CROSS = certs.ca("Root", OLD_ROOT, private=ROOT.key)
+OLDER_ROOT = certs.ca("Older root", private=certs.key("P-256", 32))
+SECOND_CROSS = certs.ca("Root", OLDER_ROOT, private=ROOT.key)
+CROSS_UPPER = certs.ca("Upper", OLD_ROOT, private=UPPER.key)
+
+
+@pytest.mark.parametrize(
+    ("sent", "served"),
+    [
+        ((LOWER, UPPER, ROOT, CROSS), (LOWER, UPPER, CROSS)),
+        ((LOWER, UPPER, CROSS, OLD_ROOT, ROOT), (LOWER, UPPER, CROSS, OLD_ROOT)),
+        ((LOWER, UPPER, CROSS, SECOND_CROSS, OLD_ROOT), (LOWER, UPPER, CROSS, OLD_ROOT)),
+        ((LOWER, UPPER, CROSS, OLD_ROOT, SECOND_CROSS, OLDER_ROOT), (LOWER, UPPER, CROSS, OLD_ROOT)),
+        ((LOWER, UPPER, CROSS_UPPER, ROOT, OLD_ROOT), (LOWER, UPPER, ROOT)),
+    ],
+    ids=["root and cross", "both roots", "two crosses", "two crosses, both roots", "intermediate twice"],
+)
+def test_a_cross_signed_chain_is_taken_in_every_order(sent: tuple[Issued, ...], served: tuple[Issued, ...]) -> None:
+    """One path is served: each name and key once, in a form that another CA signed where there is one."""
+    for order in itertools.permutations(sent):
+        chain = read(pem(LEAF), pem(*order)).chain
+        assert len(chain) == len({(cert.subject_text, cert.public_key_info) for cert in chain})
+        if order == sent:
+            assert chain == tuple(each.certificate for each in served)
+        for below, above in itertools.pairwise((LEAF.certificate, *chain)):
+            assert below.is_signed_by(above)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\r"])
+def test_a_passphrase_with_a_line_break_at_its_end_is_explained(end: str) -> None:
+    """`echo` without -n, a Kubernetes Secret, `curl -F passphrase=<file`. Without the line break the key opens."""
+    encrypted = certs.key_pem(LEAF.key, "right").encode()
+    with pytest.raises(errors.PassphraseWrong, match=r"It ends with a line break\. Remove the line break"):
+        read_server_certificate(pem(LEAF), private_key=encrypted, passphrase=f"right{end}")
+    file = pkcs12.serialize_key_and_certificates(None, LEAF.key, LEAF.cert, None, BestAvailableEncryption(b"right"))
+    with pytest.raises(errors.PassphraseWrong, match=r"It ends with a line break\. Remove the line break"):
+        read_server_certificate(file, passphrase=f"right{end}")
+    with pytest.raises(errors.PassphraseWrong, match="Type the passphrase again"):
+        read_server_certificate(pem(LEAF), private_key=encrypted, passphrase=f"wrong{end}")
+    with_line_break = certs.key_pem(LEAF.key, f"right{end}").encode()
+    assert read_server_certificate(pem(LEAF), private_key=with_line_break, passphrase=f"right{end}").leaf
 
 
 def test_the_key_may_be_in_the_certificates_file() -> None:

@@ -7,7 +7,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.errors import AlreadyFulfilled, NotAHost, NotFound
+from shared.errors import AlreadyFulfilled, FaultyCertificate, KeyMismatch, NotAHost, NotFound
 from shared.ports import KeySealer
 from shared.records import ServerCertificate, Source
 from shared.usecases.callers import Member
@@ -115,7 +115,10 @@ def fulfill_csr(
     request = servers.find_record(certificate_id) if certificate_id in member.org.servers else None
     if request is None or request.csr is None:
         raise NotFound(what="certificate request of that id")
-    leaf, chain = read_signed(data, public_key=_read_requested_key(request.csr))
+    try:
+        leaf, chain = read_signed(data, public_key=_read_requested_key(request.csr))
+    except KeyMismatch as mismatch:
+        raise _not_from_request(parse(certificate_id, request), mismatch.cert) from None
     warnings = check_for_org(context, member.org, leaf, chain, at)
     activity = make_entry(at, member.who, "fulfillCSR", certificate=certificate_id)
     for attempt in servers.changing(certificate_id, "certificate request of that id"):
@@ -142,6 +145,16 @@ def _add_certificate(
         leaf=leaf.der,
         chain=tuple(issuer.der for issuer in chain),
         changed=update_revision(record.changed, at, who),
+    )
+
+
+def _not_from_request(request: ParsedServerCertificate, cert: FaultyCertificate | None) -> KeyMismatch:
+    """Return the refusal of a certificate that is not of the key of *request*, which was made here."""
+    return KeyMismatch(
+        part="certificate",
+        cert=cert,
+        found="This certificate was not made from this request: its public key is another",
+        hint=f"Upload the certificate that your CA returned for the request for {', '.join(request.names)}.",
     )
 
 
