@@ -32,7 +32,7 @@ function signInForm(where, done, { over = false, problem } = {}) {
         await attempt({ kind: 'key', key: key.value.trim(), token: token.value.trim() });
       } catch (error) {
         if (error.status === 401) {
-          token.fail('Key or token is not right. If the token is lost, create a new key.');
+          token.fail('The API key or its token is wrong. If the token is lost, create a new key.');
           token.focus();
         } else {
           showProblem(error, [], errors);

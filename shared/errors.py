@@ -119,8 +119,10 @@ class NotAuthenticated(TrustError):
     """401: the caller has no valid API key or token."""
 
     code = "not_authenticated"
-    says = "Key or token is not right."
-    mend = "Send the API key as user name and its token as password. If the token is lost, create a new key."
+    says = "The API key or its token is wrong."
+    mend = (
+        "Send the API key as user name and its token as password (HTTP Basic). If the token is lost, create a new key."
+    )
 
 
 class TokenRefused(NotAuthenticated):
@@ -135,8 +137,8 @@ class Forbidden(TrustError):
     """403: the caller is known and not allowed to make this call."""
 
     code = "forbidden"
-    says = "This key has the role {role}; this call needs {needed}."
-    mend = "Use a key of that role."
+    says = "This API key has the role {role}; this call needs the role {needed}."
+    mend = "Use an API key with the role {needed}."
 
 
 class RoleNotGranted(Forbidden):
@@ -144,7 +146,10 @@ class RoleNotGranted(Forbidden):
 
     code = "role_not_granted"
     says = "Your sign-in names {found}."
-    mend = "Ask whoever runs it for one organization that is here, and the role viewer or operator."
+    mend = (
+        "Ask the administrator of the sign-in service for an organization that exists here, "
+        "and for the role viewer or operator."
+    )
 
 
 class NotFound(TrustError):
@@ -272,24 +277,24 @@ class ActiveCertificate(Conflict):
     """The active server certificate cannot be deleted."""
 
     code = "active_certificate"
-    says = "This certificate is the one shown to devices."
-    mend = "Activate another first."
+    says = "This certificate is active: devices see it when they connect."
+    mend = "Activate another certificate first."
 
 
 class RequestNotFulfilled(Conflict):
     """A certificate request that has no certificate yet."""
 
     code = "csr_not_fulfilled"
-    says = "This is a request that waits for its signature."
-    mend = "Have it signed and upload the certificate to it first."
+    says = "This is a certificate request, and its certificate is missing."
+    mend = "Have the request signed by your CA, and upload the certificate to the request first."
 
 
 class AlreadyFulfilled(Conflict):
     """A certificate request that has another certificate already."""
 
     code = "already_fulfilled"
-    says = "Another certificate has been put in this request's place already."
-    mend = "To replace it, renew it: that makes a new request on the same key."
+    says = "This request has another certificate already."
+    mend = "To replace that certificate, renew it: a renewal makes a new request with the same key."
 
 
 class DomainInUse(Conflict):
@@ -370,7 +375,7 @@ class SeveralCertificates(Rejected):
 
     code = "several_certificates"
     says = "{n} certificates are in the file."
-    mend = "Save the CA alone."
+    mend = "Save the CA certificate alone in a file."
 
 
 class TooComplex(Rejected):
@@ -378,7 +383,7 @@ class TooComplex(Rejected):
 
     code = "too_complex"
     says = "The certificate has {found}."
-    mend = "Have it issued with fewer."
+    mend = "Have the certificate issued with fewer of them."
 
 
 class PrivateKeyGiven(Rejected):
@@ -394,14 +399,14 @@ class CSRGiven(Rejected):
 
     code = "csr_given"
     says = "This is a certificate request, not a certificate."
-    mend = "Have it signed first."
+    mend = "Have the request signed by your CA, and upload the certificate."
 
 
 class NotACA(Rejected):
     """A certificate that is not a CA certificate (RFC 5280, 4.2.1.3 and 4.2.1.9)."""
 
     code = "not_a_ca"
-    says = "Not a CA: {found}."
+    says = "This is not a CA certificate: {found}."
     mend = "{hint}"
 
 
@@ -409,8 +414,8 @@ class SelfSignatureInvalid(Rejected):
     """A self-signed certificate whose signature is not valid."""
 
     code = "self_signature_invalid"
-    says = "Its own signature fails."
-    mend = "Export it again."
+    says = "The certificate's own signature is not valid."
+    mend = "Copy the certificate again from where it was made."
 
 
 class PrivateKeyMissing(Rejected):
@@ -442,16 +447,16 @@ class KeyUnsupported(Rejected):
     """A key whose algorithm or size is not supported."""
 
     code = "key_unsupported"
-    says = "{key} is not a key MQTT servers take."
-    mend = "Use RSA 2048-4096, P-256 or P-384."
+    says = "{key} is not a key that MQTT servers can use."
+    mend = "Use a key of RSA 2048 to 4096 bits, P-256 or P-384."
 
 
 class PassphraseRequired(Rejected):
     """An encrypted private key without a passphrase."""
 
     code = "passphrase_required"
-    says = "This key is encrypted."
-    mend = "Give its passphrase."
+    says = "This private key is encrypted."
+    mend = "Enter the passphrase of the key."
 
 
 class PassphraseWrong(Rejected):
@@ -475,7 +480,7 @@ class PassphraseUnneeded(Rejected):
     """A passphrase for a private key that is not encrypted."""
 
     code = "passphrase_unneeded"
-    says = "This key has no passphrase."
+    says = "This private key is not encrypted."
     mend = "Leave the passphrase empty."
 
 
@@ -525,16 +530,16 @@ class HostMismatch(Rejected):
     """A server certificate that is not valid for the organization's host."""
 
     code = "host_mismatch"
-    says = "For {names}; yours is {host}{note}."
-    mend = "Have it issued for {host} in CN or as DNS name."
+    says = "The certificate is for {names}; the host of this organization is {host}{note}."
+    mend = "Have a certificate issued with {host} as DNS name or CN."
 
 
 class UseFulfil(Rejected):
     """An upload of a certificate that belongs to a waiting request."""
 
     code = "use_fulfil"
-    says = "Belongs to the waiting request {id}."
-    mend = "Upload it there; its key is here already."
+    says = "This certificate belongs to the request {id}, which has no certificate yet."
+    mend = "Upload the certificate to that request; the request has the private key."
 
 
 class DomainReserved(Rejected):
@@ -550,7 +555,7 @@ class NotAHost(Rejected):
 
     code = "host_not_allowed"
     says = "{host} is not a host of this organization."
-    mend = "Use {hosts}; a custom domain is listed in the settings first."
+    mend = "Use {hosts}. For a custom domain, list the domain in the settings first."
 
 
 class Misplaced(Rejected):
@@ -601,8 +606,8 @@ class SNIMissing(Refused):
 
     step = 1
     code = "sni_missing"
-    says = "The device named no server."
-    mend = "Connect to {host} by name."
+    says = "The device sent no server name (SNI): it connects by IP address, or its MQTT library has SNI off."
+    mend = "Connect to {host}."
 
 
 class SNIUnknown(Refused):
@@ -611,7 +616,7 @@ class SNIUnknown(Refused):
     step = 1
     code = "sni_unknown"
     says = "{name} is not a host of this service."
-    mend = "Use {host}."
+    mend = "Connect to {host}."
 
 
 class OrgUnknown(Refused):
@@ -619,7 +624,7 @@ class OrgUnknown(Refused):
 
     step = 1
     code = "org_unknown"
-    says = "Neither server name nor client ID names an org that is here."
+    says = "Neither the server name nor the client ID names an organization of this service."
     mend = "Connect to <orgId>.messaging.{domain}, with a client ID that begins with d:<orgId>: ."
 
 
@@ -628,8 +633,8 @@ class ClientIdInvalid(Refused):
 
     step = 2
     code = "client_id_invalid"
-    says = "The client ID is not of a form this service knows."
-    mend = "Write d:{org}:type:device."
+    says = "The client ID has none of the forms that this service knows."
+    mend = "Set the client ID to d:{org}:type:device, with the type and the id of the device."
 
 
 class OrgMismatch(Refused):
@@ -637,8 +642,8 @@ class OrgMismatch(Refused):
 
     step = 2
     code = "org_mismatch"
-    says = "{what} says {a}, {where} {b}."
-    mend = "Use one org."
+    says = "The {what} names the organization {a}, and the {where} names {b}."
+    mend = "Use the same organization in both."
 
 
 class TLSRequired(Refused):
@@ -646,8 +651,8 @@ class TLSRequired(Refused):
 
     step = 3
     code = "tls_required"
-    says = "{level} needs TLS."
-    mend = "Connect with it."
+    says = "The security level of this device, {level}, requires TLS."
+    mend = "Connect with TLS."
 
 
 class CertificateMissing(Refused):
@@ -655,8 +660,8 @@ class CertificateMissing(Refused):
 
     step = 3
     code = "certificate_missing"
-    says = "{level} needs a certificate."
-    mend = "Give the device its own."
+    says = "The security level of this device, {level}, requires a certificate, and the device sent none."
+    mend = "Give the device a certificate of its own, or change the security level."
 
 
 class CertificateMalformed(Refused):
@@ -665,7 +670,7 @@ class CertificateMalformed(Refused):
     step = 4
     code = "certificate_malformed"
     says = "The certificate cannot be read: {found}."
-    mend = "Export it again as PEM or DER."
+    mend = "Send the certificate as PEM or DER. If the file is whole, have the certificate issued again."
 
 
 class KeyUnreadable(CertificateMalformed):
@@ -677,8 +682,11 @@ class NoTrustedCA(Refused):
 
     step = 5
     code = "no_trusted_ca"
-    says = "No CA is active."
-    mend = "Add the CA that signs your devices' certificates."
+    says = "No CA certificate of this organization is active."
+    mend = "{hint}"
+
+    def __init__(self, *, hint: str = "Add the CA certificate that signs your devices' certificates.") -> None:
+        super().__init__(hint=hint)
 
 
 class UntrustedIssuer(Refused):
@@ -686,8 +694,8 @@ class UntrustedIssuer(Refused):
 
     step = 6
     code = "untrusted_issuer"
-    says = "Issued by {issuer}, not among your CAs."
-    mend = "If it is yours, add it; or let the device send its intermediates."
+    says = "The certificate was issued by {issuer}, which is not among your CA certificates."
+    mend = "If {issuer} is your CA, add its certificate, or let the device send its intermediate certificates."
 
 
 class SignatureInvalid(Refused):
@@ -695,8 +703,8 @@ class SignatureInvalid(Refused):
 
     step = 6
     code = "signature_invalid"
-    says = "Not signed by {issuer}'s key: forged, or another CA of that name."
-    mend = "Add that one only if it is yours."
+    says = "A CA named {issuer} is registered, but this certificate was signed with another key."
+    mend = "If you created that CA again, add the new CA certificate; the registered one can stay."
 
 
 class ChainInvalid(Refused):
@@ -704,8 +712,8 @@ class ChainInvalid(Refused):
 
     step = 6
     code = "chain_invalid"
-    says = "{subject} may not sign this: {limit}."
-    mend = "Reissue."
+    says = "{subject} may not sign this certificate: {limit}."
+    mend = "Issue the certificates again without that limit."
 
 
 class ChainTooCostly(ChainInvalid):
@@ -720,8 +728,8 @@ class WeakKey(Refused):
 
     step = 6
     code = "weak_key"
-    says = "{found} is weak or of an unsupported kind."
-    mend = "Reissue with RSA 2048 or P-256 and SHA-256."
+    says = "The key {found} is weak, or of a kind that is not supported."
+    mend = "Issue the certificate again with a new key of RSA 2048 bits or P-256."
 
 
 class WeakSignature(Refused):
@@ -729,8 +737,8 @@ class WeakSignature(Refused):
 
     step = 6
     code = "weak_signature"
-    says = "Signed with {found}."
-    mend = "Reissue with SHA-256."
+    says = "The certificate is signed with {found}, which is not secure."
+    mend = "Issue the certificate again, signed with SHA-256."
 
 
 class CAInactive(Refused):
@@ -738,8 +746,8 @@ class CAInactive(Refused):
 
     step = 6
     code = "ca_inactive"
-    says = "{subject} is deactivated{when}."
-    mend = "Activate it if that was wrong."
+    says = "The CA certificate {subject} is deactivated{when}."
+    mend = "If its devices may connect, activate the CA certificate."
 
 
 class CertificateExpired(Refused):
@@ -747,8 +755,8 @@ class CertificateExpired(Refused):
 
     step = 7
     code = "certificate_expired"
-    says = "Ended {time}."
-    mend = "Issue a new one."
+    says = "The certificate expired {age} ({time})."
+    mend = "Issue a new certificate."
 
 
 class CertificateNotYetValid(Refused):
@@ -756,8 +764,8 @@ class CertificateNotYetValid(Refused):
 
     step = 7
     code = "certificate_not_yet_valid"
-    says = "Begins {time}."
-    mend = "Check the issuer's clock."
+    says = "The certificate is valid only from {time} ({age})."
+    mend = "Wait, or correct the clock of the machine that issues certificates and issue the certificate again."
 
 
 class CAExpired(Refused):
@@ -765,8 +773,8 @@ class CAExpired(Refused):
 
     step = 7
     code = "ca_expired"
-    says = "CA {subject} ended {time}."
-    mend = "Add its successor."
+    says = "The CA certificate {subject} expired {age} ({time})."
+    mend = "Add the CA certificate that replaces it."
 
 
 class WrongKeyUsage(Refused):
@@ -775,7 +783,7 @@ class WrongKeyUsage(Refused):
     step = 8
     code = "wrong_key_usage"
     says = "{found}."
-    mend = "Reissue as a {wanted}."
+    mend = "Issue the certificate again {wanted}."
 
 
 class CertificateRevoked(Refused):
@@ -783,8 +791,8 @@ class CertificateRevoked(Refused):
 
     step = 9
     code = "certificate_revoked"
-    says = "Denied since {time}."
-    mend = "If that was wrong, take it off the deny list."
+    says = "The device or its certificate is on the deny list since {time}."
+    mend = "If that is wrong, remove the entry from the deny list."
 
 
 class IdentityMissing(Refused):
@@ -793,7 +801,7 @@ class IdentityMissing(Refused):
     step = 10
     code = "identity_missing"
     says = "The certificate names no device: {found}."
-    mend = "Reissue with CN {name}."
+    mend = "Issue the certificate again with CN {name}."
 
 
 class IdentityMismatch(Refused):
@@ -801,8 +809,8 @@ class IdentityMismatch(Refused):
 
     step = 10
     code = "identity_mismatch"
-    says = "It is {found}; the client ID says {expected}."
-    mend = "Connect as the one it is. Case counts."
+    says = "The certificate is for {found}, and the client ID is for {expected}.{case}"
+    mend = "Set the client ID to {client}, or issue a certificate with CN {expected}."
 
 
 class TypeCertificateRefused(Refused):
@@ -810,5 +818,5 @@ class TypeCertificateRefused(Refused):
 
     step = 10
     code = "type_certificate_refused"
-    says = "Stands for every {type}."
-    mend = "Switch type certificates on, or give each device its own."
+    says = "The certificate is for every device of the type {type}, and type certificates are switched off."
+    mend = "Switch type certificates on, or give each device a certificate of its own."

@@ -11,6 +11,19 @@ def printable(text: str, limit: int) -> str:
     return "".join(char if char.isprintable() else "?" for char in text[:limit])
 
 
+def format_age(moment: datetime, now: datetime) -> str:
+    """Return how long before or after *now* a moment is, both aware: `5 days ago`, `in 2 hours`."""
+    seconds = int(abs((now - moment).total_seconds()))
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            number = seconds // length
+            distance = f"{number:,} {unit}{'s' if number > 1 else ''}"
+            break
+    else:
+        distance = "less than a minute"
+    return f"{distance} ago" if moment <= now else f"in {distance}"
+
+
 def format_time(moment: datetime) -> str:
     """Return *moment*, an aware time, as `16 Dec 2026, 09:30 UTC`.
 

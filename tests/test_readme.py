@@ -57,7 +57,7 @@ def test_the_commands_of_the_readme_do_what_it_says(running: server.Server, tmp_
     output = dict(part.split("\n", 1) for part in done.stdout.split("=== ")[1:])
     assert '"decision":"allow"' in output["allow"]
     assert '"code":"untrusted_issuer"' in output["deny"]
-    assert "Issued by CN=Somebody else, not among your CAs." in output["deny"]
+    assert "The certificate was issued by CN=Somebody else, which is not among your CA certificates." in output["deny"]
     assert "✓ d:thermo:42 is let in." in output["check"]
     assert re.search(r'"key": "a-mtxpd0-\w{10}", "token": "', output["admin"])
     assert f'"active":"{_id(done.stdout)}"' in done.stdout

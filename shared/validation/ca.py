@@ -82,17 +82,25 @@ def _check_may_sign(cert: Certificate) -> None:
     made so.
 
     Raises: NotACA."""
-    instead = "Reissue it with CA:TRUE." if cert.is_self_issued else f"Choose its issuer, {cert.issuer.text}."
+    instead = (
+        "Issue the certificate again with basicConstraints=CA:TRUE."
+        if cert.is_self_issued
+        else f"Add the CA certificate that signed it, {cert.issuer.text} (usually ca.pem or root.pem)."
+    )
     if not cert.is_version_3:
-        raise NotACA(part="certificate", cert=cert, found="an X.509 v1 certificate cannot be one", hint=instead)
+        raise NotACA(
+            part="certificate", cert=cert, found="an X.509 version 1 certificate cannot say CA:TRUE", hint=instead
+        )
     if not cert.has_basic_constraints:
         raise NotACA(part="certificate", cert=cert, found="it does not say CA:TRUE", hint=instead)
     if not cert.is_ca:
-        raise NotACA(part="certificate", cert=cert, found="it says CA:FALSE", hint=instead)
+        raise NotACA(
+            part="certificate", cert=cert, found="it says CA:FALSE, as device and server certificates do", hint=instead
+        )
     if not cert.may_sign_certificates:
         raise NotACA(
             part="certificate",
             cert=cert,
             found="its key usage does not include keyCertSign",
-            hint="Reissue it with keyCertSign.",
+            hint="Issue the certificate again with keyUsage=keyCertSign.",
         )

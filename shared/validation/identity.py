@@ -35,12 +35,14 @@ def match(
     expected: DeviceName | None,
     *,
     type_certificates: bool,
+    org_id: str,
 ) -> DeviceName:
     """Return the device that *cert*, in which *identities* are, identifies.
 
     Args:
         expected: the device the client ID names; None before a client ID is known.
         type_certificates: whether the org accepts `d:type:` for every device of the type.
+        org_id: of the client ID that a refusal advises.
 
     Raises: IdentityMissing, IdentityMismatch, TypeCertificateRefused."""
     if not identities:
@@ -55,7 +57,22 @@ def match(
         if type_certificates:
             return expected
         raise TypeCertificateRefused(cert=cert, type=expected.type_id)
-    raise IdentityMismatch(cert=cert, found=_format(identities), expected=str(expected))
+    raise mismatch(identities, expected, org_id, cert)
+
+
+def mismatch(
+    identities: tuple[DeviceName, ...], expected: DeviceName, org_id: str, cert: Certificate | None = None
+) -> IdentityMismatch:
+    """Return the refusal of a client ID of *expected* that has a certificate for *identities*."""
+    by_case = [name for name in identities if str(name).lower() == str(expected).lower()]
+    kind, _, rest = str((by_case or identities)[0]).partition(":")
+    return IdentityMismatch(
+        cert=cert,
+        found=_format(identities),
+        expected=str(expected),
+        case=" They differ in upper and lower case only." if by_case else "",
+        client=f"{kind}:{org_id}:{rest}",
+    )
 
 
 def _match_single(cert: Certificate, identities: tuple[DeviceName, ...], type_certificates: bool) -> DeviceName:
@@ -68,7 +85,7 @@ def _match_single(cert: Certificate, identities: tuple[DeviceName, ...], type_ce
             raise TypeCertificateRefused(cert=cert, type=types[0].type_id)
         raise IdentityMissing(
             cert=cert,
-            found=f"{_format(identities)} stands for a type, and no client ID is known",
+            found=f"{_format(identities)} is for a whole device type, and no client ID is known",
             name=_example(None),
         )
     raise IdentityMissing(

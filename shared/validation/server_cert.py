@@ -334,8 +334,8 @@ def _check_purpose(leaf: Certificate) -> None:
         raise WrongKeyUsage(
             part="certificate",
             cert=leaf,
-            found=f"Made for {', '.join(leaf.purposes[:_SHOWN_MAX])}",
-            wanted="server certificate (serverAuth)",
+            found=f"The certificate is for {', '.join(leaf.purposes[:_SHOWN_MAX])} only, and not for TLS servers",
+            wanted="with extendedKeyUsage=serverAuth",
         )
 
 

@@ -28,12 +28,12 @@ from shared.x509.certificate import Certificate, CertificationPath
 STEPS: Final = (
     "Server name",
     "Client ID",
-    "Level",
-    "Readable",
-    "A CA",
+    "Security level",
+    "Certificate can be read",
+    "An active CA",
     "Chain",
     "Dates",
-    "Use",
+    "Key usage",
     "Not revoked",
     "Identity",
 )
@@ -192,7 +192,7 @@ class _Judgement:
         if org_id is not None and not scope.may_ask_about(org_id, incarnation):
             # The caller may not learn whether that org exists.
             raise errors.OrgMismatch(
-                what="Server name or client ID", a=org_id, where="the caller's key", b=scope.org_id or "other orgs"
+                what="server name or client ID", a=org_id, where="caller's key", b=scope.org_id or "other orgs"
             )
         counts = _sni_counts(presented, scope)
         if counts and presented.server_name is not None:
@@ -218,7 +218,7 @@ class _Judgement:
         if isinstance(client, errors.ClientIdInvalid):
             raise errors.ClientIdInvalid(org=org_id)
         if client is not None and client.org_id != org_id:
-            raise errors.OrgMismatch(what="Client ID", a=client.org_id, where="server name", b=org_id)
+            raise errors.OrgMismatch(what="client ID", a=client.org_id, where="server name", b=org_id)
         self._pass(2, client.text if client else None, f"d:{org_id}:type:device")
 
     def _needs_certificate(self, facts: OrgFacts) -> bool:
@@ -258,8 +258,17 @@ class _Judgement:
     def _check_active_ca(self, facts: OrgFacts) -> None:
         """Step 5: the org has an active CA."""
         if facts.has_active_ca is False:
-            raise errors.NoTrustedCA
+            raise self._no_active_ca(facts)
         self._pass(5, None, "an active CA")
+
+    def _no_active_ca(self, facts: OrgFacts) -> errors.NoTrustedCA:
+        issuers = {cert.issuer.canonical for cert in self._presented.certificates}
+        for ca in facts.anchors:
+            if not ca.active and ca.certificate.subject.canonical in issuers:
+                since = f" since {format_time(ca.deactivated_at)}" if ca.deactivated_at else ""
+                subject = ca.certificate.subject_text
+                return errors.NoTrustedCA(hint=f"Activate the CA certificate {subject}, which is deactivated{since}.")
+        return errors.NoTrustedCA()
 
     def _check_chain(self, facts: OrgFacts) -> None:
         """Run steps 6 to 9. One valid path is enough, so another path is searched around denied certificates."""
@@ -341,6 +350,7 @@ class _Judgement:
             self._presented.identities,
             expected,
             type_certificates=facts.type_certificates,
+            org_id=facts.org_id,
         )
         self._pass(10, str(self._identity), str(expected) if expected else "exactly one identity")
 

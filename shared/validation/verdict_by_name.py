@@ -14,6 +14,7 @@ from shared import errors
 from shared.text import format_time
 from shared.validation.deny_list import identity_id
 from shared.validation.facts import OrgFacts
+from shared.validation.identity import mismatch
 from shared.validation.names import ClientId, DeviceName
 from shared.validation.policy import Decision, Presence, outcome
 from shared.validation.verdict import Verdict
@@ -126,11 +127,11 @@ def _match(named: NamedClient, expected: DeviceName | None, facts: OrgFacts) -> 
     if expected is None:
         if device.is_type:
             raise errors.IdentityMissing(
-                found=f"{device} stands for a type, and no client ID is known", name="d:type:device"
+                found=f"{device} is for a whole device type, and no client ID is known", name="d:type:device"
             )
         return device
     if not device.covers(expected):
-        raise errors.IdentityMismatch(found=str(device), expected=str(expected))
+        raise mismatch((device,), expected, facts.org_id)
     if device.is_type and not facts.type_certificates:
         raise errors.TypeCertificateRefused(type=device.type_id)
     return expected

@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid, KeyUnreadable
-from shared.text import format_time, printable
+from shared.text import format_age, format_time, printable
 from shared.x509 import der, pem, plain, public_keys, strength
 from shared.x509.algorithms import read_algorithm
 from shared.x509.distinguished_name import DistinguishedName, format_subject, read_issuer
@@ -200,9 +200,11 @@ class Certificate:
         Raises: CertificateNotYetValid, CertificateExpired; ValueError where *at* is naive."""
         second = whole_second(at)
         if second < self.not_before:
-            raise CertificateNotYetValid(cert=self, time=format_time(self.not_before))
+            age = format_age(self.not_before, second)
+            raise CertificateNotYetValid(cert=self, time=format_time(self.not_before), age=age)
         if second > self.not_after:
-            raise CertificateExpired(cert=self, time=format_time(self.not_after))
+            age = format_age(self.not_after, second)
+            raise CertificateExpired(cert=self, time=format_time(self.not_after), age=age)
 
     # ---------------------------------------------------------------------------------------------------- purposes
 

@@ -35,7 +35,7 @@ from shared.errors import (
     WeakSignature,
     WrongKeyUsage,
 )
-from shared.text import format_time
+from shared.text import format_age, format_time
 from shared.x509 import strength
 from shared.x509.budget import Budget
 from shared.x509.certificate import Certificate, CertificationPath, whole_second
@@ -371,13 +371,15 @@ def _check_dates(path: CertificationPath, now: dt.datetime) -> None:
     CertificateNotYetValid for either."""
     leaf, *cas = path
     if now > leaf.not_after:
-        raise CertificateExpired(time=format_time(leaf.not_after), cert=leaf)
+        raise CertificateExpired(time=format_time(leaf.not_after), age=format_age(leaf.not_after, now), cert=leaf)
     for cert in path:
         if now < cert.not_before:
-            raise CertificateNotYetValid(time=format_time(cert.not_before), cert=cert)
+            age = format_age(cert.not_before, now)
+            raise CertificateNotYetValid(time=format_time(cert.not_before), age=age, cert=cert)
     for ca in cas:
         if now > ca.not_after:
-            raise CAExpired(subject=ca.subject_text, time=format_time(ca.not_after), cert=ca)
+            age = format_age(ca.not_after, now)
+            raise CAExpired(subject=ca.subject_text, time=format_time(ca.not_after), age=age, cert=ca)
 
 
 def _check_purpose(leaf: Certificate) -> None:
@@ -386,13 +388,17 @@ def _check_purpose(leaf: Certificate) -> None:
     An absent extension sets no limit.
 
     Raises: WrongKeyUsage."""
-    expected = "client certificate (clientAuth, digitalSignature)"
     if leaf.is_ca:
-        raise WrongKeyUsage(found="A CA", wanted=expected, cert=leaf)
+        raise WrongKeyUsage(found=_IS_CA, wanted="with basicConstraints=CA:FALSE", cert=leaf)
     if not leaf.is_for_clients:
-        raise WrongKeyUsage(found=f"Made for {_format_purposes(leaf)}", wanted=expected, cert=leaf)
+        found = f"The certificate is for {_format_purposes(leaf)} only, and not for TLS clients"
+        raise WrongKeyUsage(found=found, wanted="with extendedKeyUsage=clientAuth", cert=leaf)
     if not leaf.may_sign_data:
-        raise WrongKeyUsage(found="Lacks digitalSignature", wanted=expected, cert=leaf)
+        found = "The key usage of the certificate does not include digitalSignature"
+        raise WrongKeyUsage(found=found, wanted="with keyUsage=digitalSignature", cert=leaf)
+
+
+_IS_CA: Final = "This certificate is marked as a CA (CA:TRUE). A device certificate must say CA:FALSE"
 
 
 def _format_purposes(cert: Certificate) -> str:

@@ -108,8 +108,8 @@ def wrong_files() -> dict[str, tuple[bytes, str]]:
         "a key in a JSON string": (json.dumps(good.key_pem).encode(), "This is a private key; it was not sent."),
         "certificate and key": ((good.pem + good.key_pem).encode(), "This is a private key; it was not sent."),
         "two certificates": (certs.bundle(good, root("Other")).encode(), "2 certificates are in the file. Save the CA"),
-        "an expired one": (root("Old", days=-2).pem.encode(), "Ended "),
-        "a device's": (device(good).pem.encode(), "Not a CA: "),
+        "an expired one": (root("Old", days=-2).pem.encode(), "The certificate expired "),
+        "a device's": (device(good).pem.encode(), "This is not a CA certificate: "),
         "no certificate": (b"hello", "No certificate found in the file. Choose PEM or DER."),
         "too large": (b"x" * 70_000, "68.4 KiB; at most 64 KiB."),
     }
@@ -269,4 +269,4 @@ def test_a_server_certificate_is_refused_as_a_ca(at: At, live: Live) -> None:
     page = at("ca")
     page.get_by_role("button", name="Add certificate").first.click()
     page.get_by_label("CA certificate, pasted").fill(server_cert(live.host).pem)
-    expect(page.locator(".preview")).to_contain_text("Not a CA: it does not say CA:TRUE.")
+    expect(page.locator(".preview")).to_contain_text("This is not a CA certificate: it does not say CA:TRUE.")

@@ -132,8 +132,8 @@ def test_the_key_of_another_certificate_is_refused_beside_its_field(at: At, live
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("another host", "For other.example.net; yours is"),
-        ("expired", "Ended "),
+        ("another host", "The certificate is for other.example.net; the host of this organization is"),
+        ("expired", "The certificate expired "),
         ("no key", "The certificate's private key is missing. Add the private key file."),
     ],
 )
@@ -274,7 +274,7 @@ def test_an_ended_certificate_is_marked_and_the_preflight_refuses_it(at: At, liv
     expect(page.locator("option:checked")).to_contain_text("(ended)")
     page.get_by_role("button", name="Activate…").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Ended ")
+    expect(dialog).to_contain_text("The certificate expired ")
     expect(dialog.get_by_role("button", name="Activate")).to_have_count(0)
     dialog.get_by_role("button", name="Close").click()
     assert live.servers[0]["active"]

@@ -47,7 +47,9 @@ def test_a_wrong_token_is_reported_beside_the_field_and_the_key_stays(new_contex
     page = new_context().new_page()
     page.goto(live.console)
     sign_in(page, live.operator.key, "wrong")
-    expect(page.get_by_text("Key or token is not right. If the token is lost, create a new key.")).to_be_visible()
+    expect(
+        page.get_by_text("The API key or its token is wrong. If the token is lost, create a new key.")
+    ).to_be_visible()
     expect(page.get_by_label("Token")).to_be_focused()
     expect(page.get_by_label("API key")).to_have_value(live.operator.key)
     assert page.evaluate("sessionStorage.length") == 0
@@ -70,7 +72,7 @@ def test_a_brokers_key_is_refused_with_the_role_that_it_lacks(new_context: NewCo
     page.goto(live.console)
     sign_in(page, broker.key, broker.token)
     expect(page.get_by_role("alert")).to_contain_text(
-        "This key has the role broker; this call needs operator or viewer."
+        "This API key has the role broker; this call needs the role operator or viewer."
     )
 
 
@@ -109,7 +111,7 @@ def test_a_session_that_ends_in_the_middle_of_a_form_loses_no_input(at: At, live
     expect(again).to_be_visible()  # Esc does not close it: the page needs a session
     fresh = live.service.client("operator")
     sign_in(page, fresh.key, "wrong")
-    expect(again).to_contain_text("Key or token is not right.")
+    expect(again).to_contain_text("The API key or its token is wrong.")
     sign_in(page, fresh.key, fresh.token)
     expect(page.get_by_role("link", name="CN=Factory Root")).to_be_visible()
     expect(page.get_by_role("dialog")).to_have_count(0)

@@ -33,7 +33,8 @@ def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) 
     heading = page.get_by_role("heading", name="Refused at step 6 of 10: Chain")
     expect(heading).to_be_focused()
     expect(page.get_by_role("region", name="Result")).to_contain_text(
-        "Issued by CN=New Root, not among your CAs. If it is yours, add it; or let the device send its intermediates."
+        "The certificate was issued by CN=New Root, which is not among your CA certificates. "
+        "If CN=New Root is your CA, add its certificate, or let the device send its intermediate certificates."
     )
     steps = page.locator(".steps li")
     expect(steps).to_have_count(10)
@@ -50,19 +51,31 @@ def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) 
 
 CASES: dict[str, tuple[str, str]] = {
     "sni_unknown": ("step 1 of 10: Server name", "mtxpd0.messaging.other.example is not a host of this service."),
-    "client_id_invalid": ("step 2 of 10: Client ID", "Write d:mtxpd0:type:device."),
-    "org_mismatch": ("step 2 of 10: Client ID", "Client ID says abcdef, server name mtxpd0. Use one org."),
-    "tls_required": ("step 3 of 10: Level", "needs TLS. Connect with it."),
-    "certificate_missing": ("step 3 of 10: Level", "needs a certificate. Give the device its own."),
-    "certificate_malformed": ("step 4 of 10: Readable", "Export it again as PEM or DER."),
+    "client_id_invalid": ("step 2 of 10: Client ID", "Set the client ID to d:mtxpd0:type:device"),
+    "org_mismatch": (
+        "step 2 of 10: Client ID",
+        "The client ID names the organization abcdef, and the server name names mtxpd0.",
+    ),
+    "tls_required": ("step 3 of 10: Security level", "requires TLS. Connect with TLS."),
+    "certificate_missing": ("step 3 of 10: Security level", "requires a certificate, and the device sent none."),
+    "certificate_malformed": ("step 4 of 10: Certificate can be read", "Send the certificate as PEM or DER."),
     "ca_inactive": ("step 6 of 10: Chain", "is deactivated since"),
-    "certificate_expired": ("step 7 of 10: Dates", "Issue a new one."),
-    "certificate_not_yet_valid": ("step 7 of 10: Dates", "Check the issuer's clock."),
-    "wrong_key_usage": ("step 8 of 10: Use", "Made for serverAuth"),
-    "certificate_revoked": ("step 9 of 10: Not revoked", "Denied since"),
-    "identity_mismatch": ("step 10 of 10: Identity", "It is d:thermo:42; the client ID says d:thermo:43."),
+    "certificate_expired": ("step 7 of 10: Dates", "Issue a new certificate."),
+    "certificate_not_yet_valid": (
+        "step 7 of 10: Dates",
+        "Wait, or correct the clock of the machine that issues certificates and issue the certificate again.",
+    ),
+    "wrong_key_usage": ("step 8 of 10: Key usage", "The certificate is for serverAuth only"),
+    "certificate_revoked": ("step 9 of 10: Not revoked", "on the deny list since"),
+    "identity_mismatch": (
+        "step 10 of 10: Identity",
+        "The certificate is for d:thermo:42, and the client ID is for d:thermo:43.",
+    ),
     "identity_missing": ("step 10 of 10: Identity", "The certificate names no device"),
-    "type_certificate_refused": ("step 10 of 10: Identity", "Stands for every thermo."),
+    "type_certificate_refused": (
+        "step 10 of 10: Identity",
+        "The certificate is for every device of the type thermo, and type certificates are switched off.",
+    ),
 }
 
 
@@ -169,7 +182,7 @@ def test_the_whole_report_is_copied(at: At, live: Live) -> None:
     copy.click()
     expect(page.get_by_text("Copied")).to_be_visible()
     report = page.evaluate("window.copied")
-    assert "Refused at step 3 of 10: Level" in report
+    assert "Refused at step 3 of 10: Security level" in report
     assert "10. Identity: not reached" in report
 
 

@@ -319,7 +319,9 @@ def test_a_page_gets_no_basic_challenge(service: Service) -> None:
 
 def test_a_refusal_names_the_missing_role(viewer: Client) -> None:
     refused = viewer.post(CAS, {"certificate": ROOT.pem})
-    assert refused.json["detail"] == ("This key has the role viewer; this call needs operator. Use a key of that role.")
+    assert refused.json["detail"] == (
+        "This API key has the role viewer; this call needs the role operator. Use an API key with the role operator."
+    )
 
 
 # -------------------------------------------------------------------------------------------- addresses, methods

@@ -30,7 +30,7 @@ def test_a_refusal_has_its_reason_and_its_remedy(openssl: OpenSSL) -> None:
     done = check(openssl, "device.pem", *words, "--client-id", "d:mtxpd0:thermo:43")
     assert done.exit_code == 1
     assert "✕ 10 Identity" in done.output
-    assert "It is d:thermo:42; the client ID says d:thermo:43." in done.output
+    assert "The certificate is for d:thermo:42, and the client ID is for d:thermo:43." in done.output
 
 
 def test_a_ca_file_that_would_be_refused_is_reported(openssl: OpenSSL) -> None:
@@ -38,4 +38,4 @@ def test_a_ca_file_that_would_be_refused_is_reported(openssl: OpenSSL) -> None:
     device = str(openssl.folder / "device.pem")
     done = check(openssl, "device.pem", "--ca", device, "--org", "mtxpd0")
     assert done.exit_code == 1
-    assert "Not a CA" in done.output
+    assert "This is not a CA certificate" in done.output

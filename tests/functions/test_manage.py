@@ -319,7 +319,10 @@ def test_preview_of_a_server_certificate(viewer: Client) -> None:
     result = preview(viewer, certs.server(HOST, ROOT).pem)
     assert (result["names"], result["selfSigned"]) == ([HOST], False)
     assert (result["ca"]["accepted"], result["ca"]["code"]) == (False, "not_a_ca")
-    assert result["ca"]["message"] == "Not a CA: it does not say CA:TRUE. Choose its issuer, CN=Root."
+    assert (
+        result["ca"]["message"] == "This is not a CA certificate: it does not say CA:TRUE. "
+        "Add the CA certificate that signed it, CN=Root (usually ca.pem or root.pem)."
+    )
     assert result["server"]["accepted"] is True
     assert [warning["code"] for warning in result["server"]["warnings"]] == ["chain_incomplete"]
 

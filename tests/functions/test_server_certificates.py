@@ -177,7 +177,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
     "no passphrase": (
         {"certificate": SERVER.pem, "privateKey": certs.key_pem(SERVER.key, PASSPHRASE)},
         "passphrase_required",
-        "This key is encrypted. Give its passphrase.",
+        "This private key is encrypted. Enter the passphrase of the key.",
     ),
     "wrong passphrase": (
         {"certificate": SERVER.pem, "privateKey": certs.key_pem(SERVER.key, PASSPHRASE), "passphrase": "battery"},
@@ -187,7 +187,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
     "a passphrase too many": (
         {"certificate": SERVER.pem, "privateKey": SERVER.key_pem, "passphrase": "battery staple"},
         "passphrase_unneeded",
-        "This key has no passphrase. Leave the passphrase empty.",
+        "This private key is not encrypted. Leave the passphrase empty.",
     ),
     "no key in the file": (
         {"certificate": SERVER.pem, "privateKey": SERVER.pem},
@@ -203,7 +203,9 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
     "another host": (
         {"certificate": (other := certs.server("mqtt.example.org", ROOT)).pem, "privateKey": other.key_pem},
         "host_mismatch",
-        f"For mqtt.example.org; yours is {HOST}. Have it issued for {HOST} in CN or as DNS name.",
+        f"The certificate is for mqtt.example.org; "
+        f"the host of this organization is {HOST}. "
+        f"Have a certificate issued with {HOST} as DNS name or CN.",
     ),
     "another org's host": (
         {
@@ -211,8 +213,9 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
             "privateKey": more.key_pem,
         },
         "host_mismatch",
-        f"For other1.messaging.example.com; yours is {HOST} (would speak for other orgs). "
-        f"Have it issued for {HOST} in CN or as DNS name.",
+        f"The certificate is for other1.messaging.example.com; "
+        f"the host of this organization is {HOST} (would speak for other orgs). "
+        f"Have a certificate issued with {HOST} as DNS name or CN.",
     ),
     "a wildcard of the platform": (
         {
@@ -220,8 +223,10 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
             "privateKey": wild.key_pem,
         },
         "host_mismatch",
-        f"For *.messaging.example.com; yours is {HOST} (a wildcard: would speak for other orgs). "
-        f"Have it issued for {HOST} in CN or as DNS name.",
+        f"The certificate is for *.messaging.example.com; "
+        f"the host of this organization is {HOST} (a wildcard: "
+        f"would speak for other orgs). "
+        f"Have a certificate issued with {HOST} as DNS name or CN.",
     ),
     "a client's": (
         {
@@ -229,18 +234,19 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
             "privateKey": client.key_pem,
         },
         "wrong_key_usage",
-        "Made for clientAuth. Reissue as a server certificate (serverAuth).",
+        "The certificate is for clientAuth only, and not for TLS servers. "
+        "Issue the certificate again with extendedKeyUsage=serverAuth.",
     ),
     "expired": (
         {"certificate": (old := certs.server(HOST, ROOT, not_after=NOON - timedelta(seconds=1))).pem,
          "privateKey": old.key_pem},
         "certificate_expired",
-        "Ended 1 Jun 2026, 11:59 UTC. Issue a new one.",
+        "The certificate expired less than a minute ago (1 Jun 2026, 11:59 UTC). Issue a new certificate.",
     ),
     "an unsupported curve": (
         {"certificate": (big := certs.server(HOST, ROOT, private=certs.key("P-521"))).pem, "privateKey": big.key_pem},
         "key_unsupported",
-        "P-521 is not a key MQTT servers take. Use RSA 2048-4096, P-256 or P-384.",
+        "P-521 is not a key that MQTT servers can use. Use a key of RSA 2048 to 4096 bits, P-256 or P-384.",
     ),
 }  # fmt: skip
 
@@ -416,7 +422,10 @@ def test_deletion(operator: Client) -> None:
     activate(operator, certificate_id).ok()
     refused = operator.delete(f"{SERVERS}/{certificate_id}")
     assert (refused.status, refused.code) == (409, "active_certificate")
-    assert refused.json["detail"] == "This certificate is the one shown to devices. Activate another first."
+    assert (
+        refused.json["detail"]
+        == "This certificate is active: devices see it when they connect. Activate another certificate first."
+    )
     activate(operator, "default").ok()
     operator.delete(f"{SERVERS}/{certificate_id}").ok(204)
     assert active(operator) == ("default", None)
@@ -635,7 +644,8 @@ def test_a_certificate_without_key_is_refused_with_the_id_of_its_request(operato
     refused = operator.post(SERVERS, {"certificate": issue(made["csr"]).pem})
     assert (refused.status, refused.code) == (422, "use_fulfil")
     assert refused.json["detail"] == (
-        f"Belongs to the waiting request {made['id']}. Upload it there; its key is here already."
+        f"This certificate belongs to the request {made['id']}, which has no certificate yet. "
+        f"Upload the certificate to that request; the request has the private key."
     )
     assert refused.json["violations"][0]["id"] == made["id"]
 

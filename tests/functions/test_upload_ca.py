@@ -201,37 +201,50 @@ FORGED = certs.certificate(
 )
 
 REFUSALS = {
-    "expired": (EXPIRED.pem, "certificate_expired", "Ended 31 May 2026, 12:00 UTC. Issue a new one."),
+    "expired": (
+        EXPIRED.pem,
+        "certificate_expired",
+        "The certificate expired 1 day ago (31 May 2026, 12:00 UTC). Issue a new certificate.",
+    ),
     "not yet valid": (
         FUTURE.pem,
         "certificate_not_yet_valid",
-        "Begins 2 Jun 2026, 12:00 UTC. Check the issuer's clock.",
+        "The certificate is valid only from 2 Jun 2026, 12:00 UTC (in 1 day). "
+        "Wait, or correct the clock of the machine that issues certificates and issue the certificate again.",
     ),
     "a device's": (
         certs.leaf("d:thermo:42", ROOT).pem,
         "not_a_ca",
-        "Not a CA: it does not say CA:TRUE. Choose its issuer, CN=Root.",
+        "This is not a CA certificate: it does not say CA:TRUE. "
+        "Add the CA certificate that signed it, CN=Root (usually ca.pem or root.pem).",
     ),
     "cannot sign": (
         CANNOT_SIGN.pem,
         "not_a_ca",
-        "Not a CA: its key usage does not include keyCertSign. Reissue it with keyCertSign.",
+        "This is not a CA certificate: its key usage does not include keyCertSign. "
+        "Issue the certificate again with keyUsage=keyCertSign.",
     ),
     "weak key": (
         WEAK.pem,
         "weak_key",
-        "RSA 1024 bits is weak or of an unsupported kind. Reissue with RSA 2048 or P-256 and SHA-256.",
+        "The key RSA 1024 bits is weak, or of a kind that is not supported. "
+        "Issue the certificate again with a new key of RSA 2048 bits or P-256.",
     ),
     "curve": (
         certs.ca("K", private=certs.key("K-256")).pem,
         "weak_key",
-        "secp256k1 is weak or of an unsupported kind. Reissue with RSA 2048 or P-256 and SHA-256.",
+        "The key secp256k1 is weak, or of a kind that is not supported. "
+        "Issue the certificate again with a new key of RSA 2048 bits or P-256.",
     ),
-    "forged": (FORGED.pem, "self_signature_invalid", "Its own signature fails. Export it again."),
+    "forged": (
+        FORGED.pem,
+        "self_signature_invalid",
+        "The certificate's own signature is not valid. Copy the certificate again from where it was made.",
+    ),
     "several": (
         ROOT.pem + certs.ca("Second").pem,
         "several_certificates",
-        "2 certificates are in the file. Save the CA alone.",
+        "2 certificates are in the file. Save the CA certificate alone in a file.",
     ),
     "a key": (
         ROOT.key_pem,
@@ -270,7 +283,10 @@ def test_a_refusal_has_a_code_a_reason_and_a_remedy(operator: Client, case: str)
 def test_a_certificate_request_is_refused(operator: Client, openssl: OpenSSL) -> None:
     refused = operator.post(CAS, {"certificate": csr_pem(openssl)})
     assert (refused.status, refused.code) == (422, "csr_given")
-    assert refused.json["detail"] == "This is a certificate request, not a certificate. Have it signed first."
+    assert (
+        refused.json["detail"] == "This is a certificate request, not a certificate. "
+        "Have the request signed by your CA, and upload the certificate."
+    )
 
 
 def test_an_intermediate_signed_with_sha1_is_refused_and_a_sha1_root_is_not(openssl: OpenSSL, tmp_path: Path) -> None:
@@ -285,7 +301,10 @@ def test_an_intermediate_signed_with_sha1_is_refused_and_a_sha1_root_is_not(open
     operator.post(CAS, {"certificate": openssl.read("r.pem")}).ok(201)
     refused = operator.post(CAS, {"certificate": openssl.read("i.pem")})
     assert (refused.status, refused.code) == (422, "weak_signature")
-    assert refused.json["detail"] == "Signed with SHA-1. Reissue with SHA-256."
+    assert (
+        refused.json["detail"] == "The certificate is signed with SHA-1, which is not secure. "
+        "Issue the certificate again, signed with SHA-256."
+    )
     service.app.close()
 
 

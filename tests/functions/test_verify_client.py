@@ -106,8 +106,10 @@ def test_a_refusal_names_the_failing_certificate(broker: Client, ca: str) -> Non
         None,
     )
     assert refused["failing"] == {"subject": "CN=d:thermo:42", "fingerprintSha256": stranger.fingerprint}
-    assert refused["reason"] == "Issued by CN=Stranger, not among your CAs."
-    assert refused["mend"] == "If it is yours, add it; or let the device send its intermediates."
+    assert refused["reason"] == "The certificate was issued by CN=Stranger, which is not among your CA certificates."
+    assert refused["mend"] == (
+        "If CN=Stranger is your CA, add its certificate, or let the device send its intermediate certificates."
+    )
     assert refused["identity"] == {"class": "d", "typeId": "thermo", "deviceId": "42"}
     assert refused["bound"] is False
 
@@ -149,12 +151,12 @@ def test_an_explained_verdict_has_ten_steps(service: Service, viewer: Client, op
             (
                 "Server name",
                 "Client ID",
-                "Level",
-                "Readable",
-                "A CA",
+                "Security level",
+                "Certificate can be read",
+                "An active CA",
                 "Chain",
                 "Dates",
-                "Use",
+                "Key usage",
                 "Not revoked",
                 "Identity",
             ),
@@ -164,7 +166,7 @@ def test_an_explained_verdict_has_ten_steps(service: Service, viewer: Client, op
     assert (passed[9]["found"], passed[9]["expected"]) == ("d:thermo:42", "d:thermo:42")
     failed = ask(operator, certs.leaf("d:thermo:43", ROOT), explain=True)["steps"]
     assert [step["status"] for step in failed] == ["passed"] * 9 + ["failed"]
-    assert failed[9]["found"] == "It is d:thermo:43; the client ID says d:thermo:42."
+    assert failed[9]["found"] == "The certificate is for d:thermo:43, and the client ID is for d:thermo:42."
     early = ask(viewer, serverName="elsewhere.example.org", explain=True)["steps"]
     assert [step["status"] for step in early] == ["failed"] + ["not reached"] * 9
 
@@ -310,7 +312,7 @@ def test_a_deactivated_ca_vouches_for_no_device_until_it_is_active_again(
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
     refused = ask(broker)
     assert refused["code"] == "ca_inactive"
-    assert refused["reason"] == "CN=Root is deactivated since 1 Jun 2026, 12:00 UTC."
+    assert refused["reason"] == "The CA certificate CN=Root is deactivated since 1 Jun 2026, 12:00 UTC."
     operator.put(f"{CAS}/{ca}", {"status": "active"}).ok()
     assert ask(broker)["decision"] == "allow"
 
@@ -368,7 +370,10 @@ def test_an_sha1_leaf_is_refused(openssl: OpenSSL, tmp_path: Path) -> None:
     service = make_service(tmp_path / "sha1", at=root.not_valid_before_utc + timedelta(hours=1))
     service.client("operator").post(CAS, {"certificate": openssl.read("r.pem")}).ok(201)
     refused = ask(service.client("broker"), None, certificate=openssl.read("d.pem"))
-    assert (refused["code"], refused["reason"]) == ("weak_signature", "Signed with SHA-1.")
+    assert (refused["code"], refused["reason"]) == (
+        "weak_signature",
+        "The certificate is signed with SHA-1, which is not secure.",
+    )
     service.app.close()
 
 
@@ -400,7 +405,10 @@ def test_without_client_id_the_verdict_is_not_bound(broker: Client, ca: str) -> 
 def test_type_certificates_if_they_are_enabled(broker: Client, operator: Client, ca: str) -> None:
     """`d:type:` is valid for every device of the type and for no other type; without a client ID for no device."""
     device = one_of(name="d:thermo:")
-    assert ask(broker, device)["reason"] == "Stands for every thermo."
+    assert (
+        ask(broker, device)["reason"]
+        == "The certificate is for every device of the type thermo, and type certificates are switched off."
+    )
     operator.put("/authorization/settings", {"typeCertificates": True}).ok()
     verdict = ask(broker, device)
     assert (verdict["decision"], verdict["identity"]["deviceId"]) == ("allow", "42")
@@ -483,7 +491,7 @@ def test_sni_is_required_as_soon_as_an_organization_has_a_ca_or_certificate(
         "/authentication/servercertificates", {"certificate": server.pem, "privateKey": server.key_pem}
     ).ok(201)["id"]
     refused = ask(broker, None, serverName=None)
-    assert (refused["code"], refused["mend"]) == ("sni_missing", f"Connect to {HOST} by name.")
+    assert (refused["code"], refused["mend"]) == ("sni_missing", f"Connect to {HOST}.")
     operator.delete(f"/authentication/servercertificates/{own}").ok(204)
     assert ask(broker, None, serverName=None)["decision"] == "continue"
 
@@ -596,7 +604,7 @@ def test_a_denied_certificate(broker: Client, operator: Client, ca: str) -> None
     entry = operator.post(DENY, {"certificate": DEVICE.pem, "reason": "stolen"}).ok(201)["id"]
     refused = ask(broker)
     assert (refused["code"], refused["watsonReason"]) == ("certificate_revoked", 170)
-    assert refused["reason"] == "Denied since 1 Jun 2026, 12:00 UTC."
+    assert refused["reason"] == "The device or its certificate is on the deny list since 1 Jun 2026, 12:00 UTC."
     assert refused["failing"]["fingerprintSha256"] == DEVICE.fingerprint
     assert ask(broker, one_of())["decision"] == "allow"
     operator.delete(f"{DENY}/{entry}").ok(204)

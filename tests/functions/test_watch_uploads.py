@@ -95,7 +95,7 @@ def test_a_refused_file_has_its_reason_beside_it(folder: Folder) -> None:
     refused = ".refused/mtxpd0/server/prod.pem"
     assert folder.files() == [refused, f"{refused}.txt"]
     assert (folder.root / f"{refused}.txt").read_text() == (
-        "passphrase_required: This key is encrypted. Give its passphrase.\n"
+        "passphrase_required: This private key is encrypted. Enter the passphrase of the key.\n"
     )
     assert stat.S_IMODE((folder.root / refused).stat().st_mode) == 0o600
     folder.scan()

@@ -62,19 +62,26 @@ def test_a_ca_must_be_valid_now() -> None:
 def test_a_device_certificate_is_refused_and_its_issuer_named() -> None:
     """The most frequent mistake: the device's own certificate in place of the CA that signed it."""
     refused = refusal(certs.leaf("d:thermo:42", ROOT))
-    assert str(refused) == "Not a CA: it does not say CA:TRUE. Choose its issuer, CN=Root."
+    assert (
+        str(refused) == "This is not a CA certificate: it does not say CA:TRUE. "
+        "Add the CA certificate that signed it, CN=Root (usually ca.pem or root.pem)."
+    )
 
 
 def test_ca_false_is_refused() -> None:
     """RFC 5280, 4.2.1.9."""
-    assert str(refusal(certs.ca("Leaf", ROOT, is_ca=False))).startswith("Not a CA: it says CA:FALSE. Choose its")
-    assert str(refusal(certs.ca("Alone", is_ca=False))).endswith("Reissue it with CA:TRUE.")
+    assert str(refusal(certs.ca("Leaf", ROOT, is_ca=False))).startswith(
+        "This is not a CA certificate: it says CA:FALSE, as device and server certificates do. Add the CA certificate"
+    )
+    assert str(refusal(certs.ca("Alone", is_ca=False))).endswith(
+        "Issue the certificate again with basicConstraints=CA:TRUE."
+    )
 
 
 def test_a_key_usage_without_key_cert_sign_is_refused() -> None:
     """RFC 5280, 4.2.1.3."""
     refused = refusal(certs.ca(key_usage=certs.usage(digital_signature=True)))
-    assert refused.advice == "Reissue it with keyCertSign."
+    assert refused.advice == "Issue the certificate again with keyUsage=keyCertSign."
 
 
 def test_x509_v1_is_refused(openssl: OpenSSL) -> None:
@@ -83,7 +90,7 @@ def test_x509_v1_is_refused(openssl: OpenSSL) -> None:
     openssl("x509 -req -in r.pem -signkey k.pem -out c.pem -days 30")
     cert = read(openssl, "c.pem")
     assert not cert.is_version_3
-    with pytest.raises(errors.NotACA, match=r"X\.509 v1 .* Reissue it with CA:TRUE"):
+    with pytest.raises(errors.NotACA, match=r"X\.509 version 1 .*basicConstraints=CA:TRUE"):
         check_ca(cert, at=cert.not_before)
 
 

@@ -67,7 +67,10 @@ def test_what_openssl_writes_is_read(openssl: OpenSSL) -> None:
 
 def test_several_certificates_are_counted() -> None:
     for data in (certs.bundle(ROOT, OTHER).encode(), ROOT.der + OTHER.der):
-        with pytest.raises(errors.SeveralCertificates, match=r"2 certificates are in the file\. Save the CA alone\."):
+        with pytest.raises(
+            errors.SeveralCertificates,
+            match=r"2 certificates are in the file\. Save the CA certificate alone in a file\.",
+        ):
             read_one_certificate(data)
 
 

@@ -18,7 +18,7 @@ def names(issued: certs.Issued) -> list[str]:
 
 def match_name(issued: certs.Issued, expected: str | None, *, type_certificates: bool = False) -> str:
     cert, device = issued.certificate, DeviceName.parse(expected) if expected else None
-    return str(match(cert, candidates(cert), device, type_certificates=type_certificates))
+    return str(match(cert, candidates(cert), device, type_certificates=type_certificates, org_id="mtxpd0"))
 
 
 def test_cn_and_every_email_are_candidates_and_nothing_else_is() -> None:
@@ -50,13 +50,17 @@ def test_the_client_id_must_be_exactly_an_identity_of_the_certificate() -> None:
     for other in ("d:thermo:44", "d:Thermo:42", "g:thermo:42", "d:thermo2:42"):
         with pytest.raises(IdentityMismatch) as refusal:
             match_name(leaf, other)
-        assert refusal.value.facts == {"found": "d:thermo:42, d:thermo:43", "expected": other}
+        facts = refusal.value.facts
+        assert (facts["found"], facts["expected"]) == ("d:thermo:42, d:thermo:43", other)
+        assert ("upper and lower case only" in refusal.value.reason) == (other == "d:Thermo:42")
+        advice = f"Set the client ID to d:mtxpd0:thermo:42, or issue a certificate with CN {other}."
+        assert refusal.value.advice == advice
 
 
 def test_the_advice_for_a_certificate_without_identity_names_the_device() -> None:
     with pytest.raises(IdentityMissing) as refusal:
         match_name(certs.leaf("Sample Cert", ROOT), "d:thermo:42")
-    assert refusal.value.advice == "Reissue with CN d:thermo:42."
+    assert refusal.value.advice == "Issue the certificate again with CN d:thermo:42."
 
 
 def test_without_a_client_id_the_certificate_must_name_exactly_one_device() -> None:

@@ -289,9 +289,9 @@ def test_the_missing_issuer_is_named() -> None:
     inter = certs.ca("Known Inter", root, private=K("P-256", 4))
     leaf = certs.leaf("d:thermo:42", inter)
     alone, sent = refuse(leaf, [ROOT]), refuse(leaf, [ROOT], sent=[inter])
-    assert alone.reason == "Issued by CN=Known Inter, not among your CAs."
+    assert alone.reason == "The certificate was issued by CN=Known Inter, which is not among your CA certificates."
     assert alone.cert == leaf.certificate
-    assert sent.reason == "Issued by CN=Unknown Root, not among your CAs."
+    assert sent.reason == "The certificate was issued by CN=Unknown Root, which is not among your CA certificates."
     assert sent.cert == inter.certificate
 
 
@@ -306,7 +306,7 @@ def test_the_right_name_from_the_wrong_signer_is_a_bad_signature(with_ids: bool)
         refusal = refuse(leaf, [real], sent=sent)
         assert isinstance(refusal, errors.SignatureInvalid)
         assert refusal.facts == {"issuer": "CN=Acme"}
-        assert refusal.reason == "Not signed by CN=Acme's key: forged, or another CA of that name."
+        assert refusal.reason == "A CA named CN=Acme is registered, but this certificate was signed with another key."
 
 
 def test_a_self_signed_device_with_a_cas_name_is_a_bad_signature() -> None:
@@ -324,7 +324,7 @@ def test_an_intermediate_without_ca_true_may_not_sign(is_ca: bool | None, usage:
     refusal = refuse(certs.leaf("d:thermo:42", inter), [ROOT], sent=[inter])
     assert isinstance(refusal, errors.ChainInvalid)
     assert refusal.cert == inter.certificate
-    assert refusal.reason.startswith("CN=Device may not sign this: it is not a CA")
+    assert refusal.reason.startswith("CN=Device may not sign this certificate: it is not a CA")
 
 
 def test_an_anchor_without_ca_true_is_refused() -> None:
@@ -440,7 +440,8 @@ def test_an_unknown_critical_extension_is_refused() -> None:
     assert isinstance(refusal, errors.ChainInvalid)
     assert refusal.cert == leaf.certificate
     assert refusal.reason == (
-        "CN=Root may not sign this: the certificate has a critical extension that is unknown here (1.2.3.4)."
+        "CN=Root may not sign this certificate: "
+        "the certificate has a critical extension that is unknown here (1.2.3.4)."
     )
     unknown = (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), True)
     ca = certs.ca("C", private=K("P-256", 3), more=[unknown])
@@ -497,7 +498,7 @@ def test_an_inactive_ca_is_no_anchor() -> None:
     assert isinstance(refusal, errors.CAInactive)
     assert refusal.cert == ROOT.certificate
     assert refusal.facts == {"subject": "CN=Root", "when": ""}
-    assert refusal.reason == "CN=Root is deactivated."
+    assert refusal.reason == "The CA certificate CN=Root is deactivated."
     assert isinstance(refuse(leaf, [certs.ca("Else")], inactive=[ROOT]), errors.CAInactive)
 
 
@@ -574,8 +575,16 @@ def test_both_ends_are_inside_in_whole_seconds(at: dt.datetime) -> None:
 @pytest.mark.parametrize(
     ("at", "kind", "sentence"),
     [
-        (START - MICRO, errors.CertificateNotYetValid, "Begins 31 May 2026, 12:00 UTC."),
-        (END + SECOND, errors.CertificateExpired, "Ended 2 Jun 2026, 12:00 UTC."),
+        (
+            START - MICRO,
+            errors.CertificateNotYetValid,
+            "The certificate is valid only from 31 May 2026, 12:00 UTC (in less than a minute).",
+        ),
+        (
+            END + SECOND,
+            errors.CertificateExpired,
+            "The certificate expired less than a minute ago (2 Jun 2026, 12:00 UTC).",
+        ),
     ],
 )
 def test_outside_its_time_a_leaf_is_refused(at: dt.datetime, kind: type[Refused], sentence: str) -> None:
@@ -595,7 +604,9 @@ def test_an_expired_ca_is_refused(depth: int) -> None:
     refusal = refuse(certs.leaf("d:thermo:42", inter), [root], sent=[inter])
     assert isinstance(refusal, errors.CAExpired)
     assert refusal.cert == (inter, root)[depth - 1].certificate
-    assert refusal.reason == f"CA CN={'IR'[depth - 1]} ended 1 Jun 2026, 11:59 UTC."
+    assert refusal.reason == (
+        f"The CA certificate CN={'IR'[depth - 1]} expired less than a minute ago (1 Jun 2026, 11:59 UTC)."
+    )
 
 
 def test_a_ca_that_has_not_begun_is_refused() -> None:
@@ -618,14 +629,14 @@ def test_the_chain_is_judged_before_the_dates() -> None:
 @pytest.mark.parametrize(
     ("purposes", "usage", "reason"),
     [
-        ([SERVER_AUTH], None, "Made for serverAuth."),
-        ([x509.ObjectIdentifier("1.2.3")], None, "Made for 1.2.3."),
+        ([SERVER_AUTH], None, "The certificate is for serverAuth only, and not for TLS clients."),
+        ([x509.ObjectIdentifier("1.2.3")], None, "The certificate is for 1.2.3 only, and not for TLS clients."),
         (
             [x509.ObjectIdentifier(f"1.2.{n}") for n in range(9)],
             None,
-            "Made for 1.2.0, 1.2.1, 1.2.2, 1.2.3, 1.2.4 and more.",
+            "The certificate is for 1.2.0, 1.2.1, 1.2.2, 1.2.3, 1.2.4 and more only, and not for TLS clients.",
         ),
-        ((), certs.usage(key_encipherment=True), "Lacks digitalSignature."),
+        ((), certs.usage(key_encipherment=True), "The key usage of the certificate does not include digitalSignature."),
     ],
 )
 def test_a_leaf_for_another_purpose_is_refused(
@@ -636,7 +647,8 @@ def test_a_leaf_for_another_purpose_is_refused(
     refusal = refuse(leaf, [ROOT])
     assert isinstance(refusal, errors.WrongKeyUsage)
     assert refusal.reason == reason
-    assert refusal.advice == "Reissue as a client certificate (clientAuth, digitalSignature)."
+    wanted = "extendedKeyUsage=clientAuth" if purposes else "keyUsage=digitalSignature"
+    assert refusal.advice == f"Issue the certificate again with {wanted}."
 
 
 def test_a_ca_is_not_accepted_as_a_device() -> None:
@@ -644,7 +656,7 @@ def test_a_ca_is_not_accepted_as_a_device() -> None:
     for ca, anchors in ((INTER, [ROOT]), (INTER, [INTER]), (ROOT, [ROOT])):
         refusal = refuse(ca, anchors)
         assert isinstance(refusal, errors.WrongKeyUsage)
-        assert refusal.reason == "A CA."
+        assert refusal.reason == "This certificate is marked as a CA (CA:TRUE). A device certificate must say CA:FALSE."
         assert refusal.cert == ca.certificate
 
 

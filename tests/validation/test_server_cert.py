@@ -235,7 +235,7 @@ def test_keys_that_mqtt_servers_support_are_accepted(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "text"), [("P-521", "P-521"), ("Ed25519", "Ed25519"), ("RSA-1024", "RSA 1024")])
 def test_other_keys_are_refused(kind: str, text: str) -> None:
-    with pytest.raises(errors.KeyUnsupported, match=f"{text} is not a key MQTT servers take"):
+    with pytest.raises(errors.KeyUnsupported, match=f"{text} is not a key that MQTT servers can use"):
         check(certs.server(HOST, LOWER, private=certs.key(kind)), LOWER)
 
 
@@ -286,7 +286,10 @@ def test_the_purpose_must_include_server_auth() -> None:
     check(certs.server(HOST, extended_key_usage=(CLIENT_AUTH, SERVER_AUTH)))
     with pytest.raises(errors.WrongKeyUsage) as refused:
         check(certs.server(HOST, extended_key_usage=(CLIENT_AUTH,)))
-    assert str(refused.value) == "Made for clientAuth. Reissue as a server certificate (serverAuth)."
+    assert (
+        str(refused.value) == "The certificate is for clientAuth only, and not for TLS servers. "
+        "Issue the certificate again with extendedKeyUsage=serverAuth."
+    )
     with pytest.raises(errors.WrongKeyUsage):
         check(certs.server(HOST, extended_key_usage=(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)))
 
@@ -338,7 +341,7 @@ def test_names_that_only_resemble_a_host_are_refused(name: str) -> None:
     """A wildcard is the whole leftmost label and matches one label (RFC 9525, 6.3)."""
     with pytest.raises(errors.HostMismatch) as refused:
         check(certs.server("server", LOWER, dns=[name]), LOWER, domains=["acme.com"])
-    assert refused.value.reason == f"For server, {name}; yours is {HOST}."
+    assert refused.value.reason == f"The certificate is for server, {name}; the host of this organization is {HOST}."
 
 
 @pytest.mark.parametrize(
@@ -357,7 +360,10 @@ def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
     for leaf in (certs.server(HOST, LOWER, dns=[HOST, name]), certs.server(name, LOWER, dns=[HOST])):
         with pytest.raises(errors.HostMismatch) as refused:
             check(leaf, LOWER)
-        assert refused.value.reason == f"For {name.lower()}; yours is {HOST} {note}."
+        assert (
+            refused.value.reason
+            == f"The certificate is for {name.lower()}; the host of this organization is {HOST} {note}."
+        )
 
 
 def test_a_hidden_platform_name_is_found() -> None:
@@ -369,13 +375,13 @@ def test_a_hidden_platform_name_is_found() -> None:
 
 def test_many_names_are_shortened_in_the_refusal() -> None:
     dns = [f"h{n}.example.com" for n in range(9)]
-    with pytest.raises(errors.HostMismatch, match=r"For x, h0\.example\.com, .*, 5 more; yours"):
+    with pytest.raises(errors.HostMismatch, match=r"is for x, h0\.example\.com, .*, 5 more; the host"):
         check(certs.server("x", LOWER, dns=dns), LOWER)
 
 
 def test_a_certificate_without_any_name_is_refused() -> None:
     nameless = certs.certificate(x509.Name([]), signer=LOWER, private=certs.key("P-256", 98))
-    with pytest.raises(errors.HostMismatch, match="For no DNS name at all"):
+    with pytest.raises(errors.HostMismatch, match="is for no DNS name at all"):
         check(nameless, LOWER)
 
 

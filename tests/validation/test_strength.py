@@ -235,7 +235,10 @@ def test_the_refusal_names_the_certificate(kind: str, weak: Container[str]) -> N
     with pytest.raises(WeakKey) as refusal:
         strength.check_key(cert, weak=weak)
     assert refusal.value.cert is cert
-    assert refusal.value.reason == f"{weakness(cert.public_key, weak)} is weak or of an unsupported kind."
+    assert (
+        refusal.value.reason
+        == f"The key {weakness(cert.public_key, weak)} is weak, or of a kind that is not supported."
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- signatures
@@ -292,7 +295,7 @@ def test_old_hashes_are_weak(openssl: OpenSSL, options: str, text: str) -> None:
     [cert] = read_certificates(openssl.bytes("c.pem"))
     with pytest.raises(WeakSignature) as refusal:
         strength.check_signature(cert)
-    assert refusal.value.reason == f"Signed with {text}."
+    assert refusal.value.reason == f"The certificate is signed with {text}, which is not secure."
     assert refusal.value.cert is cert
 
 
