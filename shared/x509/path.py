@@ -181,7 +181,6 @@ class PathBuilder:
             tuple[Certificate, Certificate], bool | None
         ] = {}  # (certificate, CA) -> whether the CA signed it
         self._dead_end: CertificationPath = (leaf,)
-        self._with_other_key_id: Certificate | None = None
 
     def _preference(self, ca: Certificate) -> tuple[bool, bool, float, bytes]:
         """Anchors first, inactive ones last, then the newest; nothing that depends on the order of the arguments."""
@@ -203,22 +202,19 @@ class PathBuilder:
                 yield path
                 continue
             has_grown = False
-            for ca in self._cas_by_name.get(top.issuer.canonical, ()) if len(path) <= DEPTH_MAX else ():
+            named = self._cas_by_name.get(top.issuer.canonical, ()) if len(path) <= DEPTH_MAX else ()
+            # Key identifiers order the candidates and exclude none (RFC 5280, 4.2.1.1). The sort is stable.
+            for ca in sorted(named, key=top.has_key_id_of, reverse=True):
                 if ca in path:
                     continue
                 self.budget.charge_step()
-                if not top.has_key_id_of(ca):
-                    self._with_other_key_id = self._with_other_key_id or top
-                else:
-                    has_grown = True
-                    pending.append((*path, ca))
+                has_grown = True
+                pending.append((*path, ca))
             if not has_grown and len(path) > len(self._dead_end):
                 self._dead_end = path
 
     def no_path(self) -> Refused:
         """Return the refusal for a leaf from which no path leads to a CA of the org."""
-        if self._with_other_key_id is not None:
-            return _not_signed(self._with_other_key_id)
         top = self._dead_end[-1]  # the issuer of the last certificate that was sent is missing
         return UntrustedIssuer(issuer=top.issuer.text, cert=top)
 
@@ -251,8 +247,24 @@ class PathBuilder:
         """Check what is left of *path*: its signatures, name constraints and critical extensions.
 
         Raises: SignatureInvalid, ChainInvalid, UntrustedIssuer, CertificateMalformed."""
-        if not is_plainly_signed(path):
-            self._check_with_openssl(path)
+        if is_plainly_signed(path):
+            return
+        self._check_key_ids(path)
+        self._check_with_openssl(path)
+
+    def _check_key_ids(self, path: CertificationPath) -> None:
+        """Refuse *path*, which OpenSSL must judge, for a link whose key identifiers differ, as OpenSSL would.
+
+        Raises: SignatureInvalid, ChainInvalid."""
+        for cert, ca in pairwise(path):
+            if not cert.has_key_id_of(ca):
+                if not self.is_signed(cert, ca):
+                    raise _not_signed(cert)
+                raise _may_not_sign(
+                    ca,
+                    f"the authority key identifier of {cert.subject_text} is not the subject key identifier of this CA, "
+                    "and a path with other unusual extensions needs the same identifier",
+                )
 
     def _check_with_openssl(self, path: CertificationPath) -> None:
         """Have OpenSSL judge *path*, in pieces where it would read the whole as another path."""

@@ -826,16 +826,82 @@ def test_a_failed_signature_comes_before_the_limits_of_a_ca() -> None:
 
 
 def test_one_serial_number_for_several_certificates_hides_no_failed_signature() -> None:
-    """The old key signed the leaf, whose key identifier is that of the new key.
+    """A third key signed the leaf, whose key identifier is that of the new key.
 
     OpenSSL takes one of the two CAs for the other."""
     old_key, new_key = Issued(ROOT.cert, K("P-256", 40)), Issued(ROOT.cert, K("P-256", 41))
     old = certs.ca("Roll", private=old_key.key, serial=7, more=key_ids(old_key, None))
     new = certs.ca("Roll", old, private=new_key.key, serial=7, more=key_ids(new_key, old_key))
-    leaf = certs.leaf("d:thermo:42", new, serial=7, more=key_ids(None, new_key), signing_key=old.key)
+    forged = certs.leaf("d:thermo:42", new, serial=7, more=key_ids(None, new_key), signing_key=K("P-256", 42))
     with pytest.raises(errors.SignatureInvalid) as refusal:
-        certification_path.verify(leaf.certificate, [new.certificate], [old.certificate], [], NOON)
-    assert refusal.value.cert == leaf.certificate
+        certification_path.verify(forged.certificate, [new.certificate], [old.certificate], [], NOON)
+    assert refusal.value.cert == forged.certificate
+
+
+# ---------------------------------------------------------------------------------- key identifiers that differ
+
+
+def with_id(own: bytes | None, issuer: bytes | None = None) -> list[tuple[x509.ExtensionType, bool]]:
+    """Return SubjectKeyIdentifier *own* and AuthorityKeyIdentifier *issuer*, as far as given."""
+    made: list[tuple[x509.ExtensionType, bool]] = []
+    if own is not None:
+        made.append((x509.SubjectKeyIdentifier(own), False))
+    if issuer is not None:
+        made.append((x509.AuthorityKeyIdentifier(issuer, None, None), False))
+    return made
+
+
+RENEWED = certs.ca("Renewed", private=K("P-256", 50), more=with_id(b"new id"))
+
+
+@pytest.mark.parametrize("kind", ["P-256", "P-384", "RSA-2048"])
+def test_a_renewed_ca_with_another_key_identifier_keeps_its_devices(kind: str) -> None:
+    """The same name and key. Some tools make the identifier of other octets (RFC 5280, 4.2.1.2, leaves the method)."""
+    key = K(kind, 51)
+    renewed = certs.ca("Renewed", private=key, more=with_id(b"new id"), serial=8)
+    before = certs.ca("Renewed", private=key, more=with_id(b"old id"))
+    leaf = certs.leaf("d:thermo:42", before, more=with_id(b"leaf", b"old id"))
+    assert accept(leaf, [renewed]) == (leaf.certificate, renewed.certificate)
+    assert accept(leaf, [renewed, before]) == (leaf.certificate, before.certificate)  # the identifier chooses
+
+
+def test_an_intermediate_with_another_key_identifier_is_passed() -> None:
+    inter = certs.ca("Inter", RENEWED, private=K("P-256", 52), more=with_id(b"its id", b"another id"))
+    leaf = certs.leaf("d:thermo:42", inter, more=with_id(None, b"an older id of the intermediate"))
+    assert accept(leaf, [RENEWED], sent=[inter]) == (leaf.certificate, inter.certificate, RENEWED.certificate)
+
+
+@pytest.mark.parametrize("issuer_id", [b"new id", b"another id", b"x", b"\0" * 20, bytes(range(64))])
+def test_no_key_identifier_makes_a_forged_signature_good(issuer_id: bytes) -> None:
+    forged = certs.leaf("d:thermo:42", RENEWED, more=with_id(None, issuer_id), signing_key=K("P-256", 53))
+    assert isinstance(refuse(forged, [RENEWED]), errors.SignatureInvalid)
+
+
+def test_a_path_that_openssl_must_judge_needs_the_same_key_identifier() -> None:
+    """OpenSSL refuses identifiers that differ. The refusal says so, and a forged signature is called forged."""
+    constrained = certs.ca(
+        "Constrained",
+        private=K("P-256", 54),
+        more=[
+            (x509.NameConstraints([x509.DNSName("example.com")], None), True),
+            *with_id(b"new id"),
+        ],
+    )
+    leaf = certs.leaf("d:thermo:42", constrained, more=with_id(None, b"old id"))
+    refusal = refuse(leaf, [constrained])
+    assert isinstance(refusal, errors.ChainInvalid)
+    assert "authority key identifier of CN=d:thermo:42 is not the subject key identifier of this CA" in refusal.reason
+    forged = certs.leaf("d:thermo:42", constrained, more=with_id(None, b"old id"), signing_key=K("P-256", 55))
+    assert isinstance(refuse(forged, [constrained]), errors.SignatureInvalid)
+
+
+def test_an_inactive_predecessor_with_another_key_identifier_takes_no_device_along() -> None:
+    """The renewed CA is registered and active, so its devices stay; without it they are refused."""
+    before = certs.ca("Renewed", private=RENEWED.key, more=with_id(b"old id"), serial=9)
+    leaf = certs.leaf("d:thermo:42", before, more=with_id(None, b"old id"))
+    assert accept(leaf, [RENEWED], inactive=[before]) == (leaf.certificate, RENEWED.certificate)
+    assert isinstance(refuse(leaf, [ROOT], inactive=[before]), errors.CAInactive)
+    assert isinstance(refuse(leaf, [ROOT], sent=[RENEWED], inactive=[before]), errors.Refused)
 
 
 def test_a_hundred_intermediates_of_one_name_are_bounded(questions: list[CertificationPath]) -> None:
