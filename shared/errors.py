@@ -670,7 +670,7 @@ class CertificateMalformed(Refused):
     step = 4
     code = "certificate_malformed"
     says = "The certificate cannot be read: {found}."
-    mend = "Send the certificate as PEM or DER. If the file is whole, have the certificate issued again."
+    mend = "Send the certificate as PEM or DER. If the certificate is whole, have it issued again."
 
 
 class KeyUnreadable(CertificateMalformed):

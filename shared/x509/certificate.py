@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid, KeyUnreadable
-from shared.text import format_age, format_time, printable
+from shared.text import format_age, format_time
 from shared.x509 import der, pem, plain, public_keys, strength
 from shared.x509.algorithms import read_algorithm
 from shared.x509.distinguished_name import DistinguishedName, format_subject, read_issuer
@@ -22,7 +22,9 @@ from shared.x509.fingerprints import fingerprint_of, fingerprints_of
 from shared.x509.public_keys import UnsupportedKey
 
 _SIGNERS_MAX: Final = 8  # keys known to have signed one certificate: one, or a few where CAs share a name
-_PARSER_WORDS_MAX: Final = 200  # characters of a parser's message in a refusal
+# A parser's message is for programmers, and is not shown.
+UNREADABLE: Final = "a part of it does not follow the rules for certificates (RFC 5280)"
+_KEY_UNREADABLE: Final = "its public key does not follow the rules for keys (RFC 5280, 4.1.2.7)"
 
 _PURPOSES: Final = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
@@ -128,15 +130,13 @@ class Certificate:
         try:
             parsed = x509.load_der_x509_certificate(encoded)
         except Exception as error:  # parsers raise exceptions of many kinds
-            raise CertificateMalformed(found=describe_error(error)) from error
+            raise CertificateMalformed(found=UNREADABLE) from error
         try:
             return cls(encoded, parsed)
         except CertificateMalformed:
             raise
         except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
-            raise CertificateMalformed(
-                found=describe_error(error), cert=UnreadableCertificate(encoded, parsed)
-            ) from error
+            raise CertificateMalformed(found=UNREADABLE, cert=UnreadableCertificate(encoded, parsed)) from error
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Certificate) and self.der == other.der)
@@ -311,12 +311,6 @@ def whole_second(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(microsecond=0)
 
 
-def describe_error(error: Exception) -> str:
-    """Return the message of a parser on one line, at most 200 characters."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return printable(words, _PARSER_WORDS_MAX).rstrip(".")
-
-
 def _read_key(encoded: bytes, parsed: x509.Certificate) -> object:
     try:
         return parsed.public_key()
@@ -324,7 +318,7 @@ def _read_key(encoded: bytes, parsed: x509.Certificate) -> object:
         return UnsupportedKey(parsed.public_key_algorithm_oid.dotted_string)
     except Exception as error:
         refusal = KeyUnreadable if _is_readable_but_for_its_key(encoded, parsed) else CertificateMalformed
-        raise refusal(found=describe_error(error), cert=UnreadableCertificate(encoded, parsed)) from error
+        raise refusal(found=_KEY_UNREADABLE, cert=UnreadableCertificate(encoded, parsed)) from error
 
 
 def _is_readable_but_for_its_key(encoded: bytes, parsed: x509.Certificate) -> bool:

@@ -25,7 +25,7 @@ from shared.errors import (
     WeakKey,
 )
 from shared.x509.budget import ELEMENTS_MAX, ElementCount
-from shared.x509.certificate import Certificate
+from shared.x509.certificate import UNREADABLE, Certificate
 from shared.x509.der import CONTEXT_0, OID, SEQUENCE, Element, elements
 from shared.x509.file_forms import is_java_key_store, unwrap
 from shared.x509.pem import WHITESPACE, blocks, is_pem
@@ -285,6 +285,6 @@ def _damaged(part: Part) -> NotACertificate:
 def _unreadable(part: Part) -> NotACertificate:
     return NotACertificate(
         part=part,
-        found="The certificate cannot be read: it is damaged, or breaks the rules of X.509",
-        hint="Export it again as PEM or DER.",
+        found=f"The certificate cannot be read: {UNREADABLE}",
+        hint="If the file is whole, have the certificate issued again.",
     )

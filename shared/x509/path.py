@@ -262,8 +262,8 @@ class PathBuilder:
                     raise _not_signed(cert)
                 raise _may_not_sign(
                     ca,
-                    f"the authority key identifier of {cert.subject_text} is not the subject key identifier of this CA, "
-                    "and a path with other unusual extensions needs the same identifier",
+                    f"its subject key identifier is not the authority key identifier of {cert.subject_text}, "
+                    "and a path with unusual extensions needs the same identifier",
                 )
 
     def _check_with_openssl(self, path: CertificationPath) -> None:

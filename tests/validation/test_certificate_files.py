@@ -133,7 +133,7 @@ def test_a_pkcs12_file_is_named_as_a_pkcs12_file(openssl: OpenSSL) -> None:
         (PEM[:200], "The certificate is cut off or damaged. Export or copy it again, whole."),
         (PEM.replace(b"MII", b"M*I", 1), "The certificate is cut off or damaged."),
         (ROOT.der[:-1], "The certificate is cut off or damaged."),
-        (b"\x30\x03\x02\x01\x01", "The certificate cannot be read: it is damaged"),
+        (b"\x30\x03\x02\x01\x01", "The certificate cannot be read: a part of it"),
         (pkcs7.serialize_certificates([ROOT.cert], Encoding.DER)[:60], "The certificate is cut off or damaged."),
     ],
 )
@@ -273,7 +273,7 @@ def test_a_damaged_key_beside_another_fault(fault: str) -> None:
     issued = certs.ca("Root", private=ROOT.key, more=[(not_ascii, False)] if fault == "extension" else ())
     changed = with_signature(issued.cert, b"\0\0" if fault == "extension" else b"\1\0")
     damaged = changed.replace(point, point[:-1] + bytes([point[-1] ^ 1]))
-    with pytest.raises(errors.NotACertificate, match=r"it is damaged, or breaks the rules of X\.509"):
+    with pytest.raises(errors.NotACertificate, match=r"a part of it does not follow the rules for certificates"):
         read_one_certificate(damaged)
-    with pytest.raises(errors.CertificateMalformed, match="Invalid key"):
+    with pytest.raises(errors.CertificateMalformed, match="its public key does not follow the rules"):
         Certificate.from_der(damaged)
