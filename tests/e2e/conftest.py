@@ -57,6 +57,7 @@ class Tenant:
     stack: Stack
     root_id: str = ""
     devices: list[Device] = field(default_factory=list)
+    refusals_seen: dict[str, int] = field(default_factory=dict)
 
     def client_id(self, device: str, device_type: str = "thermo", kind: str = "d") -> str:
         return f"{kind}:{self.org.id}:{device_type}:{device}"
@@ -90,15 +91,20 @@ class Tenant:
         return Publisher(self.connect(client_id, files), f"clients/{client_id}/data")
 
     def refusal(self, client_id: str) -> str:
-        """Return the code with which the edge refused a client, from HAProxy's log."""
+        """Return the code with which the edge refused a client since the last call, from HAProxy's log.
+
+        HAProxy writes the line after the device has its answer."""
         log = self.stack.edge.folder / "haproxy.log"
         line = re.compile(rf'^\S+ \S+ (?:deny|error) (\S+) \S+ "{re.escape(client_id)}"$', re.MULTILINE)
+        seen = self.refusals_seen
 
         def find_code() -> str | None:
             codes: list[str] = line.findall(log.read_text(errors="replace"))
-            return codes[-1] if codes else None
+            return codes[-1] if len(codes) > seen.get(client_id, 0) else None
 
-        return until(f"a line about {client_id} in HAProxy's log", find_code, 10)
+        code = until(f"a line about {client_id} in HAProxy's log", find_code, 10)
+        seen[client_id] = len(line.findall(log.read_text(errors="replace")))
+        return code
 
 
 @pytest.fixture(scope="session")
