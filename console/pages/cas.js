@@ -117,7 +117,7 @@ function show(view, opened) {
   }
 
   async function add() {
-    const done = await addCA({ known: all ?? [] });
+    const done = await addCA({ list: async () => all ?? api.cas() });
     if (done) await settle(done.ca.id, ...done.said);
   }
 
@@ -211,7 +211,7 @@ function show(view, opened) {
 /**
  * Open the dialog that adds a CA. *text*: a certificate to fill in. Resolves to {ca, said} or undefined.
  */
-export async function addCA({ known = [], text = null } = {}) {
+export async function addCA({ list = async () => [], text = null } = {}) {
   const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
   let turn = null;
   const certificate = fileField('CA certificate', {
@@ -226,7 +226,8 @@ export async function addCA({ known = [], text = null } = {}) {
     const mine = turn = new AbortController();
     preview.setAttribute('aria-busy', 'true');
     try {
-      const report = await api.preview(file.wire, mine.signal);
+      // The list may not be there yet when the dialog is opened.
+      const [report, known] = await Promise.all([api.preview(file.wire, mine.signal), list()]);
       if (mine.signal.aborted) return;
       const here = known.find((ca) => ca.fingerprintSha256 === report.fingerprintSha256);
       const first = !known.length;

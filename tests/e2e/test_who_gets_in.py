@@ -130,6 +130,7 @@ def test_without_a_certificate_the_policy_decides(alpha: Tenant, kind: str) -> N
     assert not wrong.connect()
     assert "refused by the broker" in wrong.outcome
     assert not alpha.device(client_id, None).connect()
+    assert alpha.refusal(client_id) == "user_name_missing"
     alpha.connect(client_id, None, token=token)
 
 
