@@ -26,7 +26,7 @@ from shared.x509.private_keys import PrivateKey
 
 log = logging.getLogger(__name__)
 
-SECONDS: Final = 15.0  # of one piece of work, at a low priority; the most costly key file takes 1.3 s alone
+SECONDS: Final = 15.0  # of one piece of work, at a low priority; the most costly key files take up to 4 s alone
 PROCESSES: Final = 2  # at the same time; each has 40 MiB
 _HELPER: Final = "shared.adapters.key_helper"
 
