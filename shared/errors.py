@@ -670,11 +670,23 @@ class CertificateMalformed(Refused):
     step = 4
     code = "certificate_malformed"
     says = "The certificate cannot be read: {found}."
-    mend = "Send the certificate as PEM or DER. If the certificate is whole, have it issued again."
+    mend = "{hint}"
+
+    def __init__(
+        self,
+        *,
+        found: str,
+        hint: str = "Issue a new certificate with software that follows RFC 5280, such as OpenSSL.",
+        cert: FaultyCertificate | None = None,
+    ) -> None:
+        super().__init__(found=found, hint=hint, cert=cert)
 
 
 class KeyUnreadable(CertificateMalformed):
     """The public key in a certificate cannot be decoded; its other fields can."""
+
+    def __init__(self, *, found: str, hint: str = "", cert: FaultyCertificate | None = None) -> None:
+        super().__init__(found=found, hint=hint or "Make a new key, and issue a new certificate for it.", cert=cert)
 
 
 class NoTrustedCA(Refused):

@@ -87,7 +87,7 @@ def _check_may_sign(cert: Certificate) -> None:
         if cert.is_self_issued
         else f"Add the CA certificate that signed it, {cert.issuer.text} (usually ca.pem or root.pem)."
     )
-    if not cert.is_version_3:
+    if cert.version == 1 and not cert.extensions:
         raise NotACA(
             part="certificate", cert=cert, found="an X.509 version 1 certificate cannot say CA:TRUE", hint=instead
         )

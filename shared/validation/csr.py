@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from shared.errors import InvalidSubject, WrongValue
 from shared.validation import server_cert
 from shared.x509.certificate import Certificate
-from shared.x509.distinguished_name import common_names
+from shared.x509.distinguished_name import DistinguishedName
 from shared.x509.private_keys import PrivateKey
 
 KEY_ALGORITHMS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "P-256", "P-384")
@@ -98,13 +98,18 @@ def make_csr(key: PrivateKey, subject: x509.Name, *, host: str) -> x509.Certific
 def renew_csr(key: PrivateKey, old: x509.CertificateSigningRequest | Certificate) -> x509.CertificateSigningRequest:
     """Make a request on the same *key*, for the same subject and DNS names as *old*."""
     if isinstance(old, Certificate):
-        return _sign(key, old.subject.parsed, old.dns_names)
+        return _sign(key, _copy_subject(old), old.dns_names)
     return _sign(key, old.subject, _dns_names(old))
 
 
 def requested_names(request: x509.CertificateSigningRequest) -> list[str]:
     """Return the names that *request* asks for, as `server_cert.names_of` does."""
-    return server_cert.lower_names([*common_names(request.subject), *_dns_names(request)])
+    return server_cert.lower_names([*read_subject(request).common_names, *_dns_names(request)])
+
+
+def read_subject(request: x509.CertificateSigningRequest) -> DistinguishedName:
+    """Return the subject of *request*."""
+    return DistinguishedName(request.subject.public_bytes(), "subject")
 
 
 def read_signed(data: bytes, *, public_key: bytes | None = None) -> tuple[Certificate, tuple[Certificate, ...]]:
@@ -115,6 +120,15 @@ def read_signed(data: bytes, *, public_key: bytes | None = None) -> tuple[Certif
 
     Raises: as server_cert.read_leaf."""
     return server_cert.read_leaf(data, public_key=public_key)
+
+
+def _copy_subject(cert: Certificate) -> x509.Name:
+    """Return the subject of *cert*; only its common names where cryptography cannot read the certificate."""
+    try:
+        return x509.load_der_x509_certificate(cert.der).subject
+    except Exception:  # noqa: BLE001 -- cryptography refuses some certificates that OpenSSL and this service read
+        names = [name for name in cert.subject.common_names if 1 <= len(name) <= COMMON_NAME_MAX]
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names])
 
 
 def _sign(key: PrivateKey, subject: x509.Name, names: Sequence[str]) -> x509.CertificateSigningRequest:

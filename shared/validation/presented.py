@@ -23,6 +23,9 @@ UNREAD: Final = (
 )
 """What a refusal says of `Presented.unread`."""
 
+FEWER_PARTS: Final = "Issue certificates with fewer names, constraints and extensions."
+_FEWER: Final = "Let the device send only its certificate and the intermediate certificates above it."
+
 
 class Presented(msgspec.Struct, frozen=True, dict=True):
     """What a client presented.
@@ -99,18 +102,20 @@ def read_presented(leaf: bytes, more: bytes) -> tuple[tuple[Certificate, ...], t
     Raises: CertificateMalformed."""
     size = len(leaf) + len(more)
     if size > CERTIFICATES_BYTES:
-        raise errors.CertificateMalformed(found=f"{size:,} bytes were sent, at most {CERTIFICATES_BYTES:,} are read")
+        raise errors.CertificateMalformed(
+            found=f"{size:,} bytes were sent, at most {CERTIFICATES_BYTES:,} are read", hint=_FEWER
+        )
     first, *rest = [der for data in (leaf, more) if data for der in _split(data)]
     if len(rest) >= CERTIFICATES_MAX:
         raise errors.CertificateMalformed(
-            found=f"{len(rest) + 1} certificates were sent, at most {CERTIFICATES_MAX} are"
+            found=f"{len(rest) + 1} certificates were sent, at most {CERTIFICATES_MAX} are", hint=_FEWER
         )
     count = ElementCount(ELEMENTS_MAX, len(first) + sum(map(len, rest)))
     if not count.takes(first):
-        raise errors.CertificateMalformed(found=f"it has more than {ELEMENTS_MAX:,} elements of DER")
+        raise errors.CertificateMalformed(found=f"it has more than {ELEMENTS_MAX:,} elements of DER", hint=FEWER_PARTS)
     certs, unread = [Certificate.from_der(first)], []
     if excess := find_excess(certs[0]):
-        raise errors.CertificateMalformed(found=f"it has {excess}")
+        raise errors.CertificateMalformed(found=f"it has {excess}", hint=FEWER_PARTS)
     for der in rest:
         cert = read_intermediate(der) if count.takes(der) else None
         if cert is None or find_excess(cert):
@@ -124,4 +129,6 @@ def _split(data: bytes) -> list[bytes]:
     try:
         return certificate_files.split(data)
     except errors.Rejected as error:
-        raise errors.CertificateMalformed(found="there is no certificate in it, neither PEM nor DER") from error
+        raise errors.CertificateMalformed(
+            found="there is no certificate in it, neither PEM nor DER", hint="Send the certificate as PEM or DER."
+        ) from error

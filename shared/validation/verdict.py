@@ -19,7 +19,7 @@ from shared.validation.deny_list import fingerprint_id, identity_id, serial_id
 from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import ClientId, DeviceName, messaging_host
 from shared.validation.policy import Decision, Level, Presence, needs_tls, outcome
-from shared.validation.presented import CERTIFICATES_MAX, UNREAD, Presented
+from shared.validation.presented import CERTIFICATES_MAX, FEWER_PARTS, UNREAD, Presented
 from shared.validation.session import format_basis
 from shared.x509 import path as certification_path
 from shared.x509.budget import REGISTERED_ELEMENTS_MAX, Budget
@@ -251,7 +251,7 @@ class _Judgement:
         if self._presented.unread:
             registered = {ca.certificate.der for ca in facts.anchors}
             if not registered.issuperset(self._presented.unread):
-                raise errors.CertificateMalformed(found=UNREAD)
+                raise errors.CertificateMalformed(found=UNREAD, hint=FEWER_PARTS)
         sent = len(self._presented.certificates)
         self._pass(4, f"{sent} certificate{'s' if sent > 1 else ''}", f"1 to {CERTIFICATES_MAX}")
 

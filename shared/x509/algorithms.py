@@ -1,35 +1,71 @@
 """Signature algorithms of certificates: which are strong, and whether a signature verifies."""
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
-from cryptography.x509.oid import SignatureAlgorithmOID
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 
-_STRONG_HASHES: Final = {
-    *("sha224", "sha256", "sha384", "sha512", "sha512-224", "sha512-256"),
-    *("sha3-224", "sha3-256", "sha3-384", "sha3-512"),
+from shared.x509 import der
+
+_FIELD: Final = "signatureAlgorithm"
+_NULL: Final = bytes((der.NULL, 0))
+_PSS: Final = "1.2.840.113549.1.1.10"
+_MGF1: Final = "1.2.840.113549.1.1.8"
+
+_MD5: Final = hashes.MD5()  # noqa: S303 -- to name it as weak, and to tell a forged signature from a weak one
+_SHA1: Final = hashes.SHA1()  # noqa: S303 -- as above
+
+_RSA: Final[dict[str, hashes.HashAlgorithm]] = {  # RFC 8017, A.2.4; 1.3.14.3.2.29 is an old number of SHA-1
+    "1.2.840.113549.1.1.4": _MD5,
+    "1.2.840.113549.1.1.5": _SHA1,
+    "1.3.14.3.2.29": _SHA1,
+    "1.2.840.113549.1.1.14": hashes.SHA224(),
+    "1.2.840.113549.1.1.11": hashes.SHA256(),
+    "1.2.840.113549.1.1.12": hashes.SHA384(),
+    "1.2.840.113549.1.1.13": hashes.SHA512(),
+    "2.16.840.1.101.3.4.3.13": hashes.SHA3_224(),
+    "2.16.840.1.101.3.4.3.14": hashes.SHA3_256(),
+    "2.16.840.1.101.3.4.3.15": hashes.SHA3_384(),
+    "2.16.840.1.101.3.4.3.16": hashes.SHA3_512(),
 }
-_EDWARDS: Final = {
-    SignatureAlgorithmOID.ED25519: ed25519.Ed25519PublicKey,
-    SignatureAlgorithmOID.ED448: ed448.Ed448PublicKey,
+_ECDSA: Final[dict[str, hashes.HashAlgorithm]] = {  # RFC 5758, 3.2
+    "1.2.840.10045.4.1": _SHA1,
+    "1.2.840.10045.4.3.1": hashes.SHA224(),
+    "1.2.840.10045.4.3.2": hashes.SHA256(),
+    "1.2.840.10045.4.3.3": hashes.SHA384(),
+    "1.2.840.10045.4.3.4": hashes.SHA512(),
+    "2.16.840.1.101.3.4.3.9": hashes.SHA3_224(),
+    "2.16.840.1.101.3.4.3.10": hashes.SHA3_256(),
+    "2.16.840.1.101.3.4.3.11": hashes.SHA3_384(),
+    "2.16.840.1.101.3.4.3.12": hashes.SHA3_512(),
 }
-_OLD: Final = {  # RFC 3279, 2.2.1 and PKCS #1: cryptography has no hash for these
+_BY_KEY_ALONE: Final[dict[str, type]] = {  # RFC 8410, 3; RFC 9881, 2: the algorithm has no parameters
+    "1.3.101.112": ed25519.Ed25519PublicKey,
+    "1.3.101.113": ed448.Ed448PublicKey,
+    "2.16.840.1.101.3.4.3.17": mldsa.MLDSA44PublicKey,
+    "2.16.840.1.101.3.4.3.18": mldsa.MLDSA65PublicKey,
+    "2.16.840.1.101.3.4.3.19": mldsa.MLDSA87PublicKey,
+}
+_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {  # that RSASSA-PSS may name
+    "1.2.840.113549.2.5": _MD5,
+    "1.3.14.3.2.26": _SHA1,
+    "2.16.840.1.101.3.4.2.4": hashes.SHA224(),
+    "2.16.840.1.101.3.4.2.1": hashes.SHA256(),
+    "2.16.840.1.101.3.4.2.2": hashes.SHA384(),
+    "2.16.840.1.101.3.4.2.3": hashes.SHA512(),
+    "2.16.840.1.101.3.4.2.7": hashes.SHA3_224(),
+    "2.16.840.1.101.3.4.2.8": hashes.SHA3_256(),
+    "2.16.840.1.101.3.4.2.9": hashes.SHA3_384(),
+    "2.16.840.1.101.3.4.2.10": hashes.SHA3_512(),
+}
+_USUAL: Final = {"sha224", "sha256", "sha384", "sha512"}
+_WEAK: Final = {"md5": "MD5", "sha1": "SHA-1"}
+_OLD: Final = {  # RFC 3279, 2.2.1 and 2.2.2, and PKCS #1: signatures that nothing here verifies
     "1.2.840.113549.1.1.2": "MD2",
     "1.2.840.113549.1.1.3": "MD4",
-}
-_ECDSA: Final = {
-    SignatureAlgorithmOID.ECDSA_WITH_SHA1,
-    SignatureAlgorithmOID.ECDSA_WITH_SHA224,
-    SignatureAlgorithmOID.ECDSA_WITH_SHA256,
-    SignatureAlgorithmOID.ECDSA_WITH_SHA384,
-    SignatureAlgorithmOID.ECDSA_WITH_SHA512,
-    SignatureAlgorithmOID.ECDSA_WITH_SHA3_224,
-    SignatureAlgorithmOID.ECDSA_WITH_SHA3_256,
-    SignatureAlgorithmOID.ECDSA_WITH_SHA3_384,
-    SignatureAlgorithmOID.ECDSA_WITH_SHA3_512,
+    "1.2.840.10040.4.3": "SHA-1",
 }
 
 
@@ -37,18 +73,18 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
     """The algorithm of a certificate's signature.
 
     Args:
-            key_type: the kind of key that signs so; None for an unknown algorithm.
-        digest: the hash; None for Edwards curves, which name none.
+        key_type: the kind of key that signs so; None for an unknown algorithm.
+        digest: the hash; None where the kind of key decides.
         padding: the padding of RSA signatures.
-        ecdsa: ECDSA with the hash.
         weakness: the weak or unknown algorithm for people ("SHA-1"), or None. For RSA-PSS the hash is what counts.
+        is_usual: the identifier is encoded as nearly all are, and OpenSSL would read nothing else in it.
     """
 
     key_type: Any
     digest: hashes.HashAlgorithm | None = None
     padding: Any = None
-    ecdsa: ec.ECDSA | None = None
     weakness: str | None = None
+    is_usual: bool = False
 
     @property
     def is_ecdsa(self) -> bool:
@@ -65,73 +101,75 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
         return self.key_type is not None and isinstance(key, self.key_type)
 
     def verify(self, key: object, signature: bytes, signed: bytes) -> bool:
-        """Whether *key* made *signature* on *signed*.
-
-        The type of *key* decides how to verify. The algorithm gives the hash and the padding."""
+        """Whether *key* made *signature* on *signed* by this algorithm."""
+        if not self.fits(key):
+            return False
         try:
             match key:
                 case rsa.RSAPublicKey():
                     key.verify(signature, signed, self.padding, self.digest)  # type: ignore[arg-type]
                 case ec.EllipticCurvePublicKey():
-                    key.verify(signature, signed, self.ecdsa)  # type: ignore[arg-type]
-                case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
-                    key.verify(signature, signed)
+                    key.verify(signature, signed, ec.ECDSA(self.digest))  # type: ignore[arg-type]
                 case _:
-                    return False
+                    key.verify(signature, signed)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001 -- InvalidSignature, or parameters that do not fit the key
             return False
         return True
 
 
-def _rsa(digest: hashes.HashAlgorithm) -> SignatureAlgorithm:
-    return SignatureAlgorithm(rsa.RSAPublicKey, digest, padding.PKCS1v15(), ec.ECDSA(digest))
+@lru_cache(maxsize=256)
+def read_algorithm(identifier: bytes) -> SignatureAlgorithm:
+    """Return the algorithm of an AlgorithmIdentifier (RFC 5280, 4.1.1.2), given as DER. Raises: NotDER."""
+    at, end = der.expect_whole(identifier, der.SEQUENCE, _FIELD)
+    start, stop = der.expect(identifier, at, end, der.OID, _FIELD)
+    oid, parameters = der.read_oid(identifier[start:stop], _FIELD), identifier[stop:end]
+    if parameters:
+        _, _, parameters_end = der.element(identifier, stop, end, _FIELD)
+        if parameters_end != end:
+            raise der.NotDER("has something after its parameters", _FIELD)
+    # RFC 4055, 5 wants NULL for RSA, RFC 5758, 3.2 no parameters for ECDSA. Tools write either for both.
+    is_plain = parameters in (b"", _NULL)
+    if oid in _RSA:
+        return _rated(rsa.RSAPublicKey, _RSA[oid], padding.PKCS1v15(), is_plain=is_plain)
+    if oid in _ECDSA:
+        return _rated(ec.EllipticCurvePublicKey, _ECDSA[oid], is_plain=is_plain)
+    if oid in _BY_KEY_ALONE:
+        return SignatureAlgorithm(_BY_KEY_ALONE[oid], is_usual=not parameters)
+    if oid == _PSS:
+        return _read_pss(parameters)
+    return SignatureAlgorithm(None, weakness=_OLD.get(oid, f"algorithm {oid}"))
 
 
-def _ecdsa(digest: hashes.HashAlgorithm) -> SignatureAlgorithm:
-    return SignatureAlgorithm(ec.EllipticCurvePublicKey, digest, None, ec.ECDSA(digest))
+def _rated(key_type: type, digest: hashes.HashAlgorithm, pad: Any = None, *, is_plain: bool) -> SignatureAlgorithm:
+    return SignatureAlgorithm(key_type, digest, pad, _WEAK.get(digest.name), is_plain and digest.name in _USUAL)
 
 
-USUAL: Final[dict[bytes, SignatureAlgorithm]] = {
-    bytes.fromhex("300d06092a864886f70d01010b0500"): _rsa(hashes.SHA256()),
-    bytes.fromhex("300d06092a864886f70d01010c0500"): _rsa(hashes.SHA384()),
-    bytes.fromhex("300d06092a864886f70d01010d0500"): _rsa(hashes.SHA512()),
-    bytes.fromhex("300a06082a8648ce3d040302"): _ecdsa(hashes.SHA256()),
-    bytes.fromhex("300a06082a8648ce3d040303"): _ecdsa(hashes.SHA384()),
-    bytes.fromhex("300a06082a8648ce3d040304"): _ecdsa(hashes.SHA512()),
-}
-"""The algorithms of nearly all certificates, by their whole AlgorithmIdentifier (RFC 4055, 5; RFC 5758, 3.2)."""
+def _read_pss(parameters: bytes) -> SignatureAlgorithm:
+    """Return RSASSA-PSS with its parameters (RFC 4055, 3.1). OpenSSL judges what is not read here.
+
+    Raises: NotDER."""
+    at, end = der.expect_whole(parameters, der.SEQUENCE, _FIELD)
+    parts = {tag: parameters[a:b] for tag, a, b in der.children(parameters, at, end, 4, _FIELD)}
+    digest = _read_hash(parts[0xA0]) if 0xA0 in parts else _SHA1
+    mask_digest: hashes.HashAlgorithm | None = _SHA1
+    if 0xA1 in parts:
+        at, end = der.expect_whole(parts[0xA1], der.SEQUENCE, _FIELD)
+        start, stop = der.expect(parts[0xA1], at, end, der.OID, _FIELD)
+        is_mgf1 = der.read_oid(parts[0xA1][start:stop], _FIELD) == _MGF1
+        mask_digest = _read_hash(parts[0xA1][stop:end]) if is_mgf1 else None
+    salt = 20
+    if 0xA2 in parts:
+        start, stop = der.expect_whole(parts[0xA2], der.INTEGER, _FIELD)
+        salt = der.read_integer(parts[0xA2], start, stop, _FIELD)
+    if digest is None or mask_digest is None or salt < 0:
+        return SignatureAlgorithm(None, weakness="RSA-PSS with unknown parameters")
+    return SignatureAlgorithm(
+        rsa.RSAPublicKey, digest, padding.PSS(padding.MGF1(mask_digest), salt), _WEAK.get(digest.name)
+    )
 
 
-def read_algorithm(identifier: bytes, cert: x509.Certificate) -> SignatureAlgorithm:
-    """Return the algorithm that *cert* is signed with; *identifier* is its AlgorithmIdentifier as DER."""
-    return USUAL.get(identifier) or _read_unusual(cert)
-
-
-def _read_unusual(cert: x509.Certificate) -> SignatureAlgorithm:
-    oid = cert.signature_algorithm_oid
-    if oid in _EDWARDS:
-        return SignatureAlgorithm(_EDWARDS[oid])
-    digest, parameters = _hash_of(cert), _parameters_of(cert)
-    if digest is None:
-        return SignatureAlgorithm(None, weakness=_OLD.get(oid.dotted_string, f"algorithm {oid.dotted_string}"))
-    weakness = None if digest.name in _STRONG_HASHES else digest.name.upper().replace("SHA1", "SHA-1")
-    key_type: Any = None
-    if isinstance(parameters, padding.PKCS1v15 | padding.PSS):
-        key_type = rsa.RSAPublicKey
-    elif oid in _ECDSA:
-        key_type = ec.EllipticCurvePublicKey
-    return SignatureAlgorithm(key_type, digest, parameters, ec.ECDSA(digest), weakness)
-
-
-def _hash_of(cert: x509.Certificate) -> hashes.HashAlgorithm | None:
-    try:
-        return cert.signature_hash_algorithm
-    except Exception:  # noqa: BLE001 -- unknown algorithm, unreadable parameters: not on the list of strong ones
-        return None
-
-
-def _parameters_of(cert: x509.Certificate) -> object:
-    try:
-        return cert.signature_algorithm_parameters
-    except Exception:  # noqa: BLE001 -- as above; no signature verifies then
-        return None
+def _read_hash(identifier: bytes) -> hashes.HashAlgorithm | None:
+    """Return the hash of an AlgorithmIdentifier; None for another one. Raises: NotDER."""
+    at, end = der.expect_whole(identifier, der.SEQUENCE, _FIELD)
+    start, stop = der.expect(identifier, at, end, der.OID, _FIELD)
+    return _HASHES.get(der.read_oid(identifier[start:stop], _FIELD))

@@ -41,25 +41,25 @@ class _Reader:
         """Return the element at *at*, and the index behind the element. Raises: NotDER."""
         self._left -= 1
         if self._left < 0 or depth > _DEPTH_MAX:
-            raise NotDER("too many elements")
+            raise NotDER("has too many elements")
         if at + 2 > end:
-            raise NotDER("cut off")
+            raise NotDER("is cut off")
         tag, length = self._data[at], self._data[at + 1]
         at += 2
         if tag & _MANY_OCTETS == _MANY_OCTETS:
-            raise NotDER("a tag of several octets")
+            raise NotDER("has a tag of several octets")
         if length == _INDEFINITE:
             if not tag & _CONSTRUCTED:
-                raise NotDER("a primitive element of indefinite length")
+                raise NotDER("has a primitive element of indefinite length")
             return self._read_until_end(tag, at, end, depth)
         if length > _INDEFINITE:
             octets = length - _INDEFINITE
             if octets > 4 or at + octets > end:
-                raise NotDER("a length of too many octets")
+                raise NotDER("has a length of too many octets")
             length = int.from_bytes(self._data[at : at + octets])
             at += octets
         if at + length > end:
-            raise NotDER("cut off")
+            raise NotDER("is cut off")
         if not tag & _CONSTRUCTED:
             return (tag, self._data[at : at + length]), at + length
         children, stop = [], at + length

@@ -1,49 +1,89 @@
 """A certificate (RFC 5280): the model for certificates of clients, of servers, and of registered CAs.
 
-cryptography parses a field when the field is first used, and raises then. A `Certificate` reads every field when it is
-made, so its attributes never raise. A `Certificate` does not change.
+A `Certificate` is read here and nowhere else, field by field, when it is made. Its attributes never raise, and it does
+not change. What a certificate may look like (docs/decisions/0129):
+
+* Outside of tbsCertificate, which alone is signed, there is one way to write each certificate: shortest lengths,
+  nothing behind the end, whole octets in the signature, the algorithm octet for octet as inside. So nobody without the
+  issuer's key can change the fingerprint of a certificate, but for the second form of an ECDSA signature
+  (`fingerprints`).
+* Inside of tbsCertificate, what the issuer signed is read as OpenSSL reads it, as far as a rule needs it. Extensions
+  that no rule asks for are not decoded.
 """
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final, NamedTuple, TypeVar
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid, KeyUnreadable
 from shared.text import format_age, format_time
-from shared.x509 import der, pem, plain, public_keys, strength
+from shared.x509 import der, extensions, pem, plain, public_keys, strength
 from shared.x509.algorithms import read_algorithm
-from shared.x509.distinguished_name import DistinguishedName, format_subject, read_issuer
+from shared.x509.der import NotDER
+from shared.x509.distinguished_name import DistinguishedName, read_issuer
 from shared.x509.fingerprints import fingerprint_of, fingerprints_of
-from shared.x509.public_keys import UnsupportedKey
+
+EXTENSIONS_MAX: Final = 128
 
 _SIGNERS_MAX: Final = 8  # keys known to have signed one certificate: one, or a few where CAs share a name
-# A parser's message is for programmers, and is not shown.
-UNREADABLE: Final = "a part of it does not follow the rules for certificates (RFC 5280)"
-_KEY_UNREADABLE: Final = "its public key does not follow the rules for keys (RFC 5280, 4.1.2.7)"
+_VERSION: Final = der.CONTEXT_0
+_UNIQUE_IDS: Final = (0x81, 0x82)  # [1] and [2], implicit BIT STRING
+_EXTENSIONS: Final = 0xA3  # [3]
+_UTC_TIME_SIZE: Final = 13
+_GENERALIZED_TIME_SIZE: Final = 15
 
+_SERVER_AUTH: Final = "1.3.6.1.5.5.7.3.1"
+_CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
+_ANY_PURPOSE: Final = "2.5.29.37.0"
 _PURPOSES: Final = {
-    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
-    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
-    ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
-    ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
-    ExtendedKeyUsageOID.TIME_STAMPING: "timeStamping",
-    ExtendedKeyUsageOID.OCSP_SIGNING: "OCSPSigning",
-    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "anyExtendedKeyUsage",
+    _SERVER_AUTH: "serverAuth",
+    _CLIENT_AUTH: "clientAuth",
+    "1.3.6.1.5.5.7.3.3": "codeSigning",
+    "1.3.6.1.5.5.7.3.4": "emailProtection",
+    "1.3.6.1.5.5.7.3.8": "timeStamping",
+    "1.3.6.1.5.5.7.3.9": "OCSPSigning",
+    _ANY_PURPOSE: "anyExtendedKeyUsage",
 }
-_FOR_CLIENTS: Final = frozenset((ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))
 
-_COMPARED_ALONE: Final = frozenset((NameOID.COMMON_NAME, NameOID.EMAIL_ADDRESS))
+# Fields outside of the signed part: a program between the CA and this service may have changed them
+_UNSIGNED: Final = {"certificate", "signatureAlgorithm", "signatureValue"}
+_INSTALL_AGAIN: Final = (
+    "Use the file that the CA issued, unchanged. If that file is refused too, issue a new certificate with software "
+    "that follows RFC 5280, such as OpenSSL."
+)
 
-_E = TypeVar("_E", bound=x509.ExtensionType)
+# Critical extensions that OpenSSL processes
+_PROCESSED: Final = {
+    extensions.BASIC_CONSTRAINTS,
+    extensions.KEY_USAGE,
+    extensions.EXTENDED_KEY_USAGE,
+    extensions.SUBJECT_ALTERNATIVE_NAME,
+    extensions.NAME_CONSTRAINTS,
+    extensions.CRL_DISTRIBUTION_POINTS,
+    extensions.CERTIFICATE_POLICIES,
+    extensions.POLICY_MAPPINGS,
+    extensions.POLICY_CONSTRAINTS,
+    extensions.INHIBIT_ANY_POLICY,
+}
+
+
+_Value = TypeVar("_Value")
+
+
+class Extension(NamedTuple):
+    """An extension as it is encoded: whether it is critical, and the content of its OCTET STRING."""
+
+    is_critical: bool
+    value: bytes
 
 
 class Certificate:
     """A certificate whose fields all can be read. Two certificates are equal if their DER is equal.
+
+    Args:
+        encoded: the certificate as DER.
 
     Attributes:
         der: the certificate as it was given.
@@ -54,73 +94,53 @@ class Certificate:
         not_before, not_after: its validity, aware, both ends included.
         public_key: a key of cryptography's, or `UnsupportedKey`.
         key_info: SubjectPublicKeyInfo as it is encoded in the certificate.
-        is_version_3: X.509 v3; only such a certificate may have extensions.
+        version: 1 to 4. Versions 2 and 4 are read like version 3, as OpenSSL does.
+        has_unique_ids: the certificate has an issuerUniqueID or a subjectUniqueID (4.1.2.8).
         is_ca: BasicConstraints says CA:TRUE, critical or not (RFC 5280, 4.2.1.9).
         path_length: of BasicConstraints; None without a limit.
-        may_sign_certificates: KeyUsage, if present, includes keyCertSign (4.2.1.3).
-        may_sign_data: KeyUsage, if present, includes digitalSignature (4.2.1.3).
-        is_for_clients: ExtendedKeyUsage, if present, includes clientAuth or anyExtendedKeyUsage (4.2.1.12).
+        key_usage: the bits of KeyUsage (4.2.1.3); None without one.
+        purposes_by_id: the object identifiers in ExtendedKeyUsage (4.2.1.12); None without one.
+        names: tag and content of each name in the SubjectAltName (4.2.1.6).
         key_id: SubjectKeyIdentifier (4.2.1.2); None without one.
-        issuer_key_id: keyIdentifier of AuthorityKeyIdentifier (4.2.1.1); None without one.
+        authority_key_id: AuthorityKeyIdentifier (4.2.1.1); None without one.
         subtree_count: how many subtrees the NameConstraints have (4.2.1.10); 0 without any.
-        extensions: by the type of their values.
-        critical_extensions: the types of those that are critical.
-        algorithm_identifier: signatureAlgorithm as DER, from the unsigned part.
-        signature_algorithm: the same, parsed.
+        extensions: by the content of their object identifiers.
+        signature_algorithm: signatureAlgorithm, which is the same inside and outside (4.1.1.2).
         signature_weakness: the weak or unknown algorithm for people ("SHA-1"), or None.
-        has_one_algorithm: the signed part has the same algorithm_identifier (4.1.1.2).
-        has_unused_bits: signatureValue is not whole octets; such a signature verifies under no key.
         weakness: what is weak about the key, in words, or None.
         is_plain: OpenSSL would check nothing beside the signature that is not checked here (`plain.is_plain`).
+
+    Raises: NotDER, which names the first field that cannot be read.
     """
 
-    def __init__(self, encoded: bytes, parsed: x509.Certificate) -> None:
-        """Read every field of *parsed*, whose DER is *encoded*.
-
-        Raises: an exception of any type, where *parsed* is malformed."""
+    def __init__(self, encoded: bytes) -> None:
         self.der = encoded
-        self._parsed = parsed
         parts = _split(encoded)
         self.signed = parts.signed
         self.signature = parts.signature
-        self.has_unused_bits = parts.unused_bits != 0
+        self.version = parts.version
+        self.serial_number = parts.serial_number
         self.key_info = parts.key_info
-        self.subject = DistinguishedName(parts.subject, parsed.subject)
-        self.issuer = read_issuer(parts.issuer, lambda: parsed.issuer)
-        self.serial_number = parsed.serial_number
-        self.not_before = parsed.not_valid_before_utc
-        self.not_after = parsed.not_valid_after_utc
-        self.public_key = _read_key(
-            encoded, parsed
-        )  # before the extensions: a refusal names a bad key rather than a bad extension
-        self.weakness = strength.find_weakness(self.public_key)
-        self.is_version_3 = parsed.version is x509.Version.v3
-        self.extensions: dict[type[x509.ExtensionType], x509.ExtensionType] = {}
-        self.critical_extensions: set[type[x509.ExtensionType]] = set()
-        for extension in parsed.extensions:
-            kind = type(extension.value)
-            self.extensions[kind] = extension.value
-            if extension.critical:
-                self.critical_extensions.add(kind)
-        constraints, usage = self._extension(x509.BasicConstraints), self._extension(x509.KeyUsage)
-        limits = self._extension(x509.NameConstraints)
-        self._purposes = self._extension(x509.ExtendedKeyUsage)
-        self._names = self._extension(x509.SubjectAlternativeName)
-        self.subtree_count = 0
-        if limits is not None:
-            self.subtree_count = len(limits.permitted_subtrees or ()) + len(limits.excluded_subtrees or ())
-        self.is_ca = constraints is not None and constraints.ca
-        self.path_length = constraints.path_length if constraints is not None else None
-        self.may_sign_certificates = usage is None or usage.key_cert_sign
-        self.may_sign_data = usage is None or usage.digital_signature
-        self.is_for_clients = self._purposes is None or not _FOR_CLIENTS.isdisjoint(self._purposes)
-        own, above = self._extension(x509.SubjectKeyIdentifier), self._extension(x509.AuthorityKeyIdentifier)
-        self.key_id = own.digest if own is not None else None
-        self.issuer_key_id = above.key_identifier if above is not None else None
-        self.signature_algorithm = read_algorithm(parts.algorithm, parsed)
+        self.not_before, self.not_after = _read_validity(parts.validity)
+        self.signature_algorithm = read_algorithm(parts.algorithm)
         self.signature_weakness = self.signature_algorithm.weakness
-        self.has_one_algorithm = parts.algorithm == parts.inner_algorithm
-        self.algorithm_identifier = parts.algorithm
+        self.subject = DistinguishedName(parts.subject, "subject")
+        self.issuer = read_issuer(parts.issuer)
+        self.has_unique_ids, self.extensions = _read_rest(parts.rest)
+        constraints = self._read(extensions.BASIC_CONSTRAINTS, extensions.read_basic_constraints)
+        self.is_ca = constraints is not None and constraints.is_ca
+        self.path_length = constraints.path_length if constraints is not None else None
+        self.key_usage = self._read(extensions.KEY_USAGE, extensions.read_key_usage)
+        self.purposes_by_id = self._read(extensions.EXTENDED_KEY_USAGE, extensions.read_extended_key_usage)
+        self.names = self._read(extensions.SUBJECT_ALTERNATIVE_NAME, extensions.read_general_names) or ()
+        self.key_id = self._read(extensions.SUBJECT_KEY_IDENTIFIER, extensions.read_subject_key_identifier)
+        self.authority_key_id = self._read(
+            extensions.AUTHORITY_KEY_IDENTIFIER, extensions.read_authority_key_identifier
+        )
+        self.subtree_count = self._read(extensions.NAME_CONSTRAINTS, extensions.count_subtrees) or 0
+        # The key comes last: where it is named as the fault, it is the only one
+        self.public_key = public_keys.read_key(parts.key_info)
+        self.weakness = strength.find_weakness(self.public_key)
         self.is_plain = plain.is_plain(self)
         self._signers: set[bytes] = set()
 
@@ -128,15 +148,16 @@ class Certificate:
     def from_der(cls, encoded: bytes) -> "Certificate":
         """Read one certificate. Raises: CertificateMalformed; KeyUnreadable where nothing but its key is at fault."""
         try:
-            parsed = x509.load_der_x509_certificate(encoded)
-        except Exception as error:  # parsers raise exceptions of many kinds
-            raise CertificateMalformed(found=UNREADABLE) from error
-        try:
-            return cls(encoded, parsed)
-        except CertificateMalformed:
-            raise
-        except Exception as error:  # ValueError, DuplicateExtension, UnsupportedGeneralNameType, ...
-            raise CertificateMalformed(found=UNREADABLE, cert=UnreadableCertificate(encoded, parsed)) from error
+            return cls(encoded)
+        except NotDER as error:
+            whole = error.field == "certificate"
+            found = f"{'the' if whole else 'its'} {error.field} {error.issue}"
+            cert = _read_unreadable(encoded)
+            if error.field == public_keys.KEY_FIELD:
+                raise KeyUnreadable(found=found, cert=cert) from error
+            if error.field in _UNSIGNED:
+                raise CertificateMalformed(found=found, hint=_INSTALL_AGAIN, cert=cert) from error
+            raise CertificateMalformed(found=found, cert=cert) from error
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Certificate) and self.der == other.der)
@@ -164,33 +185,40 @@ class Certificate:
         return self.issuer.canonical == ca.subject.canonical and self.has_key_id_of(ca)
 
     def has_key_id_of(self, ca: "Certificate") -> bool:
-        """Whether the key identifiers of this certificate and of *ca*, its issuer, agree, or one has none.
+        """Whether AuthorityKeyIdentifier of this certificate and *ca*, its issuer, agree, or one says nothing.
 
         RFC 5280, 4.2.1.1."""
-        return self.issuer_key_id is None or ca.key_id is None or self.issuer_key_id == ca.key_id
+        identifier = self.authority_key_id
+        return identifier is None or (
+            (identifier.key_id is None or ca.key_id is None or identifier.key_id == ca.key_id)
+            and (identifier.serial_number is None or identifier.serial_number == ca.serial_number)
+            and (identifier.issuer is None or identifier.issuer == ca.issuer.canonical)
+        )
 
-    @cached_property
+    @property
     def name_count(self) -> int:
         """How many names the name constraints of a CA are held against: those of the SubjectAltName and the subject.
 
         OpenSSL compares the subject as a whole, and each common name and e-mail address in it."""
-        in_subject = sum(attribute.oid in _COMPARED_ALONE for attribute in self.subject.parsed)
-        return 1 + in_subject + self.alternative_name_count
+        return 1 + self.subject.compared_alone_count + self.alternative_name_count
 
     @property
     def alternative_name_count(self) -> int:
         """How many names of any kind the SubjectAltName has."""
-        return len(list(self._names)) if self._names is not None else 0
+        return len(self.names)
 
     @property
     def dns_names(self) -> list[str]:
-        """Every dNSName of the SubjectAltName, unchanged."""
-        return self._names.get_values_for_type(x509.DNSName) if self._names is not None else []
+        """Every dNSName of the SubjectAltName that is ASCII, unchanged."""
+        return self._ascii_names(extensions.DNS)
 
     @property
     def email_names(self) -> list[str]:
-        """Every rfc822Name of the SubjectAltName, unchanged."""
-        return self._names.get_values_for_type(x509.RFC822Name) if self._names is not None else []
+        """Every rfc822Name of the SubjectAltName that is ASCII, unchanged."""
+        return self._ascii_names(extensions.EMAIL)
+
+    def _ascii_names(self, tag: int) -> list[str]:
+        return [content.decode() for kind, content in self.names if kind == tag and content.isascii()]
 
     # ---------------------------------------------------------------------------------------------------- validity
 
@@ -210,28 +238,44 @@ class Certificate:
 
     @property
     def has_basic_constraints(self) -> bool:
-        return x509.BasicConstraints in self.extensions
+        return extensions.BASIC_CONSTRAINTS in self.extensions
 
     @property
     def has_name_constraints(self) -> bool:
-        return x509.NameConstraints in self.extensions
+        return extensions.NAME_CONSTRAINTS in self.extensions
+
+    @property
+    def may_sign_certificates(self) -> bool:
+        """Whether KeyUsage, if present, includes keyCertSign (RFC 5280, 4.2.1.3)."""
+        return self.key_usage is None or bool(self.key_usage & extensions.KEY_CERT_SIGN)
+
+    @property
+    def may_sign_data(self) -> bool:
+        """Whether KeyUsage, if present, includes digitalSignature (RFC 5280, 4.2.1.3)."""
+        return self.key_usage is None or bool(self.key_usage & extensions.DIGITAL_SIGNATURE)
+
+    @property
+    def is_for_clients(self) -> bool:
+        """Whether ExtendedKeyUsage, if present, includes clientAuth or anyExtendedKeyUsage (RFC 5280, 4.2.1.12)."""
+        purposes = self.purposes_by_id
+        return purposes is None or _CLIENT_AUTH in purposes or _ANY_PURPOSE in purposes
 
     @property
     def is_for_servers(self) -> bool:
         """Whether ExtendedKeyUsage, if present, includes serverAuth (RFC 5280, 4.2.1.12)."""
-        return self._purposes is None or ExtendedKeyUsageOID.SERVER_AUTH in self._purposes
+        return self.purposes_by_id is None or _SERVER_AUTH in self.purposes_by_id
 
     @property
     def purposes(self) -> list[str]:
         """The purposes in ExtendedKeyUsage, by name or object identifier."""
-        return [_PURPOSES.get(oid, oid.dotted_string) for oid in self._purposes or ()]
+        return [_PURPOSES.get(purpose, purpose) for purpose in self.purposes_by_id or ()]
 
     @property
     def unknown_critical_extensions(self) -> list[str]:
-        """The object identifiers of the critical extensions that cannot be read, or else of all critical ones."""
-        critical = [extension for extension in self._parsed.extensions if extension.critical]
-        unknown = [extension for extension in critical if isinstance(extension.value, x509.UnrecognizedExtension)]
-        return [extension.oid.dotted_string for extension in unknown or critical]
+        """The object identifiers of the critical extensions that are not processed, or else of all critical ones."""
+        critical = [oid for oid, extension in self.extensions.items() if extension.is_critical]
+        unknown = [oid for oid in critical if oid not in _PROCESSED]
+        return [der.read_oid(oid, "extension") for oid in unknown or critical]
 
     # ---------------------------------------------------------------------------------------------------- strength
 
@@ -248,7 +292,7 @@ class Certificate:
         The answer follows from the octets of this certificate and of the key, so it is kept with the certificate."""
         if ca.key_info in self._signers:
             return True
-        if self.has_unused_bits or not self.signature_algorithm.verify(ca.public_key, self.signature, self.signed):
+        if not self.signature_algorithm.verify(ca.public_key, self.signature, self.signed):
             return False
         if len(self._signers) < _SIGNERS_MAX:
             self._signers.add(ca.key_info)
@@ -286,20 +330,33 @@ class Certificate:
         """The certificate as PEM."""
         return pem.encode("CERTIFICATE", self.der)
 
-    def _extension(self, kind: type[_E]) -> _E | None:
-        return self.extensions.get(kind)  # type: ignore[return-value]  # the value has the type that is its key
+    def _read(self, oid: bytes, read: Callable[[bytes], _Value]) -> _Value | None:
+        extension = self.extensions.get(oid)
+        return None if extension is None else read(extension.value)
 
 
 CertificationPath = tuple[Certificate, ...]
 """Certificates from a leaf to its anchor, each signed by the next one."""
 
 
-class UnreadableCertificate:
-    """A certificate with a field that cannot be read: what a refusal says about it."""
+class UnreadableCertificate(NamedTuple):
+    """What a refusal says about a certificate with a field that cannot be read."""
 
-    def __init__(self, encoded: bytes, parsed: x509.Certificate) -> None:
-        self.fingerprint = fingerprint_of(encoded)
-        self.subject_text = format_subject(parsed)
+    fingerprint: str
+    subject_text: str
+
+
+def _read_unreadable(encoded: bytes) -> UnreadableCertificate | None:
+    """Return what can be said about *encoded*; None where it does not have the form of a certificate."""
+    try:
+        subject = _split(encoded).subject
+    except NotDER:
+        return None
+    try:
+        text = DistinguishedName(subject).text
+    except NotDER:
+        text = "(unreadable name)"
+    return UnreadableCertificate(fingerprint_of(encoded), text)
 
 
 def whole_second(at: datetime) -> datetime:
@@ -311,25 +368,6 @@ def whole_second(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(microsecond=0)
 
 
-def _read_key(encoded: bytes, parsed: x509.Certificate) -> object:
-    try:
-        return parsed.public_key()
-    except UnsupportedAlgorithm:
-        return UnsupportedKey(parsed.public_key_algorithm_oid.dotted_string)
-    except Exception as error:
-        refusal = KeyUnreadable if _is_readable_but_for_its_key(encoded, parsed) else CertificateMalformed
-        raise refusal(found=_KEY_UNREADABLE, cert=UnreadableCertificate(encoded, parsed)) from error
-
-
-def _is_readable_but_for_its_key(encoded: bytes, parsed: x509.Certificate) -> bool:
-    """Whether nothing but the key is at fault in a certificate whose names and dates could be read."""
-    try:
-        _ = parsed.extensions
-    except Exception:  # noqa: BLE001 -- parsers raise exceptions of many kinds
-        return False
-    return _split(encoded).unused_bits == 0
-
-
 # ------------------------------------------------------------------------------------------------- parts of the DER
 
 
@@ -337,37 +375,123 @@ class _Parts(NamedTuple):
     """The pieces of a certificate as they are encoded (RFC 5280, 4.1)."""
 
     signed: bytes  # tbsCertificate: what the signature covers
-    inner_algorithm: bytes
+    version: int
+    serial_number: int
+    algorithm: bytes
     issuer: bytes
+    validity: bytes
     subject: bytes
     key_info: bytes  # subjectPublicKeyInfo
-    algorithm: bytes  # signatureAlgorithm
-    unused_bits: int
+    rest: bytes  # unique identifiers and extensions
     signature: bytes
 
 
 def _split(encoded: bytes) -> _Parts:
-    """Cut the DER of a certificate into its parts. cryptography would encode them again, which takes longer.
+    """Cut the DER of a certificate into its parts. Raises: NotDER."""
+    begin, end = der.expect_whole(encoded, der.SEQUENCE, "certificate")
+    at, signed_end = der.expect(encoded, begin, end, der.SEQUENCE, "tbsCertificate")
+    _, algorithm_end = der.expect(encoded, signed_end, end, der.SEQUENCE, "signatureAlgorithm")
+    bits, bits_end = der.expect(encoded, algorithm_end, end, der.BIT_STRING, "signatureValue")
+    if bits_end != end:
+        raise NotDER("has octets after its end", "certificate")
+    if bits == end or encoded[bits]:
+        raise NotDER("is not whole octets", "signatureValue")
+    version = 1
+    if at < signed_end and encoded[at] == _VERSION:
+        inside, at = der.expect(encoded, at, signed_end, _VERSION, "version")
+        start, stop = der.expect(encoded, inside, at, der.INTEGER, "version")
+        version = der.read_integer(encoded, start, stop, "version") + 1
+        if stop != at or not 1 <= version <= 4:
+            raise NotDER("is not 1, 2, 3 or 4", "version")
+    start, serial_end = der.expect(encoded, at, signed_end, der.INTEGER, "serialNumber")
+    serial_number = der.read_integer(encoded, start, serial_end, "serialNumber")
+    _, inner_end = der.expect(encoded, serial_end, signed_end, der.SEQUENCE, "signature")
+    if encoded[serial_end:inner_end] != encoded[signed_end:algorithm_end]:
+        raise NotDER("is not the algorithm in the signed part", "signatureAlgorithm")
+    _, issuer_end = der.expect(encoded, inner_end, signed_end, der.SEQUENCE, "issuer")
+    _, validity_end = der.expect(encoded, issuer_end, signed_end, der.SEQUENCE, "validity")
+    _, subject_end = der.expect(encoded, validity_end, signed_end, der.SEQUENCE, "subject")
+    _, key_end = der.expect(encoded, subject_end, signed_end, der.SEQUENCE, public_keys.KEY_FIELD)
+    return _Parts(
+        encoded[begin:signed_end],
+        version,
+        serial_number,
+        encoded[signed_end:algorithm_end],
+        encoded[inner_end:issuer_end],
+        encoded[issuer_end:validity_end],
+        encoded[validity_end:subject_end],
+        encoded[subject_end:key_end],
+        encoded[key_end:signed_end],
+        encoded[bits + 1 : end],
+    )
+
+
+def _read_validity(encoded: bytes) -> tuple[datetime, datetime]:
+    """Return both dates of Validity (RFC 5280, 4.1.2.5). Raises: NotDER."""
+    at, end = der.expect_whole(encoded, der.SEQUENCE, "validity")
+    tag, start, stop = der.element(encoded, at, end, "notBefore")
+    not_before = _read_time(tag, encoded[start:stop], "notBefore")
+    tag, start, stop = der.element(encoded, stop, end, "notAfter")
+    if stop != end:
+        raise NotDER("has more than two dates", "validity")
+    return not_before, _read_time(tag, encoded[start:stop], "notAfter")
+
+
+def _read_time(tag: int, content: bytes, field: str) -> datetime:
+    """Return a UTCTime or GeneralizedTime as RFC 5280, 4.1.2.5 wants it: in UTC, with seconds. Raises: NotDER."""
+    size = {der.UTC_TIME: _UTC_TIME_SIZE, der.GENERALIZED_TIME: _GENERALIZED_TIME_SIZE}.get(tag, 0)
+    if len(content) != size or content[-1:] != b"Z" or not content[:-1].isdigit():
+        raise NotDER("is not a date in UTC with seconds", field)
+    year, digits = int(content[: size - 11]), content[size - 11 : -1]
+    if tag == der.UTC_TIME:
+        year += 1900 if year >= 50 else 2000
+    month, day, hour, minute, second = (int(digits[at : at + 2]) for at in range(0, 10, 2))
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError as error:
+        raise NotDER("is a date that does not exist", field) from error
+
+
+def _read_rest(encoded: bytes) -> tuple[bool, dict[bytes, Extension]]:
+    """Return whether there are unique identifiers, and the extensions (RFC 5280, 4.1.2.8 and 4.1.2.9).
 
     Raises: NotDER."""
-    _, at, _ = der.header(encoded, 0)
-    _, start, signed_end = der.header(encoded, at)
-    tag, _, end = der.header(encoded, start)
-    serial = end if tag != der.CONTEXT_0 else der.header(encoded, end)[2]  # behind the version, if it is present
-    inner_algorithm = der.header(encoded, serial)[2]
-    issuer = der.header(encoded, inner_algorithm)[2]
-    validity = der.header(encoded, issuer)[2]
-    subject = der.header(encoded, validity)[2]
-    key_info = der.header(encoded, subject)[2]
-    algorithm = der.header(encoded, signed_end)[2]
-    _, bits, signature_end = der.header(encoded, algorithm)
-    return _Parts(
-        encoded[at:signed_end],
-        encoded[serial:inner_algorithm],
-        encoded[inner_algorithm:issuer],
-        encoded[validity:subject],
-        encoded[subject:key_info],
-        encoded[signed_end:algorithm],
-        encoded[bits],
-        encoded[bits + 1 : signature_end],
-    )
+    at, end = 0, len(encoded)
+    for tag in _UNIQUE_IDS:
+        if at < end and encoded[at] == tag:
+            _, at = der.expect(encoded, at, end, tag, "uniqueID")
+    has_unique_ids = at > 0
+    if at == end:
+        return has_unique_ids, {}
+    at, stop = der.expect(encoded, at, end, _EXTENSIONS, "extensions")
+    if stop != end:
+        raise NotDER("has octets after its extensions", "tbsCertificate")
+    at, stop = der.expect(encoded, at, end, der.SEQUENCE, "extensions")
+    if stop != end:
+        raise NotDER("has octets after its extensions", "tbsCertificate")
+    table: dict[bytes, Extension] = {}
+    while at < end:
+        inside, at = der.expect(encoded, at, end, der.SEQUENCE, "extension")
+        oid, extension = _read_extension(encoded, inside, at)
+        if oid in table:
+            raise NotDER(f"has the extension {der.read_oid(oid, 'extension')} twice", "tbsCertificate")
+        if len(table) == EXTENSIONS_MAX:
+            raise NotDER(f"has more than {EXTENSIONS_MAX} extensions", "tbsCertificate")
+        table[oid] = extension
+    return has_unique_ids, table
+
+
+def _read_extension(encoded: bytes, at: int, end: int) -> tuple[bytes, Extension]:
+    """Return identifier and content of one extension. Raises: NotDER."""
+    field = "extension"
+    start, stop = der.expect(encoded, at, end, der.OID, field)
+    oid = encoded[start:stop]
+    field = f"extension {der.read_oid(oid, field)}"
+    is_critical = False
+    tag, start, stop = der.element(encoded, stop, end, field)
+    if tag == der.BOOLEAN:
+        is_critical = der.read_boolean(encoded, start, stop, field)
+        tag, start, stop = der.element(encoded, stop, end, field)
+    if tag != der.OCTET_STRING or stop != end:
+        raise NotDER("is not an identifier and a value", field)
+    return oid, Extension(is_critical, encoded[start:stop])

@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Final, Literal
 
-from cryptography import x509
-
 from shared.errors import (
     CertificateMalformed,
     ChainTooLong,
     CSRGiven,
-    KeyUnreadable,
     NotACertificate,
     PrivateKeyGiven,
     SeveralCertificates,
@@ -25,8 +22,8 @@ from shared.errors import (
     WeakKey,
 )
 from shared.x509.budget import ELEMENTS_MAX, ElementCount
-from shared.x509.certificate import UNREADABLE, Certificate
-from shared.x509.der import CONTEXT_0, OID, SEQUENCE, Element, elements
+from shared.x509.certificate import Certificate
+from shared.x509.der import CONTEXT_0, INTEGER, OID, SEQUENCE, Element, NotDER, elements
 from shared.x509.file_forms import is_java_key_store, unwrap
 from shared.x509.pem import WHITESPACE, blocks, is_pem
 from shared.x509.public_keys import UnsupportedKey, describe_key
@@ -141,14 +138,8 @@ def read_certificate(der: bytes, *, part: Part = "certificate") -> Certificate:
         raise TooComplex(part=part, found=f"more than {ELEMENTS_MAX:,} elements of DER")
     try:
         cert = Certificate.from_der(der)
-    except KeyUnreadable as error:
-        raise NotACertificate(
-            part=part, found="The public key in the certificate cannot be read", hint="Have it issued again."
-        ) from error
     except CertificateMalformed as error:
-        raise _unreadable(part) from error
-    if cert.has_unused_bits:
-        raise _unreadable(part)
+        raise NotACertificate(part=part, found=error.reason.rstrip("."), hint=error.advice) from error
     if isinstance(cert.public_key, UnsupportedKey):
         raise WeakKey(part=part, cert=cert, found=describe_key(cert.public_key))
     return cert
@@ -235,11 +226,18 @@ def _split_der(data: bytes, part: Part) -> list[bytes]:
         raise NotACertificate(
             part=part, found="This is a PKCS#12 file", hint="Export the certificate alone, as PEM or DER."
         )
+    if _is_request(data):
+        raise CSRGiven(part=part)
+    return _certificates(data, part)
+
+
+def _is_request(data: bytes) -> bool:
+    """Whether *data* begins as a CertificationRequest does (RFC 2986, 4.2): version, subject, key, attributes."""
     try:
-        x509.load_der_x509_csr(data)
-    except Exception:  # noqa: BLE001 -- then it is not a request
-        return _certificates(data, part)
-    raise CSRGiven(part=part)
+        info = elements(data)[0].children[0].children
+    except (NotDER, IndexError):
+        return False
+    return [part.tag for part in info] in ([INTEGER, SEQUENCE, SEQUENCE], [INTEGER, SEQUENCE, SEQUENCE, CONTEXT_0])
 
 
 def _certificates(der: bytes, part: Part) -> list[bytes]:
@@ -279,12 +277,4 @@ def _elements(der: bytes, part: Part) -> list[Element]:
 def _damaged(part: Part) -> NotACertificate:
     return NotACertificate(
         part=part, found="The certificate is cut off or damaged", hint="Export or copy it again, whole."
-    )
-
-
-def _unreadable(part: Part) -> NotACertificate:
-    return NotACertificate(
-        part=part,
-        found=f"The certificate cannot be read: {UNREADABLE}",
-        hint="If the file is whole, have the certificate issued again.",
     )

@@ -13,7 +13,7 @@ from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes
 
 from shared.errors import CertificateMalformed, ChainInvalid, Refused, SignatureInvalid, UntrustedIssuer
-from shared.x509.certificate import UNREADABLE, Certificate, CertificationPath
+from shared.x509.certificate import Certificate, CertificationPath
 
 # X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name. `path` judges dates: a store that holds no time can be kept
 # and shared by threads, and dates come after the chain in the order of the steps.
@@ -104,7 +104,7 @@ def _load(cert: Certificate) -> crypto.X509:
         try:
             loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, cert.der)
         except crypto.Error as error:
-            raise CertificateMalformed(found=UNREADABLE, cert=cert) from error
+            raise CertificateMalformed(found="OpenSSL cannot read one of its unusual extensions", cert=cert) from error
         _loaded[cert] = loaded
     return loaded
 

@@ -221,13 +221,12 @@ class PathBuilder:
     def is_signed(self, cert: Certificate, ca: Certificate) -> bool | None:
         """Whether the key of *ca* made the signature on *cert*; None where OpenSSL must judge, or the budget is spent.
 
-        OpenSSL judges a link whose algorithm is weak (but for RSA-PSS), unknown, for another kind of key, or not the
-        same in both places of the certificate, and a link whose two names are equal in canonical form only."""
+        OpenSSL judges a link whose algorithm is weak (but for RSA-PSS), unknown or for another kind of key, and a link
+        whose two names are equal in canonical form only."""
         link = cert, ca
         if link not in self._signed:
-            is_clear = cert.has_unused_bits or (
-                cert.has_one_algorithm
-                and (cert.signature_weakness is None or cert.signature_algorithm.is_pss)
+            is_clear = (
+                (cert.signature_weakness is None or cert.signature_algorithm.is_pss)
                 and cert.signature_algorithm.fits(ca.public_key)
                 and cert.issuer.der == ca.subject.der
             )

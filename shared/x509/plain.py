@@ -9,31 +9,33 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
-
-from shared.x509.algorithms import USUAL
+from shared.x509 import der, extensions, public_keys
 
 if TYPE_CHECKING:
     from shared.x509.certificate import Certificate
 
-_EXTENSIONS: Final[set[type[x509.ExtensionType]]] = {
-    x509.AuthorityKeyIdentifier,
-    x509.BasicConstraints,
-    x509.ExtendedKeyUsage,
-    x509.KeyUsage,
-    x509.SubjectAlternativeName,
-    x509.SubjectKeyIdentifier,
+# Judged in `path`, so these may be critical. No identifier of a key may (RFC 5280, 4.2.1.1 and 4.2.1.2).
+_MAY_BE_CRITICAL: Final = {
+    extensions.BASIC_CONSTRAINTS,
+    extensions.KEY_USAGE,
+    extensions.EXTENDED_KEY_USAGE,
+    extensions.SUBJECT_ALTERNATIVE_NAME,
 }
-_KEY_IDS: Final[set[type[x509.ExtensionType]]] = {x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier}
-_LONG_HEADER: Final = 4  # octets: tag, the number of length octets, and two of these
-_RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")  # RFC 4055, 1.2: not a key for PSS alone
-# How a SubjectPublicKeyInfo begins whose curve is named (RFC 5480, 2.1.1) and whose point is not compressed
-_NAMED_CURVES: Final = (
-    bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
-    bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
-    bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
-)
+# OpenSSL decodes and applies these whether they are critical or not
+_FOR_OPENSSL: Final = {
+    extensions.NAME_CONSTRAINTS,
+    extensions.POLICY_MAPPINGS,
+    extensions.POLICY_CONSTRAINTS,
+    extensions.INHIBIT_ANY_POLICY,
+    der.encode_oid("1.3.6.1.5.5.7.1.7"),  # addresses and numbers of autonomous systems (RFC 3779) ...
+    der.encode_oid("1.3.6.1.5.5.7.1.8"),
+    der.encode_oid("1.3.6.1.5.5.7.1.28"),  # ... and their other form (RFC 8360)
+    der.encode_oid("1.3.6.1.5.5.7.1.29"),
+    der.encode_oid("1.3.6.1.5.5.7.1.14"),  # proxyCertInfo (RFC 3820)
+    der.encode_oid("2.16.840.1.113730.1.1"),  # nsCertType
+}
+# Of other names, OpenSSL decodes the content
+_PLAIN_NAMES: Final = {extensions.EMAIL, extensions.DNS, extensions.URI, extensions.IP_ADDRESS}
 
 
 def is_plainly_signed(path: "Sequence[Certificate]") -> bool:
@@ -48,25 +50,21 @@ def is_plain(cert: "Certificate") -> bool:
 
     A plain certificate has
 
-    * one algorithm, inside and outside, of those that nearly all certificates have;
-    * extensions of six kinds and no other, critical or not; key identifiers are not critical (RFC 5280, 4.2.1.1 and
-      4.2.1.2);
-    * names in the usual types of text;
-    * a key in the usual encoding.
+    * a usual signature algorithm, and a key in the usual encoding;
+    * names in types of text that OpenSSL compares as `distinguished_name` does, and no unique identifiers;
+    * no critical extension but those that `path` checks, and none that OpenSSL alone applies;
+    * in the SubjectAltName names that OpenSSL need not decode, and CRL distribution points that are addresses.
     """
-    if not (cert.has_one_algorithm and cert.algorithm_identifier in USUAL):
+    if not cert.signature_algorithm.is_usual or cert.has_unique_ids or not public_keys.is_usual(cert.key_info):
         return False
-    if not cert.extensions.keys() <= _EXTENSIONS or not cert.critical_extensions.isdisjoint(_KEY_IDS):
-        return False
-    if cert.extensions and not cert.is_version_3:
-        return False
-    above = cert.extensions.get(x509.AuthorityKeyIdentifier)
-    if isinstance(above, x509.AuthorityKeyIdentifier) and (
-        above.authority_cert_issuer is not None or above.key_identifier is None
-    ):
-        return False
+    for oid, extension in cert.extensions.items():
+        if oid in _FOR_OPENSSL or (extension.is_critical and oid not in _MAY_BE_CRITICAL):
+            return False
     if not (cert.issuer.has_usual_text and cert.subject.has_usual_text):
         return False
-    if isinstance(cert.public_key, rsa.RSAPublicKey):
-        return cert.key_info.startswith(_RSA_ENCRYPTION, _LONG_HEADER)
-    return cert.key_info.startswith(_NAMED_CURVES)
+    if not all(tag in _PLAIN_NAMES for tag, _ in cert.names):
+        return False
+    points = cert.extensions.get(extensions.CRL_DISTRIBUTION_POINTS)
+    if points is not None and not extensions.are_addresses(points.value):
+        return False
+    return cert.authority_key_id is None or cert.authority_key_id.is_usual

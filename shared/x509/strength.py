@@ -1,7 +1,7 @@
 """The strength of public keys and signatures.
 
-Keys: RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519, Ed448, except those that an attacker can compute (ROCA,
-two close primes, a small factor, a published key). Signatures: SHA-2 and SHA-3, Ed25519, Ed448.
+Keys: RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519, Ed448, ML-DSA, except those that an attacker can compute
+(ROCA, two close primes, a small factor, a published key). Signatures: SHA-2 and SHA-3, Ed25519, Ed448, ML-DSA.
 
 These checks run at each connection of a device, so the two tests on RSA numbers are sieves: a few microseconds for RSA
 2048.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from shared.errors import WeakKey, WeakSignature
-from shared.x509.public_keys import describe_key, key_ids
+from shared.x509.public_keys import MLDSAPublicKey, describe_key, key_ids
 
 if TYPE_CHECKING:
     from shared.x509.certificate import Certificate
@@ -59,7 +59,7 @@ def find_weakness(key: object) -> str | None:
             return None
         case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
             return None
-    return describe_key(key)
+    return None if isinstance(key, MLDSAPublicKey) else describe_key(key)
 
 
 def find_listed(key: object, weak: Container[str]) -> str | None:

@@ -9,14 +9,11 @@ from contextlib import suppress
 from itertools import islice, pairwise
 from typing import Final
 
-from cryptography import x509
-
 from shared.errors import ChainTooCostly, Refused
 from shared.x509 import openssl_judge
 from shared.x509.certificate import Certificate, CertificationPath
 from shared.x509.path import PathBuilder, _check_cas
 from shared.x509.plain import is_plainly_signed
-from tests.support import certs
 
 PATHS_MAX: Final = 64  # candidate paths compared for one leaf
 
@@ -60,12 +57,11 @@ def _is_odd(path: CertificationPath) -> bool:
     It may where two certificates have the same issuer name and serial number, or where the leaf's KeyUsage has no bits.
     """
     identifiers = {(cert.issuer.canonical, cert.serial_number) for cert in path}
-    usage = path[0].extensions.get(x509.KeyUsage)
-    return len(identifiers) < len(path) or (isinstance(usage, x509.KeyUsage) and usage == certs.usage())
+    return len(identifiers) < len(path) or path[0].key_usage == 0
 
 
 def _has_other_key_id(path: CertificationPath) -> bool:
-    """Whether key identifiers differ, which only order candidates here (docs/decisions/0128).
+    """Whether identifiers of keys differ, which only order candidates here (docs/decisions/0128).
 
     OpenSSL refuses such a path, or judges another path of the same certificates. `is_plainly_signed` itself verifies
     each signature of the path."""

@@ -34,8 +34,6 @@ def test_the_parts_of_a_certificate_are_those_that_cryptography_finds(kind: str)
     assert (cert.not_before, cert.not_after) == (parsed.not_valid_before_utc, parsed.not_valid_after_utc)
     assert cert.fingerprint == parsed.fingerprint(hashes.SHA256()).hex()
     assert (cert.dns_names, cert.email_names) == (["a.example"], ["d:thermo:42"])
-    assert cert.has_one_algorithm
-    assert not cert.has_unused_bits
 
 
 def test_two_certificates_are_equal_if_their_octets_are() -> None:

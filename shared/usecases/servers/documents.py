@@ -45,10 +45,9 @@ from shared.repository import ExistingAttempt
 from shared.usecases.context import count_in_window
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
-from shared.validation.csr import requested_names
+from shared.validation.csr import read_subject, requested_names
 from shared.validation.server_cert import names_of
 from shared.x509.certificate import Certificate
-from shared.x509.distinguished_name import format_name
 from shared.x509.private_keys import PrivateKey
 
 log = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
     @property
     def subject(self) -> str:
         """The subject, for people, of the certificate, or of the request if there is no certificate yet."""
-        return format_name(self._request.subject) if self.leaf is None else self.leaf.subject_text
+        return read_subject(self._request).text if self.leaf is None else self.leaf.subject_text
 
     @property
     def names(self) -> list[str]:
