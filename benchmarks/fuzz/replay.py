@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.fuzz.targets import FuzzTarget, Run
+from benchmarks.fuzz.refusals import Run
+from benchmarks.fuzz.targets import FuzzTarget
 from tests.support import bounds
 
 

@@ -14,12 +14,14 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     pkcs7,
     pkcs12,
 )
 
-from benchmarks.fuzz import world
+from benchmarks.fuzz import readers, world
 from functions.registry import PREFIX, every_route
+from shared.x509 import der
 from tests.support import certs, costly
 from tests.support.events import load_event
 from tests.support.harness import multipart
@@ -47,12 +49,8 @@ def _seeds() -> dict[str, Seeds]:
         "csr_answer": dict(_answers()),
         "device_chain": dict(_chains()),
         "device_signed": {name: cert.tbs_certificate_bytes for name, cert in _devices()},
-        "device_plain": {
-            "leaf": certs.leaf(
-                world.DEVICE, world.root(), private=world.key(1003), serial=4
-            ).cert.tbs_certificate_bytes,
-            "intermediate": world.intermediate().cert.tbs_certificate_bytes,
-        },
+        "device_plain": dict(_signed_parts()),
+        "denied": dict(_leaves_of_every_kind()),
         "api": {name: data for name, data in http.items() if not _is_callout(name)},
         "callout": {name: data for name, data in http.items() if _is_callout(name)},
         "dialect": dict(_questions()),
@@ -158,6 +156,87 @@ def _chains() -> Iterator[tuple[str, bytes]]:
     yield "alone", device.pem.encode()
     yield "pkcs7", pkcs7.serialize_certificates([device.cert, between.cert], Encoding.PEM)
     yield "costly", _costly_chain()
+
+
+def _signed_parts() -> Iterator[tuple[str, bytes]]:
+    """Yield signed parts of leaves and CAs, also of forms that no mutation makes from the usual ones."""
+    root, key = world.root(), world.key(1003)
+    yield "leaf", certs.leaf(world.DEVICE, root, private=key, serial=4).cert.tbs_certificate_bytes
+    yield "intermediate", world.intermediate().cert.tbs_certificate_bytes
+    for name, extension in _unusual_extensions().items():
+        made = certs.leaf(world.DEVICE, root, private=key, serial=4, more=[(extension, False)])
+        yield name.replace(" ", "_"), made.cert.tbs_certificate_bytes
+        ca = certs.ca("Fuzz Intermediate", root, private=world.key(1002), serial=2, more=[(extension, False)])
+        yield f"ca_{name.replace(' ', '_')}", ca.cert.tbs_certificate_bytes
+    for name, info in _unusual_keys().items():
+        yield name, _with_key(certs.leaf(world.DEVICE, root, private=key, serial=4).der, info)
+        yield f"ca_{name}", _with_key(certs.ca("Fuzz Intermediate", root, private=key, serial=2).der, info)
+
+
+def _unusual_extensions() -> dict[str, x509.ExtensionType]:
+    """Return extensions that OpenSSL decodes or applies."""
+    name, uri = x509.DirectoryName(certs.name("Fuzz Root")), x509.UniformResourceIdentifier("http://ca.example/crl")
+    oid, unknown = x509.ObjectIdentifier, x509.UnrecognizedExtension
+    return {
+        "other name": x509.SubjectAlternativeName([x509.OtherName(oid("1.3.6.1.5.5.7.8.4"), b"\x30\0"), name]),
+        "crl by name": x509.CRLDistributionPoints([x509.DistributionPoint([name, uri], None, None, None)]),
+        "issuer by serial": x509.AuthorityKeyIdentifier(b"id", [name], 1),
+        "key id": x509.SubjectKeyIdentifier(b"id"),
+        "addresses": unknown(oid("1.3.6.1.5.5.7.1.7"), bytes.fromhex("300c300a04020001300403020a00")),
+        "constraints": x509.NameConstraints([x509.DNSName("example.com")], [x509.RFC822Name("example.org")]),
+        "policies": x509.CertificatePolicies([x509.PolicyInformation(oid("1.2.3"), ["http://ca.example/cps"])]),
+        "mappings": unknown(oid("2.5.29.33"), bytes.fromhex("300a300806022a0306022a04")),
+        "explicit policy": x509.PolicyConstraints(0, 0),
+        "any policy": x509.InhibitAnyPolicy(0),
+        "proxy": unknown(oid("1.3.6.1.5.5.7.1.14"), bytes.fromhex("300c300a06082b06010505071501")),
+        "netscape": unknown(oid("2.16.840.1.113730.1.1"), bytes.fromhex("03020780")),
+    }
+
+
+def _unusual_keys() -> dict[str, bytes]:
+    """Return keys whose encodings OpenSSL and cryptography may take for different ones."""
+    point = world.key(1002).public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    named = bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107")
+    p256 = (  # RFC 3279, 2.3.5: the curve P-256, written out
+        "3081e2020101302c06072a8648ce3d0101022100ffffffff00000001000000000000000000000000ffffffffffffffffffffffff"
+        "30440420ffffffff00000001000000000000000000000000fffffffffffffffffffffffc04205ac635d8aa3a93e7b3ebbd557698"
+        "86bc651d06b0cc53b0f63bce3c3e27d2604b0441046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c2"
+        "964fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5022100ffffffff00000000ffffffffffffffff"
+        "bce6faada7179e84f3b9cac2fc632551020101"
+    )
+    written_out = der.encode(der.SEQUENCE, bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex(p256))
+    whole = world.key(1002).public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    rsa_info = _rsa().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return {
+        "compressed": der.encode(der.SEQUENCE, named, der.encode(der.BIT_STRING, b"\0", point)),
+        "written_out": der.encode(der.SEQUENCE, written_out, der.encode(der.BIT_STRING, b"\0", whole)),
+        "rsa": rsa_info,
+        "pss_alone": der.encode(
+            der.SEQUENCE, bytes.fromhex("300b06092a864886f70d01010a"), der.elements(rsa_info)[0].children[1].whole
+        ),
+    }
+
+
+def _with_key(certificate: bytes, info: bytes) -> bytes:
+    """Return the signed part of *certificate* with the key *info*."""
+    parts = [part.whole for part in der.elements(certificate)[0].children[0].children]
+    parts[6] = info
+    return der.encode(der.SEQUENCE, *parts)
+
+
+def _leaves_of_every_kind() -> Iterator[tuple[str, bytes]]:
+    """Yield a leaf for each kind of signature, and the CA that signed the leaf."""
+    null = bytes.fromhex("300c06082a8648ce3d0403020500")
+    for name, kind in (("rsa", "RSA-2048"), ("ecdsa", "P-256"), ("p384", "P-384"), ("ed25519", "Ed25519")):
+        ca = certs.ca("Fuzz Root", private=certs.key(kind, 78), serial=1)
+        yield f"{name}.ca", ca.der
+        yield f"{name}.leaf", certs.leaf(world.DEVICE, ca, private=world.key(1003), serial=4).der
+        if name == "ecdsa":
+            parts = [part.whole for part in der.elements(certs.leaf(world.DEVICE, ca, serial=5).der)[0].children]
+            signed = [part.whole for part in der.elements(parts[0])[0].children]
+            signed[2] = null
+            yield "null.ca", ca.der
+            yield "null.leaf", readers.sign(der.encode(der.SEQUENCE, *signed), ca.key)
 
 
 def _costly_chain() -> bytes:

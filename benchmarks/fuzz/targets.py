@@ -12,20 +12,19 @@ from typing import Any, Final
 from cloudevents import exceptions as cloud_exceptions
 from cloudevents.http import from_http
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from jwt import PyJWS, PyJWTError
 
-from benchmarks.fuzz import world
+from benchmarks.fuzz import readers, world
+from benchmarks.fuzz.refusals import CODES, Run, allow_refusals, check_refusal
 from benchmarks.fuzz.service import Arena
 from functions.events.sightings import Recorder, parse_pubsub, parse_sqs
 from functions.events.uploads import import_all, parse_gcs, parse_s3
 from functions.web.message import Reply, reply_headers
 from shared.adapters.folder_reader import FolderReader
 from shared.adapters.oidc_tokens import OidcTokens
-from shared.errors import PassphraseRequired, TrustError, every_error
+from shared.errors import PassphraseRequired, TrustError
 from shared.ports import FoundObject, UploadedObject
 from shared.usecases.jobs.uploads import ForeignBucket, on_upload
 from shared.validation import ca, csr, server_cert, verdict
@@ -34,7 +33,6 @@ from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
 from shared.validation.presented import Presented
-from shared.x509 import path as certification_path
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import CERTIFICATE_MAX, FILE_MAX
@@ -42,10 +40,7 @@ from shared.x509.private_key_files import load_private_key
 from shared.x509.public_keys import public_key_info
 from tests.support import bounds
 from tests.support.certs import NOON
-from tests.support.differential import compare
 from tests.support.issuer import AUDIENCE, run_issuer
-
-Run = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
@@ -62,29 +57,6 @@ class FuzzTarget:
     ready: Callable[[], AbstractContextManager[Run]]
     seconds: float = bounds.CERTIFICATE
     most: int = FILE_MAX + 64
-
-
-CODES: Final = {kind.code for kind in every_error()} | {"allowed", "token_required", "internal", "key_not_opened"}
-
-
-def check_refusal(error: TrustError) -> None:
-    """Check that a refusal has a documented code, and sentences that can be sent and displayed."""
-    assert error.code in CODES, type(error).__name__
-    text = str(error)
-    text.encode()  # a lone surrogate could not be sent
-    assert 0 < len(text) <= 2000, f"{len(text)} characters"
-
-
-def allow_refusals(run: Run) -> Run:
-    """Return *run*, with a refusal as a permitted result."""
-
-    def run_and_check(data: bytes) -> None:
-        try:
-            run(data)
-        except TrustError as error:
-            check_refusal(error)
-
-    return run_and_check
 
 
 # --------------------------------------------------------------------------------------------- certificates and keys
@@ -233,41 +205,6 @@ def _device_chain() -> Iterator[Run]:
 def _device_signed() -> Iterator[Run]:
     facts = _facts(world.edwards_root().certificate)
     yield lambda data: _check_verdict(_sign_with_ed25519(data), facts)
-
-
-def _sign_with_root(tbs: bytes) -> bytes:
-    """Sign *tbs* with ECDSA. Such signatures are verified without OpenSSL if the path is plain."""
-    signature = world.key(1001).sign(tbs, ec.ECDSA(hashes.SHA256()))  # the root's key
-    algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256, RFC 5758 section 3.2
-    bits = b"\0" + signature
-    return _sequence(tbs + algorithm + b"\x03" + bytes([len(bits)]) + bits)
-
-
-@contextmanager
-def _device_plain() -> Iterator[Run]:
-    """Use the input as the leaf, and as the intermediate between a valid leaf and the root.
-
-    On every plain path, the fast way and OpenSSL must give the same answer.
-    """
-    root, device = world.root().certificate, world.device().der
-
-    def check(leaf: Certificate, *sent: Certificate) -> None:
-        try:
-            certification_path.verify(leaf, sent, [root], [], NOON)
-        except TrustError as refusal:
-            check_refusal(refusal)
-        compare(leaf, sent, [root])
-
-    def run(tbs: bytes) -> None:
-        try:
-            cert = Certificate.from_der(_sign_with_root(tbs))
-        except TrustError as refusal:
-            check_refusal(refusal)
-            return
-        check(cert)
-        check(Certificate.from_der(device), cert)
-
-    yield run
 
 
 # ----------------------------------------------------------------------------------------------------------- HTTP
@@ -450,7 +387,8 @@ TARGETS: Final[tuple[FuzzTarget, ...]] = (
     FuzzTarget("csr_answer", _csr_answer),
     FuzzTarget("device_chain", _device_chain),
     FuzzTarget("device_signed", _device_signed, most=CERTIFICATE_MAX + 64),
-    FuzzTarget("device_plain", _device_plain, most=CERTIFICATE_MAX + 64),
+    FuzzTarget("device_plain", readers.device_plain, most=CERTIFICATE_MAX + 64),
+    FuzzTarget("denied", readers.denied, most=CERTIFICATE_MAX + 64),
     FuzzTarget("api", _http, bounds.KEY_FILE),
     FuzzTarget("callout", _http),
     FuzzTarget("dialect", _http),

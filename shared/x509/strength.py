@@ -11,7 +11,7 @@ import math
 from collections.abc import Container
 from typing import TYPE_CHECKING, Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 
 from shared.errors import WeakKey, WeakSignature
 from shared.x509.public_keys import MLDSAPublicKey, describe_key, key_ids
@@ -83,6 +83,12 @@ def verification_cost(key: object) -> int:
             return 4 if key.curve.name == "secp256r1" else 24
         case ed25519.Ed25519PublicKey():
             return 5
+        case mldsa.MLDSA44PublicKey():
+            return 6
+        case mldsa.MLDSA65PublicKey():
+            return 9
+        case mldsa.MLDSA87PublicKey():
+            return 13
     return 10  # Ed448
 
 

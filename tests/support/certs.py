@@ -14,11 +14,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.x509.certificate import Certificate
@@ -37,6 +37,11 @@ _CURVES: Final[dict[str, ec.EllipticCurve]] = {
     "P-521": ec.SECP521R1(),
     "K-256": ec.SECP256K1(),
 }
+_ML_DSA: Final[dict[str, Any]] = {  # for certificates alone: nothing else takes such keys
+    "ML-DSA-44": mldsa.MLDSA44PrivateKey,
+    "ML-DSA-65": mldsa.MLDSA65PrivateKey,
+    "ML-DSA-87": mldsa.MLDSA87PrivateKey,
+}
 _serials = itertools.count(1000)
 
 
@@ -44,8 +49,12 @@ _serials = itertools.count(1000)
 def key(kind: str = "P-256", number: int = 0) -> PrivateKey:
     """Return key *number* of *kind*.
 
-    Kinds: "P-256", "P-384", "P-521", "K-256", "RSA-2048" (any size), "Ed25519", "Ed448".
+    Kinds: "P-256", "P-384", "P-521", "K-256", "RSA-2048" (any size), "Ed25519", "Ed448", "ML-DSA-44",
+    "ML-DSA-65", "ML-DSA-87".
     """
+    if kind in _ML_DSA:
+        made: PrivateKey = _ML_DSA[kind].generate()
+        return made
     if kind == "Ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     if kind == "Ed448":
@@ -143,8 +152,8 @@ def certificate(
     )
     for value, critical in extensions:
         builder = builder.add_extension(value, critical)
-    edwards = isinstance(by, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
-    return Issued(builder.sign(by, None if edwards else hashes.SHA256()), private)
+    has_digest = isinstance(by, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    return Issued(builder.sign(by, hashes.SHA256() if has_digest else None), private)
 
 
 def ca(
