@@ -103,6 +103,7 @@ class Certificate:
         names: tag and content of each name in the SubjectAltName (4.2.1.6).
         key_id: SubjectKeyIdentifier (4.2.1.2); None without one.
         authority_key_id: AuthorityKeyIdentifier (4.2.1.1); None without one.
+        policy_constraints: requireExplicitPolicy and inhibitPolicyMapping (4.2.1.11); None without the extension.
         subtree_count: how many subtrees the NameConstraints have (4.2.1.10); 0 without any.
         extensions: by the content of their object identifiers.
         signature_algorithm: signatureAlgorithm, which is the same inside and outside (4.1.1.2).
@@ -127,17 +128,23 @@ class Certificate:
         self.subject = DistinguishedName(parts.subject, "subject")
         self.issuer = read_issuer(parts.issuer)
         self.has_unique_ids, self.extensions = _read_rest(parts.rest)
-        constraints = self._read(extensions.BASIC_CONSTRAINTS, extensions.read_basic_constraints)
+        constraints = self.read_extension(extensions.BASIC_CONSTRAINTS, extensions.read_basic_constraints)
         self.is_ca = constraints is not None and constraints.is_ca
         self.path_length = constraints.path_length if constraints is not None else None
-        self.key_usage = self._read(extensions.KEY_USAGE, extensions.read_key_usage)
-        self.purposes_by_id = self._read(extensions.EXTENDED_KEY_USAGE, extensions.read_extended_key_usage)
-        self.names = self._read(extensions.SUBJECT_ALTERNATIVE_NAME, extensions.read_general_names) or ()
-        self.key_id = self._read(extensions.SUBJECT_KEY_IDENTIFIER, extensions.read_subject_key_identifier)
-        self.authority_key_id = self._read(
+        self.key_usage = self.read_extension(extensions.KEY_USAGE, extensions.read_key_usage)
+        self.purposes_by_id = self.read_extension(extensions.EXTENDED_KEY_USAGE, extensions.read_extended_key_usage)
+        self.names = self.read_extension(extensions.SUBJECT_ALTERNATIVE_NAME, extensions.read_general_names) or ()
+        self.key_id = self.read_extension(extensions.SUBJECT_KEY_IDENTIFIER, extensions.read_subject_key_identifier)
+        self.authority_key_id = self.read_extension(
             extensions.AUTHORITY_KEY_IDENTIFIER, extensions.read_authority_key_identifier
         )
-        self.subtree_count = self._read(extensions.NAME_CONSTRAINTS, extensions.count_subtrees) or 0
+        self.subtree_count = self.read_extension(extensions.NAME_CONSTRAINTS, extensions.count_subtrees) or 0
+        self.policy_constraints = self.read_extension(extensions.POLICY_CONSTRAINTS, extensions.read_policy_constraints)
+        self.read_extension(extensions.POLICY_MAPPINGS, extensions.read_policy_mappings)
+        self.read_extension(extensions.INHIBIT_ANY_POLICY, extensions.read_inhibit_any_policy)
+        policies = self.extensions.get(extensions.CERTIFICATE_POLICIES)
+        if policies is not None and policies.is_critical:
+            extensions.read_policies(policies.value)
         # The key comes last: where it is named as the fault, it is the only one
         self.public_key = public_keys.read_key(parts.key_info)
         self.weakness = strength.find_weakness(self.public_key)
@@ -330,7 +337,8 @@ class Certificate:
         """The certificate as PEM."""
         return pem.encode("CERTIFICATE", self.der)
 
-    def _read(self, oid: bytes, read: Callable[[bytes], _Value]) -> _Value | None:
+    def read_extension(self, oid: bytes, read: Callable[[bytes], _Value]) -> _Value | None:
+        """Return what *read* makes of the value of an extension; None without the extension."""
         extension = self.extensions.get(oid)
         return None if extension is None else read(extension.value)
 

@@ -23,6 +23,7 @@ CERTIFICATE_POLICIES: Final = der.encode_oid("2.5.29.32")
 POLICY_MAPPINGS: Final = der.encode_oid("2.5.29.33")
 POLICY_CONSTRAINTS: Final = der.encode_oid("2.5.29.36")
 INHIBIT_ANY_POLICY: Final = der.encode_oid("2.5.29.54")
+ANY_POLICY: Final = "2.5.29.32.0"
 
 DIGITAL_SIGNATURE: Final = 0x8000  # bits of KeyUsage (4.2.1.3), the first one highest
 KEY_CERT_SIGN: Final = 0x0400
@@ -37,6 +38,7 @@ _GENERAL_NAMES: Final = {0xA0, EMAIL, DNS, 0xA3, DIRECTORY_NAME, 0xA5, URI, IP_A
 _NAMES_MAX: Final = 16_384  # 64 KiB, the most that a device may send, hold no more
 _PURPOSES_MAX: Final = 1024
 _POINTS_MAX: Final = 64
+_POLICIES_MAX: Final = 4096
 _KEPT: Final = 256  # values of each kind that a process keeps: a fleet has few different ones
 
 
@@ -160,6 +162,73 @@ def count_subtrees(value: bytes) -> int:
             raise NotDER("has other parts than permitted and excluded subtrees", field)
         count += len(der.children(value, start, stop, _NAMES_MAX, field))
     return count
+
+
+@lru_cache(maxsize=_KEPT)
+def read_policies(value: bytes) -> tuple[str, ...]:
+    """Return the policies in CertificatePolicies (RFC 5280, 4.2.1.4); qualifiers are not read. Raises: NotDER."""
+    field = "certificatePolicies"
+    at, end = der.expect_whole(value, der.SEQUENCE, field)
+    policies: dict[str, None] = {}
+    for tag, start, stop in der.children(value, at, end, _POLICIES_MAX, field):
+        parts = der.children(value, start, stop, 2, field)
+        if tag != der.SEQUENCE or [part[0] for part in parts] not in ([der.OID], [der.OID, der.SEQUENCE]):
+            raise NotDER("is not a list of policies", field)
+        policy = der.read_oid(value[parts[0][1] : parts[0][2]], field)
+        if policy in policies:
+            raise NotDER(f"names the policy {policy} twice", field)
+        policies[policy] = None
+    if not policies:
+        raise NotDER("names no policy", field)
+    return tuple(policies)
+
+
+@lru_cache(maxsize=_KEPT)
+def read_policy_mappings(value: bytes) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a policy of the issuer and one of the subject (RFC 5280, 4.2.1.5). Raises: NotDER."""
+    field = "policyMappings"
+    at, end = der.expect_whole(value, der.SEQUENCE, field)
+    pairs: list[tuple[str, str]] = []
+    for tag, start, stop in der.children(value, at, end, _POLICIES_MAX, field):
+        parts = der.children(value, start, stop, 2, field)
+        if tag != der.SEQUENCE or [part[0] for part in parts] != [der.OID, der.OID]:
+            raise NotDER("is not a list of pairs of policies", field)
+        pair = der.read_oid(value[parts[0][1] : parts[0][2]], field), der.read_oid(value[parts[1][1] : stop], field)
+        if ANY_POLICY in pair:  # 6.1.4 (a)
+            raise NotDER("maps anyPolicy", field)
+        pairs.append(pair)
+    if not pairs:
+        raise NotDER("names no policy", field)
+    return tuple(pairs)
+
+
+@lru_cache(maxsize=_KEPT)
+def read_policy_constraints(value: bytes) -> tuple[int | None, int | None]:
+    """Return requireExplicitPolicy and inhibitPolicyMapping, each None if absent (RFC 5280, 4.2.1.11).
+
+    Raises: NotDER."""
+    field = "policyConstraints"
+    at, end = der.expect_whole(value, der.SEQUENCE, field)
+    parts = der.children(value, at, end, 2, field)
+    if [tag for tag, _, _ in parts] not in ([0x80], [0x81], [0x80, 0x81]):
+        raise NotDER("has other parts than requireExplicitPolicy and inhibitPolicyMapping", field)
+    skips = {tag: _read_skip(value, start, stop, field) for tag, start, stop in parts}
+    return skips.get(0x80), skips.get(0x81)
+
+
+@lru_cache(maxsize=_KEPT)
+def read_inhibit_any_policy(value: bytes) -> int:
+    """Return the number of InhibitAnyPolicy (RFC 5280, 4.2.1.14). Raises: NotDER."""
+    field = "inhibitAnyPolicy"
+    start, stop = der.expect_whole(value, der.INTEGER, field)
+    return _read_skip(value, start, stop, field)
+
+
+def _read_skip(value: bytes, start: int, stop: int, field: str) -> int:
+    skip = der.read_integer(value, start, stop, field)
+    if skip < 0:
+        raise NotDER("has a negative number of certificates", field)
+    return skip
 
 
 @lru_cache(maxsize=_KEPT)

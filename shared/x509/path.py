@@ -4,14 +4,14 @@
 
 `PathBuilder` follows issuers' names and tries every path, because two CAs may share a name (a rotation, a
 cross-signature). Each path is then checked here: keys, strength of signatures, CAs and their path lengths, the extended
-key usage of CAs, inactive CAs, dates, and the purpose of the leaf. Signatures, name constraints and critical extensions
-are checked by `plain`, where the signatures are all that is left to check, or else by OpenSSL (`openssl_judge`).
+key usage of CAs, certificate policies (`policies`), inactive CAs, dates, and the purpose of the leaf. Signatures, name
+constraints and critical extensions are checked by `plain`, where the signatures are all that is left to check, or else
+by OpenSSL (`openssl_judge`).
 
 The shortest paths are tried first, in an order that depends on the certificates alone. If none passes, the refusal of
 the path that got furthest through the steps is raised.
 
-Not checked here: revocation lists, certificate policies (RFC 5280, 6.1.5 (g): devices' certificates state none),
-identities.
+Not checked here: revocation lists, identities.
 """
 
 import datetime as dt
@@ -40,6 +40,7 @@ from shared.x509 import strength
 from shared.x509.budget import Budget
 from shared.x509.certificate import Certificate, CertificationPath, whole_second
 from shared.x509.plain import is_plainly_signed
+from shared.x509.policies import find_missing_policy
 
 DEPTH_MAX: Final = 10  # certificates above the leaf on one path
 
@@ -327,6 +328,7 @@ def _check_chain(path: CertificationPath, builder: PathBuilder) -> None:
             if cert.signature_weakness is not None:
                 strength.check_signature(cert)
         _check_cas(path)
+        _check_policies(path)
         builder.check_signatures(path)
     except ChainTooCostly:
         raise
@@ -353,6 +355,19 @@ def _check_cas(path: CertificationPath) -> None:
             # Not in RFC 5280, which leaves it open; browsers and the CA/Browser Forum (7.1.2.10.6) read it as a limit
             raise _may_not_sign(ca, f"its ExtendedKeyUsage is {_format_purposes(ca)}, without clientAuth")
         below += not ca.is_self_issued
+
+
+def _check_policies(path: CertificationPath) -> None:
+    """Check that a policy is valid for *path*, where a certificate of it requires one (RFC 5280, 6.1.5 (g)).
+
+    Raises: ChainInvalid; CertificateMalformed where policies cannot be read that are needed here."""
+    cert = find_missing_policy(path)
+    if cert is not None:
+        raise _may_not_sign(
+            cert,
+            "it requires a certificate policy (requireExplicitPolicy), and no policy is valid for all certificates "
+            "below the registered CA",
+        )
 
 
 def _check_active(path: CertificationPath, builder: PathBuilder) -> None:

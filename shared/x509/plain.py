@@ -14,19 +14,20 @@ from shared.x509 import der, extensions, public_keys
 if TYPE_CHECKING:
     from shared.x509.certificate import Certificate
 
-# Judged in `path`, so these may be critical. No identifier of a key may (RFC 5280, 4.2.1.1 and 4.2.1.2).
+# Judged in `path` and `policies`, so these may be critical. No identifier of a key may (RFC 5280, 4.2.1.1 and 4.2.1.2).
 _MAY_BE_CRITICAL: Final = {
     extensions.BASIC_CONSTRAINTS,
     extensions.KEY_USAGE,
     extensions.EXTENDED_KEY_USAGE,
     extensions.SUBJECT_ALTERNATIVE_NAME,
+    extensions.CERTIFICATE_POLICIES,
+    extensions.POLICY_MAPPINGS,
+    extensions.POLICY_CONSTRAINTS,
+    extensions.INHIBIT_ANY_POLICY,
 }
 # OpenSSL decodes and applies these whether they are critical or not
 _FOR_OPENSSL: Final = {
     extensions.NAME_CONSTRAINTS,
-    extensions.POLICY_MAPPINGS,
-    extensions.POLICY_CONSTRAINTS,
-    extensions.INHIBIT_ANY_POLICY,
     der.encode_oid("1.3.6.1.5.5.7.1.7"),  # addresses and numbers of autonomous systems (RFC 3779) ...
     der.encode_oid("1.3.6.1.5.5.7.1.8"),
     der.encode_oid("1.3.6.1.5.5.7.1.28"),  # ... and their other form (RFC 8360)

@@ -24,6 +24,11 @@ class OpenSSL:
         assert done.returncode == 0, f"openssl {command}: {done.stderr}"
         return done.stdout
 
+    def accepts(self, command: str) -> bool:
+        """Return whether openssl exits with 0."""
+        done = subprocess.run(["openssl", *command.split()], cwd=self.folder, capture_output=True, check=False)
+        return done.returncode == 0
+
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
 

@@ -246,20 +246,64 @@ def test_elements_of_many_kinds(ask: Ask) -> None:
         assert ask.refused(made(), made(subject=subject, extensions=[CA_TRUE, *more])) == "certificate_malformed"
 
 
-def test_policies_that_multiply(ask: Ask) -> None:
-    """CVE-2023-0464: a policy tree that doubles with every CA. Policies are not checked here."""
+@pytest.mark.parametrize(
+    ("policies", "code"), [((1, 2), "allowed"), ((3,), "chain_invalid"), ((), "chain_invalid")], ids=str
+)
+@pytest.mark.parametrize("is_required", [True, False])
+def test_policies_that_multiply(ask: Ask, policies: tuple[int, ...], code: str, is_required: bool) -> None:
+    """CVE-2023-0464: a policy tree that doubles with every CA. The work here grows with the number of policies."""
     signer = K("P-256", 1)
     ask.trusts(ROOT)
-    two = seq(seq(dotted("1.3.6.1.4.1.99.1")), seq(dotted("1.3.6.1.4.1.99.2")))
-    pairs = seq(*(seq(dotted(f"1.3.6.1.4.1.99.{a}"), dotted(f"1.3.6.1.4.1.99.{b}")) for a in (1, 2) for b in (1, 2)))
+    oids = [dotted(f"1.3.6.1.4.1.99.{n}") for n in range(4)]
+    two = seq(seq(oids[1]), seq(oids[2]))
+    pairs = seq(*(seq(oids[a], oids[b]) for a in (1, 2) for b in (1, 2)))
     more = [CA_TRUE, extension("2.5.29.32", two, critical=True), extension("2.5.29.33", pairs, critical=True)]
+    required = [extension("2.5.29.36", seq(der(0x80, b"\0")), critical=True)] if is_required else []
     line, above = [], ROOT.cert.subject.public_bytes()
     for n in range(9):
         mine = common_name(b"Policy %d" % n)
-        line.append(made(subject=mine, issuer=above, key=key_info(signer), extensions=more))
+        line.append(made(subject=mine, issuer=above, key=key_info(signer), extensions=[*more, *required]))
         above = mine
-    verdict = ask.connect(made(issuer=above, extensions=[extension("2.5.29.32", two)]), b"".join(line))
-    assert verdict.code in ("allowed", "chain_invalid")
+    stated = [extension("2.5.29.32", seq(*(seq(oids[n]) for n in policies)))] if policies else []
+    verdict = ask.connect(made(issuer=above, extensions=stated), b"".join(line))
+    assert verdict.code == (code if is_required else "allowed")
+
+
+@pytest.mark.parametrize(
+    ("oid", "content", "field"),
+    [
+        ("2.5.29.32", seq(), "certificatePolicies names no policy"),
+        (
+            "2.5.29.32",
+            seq(seq(dotted("1.2.3")), seq(dotted("1.2.3"))),
+            "certificatePolicies names the policy 1.2.3 twice",
+        ),
+        ("2.5.29.32", seq(seq(seq())), "certificatePolicies is not a list of policies"),
+        ("2.5.29.33", seq(), "policyMappings names no policy"),
+        ("2.5.29.33", seq(seq(dotted("1.2.3"), dotted("2.5.29.32.0"))), "policyMappings maps anyPolicy"),
+        ("2.5.29.33", seq(seq(dotted("1.2.3"))), "policyMappings is not a list of pairs"),
+        ("2.5.29.36", seq(), "policyConstraints has other parts"),
+        ("2.5.29.36", seq(der(0x80, b"\xff")), "policyConstraints has a negative number"),
+        ("2.5.29.36", seq(der(0x82, b"\0")), "policyConstraints has other parts"),
+        ("2.5.29.54", der(2, b"\x80"), "inhibitAnyPolicy has a negative number"),
+        ("2.5.29.54", seq(), "inhibitAnyPolicy has the type"),
+    ],
+)
+def test_policies_that_cannot_be_read_are_named(ask: Ask, oid: str, content: bytes, field: str) -> None:
+    ask.trusts(ROOT)
+    verdict = ask.connect(made(extensions=[extension(oid, content, critical=True)]))
+    assert verdict.code == "certificate_malformed"
+    assert field in str(verdict.reason)
+
+
+def test_policies_that_are_broken_matter_where_a_policy_is_required(ask: Ask) -> None:
+    """Policies that are not critical are read where they are needed, and nowhere else."""
+    ask.trusts(ROOT)
+    broken, required = extension("2.5.29.32", seq()), extension("2.5.29.36", seq(der(0x80, b"\0")), critical=True)
+    assert ask.connect(made(extensions=[broken])).code == "allowed"
+    verdict = ask.connect(made(extensions=[broken, required]))
+    assert verdict.code == "certificate_malformed"
+    assert "certificatePolicies names no policy" in str(verdict.reason)
 
 
 # -------------------------------------------------------------------------------------------------------- long chains

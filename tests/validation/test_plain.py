@@ -40,8 +40,6 @@ def unusual() -> dict[str, Issued]:
     directory_name = x509.SubjectAlternativeName([x509.DirectoryName(certs.name("x"))])
     relative = x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
     points = x509.CRLDistributionPoints([x509.DistributionPoint(None, relative, None, None)])
-    mappings = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.33"), b"\x30\x00")
-    any_policy = x509.InhibitAnyPolicy(0)
     blocks = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.7"), b"\x30\x00")  # RFC 3779
     proxy = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"), b"\x30\x00")  # RFC 3820
     more: dict[str, x509.ExtensionType] = {
@@ -51,8 +49,6 @@ def unusual() -> dict[str, Issued]:
         "other name": other_name,
         "directory name": directory_name,
         "distribution point by name": points,
-        "policy mappings": mappings,
-        "inhibit any policy": any_policy,
         "address blocks": blocks,
         "proxy": proxy,
     }
@@ -112,6 +108,12 @@ def usual() -> dict[str, tuple[x509.ExtensionType, bool]]:
     return {
         "unknown": (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05"), False),
         "policies": (x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3.5"), None)]), False),
+        "critical policies": (
+            x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3.5"), None)]),
+            True,
+        ),
+        "policy constraints": (x509.PolicyConstraints(0, 0), True),
+        "inhibit any policy": (x509.InhibitAnyPolicy(0), True),
         "issuer by serial": (by_serial, False),
         "OCSP": (x509.AuthorityInformationAccess([access]), False),
         "CRL": (x509.CRLDistributionPoints([x509.DistributionPoint([url], None, None, None)]), False),
