@@ -340,6 +340,7 @@ class DenialKind(StrEnum):  # noqa: D101 - openapi.json would show the docstring
     FINGERPRINT = "fingerprint"
     SERIAL = "serial"
     IDENTITY = "identity"
+    KEY = "key"
 
 
 class Denial(Record, frozen=True, kw_only=True):
@@ -350,6 +351,7 @@ class Denial(Record, frozen=True, kw_only=True):
     value: str
     reason: str = ""
     issuer_key_hash: str | None = None  # of a serial number: SHA-256 of the CA's SubjectPublicKeyInfo, hex
+    key_digest: str | None = None  # of a key from a certificate: finds the sessions over its subject and key
     created_at: dt.datetime
     created_by: str
 

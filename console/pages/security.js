@@ -18,7 +18,7 @@ const LEVELS = [
   ['TLS with Token and Client Certificate Authentication', TOKEN, OUT, OUT, ''],
   ['TLS with Client Certificate or Token', IN, OUT, TOKEN, ''],
 ];
-const KINDS = { fingerprint: 'Certificate', serial: 'Serial number', identity: 'Device' };
+const KINDS = { fingerprint: 'Certificate', serial: 'Serial number', identity: 'Device', key: 'Public key' };
 
 function show(view) {
   const policyPart = h('section', { class: 'panel', 'aria-labelledby': 'level' });
@@ -48,6 +48,11 @@ function policySection(view, part, policy) {
     h('input', { type: 'radio', name: group, value: level, checked: level === policy.default, disabled: !may, 'data-key': `level-${level}`, onchange: stale }),
     h('span', null, h('strong', null, level), h('span', { class: 'muted block' },
       `Valid certificate: ${valid} · invalid: ${invalid} · none: ${none}.${note && ` ${note}`}`))));
+  const unnamed = checkbox('A valid certificate that names no device: the broker asks for the token', policy.unnamedCertificates === 'token', {
+    hint: 'Not at the level “TLS with Client Certificate Authentication”, which takes no token.', key: 'unnamed',
+  });
+  unnamed.control.addEventListener('change', stale);
+  unnamed.control.disabled = !may;
   const rules = h('div', { class: 'rules' });
   let lines = [];
   let previewed = null;
@@ -81,6 +86,7 @@ function policySection(view, part, policy) {
   const readPolicy = () => ({
     default: part.querySelector(`input[name=${group}]:checked`).value,
     rules: lines.map(({ type, level }) => ({ deviceType: type.value.trim(), level: level.value })),
+    unnamedCertificates: unnamed.control.checked ? 'token' : 'deny',
   });
   const named = () => lines.map((line, at) => Object.assign(line.type, { name: `rules[${at}].deviceType` }));
   const clear = () => {
@@ -113,7 +119,7 @@ function policySection(view, part, policy) {
     clear();
     try {
       const saved = await saveOver((version) => api.putPolicy(body, version), policy.version, api.policy,
-        (theirs) => facts(['Default level', theirs.default], ['Rules', theirs.rules.map((rule) => `${rule.deviceType}: ${rule.level}`).join('; ') || 'None']));
+        (theirs) => facts(['Default level', theirs.default], ['Rules', theirs.rules.map((rule) => `${rule.deviceType}: ${rule.level}`).join('; ') || 'None'], ['Certificates that name no device', theirs.unnamedCertificates === 'token' ? 'Token decides' : 'Refused']));
       const now = saved ?? await api.policy();
       policySection(view, part, now);
       view.say(saved ? 'Connection security is saved; it counts from the next connection on.' : 'Theirs was kept.');
@@ -128,7 +134,9 @@ function policySection(view, part, policy) {
     h('fieldset', null, h('legend', { class: 'sr' }, 'Default level'), radios),
     h('h3', null, 'Rules'), h('p', { class: 'muted' }, 'For device types that need another level than the default.'),
     rules, !lines.length && h('p', { class: 'none' }, 'No rules: the default level holds for every device type.'),
-    may && h('div', { class: 'row-actions' }, adder), errors.area, preview,
+    may && h('div', { class: 'row-actions' }, adder),
+    h('h3', null, 'Certificates without a device name'), unnamed.row,
+    errors.area, preview,
     may && h('div', { class: 'form-actions' }, h('button', { type: 'button', onclick: look }, 'Preview'),
       h('button', { type: 'submit', class: 'primary', 'data-key': 'save-policy' }, 'Save')),
     changed(policy)));
@@ -260,20 +268,19 @@ async function denyDialog(cas) {
   const print = field('SHA-256 fingerprint', input({}), { name: 'value', hint: '64 hex digits, with or without colons.' });
   const reason = field('Reason', textarea({ maxlength: 1000 }), { name: 'reason', hint: 'For whoever asks later.' });
   const parts = {
-    certificate: [certificate, preview], identity: [identity], serial: [issuer, serial], fingerprint: [print],
+    certificate: [certificate, preview], key: [certificate, preview], identity: [identity], serial: [issuer, serial], fingerprint: [print],
   };
-  const kind = field('Deny', select([['certificate', 'This certificate, from a file'], ['identity', 'A device, whatever it shows'],
+  const kind = field('Deny', select([['certificate', 'This certificate, from a file'], ['key', 'Every certificate with the public key of this certificate'], ['identity', 'A device, whatever it shows'],
     ...(cas.length ? [['serial', 'A serial number of a CA']] : []), ['fingerprint', 'A certificate, by fingerprint']], 'certificate', { onchange: choose }));
 
   function choose() {
-    for (const [name, members] of Object.entries(parts)) {
-      for (const member of members) (member.row ?? member).hidden = name !== kind.value;
-    }
+    for (const member of Object.values(parts).flat()) (member.row ?? member).hidden = !parts[kind.value].includes(member);
   }
   choose();
 
   const bodies = {
     certificate: () => ({ certificate: certificate.file?.wire }),
+    key: () => ({ kind: 'key', certificate: certificate.file?.wire }),
     identity: () => ({ kind: 'identity', value: identity.value.trim() }),
     serial: () => ({ kind: 'serial', value: `${issuer.value}:${serial.value.replace(/[\s:]|^0x/g, '')}` }),
     fingerprint: () => ({ kind: 'fingerprint', value: print.value }),
@@ -282,17 +289,17 @@ async function denyDialog(cas) {
     title: 'Add to deny list', wide: true, content: [kind.row, certificate.row, preview, identity.row, issuer.row, serial.row, print.row, reason.row],
     fields: [certificate, identity, serial, print, reason], focusFirst: kind.control,
     setup(dialog) {
-      droppable(dialog.element, (file) => { kind.control.value = 'certificate'; choose(); return certificate.drop(file); });
+      droppable(dialog.element, (file) => { if (kind.value !== 'key') kind.control.value = 'certificate'; choose(); return certificate.drop(file); });
     },
     onProblem(error) {
-      const active = { certificate, identity, serial, fingerprint: print }[kind.value];
+      const active = { certificate, key: certificate, identity, serial, fingerprint: print }[kind.value];
       if (![404, 422].includes(error.status)) return false;
       active.fail(error.message);
       active.focus();
       return true;
     },
     actions: [{ label: 'Deny', tone: 'danger', submit: true, async run() {
-      if (kind.value === 'certificate' && !certificate.file) {
+      if (parts[kind.value].includes(certificate) && !certificate.file) {
         certificate.fail('Choose the certificate first.');
         return certificate.focus();
       }

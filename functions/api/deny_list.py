@@ -61,7 +61,7 @@ def list_denials(call: MemberCall) -> Reply:
 
 
 class Deny(Body, frozen=True, kw_only=True):
-    """*kind* and *value*; or a *certificate*, whose fingerprint is meant."""
+    """*kind* and *value*; or a *certificate*, whose fingerprint is meant, or with *kind* `key` its public key."""
 
     kind: DenialKind | None = None
     value: Short | None = None
@@ -74,7 +74,7 @@ class Deny(Body, frozen=True, kw_only=True):
     DENY_LIST,
     function=FUNCTION,
     roles=OPERATORS,
-    summary="Refuse a certificate, a serial number or a device from now on",
+    summary="Refuse a certificate, a serial number, a public key or a device from now on",
     body=Deny,
     answers={201: DenialView, 200: DenialView},
     refusals=(errors.InvalidDenial, errors.NotFound, errors.Rejected, errors.TooManyDenials),

@@ -14,7 +14,7 @@ from functions.web.message import Reply, json_reply
 from shared import errors
 from shared.records import Org
 from shared.usecases.devices import policy as policies
-from shared.validation.policy import Level, Policy, Rule
+from shared.validation.policy import Level, Policy, Rule, Unnamed
 
 POLICY: Final = PREFIX + "/authorization/connectionpolicy"
 FUNCTION: Final = "connectionPolicy"
@@ -28,6 +28,7 @@ class LevelRule(View, frozen=True, kw_only=True):
 class PolicyView(View, frozen=True, kw_only=True):
     default: str
     rules: tuple[LevelRule, ...]
+    unnamed_certificates: str
     updated_at: datetime
     updated_by: str
     version: str
@@ -38,6 +39,7 @@ def _reply(org: Org) -> Reply:
     view = PolicyView(
         default=policy.default.value,
         rules=tuple(LevelRule(device_type=rule.device_type, level=rule.level.value) for rule in policy.rules),
+        unnamed_certificates=policy.unnamed_certificates.value,
         updated_at=revision.updated_at,
         updated_by=revision.updated_by,
         version=revision.version,
@@ -65,11 +67,13 @@ class PolicyRule(Body, frozen=True, kw_only=True):
 class PutPolicy(Body, frozen=True, kw_only=True):
     default: Level
     rules: tuple[PolicyRule, ...] = ()
+    unnamed_certificates: Unnamed = Unnamed.DENY
 
 
 def _policy(call: MemberCall) -> Policy:
     body = read_body(call.request, PutPolicy)
-    return Policy(body.default, tuple(Rule(rule.device_type, rule.level) for rule in body.rules))
+    rules = tuple(Rule(rule.device_type, rule.level) for rule in body.rules)
+    return Policy(body.default, rules, body.unnamed_certificates)
 
 
 @endpoint(

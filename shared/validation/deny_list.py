@@ -1,7 +1,7 @@
 """The deny list: the look-up ids under which entries are stored, and what must be looked up for a client.
 
-An entry names a certificate by its fingerprint, by its issuer and serial number, or a device by its identity
-(docs/rules.md, "Deny list").
+An entry names a certificate by its fingerprint, by its issuer and serial number, or by its public key; or a device by
+its identity (docs/rules.md, "Deny list").
 """
 
 from datetime import datetime
@@ -50,7 +50,7 @@ def questions(presented: Presented) -> Questions:
 
 def certificate_ids(cert: Certificate) -> list[str]:
     """Return every look-up id of an entry that may mean *cert*."""
-    return [*map(fingerprint_id, cert.fingerprints), serial_id(cert)]
+    return [*map(fingerprint_id, cert.fingerprints), serial_id(cert), key_id(cert.key_hash)]
 
 
 def can_mean_certificate(look_up: str) -> bool:
@@ -61,6 +61,11 @@ def can_mean_certificate(look_up: str) -> bool:
 def fingerprint_id(sha256: str) -> str:
     """Return the look-up id of the certificate whose SHA-256, in hexadecimal, is *sha256*."""
     return f"f-{sha256}"
+
+
+def key_id(sha256: str) -> str:
+    """Return the look-up id of the public key whose SubjectPublicKeyInfo has that SHA-256, in hexadecimal."""
+    return f"k-{sha256}"
 
 
 def serial_id(cert: Certificate) -> str:

@@ -34,11 +34,19 @@ class Decision(StrEnum):
 
 
 class Presence(StrEnum):
-    """Whether a client presented a certificate, and whether it was valid."""
+    """Whether a client presented a certificate, and whether it was valid. UNNAMED: valid, and it names no device."""
 
     VALID = "valid"
     INVALID = "invalid"
     NONE = "none"
+    UNNAMED = "unnamed"
+
+
+class Unnamed(StrEnum):
+    """What becomes of a valid certificate that names no device: a refusal, or the broker asks for the token."""
+
+    DENY = "deny"
+    TOKEN = "token"
 
 
 class Rule(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -48,11 +56,14 @@ class Rule(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=Tr
     level: Level
 
 
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What every device type must present (*default*), and the types with another level (*rules*)."""
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What every device type must present (*default*), and the types with another level (*rules*).
+
+    Stored without default values, because version 0.1.0 knows the first two fields only."""
 
     default: Level = Level.CERTIFICATE
     rules: tuple[Rule, ...] = ()
+    unnamed_certificates: Unnamed = Unnamed.DENY
 
     def level_for(self, device_type: str | None) -> Level:
         """Return the level of *device_type*; the default where no rule names the type, or the type is unknown."""
@@ -101,6 +112,15 @@ _WITH_NONE: Final = {
 }
 
 
+_WITH_UNNAMED: Final = {
+    Level.TLS_OPTIONAL: Decision.CONTINUE,
+    Level.TOKEN: Decision.CONTINUE,
+    Level.CERTIFICATE: Decision.DENY,
+    Level.TOKEN_AND_CERTIFICATE: Decision.CONTINUE,
+    Level.CERTIFICATE_OR_TOKEN: Decision.CONTINUE,
+}
+
+
 _RANK: Final = {Decision.ALLOW: 0, Decision.CONTINUE: 1, Decision.DENY: 2}  # what a client must do to connect
 
 
@@ -110,23 +130,33 @@ def needs_tls(level: Level) -> bool:
 
 
 def outcome(level: Level, *, tls: bool, presence: Presence) -> Decision:
-    """Return the decision in the table of docs/rules.md: level x (valid, invalid, no certificate).
+    """Return the decision in the table of docs/rules.md: level x (valid, unnamed, invalid, no certificate).
 
-    A certificate counts within TLS only."""
+    A certificate counts within TLS only. UNNAMED is for policies with `Unnamed.TOKEN` alone."""
     if not tls and needs_tls(level):
         return Decision.DENY
     if not tls or presence is Presence.NONE:
         return _WITH_NONE[level]
+    if presence is Presence.UNNAMED:
+        return _WITH_UNNAMED[level]
     return _WITH_VALID[level] if presence is Presence.VALID else Decision.DENY
+
+
+def outcome_for(policy: Policy, device_type: str | None, *, tls: bool, presence: Presence) -> Decision:
+    """Return what *policy* decides on a client of *device_type*. See `outcome`."""
+    if presence is Presence.UNNAMED and policy.unnamed_certificates is Unnamed.DENY:
+        presence = Presence.INVALID
+    return outcome(policy.level_for(device_type), tls=tls, presence=presence)
 
 
 def is_stricter(before: Policy, after: Policy) -> bool:
     """Return whether *after* asks more of some client that *before* let connect: a certificate, or a token."""
-    levels = {(before.default, after.default), *((old, new) for _, old, new in changed_types(before, after))}
+    types = {None, *(rule.device_type for rule in (*before.rules, *after.rules))}
     return any(
-        _RANK[outcome(new, tls=True, presence=presence)] > _RANK[outcome(old, tls=True, presence=presence)]
-        for old, new in levels
-        for presence in (Presence.VALID, Presence.NONE)
+        _RANK[outcome_for(after, kind, tls=True, presence=presence)]
+        > _RANK[outcome_for(before, kind, tls=True, presence=presence)]
+        for kind in types
+        for presence in (Presence.VALID, Presence.UNNAMED, Presence.NONE)
     )
 
 

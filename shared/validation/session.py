@@ -14,26 +14,30 @@ import msgspec
 
 from shared import errors
 from shared.validation.names import DeviceName, ServerName
-from shared.validation.policy import Decision, Policy, Presence, outcome
+from shared.validation.policy import Decision, Policy, Presence, outcome_for
 
 FINGERPRINT_DIGITS: Final = 16  # hexadecimal digits of a fingerprint that an edge keeps
 IN_DOUBT: Final = "in_doubt"  # in place of a code, where the session does not say enough to be judged
 TOKEN_REQUIRED: Final = "token_required"
 
 _BY_TYPE: Final = "type"
+_UNNAMED: Final = "unnamed"
 _INCARNATION_DIGITS: Final = 8
 
 
-def format_basis(decision: Decision, *, by_type: bool, incarnation: str) -> str:
+def format_basis(decision: Decision, *, by_type: bool, incarnation: str, unnamed: bool = False) -> str:
     """Return the basis of a session.
 
     Args:
         by_type: whether the certificate names a type in place of the device.
+        unnamed: whether the certificate names no device.
         incarnation: of the organization.
     """
     parts = [decision.value]
     if by_type:
         parts.append(_BY_TYPE)
+    if unnamed:
+        parts.append(_UNNAMED)
     if incarnation:
         parts.append(_mark(incarnation))
     return ".".join(parts)
@@ -78,8 +82,8 @@ class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
         inactive_keys: the key digests of the inactive CAs. A path may pass through another certificate with the name
             and key of a CA that has expired or is denied, and not of one that is inactive (`shared.x509.path`).
         ca_keys: the key digest of each registered CA, by id.
-        denied_identities, denied_fingerprints, denied_serials: the deny list; fingerprints with FINGERPRINT_DIGITS
-            digits, serial numbers as digests.
+        denied_identities, denied_fingerprints, denied_serials, denied_keys: the deny list; fingerprints with
+            FINGERPRINT_DIGITS digits, serial numbers and keys as digests.
     """
 
     incarnation: str = ""
@@ -93,6 +97,7 @@ class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
     denied_identities: Set[str]
     denied_fingerprints: Set[str]
     denied_serials: Set[str]
+    denied_keys: Set[str] = frozenset()
 
 
 def find_refusal(session: Session, facts: SessionFacts | None, *, platform_domain: str) -> str | None:
@@ -116,7 +121,7 @@ def find_refusal(session: Session, facts: SessionFacts | None, *, platform_domai
 
 def _is_of(session: Session, facts: SessionFacts) -> bool:
     """Return whether the session is one of this organization, and not of an earlier one with the same id."""
-    marks = [part for part in session.basis.split(".")[1:] if part != _BY_TYPE]
+    marks = [part for part in session.basis.split(".")[1:] if part not in (_BY_TYPE, _UNNAMED)]
     return not session.basis or marks == ([_mark(facts.incarnation)] if facts.incarnation else [])
 
 
@@ -138,11 +143,12 @@ def _find_policy_refusal(session: Session, facts: SessionFacts) -> str | None:
     if session.identity is None and not session.has_certificate:
         return None
     device = DeviceName.parse(session.identity) if session.identity is not None else None
-    level = facts.policy.level_for(device.type_id if device else None)
     presence = Presence.VALID if session.has_certificate else Presence.NONE
-    now = outcome(level, tls=True, presence=presence)
+    if _UNNAMED in flags:
+        presence = Presence.UNNAMED
+    now = outcome_for(facts.policy, device.type_id if device else None, tls=True, presence=presence)
     if now is Decision.DENY:
-        return errors.CertificateMissing.code
+        return errors.IdentityMissing.code if presence is Presence.UNNAMED else errors.CertificateMissing.code
     if now is Decision.CONTINUE and decision == Decision.ALLOW:  # the broker has never asked for the token
         return TOKEN_REQUIRED
     return None
@@ -160,10 +166,10 @@ def _find_chain_refusal(session: Session, facts: SessionFacts) -> str | None:
         fingerprint[:FINGERPRINT_DIGITS] for fingerprint in session.fingerprints
     ):
         return errors.CertificateRevoked.code
-    if not facts.denied_serials.isdisjoint(session.serial_digests):
+    if not facts.denied_serials.isdisjoint(session.serial_digests) or not facts.denied_keys.isdisjoint(keys):
         return errors.CertificateRevoked.code
     if not session.complete and (
-        facts.inactive_keys - facts.valid_keys or facts.denied_fingerprints or facts.denied_serials
+        facts.inactive_keys - facts.valid_keys or facts.denied_fingerprints or facts.denied_serials or facts.denied_keys
     ):
         return IN_DOUBT
     return None

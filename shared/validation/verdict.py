@@ -15,10 +15,10 @@ from shared import errors
 from shared.errors import FaultyCertificate
 from shared.text import format_time
 from shared.validation import identity
-from shared.validation.deny_list import fingerprint_id, identity_id, serial_id
+from shared.validation.deny_list import fingerprint_id, identity_id, key_id, serial_id
 from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import ClientId, DeviceName, messaging_host
-from shared.validation.policy import Decision, Level, Presence, needs_tls, outcome
+from shared.validation.policy import Decision, Level, Presence, Unnamed, needs_tls, outcome
 from shared.validation.presented import CERTIFICATES_MAX, FEWER_PARTS, UNREAD, Presented
 from shared.validation.session import format_basis
 from shared.x509 import path as certification_path
@@ -176,8 +176,7 @@ class _Judgement:
                 self._check_readable(facts)
                 self._check_active_ca(facts)
                 self._check_chain(facts)
-                self._check_identity(facts)
-                self._presence = Presence.VALID
+                self._presence = self._check_identity(facts)
         except (errors.Refused, errors.OrgSuspended) as refusal:
             return self._refused(refusal)
         return self._satisfied(facts)
@@ -333,6 +332,8 @@ class _Judgement:
             for sha256 in cert.fingerprints:
                 for entry in facts.denied.get(fingerprint_id(sha256), ()):
                     yield errors.CertificateRevoked(cert=cert, time=format_time(entry.since))
+            for entry in facts.denied.get(key_id(cert.key_hash), ()):
+                yield errors.CertificateRevoked(cert=cert, time=format_time(entry.since))
             for entry in facts.denied.get(serial_id(cert), ()):
                 if issuer is not None and entry.issuer_key_hash == issuer.key_hash:
                     yield errors.CertificateRevoked(cert=cert, time=format_time(entry.since))
@@ -341,10 +342,17 @@ class _Judgement:
             yield errors.CertificateRevoked(cert=path[-1], time=format_time(anchor.denied_at))
         yield from _identity_denials(facts, self._presented.device)
 
-    def _check_identity(self, facts: OrgFacts) -> None:
-        """Step 10: the certificate identifies the device that the client ID names."""
+    def _check_identity(self, facts: OrgFacts) -> Presence:
+        """Step 10: the certificate identifies the device that the client ID names, or no device where a token counts.
+
+        Returns which of both."""
         client = self._presented.client_id
         expected = client.device if isinstance(client, ClientId) else None
+        is_token_enough = outcome(self._level, tls=self._presented.tls, presence=Presence.UNNAMED) is not Decision.DENY
+        may_be_unnamed = facts.policy.unnamed_certificates is Unnamed.TOKEN and is_token_enough
+        if may_be_unnamed and not self._presented.identities:
+            self._pass(10, "no device", "a device, or a token")
+            return Presence.UNNAMED
         self._identity = identity.match(
             self._presented.certificates[0],
             self._presented.identities,
@@ -353,6 +361,7 @@ class _Judgement:
             org_id=facts.org_id,
         )
         self._pass(10, str(self._identity), str(expected) if expected else "exactly one identity")
+        return Presence.VALID
 
     # The answer.
 
@@ -377,7 +386,12 @@ class _Judgement:
             presence=self._presence,
             fingerprints=tuple(cert.fingerprints for cert in self._presented.certificates),
             path=self._path,
-            basis=format_basis(decision, by_type=self._is_by_type_certificate(), incarnation=facts.incarnation),
+            basis=format_basis(
+                decision,
+                by_type=self._is_by_type_certificate(),
+                unnamed=self._presence is Presence.UNNAMED,
+                incarnation=facts.incarnation,
+            ),
         )
 
     def _is_by_type_certificate(self) -> bool:

@@ -324,7 +324,11 @@ class Certificate:
 
     @cached_property
     def public_key_info(self) -> bytes:
-        """SubjectPublicKeyInfo in one encoding, whatever encoding the certificate uses."""
+        """SubjectPublicKeyInfo in one encoding, whatever encoding the certificate uses.
+
+        The usual encoding is that one encoding; a key that cannot be loaded has no other."""
+        if public_keys.is_usual(self.key_info) or isinstance(self.public_key, public_keys.UnsupportedKey):
+            return self.key_info
         return public_keys.public_key_info(self.public_key)
 
     @cached_property

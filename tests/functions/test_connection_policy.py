@@ -1,5 +1,6 @@
 """connectionPolicy over HTTP: the policy and its dry run, the settings, the deny list."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -51,6 +52,7 @@ def test_a_policy_is_replaced_as_a_whole(service: Service, operator: Client, vie
     assert result == {
         "default": EITHER,
         "rules": [{"deviceType": "thermo", "level": BOTH}, {"deviceType": "pump", "level": OPTIONAL}],
+        "unnamedCertificates": "deny",
         "updatedAt": "2026-06-01T13:00:00Z",
         "updatedBy": operator.key,
         "version": answer.etag.strip('"'),
@@ -254,6 +256,43 @@ def test_several_orgs_may_list_one_domain(service: Service, operator: Client) ->
 
 
 # ---------------------------------------------------------------------------------------------------- deny list
+
+
+def test_a_key_on_the_deny_list_refuses_every_certificate_with_it(operator: Client, broker: Client) -> None:
+    """Whichever CA issued the certificate, whatever it says; by a certificate or by the hash of the key."""
+    operator.post(CAS, {"certificate": ROOT.pem}).ok(201)
+    key, other = certs.key("P-256", 41), certs.key("P-256", 42)
+    stolen = [certs.leaf(f"d:thermo:{n}", ROOT, private=key) for n in range(2)]
+
+    def code(leaf: certs.Issued, number: int) -> str:
+        asked = {"serverName": HOST, "clientId": f"d:mtxpd0:thermo:{number}", "certificate": leaf.pem}
+        verdict: str = broker.post("/verifyClient", asked).ok()["code"]
+        return verdict
+
+    by_certificate = operator.post(DENY, {"kind": "key", "certificate": stolen[0].pem}).ok(201)
+    assert (by_certificate["kind"], by_certificate["value"]) == ("key", stolen[0].certificate.key_hash)
+    assert [code(leaf, n) for n, leaf in enumerate(stolen)] == ["certificate_revoked"] * 2
+    assert code(certs.leaf("d:thermo:0", ROOT, private=other), 0) == "allowed"
+    operator.delete(f"{DENY}/{by_certificate['id']}").ok(204)
+    assert code(stolen[0], 0) == "allowed"
+    spaced = ":".join(re.findall("..", stolen[0].certificate.key_hash.upper()))
+    by_hash = operator.post(DENY, {"kind": "key", "value": spaced}).ok(201)
+    assert by_hash["id"] == by_certificate["id"]
+    assert code(stolen[1], 1) == "certificate_revoked"
+
+
+def test_the_key_of_a_ca_on_the_deny_list_refuses_what_any_ca_with_it_signed(operator: Client, broker: Client) -> None:
+    """Also a CA that is registered later, under another name."""
+    renewed = certs.ca("Another Name", private=ROOT.key)
+    operator.post(DENY, {"kind": "key", "certificate": ROOT.pem}).ok(201)
+    for ca in (ROOT, renewed):
+        operator.post(CAS, {"certificate": ca.pem}).ok(201)
+        asked = {
+            "serverName": HOST,
+            "clientId": "d:mtxpd0:thermo:1",
+            "certificate": certs.leaf("d:thermo:1", ca).pem,
+        }
+        assert broker.post("/verifyClient", asked).ok()["code"] == "certificate_revoked"
 
 
 def test_the_three_kinds_of_entries(service: Service, operator: Client, viewer: Client) -> None:

@@ -70,6 +70,32 @@ def session(service: Service, root: str) -> Fields:
     return made
 
 
+def test_a_session_over_a_denied_key_ends(service: Service, operator: Client, root: str) -> None:
+    """Also over an intermediate certificate with the key; sessions over other keys stay."""
+    over_both = connect(service, DEVICE, INTERMEDIATE)
+    other = connect(
+        service, certs.leaf("d:thermo:43", ROOT, private=certs.key("P-256", 55)), client="d:mtxpd0:thermo:43"
+    )
+    operator.post(DENY, {"kind": "key", "certificate": INTERMEDIATE.pem}).ok(201)
+    assert is_ended(service, over_both)
+    assert not is_ended(service, other)
+    assert is_ended(service, other, keyDigests=other["keyDigests"][:-1], complete=False), "in doubt"
+
+
+def test_a_session_over_a_certificate_without_a_name_ends_when_it_needs_a_name(
+    service: Service, operator: Client, root: str
+) -> None:
+    unnamed = {"unnamedCertificates": "token"}
+    both = "TLS with Token and Client Certificate Authentication"
+    operator.put(POLICY, {"default": both, **unnamed}).ok()
+    session = connect(service, certs.leaf("pump", ROOT))
+    assert not is_ended(service, session)
+    operator.put(POLICY, {"default": "TLS with Client Certificate Authentication", **unnamed}).ok()
+    assert is_ended(service, session)
+    operator.put(POLICY, {"default": both}).ok()
+    assert is_ended(service, session)
+
+
 def test_a_session_over_an_inactive_or_deleted_ca_ends(
     service: Service, operator: Client, root: str, session: Fields
 ) -> None:

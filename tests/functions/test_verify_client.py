@@ -54,6 +54,31 @@ def level(operator: Client, name: str, *rules: tuple[str, str]) -> None:
     operator.put("/authorization/connectionpolicy", body).ok()
 
 
+@pytest.mark.parametrize(
+    ("name", "decision", "code"),
+    [
+        ("TLS Optional", "continue", "token_required"),
+        ("TLS with Token Authentication", "continue", "token_required"),
+        ("TLS with Client Certificate Authentication", "deny", "identity_missing"),
+        ("TLS with Token and Client Certificate Authentication", "continue", "token_required"),
+        ("TLS with Client Certificate or Token", "continue", "token_required"),
+    ],
+)
+def test_a_valid_certificate_that_names_no_device(
+    operator: Client, broker: Client, ca: str, name: str, decision: str, code: str
+) -> None:
+    """Refused, unless the organization lets a token decide and the level takes a token."""
+    nobody = certs.leaf("pump 7", ROOT)
+    operator.put("/authorization/connectionpolicy", {"default": name}).ok()
+    assert ask(broker, nobody)["code"] == "identity_missing"
+    operator.put("/authorization/connectionpolicy", {"default": name, "unnamedCertificates": "token"}).ok()
+    verdict = ask(broker, nobody)
+    assert (verdict["decision"], verdict["code"]) == (decision, code)
+    assert ask(broker, certs.leaf("d:thermo:43", ROOT))["code"] == "identity_mismatch"
+    forged = certs.leaf("pump 7", ROOT, signing_key=certs.key("P-256", 66))
+    assert ask(broker, forged)["code"] == "signature_invalid"
+
+
 @pytest.fixture
 def ca(operator: Client) -> str:
     """Register ROOT, which is active then. Return its id."""

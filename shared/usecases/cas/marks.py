@@ -80,21 +80,22 @@ class Marks:
 
 
 class DenialFilter:
-    """The CAs that a list of denials may mean: by fingerprint, or by serial number of any issuer."""
+    """The CAs that a list of denials may mean: by fingerprint or key, or by serial number of any issuer."""
 
     def __init__(self, denials: Sequence[Denial]) -> None:
         self._fingerprints = {denial.value for denial in denials if denial.kind is DenialKind.FINGERPRINT}
+        self._keys = {denial.value for denial in denials if denial.kind is DenialKind.KEY}
         self._serials = {
             int(denial.value.partition(":")[2], 16) for denial in denials if denial.kind is DenialKind.SERIAL
         }
 
     def __bool__(self) -> bool:
-        return bool(self._fingerprints or self._serials)
+        return bool(self._fingerprints or self._serials or self._keys)
 
     def includes(self, ca: CA) -> bool:
         """Return whether a denial may mean *ca*."""
         cert = Certificate.from_der(ca.der)
-        is_listed = not self._fingerprints.isdisjoint(cert.fingerprints)
+        is_listed = not self._fingerprints.isdisjoint(cert.fingerprints) or cert.key_hash in self._keys
         return is_listed or cert.serial_number in self._serials
 
 

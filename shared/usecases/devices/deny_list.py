@@ -5,22 +5,23 @@ registered CA also marks that CA (`shared.usecases.cas.documents`).
 """
 
 import re
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from shared.errors import InvalidDenial, NotFound
-from shared.records import Denial, DenialKind, Org
+from shared.records import Denial, DenialKind, Org, Withdrawal
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context, make_entry
 from shared.usecases.denials import DenyList, denial_id, look_up_of
 from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish_waiting
-from shared.validation.deny_list import fingerprint_id, identity_id, issuer_serial_id
+from shared.validation.deny_list import fingerprint_id, identity_id, issuer_serial_id, key_id
 from shared.validation.names import DeviceName
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_certificates
-from shared.x509.digests import serial_digest
+from shared.x509.digests import key_digest, serial_digest
 
 _FINGERPRINT: Final = r"[0-9a-f]{64}"
 _SERIAL: Final = r"([0-9a-f]{16}-[0-9a-f]{32}):([0-9a-f]{1,42})"
@@ -39,8 +40,8 @@ def deny(
 
     Args:
         kind, value: `fingerprint` and SHA-256 in hex (colons allowed); `serial` and `<CA id>:<serial in hex>`;
-            `identity` and `d:type:device`.
-        certificate: in place of both, a certificate whose fingerprint goes on the list.
+            `identity` and `d:type:device`; `key` and SHA-256 of SubjectPublicKeyInfo in hex.
+        certificate: in place of *value*, a certificate whose fingerprint goes on the list, or its public key.
 
     Raises: InvalidDenial, NotFound (no such CA), NotACertificate, TooManyDenials."""
     at = context.clock()
@@ -52,13 +53,12 @@ def deny(
         value=target.value,
         reason=reason,
         issuer_key_hash=target.issuer_key_hash,
+        key_digest=target.key_digest,
         created_at=at,
         created_by=member.who,
     )
     activity = make_entry(at, member.who, "deny", entry=denial.id)
-    withdrawal = make_withdrawal(
-        at, member.org_id, WithdrawalKind(target.kind.value), target.value, serial_digest=target.serial_digest
-    )
+    withdrawal = _withdraw(at, member.org_id, target)
     denial, is_new, waiting = DenyList(context.of(member.org)).add(
         target.look_up, denial, activity=activity, withdrawal=withdrawal
     )
@@ -99,6 +99,7 @@ class _Target(msgspec.Struct, frozen=True):
         look_up: the id by which a verdict finds the entry.
         issuer_key_hash: of a serial number: identifies the CA among those of its name.
         serial_digest: of a serial number: finds the sessions over a certificate with that number.
+        key_digest: of a key, where its certificate was given: finds the sessions over its subject and key.
     """
 
     look_up: str
@@ -106,6 +107,20 @@ class _Target(msgspec.Struct, frozen=True):
     value: str
     issuer_key_hash: str | None = None
     serial_digest: str | None = None
+    key_digest: str | None = None
+
+
+def _withdraw(at: datetime, org_id: str, target: _Target) -> Withdrawal:
+    """Return the withdrawal of the sessions that *target* may concern.
+
+    Edges find the sessions over a key by its subject and key together. Of a key without its certificate the subject is
+    not known, so every session of the organization ends, and each device is judged again when it connects."""
+    if target.kind is not DenialKind.KEY:
+        kind = WithdrawalKind(target.kind.value)
+        return make_withdrawal(at, org_id, kind, target.value, serial_digest=target.serial_digest)
+    if target.key_digest is None:
+        return make_withdrawal(at, org_id, WithdrawalKind.ORG, org_id)
+    return make_withdrawal(at, org_id, WithdrawalKind.CA, target.value, key_digest=target.key_digest)
 
 
 def _parse_target(
@@ -122,10 +137,12 @@ def _parse_target(
             return _parse_serial(cas, value)
         case DenialKind.IDENTITY:
             return _parse_identity(value)
+        case DenialKind.KEY:
+            return _Target(key_id(_parse_sha256(value)), DenialKind.KEY, _parse_sha256(value))
 
 
 def _parse_certificate(data: bytes, kind: DenialKind | None, value: str | None) -> _Target:
-    if value is not None or kind not in (None, DenialKind.FINGERPRINT):
+    if value is not None or kind not in (None, DenialKind.FINGERPRINT, DenialKind.KEY):
         raise InvalidDenial(found="Both a certificate and a value were sent", hint="Send one of the two.")
     cert, *more = dict.fromkeys(read_certificates(data))
     if more:  # the first certificate of a chain may be the CA of a whole fleet
@@ -134,16 +151,23 @@ def _parse_certificate(data: bytes, kind: DenialKind | None, value: str | None) 
             found=f"{len(more) + 1} certificates are in the file",
             hint="Send the one that is meant, alone.",
         )
+    if kind is DenialKind.KEY:
+        return _Target(key_id(cert.key_hash), DenialKind.KEY, cert.key_hash, key_digest=key_digest(cert))
     return _Target(fingerprint_id(cert.fingerprint), DenialKind.FINGERPRINT, cert.fingerprint)
 
 
 def _parse_fingerprint(value: str) -> _Target:
+    digits = _parse_sha256(value)
+    return _Target(fingerprint_id(digits), DenialKind.FINGERPRINT, digits)
+
+
+def _parse_sha256(value: str) -> str:
     digits = value.replace(":", "").replace(" ", "").lower()
     if not re.fullmatch(_FINGERPRINT, digits):
         raise InvalidDenial(
             field="value", found="This is not a SHA-256 fingerprint", hint="It has 64 hex digits; colons do not matter."
         )
-    return _Target(fingerprint_id(digits), DenialKind.FINGERPRINT, digits)
+    return digits
 
 
 def _parse_identity(value: str) -> _Target:

@@ -13,7 +13,7 @@ from shared.usecases.devices.usage import read_recent_usage
 from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal, publish_waiting
 from shared.usecases.organization import Organization
 from shared.validation.names import DeviceName
-from shared.validation.policy import Decision, Level, Policy, changed_types, check_policy, is_stricter, outcome
+from shared.validation.policy import Decision, Level, Policy, changed_types, check_policy, is_stricter, outcome_for
 
 
 def put_policy(context: Context, member: Member, policy: Policy, *, expected_version: str | None) -> Org:
@@ -23,7 +23,12 @@ def put_policy(context: Context, member: Member, policy: Policy, *, expected_ver
     check_policy(policy)
     at = context.clock()
     activity = make_entry(
-        at, member.who, "connectionPolicy", default=policy.default.value, rules=str(len(policy.rules))
+        at,
+        member.who,
+        "connectionPolicy",
+        default=policy.default.value,
+        rules=str(len(policy.rules)),
+        unnamed=policy.unnamed_certificates.value,
     )
     for attempt in Organization(context.of(member.org)).changing():
         with attempt as org:
@@ -67,7 +72,7 @@ def dry_run(context: Context, member: Member, policy: Policy) -> DryRun:
     refused: Counter[str] = Counter()
     for device, connection in clients:
         before, after = (
-            outcome(rules.level_for(device.type_id), tls=connection.tls, presence=connection.presence)
+            outcome_for(rules, device.type_id, tls=connection.tls, presence=connection.presence)
             for rules in (current, policy)
         )
         if after is Decision.DENY and before is not Decision.DENY:

@@ -114,9 +114,12 @@ def _read_session_facts(context: Context, org: Org, at: datetime, check_time: Ca
     identities: set[str] = set()
     fingerprints: set[str] = set()
     serials: set[str] = set()
+    keys: set[str] = set()
     for denial in DenyList(context.of(org)).iterate():
         check_time()
         match denial.kind:
+            case DenialKind.KEY:
+                keys.add(denial.key_digest or "")
             case DenialKind.IDENTITY:
                 identities.add(denial.value)
             case DenialKind.FINGERPRINT:
@@ -136,4 +139,5 @@ def _read_session_facts(context: Context, org: Org, at: datetime, check_time: Ca
         denied_identities=identities,
         denied_fingerprints=fingerprints,
         denied_serials=serials,
+        denied_keys=keys,
     )

@@ -35,7 +35,7 @@ from shared.repository import WITHDRAWALS_MAX
 from shared.usecases.denials import denial_id
 from shared.usecases.jobs.export_file import ExportedDocument, ExportRefused
 from shared.validation.ca import ca_id
-from shared.validation.deny_list import fingerprint_id, identity_id
+from shared.validation.deny_list import fingerprint_id, identity_id, key_id
 from shared.validation.names import DeviceName, is_org_id
 from shared.x509.certificate import Certificate
 from shared.x509.fingerprints import fingerprint_of
@@ -137,6 +137,8 @@ def _finds(look_up: str, denial: Denial) -> bool:
             return device is not None and look_up == identity_id(device) and denial.issuer_key_hash is None
         case DenialKind.FINGERPRINT:
             return look_up == fingerprint_id(denial.value) and denial.issuer_key_hash is None
+        case DenialKind.KEY:
+            return look_up == key_id(denial.value) and denial.issuer_key_hash is None
         case DenialKind.SERIAL:
             ca, _, serial = denial.value.partition(":")
             key_hash = bytes.fromhex(denial.issuer_key_hash or "")
