@@ -91,7 +91,8 @@ export const api = {
   ca: (caId) => data(call('GET', `${CAS}/${id(caId)}`)),
   addCA: (body) => call('POST', CAS, { body }),
   changeCA: (caId, body, version) => data(call('PUT', `${CAS}/${id(caId)}`, { body, version })),
-  caEffect: (caId) => data(call('DELETE', `${CAS}/${id(caId)}?dryrun=true`)),
+  deletionEffect: (caId) => data(call('DELETE', `${CAS}/${id(caId)}?dryrun=true`)),
+  statusEffect: (caId, status) => data(call('PUT', `${CAS}/${id(caId)}?dryrun=true`, { body: { status } })),
   deleteCA: (caId, version) => call('DELETE', `${CAS}/${id(caId)}`, { version }),
   caPem: (caId) => data(call('GET', `${CAS}/${id(caId)}/pem`, { text: true })),
 

@@ -143,12 +143,12 @@ function show(view, opened) {
     });
   }
 
-  const deactivate = (ca) => withEffect(ca, deactivateDialog);
-  const remove = (ca) => withEffect(ca, removeDialog);
+  const deactivate = (ca) => withEffect(ca, () => api.statusEffect(ca.id, 'inactive'), deactivateDialog);
+  const remove = (ca) => withEffect(ca, () => api.deletionEffect(ca.id), removeDialog);
 
-  async function withEffect(ca, dialog) {
+  async function withEffect(ca, read, dialog) {
     let effect;
-    await view.load(async () => { effect = await api.caEffect(ca.id); });
+    await view.load(async () => { effect = await read(); });
     if (effect) await dialog(ca, consequence(ca, effect), effect);
   }
 
@@ -157,14 +157,23 @@ function show(view, opened) {
     const active = all.filter((ca) => ca.status === 'active');
     const isLast = ca.status === 'active' && active.length === 1;
     return [
-      h('p', null, 'Devices with certificates from ', foreign(ca.subject), ' are refused at their next connection.'),
+      !others.length && h('p', null, 'Devices with certificates from ', foreign(ca.subject), ' are refused at their next connection.'),
+      judgement(effect.judged),
       h('p', null, effect.connections30d
         ? ['Last 30 days: at least ', h('strong', null, plural(effect.connections30d, 'connection')), ' seen, latest ', moment(effect.lastUsed), '.']
         : 'Last 30 days: no connection seen.'),
-      others.length > 0 && h('p', null, 'Also vouched for by ', others.map((ca, at) => [at ? ', ' : '', foreign(ca.subject, { lines: 0 })]),
-        ': those devices stay.'),
+      others.length > 0 && h('p', null, 'The same devices are let in by ', others.map((ca, at) => [at ? ', ' : '', foreign(ca.subject, { lines: 0 })]),
+        ', which has the same name and key.'),
       isLast && warning('Every device certificate will be refused.'),
     ];
+  }
+
+  function judgement({ certificates, since, refused, codes }) {
+    if (!certificates) return h('p', null, 'No certificate was seen in 30 days, so none could be judged.');
+    const judged = [plural(certificates, 'certificate'), ' seen since ', moment(since)];
+    if (!refused) return good('Judged with the change: ', ...judged, '. None of them would be refused that is let in now.');
+    return warning('Judged with the change: ', ...judged, '. ', h('strong', null, `${refused.toLocaleString('en')} would be refused`),
+      ` (${Object.keys(codes).sort().join(', ')}).`);
   }
 
   const setInactive = (ca) => saveOver((version) => api.changeCA(ca.id, { status: 'inactive' }, version), ca.version,

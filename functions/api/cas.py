@@ -25,6 +25,7 @@ from functions.web.message import NO_CONTENT, Reply, json_reply, pem_reply
 from shared import errors
 from shared.records import CA, CAStatus
 from shared.usecases.cas import manage
+from shared.usecases.devices.rehearsal import Change, rehearse, with_status, without
 from shared.usecases.devices.usage import RecentUsage, read_recent_usage
 from shared.validation.notices import Notice
 
@@ -73,6 +74,7 @@ def _recent_usage(call: MemberCall) -> RecentUsage:
 class UploadCA(Body, frozen=True, kw_only=True):
     certificate: File
     comments: Comments = ""
+    status: CAStatus = CAStatus.ACTIVE
 
 
 @endpoint(
@@ -82,7 +84,7 @@ class UploadCA(Body, frozen=True, kw_only=True):
     function="uploadCA",
     roles=OPERATORS,
     operation_id="upload_ca",
-    summary="Register a CA certificate whose devices are trusted; it is active at once",
+    summary="Register a CA certificate whose devices are trusted; active at once, unless status is inactive",
     body=UploadCA,
     answers={201: CAView, 200: CAView},
     refusals=(errors.TooManyCAs, errors.TooManyCAsOfOneName, errors.RateLimited, errors.Rejected),
@@ -90,7 +92,7 @@ class UploadCA(Body, frozen=True, kw_only=True):
 def upload(call: MemberCall) -> Reply:
     body = read_body(call.request, UploadCA)
     data = file_bytes(body.certificate, "certificate")
-    uploaded = manage.upload_ca(call.context, call.member, data, comments=body.comments)
+    uploaded = manage.upload_ca(call.context, call.member, data, comments=body.comments, status=body.status)
     view = _view(uploaded.id, uploaded.ca, _recent_usage(call), uploaded.warnings)
     return json_reply(view, status=201 if uploaded.is_new else 200, version=uploaded.ca.changed.version)
 
@@ -152,20 +154,42 @@ class ChangeCA(Body, frozen=True, kw_only=True):
     comments: Comments | None = None
 
 
+class Judged(View, frozen=True, kw_only=True):
+    """The certificates that clients presented in the last 30 days, judged with the change: 500 at most, the newest.
+
+    *refused* pass now and would be refused, with *codes* as the reasons; *admitted* are refused now and would pass."""
+
+    certificates: int
+    since: datetime | None
+    refused: int
+    codes: dict[str, int]
+    admitted: int
+
+
 class CAEffect(View, frozen=True, kw_only=True):
-    """What deleting or deactivating a CA would touch. At least so many connections: they are a sample."""
+    """What deleting, deactivating or activating a CA would do. At least so many connections: they are a sample."""
 
     connections_30d: int = msgspec.field(name="connections30d")
     last_used: datetime | None
-    also_vouched_by: tuple[str, ...]  # ids of other active CAs with the same name and key
+    also_vouched_by: tuple[str, ...]  # ids of active CAs that vouch for every certificate that this CA vouches for
+    judged: Judged
 
 
-def _effect(call: MemberCall) -> Reply:
+def _reply_effect(call: MemberCall, change: Change) -> Reply:
     others = manage.list_also_vouched_by(call.context, call.member.org, call.id)
-    use = _recent_usage(call).of_ca(call.id)
+    use, rehearsal = _recent_usage(call).of_ca(call.id), rehearse(call.context, call.member.org, change)
     return json_reply(
         CAEffect(
-            connections_30d=use.count if use else 0, last_used=use.last if use else None, also_vouched_by=tuple(others)
+            connections_30d=use.count if use else 0,
+            last_used=use.last if use else None,
+            also_vouched_by=tuple(others),
+            judged=Judged(
+                certificates=rehearsal.certificates,
+                since=rehearsal.since,
+                refused=rehearsal.refused,
+                codes=dict(rehearsal.codes),
+                admitted=rehearsal.admitted,
+            ),
         )
     )
 
@@ -176,9 +200,9 @@ def _effect(call: MemberCall) -> Reply:
     function=MANAGE,
     roles=OPERATORS,
     operation_id="change_ca",
-    summary="Activate, deactivate or describe a CA certificate; with dryrun=true, what it would touch",
+    summary="Activate, deactivate or describe a CA certificate; with dryrun=true, what that would do",
     body=ChangeCA,
-    query={"dryrun": "true: answer what deactivating would touch, as DELETE does"},
+    query={"dryrun": "true: only answer what the status in the body would do; without a status, inactive"},
     if_match="required",
     answers={200: (CAView, CAEffect)},
     refusals=(errors.NotFound, errors.Stale),
@@ -186,7 +210,8 @@ def _effect(call: MemberCall) -> Reply:
 def change(call: MemberCall) -> Reply:
     body = read_body(call.request, ChangeCA)
     if call.request.flag("dryrun"):
-        return _effect(call)
+        status = body.status or CAStatus.INACTIVE
+        return _reply_effect(call, with_status(call.id, active=status is CAStatus.ACTIVE))
     ca = manage.change_ca(
         call.context,
         call.member,
@@ -204,14 +229,14 @@ def change(call: MemberCall) -> Reply:
     function=MANAGE,
     roles=OPERATORS,
     operation_id="delete_ca",
-    summary="Delete a CA certificate; with dryrun=true, what that would touch",
-    query={"dryrun": "true: only tell what it would touch"},
+    summary="Delete a CA certificate; with dryrun=true, what that would do",
+    query={"dryrun": "true: only answer what the deletion would do"},
     if_match="optional",
     answers={204: None, 200: CAEffect},
     refusals=(errors.NotFound, errors.Stale),
 )
 def delete(call: MemberCall) -> Reply:
     if call.request.flag("dryrun"):
-        return _effect(call)
+        return _reply_effect(call, without(call.id))
     manage.delete_ca(call.context, call.member, call.id, expected_version=if_match(call.request, required=False))
     return NO_CONTENT

@@ -15,11 +15,19 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.errors import NotACA, SelfSignatureInvalid, TooComplex, WeakKey
+from shared.x509 import extensions
 from shared.x509.budget import find_excess
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_one_certificate
 from shared.x509.public_keys import describe_key
 from shared.x509.strength import check_key, check_signature
+
+_LIMITING_EXTENSIONS: Final = (
+    extensions.NAME_CONSTRAINTS,
+    extensions.POLICY_CONSTRAINTS,
+    extensions.INHIBIT_ANY_POLICY,
+    extensions.POLICY_MAPPINGS,
+)
 
 NAME_DIGITS: Final = 16  # hexadecimal digits of the canonical subject's SHA-256: a CA's id begins with them
 FINGERPRINT_DIGITS: Final = 32  # hexadecimal digits of the certificate's SHA-256: the end of a CA's id
@@ -59,6 +67,27 @@ def check_ca(cert: Certificate, *, at: datetime, weak: Container[str] = frozense
 def ca_id(cert: Certificate) -> str:
     """Return the id of a CA: 16 hex digits of its canonical subject's SHA-256, "-", 32 of the certificate's SHA-256."""
     return f"{cert.subject.digest[:NAME_DIGITS]}-{cert.fingerprint[:FINGERPRINT_DIGITS]}"
+
+
+def has_no_limits(cert: Certificate) -> bool:
+    """Whether the CA *cert* limits neither path length nor names nor policies below it."""
+    return cert.path_length is None and not any(oid in cert.extensions for oid in _LIMITING_EXTENSIONS)
+
+
+def vouches_for_all_of(other: Certificate, own: Certificate) -> bool:
+    """Whether every certificate below *own* is also valid below *other*: the same name and key, and no further limit.
+
+    Limits are the path length, name constraints, the extended key usage, and a required policy. Dates are not compared.
+    """
+    if other.subject.canonical != own.subject.canonical or other.key_hash != own.key_hash:
+        return False
+    if not (other.is_ca and other.may_sign_certificates and other.is_for_clients):
+        return False
+    if other.path_length is not None and (own.path_length is None or other.path_length < own.path_length):
+        return False
+    return all(
+        oid not in other.extensions or other.extensions[oid] == own.extensions.get(oid) for oid in _LIMITING_EXTENSIONS
+    )
 
 
 def has_harmless_signature(cert: Certificate) -> bool:

@@ -1,5 +1,7 @@
 """Warnings about certificates that are accepted."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -8,6 +10,22 @@ class Notice(msgspec.Struct, frozen=True):
 
     code: str
     message: str
+
+
+def reactivates(others: Sequence[str], *, is_active: bool) -> Notice:
+    """Return the warning with a CA whose name and key are those of deactivated CAs, by their ids."""
+    which = ", ".join(others)
+    if is_active:
+        return Notice(
+            "reactivates",
+            f"A deactivated CA has the same name and key ({which}). The new certificate is active, so devices of the "
+            "deactivated CA are let in again. If they must stay out, deactivate the new certificate as well.",
+        )
+    return Notice(
+        "reactivates",
+        f"A deactivated CA has the same name and key ({which}), so the new certificate was stored and not activated. "
+        "Activate the new certificate to let devices of that CA in again.",
+    )
 
 
 def devices_must_send_sni(host: str) -> Notice:

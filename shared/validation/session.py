@@ -82,6 +82,8 @@ class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
         inactive_keys: the key digests of the inactive CAs. A path may pass through another certificate with the name
             and key of a CA that has expired or is denied, and not of one that is inactive (`shared.x509.path`).
         ca_keys: the key digest of each registered CA, by id.
+        unlimited_keys: the key digests among *valid_keys* of a CA without path length, name constraints and policies.
+        vouched_cas: the ids of the CAs that are trusted, and of those for whose certificates a trusted CA vouches.
         denied_identities, denied_fingerprints, denied_serials, denied_keys: the deny list; fingerprints with
             FINGERPRINT_DIGITS digits, serial numbers and keys as digests.
     """
@@ -94,6 +96,8 @@ class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
     valid_keys: Set[str]
     inactive_keys: Set[str]
     ca_keys: Mapping[str, str]
+    unlimited_keys: Set[str]
+    vouched_cas: Set[str]
     denied_identities: Set[str]
     denied_fingerprints: Set[str]
     denied_serials: Set[str]
@@ -160,6 +164,8 @@ def _find_chain_refusal(session: Session, facts: SessionFacts) -> str | None:
     anchor = keys[-1] if keys else facts.ca_keys.get(session.ca_id or "")
     if anchor not in facts.valid_keys:
         return errors.CAInactive.code if anchor in facts.inactive_keys else errors.UntrustedIssuer.code
+    if session.ca_id not in facts.vouched_cas and anchor not in facts.unlimited_keys:
+        return IN_DOUBT  # another CA with the name and key may have limits that the CA of the session did not have
     if not (facts.inactive_keys - facts.valid_keys).isdisjoint(keys):
         return errors.CAInactive.code
     if not facts.denied_fingerprints.isdisjoint(

@@ -248,10 +248,22 @@ def test_other_cas_that_vouch_are_named_and_the_ca_can_be_deactivated_instead(at
     page = at("ca")
     page.get_by_role("button", name="Delete Factory Root").first.click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Also vouched for by CN=Factory Root: those devices stay.")
+    expect(dialog).to_contain_text("The same devices are let in by CN=Factory Root")
     dialog.get_by_role("button", name="Deactivate instead").click()
     expect(page.locator(".states", has_text="Inactive")).to_have_count(1)
     assert sorted(ca["status"] for ca in live.cas) == ["active", "inactive"]
+
+
+def test_what_deactivating_does_is_judged_on_the_certificates_that_were_seen(at: At, live: Live) -> None:
+    """Without another CA of the same key, the devices that were seen would be refused."""
+    own = root("Factory Root")
+    live.add_ca(own)
+    live.connect(device(own), "d:mtxpd0:thermo:42", live.service.client("broker"))
+    page = at("ca")
+    page.get_by_role("button", name="Deactivate Factory Root").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("1 certificate seen since")
+    expect(dialog).to_contain_text("1 would be refused (no_trusted_ca).")
 
 
 def test_a_ca_is_downloaded_as_pem(at: At, live: Live) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
@@ -227,8 +228,9 @@ def test_downloads(operator: Client, viewer: Client) -> None:
 # ---------------------------------------------------------------------------------------------- use and dry run
 
 
-def connect(broker: Client, device: certs.Issued = DEVICE) -> str:
-    decision: str = broker.post("/verifyClient", {"serverName": HOST, "certificate": device.pem}).ok()["decision"]
+def connect(broker: Client, device: certs.Issued = DEVICE, *sent: certs.Issued) -> str:
+    fields = {"serverName": HOST, "certificate": certs.bundle(device, *sent)}
+    decision: str = broker.post("/verifyClient", fields).ok()["decision"]
     return decision
 
 
@@ -270,7 +272,13 @@ def test_the_effect_of_deleting_a_ca(service: Service, operator: Client, broker:
     connect(broker, certs.leaf("d:thermo:42", old))
     service.flush()
     used, spare = ids if operator.get(f"{CAS}/{ids[0]}").ok()["lastUsed"] else ids[::-1]
-    effect = {"connections30d": 1, "lastUsed": "2026-06-01T12:00:00Z", "alsoVouchedBy": [spare]}
+    judged = {"certificates": 1, "since": "2026-06-01T12:00:00Z", "refused": 0, "codes": {}, "admitted": 0}
+    effect = {
+        "connections30d": 1,
+        "lastUsed": "2026-06-01T12:00:00Z",
+        "alsoVouchedBy": [spare],
+        "judged": judged,
+    }
     assert operator.delete(f"{CAS}/{used}?dryrun=true").ok() == effect
     assert operator.put(f"{CAS}/{used}?dryrun=true", {"status": "inactive"}).ok() == effect
     assert operator.get(f"{CAS}/{used}").ok()["status"] == "active"
@@ -280,10 +288,118 @@ def test_the_effect_of_deleting_a_ca(service: Service, operator: Client, broker:
         "connections30d": 0,
         "lastUsed": None,
         "alsoVouchedBy": [used],
+        "judged": judged,
     }
     operator.put(f"{CAS}/{spare}", {"status": "active"}).ok()
     operator.delete(f"{CAS}/{used}").ok(204)
     assert connect(broker, certs.leaf("d:thermo:42", old)) == "allow"  # as the dry run promised
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"more": [(x509.ExtendedKeyUsage([certs.SERVER_AUTH]), False)]},
+        {"path_length": 0},
+        {"more": [(x509.NameConstraints([x509.DNSName("example.org")], None), True)]},
+        {"not_after": certs.NOON - certs.DAY},
+        {"not_before": certs.NOON + certs.DAY},
+    ],
+    ids=["for servers", "path length", "name constraints", "expired", "not yet valid"],
+)
+def test_a_ca_with_a_further_limit_is_not_promised_to_vouch(
+    service: Service, operator: Client, broker: Client, limit: dict[str, Any]
+) -> None:
+    """The dry run names no CA whose devices are then refused, and the certificates that were seen say what happens."""
+    own = certs.ca("Root")
+    ended = {name: limit.pop(name) for name in ("not_after", "not_before") if name in limit}
+    start = service.clock.now
+    if ended:  # a CA that is not valid now cannot be uploaded now
+        service.clock.now = ended.get("not_after", start) - certs.DAY if "not_after" in ended else start + 2 * certs.DAY
+    other = certs.ca("Root", private=own.key, **ended, **limit)
+    operator.post(CAS, {"certificate": other.pem}).ok(201)
+    service.clock.now = start
+    used = operator.post(CAS, {"certificate": own.pem}).ok(201)["id"]
+    inter = certs.ca("Inter", own)
+    leaf = certs.leaf("d:thermo:42", inter, dns=["device.example.com"])
+    assert connect(broker, leaf, inter) == "allow"
+    service.flush()
+    effect = operator.put(f"{CAS}/{used}?dryrun=true", {"status": "inactive"}).ok()
+    assert effect["alsoVouchedBy"] == []
+    assert effect["judged"]["refused"] == 1
+    operator.put(f"{CAS}/{used}", {"status": "inactive"}).ok()
+    assert connect(broker, leaf, inter) == "deny"
+
+
+def test_what_activating_a_ca_would_do(service: Service, operator: Client, broker: Client) -> None:
+    """The status in the body decides what is rehearsed. A device that is let in again is counted."""
+    own = certs.ca("Root")
+    ca = operator.post(CAS, {"certificate": own.pem}).ok(201)["id"]
+    operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
+    leaf = certs.leaf("d:thermo:42", own)
+    assert connect(broker, leaf) == "deny"
+    service.flush()
+    for status, admitted in (("active", 1), ("inactive", 0)):
+        judged = operator.put(f"{CAS}/{ca}?dryrun=true", {"status": status}).ok()["judged"]
+        assert (judged["certificates"], judged["admitted"], judged["refused"]) == (1, admitted, 0)
+    operator.put(f"{CAS}/{ca}", {"status": "active"}).ok()
+    assert connect(broker, leaf) == "allow"
+
+
+def test_deleting_and_deactivating_differ_for_a_cross_signed_ca(
+    service: Service, operator: Client, broker: Client
+) -> None:
+    """A deactivated CA blocks every certificate with its name and key; a deleted CA does not. The dry runs say so."""
+    old, new = certs.ca("Old Root"), certs.ca("New Root")
+    crossed = certs.ca("New Root", old, private=new.key)
+    operator.post(CAS, {"certificate": old.pem}).ok(201)
+    ca = operator.post(CAS, {"certificate": new.pem}).ok(201)["id"]
+    leaf = certs.leaf("d:thermo:42", new)
+    assert connect(broker, leaf, crossed) == "allow"
+    service.flush()
+    deactivated = operator.put(f"{CAS}/{ca}?dryrun=true", {"status": "inactive"}).ok()["judged"]
+    deleted = operator.delete(f"{CAS}/{ca}?dryrun=true").ok()["judged"]
+    assert (deactivated["refused"], deactivated["codes"], deleted["refused"]) == (1, {"ca_inactive": 1}, 0)
+    operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
+    assert connect(broker, leaf, crossed) == "deny"
+    operator.delete(f"{CAS}/{ca}").ok(204)
+    assert connect(broker, leaf, crossed) == "allow"
+
+
+def test_a_denied_device_is_not_counted(service: Service, operator: Client, broker: Client) -> None:
+    """What is refused anyway is no effect of the change."""
+    own = certs.ca("Root")
+    ca = operator.post(CAS, {"certificate": own.pem}).ok(201)["id"]
+    leaf = certs.leaf("d:thermo:42", own)
+    assert connect(broker, leaf) == "allow"
+    service.flush()
+    operator.post("/authorization/denylist", {"certificate": leaf.pem}).ok(201)
+    assert operator.delete(f"{CAS}/{ca}?dryrun=true").ok()["judged"]["refused"] == 0
+
+
+def test_a_ca_beside_an_inactive_one_is_announced(service: Service, operator: Client, broker: Client) -> None:
+    """Such a certificate lets the devices of the inactive CA in: a warning says so, and the activity list."""
+    old = certs.ca("Root")
+    renewed = certs.ca("Root", private=old.key)
+    first = operator.post(CAS, {"certificate": old.pem}).ok(201)["id"]
+    operator.put(f"{CAS}/{first}", {"status": "inactive"}).ok()
+    added = operator.post(CAS, {"certificate": renewed.pem}).ok(201)
+    assert [warning["code"] for warning in added["warnings"]] == ["reactivates"]
+    assert first in added["warnings"][0]["message"]
+    assert connect(broker, certs.leaf("d:thermo:42", old)) == "allow"
+    details = [entry["detail"] for entry in operator.get("/activity").ok()["results"]]
+    assert {"certificate": added["id"], "reactivates": first} in details
+    assert operator.post(CAS, {"certificate": renewed.pem}).ok(200)["warnings"] == []
+    of_another_key = certs.ca("Root", private=certs.key("P-256", 77))
+    assert operator.post(CAS, {"certificate": of_another_key.pem}).ok(201)["warnings"] == []
+
+
+def test_a_ca_can_be_stored_inactive(operator: Client, broker: Client) -> None:
+    own = certs.ca("Root")
+    added = operator.post(CAS, {"certificate": own.pem, "status": "inactive"}).ok(201)
+    assert added["status"] == "inactive"
+    assert connect(broker, certs.leaf("d:thermo:42", own)) == "deny"
+    operator.put(f"{CAS}/{added['id']}", {"status": "active"}).ok()
+    assert connect(broker, certs.leaf("d:thermo:42", own)) == "allow"
 
 
 def test_a_dry_run_is_true_or_false(operator: Client) -> None:

@@ -1,8 +1,7 @@
 """Withdrawals over HTTP: the sessions that edges and the operator's broker must end."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -18,21 +17,12 @@ from tests.support import certs
 from tests.support.certs import DAY, NOON
 from tests.support.harness import Answer, Client, Service
 from tests.support.malleable import twin
+from tests.support.notifier import RecordingNotifier
 
 PATH = "//edge/v1/withdrawals"
 CAS = "/authentication/cacertificates"
 DENY = "/authorization/denylist"
 ROOT = certs.ca("Root")
-
-
-@dataclass
-class RecordingNotifier:
-    """A notifier that keeps its messages."""
-
-    messages: list[tuple[str, dict[str, object]]] = field(default_factory=list)
-
-    def notify(self, message_id: str, body: bytes) -> None:
-        self.messages.append((message_id, json.loads(body)))
 
 
 @dataclass

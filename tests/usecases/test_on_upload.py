@@ -20,6 +20,7 @@ from shared.usecases.orgs.organizations import set_suspended
 from tests.support import certs
 from tests.support.certs import NOON
 from tests.support.harness import Client, Service
+from tests.support.notifier import RecordingNotifier
 
 BUCKET = "uploads"
 ROOT = certs.ca("Root")
@@ -118,6 +119,23 @@ def test_a_ca_in_the_bucket_is_registered(bucket: Bucket, operator: Client) -> N
         "certificate": ca["id"],
         "warnings": "sni_required",
     }
+
+
+def test_a_ca_beside_an_inactive_one_is_stored_inactive(bucket: Bucket, operator: Client) -> None:
+    """A file in a bucket is no decision to let a deactivated CA's devices in again. The operator is told."""
+    own = certs.ca("Root", private=certs.key("P-256", 78))
+    renewed = certs.ca("Root", private=own.key)
+    bucket.put("mtxpd0/ca/first.pem", own.pem)
+    [first] = cas(operator)
+    operator.put(f"/authentication/cacertificates/{first['id']}", {"status": "inactive"}).ok()
+    notifier = RecordingNotifier()
+    structs.force_setattr(bucket.service.app.context, "notifier", notifier)
+    assert bucket.put("mtxpd0/ca/second.pem", renewed.pem) == Outcome(End.DONE)
+    assert [ca["status"] for ca in cas(operator)] == ["inactive", "inactive"]
+    receipt = bucket.receipts()[0]
+    assert receipt["detail"]["warnings"] == "reactivates"
+    [(_, message)] = notifier.messages
+    assert (message["type"], message["data"]["reactivates"]) == ("ca.reactivates", [first["id"]])
 
 
 def test_a_ca_stays_in_the_bucket(bucket: Bucket) -> None:

@@ -33,7 +33,7 @@ from shared.usecases.cas.marks import DenialFilter, Marks, withdraw_ca
 from shared.usecases.context import count_in_window
 from shared.usecases.denials import DenyList
 from shared.usecases.organization import Organization
-from shared.validation.ca import NAME_DIGITS
+from shared.validation.ca import NAME_DIGITS, vouches_for_all_of
 from shared.validation.deny_list import can_mean_certificate, certificate_ids
 from shared.validation.facts import Anchor
 from shared.x509.budget import REGISTERED_ELEMENTS_MAX, ElementCount
@@ -49,12 +49,14 @@ class AddedCA(msgspec.Struct, frozen=True):
 
     Args:
         is_new: whether the CA was not registered before.
+        reactivates: ids of inactive CAs with the name and key of a new one.
         sets_sni: whether devices must name their server by SNI from now on, and did not have to before.
     """
 
     ca: CA
     is_new: bool
     sets_sni: bool
+    reactivates: Sequence[str] = ()
 
 
 class CACertificates:
@@ -120,6 +122,10 @@ class CACertificates:
         index = self._repository.get(self.index_ref)
         return index is not None and any(index.cas.values())
 
+    def list_anchors(self) -> list[Anchor]:
+        """Return every CA as a verdict sees it."""
+        return [_anchor(ca_id, ca) for ca_id, ca in self.iterate()]
+
     # ------------------------------------------------------------------------------------ reading, for a verdict
 
     def refs_for(self, issuer_names: Iterable[str]) -> list[Ref[CAsOfOneName]]:
@@ -144,8 +150,13 @@ class CACertificates:
 
     # ------------------------------------------------------------------------------------------------ changing
 
-    def add(self, ca_id: str, ca: CA, *, rate_per_minute: int, activity: Activity) -> AddedCA:
+    def add(
+        self, ca_id: str, ca: CA, *, rate_per_minute: int, activity: Activity, may_reactivate: bool = True
+    ) -> AddedCA:
         """Register *ca*, or change nothing where *ca_id* is registered already.
+
+        Args:
+            may_reactivate: whether an active *ca* stays active where a CA with its name and key is inactive.
 
         Each step may have been done before, by an upload that was cut short, or at the same moment by another upload.
 
@@ -159,13 +170,20 @@ class CACertificates:
             with attempt as document:
                 cas = document.cas if document else {}
                 is_new, has_room = ca_id not in cas, _has_room(document, ca_id)
+                reactivated = _list_inactive_twins(cas, cert) if ca.status is CAStatus.ACTIVE else []
                 if has_room:
-                    ca = msgspec.structs.replace(ca, denied_at=self._marks.find_denied_at(cert, attempt.batch))
-                    attempt.write(CAsOfOneName(cas={**cas, ca_id: ca}), activity=activity)
+                    status = CAStatus.INACTIVE if reactivated and not may_reactivate else ca.status
+                    denied_at = self._marks.find_denied_at(cert, attempt.batch)
+                    added = msgspec.structs.replace(ca, status=status, denied_at=denied_at)
+                    attempt.write(
+                        CAsOfOneName(cas={**cas, ca_id: added}),
+                        activity=_note_reactivated(activity, added, reactivated),
+                    )
         if is_new and not has_room:
             self.refresh_index(ca_id)
             raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=cert.subject_text)
-        return AddedCA(ca if is_new else cas[ca_id], is_new, self._confirm(ca_id, cert))
+        sets_sni = self._confirm(ca_id, cert)
+        return AddedCA(added, is_new, sets_sni, reactivated) if is_new else AddedCA(cas[ca_id], is_new, sets_sni)
 
     def changing(self, ca_id: str, *, first: Batch | None = None) -> "Iterator[CAAttempt]":
         """Change one CA in a block, as `Repository.changing` does.
@@ -406,13 +424,8 @@ class CAAttempt:
         )
 
     def _is_replaced(self, at: datetime) -> bool:
-        """Return whether another CA with the same name and key is active, not denied, and within its validity."""
-        own = Certificate.from_der(self._cas[self._ca_id].der)
-        return any(
-            is_trusted(other, at) and read_registered(other.der).key_hash == own.key_hash
-            for other_id, other in self._cas.items()
-            if other_id != self._ca_id
-        )
+        """Return whether another CA vouches for every certificate that this CA vouches for."""
+        return bool(list_replacing(self._cas, self._ca_id, at))
 
     def delete(self, *, activity: Activity) -> None:
         """Delete the CA at the end of the block. Its document stays until the outbox is copied."""
@@ -423,12 +436,22 @@ class CAAttempt:
         self.document.__exit__(kind, error, trace)
 
 
+def list_replacing(same_name: Mapping[str, CA], ca_id: str, at: datetime) -> list[str]:
+    """Return the ids of those among the CAs of one name that vouch for whatever *ca_id* vouches for, at *at*."""
+    own = read_registered(same_name[ca_id].der)
+    return sorted(
+        other_id
+        for other_id, other in same_name.items()
+        if other_id != ca_id and is_trusted(other, at) and vouches_for_all_of(read_registered(other.der), own)
+    )
+
+
 def is_trusted(ca: CA, at: datetime) -> bool:
-    """Return whether *ca* may be an anchor at *at*: it is active, not denied, and within its validity."""
+    """Return whether *ca* may be an anchor at *at*: it is active, not denied, within its validity, and for clients."""
     if ca.status is not CAStatus.ACTIVE or ca.denied_at is not None:
         return False
     cert = read_registered(ca.der)
-    return cert.not_before <= at <= cert.not_after
+    return cert.not_before <= at <= cert.not_after and cert.is_for_clients
 
 
 def _get(cas: Mapping[str, CA], ca_id: str) -> CA:
@@ -436,6 +459,25 @@ def _get(cas: Mapping[str, CA], ca_id: str) -> CA:
     if ca is None:
         raise NotFound(what="CA certificate of that id")
     return ca
+
+
+def _list_inactive_twins(cas: Mapping[str, CA], cert: Certificate) -> list[str]:
+    """Return the ids of the inactive CAs with the key of *cert*, among the CAs of its name."""
+    return sorted(
+        ca_id
+        for ca_id, ca in cas.items()
+        if ca.status is CAStatus.INACTIVE and read_registered(ca.der).key_hash == cert.key_hash
+    )
+
+
+def _note_reactivated(activity: Activity, added: CA, reactivated: Sequence[str]) -> Activity:
+    """Return the entry of a registration with the inactive CAs whose devices it concerns."""
+    detail = dict(activity.detail)
+    if added.status is CAStatus.INACTIVE:
+        detail["status"] = added.status.value
+    if reactivated:
+        detail["reactivates"] = ",".join(reactivated)
+    return msgspec.structs.replace(activity, detail=detail)
 
 
 def _has_room(document: CAsOfOneName | None, ca_id: str) -> bool:

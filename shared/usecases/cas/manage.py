@@ -1,18 +1,19 @@
 """Register, list, describe, deactivate and delete the CA certificates of an organization."""
 
+from datetime import datetime
+
 import msgspec
 
 from shared.errors import NotFound
 from shared.records import CA, CAStatus, Org
 from shared.usecases.callers import Member
-from shared.usecases.cas.documents import CACertificates
+from shared.usecases.cas.documents import AddedCA, CACertificates, list_replacing
 from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
 from shared.usecases.edges.withdrawals import publish, publish_waiting
 from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
 from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, devices_must_send_sni
-from shared.x509.certificate import Certificate
+from shared.validation.notices import Notice, devices_must_send_sni, reactivates
 
 
 class UploadedCA(msgspec.Struct, frozen=True):
@@ -24,10 +25,22 @@ class UploadedCA(msgspec.Struct, frozen=True):
     warnings: list[Notice] = msgspec.field(default_factory=list)
 
 
-def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = "") -> UploadedCA:
-    """Register the CA certificate in *data* (PEM or DER). The CA is active at once.
+def upload_ca(
+    context: Context,
+    member: Member,
+    data: bytes,
+    *,
+    comments: str = "",
+    status: CAStatus = CAStatus.ACTIVE,
+    may_reactivate: bool = True,
+) -> UploadedCA:
+    """Register the CA certificate in *data* (PEM or DER). An active CA counts at once.
 
     The same certificate again is not an error and changes nothing.
+
+    Args:
+        may_reactivate: whether the CA is active where a CA with its name and key is inactive. Otherwise it is stored
+            inactive, for a person to decide.
 
     Raises: Rejected (see `shared.validation.ca.read_ca`), TooManyCAs, TooManyCAsOfOneName, RateLimited."""
     at = context.clock()
@@ -35,12 +48,29 @@ def upload_ca(context: Context, member: Member, data: bytes, *, comments: str = 
     ca_id = id_of(cert)
     added = CACertificates(context.of(member.org)).add(
         ca_id,
-        CA(der=cert.der, comments=comments, changed=make_revision(at, member.who)),
+        CA(der=cert.der, status=status, comments=comments, changed=make_revision(at, member.who)),
         rate_per_minute=context.ca_rate_per_minute,
         activity=make_entry(at, member.who, "uploadCA", certificate=ca_id),
+        may_reactivate=may_reactivate,
     )
-    host = messaging_host(member.org_id, context.platform_domain)
-    return UploadedCA(ca_id, added.ca, added.is_new, [devices_must_send_sni(host)] if added.sets_sni else [])
+    warnings: list[Notice] = []
+    if added.sets_sni:
+        warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
+    if added.reactivates:
+        warnings.append(reactivates(added.reactivates, is_active=added.ca.status is CAStatus.ACTIVE))
+        context.notifier.notify(f"reactivates-{ca_id}", _encode_message(member.org_id, ca_id, added, at))
+    return UploadedCA(ca_id, added.ca, added.is_new, warnings)
+
+
+def _encode_message(org_id: str, ca_id: str, added: AddedCA, at: datetime) -> bytes:
+    """Return the body of the webhook message about a CA with the name and key of inactive CAs."""
+    data = {
+        "org": org_id,
+        "certificate": ca_id,
+        "status": added.ca.status.value,
+        "reactivates": list(added.reactivates),
+    }
+    return msgspec.json.encode({"type": "ca.reactivates", "timestamp": at, "data": data})
 
 
 def get_ca(context: Context, org: Org, ca_id: str) -> CA:
@@ -54,21 +84,13 @@ def list_cas(context: Context, org: Org, *, after: str, limit: int) -> list[tupl
 
 
 def list_also_vouched_by(context: Context, org: Org, ca_id: str) -> list[str]:
-    """Return the ids of other active CAs with the same name and key: devices of this CA connect without it as well.
+    """Return the ids of other active CAs that vouch for whatever this CA vouches for, so that its devices stay.
 
-    Raises: NotFound."""
+    They have its name and key, are valid, and have no limit that this CA does not have. Raises: NotFound."""
     same_name = CACertificates(context.of(org)).list_same_name(ca_id)
     if ca_id not in same_name:
         raise NotFound(what="CA certificate of that id")
-    key_hashes = {other: Certificate.from_der(ca.der).key_hash for other, ca in same_name.items()}
-    return sorted(
-        other
-        for other, ca in same_name.items()
-        if other != ca_id
-        and ca.status is CAStatus.ACTIVE
-        and ca.denied_at is None
-        and key_hashes[other] == key_hashes[ca_id]
-    )
+    return list_replacing(same_name, ca_id, context.clock())
 
 
 def change_ca(

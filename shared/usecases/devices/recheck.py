@@ -14,10 +14,11 @@ from shared.batch import Batch
 from shared.records import CAStatus, DenialKind, Org
 from shared.refs import Ref, ca_index_ref, deny_count_ref, org_ref
 from shared.usecases.callers import Credentials
-from shared.usecases.cas.documents import CACertificates, is_trusted
+from shared.usecases.cas.documents import CACertificates, is_trusted, list_replacing
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList
 from shared.usecases.edges.callers import authenticate_edge
+from shared.validation.ca import has_no_limits
 from shared.validation.names import is_org_id
 from shared.validation.session import FINGERPRINT_DIGITS, Session, SessionFacts, find_refusal
 from shared.x509.cache import read_registered
@@ -103,14 +104,22 @@ def _read_session_facts(context: Context, org: Org, at: datetime, check_time: Ca
     """
     valid: set[str] = set()
     inactive: set[str] = set()
+    unlimited: set[str] = set()
+    vouched: set[str] = set()
     ca_keys: dict[str, str] = {}
-    for ca_id, ca in CACertificates(context.of(org)).iterate():
-        check_time()  # a CA of many names takes milliseconds to read
-        ca_keys[ca_id] = key_digest(read_registered(ca.der))
-        if is_trusted(ca, at):
-            valid.add(ca_keys[ca_id])
-        if ca.status is CAStatus.INACTIVE:
-            inactive.add(ca_keys[ca_id])
+    for document in CACertificates(context.of(org)).iterate_documents():
+        for ca_id, ca in document.cas.items():
+            check_time()  # a CA of many names takes milliseconds to read
+            cert = read_registered(ca.der)
+            ca_keys[ca_id] = key_digest(cert)
+            if is_trusted(ca, at):
+                valid.add(ca_keys[ca_id])
+                if has_no_limits(cert):
+                    unlimited.add(ca_keys[ca_id])
+            if is_trusted(ca, at) or list_replacing(document.cas, ca_id, at):
+                vouched.add(ca_id)
+            if ca.status is CAStatus.INACTIVE:
+                inactive.add(ca_keys[ca_id])
     identities: set[str] = set()
     fingerprints: set[str] = set()
     serials: set[str] = set()
@@ -136,6 +145,8 @@ def _read_session_facts(context: Context, org: Org, at: datetime, check_time: Ca
         valid_keys=valid,
         inactive_keys=inactive,
         ca_keys=ca_keys,
+        unlimited_keys=unlimited,
+        vouched_cas=vouched,
         denied_identities=identities,
         denied_fingerprints=fingerprints,
         denied_serials=serials,

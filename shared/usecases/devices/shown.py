@@ -12,7 +12,7 @@ line, which the store deletes when it expires. No verdict reads either.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -25,6 +25,7 @@ CERTIFICATES_MAX: Final = 500  # of an organization
 KIND_MAX: Final = {ShownKind.STRANGER: 100, ShownKind.ALLOWED: 400, ShownKind.REFUSED: CERTIFICATES_MAX}
 CHAIN_MAX: Final = 16 * 1024  # bytes of DER of one chain
 BATCH_MAX: Final = 6  # chains in one batch of connection events, of 256 KiB at most (Amazon SQS)
+_READ_AT_ONCE: Final = 100  # of at most 16 KiB each
 _REMEMBERED_MAX: Final = 8192  # certificates that a process sent
 
 _FIRST: Final = {ShownKind.REFUSED: 0, ShownKind.ALLOWED: 1, ShownKind.STRANGER: 2}
@@ -45,6 +46,15 @@ class ShownCertificates:
         batch = self._repository.read_batch(refs.values())
         stored = {fingerprint: batch.get(ref) for fingerprint, ref in refs.items()}
         return {fingerprint: shown.chain[0] for fingerprint, shown in stored.items() if shown and shown.chain}
+
+    def newest_first(self) -> Iterator[ShownChain]:
+        """Yield what is stored with a chain, the newest first. Raises: StoreUnavailable."""
+        index = self._repository.get(shown_index_ref(self._org_id))
+        lines = sorted(index.lines.items() if index else (), key=lambda item: item[1].at, reverse=True)
+        for start in range(0, len(lines), _READ_AT_ONCE):
+            refs = [shown_ref(self._org_id, fingerprint) for fingerprint, _ in lines[start : start + _READ_AT_ONCE]]
+            batch = self._repository.read_batch(refs)
+            yield from (shown for ref in refs if (shown := batch.get(ref)) is not None and shown.chain)
 
     def add(self, chains: Sequence[ShownChain]) -> None:
         """Store *chains*, those that were stored on the same day excepted; delete what the ring has no room for.

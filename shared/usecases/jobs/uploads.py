@@ -185,7 +185,7 @@ def _import(
 
 
 def _import_ca(context: Context, member: Member, data: bytes) -> dict[str, str]:
-    result = upload_ca(context, member, data)
+    result = upload_ca(context, member, data, may_reactivate=False)
     return _detail(result.id, [warning.code for warning in result.warnings], is_new=result.is_new)
 
 
