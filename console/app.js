@@ -2,6 +2,7 @@
 
 import { Problem, api, onEnded } from './api.js';
 import { h, put } from './dom.js';
+import { refreshTimes } from './parts.js';
 import * as oidc from './oidc.js';
 import * as session from './session.js';
 import { signInAgain, signInPage } from './signin.js';
@@ -33,7 +34,7 @@ async function start() {
   }
   onEnded(() => signInAgain(where));
   try {
-    const proof = back?.proof ?? session.current();
+    const proof = back?.proof ?? session.current() ?? await session.fromOtherTab();
     if (proof) session.keep(proof, await api.session(proof));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -55,12 +56,12 @@ function frame() {
       `${org} · ${role} `, h('button', { type: 'button', class: 'small', onclick: signOut }, 'Sign out'))),
     h('div', { class: 'frame' }, nav, main),
   ]);
-  addEventListener('hashchange', () => route(nav, main));
+  window.onhashchange = () => route(nav, main); // one listener, also after signing in again
   route(nav, main, true);
 }
 
 function signOut() {
-  session.forget();
+  session.end();
   location.replace(location.pathname);
 }
 
@@ -112,7 +113,7 @@ function route(nav, main, first = false) {
     primary(label, run) {
       put(action, [session.mayChange()
         ? h('button', { type: 'button', class: 'primary', 'data-key': 'primary', onclick: run }, label)
-        : h('p', { class: 'muted' }, 'This key may look, not change.')]);
+        : h('p', { class: 'muted' }, 'Read-only access (viewer).')]);
     },
   };
   Object.assign(mine, page.show(view, ...args));
@@ -135,4 +136,8 @@ document.getElementById('skip').addEventListener('click', (event) => {
 // A file dropped beside its field must not replace the page.
 for (const kind of ['dragover', 'drop']) addEventListener(kind, (event) => event.preventDefault());
 
+// Times such as "2 minutes ago" stay true while the page is open.
+setInterval(refreshTimes, 30_000);
+
+session.onEnd(() => location.replace(location.pathname));
 start();

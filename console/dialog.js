@@ -89,8 +89,8 @@ export async function conflict(theirs, summary) {
     content: [h('p', null, `${name} changed this at `, h('time', { datetime: theirs.updatedAt }, absolute(theirs.updatedAt)), '.'), summary],
     cancel: null,
     actions: [
-      { label: 'Keep theirs', submit: true, run: () => 'theirs' },
-      { label: 'Save mine', tone: 'primary', run: () => 'mine' },
+      { label: 'Keep the other change', submit: true, run: () => 'theirs' },
+      { label: 'Save my change', tone: 'primary', run: () => 'mine' },
     ],
   });
   return answer ?? 'theirs';

@@ -1,7 +1,7 @@
 // A file that is chosen, dropped anywhere in its form, or pasted. The file is inspected before it is sent.
 
 import { h, newId, put } from './dom.js';
-import { size } from './format.js';
+import { size, visible } from './format.js';
 import { sniff, wire } from './sniff.js';
 
 const FILE_MAX = 64 * 1024;
@@ -94,7 +94,10 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
   return self;
 }
 
-/** Pass files that are dropped anywhere in *element* to the field that *give(file)* returns. */
+/**
+ * Pass files that are dropped anywhere in *element* to the field that *give(file)* returns. A field takes one file: of
+ * several for one field the first is read, and the field says which were not.
+ */
 export function droppable(element, give) {
   element.addEventListener('dragover', (event) => {
     event.preventDefault();
@@ -106,7 +109,16 @@ export function droppable(element, give) {
   element.addEventListener('drop', async (event) => {
     event.preventDefault();
     element.classList.remove('dropping');
-    for (const file of event.dataTransfer.files) await give(file);
+    const taken = new Map(); // field -> the names of its files
+    for (const file of event.dataTransfer.files) {
+      const field = await give(file);
+      const names = taken.get(field) ?? [];
+      taken.set(field, [...names, file.name]);
+      if (!names.length) await field.drop(file);
+    }
+    for (const [field, [first, ...others]] of taken) {
+      if (others.length) field.fail(`This field takes one file. ${visible(first)} was read; not read: ${others.map(visible).join(', ')}.`);
+    }
   });
 }
 

@@ -63,9 +63,12 @@ export function pieces(text) {
 /** The same as one string: "⟨U+202E⟩". For labels, titles and confirmations. */
 export const visible = (text) => pieces(String(text ?? '')).map((piece) => piece.mark ? `⟨${piece.mark}⟩` : piece).join('');
 
+// What a person sees as one letter: an emoji with its modifiers, a letter with its accents.
+const LETTERS = new Intl.Segmenter('en', { granularity: 'grapheme' });
+
 /** Shorten a text to *most* characters, for a label. */
 export function short(text, most = 60) {
-  const letters = [...visible(text)];
+  const letters = [...LETTERS.segment(String(text ?? ''))].map(({ segment }) => visible(segment)); // no mark is cut
   return letters.length > most ? `${letters.slice(0, most - 1).join('')}…` : letters.join('');
 }
 

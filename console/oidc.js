@@ -99,7 +99,7 @@ async function redeem(started, answer) {
   // TLS to the issuer authenticates this token (Core, 3.1.3.7, 6.); the nonce ties the token to this request. The
   // service itself verifies the signature of every token.
   const audience = [claims?.aud].flat();
-  if (claims?.iss !== started.issuer || !audience.includes(started.clientId)) throw failed('the answer is for somebody else');
+  if (claims?.iss !== started.issuer || !audience.includes(started.clientId)) throw failed('the token was issued for another application');
   if (claims.nonce !== started.nonce) throw failed('the answer belongs to another request');
   return { kind: 'token', token: started.audience === started.clientId ? tokens.id_token : tokens.access_token };
 }

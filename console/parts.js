@@ -7,11 +7,19 @@ import { DAY, absolute, fingerprint as pairs, pieces, relative } from './format.
 export function when(iso) {
   if (!iso) return h('span', { class: 'muted' }, '–');
   return h('time', { datetime: iso, class: 'when' },
-    h('span', null, relative(iso)), ' ', h('span', { class: 'muted' }, absolute(iso)));
+    h('span', { class: 'ago' }, relative(iso)), ' ', h('span', { class: 'muted' }, absolute(iso)));
 }
 
 /** The same in one line: "in 23 days (16 Dec 2026, 09:30 UTC)". */
-export const moment = (iso) => h('time', { datetime: iso }, `${relative(iso)} (${absolute(iso)})`);
+export const moment = (iso) => h('time', { datetime: iso }, h('span', { class: 'ago' }, relative(iso)), ` (${absolute(iso)})`);
+
+/** Write again how long ago, or in how long, each time on the page is. */
+export function refreshTimes() {
+  for (const ago of document.querySelectorAll('time[datetime] .ago')) {
+    const words = relative(ago.closest('time').dateTime);
+    if (ago.textContent !== words) ago.textContent = words;
+  }
+}
 
 /** Show text that others wrote: with its own direction, at most three lines, and visible marks for hidden characters. */
 export function foreign(text, { lines = 3, empty = '–' } = {}) {
@@ -74,9 +82,9 @@ export function command(text, what = 'command') {
 const STATES = {
   active: ['●', 'Active', 'good'],
   inactive: ['○', 'Inactive', 'muted'],
-  soon: ['◷', 'Ends soon', 'warn'],
+  soon: ['◷', 'Expires soon', 'warn'],
   begins: ['◷', 'Not valid yet', 'warn'],
-  ended: ['✕', 'Ended', 'bad'],
+  ended: ['✕', 'Expired', 'bad'],
   denied: ['✕', 'Denied', 'bad'],
   waiting: ['✎', 'Waiting for signature', 'warn'],
 };
@@ -119,7 +127,7 @@ export function certificateFacts(certificate) {
     ['Issuer', certificate.issuer ? foreign(certificate.issuer) : null],
     ['Serial number', certificate.serialNumber ? h('code', null, certificate.serialNumber) : null],
     ['Valid from', certificate.notBefore ? when(certificate.notBefore) : null],
-    ['Ends', certificate.notAfter ? when(certificate.notAfter) : null],
+    ['Expires', certificate.notAfter ? when(certificate.notAfter) : null],
     ['Key', certificate.keyAlgorithm],
     ['SHA-256 fingerprint', certificate.fingerprintSha256 ? fingerprint(certificate.fingerprintSha256) : null],
   ];

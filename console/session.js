@@ -1,6 +1,9 @@
-// The signed-in user. The credentials stay in this tab's session storage; no part of them is ever in an address.
+// The signed-in user. The credentials stay in the session storage of the tabs of this console; no part of them is ever in
+// an address or on the disk. A new tab asks the open tabs for them, and signing out ends all tabs of the organization.
 
 const KEPT = 'trust.session';
+const CHANNEL = 'trust.session';
+const PATIENCE = 300; // ms that a new tab waits for the open ones
 
 let proof = read(); // {kind: 'key', key, token} or {kind: 'token', token}
 let person = null; // {org, role, messagingHost, key} as the service returned it
@@ -21,6 +24,39 @@ export function keep(next, user) {
   proof = next;
   person = user;
   sessionStorage.setItem(KEPT, JSON.stringify(next));
+}
+
+/** Resolve to the credentials of an open tab, or to null. Only pages of this origin hear the question. */
+export function fromOtherTab() {
+  return new Promise((resolve) => {
+    const channel = new BroadcastChannel(CHANNEL);
+    const done = (found) => { channel.close(); resolve(found); };
+    channel.onmessage = ({ data }) => data?.proof && done(data.proof);
+    channel.postMessage({ ask: true });
+    setTimeout(() => done(null), PATIENCE);
+  });
+}
+
+const tabs = new BroadcastChannel(CHANNEL);
+let ended = () => {};
+
+tabs.onmessage = ({ data }) => {
+  if (data?.ask && proof && person) tabs.postMessage({ proof });
+  if (data?.end && data.end === person?.org) {
+    forget();
+    ended();
+  }
+};
+
+/** Call *then* when another tab signs out of this organization. */
+export function onEnd(then) {
+  ended = then;
+}
+
+/** Sign out, in every tab of this organization. */
+export function end() {
+  tabs.postMessage({ end: person?.org });
+  forget();
 }
 
 export function setPerson(user) {

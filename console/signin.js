@@ -10,7 +10,7 @@ import * as session from './session.js';
 function signInForm(where, done, { over = false, problem } = {}) {
   const key = field('API key', input({ name: 'key', autocomplete: 'username', autocapitalize: 'none' }), { name: 'key' });
   const token = field('Token', input({ type: 'password', name: 'token', autocomplete: 'current-password' }),
-    { name: 'token', hint: 'The token is kept until this tab closes.' });
+    { name: 'token', hint: 'The token is kept until the last tab of the console closes.' });
   const errors = errorArea();
   if (problem) errors.say(problem);
   const waiting = new AbortController();

@@ -18,7 +18,7 @@ const WHAT = {
   connection: 'Connection', onUpload: 'File put into the upload bucket', expiryReport: 'Daily report of what ends',
   keyHandedOut: 'Certificate and key handed to a TLS edge', served: 'TLS edge serves a certificate',
 };
-const RESULT = { done: 'Done', refused: 'Refused', ended: 'Ended', within7: 'Ends within 7 days', within30: 'Ends within 30 days' };
+const RESULT = { done: 'Done', refused: 'Refused', ended: 'Expired', within7: 'Expires within 7 days', within30: 'Expires within 30 days' };
 const DETAIL = { ended: 'ended', within7: 'within 7 days', within30: 'within 30 days', typeCertificates: 'type certificates' };
 
 function show(view, chosen = '') {

@@ -51,7 +51,7 @@ function show(view, opened) {
     if (!all.length) return replace(list, empty());
     const matches = matching();
     if (!matches.length) return replace(list, h('p', null, `No CA here matches “${short(query)}”.`));
-    replace(list, table('cas', 'CA certificates', ['Subject', 'Description', 'Ends', 'Status', 'Actions'], matches.map(row)));
+    replace(list, table('cas', 'CA certificates', ['Subject', 'Description', 'Expires', 'Status', 'Actions'], matches.map(row)));
   }
 
   function row(ca) {
@@ -70,7 +70,7 @@ function show(view, opened) {
     const name = nameOf(ca);
     const button = (label, run, tone) => rowButton(label, name, `${label}-${ca.id}`, () => run(ca), tone);
     return h('div', { class: 'row-actions' },
-      mayChange() && button('Describe', describe),
+      mayChange() && button('Edit description', describe),
       mayChange() && (ca.status === 'active' ? button('Deactivate', deactivate) : button('Activate', activate)),
       button('Download PEM', pem),
       mayChange() && button('Delete', remove, 'danger'));
@@ -93,7 +93,7 @@ function show(view, opened) {
       h('p', null, 'No CA yet. Add the CA, root or intermediate, that signs your devices\' certificates. ',
         'Device certificates themselves are never uploaded.'),
       mayChange() && h('button', { type: 'button', class: 'primary', onclick: add }, 'Add certificate'),
-      h('details', null, h('summary', null, 'I have none'),
+      h('details', null, h('summary', null, 'Don’t have a CA? Create one'),
         h('p', null, 'These commands make a CA, and with it a certificate for one device. Keep ca.key where no device is.'),
         command([
           'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 \\',
@@ -125,21 +125,21 @@ function show(view, opened) {
     const comments = field('Description', textarea({ value: ca.comments, maxlength: 1000 }),
       { name: 'comments', hint: 'Which factory or product?' });
     const done = await openDialog({
-      title: 'Describe CA certificate', content: [h('p', null, foreign(ca.subject)), comments.row], fields: [comments],
+      title: 'Edit description of CA certificate', content: [h('p', null, foreign(ca.subject)), comments.row], fields: [comments],
       actions: [{ label: 'Save', tone: 'primary', submit: true, async run() {
         const saved = await saveOver((version) => api.changeCA(ca.id, { comments: comments.value }, version), ca.version,
           () => api.ca(ca.id), (theirs) => [h('p', null, 'The description is now:'), foreign(theirs.comments, { empty: '(empty)' })]);
         return { kept: !saved };
       } }],
     });
-    if (done) await settle(ca.id, done.kept ? 'Theirs was kept.' : 'Description saved.');
+    if (done) await settle(ca.id, done.kept ? 'The other change was kept; yours was discarded.' : 'Description saved.');
   }
 
   async function activate(ca) {
     await view.load(async () => {
       const saved = await saveOver((version) => api.changeCA(ca.id, { status: 'active' }, version), ca.version,
         () => api.ca(ca.id), (theirs) => h('p', null, `It is ${theirs.status} now.`));
-      await settle(ca.id, ...(saved ? [h('bdi', null, nameOf(ca)), ' is active.'] : ['Theirs was kept.']));
+      await settle(ca.id, ...(saved ? [h('bdi', null, nameOf(ca)), ' is active.'] : ['The other change was kept; yours was discarded.']));
     });
   }
 
@@ -185,7 +185,7 @@ function show(view, opened) {
       content: [...content, h('p', null, 'You can activate it again.')],
       actions: [{ label: 'Deactivate', tone: 'danger', run: async () => (await setInactive(ca) ? 'done' : 'kept') }],
     });
-    if (done) await settle(ca.id, ...(done === 'done' ? [h('bdi', null, nameOf(ca)), ' is inactive.'] : ['Theirs was kept.']));
+    if (done) await settle(ca.id, ...(done === 'done' ? [h('bdi', null, nameOf(ca)), ' is inactive.'] : ['The other change was kept; yours was discarded.']));
   }
 
   async function removeDialog(ca, content, effect) {
@@ -204,13 +204,13 @@ function show(view, opened) {
             return undefined;
           }
           return await saveOver(async (version) => { await api.deleteCA(ca.id, version); return true; }, ca.version,
-            () => api.ca(ca.id), (theirs) => h('p', null, `It is ${theirs.status} now. “Save mine” deletes it.`)) ? 'deleted' : 'kept';
+            () => api.ca(ca.id), (theirs) => h('p', null, `It is ${theirs.status} now. “Save my change” deletes this CA.`)) ? 'deleted' : 'kept';
         } },
       ].filter(Boolean),
     });
     if (!done) return;
     const name = h('bdi', null, nameOf(ca));
-    await settle(ca.id, ...({ deleted: [name, ' is deleted.'], inactive: [name, ' is inactive.'], kept: ['Theirs was kept.'] })[done]);
+    await settle(ca.id, ...({ deleted: [name, ' is deleted.'], inactive: [name, ' is inactive.'], kept: ['The other change was kept; yours was discarded.'] })[done]);
   }
 
   refresh();
@@ -267,7 +267,7 @@ export async function addCA({ list = async () => [], text = null } = {}) {
       return true;
     },
     setup(dialog) {
-      droppable(dialog.element, (file) => certificate.drop(file));
+      droppable(dialog.element, () => certificate);
       if (text) certificate.fill(text);
     },
     actions: [{ label: 'Save', tone: 'primary', submit: true, async run() {

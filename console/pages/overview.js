@@ -54,16 +54,16 @@ function drawEnds(part, cas, servers, now = Date.now()) {
   ].sort((first, other) => first.days - other.days);
   const near = items.filter((entry) => entry.days <= SPAN);
   const later = items.filter((entry) => entry.days > SPAN);
-  const heading = h('h2', { id: 'ends' }, 'What ends when');
+  const heading = h('h2', { id: 'ends' }, 'Expiring soon');
   if (!near.length) {
-    replace(part, heading, h('p', null, `Nothing ends within ${SPAN} days.`,
+    replace(part, heading, h('p', null, `Nothing expires within ${SPAN} days.`,
       later.length > 0 && [' Next: ', h('a', { href: later[0].href }, h('bdi', null, later[0].label)), `, ${date(later[0].notAfter)}.`]));
     return;
   }
   replace(part, heading, near.some((entry) => entry.active && entry.days < 0) && bad('A certificate in use has ended.'),
     timeline(near, later.length), h('ul', { class: 'ends' }, near.map((entry) => h('li', null,
       h('a', { href: entry.href }, foreign(entry.label, { lines: 0 })), h('span', { class: 'muted' }, ['CA', 'Server certificate'][entry.lane]),
-      h('span', { class: entry.tone }, h('span', { 'aria-hidden': 'true' }, entry.days < 0 ? '✕ ' : '◷ '), entry.days < 0 ? 'Ended ' : 'Ends ', when(entry.notAfter))))),
+      h('span', { class: entry.tone }, h('span', { 'aria-hidden': 'true' }, entry.days < 0 ? '✕ ' : '◷ '), entry.days < 0 ? 'Expired ' : 'Expires ', when(entry.notAfter))))),
     later.length > 0 && h('p', { class: 'muted' }, `${later.length} later.`));
 }
 
@@ -76,7 +76,7 @@ function item(certificate, lane, label, href, now) {
 // In px of the drawing; LETTER is the width of a wide letter.
 const WIDTH = 960, LEFT = 190, RIGHT = 40, LANE = 30, STACK = 22, ROWS = 5, MARK = 10, LETTER = 8.5;
 
-const textOf = (mark) => `${short(mark.label, 24)}, ends ${date(mark.notAfter).replace(/ \d+$/, '')}`;
+const textOf = (mark) => `${short(mark.label, 24)}, ${date(mark.notAfter).replace(/ \d+$/, '')}`;
 
 /**
  * Place the marks of a lane: marks of one day above each other, and no name over another mark. If there is not enough
@@ -126,11 +126,11 @@ function timeline(near, later) {
     }
   });
   if (later) parts.push(svg('text', { x: WIDTH, y: bottom + 18, 'text-anchor': 'end', class: 'axis' }, `${later} later`));
-  return svg('svg', { class: 'timeline', viewBox: `0 0 ${WIDTH} ${bottom + 26}`, role: 'group', 'aria-label': 'What ends within 90 days' }, parts);
+  return svg('svg', { class: 'timeline', viewBox: `0 0 ${WIDTH} ${bottom + 26}`, role: 'group', 'aria-label': 'What expires within 90 days' }, parts);
 }
 
 function mark({ entry, at, left, named }, y) {
-  const name = `${visible(entry.label)}, ${entry.days < 0 ? 'ended' : 'ends'} ${date(entry.notAfter)}, ${relative(entry.notAfter)}`;
+  const name = `${visible(entry.label)}, ${entry.days < 0 ? 'expired' : 'expires'} ${date(entry.notAfter)}, ${relative(entry.notAfter)}`;
   // The link's name begins with its visible text, so that speech input finds the link (WCAG 2.2, 2.5.3).
   const spoken = name.startsWith(textOf(entry)) || !named ? name : `${textOf(entry)}: ${name}`;
   return svg('a', { href: entry.href, 'aria-label': spoken, class: `mark-link ${entry.tone}` },

@@ -122,7 +122,7 @@ function policySection(view, part, policy) {
         (theirs) => facts(['Default level', theirs.default], ['Rules', theirs.rules.map((rule) => `${rule.deviceType}: ${rule.level}`).join('; ') || 'None'], ['Certificates that name no device', theirs.unnamedCertificates === 'token' ? 'Token decides' : 'Refused']));
       const now = saved ?? await api.policy();
       policySection(view, part, now);
-      view.say(saved ? 'Connection security is saved; it counts from the next connection on.' : 'Theirs was kept.');
+      view.say(saved ? 'Connection security is saved; it counts from the next connection on.' : 'The other change was kept; yours was discarded.');
       find(part, 'save-policy').focus();
     } catch (error) {
       showProblem(error, named(), errors);
@@ -146,7 +146,7 @@ function effect(report) {
   const { refused, sample, refusedTypes, changed: changes } = report;
   const count = `${refused.toLocaleString('en')} of ${plural(sample.identities, 'client')} seen in 30 days would be refused`;
   return [
-    refused ? warning(`${count}: ${refusedTypes.join(', ')}.`) : sample.identities ? good(`${count}.`) : h('p', null, 'No client was seen in 30 days, so nobody known would be refused.'),
+    refused ? warning(`${count}: ${refusedTypes.join(', ')}.`) : sample.identities ? good(`${count}.`) : h('p', null, 'No client was seen in 30 days, so no known client would be refused.'),
     changes.length ? h('ul', null, changes.map((change) => h('li', null, h('bdi', null, change.deviceType), `: ${change.from} → ${change.to}`))) : h('p', { class: 'muted' }, 'No device type seen or named here changes its level.'),
   ];
 }
@@ -169,7 +169,7 @@ function settingsSection(view, part, settings) {
 
   function records() {
     const [first = '{domain}'] = list();
-    dns.replaceChildren(h('p', null, `You point the DNS of ${org}.messaging.${first} here.`),
+    dns.replaceChildren(h('p', null, `Add this record for ${org}.messaging.${first} at your DNS provider:`),
       h('pre', { tabindex: '0', 'aria-label': 'DNS records' }, (list().length ? list() : ['{domain}']).map((domain) => `${visible(`${org}.messaging.${domain}`)}. CNAME ${messagingHost}.`).join('\n')));
   }
   records();
@@ -184,7 +184,7 @@ function settingsSection(view, part, settings) {
         (theirs) => facts(['Custom domains', `${theirs.customDomains.enabled ? 'On' : 'Off'}: ${theirs.customDomains.domains.join(', ') || 'none'}`], ['Type certificates', theirs.typeCertificates ? 'On' : 'Off']));
       const now = saved ?? await api.settings();
       settingsSection(view, part, now);
-      view.say(saved ? 'Settings saved.' : 'Theirs was kept.');
+      view.say(saved ? 'Settings saved.' : 'The other change was kept; yours was discarded.');
       find(part, 'save-settings').focus();
     } catch (error) {
       domains.name = 'domains';
@@ -208,7 +208,7 @@ function denySection(view, part, denials, cas) {
   draw();
 
   function draw() {
-    if (!denials.length) return replace(list, h('p', null, 'Nobody is denied. Who is on this list is refused whatever the certificate says.'));
+    if (!denials.length) return replace(list, h('p', null, 'The deny list is empty. A device or certificate on it is refused even with a valid certificate.'));
     replace(list, table('denials', 'Deny list', ['Kind', 'Value', 'Reason', 'Since', 'By', 'Actions'], denials.map((denial) => ({
       key: denial.id,
       cells: [KINDS[denial.kind] ?? denial.kind, value(denial), foreign(denial.reason), when(denial.createdAt), foreign(denial.createdBy),
@@ -266,12 +266,13 @@ async function denyDialog(cas) {
   const issuer = field('Issuing CA', select(cas.map((ca) => [ca.id, short(commonName(ca.subject), 60)])), { name: 'issuer' });
   const serial = field('Serial number', input({ placeholder: '4f2a…' }), { name: 'value', hint: 'In hex.' });
   const print = field('SHA-256 fingerprint', input({}), { name: 'value', hint: '64 hex digits, with or without colons.' });
-  const reason = field('Reason', textarea({ maxlength: 1000 }), { name: 'reason', hint: 'For whoever asks later.' });
+  const reason = field('Reason', textarea({ maxlength: 1000 }), { name: 'reason', hint: 'Shown in the list, for example: stolen in May.' });
   const parts = {
     certificate: [certificate, preview], key: [certificate, preview], identity: [identity], serial: [issuer, serial], fingerprint: [print],
   };
-  const kind = field('Deny', select([['certificate', 'This certificate, from a file'], ['key', 'Every certificate with the public key of this certificate'], ['identity', 'A device, whatever it shows'],
-    ...(cas.length ? [['serial', 'A serial number of a CA']] : []), ['fingerprint', 'A certificate, by fingerprint']], 'certificate', { onchange: choose }));
+  const kind = field('Deny', select([['certificate', 'This certificate, from a file'], ['identity', 'A device, whatever it shows'],
+    ...(cas.length ? [['serial', 'A serial number of a CA']] : []), ['fingerprint', 'A certificate, by fingerprint'],
+    ['key', 'Every certificate with the public key of a certificate, from a file']], 'certificate', { onchange: choose }));
 
   function choose() {
     for (const member of Object.values(parts).flat()) (member.row ?? member).hidden = !parts[kind.value].includes(member);
@@ -289,7 +290,7 @@ async function denyDialog(cas) {
     title: 'Add to deny list', wide: true, content: [kind.row, certificate.row, preview, identity.row, issuer.row, serial.row, print.row, reason.row],
     fields: [certificate, identity, serial, print, reason], focusFirst: kind.control,
     setup(dialog) {
-      droppable(dialog.element, (file) => { if (kind.value !== 'key') kind.control.value = 'certificate'; choose(); return certificate.drop(file); });
+      droppable(dialog.element, () => { if (kind.value !== 'key') kind.control.value = 'certificate'; choose(); return certificate; });
     },
     onProblem(error) {
       const active = { certificate, key: certificate, identity, serial, fingerprint: print }[kind.value];

@@ -43,7 +43,7 @@ function show(view, opened) {
     replace(top, chooser());
     replace(list, h('div', { class: 'list-head' },
       mayChange() && h('button', { type: 'button', 'data-key': 'csr', onclick: generate }, 'Generate CSR')),
-    table('servers', 'Server certificates', ['Names', 'Source', 'Ends', 'Status', 'Actions'], all.map(row)));
+    table('servers', 'Server certificates', ['Names', 'Source', 'Expires', 'Status', 'Actions'], all.map(row)));
   }
 
   function chooser() {
@@ -51,10 +51,12 @@ function show(view, opened) {
     const choices = all.filter((server) => server.status === 'certificate');
     const label = (server) => {
       const state = dateState(server);
-      const note = server.id === activation.active ? ' (shown now)' : state === 'ended' ? ' (ended)' : state === 'begins' ? ' (not valid yet)' : '';
-      return `${nameOf(server)}, ends ${absolute(server.notAfter).split(',')[0]}${note}`;
+      const note = server.id === activation.active ? ' (active)' : state === 'ended' ? ' (expired)' : state === 'begins' ? ' (not valid yet)' : '';
+      return `${nameOf(server)}, expires ${absolute(server.notAfter).split(',')[0]}${note}`;
     };
     const choice = select(choices.map((server) => [server.id, label(server)]), activation.active, { id: 'active-choice', 'data-key': 'choice', 'aria-describedby': 'shown-at' });
+    const pending = h('p', { class: 'warn', role: 'status', hidden: true }, 'Not active yet. Press “Activate…”.');
+    choice.addEventListener('change', () => { pending.hidden = choice.value === activation.active; });
     const previous = activation.previous && byId(activation.previous);
     const ended = now && dateState(now) === 'ended';
     return [
@@ -62,12 +64,12 @@ function show(view, opened) {
       mayChange()
         ? h('div', { class: 'choice' },
           h('label', { class: 'sr', for: 'active-choice' }, 'Default messaging server certificate'), choice,
-          h('button', { type: 'button', 'data-key': 'activate', onclick: () => activate(choice.value) }, 'Activate…'),
+          h('button', { type: 'button', 'data-key': 'activate', onclick: () => activate(choice.value) }, 'Activate…'), pending,
           previous && h('button', { type: 'button', 'data-key': 'return', onclick: () => goBack(previous.id) }, `Return to ${nameOf(previous)}`))
         : h('p', null, now ? nameOf(now) : activation.active),
       h('p', { id: 'shown-at', class: 'muted' }, `Shown to devices at ${who().messagingHost}.`,
         activation.activatedAt && [' Active since ', moment(activation.activatedAt), '.'], now && served(now)),
-      ended && bad('It has ended. It stays shown until you activate another one.'),
+      ended && bad('This certificate has expired. Devices get this certificate until you activate another one.'),
     ];
   }
 
@@ -98,7 +100,7 @@ function show(view, opened) {
     return h('div', { class: 'row-actions' },
       csr && button('Download request', (it) => view.load(async () => download(await api.csrPem(it.id), `${it.id}.csr.pem`))),
       csr && own && button('Upload certificate', (it) => fulfil(it)),
-      own && button('Describe', describe),
+      own && button('Edit description', describe),
       !csr && own && button('Renew', renew),
       !csr && button('Download PEM', (it) => view.load(async () => download(await api.serverPem(it.id), `${it.id}.pem`))),
       own && (server.active
@@ -147,7 +149,7 @@ function show(view, opened) {
       content: refusal ? [bad(refusal)] : [
         checked.hosts.length ? good(`Names cover ${checked.hosts.join(', ')}`) : bad(`Names do not cover ${who().messagingHost}`),
         checked.chainComplete ? good('Chain complete') : warnings.some((notice) => notice.code === 'chain_incomplete') ? null : warning('Chain incomplete'),
-        warnings.some((notice) => notice.code === 'ends_soon') ? null : good('Ends ', moment(checked.notAfter)),
+        warnings.some((notice) => notice.code === 'ends_soon') ? null : good('Expires ', moment(checked.notAfter)),
         warnings.map((notice) => warning(visible(notice.message))),
         was && h('p', { class: 'muted' }, `Until now: ${nameOf(was)}. One click returns to it.`),
       ],
@@ -160,7 +162,7 @@ function show(view, opened) {
     });
     if (!done) return undefined;
     await refresh();
-    view.say(...(done === 'done' ? [h('bdi', null, nameOf(server)), ' is active.'] : ['Theirs was kept.']));
+    view.say(...(done === 'done' ? [h('bdi', null, nameOf(server)), ' is active.'] : ['The other change was kept; yours was discarded.']));
     return find(top, 'activate')?.focus();
   }
 
@@ -173,7 +175,7 @@ function show(view, opened) {
       await refresh();
       view.say(...(now
         ? [h('bdi', null, nameOf(server)), ' is active.', ...now.warnings.map((notice) => ` ${visible(notice.message)}`)]
-        : ['Theirs was kept.']));
+        : ['The other change was kept; yours was discarded.']));
       find(top, 'activate')?.focus();
     });
   }
@@ -201,19 +203,27 @@ function show(view, opened) {
       if (customDomains.enabled) hosts = [...hosts, ...customDomains.domains.map((domain) => `${who().org}.messaging.${domain}`)];
     });
     const text = (label, name, more) => field(label, input({ maxlength: 256, ...more }), { name, hint: more?.hint });
+    const country = input({ maxlength: 2, autocapitalize: 'characters', oninput() { country.value = country.value.toUpperCase(); } });
     const fields = [
       field('Common name', hosts.length > 1 ? select(hosts.map((host) => [host, host]), hosts[0]) : input({ value: hosts[0] }), { name: 'commonName' }),
       text('Organization', 'organization'), text('Unit', 'organizationalUnit'), text('Locality', 'locality'), text('State', 'state'),
-      field('Country', input({ maxlength: 2, autocapitalize: 'characters' }), { name: 'country', hint: 'Two letters.' }),
+      field('Country', country, { name: 'country', hint: 'Two letters of ISO 3166, such as DE or US.' }),
       field('E-mail', input({ type: 'email', maxlength: 256 }), { name: 'emailAddress' }),
       field('Key', select(KEYS.map((key) => [key, key.replace('RSA-', 'RSA ')]), KEYS[0]), { name: 'keyAlgorithm' }),
       field('Description', textarea({ maxlength: 1000 }), { name: 'comments' }),
     ];
     const done = await openDialog({
       title: 'Generate CSR', wide: true, fields,
-      content: [h('p', null, 'The private key stays here; nobody can download it.'), h('div', { class: 'columns' }, fields.map((field) => field.row))],
-      actions: [{ label: 'Generate', tone: 'primary', submit: true, run: () => api.generateCSR(Object.fromEntries(
-        fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value))) }],
+      content: [h('p', null, 'The service makes the private key and keeps it. The key cannot be downloaded.'), h('div', { class: 'columns' }, fields.map((field) => field.row))],
+      actions: [{ label: 'Generate', tone: 'primary', submit: true, run() {
+        const place = fields.find((field) => field.name === 'country');
+        if (country.value && !/^[A-Z]{2}$/.test(country.value)) {
+          place.fail('A country is two letters, A to Z: DE, US.');
+          place.focus();
+          return undefined;
+        }
+        return api.generateCSR(Object.fromEntries(fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value)));
+      } }],
     });
     if (done) await settle(done.id, 'The request is made. Download it, have it signed, then upload the certificate to its row.');
   }
@@ -228,7 +238,7 @@ function show(view, opened) {
       title: 'Upload certificate', wide: true, content: [h('p', null, 'For the request ', h('bdi', null, nameOf(request)), '.'), certificate.row, preview],
       fields: [certificate], focusFirst: certificate.picker, fieldOf: () => 'certificate',
       setup(dialog) {
-        droppable(dialog.element, (file) => certificate.drop(file));
+        droppable(dialog.element, () => certificate);
         if (text) certificate.fill(text);
       },
       actions: [{ label: 'Save', tone: 'primary', submit: true, async run() {
@@ -260,13 +270,13 @@ function show(view, opened) {
   async function describe(server) {
     const comments = field('Description', textarea({ value: server.comments, maxlength: 1000 }), { name: 'comments' });
     const done = await openDialog({
-      title: 'Describe server certificate', content: [h('p', null, h('bdi', null, nameOf(server))), comments.row], fields: [comments],
+      title: 'Edit description of server certificate', content: [h('p', null, h('bdi', null, nameOf(server))), comments.row], fields: [comments],
       actions: [{ label: 'Save', tone: 'primary', submit: true, run: async () => ({
         kept: !await saveOver((version) => api.changeServer(server.id, { comments: comments.value }, version), server.version,
           () => api.server(server.id), (theirs) => [h('p', null, 'The description is now:'), foreign(theirs.comments, { empty: '(empty)' })]),
       }) }],
     });
-    if (done) await settle(server.id, done.kept ? 'Theirs was kept.' : 'Description saved.');
+    if (done) await settle(server.id, done.kept ? 'The other change was kept; yours was discarded.' : 'Description saved.');
   }
 
   async function remove(server) {
@@ -280,7 +290,7 @@ function show(view, opened) {
         (theirs) => h('p', null, `It is ${theirs.status === 'csr' ? 'a request' : 'a certificate'} now. “Save mine” deletes it.`))
         ? 'deleted' : 'kept') }],
     });
-    if (done) await settle(server.id, ...(done === 'deleted' ? [h('bdi', null, nameOf(server)), ' is deleted.'] : ['Theirs was kept.']));
+    if (done) await settle(server.id, ...(done === 'deleted' ? [h('bdi', null, nameOf(server)), ' is deleted.'] : ['The other change was kept; yours was discarded.']));
   }
 
   refresh();
@@ -352,7 +362,7 @@ async function addDialog() {
       droppable(dialog.element, async (file) => {
         const head = await file.slice(0, 128 * 1024).arrayBuffer();
         const content = sniff(new Uint8Array(head));
-        await (content.key && !content.certificates ? key : certificate).drop(file);
+        return content.key && !content.certificates ? key : certificate;
       });
     },
     fieldOf: (violation) => violation.code.startsWith('passphrase_') || violation.code === 'kdf_too_costly' ? 'passphrase'

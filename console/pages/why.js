@@ -28,7 +28,7 @@ function show(view, opened) {
   const form = h('form', { class: 'panel', novalidate: true, 'aria-labelledby': 'check', onsubmit(event) { event.preventDefault(); check(); } },
     h('h2', { id: 'check' }, 'Check a device'), certificate.row, clientId.row, serverName.row, tls.row, errors.area,
     h('div', { class: 'form-actions' }, h('button', { type: 'submit', class: 'primary', 'data-key': 'check' }, 'Check')));
-  droppable(form, (file) => certificate.drop(file));
+  droppable(form, () => certificate);
   view.content.append(h('div', { class: 'halves' },
     h('div', null, h('section', { class: 'panel', 'aria-labelledby': 'recent' }, h('h2', { id: 'recent' }, 'Recent refusals'), recent), form),
     h('div', { class: 'right' }, h('p', { class: 'muted placeholder' }, 'The ten steps appear here.'), result)));

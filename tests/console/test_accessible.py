@@ -77,8 +77,8 @@ def press_button(name: str) -> Callable[[Page], None]:
 
 def open_conflict(page: Page) -> None:
     """Change the description elsewhere while this page's dialog is open, then save."""
-    page.get_by_role("button", name="Describe").first.click()
-    page.get_by_label("Description").fill("Mine")
+    page.get_by_role("button", name="Edit description").first.click()
+    page.get_by_label("Description", exact=True).fill("Mine")
     page.evaluate("""async () => {
         const { api } = await import('./api.js');
         const server = (await api.servers()).find((entry) => entry.source !== 'default');
@@ -103,7 +103,7 @@ SCREENS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "ca-refused": ("ca", open_refused_dialog),
     "ca-delete": ("ca", press_button("Delete Factory Root")),
     "ca-deactivate": ("ca", press_button("Deactivate Factory Root")),
-    "ca-describe": ("ca", press_button("Describe Factory Root")),
+    "ca-describe": ("ca", press_button("Edit description Factory Root")),
     "server-certificates": ("servers", lambda page: page.locator("tbody tr").first.wait_for()),
     "server-add": ("servers", open_server_dialog),
     "server-preflight": ("servers", open_preflight),
@@ -199,10 +199,10 @@ def test_axe_finds_nothing_at_sign_in(new_context: NewContext, live: Live, axe: 
     page.get_by_label("Token").fill(live.operator.token)
     page.keyboard.press("Enter")
     page.goto(f"{live.console}#/ca")
-    page.get_by_text("I have none").click()
+    page.get_by_text("Don’t have a CA? Create one").click()
     look_at("ca-empty")
     page.goto(f"{live.console}#/")
-    page.get_by_text("Nothing ends within 90 days.").wait_for()
+    page.get_by_text("Nothing expires within 90 days.").wait_for()
     look_at("overview-empty")
     page.evaluate("""async () => {
         const session = await import('./session.js');

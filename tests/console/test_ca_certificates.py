@@ -35,7 +35,7 @@ def test_the_first_ca_is_previewed_described_saved_and_active(at: At, live: Live
     expect(preview).to_contain_text("P-256")
     expect(preview).to_contain_text(f"From now on devices must name {live.host} in TLS (SNI)")
     assert live.cas == []  # a preview saves nothing
-    dialog.get_by_label("Description").fill("Pune, thermometers")
+    dialog.get_by_label("Description", exact=True).fill("Pune, thermometers")
     dialog.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").first).to_contain_text("Factory Root is active.")
     [stored] = live.cas
@@ -126,7 +126,7 @@ def test_a_wrong_file_shows_its_sentence_and_keeps_the_other_input(
     page.on("request", lambda request: sent.append(request.post_data or ""))
     page.get_by_role("button", name="Add certificate").first.click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_label("Description").fill("Berlin")
+    dialog.get_by_label("Description", exact=True).fill("Berlin")
     dialog.get_by_label("CA certificate", exact=True).set_input_files(pem_file(tmp_path, "wrong.pem", data))
     expect(dialog).to_contain_text(sentence)
     dialog.get_by_role("button", name="Save").click()
@@ -135,7 +135,7 @@ def test_a_wrong_file_shows_its_sentence_and_keeps_the_other_input(
     expect(field).to_be_focused()
     described = str(field.get_attribute("aria-describedby")).split()
     assert dialog.locator(f"#{described[-1]}").is_visible()
-    expect(dialog.get_by_label("Description")).to_have_value("Berlin")
+    expect(dialog.get_by_label("Description", exact=True)).to_have_value("Berlin")
     assert live.cas == []
     assert not any("PRIVATE KEY" in body or "MIGHAgEA" in body for body in sent)
     if "key" in kind:
@@ -163,7 +163,7 @@ def test_a_known_ca_is_reported_and_changes_nothing(at: At, live: Live) -> None:
 
 def test_a_user_without_a_ca_gets_the_commands_to_make_one(at: At) -> None:
     page = at("ca")
-    page.get_by_text("I have none").click()
+    page.get_by_text("Don’t have a CA? Create one").click()
     expect(page.get_by_label("commands", exact=True)).to_contain_text("openssl req -x509")
 
 
@@ -197,8 +197,8 @@ def test_a_fingerprint_is_found_with_and_without_colons(at: At, live: Live) -> N
 def test_a_ca_is_described_deactivated_and_activated_again(at: At, live: Live) -> None:
     live.add_ca(root())
     page = at("ca")
-    page.get_by_role("button", name="Describe Factory Root").click()
-    page.get_by_label("Description").fill("Line 4")
+    page.get_by_role("button", name="Edit description Factory Root").click()
+    page.get_by_label("Description", exact=True).fill("Line 4")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("cell", name="Line 4")).to_be_visible()
     page.get_by_role("button", name="Deactivate Factory Root").click()

@@ -98,7 +98,7 @@ def test_an_invalid_rule_is_reported_beside_it(at: At, live: Live) -> None:
 def test_custom_domains_show_their_dns_records_and_are_saved(at: At, live: Live) -> None:
     page = at("security")
     page.get_by_role("textbox", name="Domains").fill("iot.acme.org")
-    expect(page.get_by_text("You point the DNS of mtxpd0.messaging.iot.acme.org here.")).to_be_visible()
+    expect(page.get_by_text("Add this record for mtxpd0.messaging.iot.acme.org at your DNS provider:")).to_be_visible()
     expect(page.get_by_label("DNS records")).to_contain_text(f"mtxpd0.messaging.iot.acme.org. CNAME {live.host}.")
     page.get_by_label("Use custom domains").check()
     page.get_by_label("Accept type certificates").check()
@@ -136,7 +136,7 @@ def test_a_device_is_denied_by_its_certificate_and_admitted_again(at: At, live: 
     assert live.connect(lost, "d:mtxpd0:thermo:42", broker)["code"] == "certificate_revoked"
     page.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
-    expect(page.get_by_text("Nobody is denied.")).to_be_visible()
+    expect(page.get_by_text("The deny list is empty.")).to_be_visible()
     assert live.connect(lost, "d:mtxpd0:thermo:42", broker)["decision"] == "allow"
 
 

@@ -92,7 +92,7 @@ def test_a_certificate_can_hold_markup_and_is_shown_whole(at: At, live: Live) ->
     page.get_by_role("button", name="Add certificate").first.click()
     page.get_by_label("CA certificate, pasted").fill(root(nasty).pem)
     expect(page.locator(".preview")).to_contain_text(r"CN=\<img src=x onerror=hacked=1\>")
-    page.get_by_label("Description").fill(MARKS)
+    page.get_by_label("Description", exact=True).fill(MARKS)
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("cell", name="⟨U+202E⟩gnp.exe⟨U+2066⟩")).to_be_visible()
     assert live.cas[0]["comments"] == MARKS  # stored as typed

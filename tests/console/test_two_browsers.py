@@ -37,11 +37,11 @@ Two = Callable[[str], tuple[Page, Page]]
 
 
 def describe(page: Page, text: str) -> None:
-    page.get_by_role("button", name="Describe Factory Root").click()
-    page.get_by_label("Description").fill(text)
+    page.get_by_role("button", name="Edit description Factory Root").click()
+    page.get_by_label("Description", exact=True).fill(text)
 
 
-@pytest.mark.parametrize("choice", ["Keep theirs", "Save mine"])
+@pytest.mark.parametrize("choice", ["Keep the other change", "Save my change"])
 def test_the_second_save_names_the_first_user_and_asks(two: Two, live: Live, rival: Client, choice: str) -> None:
     live.add_ca(root())
     first, second = two("ca")
@@ -55,10 +55,10 @@ def test_the_second_save_names_the_first_user_and_asks(two: Two, live: Live, riv
     expect(conflict).to_contain_text("by the first")
     assert live.cas[0]["comments"] == "by the first"
     conflict.get_by_role("button", name=choice).click()
-    won = "by the first" if choice == "Keep theirs" else "by the second"
+    won = "by the first" if choice == "Keep the other change" else "by the second"
     expect(first.get_by_role("cell", name=won)).to_be_visible()
     expect(first.get_by_role("status").first).to_have_text(
-        "Theirs was kept." if choice == "Keep theirs" else "Description saved."
+        "The other change was kept; yours was discarded." if choice == "Keep the other change" else "Description saved."
     )
     assert live.cas[0]["comments"] == won
 
@@ -75,7 +75,7 @@ def test_of_two_policies_the_first_stays_after_esc(two: Two, live: Live, rival: 
     expect(conflict).to_contain_text(rival.key)
     expect(conflict).to_contain_text(TOKEN)
     first.keyboard.press("Escape")
-    expect(first.get_by_role("status").first).to_have_text("Theirs was kept.")
+    expect(first.get_by_role("status").first).to_have_text("The other change was kept; yours was discarded.")
     expect(first.get_by_role("radio", name=TOKEN)).to_be_checked()
     assert live.operator.get("/authorization/connectionpolicy").ok()["default"] == TOKEN
 
@@ -92,7 +92,7 @@ def test_of_two_activations_the_second_user_is_asked(two: Two, live: Live, rival
     first.get_by_role("dialog").get_by_role("button", name="Activate").click()
     conflict = first.get_by_role("dialog", name="Changed meanwhile")
     expect(conflict).to_contain_text(f"{rival.key} changed this")
-    conflict.get_by_role("button", name="Save mine").click()
+    conflict.get_by_role("button", name="Save my change").click()
     expect(first.get_by_role("status").first).to_contain_text("is active.")
     active = live.operator.get("/authentication/servercertificates/active").ok()
     assert (active["active"], active["previous"]) == (first_id, other)
@@ -108,7 +108,7 @@ def test_a_ca_that_was_deleted_meanwhile_is_reported(two: Two, live: Live) -> No
     expect(second.get_by_role("dialog")).to_have_count(0)
     first.get_by_role("button", name="Save").click()
     expect(first.get_by_role("alert")).to_contain_text("There is no CA certificate of that id here.")
-    expect(first.get_by_label("Description")).to_have_value("too late")
+    expect(first.get_by_label("Description", exact=True)).to_have_value("too late")
 
 
 def test_deleting_an_entry_that_was_changed_meanwhile_asks_again(two: Two, live: Live, rival: Client) -> None:
@@ -122,6 +122,6 @@ def test_deleting_an_entry_that_was_changed_meanwhile_asks_again(two: Two, live:
     first.get_by_role("dialog").get_by_role("button", name="Delete").click()
     conflict = first.get_by_role("dialog", name="Changed meanwhile")
     expect(conflict).to_contain_text(rival.key)
-    conflict.get_by_role("button", name="Keep theirs").click()
+    conflict.get_by_role("button", name="Keep the other change").click()
     expect(first.get_by_role("cell", name="still needed!")).to_be_visible()
     assert len(live.cas) == 1

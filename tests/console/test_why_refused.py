@@ -254,7 +254,7 @@ def test_what_ends_soon_is_in_the_drawing_and_in_the_list(at: At, live: Live) ->
     from tests.console.live import now, server_cert
 
     page = at("")
-    expect(page.get_by_text("Nothing ends within 90 days.")).to_be_visible()
+    expect(page.get_by_text("Nothing expires within 90 days.")).to_be_visible()
     soon = live.add_ca(root("Soon", days=5))
     live.add_ca(root("Same day", days=5))
     live.add_ca(root("Later", days=2000))
@@ -264,7 +264,7 @@ def test_what_ends_soon_is_in_the_drawing_and_in_the_list(at: At, live: Live) ->
     live.add_ca(gone)
     live.service.clock.now = now()
     page.reload()
-    line = page.get_by_role("group", name="What ends within 90 days")
+    line = page.get_by_role("group", name="What expires within 90 days")
     expect(line.get_by_role("link")).to_have_count(4)
     expect(line).to_contain_text("2 later")
     listed = page.locator(".ends li")
@@ -278,6 +278,6 @@ def test_what_ends_soon_is_in_the_drawing_and_in_the_list(at: At, live: Live) ->
     expect(line).to_be_hidden()
     expect(listed.first).to_be_visible()
     page.set_viewport_size({"width": 1280, "height": 800})
-    line.get_by_role("link", name="Soon, ends").focus()
+    line.get_by_role("link", name="Soon, ").focus()
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{live.console}#/ca/{soon['id']}")

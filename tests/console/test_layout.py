@@ -1,0 +1,125 @@
+"""The console on every width, and what stays visible and true while a page is open."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.console.conftest import NewContext
+from tests.console.live import Live, device, root, server_cert
+from tests.console.test_ca_certificates import drop
+from tests.console.test_sign_in import sign_in
+
+At = Callable[[str], Page]
+ROUTES = ("", "ca", "servers", "security", "why", "activity")
+
+
+def populate(live: Live) -> None:
+    """Fill every list, with the long host names of the default domain."""
+    issuer = root("A Factory Root Certificate Authority With A Long Name 2026")
+    live.add_ca(issuer)
+    for days in (20, 300):
+        live.add_server(server_cert(live.host, days=days))
+    broker = live.service.client("broker")
+    live.connect(device(issuer), "d:mtxpd0:thermo:42", broker)
+    live.connect(device(issuer), "d:mtxpd0:thermometer-of-the-second-line:43", broker)
+    live.operator.post("/authorization/denylist", {"kind": "identity", "value": "d:thermo:7"}).ok(201)
+
+
+@pytest.mark.parametrize("width", [320, 375, 800, 1000])
+def test_no_page_scrolls_sideways(new_context: NewContext, live: Live, width: int) -> None:
+    """Also with the long host names of the default domain, and at 200 % zoom (a width of 640)."""
+    populate(live)
+    page = new_context(live.operator, viewport={"width": width, "height": 800}).new_page()
+    for route in ROUTES:
+        page.goto(f"{live.console}#/{route}")
+        page.locator("main .content:not([aria-busy])").locator(
+            "h2:visible, table:visible, form:visible"
+        ).first.wait_for()
+        too_wide = page.evaluate("document.scrollingElement.scrollWidth - document.documentElement.clientWidth")
+        assert too_wide <= 0, f"{route} at {width}"
+
+
+@pytest.mark.parametrize(("width", "display"), [(640, "block"), (800, "block"), (1000, "block"), (1280, "table-cell")])
+def test_a_table_becomes_blocks_where_its_columns_do_not_fit(
+    new_context: NewContext, live: Live, width: int, display: str
+) -> None:
+    populate(live)
+    page = new_context(live.operator, viewport={"width": width, "height": 800}).new_page()
+    for route in ("ca", "servers", "activity"):
+        page.goto(f"{live.console}#/{route}")
+        cell = page.locator("tbody td").first
+        cell.wait_for()
+        assert cell.evaluate("cell => getComputedStyle(cell).display") == display, route
+
+
+def test_what_was_done_is_seen_wherever_the_page_is_scrolled_to(new_context: NewContext, live: Live) -> None:
+    for number in range(12):
+        live.add_ca(root(f"Root {number:02}"))
+    page = new_context(live.operator, viewport={"width": 1280, "height": 600}).new_page()
+    page.goto(f"{live.console}#/ca")
+    last = page.get_by_role("button", name="Deactivate Root 11")
+    last.scroll_into_view_if_needed()
+    assert page.evaluate("scrollY") > 0
+    last.click()
+    page.get_by_role("dialog").get_by_role("button", name="Deactivate", exact=True).click()
+    said = page.get_by_role("status").filter(has_text="Root 11 is inactive.")
+    expect(said).to_be_in_viewport()
+
+
+def test_a_chosen_certificate_is_not_active_before_it_is_activated(at: At, live: Live) -> None:
+    stored = live.add_server(server_cert(live.host))
+    page = at("servers")
+    choice = page.get_by_role("combobox", name="Default messaging server certificate")
+    expect(page.get_by_text("Not active yet.")).to_be_hidden()
+    choice.select_option(stored["id"])
+    expect(page.get_by_text("Not active yet.")).to_be_visible()
+    choice.select_option("default")
+    expect(page.get_by_text("Not active yet.")).to_be_hidden()
+
+
+def test_of_several_dropped_files_the_unread_ones_are_named(at: At) -> None:
+    page = at("ca")
+    page.locator("[data-key=primary]").click()
+    drop(page, "dialog", {"first.pem": root("First").pem.encode(), "second.pem": root("Second").pem.encode()})
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("This field takes one file. first.pem was read; not read: second.pem.")
+    expect(dialog.locator(".preview")).to_contain_text("CN=First")
+
+
+def test_times_stay_true_while_the_page_is_open(new_context: NewContext, live: Live) -> None:
+    stored = live.add_ca(root("Factory Root"))
+    page = new_context(live.operator).new_page()
+    page.clock.install(time=stored["createdAt"])
+    page.goto(f"{live.console}#/ca/{stored['id']}")
+    ago = page.locator("time .ago", has_text="just now").first
+    expect(ago).to_be_visible()
+    page.clock.run_for("03:00")
+    expect(page.locator("time .ago", has_text="just now")).to_have_count(0)
+    expect(page.locator("time .ago", has_text="3 minutes ago").first).to_be_visible()
+
+
+def test_a_new_tab_is_signed_in_and_signing_out_ends_every_tab(new_context: NewContext, live: Live) -> None:
+    """No credential is written to the disk; the tabs ask each other."""
+    context = new_context()
+    first = context.new_page()
+    first.goto(live.console)
+    sign_in(first, live.operator.key, live.operator.token)
+    expect(first.locator("header")).to_contain_text("mtxpd0 · operator")
+    second = context.new_page()
+    second.goto(f"{live.console}#/ca")
+    expect(second.get_by_role("heading", level=1, name="CA certificates")).to_be_visible()
+    assert second.evaluate("localStorage.length") == 0
+    second.get_by_role("button", name="Sign out").click()
+    for tab in (first, second):
+        expect(tab.get_by_label("API key")).to_be_visible()
+        assert tab.evaluate("sessionStorage.length") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [("e\u0301" * 8, "e\u0301" * 3 + "…"), ("👍🏽" * 8, "👍🏽" * 3 + "…"), ("ab\u202ecde", "ab⟨U+202E⟩…")],
+)
+def test_a_long_name_is_cut_between_the_letters_that_people_see(at: At, text: str, cut: str) -> None:
+    """A letter with its accent, an emoji with its colour, and the mark of a hidden character stay whole."""
+    assert at("").evaluate("(text) => import('/console/format.js').then(({ short }) => short(text, 4))", text) == cut
