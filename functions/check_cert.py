@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from functions.web.problem import page_of
 from shared.errors import Rejected
 from shared.validation.ca import ca_id, check_ca
 from shared.validation.facts import Anchor, OrgFacts, Scope
@@ -96,6 +97,8 @@ def _print(verdict: Verdict) -> None:
         click.echo(f"{_MARKS[step.status]} {step.number:>2} {step.name}{detail}")
     mark = "✓" if verdict.decision is Decision.ALLOW else "✕"
     click.echo(f"{mark} {verdict.reason} {verdict.mend}".rstrip())
+    if verdict.decision is Decision.DENY:
+        click.echo(f"  More: {page_of(verdict.code)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import click
 import yaml
 
 from functions.registry import Trigger
+from infra import error_pages
 from infra.openapi import document
 from infra.table import FUNCTIONS, DeployedFunction, Right, as_json, http_routes, on_api_gateway
 
@@ -37,6 +38,7 @@ def files() -> dict[Path, str]:
         ROOT / "infra/knative/service.yaml": _documents(
             [_account("trust"), _knative_service(SERVICE, 1024, 30, "trust")]
         ),
+        **{ROOT / "console/errors" / name: page for name, page in error_pages.pages().items()},
     }
 
 

@@ -8,6 +8,7 @@ import binascii
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -154,6 +155,7 @@ class Settings(Struct, frozen=True):
         upload_bucket: the only bucket whose events onUpload accepts.
         webhook: the receiver of expiryReport's messages.
         oidc: the issuer whose tokens are accepted beside API keys; None accepts API keys only.
+        url: where people reach the functions; empty: addresses in answers have no host.
     """
 
     port: int = 8080
@@ -174,6 +176,7 @@ class Settings(Struct, frozen=True):
     upload_bucket: str | None = None
     webhook: WebhookEndpoint | None = None
     oidc: Oidc | None = None
+    url: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -203,6 +206,7 @@ class Settings(Struct, frozen=True):
             upload_bucket=_read_bucket(env),
             webhook=_read_webhook(env),
             oidc=_read_oidc(env),
+            url=_read_base_url(env),
         )
 
 
@@ -259,6 +263,25 @@ def _read_queue(env: Mapping[str, str]) -> InProcess | Sqs | PubSub:
         case "pubsub", _ if name:
             return PubSub(name)
     raise WrongSetting("TRUST_QUEUE takes local:, sqs:<queue URL> or pubsub:<name of the topic>.")
+
+
+@cache
+def base_url() -> str:
+    """Return where people reach the functions (TRUST_URL), without a slash at the end; empty where it is not set.
+
+    Never raises: `Settings.from_env` refuses a wrong value at the start."""
+    try:
+        return _read_base_url(os.environ)
+    except WrongSetting:
+        return ""
+
+
+def _read_base_url(env: Mapping[str, str]) -> str:
+    """Return TRUST_URL without a slash at the end; empty where it is not set. Raises: WrongSetting."""
+    url = env.get("TRUST_URL", "").rstrip("/")
+    if url and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+        raise WrongSetting("TRUST_URL takes the address of the functions, such as https://trust.example.com.")
+    return url
 
 
 def _read_domain(env: Mapping[str, str]) -> str:

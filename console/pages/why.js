@@ -105,6 +105,7 @@ function show(view, opened) {
       heading.append(failed ? `✕ Refused at step ${failed.number} of 10: ${failed.name}` : '✕ Refused');
       heading.className = 'bad';
       lines.push(`${verdict.reason} ${verdict.mend}`.trim());
+      lines.push(h('a', { href: `../docs/errors/${verdict.code}`, target: '_blank', rel: 'noopener' }, `More about ${verdict.code}`));
     } else if (verdict.decision === 'continue') {
       heading.append(verdict.code === 'allowed' || body.certificate || body.certificateDer ? '✓ Certificate part passed; the broker asks for the token next.' : '✓ No certificate needed; the broker asks for the token next.');
       heading.className = 'good';

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from functions.web.problem import PROBLEM, Problem
+from functions.web.problem import PROBLEM, Problem, page_of
 
 _PIECE: Final = 16 * 1024  # bytes that are parsed between two looks at the limits
 _SWEEP: Final = 0.5  # seconds between two looks at the deadlines
@@ -355,7 +355,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
         """End the connection; before that, answer the request that arrives, if its answer is next."""
         if self._is_next():
-            document = Problem(title=status.phrase, status=status.value, detail=detail, code=code)
+            document = Problem(type=page_of(code), title=status.phrase, status=status.value, detail=detail, code=code)
             body = msgspec.json.encode(document)
             head = f"content-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[status.value] + head.encode() + body)

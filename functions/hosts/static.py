@@ -1,4 +1,6 @@
-"""The console's files: read once at the start, served from memory under /console/."""
+"""The console's files and the pages of the error codes: read once at the start, served from memory.
+
+The console is at /console/, the pages are at /docs/errors/<code>."""
 
 import hashlib
 import importlib.resources
@@ -12,7 +14,8 @@ import msgspec
 from functions.web.message import Reply, Request
 
 PREFIX: Final = "/console/"
-PATHS: Final = ("/", "/console/", "/console/{*file}")
+ERRORS: Final = "/docs/errors/"
+PATHS: Final = ("/", "/console/", "/console/{*file}", "/docs/errors/", "/docs/errors/{code}")
 """The console's addresses for the routers in front of the functions. They are not part of the API's description.
 
 `/console` is missing: the Serverless Framework gives it the same resource name as `/console/`.
@@ -64,7 +67,7 @@ class Console:
     @staticmethod
     def answers(path: str) -> bool:
         """Whether *path* belongs to the console."""
-        return path in ("/", "/console") or path.startswith(PREFIX)
+        return path in ("/", "/console") or path.startswith((PREFIX, ERRORS))
 
     def reply(self, request: Request) -> Reply:
         """Return the file, 304 if the client has it already, or 404. Never raises.
@@ -76,7 +79,7 @@ class Console:
         if request.path in ("/", "/console"):
             return Reply(302, b"", _PLAIN, {"Location": PREFIX, "Cache-Control": "no-cache"})
         # The path is looked up in a table, so no path can leave the console's folder.
-        file = self._files.get(request.path.removeprefix(PREFIX) or "index.html")
+        file = self._files.get(_file_of(request.path))
         if file is None:
             return Reply(404, b"There is no such page here.", _PLAIN, _SAFE)
         headers = {**_SAFE, "Content-Security-Policy": self._policy(), "ETag": file.etag, "Cache-Control": "no-cache"}
@@ -98,6 +101,12 @@ class Console:
             "trusted-types": "'none'",
         }
         return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
+def _file_of(path: str) -> str:
+    if path.startswith(ERRORS):
+        return f"errors/{path.removeprefix(ERRORS) or 'index'}.html"
+    return path.removeprefix(PREFIX) or "index.html"
 
 
 def _file(path: str, body: bytes) -> _File:

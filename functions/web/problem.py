@@ -11,6 +11,7 @@ import msgspec
 from functions.web.errors import BodyLate, MethodNotAllowed, PreconditionRequired, UnsupportedMediaType
 from functions.web.message import NO_STORE, Reply, Request
 from shared import errors
+from shared.config import base_url
 from shared.ports import SealBroken
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ _STATUS: Final[Mapping[type[errors.TrustError], int]] = {
 }
 
 
+def page_of(code: str) -> str:
+    """Return the address of the page about *code*: absolute where TRUST_URL is set."""
+    return f"{base_url()}/docs/errors/{code}"
+
+
 def status_of(kind: type[errors.TrustError]) -> int:
     """Return the HTTP status of a refusal; 500 if its family is not in the table."""
     return next((_STATUS[family] for family in kind.__mro__ if family in _STATUS), 500)
@@ -52,9 +58,9 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """An RFC 9457 problem document. *code* is stable and says what *type* would; *title* is the status's own."""
+    """An RFC 9457 problem document. *type* is the address of the page about *code*; *title* is the status's own."""
 
-    type: str = "about:blank"
+    type: str
     title: str
     status: int
     detail: str
@@ -115,6 +121,7 @@ def _document(
     status: int, detail: str, code: str, headers: Mapping[str, str], violations: tuple[Violation, ...] = ()
 ) -> Reply:
     document = Problem(
+        type=page_of(code),
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,

@@ -47,7 +47,7 @@ def check_problem(answer: Answer, *statuses: int) -> None:
     assert answer.reply.content_type == "application/problem+json"
     document = answer.json
     assert set(document) <= {"type", "title", "status", "detail", "code", "violations"}
-    assert (document["type"], document["status"]) == ("about:blank", answer.status)
+    assert (document["type"], document["status"]) == (f"/docs/errors/{document['code']}", answer.status)
     assert document["code"] in CODES
     assert document["detail"].strip()
     for violation in document.get("violations", ()):
