@@ -286,10 +286,10 @@ def _entries() -> Iterator[tuple[str, tuple[str, str, type[TrustError] | None]]]
 def _page(code: str, says: str, mend: str, kind: type[TrustError] | None) -> str:
     cause = CAUSES.get(code)
     parts = [f"<h2>What happened</h2>\n{_sentence(says)}"]
-    if kind is not None and (kind.__doc__ or "").strip():
-        parts.append(_paragraph((kind.__doc__ or "").split("\n\n")[0]))
     if cause is not None:
         parts.append(_paragraph(cause.why))
+    elif kind is not None and kind.__doc__:
+        parts.append(_paragraph(kind.__doc__.split("\n\n")[0]))
     if kind is not None and issubclass(kind, Refused):
         parts.append(f"<h2>What the device sees</h2>\n{_paragraph(_DEVICE)}")
     elif code not in _NO_ERROR:

@@ -174,7 +174,49 @@ def _refusal(message: str, kind: type) -> BadRequest:
         return UnknownField(field=prefix + name, name=prefix + name, known=known)
     if missing := re.search(_MISSING, message):
         return MissingField(field=prefix + missing[1], name=prefix + missing[1])
-    return WrongValue(field=path or None, found=f"{path or 'The body'}: {message[:300]}")
+    return WrongValue(field=path or None, found=f"{path or 'The body'} {_words(message, kind, path)}")
+
+
+_ENUM: Final = r"(?s)Invalid enum value (.*)"
+_TYPE: Final = r"Expected `([^`]*)`, got `([^`]*)`"
+_LENGTH: Final = r"Expected `(?:str|array|object)` of length (<=|>=) (\d+)"
+_TYPES: Final = {  # JSON's types in words
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
+
+def _words(message: str, kind: type, path: str) -> str:
+    """Return one of msgspec's messages about a value as the rest of a sentence."""
+    if invalid := re.search(_ENUM, message):
+        choices = _choices(msgspec.inspect.type_info(kind), path)
+        value = invalid[1].rstrip(".").strip("'\"")[:64]
+        return f"cannot be {value!r}. It takes one of: {', '.join(choices)}" if choices else f"cannot be {value!r}"
+    if length := re.search(_LENGTH, message):
+        return f"takes {'at most' if length[1] == '<=' else 'at least'} {int(length[2]):,} characters or parts"
+    if expected := re.search(_TYPE, message):
+        wanted = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in expected[1].split("|"))
+        return f"takes {wanted}, not {_TYPES.get(expected[2], expected[2])}"
+    return f"is not valid: {message[:300]}"
+
+
+def _choices(kind: msgspec.inspect.Type, path: str) -> list[str]:
+    """Return the values that the field at *path* takes; empty where it is no choice."""
+    for name in re.findall(r"[^.\[\]]+|\[\.\.\.\]|\[\d+\]", path):
+        if isinstance(kind, msgspec.inspect.UnionType):
+            kind = next((each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType)), kind)
+        if isinstance(kind, msgspec.inspect.StructType):
+            kind = next((field.type for field in kind.fields if field.encode_name == name), kind)
+        elif isinstance(kind, msgspec.inspect.VarTupleType | msgspec.inspect.ListType):
+            kind = kind.item_type
+    if isinstance(kind, msgspec.inspect.UnionType):
+        kind = next((each for each in kind.types if isinstance(each, msgspec.inspect.EnumType)), kind)
+    return [str(member.value) for member in kind.cls] if isinstance(kind, msgspec.inspect.EnumType) else []
 
 
 _BASE64: Final = r"[A-Za-z0-9+/]*={0,2}"
