@@ -26,6 +26,7 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
         fingerprint: of the leaf: SHA-256, hex.
         chain: DER of the certificates, leaf first. A batch has chains of its own (`ShownChain`).
         reached_ca: whether a path from the leaf reached a CA of the organization.
+        step, reason, mend: of a refusal, as it was decided.
     """
 
     org_id: str
@@ -43,6 +44,9 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
     chain: tuple[bytes, ...] = ()
     reached_ca: bool = False
     failing: dict[str, str] | None = None
+    step: int | None = None
+    reason: str = ""
+    mend: str = ""
     incarnation: str = ""  # of the organization
 
 

@@ -108,6 +108,9 @@ class Activity(Record, frozen=True):
     certificate: bytes | None = None  # DER of a refused leaf; version 0.1.0 stored the certificate here
     fingerprint: str | None = None  # of a refused leaf: SHA-256, hex; `ShownChain` may have the certificate
     failing: dict[str, str] | None = None
+    step: int | None = None  # of a refusal, with its sentences as they were decided
+    reason: str = ""
+    mend: str = ""
 
 
 class ActivityPage(OrgRecord, frozen=True):

@@ -3,7 +3,7 @@
 import { Problem, api } from '../api.js';
 import { find, h, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
-import { absolute, commonName, short, visible } from '../format.js';
+import { absolute, commonName, plural, short, visible } from '../format.js';
 import { checkbox, errorArea, field, input, showProblem } from '../form.js';
 import { copyButton, foreign, moment, rowButton } from '../parts.js';
 import { mayChange, who } from '../session.js';
@@ -11,6 +11,17 @@ import { addCA } from './cas.js';
 
 const LIVE = 5000; // ms between two requests for the list of refusals
 const HOUR = 3_600_000;
+
+/** Group refusals, newest first, by cause: the same code and sentence, or the same certificate at fault. */
+function byCause(refusals) {
+  const groups = new Map();
+  for (const refusal of refusals) {
+    const cause = refusal.reason || refusal.failing?.fingerprintSha256 || refusal.id;
+    const key = `${refusal.code} ${cause}`;
+    groups.set(key, [...(groups.get(key) ?? []), refusal]);
+  }
+  return [...groups.values()];
+}
 const SIGNS = { passed: ['✓', 'good'], failed: ['✕', 'bad'], 'not reached': ['–', 'muted'] };
 
 export const CHECKED = () => `trust.checked.${who().org}`; // set after a successful check; the overview's first steps read it
@@ -36,14 +47,17 @@ function show(view, opened) {
   let refusals = null, drawn = '';
 
   async function look() {
-    const page = await api.activity({ kind: 'refusal', limit: 20 });
+    const page = await api.activity({ kind: 'refusal', limit: 100 });
     refusals = page.results;
     const fresh = refusals.filter((refusal) => Date.now() - Date.parse(refusal.at) < HOUR);
     const key = fresh.map((refusal) => refusal.id).join();
     if (!view.alive() || (key === drawn && recent.firstChild)) return;
     drawn = key;
-    replace(recent, fresh.length ? h('ul', { class: 'refusals' }, fresh.map((refusal) => h('li', null,
-      h('div', null, foreign(refusal.clientId ?? refusal.who), h('span', { class: 'muted block' }, `${refusal.code} · `, moment(refusal.at))),
+    replace(recent, fresh.length ? h('ul', { class: 'refusals' }, byCause(fresh).map(([refusal, ...others]) => h('li', null,
+      h('div', null, others.length ? h('strong', null, plural(new Set([refusal, ...others].map((each) => each.clientId ?? each.who)).size, 'client'), ', the latest ') : null,
+        foreign(refusal.clientId ?? refusal.who), h('span', { class: 'muted block' }, `${refusal.code} · `,
+          others.length ? ['since ', moment(others.at(-1).at)] : moment(refusal.at)),
+        others.length > 0 && refusal.reason && h('span', { class: 'muted block' }, foreign(refusal.reason, { lines: 0 }))),
       rowButton('Explain', short(refusal.clientId ?? refusal.who, 40), `explain-${refusal.id}`, () => {
         if (location.hash === `#/why/${refusal.id}`) explain(refusal); else location.hash = `#/why/${encodeURIComponent(refusal.id)}`;
       }))))
@@ -105,7 +119,6 @@ function show(view, opened) {
       heading.append(failed ? `✕ Refused at step ${failed.number} of 10: ${failed.name}` : '✕ Refused');
       heading.className = 'bad';
       lines.push(`${verdict.reason} ${verdict.mend}`.trim());
-      lines.push(h('a', { href: `../docs/errors/${verdict.code}`, target: '_blank', rel: 'noopener' }, `More about ${verdict.code}`));
     } else if (verdict.decision === 'continue') {
       heading.append(verdict.code === 'allowed' || body.certificate || body.certificateDer ? '✓ Certificate part passed; the broker asks for the token next.' : '✓ No certificate needed; the broker asks for the token next.');
       heading.className = 'good';
@@ -119,7 +132,13 @@ function show(view, opened) {
       lines.push('If it is still refused, it sends something else: another server name, no intermediates, an older file, or a key that does not fit.');
       if (body.certificate || body.certificateDer) localStorage.setItem(CHECKED(), '1');
     }
-    if (was && verdict.decision !== 'deny') lines.unshift(`It was refused ${absolute(was.at)} (${was.code}); judged as of now, it passes.`);
+    const code = was?.code ?? (verdict.decision === 'deny' ? verdict.code : null);
+    const more = code && h('p', null, h('a', { href: `../docs/errors/${encodeURIComponent(code)}`, target: '_blank', rel: 'noopener' }, `More about ${code}`));
+    // The refusal as it was decided comes first; what the same question would get now may differ.
+    const recorded = was?.reason && h('div', { class: 'recorded' },
+      h('p', null, h('strong', null, 'Refused '), moment(was.at), ` (${was.code}): `, foreign(`${was.reason} ${was.mend}`.trim(), { lines: 0 })),
+      h('p', { class: 'muted' }, verdict.decision === 'deny' && verdict.code === was.code ? 'The same question is refused for the same reason now:' : 'The same question now:'));
+    if (was && !recorded && verdict.decision !== 'deny') lines.unshift(`It was refused ${absolute(was.at)} (${was.code}); judged as of now, it passes.`);
     const steps = h('ol', { class: 'steps' }, (verdict.steps ?? []).map((step) => {
       const [sign, tone] = SIGNS[step.status];
       return h('li', { class: tone, value: step.number }, h('span', { class: 'sign', 'aria-hidden': 'true' }, sign),
@@ -130,7 +149,7 @@ function show(view, opened) {
     const report = h('pre', { class: 'sr', 'aria-hidden': 'true' }, reportOf(verdict, body, heading.textContent));
     const sentence = h('div', { class: 'sentence-block' }, lines.map((line) => h('p', null, foreign(line, { lines: 0 }))));
     const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, body), copyButton(() => report.textContent, report, '', 'Copy report'));
-    replace(result, heading, sentence,
+    replace(result, recorded, heading, sentence, more,
       verdict.failing && h('p', { class: 'muted' }, 'Certificate at fault: ', foreign(verdict.failing.subject)), buttons, steps, report);
     result.hidden = false;
     view.content.querySelector('.placeholder').hidden = true;

@@ -20,8 +20,8 @@ _KINDS: Final = ", ".join(kind.value for kind in ActivityKind)
 
 
 class ActivityView(View, frozen=True, kw_only=True, omit_defaults=True):
-    """What happened. Of a refusal also who tried, where, and with which certificate: its SHA-256, and PEM where the
-    certificate is still kept."""
+    """What happened. Of a refusal also who tried, where, and why, as it was decided; and with which certificate: its
+    SHA-256, and in PEM what was sent, where it is still kept."""
 
     id: str
     at: datetime
@@ -36,11 +36,14 @@ class ActivityView(View, frozen=True, kw_only=True, omit_defaults=True):
     certificate: str | None = None
     fingerprint_sha256: str | None = None
     failing: Failing | None = None
+    step: int | None = None
+    reason: str = ""
+    mend: str = ""
 
 
-def _view(entry: Activity, leaves: Mapping[str, bytes]) -> ActivityView:
+def _view(entry: Activity, chains: Mapping[str, Sequence[bytes]]) -> ActivityView:
     failing = entry.failing
-    leaf = entry.certificate or leaves.get(entry.fingerprint or "")
+    chain = (entry.certificate,) if entry.certificate else chains.get(entry.fingerprint or "", ())
     return ActivityView(
         id=entry.id,
         at=entry.at,
@@ -52,11 +55,14 @@ def _view(entry: Activity, leaves: Mapping[str, bytes]) -> ActivityView:
         detail=entry.detail,
         client_id=entry.client_id,
         server_name=entry.server_name,
-        certificate=encode_pem(parse_stored(leaf)) if leaf else None,
+        certificate="".join(encode_pem(parse_stored(der)) for der in chain) or None,
         fingerprint_sha256=entry.fingerprint,
         failing=Failing(subject=failing["subject"], fingerprint_sha256=failing["fingerprintSha256"])
         if failing
         else None,
+        step=entry.step,
+        reason=entry.reason,
+        mend=entry.mend,
     )
 
 
@@ -79,8 +85,8 @@ def list_activity(call: MemberCall) -> Reply:
     records = call.context.of(call.member.org)
     entries = read_activity(records, _kinds(call), after=page.after, limit=page.look_ahead)
     fingerprints = {entry.fingerprint for entry in entries if entry.fingerprint and not entry.certificate}
-    leaves = ShownCertificates(records).leaves(fingerprints)
-    results = tuple(_view(entry, leaves) for entry in page.cut(entries))
+    chains = ShownCertificates(records).chains(fingerprints)
+    results = tuple(_view(entry, chains) for entry in page.cut(entries))
     return json_reply(ActivityList(results=results, bookmark=page.bookmark(entries, results)))
 
 

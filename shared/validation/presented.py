@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from shared import errors
+from shared.text import printable
 from shared.validation import identity
 from shared.validation.names import ClientId, DeviceName, ServerName
 from shared.x509 import certificate_files
@@ -13,6 +14,7 @@ from shared.x509.budget import ELEMENTS_MAX, NAMES_MAX, SUBTREES_MAX, ElementCou
 from shared.x509.cache import read_intermediate
 from shared.x509.certificate import Certificate
 
+CLIENT_ID_SHOWN_MAX: Final = 256  # characters, in the list of refusals
 CERTIFICATES_MAX: Final = 10
 CERTIFICATES_BYTES: Final = 64 * 1024  # as PEM or DER, together
 
@@ -40,6 +42,7 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
     chain: tuple[Certificate, ...] | errors.CertificateMalformed  # leaf first; empty: no certificate
     tls: bool
     unread: tuple[bytes, ...] = ()
+    client_id_text: str = ""  # as it was sent, printable and cut
 
     @classmethod
     def read(
@@ -69,7 +72,8 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
                 certs, unread = read_presented(certificate, chain)
             except errors.CertificateMalformed as refusal:
                 certs = refusal
-        return cls(server_name or None, name, certs, tls, unread)
+        text = printable(client_id or "", CLIENT_ID_SHOWN_MAX)
+        return cls(server_name or None, name, certs, tls, unread, text)
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:

@@ -49,6 +49,40 @@ def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) 
     assert sorted(ca["subject"] for ca in live.cas) == ["CN=Factory Root", "CN=New Root"]
 
 
+def test_the_refusal_is_shown_as_it_was_decided_beside_what_holds_now(at: At, live: Live) -> None:
+    """The list and the explanation never contradict each other, also after the cause was mended."""
+    stranger = root("New Root")
+    live.add_ca(root("Factory Root"))
+    live.connect(device(stranger), "d:mtxpd0:thermo:42", live.service.client("broker"))
+    live.add_ca(stranger)
+    page = at("why")
+    page.get_by_role("button", name="Explain d:mtxpd0:thermo:42").click()
+    recorded = page.locator(".recorded")
+    expect(recorded).to_contain_text("Refused just now")
+    expect(recorded).to_contain_text("(untrusted_issuer): The certificate was issued by CN=New Root")
+    expect(recorded).to_contain_text("The same question now:")
+    expect(page.get_by_role("heading", name="thermo/42 is let in by New Root until")).to_be_visible()
+    expect(page.get_by_role("link", name="More about untrusted_issuer")).to_have_attribute(
+        "href", "../docs/errors/untrusted_issuer"
+    )
+
+
+def test_refusals_are_grouped_by_cause(at: At, live: Live) -> None:
+    """Three devices of one unknown CA, and one with another fault, are two lines."""
+    own, stranger = root("Factory Root"), root("New Root")
+    live.add_ca(own)
+    broker = live.service.client("broker")
+    for number in range(3):
+        live.connect(device(stranger, f"d:thermo:{number}"), f"d:mtxpd0:thermo:{number}", broker)
+    live.connect(device(own), "d:mtxpd0:thermo:43", broker)
+    page = at("why")
+    lines = page.locator(".refusals li")
+    expect(lines).to_have_count(2)
+    expect(lines.filter(has_text="untrusted_issuer")).to_contain_text("3 clients, the latest")
+    expect(lines.filter(has_text="untrusted_issuer")).to_contain_text("CN=New Root")
+    expect(lines.filter(has_text="identity_mismatch")).to_contain_text("d:mtxpd0:thermo:43")
+
+
 CASES: dict[str, tuple[str, str]] = {
     "sni_unknown": ("step 1 of 10: Server name", "mtxpd0.messaging.other.example is not a host of this service."),
     "client_id_invalid": ("step 2 of 10: Client ID", "Set the client ID to d:mtxpd0:type:device"),

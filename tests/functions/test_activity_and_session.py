@@ -180,7 +180,37 @@ def test_a_refused_connection_is_listed_with_its_certificate(
         "certificate": stranger.pem,
         "fingerprintSha256": stranger.fingerprint,
         "failing": {"subject": "CN=d:thermo:42", "fingerprintSha256": stranger.fingerprint},
+        "step": 6,
+        "reason": "The certificate was issued by CN=Stranger, which is not among your CA certificates.",
+        "mend": "If CN=Stranger is your CA, add its certificate, or let the device send its intermediate certificates.",
     }
+
+
+def test_a_refusal_of_a_device_that_sends_intermediates_is_explained_as_it_was_decided(
+    service: Service, operator: Client, viewer: Client, broker: Client
+) -> None:
+    """The list has everything that the device sent, so the same question has the same answer."""
+    operator.post(CAS, {"certificate": ROOT.pem}).ok(201)
+    inter = certs.ca("Intermediate", ROOT)
+    device = certs.leaf("d:thermo:42", inter)
+    fields = {"serverName": HOST, "clientId": "d:mtxpd0:thermo:43"}
+    refused = broker.post("/verifyClient", fields | {"certificate": certs.bundle(device, inter)}).ok()
+    assert refused["code"] == "identity_mismatch"
+    service.flush()
+    [entry] = viewer.get("/activity?kind=refusal").ok()["results"]
+    assert (entry["code"], entry["reason"], entry["mend"]) == (refused["code"], refused["reason"], refused["mend"])
+    assert entry["step"] == 10
+    asked = fields | {"certificate": entry["certificate"], "explain": True}
+    assert viewer.post("/verifyClient", asked).ok()["reason"] == entry["reason"]
+
+
+def test_a_refusal_shows_a_client_id_that_cannot_be_read(service: Service, viewer: Client, broker: Client) -> None:
+    broker.post("/verifyClient", {"serverName": HOST, "clientId": "thermo\n42 " + "x" * 400}).ok()
+    service.flush()
+    [entry] = viewer.get("/activity?kind=refusal").ok()["results"]
+    assert entry["code"] == "client_id_invalid"
+    assert entry["clientId"].startswith("thermo?42 xxx")
+    assert len(entry["clientId"]) == 256
 
 
 def test_a_repeated_refusal_is_listed_once(service: Service, viewer: Client, broker: Client) -> None:

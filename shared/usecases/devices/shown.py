@@ -38,14 +38,14 @@ class ShownCertificates:
         self._repository = repository
         self._org_id = repository.org_id
 
-    def leaves(self, fingerprints: Collection[str]) -> Mapping[str, bytes]:
-        """Return the DER of the leaves among *fingerprints* that are stored, in one read."""
+    def chains(self, fingerprints: Collection[str]) -> Mapping[str, Sequence[bytes]]:
+        """Return what was sent with each of the leaves *fingerprints* that is stored, leaf first, in one read."""
         refs = {fingerprint: shown_ref(self._org_id, fingerprint) for fingerprint in fingerprints}
         if not refs:
             return {}
         batch = self._repository.read_batch(refs.values())
         stored = {fingerprint: batch.get(ref) for fingerprint, ref in refs.items()}
-        return {fingerprint: shown.chain[0] for fingerprint, shown in stored.items() if shown and shown.chain}
+        return {fingerprint: shown.chain for fingerprint, shown in stored.items() if shown and shown.chain}
 
     def newest_first(self) -> Iterator[ShownChain]:
         """Yield what is stored with a chain, the newest first. Raises: StoreUnavailable."""

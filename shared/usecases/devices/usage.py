@@ -33,6 +33,7 @@ _CLIENTS_MAX: Final = 500  # in the sample of a day
 _CAS_MAX: Final = 1_000  # in a day: as many as an organization has at a time
 _BATCH_CAS_MAX: Final = 200  # in one batch
 _REFUSALS_MAX: Final = 20  # in one page
+_SENTENCE_MAX: Final = 384  # characters of reason and advice each, in the list of refusals
 _TEXT_MAX: Final = 256  # characters of each text of a refusal, which a client chooses
 _BATCHES_MAX: Final = 128  # ids of batches remembered in a day
 
@@ -135,7 +136,15 @@ def _short(refusal: ConnectionEvent) -> ConnectionEvent:
     """Return *refusal* without its certificates, which the batch has apart, and with texts of bounded size."""
     failing = {name: text[:_TEXT_MAX] for name, text in refusal.failing.items()} if refusal.failing else None
     client_id = refusal.client_id[:_TEXT_MAX] if refusal.client_id else None
-    return msgspec.structs.replace(refusal, client_id=client_id, certificate=None, chain=(), failing=failing)
+    return msgspec.structs.replace(
+        refusal,
+        client_id=client_id,
+        certificate=None,
+        chain=(),
+        failing=failing,
+        reason=refusal.reason[:_SENTENCE_MAX],
+        mend=refusal.mend[:_SENTENCE_MAX],
+    )
 
 
 def _chains_of_before(batch: ConnectionEventBatch) -> Iterator[ShownChain]:
@@ -161,6 +170,9 @@ def _activity_of(refusal: ConnectionEvent) -> Activity:
         server_name=refusal.server_name,
         fingerprint=refusal.fingerprint or (fingerprint_of(refusal.certificate) if refusal.certificate else None),
         failing=refusal.failing,
+        step=refusal.step,
+        reason=refusal.reason,
+        mend=refusal.mend,
     )
 
 

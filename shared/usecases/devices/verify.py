@@ -123,7 +123,7 @@ def _event(presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime
         code=verdict.code,
         tls=presented.tls,
         presence=verdict.presence,
-        client_id=getattr(presented.client_id, "text", None),
+        client_id=presented.client_id_text or None,
         server_name=presented.server_name and presented.server_name[:_SERVER_NAME_MAX],
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
@@ -131,7 +131,15 @@ def _event(presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime
         chain=tuple(cert.der for cert in presented.certificates),
         reached_ca=bool(verdict.path) or _reached_ca(verdict),
         failing={"subject": failing.subject_text, "fingerprintSha256": failing.fingerprint} if failing else None,
+        **_decision(verdict),
     )
+
+
+def _decision(verdict: Verdict) -> dict[str, Any]:
+    """Return a refusal as it was decided, for the list of refusals; nothing for another verdict."""
+    if verdict.decision is not Decision.DENY:
+        return {}
+    return {"step": verdict.failed_step, "reason": verdict.reason, "mend": verdict.mend}
 
 
 def _reached_ca(verdict: Verdict) -> bool:
@@ -212,6 +220,7 @@ def _named_event(named: NamedClient, verdict: Verdict, facts: OrgFacts, at: date
         presence=verdict.presence,
         client_id=getattr(named.client, "text", None),
         identity=str(verdict.identity) if verdict.identity else None,
+        **_decision(verdict),
     )
 
 
