@@ -1,6 +1,7 @@
 // Why was my device refused? The ten steps up to the failing step, with the reason and the remedy.
 
 import { Problem, api } from '../api.js';
+import { ask } from '../dialog.js';
 import { find, h, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, commonName, plural, short, visible } from '../format.js';
@@ -148,7 +149,7 @@ function show(view, opened) {
     }));
     const report = h('pre', { class: 'sr', 'aria-hidden': 'true' }, reportOf(verdict, body, heading.textContent));
     const sentence = h('div', { class: 'sentence-block' }, lines.map((line) => h('p', null, foreign(line, { lines: 0 }))));
-    const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, body), copyButton(() => report.textContent, report, '', 'Copy report'));
+    const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, body), await cures(verdict), copyButton(() => report.textContent, report, '', 'Copy report'));
     replace(result, recorded, heading, sentence, more,
       verdict.failing && h('p', { class: 'muted' }, 'Certificate at fault: ', foreign(verdict.failing.subject)), buttons, steps, report);
     result.hidden = false;
@@ -169,25 +170,45 @@ function show(view, opened) {
           view.say(...done.said);
           await check();
         } }, 'Add CA');
-      case 'ca_inactive': return mayChange() && reactivation(verdict, body);
       default: return null;
     }
   }
 
-  async function reactivation(verdict) {
-    const cas = await api.cas();
-    const ca = cas.find((known) => known.fingerprintSha256 === verdict.failing?.fingerprintSha256)
-      ?? cas.find((known) => known.status === 'inactive' && known.subject === verdict.failing?.subject);
-    return ca && h('button', { type: 'button', async onclick() {
-      try {
-        await api.changeCA(ca.id, { status: 'active' }, ca.version);
-      } catch (error) {
-        showProblem(error, [], errors);
-        return;
-      }
-      view.say(h('bdi', null, short(commonName(ca.subject), 60)), ' is active.');
+  /** Buttons of the cures that the service has tried: with each of them alone, this client passes. */
+  async function cures(verdict) {
+    const found = verdict.cures ?? [];
+    const cas = found.some((cure) => cure.action === 'activate_ca') ? await api.cas() : [];
+    const retry = (field, label, value) => h('button', { type: 'button', async onclick() {
+      field.control.value = value;
       await check();
-    } }, 'Activate');
+    } }, `${label} ${short(visible(value), 60)}`);
+    return found.map(({ action, value }) => {
+      const ca = cas.find((known) => known.id === value);
+      switch (action) {
+        case 'activate_ca': return mayChange() && ca && h('button', { type: 'button', onclick: () => activate(ca) }, `Activate ${short(commonName(ca.subject), 60)}…`);
+        case 'client_id': return retry(clientId, 'Check with client ID', value);
+        case 'server_name': return retry(serverName, 'Check with server name', value);
+        default: return null;
+      }
+    });
+  }
+
+  /** Activate a CA, after showing what that does for the other certificates that were seen. */
+  async function activate(ca) {
+    let effect;
+    await view.load(async () => { effect = await api.statusEffect(ca.id, 'active'); });
+    if (!effect) return;
+    const { admitted, certificates, since } = effect.judged;
+    const done = await ask({
+      title: 'Activate CA certificate?',
+      content: [h('p', null, foreign(ca.subject)), h('p', null, 'This device is let in then. ', certificates
+        ? [`Of ${plural(certificates, 'certificate')} seen since `, moment(since), `, ${admitted.toLocaleString('en')} that ${admitted === 1 ? 'is' : 'are'} refused now would be let in.`]
+        : 'No other certificate was seen in 30 days.')],
+      actions: [{ label: 'Activate', tone: 'primary', submit: true, run: async () => { await api.changeCA(ca.id, { status: 'active' }, ca.version); return true; } }],
+    });
+    if (!done) return;
+    view.say(h('bdi', null, short(commonName(ca.subject), 60)), ' is active.');
+    await check();
   }
 
   if (opened) open(opened).catch(quiet); else refresh();

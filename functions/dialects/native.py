@@ -63,6 +63,14 @@ class StepView(View, frozen=True, kw_only=True):
     expected: str | None
 
 
+class CureView(View, frozen=True):
+    """One change after which the client passes: *action*, and the *value* to set; *decision* is what it would get."""
+
+    action: str
+    value: str
+    decision: str
+
+
 class VerdictView(View, frozen=True, kw_only=True):
     """May this client connect?
 
@@ -88,6 +96,7 @@ class VerdictView(View, frozen=True, kw_only=True):
     basis: str | UnsetType = UNSET
     watson_reason: int | None
     steps: tuple[StepView, ...] | UnsetType = UNSET
+    cures: tuple[CureView, ...] | UnsetType = UNSET
 
 
 def _view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
@@ -112,6 +121,7 @@ def _view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         basis=verdict.basis or UNSET,
         watson_reason=verdict.watson_reason,
         steps=_steps(verdict) if explain else UNSET,
+        cures=tuple(CureView(cure.action.value, cure.value, cure.decision.value) for cure in verdict.cures) or UNSET,
     )
 
 

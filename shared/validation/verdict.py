@@ -6,6 +6,7 @@ caller can ask for all of it in one read; `judge` runs the steps in order, and t
 
 from collections.abc import Collection, Container, Iterator
 from datetime import datetime
+from enum import StrEnum
 from itertools import zip_longest
 from typing import Final
 
@@ -73,6 +74,28 @@ class Step(msgspec.Struct, frozen=True):
     expected: str | None = None
 
 
+class Action(StrEnum):  # noqa: D101 - openapi.json would show the docstring
+    ACTIVATE_CA = "activate_ca"  # the id of the CA
+    CLIENT_ID = "client_id"  # the client ID to set
+    SERVER_NAME = "server_name"  # the host to connect to
+    TYPE_CERTIFICATES = "type_certificates"  # to be switched on
+    SECURITY_LEVEL = "security_level"  # the level for the type of the device
+    LIFT_DENIAL = "lift_denial"  # entries of the deny list
+
+
+class Cure(msgspec.Struct, frozen=True):
+    """One change after which the client passes.
+
+    Args:
+        value: what to set, see `Action`.
+        decision: what the client would get then: allow, or continue.
+    """
+
+    action: Action
+    value: str
+    decision: Decision
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """A decision with its reasons.
 
@@ -94,6 +117,7 @@ class Verdict(msgspec.Struct, frozen=True):
     fingerprints: tuple[tuple[str, ...], ...] = ()  # of each certificate presented, leaf first
     path: CertificationPath = ()  # the path that was accepted, leaf first; empty where no chain was judged
     basis: str = ""
+    cures: tuple[Cure, ...] = ()  # of a refusal that is explained: the single changes after which the client passes
     proof: str = (
         "chain"  # the basis of the verdict: "chain", or "broker" if the broker judged the chain and passes names
     )

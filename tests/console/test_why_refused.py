@@ -167,9 +167,32 @@ def test_a_deactivated_ca_is_activated_from_there(at: At, live: Live) -> None:
     live.operator.put(f"/authentication/cacertificates/{stored['id']}", {"status": "inactive"}).ok()
     page = at("why")
     check(page, device(issued).pem)
-    page.get_by_role("button", name="Activate").click()
+    page.get_by_role("button", name="Activate Factory Root…").click()
+    dialog = page.get_by_role("dialog", name="Activate CA certificate?")
+    expect(dialog).to_contain_text("This device is let in then.")
+    dialog.get_by_role("button", name="Activate").click()
     expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root")).to_be_visible()
     assert {ca["status"] for ca in live.cas} == {"active"}
+
+
+def test_a_client_id_that_is_proven_is_offered(at: At, live: Live) -> None:
+    """One click fills in the client ID of the certificate, and the device is let in."""
+    issued = root()
+    live.add_ca(issued)
+    page = at("why")
+    check(page, device(issued).pem, "d:mtxpd0:thermo:43")
+    page.get_by_role("button", name="Check with client ID d:mtxpd0:thermo:42").click()
+    expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root")).to_be_visible()
+
+
+def test_a_ca_of_the_same_name_and_another_key_is_not_offered(at: At, live: Live) -> None:
+    stored = live.add_ca(root("Factory Root", private=certs.key("P-256", 91)))
+    live.operator.put(f"/authentication/cacertificates/{stored['id']}", {"status": "inactive"}).ok()
+    live.add_ca(root("Other Root"))
+    page = at("why")
+    check(page, device(root("Factory Root")).pem)
+    expect(page.get_by_role("heading", name="Refused at step")).to_be_visible()
+    expect(page.get_by_role("button", name="Activate")).to_have_count(0)
 
 
 def test_a_valid_device_is_admitted_and_the_page_names_other_causes(at: At, live: Live) -> None:

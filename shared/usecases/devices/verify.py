@@ -21,6 +21,7 @@ from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
 from shared.usecases.denials import DenyList
+from shared.validation.cures import find_cures
 from shared.validation.deny_list import DenyListEntry, Questions, questions
 from shared.validation.facts import OrgFacts, Scope
 from shared.validation.names import DeviceName
@@ -89,11 +90,27 @@ def verify_client(
         if not CACertificates(records).has_active():
             facts = replace(facts, has_active_ca=False)
             verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
-    if not explain:
+    if explain:
+        verdict = _with_cures(verifier, presented, caller, facts, at, verdict)
+    else:
         verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
         if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
             verifier.events.offer(_event(presented, verdict, facts, at))
     return verdict
+
+
+def _with_cures(
+    verifier: Verifier, presented: Presented, caller: Caller, facts: OrgFacts | None, at: datetime, verdict: Verdict
+) -> Verdict:
+    """Return *verdict* with the single changes after which the client would pass."""
+    if verdict.decision is not Decision.DENY or facts is None or verdict.org_id != facts.org_id:
+        return verdict
+
+    def judge_again(changed: Presented, then: OrgFacts) -> Verdict:
+        return _judge(verifier, changed, caller, then, at, explain=False)
+
+    cures = find_cures(presented, facts, judge_again, platform_domain=verifier.context.platform_domain)
+    return replace(verdict, cures=cures)
 
 
 def _judge(
