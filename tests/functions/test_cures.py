@@ -26,6 +26,12 @@ def deactivate(operator: Client, ca: str) -> None:
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
 
 
+def lift_all(operator: Client) -> Fields:
+    for entry in operator.get("/authorization/denylist").ok()["results"]:
+        operator.delete(f"/authorization/denylist/{entry['id']}").ok(204)
+    return {}
+
+
 Apply = Callable[[Client, str], Fields]
 CASES: dict[str, tuple[Callable[[Client], object], certs.Issued | None, Fields, str, Apply]] = {
     "a deactivated CA": (
@@ -68,13 +74,7 @@ CASES: dict[str, tuple[Callable[[Client], object], certs.Issued | None, Fields, 
         DEVICE,
         {},
         "lift_denial",
-        lambda operator, _: (
-            [
-                operator.delete(f"/authorization/denylist/{entry['id']}").ok(204)
-                for entry in operator.get("/authorization/denylist").ok()["results"]
-            ]
-            and {}
-        ),
+        lambda operator, _: lift_all(operator),
     ),
 }
 
