@@ -498,12 +498,12 @@ def _read_extension(encoded: bytes, at: int, end: int) -> tuple[bytes, Extension
     field = "extension"
     start, stop = der.expect(encoded, at, end, der.OID, field)
     oid = encoded[start:stop]
-    field = f"extension {der.read_oid(oid, field)}"
+    name = der.read_oid(oid, field)
     is_critical = False
     tag, start, stop = der.element(encoded, stop, end, field)
     if tag == der.BOOLEAN:
         is_critical = der.read_boolean(encoded, start, stop, field)
         tag, start, stop = der.element(encoded, stop, end, field)
     if tag != der.OCTET_STRING or stop != end:
-        raise NotDER("is not an identifier and a value", field)
+        raise NotDER("is not an identifier and a value", f"{field} {name}")
     return oid, Extension(is_critical, encoded[start:stop])

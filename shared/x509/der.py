@@ -4,6 +4,7 @@ The reader is strict where a lax one could see something else in the same octets
 their shortest form (X.690, 8.1.3 and 10.1), every element inside its data. Nothing here recurses.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -143,6 +144,7 @@ def read_boolean(data: bytes, start: int, stop: int, field: str) -> bool:
     return data[start] == 0xFF
 
 
+@lru_cache(maxsize=1024)  # certificates have few different ones
 def read_oid(content: bytes, field: str) -> str:
     """Return an OBJECT IDENTIFIER, given its *content*, in dotted form (X.690, 8.19). Raises: NotDER."""
     if not content or content[-1] & 0x80 or len(content) > OID_MAX:
