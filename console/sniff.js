@@ -55,6 +55,8 @@ function ofPem(text, labels) {
 function ofDer(bytes) {
   const nothing = { pem: false, text: null, certificates: 0, key: null, request: false, pkcs12: false };
   const outer = element(bytes, 0);
+  // A PKCS#12 file in BER: a SEQUENCE of indefinite length that begins with version 3 (RFC 7292, section 4)
+  if ([0x30, 0x80, 0x02, 0x01, 0x03].every((octet, at) => bytes[at] === octet)) return { ...nothing, pkcs12: true };
   if (!outer || outer.tag !== 0x30) return nothing;
   const parts = children(bytes, outer);
   const tags = parts.map((part) => part.tag).join(' ');

@@ -21,6 +21,7 @@ from shared.errors import (
     TooLarge,
     WeakKey,
 )
+from shared.x509.ber import to_der
 from shared.x509.budget import ELEMENTS_MAX, ElementCount
 from shared.x509.certificate import Certificate
 from shared.x509.der import CONTEXT_0, INTEGER, OID, SEQUENCE, Element, NotDER, elements
@@ -93,6 +94,17 @@ def content_of(der: bytes) -> Content:
     except (ValueError, IndexError):
         pass
     return Content.OTHER
+
+
+def _content_of_ber(data: bytes) -> Content:
+    """Return what *data* seems to be, also where it is in BER: a PKCS#12 file may be (RFC 7292, section 4)."""
+    content = content_of(data)
+    if content is not Content.OTHER or data[:1] != bytes([SEQUENCE]):
+        return content
+    try:
+        return content_of(to_der(data))
+    except NotDER:
+        return Content.OTHER
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -219,7 +231,7 @@ def _split_pem(data: bytes, part: Part) -> list[bytes]:
 def _split_der(data: bytes, part: Part) -> list[bytes]:
     if is_java_key_store(data):
         raise NotACertificate(part=part, found=JAVA_KEY_STORE, hint=f"{_EXPORT_CERTIFICATE} {CONVERT_KEY_STORE}")
-    content = content_of(data)
+    content = _content_of_ber(data)
     if content in (Content.KEY, Content.ENCRYPTED_KEY):
         raise PrivateKeyGiven(part=part)
     if content is Content.PKCS12:

@@ -394,6 +394,13 @@ def test_pkcs12_in_ber_is_read(rewrite: Callable[[bytes], bytes], data: bytes, p
 
 
 @pytest.mark.parametrize("rewrite", [indefinite, long_lengths, only_outside])
+def test_pkcs12_in_ber_is_named_in_a_field_for_certificates(rewrite: Callable[[bytes], bytes]) -> None:
+    """Such a file is whole: it is not damaged, but it is no certificate."""
+    with pytest.raises(errors.NotACertificate, match=r"This is a PKCS#12 file"):
+        read_one_certificate(rewrite(REAL))
+
+
+@pytest.mark.parametrize("rewrite", [indefinite, long_lengths, only_outside])
 def test_no_cost_hides_in_ber(rewrite: Callable[[bytes], bytes]) -> None:
     for data in (
         pfx(PLAIN_PART, encrypted_part(pbes2(pbkdf2(20_000_000)))),
