@@ -619,6 +619,13 @@ class SNIUnknown(Refused):
     mend = "Connect to {host}."
 
 
+class DomainSwitchedOff(SNIUnknown):
+    """The server name is on a custom domain that is listed, and custom domains are switched off."""
+
+    says = "The custom domain {domain} is listed, but custom domains are switched off."
+    mend = "Switch custom domains on under Connection security, or connect to {host}."
+
+
 class OrgUnknown(Refused):
     """Neither the server name nor the client ID names an existing organization."""
 
@@ -633,8 +640,13 @@ class ClientIdInvalid(Refused):
 
     step = 2
     code = "client_id_invalid"
-    says = "The client ID has none of the forms that this service knows."
-    mend = "Set the client ID to d:{org}:type:device, with the type and the id of the device."
+    says = "The client ID has none of the forms that this service knows.{unnamed}"
+    mend = "Set the client ID to d:{org}:type:device, with the type and the id of the device.{also}"
+
+    def __init__(self, *, is_unnamed: bool = False, **facts: Any) -> None:
+        unnamed = " The certificate names no device either." if is_unnamed else ""
+        also = " Issue the certificate again with CN d:type:device of the same device." if is_unnamed else ""
+        super().__init__(unnamed=unnamed, also=also, **facts)
 
 
 class OrgMismatch(Refused):
@@ -708,6 +720,22 @@ class UntrustedIssuer(Refused):
     code = "untrusted_issuer"
     says = "The certificate was issued by {issuer}, which is not among your CA certificates."
     mend = "If {issuer} is your CA, add its certificate, or let the device send its intermediate certificates."
+
+
+class IssuerNotPassed(UntrustedIssuer):
+    """The issuer is not registered, and the broker passes no certificate but the device's own."""
+
+    mend = (
+        "If {issuer} is your CA, add its certificate. This broker passes the device's own certificate alone, so the "
+        "intermediate certificates that the device sends do not arrive."
+    )
+
+
+class SelfSigned(UntrustedIssuer):
+    """The certificate was signed with its own key, so no CA vouches for it."""
+
+    says = "The certificate is self-signed: {issuer} is its own issuer, and no CA vouches for it."
+    mend = "Issue the device's certificate from a CA, and add that CA's certificate."
 
 
 class SignatureInvalid(Refused):

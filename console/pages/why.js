@@ -161,7 +161,7 @@ function show(view, opened) {
   async function remedy(verdict, body) {
     const link = (label, href) => h('a', { class: 'button', href }, label);
     switch (verdict.code) {
-      case 'tls_required': case 'certificate_missing': case 'type_certificate_refused': return link('Connection security', '#/security');
+      case 'tls_required': case 'certificate_missing': case 'type_certificate_refused': case 'sni_unknown': return link('Connection security', '#/security');
       case 'certificate_revoked': return link('Deny list', '#/security/deny');
       case 'no_trusted_ca': case 'untrusted_issuer': case 'signature_invalid': case 'ca_expired':
         return mayChange() && h('button', { type: 'button', async onclick() {

@@ -140,6 +140,7 @@ def _decide(
         server_name=dialect.read_text(tls, "serverName"),
         client_id=dialect.read_text(mqtt, "clientId"),
         certificate=dialect.read_certificate(dialect.read_text(tls, "x509CertificatePem"), "x509CertificatePem"),
+        leaf_only=True,
     )
     verdict = verify_client(verifier, caller, presented)
     if verdict.decision is not Decision.ALLOW or verdict.identity is None or verdict.org_id is None:

@@ -113,6 +113,7 @@ def _verdict(call: Call) -> Verdict:
         client_id=client_id,
         certificate=leaf,
         tls=fields.get("tls") not in (False, "false"),
+        leaf_only=True,
     )
     return verify_client(call.verifier, call.credentials, presented)
 

@@ -38,5 +38,6 @@ def ask(call: Call) -> Reply:
         server_name=headers.get("x-sni") or None,
         client_id=headers.get("x-client-id") or None,
         certificate=dialect.read_certificate(unquote(escaped) if escaped else None, "X-Client-Cert"),
+        leaf_only=True,
     )
     return DIALECT.encode(verify_client(call.verifier, call.credentials, presented))

@@ -52,6 +52,7 @@ class OrgFacts(msgspec.Struct, frozen=True):
     Args:
         denied: the entries found, by the look-up ids that `deny_list.questions` named.
         has_active_ca: None where only the CAs that matter to this client were read.
+        listed_domains: the custom domains that the organization listed, in force or not.
         has_more_cas: whether CAs that matter to this client were left out, because there is too much to read.
     """
 
@@ -65,4 +66,5 @@ class OrgFacts(msgspec.Struct, frozen=True):
     denied: Mapping[str, Sequence[DenyListEntry]] = msgspec.field(default_factory=dict)
     has_active_ca: bool | None = None
     has_more_cas: bool = False
+    listed_domains: Collection[str] = ()
     incarnation: str = ""

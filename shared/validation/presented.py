@@ -43,6 +43,7 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
     tls: bool
     unread: tuple[bytes, ...] = ()
     client_id_text: str = ""  # as it was sent, printable and cut
+    leaf_only: bool = False  # the broker passes no certificate but the device's own
 
     @classmethod
     def read(
@@ -53,12 +54,14 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
         certificate: bytes | None = None,
         chain: bytes = b"",
         tls: bool = True,
+        leaf_only: bool = False,
     ) -> "Presented":
         """Read what was presented.
 
         Args:
             certificate: the leaf, PEM (others may follow it) or DER.
-            chain: what the client sent after it, PEM or concatenated DER."""
+            chain: what the client sent after it, PEM or concatenated DER.
+            leaf_only: the broker passes no certificate but the device's own."""
         name: ClientId | errors.ClientIdInvalid | None = None
         if client_id:
             try:
@@ -73,7 +76,7 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
             except errors.CertificateMalformed as refusal:
                 certs = refusal
         text = printable(client_id or "", CLIENT_ID_SHOWN_MAX)
-        return cls(server_name or None, name, certs, tls, unread, text)
+        return cls(server_name or None, name, certs, tls, unread, text, leaf_only)
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:

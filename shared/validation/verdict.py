@@ -223,6 +223,9 @@ class _Judgement:
             text = presented.server_name[:_SERVER_NAME_MAX]
             if name is None:
                 raise errors.SNIUnknown(name=text, host=self._own_host())
+            is_listed = facts is not None and name.domain in facts.listed_domains
+            if name.domain != self._domain and is_listed and facts is not None and not facts.custom_domains:
+                raise errors.DomainSwitchedOff(domain=name.domain, host=self._host(name.org_id))
             if name.domain != self._domain and (facts is None or name.domain not in facts.custom_domains):
                 raise errors.SNIUnknown(name=text, host=self._host(name.org_id))
         if facts is None or org_id is None:
@@ -237,9 +240,11 @@ class _Judgement:
 
     def _check_client_id(self, facts: OrgFacts) -> None:
         """Step 2: the client ID is of that org. Whether the caller may ask about it is checked in step 1."""
-        org_id, client = facts.org_id, self._presented.client_id
+        presented = self._presented
+        org_id, client = facts.org_id, presented.client_id
         if isinstance(client, errors.ClientIdInvalid):
-            raise errors.ClientIdInvalid(org=org_id)
+            is_unnamed = bool(presented.certificates) and not presented.identities
+            raise errors.ClientIdInvalid(org=org_id, is_unnamed=is_unnamed)
         if client is not None and client.org_id != org_id:
             raise errors.OrgMismatch(what="client ID", a=client.org_id, where="server name", b=org_id)
         self._pass(2, client.text if client else None, f"d:{org_id}:type:device")
@@ -337,6 +342,12 @@ class _Judgement:
                 avoided=avoided,
                 budget=self._budget,
             )
+        except errors.SelfSigned:
+            raise
+        except errors.UntrustedIssuer as refusal:
+            if not self._presented.leaf_only:
+                raise
+            raise errors.IssuerNotPassed(cert=refusal.cert, issuer=refusal.facts["issuer"]) from refusal
         except errors.CAInactive as refusal:
             since = next(
                 (ca.deactivated_at for ca in anchors if not ca.active and _is_same_ca(ca.certificate, refusal.cert)),

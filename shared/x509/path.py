@@ -29,6 +29,7 @@ from shared.errors import (
     ChainInvalid,
     ChainTooCostly,
     Refused,
+    SelfSigned,
     SignatureInvalid,
     UntrustedIssuer,
     WeakKey,
@@ -49,6 +50,7 @@ _PURPOSES_SHOWN: Final = 5  # in a refusal
 # How far a path got before it was refused. Of several paths, the refusal of the path that got furthest is raised.
 _PROGRESS: Final[dict[type[Refused], int]] = {
     UntrustedIssuer: 0,
+    SelfSigned: 0,
     CertificateMalformed: 1,
     SignatureInvalid: 2,
     WeakKey: 3,
@@ -217,6 +219,8 @@ class PathBuilder:
     def no_path(self) -> Refused:
         """Return the refusal for a leaf from which no path leads to a CA of the org."""
         top = self._dead_end[-1]  # the issuer of the last certificate that was sent is missing
+        if top is self._leaf and top.weakness is None and not top.is_ca and top.is_self_signed:
+            return SelfSigned(issuer=top.issuer.text, cert=top)
         return UntrustedIssuer(issuer=top.issuer.text, cert=top)
 
     def is_signed(self, cert: Certificate, ca: Certificate) -> bool | None:

@@ -555,7 +555,18 @@ def test_custom_domains_belong_to_the_organization_that_listed_them(
     assert ask(broker, serverName=name)["decision"] == "allow"
     listed["customDomains"]["enabled"] = False
     operator.put("/authorization/settings", listed).ok()
-    assert ask(broker, serverName=name)["code"] == "sni_unknown"
+    refused = ask(broker, serverName=name)
+    assert refused["code"] == "sni_unknown"
+    assert refused["reason"] == ("The custom domain iot.example.org is listed, but custom domains are switched off.")
+
+
+def test_a_self_signed_device_is_called_so(operator: Client, broker: Client) -> None:
+    """It is its own issuer, so adding its issuer as a CA would be no mend."""
+    add(operator, ROOT)
+    own = certs.certificate(certs.name("d:thermo:42"), signer=None, private=certs.key("P-256", 68))
+    refused = ask(broker, own)
+    assert refused["code"] == "untrusted_issuer"
+    assert refused["reason"].startswith("The certificate is self-signed: CN=d:thermo:42 is its own issuer")
 
 
 def test_a_broker_that_cannot_pass_sni(service: Service, ca: str) -> None:

@@ -286,6 +286,7 @@ class _Lookup(msgspec.Struct, frozen=True):
             suspended=org.suspended,
             requires_sni=org.requires_sni,
             custom_domains=org.settings.domains,
+            listed_domains=org.settings.custom_domains.domains,
             type_certificates=org.settings.type_certificates,
             policy=org.policy,
             anchors=anchors,
