@@ -59,7 +59,7 @@ function show(view, opened) {
         foreign(refusal.clientId ?? refusal.who), h('span', { class: 'muted block' }, `${refusal.code} · `,
           others.length ? ['since ', moment(others.at(-1).at)] : moment(refusal.at)),
         others.length > 0 && refusal.reason && h('span', { class: 'muted block' }, foreign(refusal.reason, { lines: 0 }))),
-      rowButton('Explain', short(refusal.clientId ?? refusal.who, 40), `explain-${refusal.id}`, () => {
+      rowButton('Explain', short(refusal.clientId ?? refusal.who, 40), `explain-${(others.at(-1) ?? refusal).id}`, () => {
         if (location.hash === `#/why/${refusal.id}`) explain(refusal); else location.hash = `#/why/${encodeURIComponent(refusal.id)}`;
       }))))
       : h('p', null, 'None in the last hour. Let the device try now.'));

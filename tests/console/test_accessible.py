@@ -229,6 +229,7 @@ def test_a_new_page_focuses_its_heading_and_has_a_skip_link(at: At) -> None:
 
 def test_a_refresh_keeps_the_focus(at: At, live: Live) -> None:
     """A new entry in the live list of refusals does not take the focus from the user."""
+    live.add_ca(root("Known"))
     broker = live.service.client("broker")
     live.connect(device(root("One")), "d:mtxpd0:thermo:1", broker)
     page = at("why")
@@ -237,6 +238,8 @@ def test_a_refresh_keeps_the_focus(at: At, live: Live) -> None:
     live.connect(device(root("Two"), "d:thermo:2"), "d:mtxpd0:thermo:2", broker)
     expect(page.get_by_role("button", name="Explain d:mtxpd0:thermo:2")).to_be_visible(timeout=15_000)
     expect(button).to_be_focused()
+    live.connect(device(root("One"), "d:thermo:3"), "d:mtxpd0:thermo:3", broker)  # of the first one's cause
+    expect(page.get_by_role("button", name="Explain d:mtxpd0:thermo:3")).to_be_focused(timeout=15_000)
 
 
 def test_small_screens_have_targets_large_enough_for_a_finger(new_context: NewContext, live: Live) -> None:
