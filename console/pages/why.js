@@ -148,6 +148,7 @@ function show(view, opened) {
           step.expected && step.status === 'failed' && h('span', { class: 'block' }, 'Expected: ', foreign(step.expected, { lines: 0 }))));
     }));
     const report = h('pre', { class: 'sr', 'aria-hidden': 'true' }, reportOf(verdict, body, heading.textContent));
+    if (recorded && verdict.reason === was.reason) lines.length = 0; // the sentence is shown already
     const sentence = h('div', { class: 'sentence-block' }, lines.map((line) => h('p', null, foreign(line, { lines: 0 }))));
     const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, body), await cures(verdict), copyButton(() => report.textContent, report, '', 'Copy report'));
     replace(result, recorded, heading, sentence, more,

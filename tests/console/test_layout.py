@@ -123,3 +123,18 @@ def test_a_new_tab_is_signed_in_and_signing_out_ends_every_tab(new_context: NewC
 def test_a_long_name_is_cut_between_the_letters_that_people_see(at: At, text: str, cut: str) -> None:
     """A letter with its accent, an emoji with its colour, and the mark of a hidden character stay whole."""
     assert at("").evaluate("(text) => import('/console/format.js').then(({ short }) => short(text, 4))", text) == cut
+
+
+@pytest.mark.parametrize("width", [375, 800, 1280])
+def test_the_words_of_a_button_are_not_broken(new_context: NewContext, live: Live, width: int) -> None:
+    """A button keeps the width of its longest word, also beside a long text."""
+    live.add_ca(root("A Factory Root"))
+    broker = live.service.client("broker")
+    for number in range(3):
+        live.connect(device(root("Stranger"), f"d:thermo:{number}"), f"d:mtxpd0:thermo:{number}", broker)
+    page = new_context(live.operator, viewport={"width": width, "height": 800}).new_page()
+    page.goto(f"{live.console}#/why")
+    button = page.get_by_role("button", name="Explain").first
+    button.wait_for()
+    size = button.evaluate("button => [button.getBoundingClientRect().width, button.getBoundingClientRect().height]")
+    assert size[0] > size[1]
