@@ -208,7 +208,7 @@ CAUSES: Final[dict[str, Cause]] = {
         _REISSUE,
     ),
     "certificate_revoked": Cause(
-        "Somebody put the device, its certificate, its serial number, its key or its CA on the deny list.",
+        "The device, its certificate, its serial number, its key or its CA was put on the deny list.",
         ("Look at the deny list under Connection security: each entry states its reason and who made it.",),
     ),
     "identity_missing": Cause(

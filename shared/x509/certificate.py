@@ -4,8 +4,8 @@ A `Certificate` is read here and nowhere else, field by field, when it is made. 
 not change. What a certificate may look like (docs/decisions/0129):
 
 * Outside of tbsCertificate, which alone is signed, there is one way to write each certificate: shortest lengths,
-  nothing behind the end, whole octets in the signature, the algorithm octet for octet as inside. So nobody without the
-  issuer's key can change the fingerprint of a certificate, but for the second form of an ECDSA signature
+  nothing behind the end, whole octets in the signature, the algorithm octet for octet as inside. So the
+  fingerprint of a certificate cannot be changed without the issuer's key, but for the second form of an ECDSA signature
   (`fingerprints`).
 * Inside of tbsCertificate, what the issuer signed is read as OpenSSL reads it, as far as a rule needs it. Extensions
   that no rule asks for are not decoded.

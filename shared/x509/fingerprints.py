@@ -5,12 +5,10 @@ change some of the others without any private key. A list of denied fingerprints
 
 * With ECDSA, where (r, s) is a signature, (r, n - s) is another, n being the order of the curve (SEC 1, 4.1.4 holds for
   both). Two certificates are then valid; `fingerprints_of` returns the fingerprints of both.
-* signatureValue is a BIT STRING, which states the number of unused bits in its last octet (X.690, 8.6). A signature is
-  whole octets (RFC 3279, 2.2; RFC 8410, 6), so the number is 0. OpenSSL refuses any other; cryptography ignores the
-  number, so `Certificate.has_unused_bits` holds it.
 
-Nothing else can be changed: cryptography takes DER only, the algorithm is in the signed part as well, and RSA and
-Edwards signatures have one form (RFC 8017, 8.2.2; RFC 8032, 5.1.7).
+Nothing else can be changed: `certificate` takes one form only of the octets that are not signed (whole octets in the
+signature, shortest lengths, the algorithm of the signed part), and RSA, Edwards and ML-DSA signatures have one form
+that verifies (RFC 8017, 8.2.2; RFC 8032, 5.1.7; FIPS 204, 5.3).
 """
 
 import hashlib

@@ -91,7 +91,7 @@ def test_a_cure_that_is_offered_comes_true(operator: Client, broker: Client, wha
 
 
 def test_a_ca_of_the_name_with_another_key_is_no_cure(operator: Client, broker: Client) -> None:
-    """Its activation would let nobody in."""
+    """Its activation would let no device in."""
     other = certs.ca("Root", private=certs.key("P-256", 61))
     deactivate(operator, add(operator, other))
     add(operator, certs.ca("Another"))

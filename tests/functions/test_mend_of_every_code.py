@@ -99,7 +99,7 @@ def verdict(service: Service, device: certs.Issued | None = DEVICE, *sent: certs
 def _(service: Service, _: pytest.MonkeyPatch) -> Row:
     add(service.client("operator"), ROOT)
     broker = service.platform("broker")
-    asked = {"clientId": "d:nobody:thermo:42", "certificate": DEVICE.pem}
+    asked = {"clientId": "d:absent:thermo:42", "certificate": DEVICE.pem}
     refused = yield broker.post(VERIFY, asked)
     domain = read(r"Connect to <orgId>\.messaging\.(\S+),", refused)
     yield broker.post(VERIFY, {**asked, "serverName": f"mtxpd0.messaging.{domain}", "clientId": "d:mtxpd0:thermo:42"})

@@ -68,11 +68,11 @@ def test_a_valid_certificate_that_names_no_device(
     operator: Client, broker: Client, ca: str, name: str, decision: str, code: str
 ) -> None:
     """Refused, unless the organization lets a token decide and the level takes a token."""
-    nobody = certs.leaf("pump 7", ROOT)
+    unnamed = certs.leaf("pump 7", ROOT)
     operator.put("/authorization/connectionpolicy", {"default": name}).ok()
-    assert ask(broker, nobody)["code"] == "identity_missing"
+    assert ask(broker, unnamed)["code"] == "identity_missing"
     operator.put("/authorization/connectionpolicy", {"default": name, "unnamedCertificates": "token"}).ok()
-    verdict = ask(broker, nobody)
+    verdict = ask(broker, unnamed)
     assert (verdict["decision"], verdict["code"]) == (decision, code)
     assert ask(broker, certs.leaf("d:thermo:43", ROOT))["code"] == "identity_mismatch"
     forged = certs.leaf("pump 7", ROOT, signing_key=certs.key("P-256", 66))

@@ -122,7 +122,7 @@ def test_a_ca_in_the_bucket_is_registered(bucket: Bucket, operator: Client) -> N
 
 
 def test_a_ca_beside_an_inactive_one_is_stored_inactive(bucket: Bucket, operator: Client) -> None:
-    """A file in a bucket is no decision to let a deactivated CA's devices in again. The operator is told."""
+    """A file in a bucket is no decision to let a deactivated CA's devices in again. Receipt and webhook say so."""
     own = certs.ca("Root", private=certs.key("P-256", 78))
     renewed = certs.ca("Root", private=own.key)
     bucket.put("mtxpd0/ca/first.pem", own.pem)
