@@ -34,7 +34,7 @@ async function start() {
   }
   onEnded(() => signInAgain(where));
   try {
-    const proof = back?.proof ?? session.current() ?? await session.fromOtherTab();
+    const proof = back?.proof ?? session.current() ?? (session.hasSignedOut() ? null : await session.fromOtherTab());
     if (proof) session.keep(proof, await api.session(proof));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;

@@ -117,7 +117,7 @@ export function droppable(element, give) {
       if (!names.length) await field.drop(file);
     }
     for (const [field, [first, ...others]] of taken) {
-      if (others.length) field.fail(`This field takes one file. ${visible(first)} was read; not read: ${others.map(visible).join(', ')}.`);
+      if (others.length && field.file) field.fail(`This field takes one file. ${visible(first)} was read; not read: ${others.map(visible).join(', ')}.`);
     }
   });
 }

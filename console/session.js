@@ -3,6 +3,7 @@
 
 const KEPT = 'trust.session';
 const CHANNEL = 'trust.session';
+const SIGNED_OUT = 'trust.signed-out';
 const PATIENCE = 300; // ms that a new tab waits for the open ones
 
 let proof = read(); // {kind: 'key', key, token} or {kind: 'token', token}
@@ -44,6 +45,7 @@ tabs.onmessage = ({ data }) => {
   if (data?.ask && proof && person) tabs.postMessage({ proof });
   if (data?.end && data.end === person?.org) {
     forget();
+    sessionStorage.setItem(SIGNED_OUT, 'yes');
     ended();
   }
 };
@@ -53,10 +55,18 @@ export function onEnd(then) {
   ended = then;
 }
 
-/** Sign out, in every tab of this organization. */
+/** Sign out, in every tab of this organization. The next page of this tab asks no other tab: it shows the sign-in. */
 export function end() {
   tabs.postMessage({ end: person?.org });
   forget();
+  sessionStorage.setItem(SIGNED_OUT, 'yes');
+}
+
+/** Return, once, whether this tab has just signed out. */
+export function hasSignedOut() {
+  const is = sessionStorage.getItem(SIGNED_OUT) !== null;
+  sessionStorage.removeItem(SIGNED_OUT);
+  return is;
 }
 
 export function setPerson(user) {

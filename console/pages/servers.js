@@ -203,7 +203,7 @@ function show(view, opened) {
       if (customDomains.enabled) hosts = [...hosts, ...customDomains.domains.map((domain) => `${who().org}.messaging.${domain}`)];
     });
     const text = (label, name, more) => field(label, input({ maxlength: 256, ...more }), { name, hint: more?.hint });
-    const country = input({ maxlength: 2, autocapitalize: 'characters', oninput() { country.value = country.value.toUpperCase(); } });
+    const country = input({ maxlength: 64, autocapitalize: 'characters', oninput() { country.value = country.value.toUpperCase(); } });
     const fields = [
       field('Common name', hosts.length > 1 ? select(hosts.map((host) => [host, host]), hosts[0]) : input({ value: hosts[0] }), { name: 'commonName' }),
       text('Organization', 'organization'), text('Unit', 'organizationalUnit'), text('Locality', 'locality'), text('State', 'state'),

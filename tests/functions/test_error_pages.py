@@ -16,6 +16,11 @@ from tests.support.harness import Client
 
 ROOT = Path(__file__).parents[2]
 CODES = sorted(document()["components"]["schemas"]["Code"]["enum"])
+LUA = (ROOT / "edge/haproxy/refuse.lua").read_text()
+KINDS = {"UNAVAILABLE": ("CONNACK 3", "0x88"), "IDENTIFIER_REJECTED": ("CONNACK 2", "0x85")}
+CONNACKS = {
+    code: KINDS[kind] for code, kind in re.findall(r"^  (\w+) = (UNAVAILABLE|IDENTIFIER_REJECTED),$", LUA, re.M)
+}
 REFUSALS = sorted({kind.code for kind in every_error() if issubclass(kind, Refused)})
 
 
@@ -35,6 +40,13 @@ def test_every_code_has_a_page(console: Console, code: str) -> None:
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
 
 
+def test_the_pages_of_the_edge_say_what_the_edge_answers() -> None:
+    """Each code that the edge answers in another way than "not authorized" has a page with that answer."""
+    assert len(CONNACKS) >= 5
+    for code, answers in CONNACKS.items():
+        assert all(answer in pages()[f"{code}.html"] for answer in answers), code
+
+
 def test_no_page_is_of_no_code() -> None:
     """Codes of the HTTP server and of the HAProxy edge are in their own sources."""
     servers = (ROOT / "functions/hosts/limits.py").read_text() + (ROOT / "edge/haproxy/verify_client.lua").read_text()
@@ -48,15 +60,17 @@ def test_no_page_is_of_no_code() -> None:
 def test_a_refusal_has_a_cause_and_says_what_the_device_sees(code: str) -> None:
     page = pages()[f"{code}.html"]
     assert code in CAUSES
-    assert "CONNACK 5" in page
-    assert "0x87" in page
+    expected = CONNACKS.get(code, ("CONNACK 5", "0x87"))
+    assert all(answer in page for answer in expected), "as edge/haproxy/refuse.lua answers"
 
 
 def test_every_command_is_one_that_openssl_or_a_shell_knows() -> None:
     """Each begins with a program, and has no placeholder but those in capitals."""
+    openssl = "openssl (x509|req|s_client|verify|pkey|pkcs8|pkcs12)"
+    programs = re.compile(f"({openssl}|cat|date|printf|mosquitto_pub|curl|base64|python -m) ")
     for code, cause in CAUSES.items():
         for command in cause.commands:
-            assert re.match(r"(openssl (x509|req|s_client|verify|pkey)|cat|date|printf|mosquitto_pub) ", command), code
+            assert programs.match(command), code
 
 
 def test_an_answer_names_the_page_of_its_code(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
