@@ -211,7 +211,7 @@ class Service:
         return Client(self.app)
 
     def host(self, org_id: str | None = None) -> str:
-        return f"{org_id or self.org_id}.messaging.{DOMAIN}"
+        return f"{org_id or self.org_id}.messaging.{self.app.context.platform_domain}"
 
     def flush(self) -> None:
         """Write the queued usage, connection events and activity now."""
