@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from typing import Final
 
+import functions.web.errors  # noqa: F401 -- its codes are among those of every_error()
 from shared.errors import TrustError, every_error
 
 Run = Callable[[bytes], None]
 
-CODES: Final = {kind.code for kind in every_error()} | {"allowed", "token_required", "internal", "key_not_opened"}
+CODES: Final = {kind.code for kind in every_error()} | {
+    "allowed",
+    "token_required",
+    "internal",
+    "key_not_opened",
+}
 
 
 def check_refusal(error: TrustError) -> None:

@@ -311,6 +311,7 @@ def test_a_ca_with_a_further_limit_is_not_promised_to_vouch(
 ) -> None:
     """The dry run names no CA whose devices are then refused, and the certificates that were seen say what happens."""
     own = certs.ca("Root")
+    limit = dict(limit)  # the cases are shared by the stores
     ended = {name: limit.pop(name) for name in ("not_after", "not_before") if name in limit}
     start = service.clock.now
     if ended:  # a CA that is not valid now cannot be uploaded now
