@@ -155,7 +155,6 @@ class Settings(Struct, frozen=True):
         upload_bucket: the only bucket whose events onUpload accepts.
         webhook: the receiver of expiryReport's messages.
         oidc: the issuer whose tokens are accepted beside API keys; None accepts API keys only.
-        url: where people reach the functions; empty: addresses in answers have no host.
     """
 
     port: int = 8080
@@ -176,7 +175,6 @@ class Settings(Struct, frozen=True):
     upload_bucket: str | None = None
     webhook: WebhookEndpoint | None = None
     oidc: Oidc | None = None
-    url: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -187,6 +185,7 @@ class Settings(Struct, frozen=True):
         env = os.environ if environ is None else environ
         data = Path(env.get("TRUST_DATA") or "data")
         store = _read_store(env, data)
+        _read_base_url(env)  # a wrong value stops the start; `base_url` has the value
         return cls(
             port=_read_number(env, "PORT", 8080, range(65536)),
             data=data,
@@ -206,7 +205,6 @@ class Settings(Struct, frozen=True):
             upload_bucket=_read_bucket(env),
             webhook=_read_webhook(env),
             oidc=_read_oidc(env),
-            url=_read_base_url(env),
         )
 
 

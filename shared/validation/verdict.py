@@ -19,7 +19,7 @@ from shared.validation import identity
 from shared.validation.deny_list import fingerprint_id, identity_id, key_id, serial_id
 from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import ClientId, DeviceName, messaging_host
-from shared.validation.policy import Decision, Level, Presence, Unnamed, needs_tls, outcome
+from shared.validation.policy import Decision, Level, Presence, needs_tls, outcome, outcome_for
 from shared.validation.presented import CERTIFICATES_MAX, FEWER_PARTS, UNREAD, Presented
 from shared.validation.session import format_basis
 from shared.x509 import path as certification_path
@@ -223,10 +223,9 @@ class _Judgement:
             text = presented.server_name[:_SERVER_NAME_MAX]
             if name is None:
                 raise errors.SNIUnknown(name=text, host=self._own_host())
-            is_listed = facts is not None and name.domain in facts.listed_domains
-            if name.domain != self._domain and is_listed and facts is not None and not facts.custom_domains:
-                raise errors.DomainSwitchedOff(domain=name.domain, host=self._host(name.org_id))
             if name.domain != self._domain and (facts is None or name.domain not in facts.custom_domains):
+                if facts is not None and name.domain in facts.listed_domains:
+                    raise errors.DomainSwitchedOff(domain=name.domain, host=self._host(name.org_id))
                 raise errors.SNIUnknown(name=text, host=self._host(name.org_id))
         if facts is None or org_id is None:
             raise errors.OrgUnknown(domain=self._domain)
@@ -383,9 +382,9 @@ class _Judgement:
         Returns which of both."""
         client = self._presented.client_id
         expected = client.device if isinstance(client, ClientId) else None
-        is_token_enough = outcome(self._level, tls=self._presented.tls, presence=Presence.UNNAMED) is not Decision.DENY
-        may_be_unnamed = facts.policy.unnamed_certificates is Unnamed.TOKEN and is_token_enough
-        if may_be_unnamed and not self._presented.identities:
+        device, tls = self._presented.device, self._presented.tls
+        decision = outcome_for(facts.policy, device.type_id if device else None, tls=tls, presence=Presence.UNNAMED)
+        if not self._presented.identities and decision is not Decision.DENY:
             self._pass(10, "no device", "a device, or a token")
             return Presence.UNNAMED
         self._identity = identity.match(

@@ -219,7 +219,8 @@ class PathBuilder:
     def no_path(self) -> Refused:
         """Return the refusal for a leaf from which no path leads to a CA of the org."""
         top = self._dead_end[-1]  # the issuer of the last certificate that was sent is missing
-        if top is self._leaf and top.weakness is None and not top.is_ca and top.is_self_signed:
+        is_own_issuer = top is self._leaf and top.is_self_issued and not top.is_ca and top.weakness is None
+        if is_own_issuer and self.is_signed(top, top):
             return SelfSigned(issuer=top.issuer.text, cert=top)
         return UntrustedIssuer(issuer=top.issuer.text, cert=top)
 
