@@ -694,13 +694,6 @@ class CertificateMalformed(Refused):
         super().__init__(found=found, hint=hint, cert=cert)
 
 
-class KeyUnreadable(CertificateMalformed):
-    """The public key in a certificate cannot be decoded; its other fields can."""
-
-    def __init__(self, *, found: str, hint: str = "", cert: FaultyCertificate | None = None) -> None:
-        super().__init__(found=found, hint=hint or "Make a new key, and issue a new certificate for it.", cert=cert)
-
-
 class NoTrustedCA(Refused):
     """The organization has no active CA certificate."""
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final, NamedTuple, TypeVar
 
-from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid, KeyUnreadable
+from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid
 from shared.text import format_age, format_time
 from shared.x509 import der, extensions, pem, plain, public_keys, strength
 from shared.x509.algorithms import read_algorithm
@@ -49,6 +49,7 @@ _PURPOSES: Final = {
 
 # Fields outside of the signed part: a program between the CA and this service may have changed them
 _UNSIGNED: Final = {"certificate", "signatureAlgorithm", "signatureValue"}
+_NEW_KEY: Final = "Make a new key, and issue a new certificate for it."
 _INSTALL_AGAIN: Final = (
     "Use the file that the CA issued, unchanged. If that file is refused too, issue a new certificate with software "
     "that follows RFC 5280, such as OpenSSL."
@@ -153,7 +154,7 @@ class Certificate:
 
     @classmethod
     def from_der(cls, encoded: bytes) -> "Certificate":
-        """Read one certificate. Raises: CertificateMalformed; KeyUnreadable where nothing but its key is at fault."""
+        """Read one certificate. Raises: CertificateMalformed."""
         try:
             return cls(encoded)
         except NotDER as error:
@@ -161,7 +162,7 @@ class Certificate:
             found = f"{'the' if whole else 'its'} {error.field} {error.issue}"
             cert = _read_unreadable(encoded)
             if error.field == public_keys.KEY_FIELD:
-                raise KeyUnreadable(found=found, cert=cert) from error
+                raise CertificateMalformed(found=found, hint=_NEW_KEY, cert=cert) from error
             if error.field in _UNSIGNED:
                 raise CertificateMalformed(found=found, hint=_INSTALL_AGAIN, cert=cert) from error
             raise CertificateMalformed(found=found, cert=cert) from error

@@ -19,10 +19,11 @@ from shared.records import Org
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList, look_up_of
+from shared.usecases.devices.org_facts import make_facts
 from shared.usecases.devices.shown import ShownCertificates
 from shared.validation.ca import NAME_DIGITS
 from shared.validation.deny_list import DenyListEntry, questions
-from shared.validation.facts import Anchor, OrgFacts, Scope
+from shared.validation.facts import Anchor, Scope
 from shared.validation.names import messaging_host
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict, judge
@@ -83,16 +84,10 @@ def _judge(
     context: Context, org: Org, presented: Presented, anchors: Anchors, denied: Mapping[str, Sequence[DenyListEntry]]
 ) -> Verdict:
     asked = questions(presented)
-    facts = OrgFacts(
-        org.org_id,
-        incarnation=org.incarnation,
-        suspended=False,
-        requires_sni=org.requires_sni,
-        custom_domains=org.settings.domains,
-        type_certificates=org.settings.type_certificates,
-        policy=org.policy,
-        anchors=_of_names(anchors, asked.issuer_names),
-        denied={look_up: denied[look_up] for look_up in asked.denials if look_up in denied},
+    facts = make_facts(
+        org,
+        _of_names(anchors, asked.issuer_names),
+        {look_up: denied[look_up] for look_up in asked.denials if look_up in denied},
         has_active_ca=any(anchor.active for anchor in anchors),
     )
     return judge(
@@ -122,8 +117,7 @@ def _read_denied(records: OrgRepository) -> dict[str, list[DenyListEntry]]:
     denied: dict[str, list[DenyListEntry]] = {}
     for denial in DenyList(records).iterate():
         entry = DenyListEntry(denial.created_at, denial.issuer_key_hash)
-        look_up = denial.id if denial.issuer_key_hash is None else look_up_of(denial.id)
-        denied.setdefault(look_up, []).append(entry)
+        denied.setdefault(look_up_of(denial.id), []).append(entry)
     return denied
 
 
