@@ -187,3 +187,37 @@ def test_the_words_of_a_button_are_not_broken(new_context: NewContext, live: Liv
     button.wait_for()
     size = button.evaluate("button => [button.getBoundingClientRect().width, button.getBoundingClientRect().height]")
     assert size[0] > size[1]
+
+
+def test_a_tab_that_signed_out_is_not_signed_in_by_another_organization(new_context: NewContext, live: Live) -> None:
+    """A new tab asks the open tabs. A tab whose user has just signed out shows the sign-in."""
+    other = live.service.client("operator", live.service.other_org())
+    context = new_context()
+    first = context.new_page()
+    first.goto(live.console)
+    sign_in(first, other.key, other.token)
+    expect(first.locator("header")).to_contain_text("other1 · operator")
+    second = context.new_page()
+    second.goto(live.console)
+    second.get_by_role("button", name="Sign out").click()
+    third = context.new_page()
+    third.goto(live.console)
+    sign_in(third, live.operator.key, live.operator.token)
+    expect(third.locator("header")).to_contain_text("mtxpd0 · operator")
+    expect(second.get_by_label("API key")).to_be_visible()
+    sign_in(second, other.key, other.token)
+    expect(second.locator("header")).to_contain_text("other1 · operator")
+    second.get_by_role("button", name="Sign out").click()
+    expect(second.get_by_label("API key")).to_be_visible()
+    expect(third.locator("header")).to_contain_text("mtxpd0 · operator")
+
+
+def test_a_country_that_is_written_out_is_not_cut_to_another_country(at: At) -> None:
+    """Of "Germany", two letters would be Georgia."""
+    page = at("servers")
+    page.get_by_role("button", name="Generate CSR").first.click()
+    dialog = page.get_by_role("dialog", name="Generate CSR")
+    dialog.get_by_label("Country").fill("Germany")
+    dialog.get_by_role("button", name="Generate").click()
+    expect(dialog).to_contain_text("A country is two letters, A to Z: DE, US.")
+    expect(dialog.get_by_label("Country")).to_have_value("GERMANY")
