@@ -110,6 +110,9 @@ export const api = {
   preflight: (serverId) => data(call('PUT', `${SERVERS}/active?dryrun=true`, { body: { id: serverId } })),
   activate: (serverId, version) => data(call('PUT', `${SERVERS}/active`, { body: { id: serverId }, version })),
 
+  callers: () => data(call('GET', '/callers')),
+  edges: () => data(call('GET', '/edges')),
+
   policy: () => data(call('GET', '/authorization/connectionpolicy')),
   putPolicy: (body, version) => data(call('PUT', '/authorization/connectionpolicy', { body, version })),
   dryRun: (body) => data(call('POST', '/authorization/connectionpolicy/dryrun', { body })),

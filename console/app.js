@@ -7,13 +7,14 @@ import * as oidc from './oidc.js';
 import * as session from './session.js';
 import { signInAgain, signInPage } from './signin.js';
 import activity from './pages/activity.js';
+import brokers from './pages/brokers.js';
 import cas from './pages/cas.js';
 import overview from './pages/overview.js';
 import security from './pages/security.js';
 import servers from './pages/servers.js';
 import why from './pages/why.js';
 
-const PAGES = [overview, cas, servers, security, why, activity];
+const PAGES = [overview, cas, servers, security, brokers, why, activity];
 const root = document.getElementById('app');
 let current = null; // {page, view, update, leave}
 

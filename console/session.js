@@ -44,7 +44,7 @@ let ended = () => {};
 tabs.onmessage = ({ data }) => {
   if (data?.ask && proof && person) tabs.postMessage({ proof });
   if (data?.end && data.end === person?.org) {
-    forget();
+    forgetProof();
     sessionStorage.setItem(SIGNED_OUT, 'yes');
     ended();
   }
@@ -58,7 +58,7 @@ export function onEnd(then) {
 /** Sign out, in every tab of this organization. The next page of this tab asks no other tab: it shows the sign-in. */
 export function end() {
   tabs.postMessage({ end: person?.org });
-  forget();
+  forgetProof();
   sessionStorage.setItem(SIGNED_OUT, 'yes');
 }
 
@@ -74,7 +74,13 @@ export function setPerson(user) {
 }
 
 export function forget() {
-  proof = person = null;
+  forgetProof();
+  person = null;
+}
+
+/** Forget the credentials alone. Answers that arrive until the page is replaced are still drawn for the same user. */
+function forgetProof() {
+  proof = null;
   sessionStorage.removeItem(KEPT);
 }
 

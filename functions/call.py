@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from functions.registry import PREFIX, VERIFY_CLIENT
+from functions.registry import PREFIX, VERIFY_CLIENT, dialect_name
 from functions.web.contract import Admitted, Endpoint, Prepare, declare
 from functions.web.deadline import check_time
 from functions.web.errors import InsecureTransport
@@ -40,7 +40,9 @@ class Call(msgspec.Struct, frozen=True):
     def verifier(self) -> Verifier:
         """The verifier of verdicts, which raises Late at the time limit of this request's verdict."""
         return replace(
-            self.app.verifier, check_time=partial(check_time, self.request.arrived + self.app.verdict_seconds)
+            self.app.verifier,
+            dialect=dialect_name(self.request.path),
+            check_time=partial(check_time, self.request.arrived + self.app.verdict_seconds),
         )
 
     @property
@@ -140,7 +142,7 @@ def _identify_first(request: Request, get_app: Callable[[], App], roles: frozens
     Raises: NotAuthenticated, Forbidden, StoreUnavailable, IssuerUnavailable.
     """
     app = get_app()
-    identify(app.context, app.tokens, _authorization(request)).must_be({Role(role) for role in roles})
+    identify(app.context, app.tokens, _authorization(request), {Role(role) for role in roles})
     return lambda complete: Call(complete, app)
 
 

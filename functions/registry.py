@@ -91,7 +91,13 @@ FUNCTIONS: Final = (
     ),
     Function(
         "activityLog",
-        ("functions.api.activity", "functions.api.session", "functions.api.edge_contacts", PROCESS),
+        (
+            "functions.api.activity",
+            "functions.api.session",
+            "functions.api.edge_contacts",
+            "functions.api.callers",
+            PROCESS,
+        ),
         memory=512,
         timeout=15,
     ),
@@ -118,6 +124,11 @@ def dialect_module(path: str) -> str | None:
     if path != "/verifyClient" and not path.startswith("/verifyClient/"):
         return None
     return DIALECTS.get(path.removeprefix("/verifyClient").strip("/").partition("/")[0])
+
+
+def dialect_name(path: str) -> str:
+    """Return the name of the dialect that answers at *path*: `native`, `emqx`; "" if no dialect does."""
+    return (dialect_module(path) or "").rpartition(".")[2]
 
 
 def preload(function: Function) -> None:

@@ -44,17 +44,18 @@ class Right(StrEnum):
 
 R = Right
 
+# A function with callers sends its counts of refused calls to the queue.
 _RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
-    "uploadCA": (R.CHANGE,),
-    "uploadServerCert": (R.CHANGE, R.SEAL),
-    "activateServerCert": (R.CHANGE,),
-    "generateCSR": (R.CHANGE, R.SEAL),
-    "fulfillCSR": (R.CHANGE,),
+    "uploadCA": (R.CHANGE, R.SEND),
+    "uploadServerCert": (R.CHANGE, R.SEAL, R.SEND),
+    "activateServerCert": (R.CHANGE, R.SEND),
+    "generateCSR": (R.CHANGE, R.SEAL, R.SEND),
+    "fulfillCSR": (R.CHANGE, R.SEND),
     "verifyClient": (R.READ, R.SEND),
-    "manageCertificates": (R.CHANGE, R.SEAL, R.WEBHOOK),  # WEBHOOK: withdrawals go to the operator's broker
-    "connectionPolicy": (R.CHANGE, R.WEBHOOK),
-    "activityLog": (R.READ,),
-    "edgeFeed": (R.CHANGE,),  # writes who exported which key
+    "manageCertificates": (R.CHANGE, R.SEAL, R.SEND, R.WEBHOOK),  # WEBHOOK: withdrawals go to the operator's broker
+    "connectionPolicy": (R.CHANGE, R.SEND, R.WEBHOOK),
+    "activityLog": (R.READ, R.SEND),
+    "edgeFeed": (R.CHANGE, R.SEND),  # writes who exported which key
     "health": (),
     CONSOLE: (),
     "onUpload": (R.CHANGE, R.SEAL, R.UPLOADS),

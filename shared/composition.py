@@ -127,9 +127,10 @@ def build(
         background=background,
         org_quarantine=timedelta(days=settings.org_quarantine_days),
         key_work=_create_key_work(keys_apart),
+        events=queue,
     )
     tokens = token_verifier(settings.oidc, clock)
-    verifier = Verifier(context, tokens, queue, decisions, TopicPrefix(settings.topic_prefix))
+    verifier = Verifier(context, tokens, decisions, TopicPrefix(settings.topic_prefix))
     return App(
         context,
         verifier,

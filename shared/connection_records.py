@@ -1,6 +1,7 @@
 """The stored records of connections, and the message that brings verdicts to them.
 
-    Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities
+    Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities; which
+                                                API keys called, and how often they were refused
     RefusalPages        refusals/{orgId}/{day}  the ring of the day's refusals: their pages in the activity list
     ShownChain          shown/{orgId}/{leaf}    a certificate that a client presented, by its fingerprint
     ShownIndex          shownindex/{orgId}      the ring of these certificates
@@ -27,6 +28,9 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
         chain: DER of the certificates, leaf first. A batch has chains of its own (`ShownChain`).
         reached_ca: whether a path from the leaf reached a CA of the organization.
         step, reason, mend: of a refusal, as it was decided.
+        key: the API key of the broker that asked.
+        dialect: the broker's format.
+        form: what the broker passed of the client.
     """
 
     org_id: str
@@ -47,7 +51,84 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
     step: int | None = None
     reason: str = ""
     mend: str = ""
+    key: str = ""
+    dialect: str = ""
+    form: str = ""
     incarnation: str = ""  # of the organization
+
+
+class Form(StrEnum):
+    """What a broker passed of a client."""
+
+    CHAIN = "chain"  # the certificate and others above it
+    CERTIFICATE = "certificate"  # the client's own alone
+    NAMES = "names"  # of a certificate that the broker judged
+    NOTHING = "nothing"  # no certificate
+
+
+class CallFailure(StrEnum):
+    """Why a call with a known API key was refused."""
+
+    TOKEN = "wrong_token"
+    REVOKED = "key_revoked"
+    ROLE = "wrong_role"
+
+
+class FailedCalls(Record, frozen=True, kw_only=True):
+    """Calls with one API key that were refused for one reason, counted by one process.
+
+    Args:
+        org_id: of the key; PLATFORM for a platform key.
+        since: the time of the first.
+        at: the time of the last.
+    """
+
+    org_id: str
+    key: str
+    failure: CallFailure
+    count: int
+    since: dt.datetime
+    at: dt.datetime
+    incarnation: str = ""  # of the key's organization
+
+
+QueuedEvent = ConnectionEvent | FailedCalls
+"""What the queue of connection events takes."""
+
+
+class HourOfCalls(Record, frozen=True, kw_only=True):
+    """The calls of an API key within an hour.
+
+    Args:
+        answered: verdicts, with *denied* and *continued* among them.
+        failed: calls that were refused, by `CallFailure`.
+    """
+
+    answered: int = 0
+    denied: int = 0
+    continued: int = 0
+    failed: dict[str, int] = {}
+
+
+class KeyCalls(Record, frozen=True, kw_only=True):
+    """The calls of an API key within a day.
+
+    Args:
+        answered_at: the last verdict.
+        failed_at: the last call that was refused, for *failure*.
+        failing_since: the first call that was refused after *answered_at*.
+        forms: the last time of each `Form`.
+        dialects: the last time of each dialect.
+        hours: the start of an hour in UTC, `2026-11-27T09` -> the calls within it.
+    """
+
+    answered_at: dt.datetime | None = None
+    failed_at: dt.datetime | None = None
+    failing_since: dt.datetime | None = None
+    failure: str = ""
+    forms: dict[str, dt.datetime] = {}
+    dialects: dict[str, dt.datetime] = {}
+    hours: dict[str, HourOfCalls] = {}
 
 
 class CAUse(Record, frozen=True):
@@ -66,11 +147,12 @@ class LastConnection(Record, frozen=True):
 
 
 class Usage(OrgRecord, frozen=True):
-    """One day of an organization: connections per CA, and a sample of its clients by identity."""
+    """One day of an organization: connections per CA, a sample of its clients by identity, and its callers by key."""
 
     cas: dict[str, CAUse] = {}
     clients: dict[str, LastConnection] = {}
     batches: tuple[str, ...] = ()  # ids of the latest batches that were added: a queue may deliver a batch twice
+    callers: dict[str, KeyCalls] = {}
 
 
 class ShownKind(StrEnum):
@@ -131,6 +213,7 @@ class ConnectionEventBatch(Record, frozen=True, kw_only=True):
     refusals: tuple[ConnectionEvent, ...] = ()  # newest first
     refused: int = 0  # how many refusals there were
     chains: tuple[ShownChain, ...] = ()
+    callers: dict[str, KeyCalls] = {}
     incarnation: str = ""  # of the organization
 
     def encode(self) -> bytes:

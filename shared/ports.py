@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from shared.connection_records import ConnectionEvent
+    from shared.connection_records import QueuedEvent
     from shared.records import Sealed
     from shared.validation.server_cert import CertificateWithKey
     from shared.x509.private_keys import PrivateKey
@@ -153,7 +153,7 @@ class SealBroken(Exception):
 class ConnectionEventQueue(Protocol):
     """A queue of connection events, delivered asynchronously and best effort."""
 
-    def offer(self, event: "ConnectionEvent") -> None:
+    def offer(self, event: "QueuedEvent") -> None:
         """Add *event*, or drop it if the queue is full. Never raises, never waits."""
         ...
 
@@ -164,6 +164,19 @@ class ConnectionEventQueue(Protocol):
     def close(self) -> None:
         """Deliver all events of the queue and stop. May be called twice."""
         ...
+
+
+class NoEvents:
+    """A queue that drops every event, for a process that answers no calls."""
+
+    def offer(self, event: "QueuedEvent") -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class UploadedObject(msgspec.Struct, frozen=True):

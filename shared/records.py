@@ -111,6 +111,9 @@ class Activity(Record, frozen=True):
     step: int | None = None  # of a refusal, with its sentences as they were decided
     reason: str = ""
     mend: str = ""
+    asked_by: str = ""  # of a refusal: the broker's API key, its format, and what it passed of the client
+    dialect: str = ""
+    passed: str = ""
 
 
 class ActivityPage(OrgRecord, frozen=True):
@@ -196,9 +199,14 @@ class OrgSettings(Record, frozen=True):
 
 
 class ServerIndexLine(Record, frozen=True):
-    """A server certificate in the index of its organization: enough to find the records of a key."""
+    """A server certificate in the index of its organization: enough to find the records of a key.
+
+    *version*: of a certificate whose chain was completed later, the version of its hosts (`OrgHosts`) since then; else
+    empty.
+    """
 
     key_hash: str  # SHA-256 of SubjectPublicKeyInfo, hex
+    version: str = ""
 
 
 class Activation(Record, frozen=True):

@@ -6,6 +6,7 @@ import { DAY, commonName, date, relative, short, visible } from '../format.js';
 import { bad, command, dateState, foreign, when } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { nameOf as serverName } from './servers.js';
+import { refusedCallers } from './brokers.js';
 import { CHECKED } from './why.js';
 
 const SPAN = 90; // days
@@ -13,11 +14,13 @@ const SPAN = 90; // days
 function show(view) {
   const steps = h('section', { class: 'panel', 'aria-labelledby': 'first-steps' });
   const ends = h('section', { class: 'panel', 'aria-labelledby': 'ends' });
-  view.content.append(steps, ends);
+  const trouble = h('div');
+  view.content.append(trouble, steps, ends);
   if (!mayChange()) view.primary();
   view.load(async () => {
-    const [cas, servers] = await Promise.all([api.cas(), api.servers()]);
+    const [cas, servers, callers] = await Promise.all([api.cas(), api.servers(), api.callers()]);
     if (!view.alive()) return;
+    replace(trouble, refusedCallers(callers.results));
     drawSteps(steps, cas);
     drawEnds(ends, cas, servers);
   });

@@ -8,6 +8,7 @@ import { absolute, commonName, plural, short, visible } from '../format.js';
 import { checkbox, errorArea, field, input, showProblem } from '../form.js';
 import { copyButton, foreign, moment, rowButton } from '../parts.js';
 import { mayChange, who } from '../session.js';
+import { DIALECTS, PASSED, refusedCallers } from './brokers.js';
 import { addCA } from './cas.js';
 
 const LIVE = 5000; // ms between two requests for the list of refusals
@@ -41,17 +42,19 @@ function show(view, opened) {
     h('h2', { id: 'check' }, 'Check a device'), certificate.row, clientId.row, serverName.row, tls.row, errors.area,
     h('div', { class: 'form-actions' }, h('button', { type: 'submit', class: 'primary', 'data-key': 'check' }, 'Check')));
   droppable(form, () => certificate);
-  view.content.append(h('div', { class: 'halves' },
+  const trouble = h('div');
+  view.content.append(trouble, h('div', { class: 'halves' },
     h('div', null, h('section', { class: 'panel', 'aria-labelledby': 'recent' }, h('h2', { id: 'recent' }, 'Recent refusals'), recent), form),
     h('div', { class: 'right' }, h('p', { class: 'muted placeholder' }, 'The ten steps appear here.'), result)));
 
   let refusals = null, drawn = '';
 
   async function look() {
-    const page = await api.activity({ kind: 'refusal', limit: 100 });
+    const [page, callers] = await Promise.all([api.activity({ kind: 'refusal', limit: 100 }), api.callers()]);
     refusals = page.results;
     const fresh = refusals.filter((refusal) => Date.now() - Date.parse(refusal.at) < HOUR);
     const key = fresh.map((refusal) => refusal.id).join();
+    if (view.alive()) showTrouble(callers.results);
     if (!view.alive() || (key === drawn && recent.firstChild)) return;
     drawn = key;
     replace(recent, fresh.length ? h('ul', { class: 'refusals' }, byCause(fresh).map(([refusal, ...others]) => h('li', null,
@@ -63,6 +66,13 @@ function show(view, opened) {
         if (location.hash === `#/why/${refusal.id}`) explain(refusal); else location.hash = `#/why/${encodeURIComponent(refusal.id)}`;
       }))))
       : h('p', null, 'None in the last hour. Let the device try now.'));
+  }
+
+  function showTrouble(callers) {
+    const failing = callers.filter((caller) => caller.failure).map((caller) => caller.reason).join();
+    if (failing === (trouble.dataset.failing ?? '')) return;
+    trouble.dataset.failing = failing;
+    replace(trouble, refusedCallers(callers));
   }
 
   const refresh = () => view.load(look);
@@ -138,6 +148,7 @@ function show(view, opened) {
     // The refusal as it was decided comes first; what the same question would get now may differ.
     const recorded = was?.reason && h('div', { class: 'recorded' },
       h('p', null, h('strong', null, 'Refused '), moment(was.at), ` (${was.code}): `, foreign(`${was.reason} ${was.mend}`.trim(), { lines: 0 })),
+      was.askedBy && h('p', { class: 'muted' }, 'Asked by ', h('code', null, was.askedBy), ` (${DIALECTS[was.dialect] ?? was.dialect}), which passed: ${(PASSED[was.passed] ?? was.passed).toLowerCase()}.`),
       h('p', { class: 'muted' }, verdict.decision === 'deny' && verdict.code === was.code ? 'The same question is refused for the same reason now:' : 'The same question now:'));
     if (was && !recorded && verdict.decision !== 'deny') lines.unshift(`It was refused ${absolute(was.at)} (${was.code}); judged as of now, it passes.`);
     const steps = h('ol', { class: 'steps' }, (verdict.steps ?? []).map((step) => {

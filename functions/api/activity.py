@@ -20,8 +20,9 @@ _KINDS: Final = ", ".join(kind.value for kind in ActivityKind)
 
 
 class ActivityView(View, frozen=True, kw_only=True, omit_defaults=True):
-    """What happened. Of a refusal also who tried, where, and why, as it was decided; and with which certificate: its
-    SHA-256, and in PEM what was sent, where it is still kept."""
+    """What happened. Of a refusal also who tried, where, and why, as it was decided; with which certificate: its
+    SHA-256, and in PEM what was sent, where it is still kept; and which API key asked, in which format, and what it
+    passed of the client (`chain`, `certificate`, `names`, `nothing`)."""
 
     id: str
     at: datetime
@@ -39,6 +40,9 @@ class ActivityView(View, frozen=True, kw_only=True, omit_defaults=True):
     step: int | None = None
     reason: str = ""
     mend: str = ""
+    asked_by: str = ""
+    dialect: str = ""
+    passed: str = ""
 
 
 def _view(entry: Activity, chains: Mapping[str, Sequence[bytes]]) -> ActivityView:
@@ -63,6 +67,9 @@ def _view(entry: Activity, chains: Mapping[str, Sequence[bytes]]) -> ActivityVie
         step=entry.step,
         reason=entry.reason,
         mend=entry.mend,
+        asked_by=entry.asked_by,
+        dialect=entry.dialect,
+        passed=entry.passed,
     )
 
 

@@ -117,7 +117,7 @@ def _authorize(get_app: Callable[[], App], event: Mapping[str, Any], function_ar
     try:
         app = NETWORK.submit(get_app).result(VERDICT_SECONDS)  # the first call of a process builds the App
         end = started + app.verdict_seconds
-        verifier = replace(app.verifier, check_time=partial(check_time, end))
+        verifier = replace(app.verifier, dialect="aws_iot", check_time=partial(check_time, end))
         future = NETWORK.submit(partial(_decide, verifier, _INVOKER, event, place))
         return future.result(end - time.monotonic())
     except (TimeoutError, Busy):

@@ -51,7 +51,7 @@ DIALECT: Final = _Mosquitto()
 def getuser(call: Call) -> Reply:
     fields = dialect.read_fields(call.request)
     named = NamedClient(dialect.read_name(fields, "username"), dialect.read_name(fields, "clientid"), typed=True)
-    return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
+    return DIALECT.encode(verify_names(call.verifier, call.credentials, named))
 
 
 @question(
@@ -85,9 +85,7 @@ def aclcheck(call: Call) -> Reply:
         listeners=dialect.read_listeners(call.request),
         may_be_typed=True,
     )
-    verdict = verify_use(
-        call.app.verifier, call.credentials, named, lambda org_id, device, prefix: may_use(prefix, topic)
-    )
+    verdict = verify_use(call.verifier, call.credentials, named, lambda org_id, device, prefix: may_use(prefix, topic))
     return DIALECT.encode(verdict)
 
 

@@ -16,9 +16,8 @@ from functions.web.contract import View
 from functions.web.message import Reply, Request, json_reply
 from functions.web.problem import problem
 from shared.errors import NotAuthenticated, StoreUnavailable, TrustError
-from shared.records import Role
 from shared.usecases.callers import BearerToken, Caller, Credentials, identify
-from shared.usecases.devices.verify import verify_client
+from shared.usecases.devices.verify import MAY_EXPLAIN, verify_client
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict
 from shared.x509.digests import key_digests, serial_digests
@@ -166,7 +165,7 @@ DIALECT: Final = _Native()
     PREFIX + "/authorization/verifyclient",
     alias=True,
     function=VERIFY_CLIENT,
-    roles=frozenset((Role.BROKER, Role.VIEWER, Role.OPERATOR)),
+    roles=frozenset(MAY_EXPLAIN),
     operation_id="verify_client",
     summary="May this client connect?",
     body=VerifyClient,
@@ -175,7 +174,7 @@ DIALECT: Final = _Native()
 def ask(call: Call) -> Reply:
     sent: Credentials | BearerToken | Caller = call.authorization  # without it, the body does not matter
     if media_type(call.request) == FORM_DATA:  # a form costs more to read than JSON, so that the key is read first
-        sent = identify(call.context, call.app.tokens, call.authorization)
+        sent = identify(call.context, call.app.tokens, call.authorization, MAY_EXPLAIN)
     body = read_body(call.request, VerifyClient, values_max=VALUES_MAX)
     verdict = verify_client(call.verifier, sent, _presented(body), explain=body.explain)
     return json_reply(_view(verdict, explain=body.explain))

@@ -41,7 +41,7 @@ def user(call: Call) -> Reply:
     username, client_id = dialect.read_name(fields, "username"), dialect.read_name(fields, "client_id")
     listeners = dialect.read_listeners(call.request, fields.get("vhost"))
     named = NamedClient(username, client_id, typed="password" in fields, listeners=listeners)
-    return DIALECT.encode(verify_names(call.app.verifier, call.credentials, named))
+    return DIALECT.encode(verify_names(call.verifier, call.credentials, named))
 
 
 @question(
@@ -115,4 +115,4 @@ def _decide_use(call: Call, fields: Mapping[str, Any], may_use: Use) -> Reply:
     client_id = dialect.read_name(fields, "variable_map.client_id") or dialect.read_name(fields, "client_id")
     listeners = dialect.read_listeners(call.request, fields.get("vhost"))
     named = NamedClient(dialect.read_name(fields, "username"), client_id, listeners=listeners)
-    return DIALECT.encode(verify_use(call.app.verifier, call.credentials, named, may_use))
+    return DIALECT.encode(verify_use(call.verifier, call.credentials, named, may_use))

@@ -63,7 +63,7 @@ def ask(call: Call) -> Reply:
         listeners=dialect.read_listeners(call.request, fields.get("mountpoint")),
         may_be_typed=True,
     )
-    verifier, credentials = call.app.verifier, call.credentials
+    verifier, credentials = call.verifier, call.credentials
     hook = call.request.headers.get("vernemq-hook", "")
     match hook.removesuffix("_m5"):
         case "auth_on_register":

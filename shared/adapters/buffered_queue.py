@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from shared.connection_records import ConnectionEvent
+from shared.connection_records import ConnectionEvent, QueuedEvent
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class BufferedQueue(ABC):
     def __init__(self, *, interval: float = _INTERVAL, capacity: int = _CAPACITY) -> None:
         """Create an empty buffer. The thread starts with the first event."""
         self._interval = interval
-        self._buffer: queue.Queue[ConnectionEvent] = queue.Queue(capacity)
+        self._buffer: queue.Queue[QueuedEvent] = queue.Queue(capacity)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -44,16 +44,17 @@ class BufferedQueue(ABC):
         self.dropped = 0  # events that did not fit into the buffer
 
     @abstractmethod
-    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+    def _deliver(self, events_by_org: Mapping[str, Sequence[QueuedEvent]]) -> None:
         """Deliver the content of the buffer; keys are orgIds. If this method raises, the events are lost."""
 
-    def offer(self, event: ConnectionEvent) -> None:
+    def offer(self, event: QueuedEvent) -> None:
         """Add *event* to the buffer, or drop it if the buffer is full."""
-        size = sum(map(len, event.chain))
-        if self._chain_bytes + size > _CHAINS_MAX:
-            event = msgspec.structs.replace(event, chain=())
-        else:
-            self._chain_bytes += size
+        if isinstance(event, ConnectionEvent):
+            size = sum(map(len, event.chain))
+            if self._chain_bytes + size > _CHAINS_MAX:
+                event = msgspec.structs.replace(event, chain=())
+            else:
+                self._chain_bytes += size
         try:
             self._buffer.put_nowait(event)
         except queue.Full:
@@ -82,8 +83,8 @@ class BufferedQueue(ABC):
             except Exception:  # noqa: BLE001 - logged; the queue must continue after any failure
                 self._log_loss(sum(map(len, events_by_org.values())))
 
-    def _drain(self) -> dict[str, list[ConnectionEvent]]:
-        events_by_org: dict[str, list[ConnectionEvent]] = defaultdict(list)
+    def _drain(self) -> dict[str, list[QueuedEvent]]:
+        events_by_org: dict[str, list[QueuedEvent]] = defaultdict(list)
         self._chain_bytes = 0
         while True:
             try:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from shared.adapters.buffered_queue import BufferedQueue
-from shared.connection_records import ConnectionEvent
+from shared.connection_records import QueuedEvent
 
-Write = Callable[[str, Sequence[ConnectionEvent]], None]
+Write = Callable[[str, Sequence[QueuedEvent]], None]
 
 
 class LocalQueue(BufferedQueue):
@@ -22,7 +22,7 @@ class LocalQueue(BufferedQueue):
         super().__init__(interval=interval, capacity=capacity)
         self._write = write
 
-    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+    def _deliver(self, events_by_org: Mapping[str, Sequence[QueuedEvent]]) -> None:
         for org_id, events in events_by_org.items():
             try:
                 self._write(org_id, events)

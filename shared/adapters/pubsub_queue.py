@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from shared.adapters.buffered_queue import BufferedQueue
-from shared.connection_records import ConnectionEvent, ConnectionEventBatch
+from shared.connection_records import ConnectionEventBatch, QueuedEvent
 
 _SECONDS: Final = 10.0  # timeout of one acknowledgement
 
@@ -33,7 +33,7 @@ class PubSubQueue(BufferedQueue):
     def __init__(
         self,
         topic: str,
-        pack: Callable[[str, Sequence[ConnectionEvent]], ConnectionEventBatch],
+        pack: Callable[[str, Sequence[QueuedEvent]], ConnectionEventBatch],
         *,
         connect: Callable[[], Any] = _connect,
         interval: float = 1.0,
@@ -53,7 +53,7 @@ class PubSubQueue(BufferedQueue):
             client.stop()
             client.transport.close()
 
-    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+    def _deliver(self, events_by_org: Mapping[str, Sequence[QueuedEvent]]) -> None:
         if self._client is None:
             self._client = self._connect()
         published = [

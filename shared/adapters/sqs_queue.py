@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.adapters.buffered_queue import BufferedQueue
-from shared.connection_records import ConnectionEvent, ConnectionEventBatch
+from shared.connection_records import ConnectionEventBatch, QueuedEvent
 
 # Limits of one SendMessageBatch (Amazon SQS API Reference). The size is the limit that all regions and all older queues
 # accept.
@@ -47,7 +47,7 @@ class SqsQueue(BufferedQueue):
     def __init__(
         self,
         url: str,
-        pack: Callable[[str, Sequence[ConnectionEvent]], ConnectionEventBatch],
+        pack: Callable[[str, Sequence[QueuedEvent]], ConnectionEventBatch],
         *,
         connect: Callable[[], Any] = _connect,
         interval: float = 1.0,
@@ -59,7 +59,7 @@ class SqsQueue(BufferedQueue):
         self._connect = connect
         self._client: Any = None
 
-    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+    def _deliver(self, events_by_org: Mapping[str, Sequence[QueuedEvent]]) -> None:
         if self._client is None:
             self._client = self._connect()
         messages = [

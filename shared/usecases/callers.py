@@ -11,9 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from shared.batch import Batch
+from shared.connection_records import CallFailure
 from shared.errors import Forbidden, NotAuthenticated, OrgGone, OrgSuspended, RoleNotGranted, TokenRefused
 from shared.ports import TokenVerifier
-from shared.records import ApiKey, Org, Proof, Role
+from shared.records import PLATFORM, ApiKey, Org, Proof, Role
 from shared.refs import Ref, api_key_ref, org_ref
 from shared.text import printable
 from shared.usecases.context import Context
@@ -23,6 +24,7 @@ from shared.validation.names import is_org_id
 _ORG_KEY: Final = re.compile(r"a-([a-z0-9]{6})-[A-Za-z0-9]{10}")
 _PLATFORM_KEY: Final = r"p-[A-Za-z0-9]{10}"
 _SIGN_IN_ROLES: Final = (Role.VIEWER.value, Role.OPERATOR.value)  # brokers and edges are machines: they have keys
+_PERSON: Final = "oidc:"  # before the subject of a sign-in token
 _ROLE_MAX: Final = 32  # characters of a token's role in a refusal
 
 
@@ -145,7 +147,7 @@ def read_claim(tokens: TokenVerifier | None, sent: Credentials | BearerToken) ->
         raise RoleNotGranted(
             found=f"the role {printable(claims.role, _ROLE_MAX)}" if claims.role else "no role, or several"
         )
-    return Caller(f"oidc:{claims.subject}", Role(claims.role), claims.org_id, issued_at=claims.issued_at)
+    return Caller(f"{_PERSON}{claims.subject}", Role(claims.role), claims.org_id, issued_at=claims.issued_at)
 
 
 def scope_of(key: ApiKey) -> Scope:
@@ -186,6 +188,41 @@ def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
     )
 
 
+def admit_caller(context: Context, claim: Credentials | Caller, batch: Batch, roles: Collection[Role]) -> Caller:
+    """Return the caller of *claim* if the caller has one of *roles*; *batch* holds the records at `claim.refs`.
+
+    A refused call with a key that exists is counted (`Context.refused_callers`).
+
+    Raises: NotAuthenticated, TokenRefused, Forbidden."""
+    try:
+        caller = authenticate(claim, batch)
+    except NotAuthenticated:
+        if isinstance(claim, Credentials):
+            _note_refused_key(context, claim, batch)
+        raise
+    try:
+        caller.must_be(roles)
+    except Forbidden:
+        if not caller.who.startswith(_PERSON):
+            _note(context, caller.org_id, caller.who, CallFailure.ROLE, caller.incarnation)
+        raise
+    return caller
+
+
+def _note_refused_key(context: Context, claim: Credentials, batch: Batch) -> None:
+    """Count a refused call with a key of an organization that exists, or of the platform."""
+    key = batch.get(claim.ref)
+    org = batch.get(org_ref(claim.org_id)) if claim.org_id is not None else None
+    if key is None or (claim.org_id is not None and not _has_key(org, key)):
+        return
+    failure = CallFailure.REVOKED if key.revoked_at is not None else CallFailure.TOKEN
+    _note(context, key.org_id, key.key, failure, key.incarnation)
+
+
+def _note(context: Context, org_id: str | None, key: str, failure: CallFailure, incarnation: str) -> None:
+    context.refused_callers.note(org_id or PLATFORM, key, failure, incarnation=incarnation)
+
+
 def _has_key(org: Org | None, key: ApiKey) -> bool:
     """Return whether *org* is the organization that *key* was made for, and not deleted completely."""
     is_same = org is not None and org.incarnation == key.incarnation
@@ -209,12 +246,14 @@ def _org_refs(org_id: str | None) -> list[Ref[Any]]:
     return [] if org_id is None else [org_ref(org_id)]
 
 
-def identify(context: Context, tokens: TokenVerifier | None, sent: Credentials | BearerToken) -> Caller:
+def identify(
+    context: Context, tokens: TokenVerifier | None, sent: Credentials | BearerToken, roles: Collection[Role]
+) -> Caller:
     """Return the caller that *sent* authenticates, for work that must not begin before. Takes one read for an API key.
 
-    Raises: NotAuthenticated, RoleNotGranted, StoreUnavailable, IssuerUnavailable."""
+    Raises: NotAuthenticated, Forbidden, RoleNotGranted, StoreUnavailable, IssuerUnavailable."""
     claim = read_claim(tokens, sent)
-    return authenticate(claim, context.repository.read_batch(claim.refs))
+    return admit_caller(context, claim, context.repository.read_batch(claim.refs), roles)
 
 
 def admit(
@@ -225,8 +264,7 @@ def admit(
     Raises: NotAuthenticated, Forbidden, OrgGone, OrgSuspended, StoreUnavailable, IssuerUnavailable."""
     claim = read_claim(tokens, sent)
     batch = context.repository.read_batch(claim.refs)
-    caller = authenticate(claim, batch)
-    caller.must_be(roles)
+    caller = admit_caller(context, claim, batch, roles)
     org = batch.get(org_ref(claim.org_id)) if claim.org_id is not None else None
     if (org is None or org.deletion is not None) and isinstance(sent, BearerToken):
         raise RoleNotGranted(found="an organization that is not here")

@@ -12,9 +12,20 @@ from shared.errors import RateLimited, Stale
 from shared.feed import Feed
 from shared.heartbeats import Heartbeats
 from shared.org_repository import OrgRepository
-from shared.ports import Background, Clock, InlineKeyWorker, KeyWorker, NoNotifier, Notifier, RunAtOnce
+from shared.ports import (
+    Background,
+    Clock,
+    ConnectionEventQueue,
+    InlineKeyWorker,
+    KeyWorker,
+    NoEvents,
+    NoNotifier,
+    Notifier,
+    RunAtOnce,
+)
 from shared.records import Activity, ActivityKind, Org, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
+from shared.refused_callers import RefusedCallers
 from shared.repository import Repository
 from shared.text import format_time
 
@@ -34,6 +45,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
         background: runs what must not delay an answer.
         org_quarantine: how long the id of a deleted organization cannot be created again.
         key_work: opens uploaded private keys and makes new ones; it opens no stored key.
+        events: takes what is counted of connections and calls, asynchronously.
     """
 
     repository: Repository
@@ -46,6 +58,7 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     background: Background = msgspec.field(default_factory=RunAtOnce)
     org_quarantine: timedelta = timedelta(days=30)
     key_work: KeyWorker = msgspec.field(default_factory=InlineKeyWorker)
+    events: ConnectionEventQueue = msgspec.field(default_factory=NoEvents)
 
     def of(self, org: Org) -> OrgRepository:
         """Return the records of *org*, bound to its incarnation."""
@@ -60,6 +73,11 @@ class Context(msgspec.Struct, frozen=True, dict=True):
     def heartbeats(self) -> Heartbeats:
         """When each TLS edge asked last."""
         return Heartbeats(self.repository, self.clock, self.background)
+
+    @cached_property
+    def refused_callers(self) -> RefusedCallers:
+        """The refused calls of known keys."""
+        return RefusedCallers(self.clock, self.events.offer)
 
     @cached_property
     def withdrawals(self) -> Feed[Withdrawal]:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from shared.adapters.local_queue import LocalQueue
-from shared.connection_records import ConnectionEvent
+from shared.connection_records import ConnectionEvent, QueuedEvent
 from shared.validation.policy import Presence
 from tests.support.certs import NOON
 
@@ -38,7 +38,7 @@ def test_the_thread_writes_and_continues_after_an_error_of_the_store() -> None:
     arrived = threading.Event()
     attempts = []
 
-    def write(org_id: str, events: Sequence[ConnectionEvent]) -> None:
+    def write(org_id: str, events: Sequence[QueuedEvent]) -> None:
         attempts.append(len(events))
         if len(attempts) == 1:
             raise RuntimeError("the store is away")

@@ -19,7 +19,7 @@ from shared.composition import build
 from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
-from shared.connection_records import ConnectionEvent, ConnectionEventBatch
+from shared.connection_records import ConnectionEvent, ConnectionEventBatch, QueuedEvent
 from shared.org_repository import OrgRepository
 from shared.usecases.devices.usage import read_recent_usage, record_events, summarize
 from shared.validation.policy import Presence
@@ -63,7 +63,7 @@ class RecordingQueue(BufferedQueue):
         self.deliveries: list[dict[str, int]] = []
         self.delivered = threading.Event()
 
-    def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+    def _deliver(self, events_by_org: Mapping[str, Sequence[QueuedEvent]]) -> None:
         self.deliveries.append({org_id: len(events) for org_id, events in events_by_org.items()})
         self.delivered.set()
 
@@ -104,7 +104,7 @@ def test_after_a_failed_delivery_the_queue_continues(caplog: pytest.LogCaptureFi
     """The loss is logged, and the next events are delivered."""
 
     class Failing(RecordingQueue):
-        def _deliver(self, events_by_org: Mapping[str, Sequence[ConnectionEvent]]) -> None:
+        def _deliver(self, events_by_org: Mapping[str, Sequence[QueuedEvent]]) -> None:
             super()._deliver(events_by_org)
             if len(self.deliveries) == 1:
                 raise OSError("secret detail")
@@ -163,7 +163,10 @@ def test_the_certificates_in_a_buffer_are_bounded() -> None:
     [events] = queue._drain().values()
     queue.close()
     assert len(events) == 2000
-    assert sum(len(der) for event in events for der in event.chain) == 8 * 1024 * 1024
+    assert (
+        sum(len(der) for event in events if isinstance(event, ConnectionEvent) for der in event.chain)
+        == 8 * 1024 * 1024
+    )
 
 
 def test_sqs_requests_are_within_the_limits() -> None:

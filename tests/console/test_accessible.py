@@ -113,6 +113,7 @@ SCREENS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "connection-security": ("security", lambda page: page.locator(".denials").wait_for()),
     "connection-preview": ("security", open_policy_preview),
     "deny": ("security", press_button("Add to deny list")),
+    "brokers": ("brokers", lambda page: page.locator("tbody tr").first.wait_for()),
     "why-refused": ("why", open_explanation),
     "activity": ("activity", lambda page: page.locator("tbody tr").first.wait_for()),
 }
@@ -246,7 +247,7 @@ def test_small_screens_have_targets_large_enough_for_a_finger(new_context: NewCo
     """Targets have 44 pixels, and rows are labelled blocks."""
     populate(live)
     page = new_context(live.operator, viewport={"width": 390, "height": 800}).new_page()
-    for route in ("ca", "servers", "security", "why", "activity"):
+    for route in ("ca", "servers", "security", "brokers", "why", "activity"):
         page.goto(f"{live.console}#/{route}")
         page.locator("main table, main form").first.wait_for()
         small = page.locator("button:visible, nav a:visible, select:visible").evaluate_all(

@@ -58,6 +58,7 @@ VIEWS: tuple[tuple[str, Callable[[Page], None]], ...] = (
     ("servers", click("button", "Generate CSR", "dialog")),
     ("servers", click("button", "Upload certificate", "dialog")),
     ("security", lambda page: page.locator(".denials").wait_for()),
+    ("brokers", lambda page: page.locator("tbody tr").first.wait_for()),
     ("why", click("button", "Explain", "#verdict")),
     ("activity", lambda page: page.locator("tbody tr").first.wait_for()),
 )

@@ -13,10 +13,12 @@ import pytest
 from cryptography import x509
 from playwright.sync_api import Page, expect
 
+from shared.usecases.orgs.api_keys import revoke_key
 from tests.console.live import Live, device, now, root
 from tests.support import certs, forms
 from tests.support.certs import DAY, Issued
 from tests.support.der import der, dotted, seq
+from tests.support.harness import Client
 
 At = Callable[[str], Page]
 CLIENT: Final = "d:mtxpd0:thermo:42"
@@ -396,3 +398,50 @@ def test_25_a_renewed_ca_keeps_the_devices_of_its_predecessor(at: At, live: Live
     dialog.get_by_role("button", name="Deactivate", exact=True).click()
     expect(page.locator(".states", has_text="Inactive")).to_have_count(1)
     assert ask(live, asked)["decision"] == "allow"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", ["16 the token of the broker is wrong", "16 the key of the broker is revoked"])
+def test_16_the_broker_is_refused(at: At, live: Live, failure: str) -> None:
+    """No device of this broker is judged, so the list of refusals is empty. The page names the key, and since when."""
+    factory = root()
+    live.add_ca(factory)
+    broker = live.service.client("broker")
+    refused = Client(live.service.app, broker.key, "not-the-token")
+    if "revoked" in failure:
+        revoke_key(live.service.app.context, broker.key)
+        refused = broker
+    asked = question(device(factory))
+    body = {"serverName": live.host, "clientId": CLIENT, "certificate": asked.certificate}
+    assert refused.post("/authorization/verifyclient", body).status == 401
+    live.service.flush()
+    page = at("why")
+    trouble = page.locator("#content .sentence.bad")
+    expect(trouble).to_contain_text(f"Calls with the API key {broker.key} are refused")
+    expect(trouble).to_contain_text("the key was revoked" if "revoked" in failure else "the token is wrong")
+    expect(trouble).to_contain_text("functions.admin key create --org mtxpd0 --role broker")
+    page.get_by_role("link", name="Brokers and edges").first.click()
+    row = page.get_by_role("row", name=broker.key)
+    expect(row).to_contain_text(
+        "1 call after the key was revoked" if "revoked" in failure else "1 call with a wrong token"
+    )
+    assert ask(live, asked)["decision"] == "allow"  # with a new key
+    page.reload()
+    expect(page.get_by_role("table", name="API keys")).to_contain_text("1 verdict: 0 refused")
+
+
+@pytest.mark.slow
+def test_17_the_broker_uses_the_key_of_an_operator(at: At, live: Live) -> None:
+    """The page names the key and its role, and the role that a broker needs."""
+    factory = root()
+    live.add_ca(factory)
+    asked = question(device(factory))
+    body = {"serverName": live.host, "clientId": CLIENT, "certificate": asked.certificate}
+    operator = live.service.client("operator")
+    assert operator.post("/authorization/verifyclient", body).status == 403
+    live.service.flush()
+    page = at("why")
+    trouble = page.locator("#content .sentence.bad")
+    expect(trouble).to_contain_text(f"{operator.key} are refused: the key has the role operator")
+    expect(trouble).to_contain_text("A broker needs a key with the role broker")
+    assert ask(live, asked)["decision"] == "allow"  # with a new key of that role

@@ -183,6 +183,9 @@ def test_a_refused_connection_is_listed_with_its_certificate(
         "step": 6,
         "reason": "The certificate was issued by CN=Stranger, which is not among your CA certificates.",
         "mend": "If CN=Stranger is your CA, add its certificate, or let the device send its intermediate certificates.",
+        "askedBy": broker.key,
+        "dialect": "native",
+        "passed": "certificate",
     }
 
 

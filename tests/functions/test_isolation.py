@@ -165,6 +165,7 @@ CASES: dict[str, Case] = {
     "lift": _nothing,
     "list_activity": _nothing,
     "list_edges": _nothing,
+    "list_callers": _nothing,
     "session": _nothing,
     "list_hosts": _nothing,
     "get_host": _nothing,

@@ -1,4 +1,4 @@
-"""Which clients connected: the daily usage of an organization, counted from connection events."""
+"""Which clients connected and which brokers called: the daily usage of an organization, counted from events."""
 
 import logging
 import secrets
@@ -12,7 +12,9 @@ from shared.connection_records import (
     CAUse,
     ConnectionEvent,
     ConnectionEventBatch,
+    KeyCalls,
     LastConnection,
+    QueuedEvent,
     ShownChain,
     ShownKind,
     Usage,
@@ -22,6 +24,7 @@ from shared.org_repository import OrgRepository
 from shared.records import Activity, ActivityKind
 from shared.refs import activity_id, usage_ref
 from shared.repository import KEEP_USAGE, Repository
+from shared.usecases.devices.calls import add_calls, count_calls
 from shared.usecases.devices.refusals import add_refusals
 from shared.usecases.devices.shown import ShownCertificates, ShownMemory
 from shared.x509.fingerprints import fingerprint_of
@@ -39,7 +42,7 @@ _BATCHES_MAX: Final = 128  # ids of batches remembered in a day
 
 
 def record_events(
-    repository: Repository, org_id: str, events: Sequence[ConnectionEvent], memory: ShownMemory | None = None
+    repository: Repository, org_id: str, events: Sequence[QueuedEvent], memory: ShownMemory | None = None
 ) -> None:
     """Add *events*, all of *org_id*, to the usage of the day, the refusals, and the certificates that were presented.
 
@@ -48,9 +51,7 @@ def record_events(
         add_batches(repository, org_id, [summarize(org_id, events, memory)])
 
 
-def summarize(
-    org_id: str, events: Sequence[ConnectionEvent], memory: ShownMemory | None = None
-) -> ConnectionEventBatch:
+def summarize(org_id: str, events: Sequence[QueuedEvent], memory: ShownMemory | None = None) -> ConnectionEventBatch:
     """Return *events* (at least one, all of *org_id*) as one batch of bounded size, about 200 KB at most.
 
     Events of an older incarnation than others are left out: that organization was deleted meanwhile.
@@ -60,14 +61,15 @@ def summarize(
     """
     incarnation = max(event.incarnation for event in events)
     events = [event for event in events if event.incarnation == incarnation]
+    verdicts = [event for event in events if isinstance(event, ConnectionEvent)]
     cas: dict[str, CAUse] = {}
     clients: dict[str, LastConnection] = {}
-    for event in events:
+    for event in verdicts:
         if event.ca_id is not None:
             _add_use(cas, event.ca_id, CAUse(1, event.at), _BATCH_CAS_MAX)
         if event.identity is not None:
             _add_client(clients, event.identity, LastConnection(event.tls, event.presence, event.at))
-    denied = [event for event in events if event.decision == "deny"]
+    denied = [event for event in verdicts if event.decision == "deny"]
     return ConnectionEventBatch(
         id=secrets.token_hex(6),
         org_id=org_id,
@@ -77,7 +79,8 @@ def summarize(
         clients=clients,
         refusals=tuple(map(_short, _latest_refusals(denied))),
         refused=len(denied),
-        chains=(memory or ShownMemory()).take_new(org_id, events),
+        chains=(memory or ShownMemory()).take_new(org_id, verdicts),
+        callers=count_calls(events),
     )
 
 
@@ -173,18 +176,22 @@ def _activity_of(refusal: ConnectionEvent) -> Activity:
         step=refusal.step,
         reason=refusal.reason,
         mend=refusal.mend,
+        asked_by=refusal.key,
+        dialect=refusal.dialect,
+        passed=refusal.form,
     )
 
 
 def _add(usage: Usage, batches: Sequence[ConnectionEventBatch]) -> Usage:
-    cas, clients = dict(usage.cas), dict(usage.clients)
+    cas, clients, callers = dict(usage.cas), dict(usage.clients), dict(usage.callers)
     for batch in batches:
         for ca_id, use in batch.cas.items():
             _add_use(cas, ca_id, use, _CAS_MAX)
         for identity, connection in batch.clients.items():
             _add_client(clients, identity, connection)
+        add_calls(callers, batch.callers)
     ids = (*usage.batches, *(batch.id for batch in batches))[-_BATCHES_MAX:]
-    return Usage(cas, clients, ids)
+    return Usage(cas, clients, ids, callers)
 
 
 def _add_use(cas: dict[str, CAUse], ca_id: str, use: CAUse, limit: int) -> None:
@@ -221,6 +228,22 @@ class RecentUsage(msgspec.Struct, frozen=True):
                 if identity not in latest or latest[identity].at < connection.at:
                     latest[identity] = connection
         return latest
+
+
+def read_calls(repository: Repository, org_id: str, at: datetime, days: int) -> dict[str, KeyCalls]:
+    """Return the calls with each key of *org_id* within the last *days*, in one read.
+
+    Args:
+        org_id: an organization, or PLATFORM for the refused calls of platform keys.
+    """
+    refs = [usage_ref(org_id, _day_of(at - timedelta(days=back))) for back in range(days)]
+    batch = repository.read_batch(refs)
+    callers: dict[str, KeyCalls] = {}
+    for ref in refs:
+        usage = batch.get(ref)
+        if usage is not None:
+            add_calls(callers, usage.callers)
+    return callers
 
 
 def read_recent_usage(repository: OrgRepository, at: datetime) -> RecentUsage:

@@ -9,14 +9,14 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.batch import Batch
-from shared.connection_records import ConnectionEvent
-from shared.errors import CAInactive, UseRefused
+from shared.connection_records import ConnectionEvent, Form
+from shared.errors import CAInactive, CertificateMalformed, UseRefused
 from shared.org_repository import OrgRepository
-from shared.ports import ConnectionEventQueue, TokenVerifier
+from shared.ports import TokenVerifier
 from shared.records import Proof, Role
 from shared.refs import Ref, org_ref
 from shared.repository import Repository
-from shared.usecases.callers import BearerToken, Caller, Credentials, authenticate, read_claim
+from shared.usecases.callers import BearerToken, Caller, Credentials, admit_caller, read_claim
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _EVERY_ORG: Final = Scope(None)
 _BROKERS: Final = (Role.BROKER,)
-_MAY_EXPLAIN: Final = (Role.BROKER, Role.VIEWER, Role.OPERATOR)
+MAY_EXPLAIN: Final = (Role.BROKER, Role.VIEWER, Role.OPERATOR)
 _SERVER_NAME_MAX: Final = 256  # characters kept of a server name
 
 
@@ -46,16 +46,17 @@ class Verifier(msgspec.Struct, frozen=True):
 
     Args:
         tokens: verifies sign-in tokens; None accepts API keys only.
-        events: takes the connection event of each verdict, asynchronously.
         count: counts decisions: organization id or None, code, decision.
         topic_prefix: the prefix of the topics of devices and gateways.
+        dialect: the format in which the broker asks.
+        check_time: raises at the time limit of a verdict.
     """
 
     context: Context
     tokens: TokenVerifier | None
-    events: ConnectionEventQueue
     count: Callable[[str | None, str, str], None] = lambda org_id, code, decision: None
     topic_prefix: TopicPrefix = msgspec.field(default_factory=TopicPrefix)
+    dialect: str = ""
     check_time: Callable[[], None] = lambda: None
 
 
@@ -80,8 +81,7 @@ def verify_client(
     org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
     lookup = _Lookup(context.repository, org_id, questions(presented))
     batch = context.repository.read_batch([*claim.refs, *lookup.refs()])
-    caller = authenticate(claim, batch)
-    caller.must_be(_MAY_EXPLAIN if explain else _BROKERS)
+    caller = admit_caller(context, claim, batch, MAY_EXPLAIN if explain else _BROKERS)
     facts = lookup.facts(batch)
     at = context.clock()
     verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
@@ -96,7 +96,7 @@ def verify_client(
     else:
         verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
         if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
-            verifier.events.offer(_event(presented, verdict, facts, at))
+            context.events.offer(_event(verifier, caller, presented, verdict, facts, at))
     return verdict
 
 
@@ -129,7 +129,9 @@ def _judge(
     )
 
 
-def _event(presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime) -> ConnectionEvent:
+def _event(
+    verifier: Verifier, caller: Caller, presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime
+) -> ConnectionEvent:
     failing = verdict.failing
     leaf = presented.certificates[0] if presented.certificates else None
     device = verdict.identity or presented.device
@@ -149,8 +151,19 @@ def _event(presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime
         chain=tuple(cert.der for cert in presented.certificates),
         reached_ca=bool(verdict.path) or _reached_ca(verdict),
         failing={"subject": failing.subject_text, "fingerprintSha256": failing.fingerprint} if failing else None,
+        key=caller.who,
+        dialect=verifier.dialect,
+        form=_form_of(presented),
         **_decision(verdict),
     )
+
+
+def _form_of(presented: Presented) -> Form:
+    if isinstance(presented.chain, CertificateMalformed):
+        return Form.CERTIFICATE
+    if not presented.chain:
+        return Form.NOTHING
+    return Form.CHAIN if len(presented.chain) + len(presented.unread) > 1 else Form.CERTIFICATE
 
 
 def _decision(verdict: Verdict) -> dict[str, Any]:
@@ -172,10 +185,11 @@ def verify_names(verifier: Verifier, credentials: Credentials, named: NamedClien
     """Return whether a client may connect of which the broker passes names only. Takes one round trip.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict, facts = _verify_named(verifier.context, credentials, named)
+    verdict, facts, caller = _verify_named(verifier.context, credentials, named)
     verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
     if verdict.org_id is not None and facts is not None:
-        verifier.events.offer(_named_event(named, verdict, facts, verifier.context.clock()))
+        event = _named_event(named, verdict, facts, verifier.context.clock())
+        verifier.context.events.offer(replace(event, key=caller.who, dialect=verifier.dialect, form=Form.NAMES))
     return verdict
 
 
@@ -190,7 +204,7 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient,
     its token when it connected). One round trip, so that a device that was denied meanwhile uses nothing more.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict, _ = _verify_named(verifier.context, credentials, named)
+    verdict, _, _ = _verify_named(verifier.context, credentials, named)
     if verdict.decision is Decision.DENY:
         return verdict
     device, org_id = verdict.identity, verdict.org_id
@@ -204,17 +218,18 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient,
     return replace(verdict, decision=Decision.DENY, code=refusal.code, reason=refusal.reason, mend=refusal.advice)
 
 
-def _verify_named(context: Context, credentials: Credentials, named: NamedClient) -> tuple[Verdict, OrgFacts | None]:
-    """Return the verdict, and what is known of the organization."""
+def _verify_named(
+    context: Context, credentials: Credentials, named: NamedClient
+) -> tuple[Verdict, OrgFacts | None, Caller]:
+    """Return the verdict, what is known of the organization, and the broker."""
     lookup = _Lookup(context.repository, credentials.org_id, Questions((), tuple(named.denials)))
     batch = context.repository.read_batch([*credentials.refs, *lookup.refs()])
-    caller = authenticate(credentials, batch)
-    caller.must_be(_BROKERS)
+    caller = admit_caller(context, credentials, batch, _BROKERS)
     is_proven = caller.proof is Proof.BROKER and named.is_from(caller.listener)
     if is_proven and named.may_be_typed and caller.listener is None:
         _warn_of_unnamed_listener(caller.who, context.clock())
     facts = lookup.facts(batch)
-    return judge_named(named, facts, is_proven=is_proven, platform_domain=context.platform_domain), facts
+    return judge_named(named, facts, is_proven=is_proven, platform_domain=context.platform_domain), facts, caller
 
 
 def _warn_of_unnamed_listener(key: str, at: datetime) -> None:

@@ -7,7 +7,7 @@ from shared.batch import Batch
 from shared.errors import WrongValue
 from shared.records import Role
 from shared.refs import Ref
-from shared.usecases.callers import Caller, Credentials, authenticate
+from shared.usecases.callers import Caller, Credentials, admit_caller
 from shared.usecases.context import Context
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
@@ -35,6 +35,4 @@ def authenticate_edge(context: Context, credentials: Credentials, *refs: Ref[Any
     Raises: NotAuthenticated, Forbidden, StoreUnavailable.
     """
     documents = context.repository.read_batch([*credentials.refs, *refs])
-    caller = authenticate(credentials, documents)
-    caller.must_be((Role.EDGE,))
-    return caller, documents
+    return admit_caller(context, credentials, documents, (Role.EDGE,)), documents

@@ -1,0 +1,94 @@
+// Brokers and edges: the API keys of the machines that call the service, and what became of their calls.
+
+import { api } from '../api.js';
+import { h, replace } from '../dom.js';
+import { absolute, plural } from '../format.js';
+import { bad, facts, foreign, moment, table, warning, when } from '../parts.js';
+
+export const DIALECTS = {
+  native: 'API', emqx: 'EMQX', rabbitmq: 'RabbitMQ', vernemq: 'VerneMQ', mosquitto: 'mosquitto', envoy: 'Envoy',
+  nginx: 'nginx', aws_iot: 'AWS IoT',
+};
+export const PASSED = {
+  chain: 'The whole chain', certificate: 'The device certificate alone', names: 'Names only, no certificate',
+  nothing: 'No certificate',
+};
+const FAILED = {
+  wrong_token: 'with a wrong token', key_revoked: 'after the key was revoked',
+  wrong_role: 'that may only be made with another role',
+};
+
+/** One sentence for each key whose calls are refused now: no device behind this broker or edge gets in. */
+export function refusedCallers(callers) {
+  return callers.filter((caller) => caller.failure).map((caller) => bad(
+    caller.reason, ' Since ', moment(caller.failingSince), ', the latest ', moment(caller.lastFailureAt), '. ', caller.mend, ' ',
+    h('a', { href: '#/brokers' }, 'Brokers and edges')));
+}
+
+function show(view) {
+  const trouble = h('div'), keys = h('div'), edges = h('section', { 'aria-labelledby': 'edges' });
+  view.content.append(trouble, keys, edges);
+  view.load(async () => {
+    const [callers, contacts] = await Promise.all([api.callers(), api.edges()]);
+    if (!view.alive()) return;
+    replace(trouble, refusedCallers(callers.results));
+    replace(keys, callers.results.length
+      ? table('brokers', 'API keys', ['API key', 'Last call', 'Last 24 hours', 'What the broker passes'], callers.results.map(row))
+      : h('p', null, 'No broker and no TLS edge has a key for this organization yet.'));
+    drawEdges(edges, contacts.results);
+  });
+}
+
+function row(caller) {
+  return {
+    key: caller.key,
+    cells: [
+      [h('code', null, caller.key), h('span', { class: 'muted block' }, [
+        caller.role ?? 'broker', caller.platform && ' of the platform', caller.revokedAt && ', revoked'])],
+      [caller.lastCallAt ? when(caller.lastCallAt) : h('span', { class: 'muted' }, 'None within 7 days'),
+        caller.failure && h('span', { class: 'bad block' }, 'Refused since ', moment(caller.failingSince))],
+      counts(caller.hours),
+      passes(caller),
+    ],
+    details: caller.hours.length > 0 && h('details', null, h('summary', null, 'By hour'),
+      facts(...caller.hours.map((hour) => [absolute(hour.hour), counts([hour])]))),
+  };
+}
+
+function counts(hours) {
+  const sum = (number) => hours.reduce((total, hour) => total + (number(hour) ?? 0), 0);
+  const answered = sum((hour) => hour.answered), denied = sum((hour) => hour.denied), continued = sum((hour) => hour.continued);
+  const failed = Object.entries(FAILED).map(([name, words]) => [sum((hour) => hour.failed[name]), words]).filter(([count]) => count);
+  if (!answered && !failed.length) return h('span', { class: 'muted' }, 'No call');
+  return [
+    answered > 0 && h('span', { class: 'block' }, `${plural(answered, 'verdict')}: ${denied} refused`,
+      continued > 0 && `, ${continued} left to the token`),
+    failed.map(([count, words]) => h('span', { class: 'bad block' }, `${plural(count, 'call')} ${words}`)),
+  ];
+}
+
+function passes(caller) {
+  const forms = Object.entries(caller.passed).sort(([, first], [, other]) => other.localeCompare(first));
+  const dialects = Object.keys(caller.dialects).map((name) => DIALECTS[name] ?? name).sort();
+  if (!forms.length) return h('span', { class: 'muted' }, '–');
+  return [
+    forms.map(([form, at]) => h('span', { class: 'block' }, `${PASSED[form] ?? form}, `, moment(at))),
+    h('span', { class: 'muted block' }, `Format: ${dialects.join(', ')}`),
+    !caller.passed.chain && Boolean(caller.passed.certificate) && h('span', { class: 'muted block' },
+      'No chain was ever passed: register the CA that issued the devices\' certificates, not only its root.'),
+  ];
+}
+
+function drawEdges(part, contacts) {
+  if (!contacts.length) return;
+  replace(part, h('h2', { id: 'edges' }, 'TLS edges'),
+    table('edges', 'TLS edges', ['Edge', 'API key', 'Asked last'], contacts.map((edge, at) => ({
+      key: `${edge.key} ${edge.edge ?? at}`,
+      cells: [edge.edge ? foreign(edge.edge) : h('span', { class: 'muted' }, 'Gives no name'), h('code', null, edge.key),
+        [edge.askedAt ? when(edge.askedAt) : h('span', { class: 'muted' }, 'Never'),
+          edge.silent && warning('This edge has stopped asking: its sessions do not end when they should.'),
+          edge.revoked && h('span', { class: 'muted block' }, 'The key is revoked.')]],
+    }))));
+}
+
+export default { path: 'brokers', title: 'Brokers and edges', show };

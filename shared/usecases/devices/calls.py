@@ -1,0 +1,91 @@
+"""Count the calls of each API key: how many were answered, and how many were refused before they were answered."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Final
+
+from shared.connection_records import ConnectionEvent, FailedCalls, HourOfCalls, KeyCalls, QueuedEvent
+
+KEYS_MAX: Final = 200  # of an organization and day, or of one batch
+
+
+def count_calls(events: Iterable[QueuedEvent]) -> dict[str, KeyCalls]:
+    """Return the calls of each API key in *events*."""
+    callers: dict[str, KeyCalls] = {}
+    for event in events:
+        if event.key:
+            calls = _count_failed(event) if isinstance(event, FailedCalls) else _count_answered(event)
+            add_calls(callers, {event.key: calls})
+    return callers
+
+
+def add_calls(callers: dict[str, KeyCalls], more: Mapping[str, KeyCalls]) -> None:
+    """Add *more* to *callers*. Keys beyond KEYS_MAX are left out."""
+    for key, calls in more.items():
+        if key in callers:
+            callers[key] = merge(callers[key], calls)
+        elif len(callers) < KEYS_MAX:
+            callers[key] = calls
+
+
+def merge(first: KeyCalls, other: KeyCalls) -> KeyCalls:
+    """Return the calls of both, of one key. The order does not matter."""
+    answered_at = _latest(first.answered_at, other.answered_at)
+    since = [
+        at
+        for at in (first.failing_since, other.failing_since)
+        if at is not None and (answered_at is None or at > answered_at)
+    ]
+    last_failed = max(first, other, key=lambda calls: calls.failed_at.timestamp() if calls.failed_at else 0.0)
+    return KeyCalls(
+        answered_at=answered_at,
+        failed_at=last_failed.failed_at,
+        failing_since=min(since, default=None),
+        failure=last_failed.failure,
+        forms=_latest_of_each(first.forms, other.forms),
+        dialects=_latest_of_each(first.dialects, other.dialects),
+        hours={
+            hour: _add_hours(first.hours.get(hour), other.hours.get(hour)) for hour in {**first.hours, **other.hours}
+        },
+    )
+
+
+def _count_answered(event: ConnectionEvent) -> KeyCalls:
+    hour = HourOfCalls(answered=1, denied=int(event.decision == "deny"), continued=int(event.decision == "continue"))
+    return KeyCalls(
+        answered_at=event.at,
+        forms={event.form: event.at},
+        dialects={event.dialect: event.at},
+        hours={_hour_of(event.at): hour},
+    )
+
+
+def _count_failed(event: FailedCalls) -> KeyCalls:
+    hour = HourOfCalls(failed={event.failure.value: event.count})
+    return KeyCalls(
+        failed_at=event.at, failing_since=event.since, failure=event.failure.value, hours={_hour_of(event.at): hour}
+    )
+
+
+def _add_hours(first: HourOfCalls | None, other: HourOfCalls | None) -> HourOfCalls:
+    first, other = first or HourOfCalls(), other or HourOfCalls()
+    return HourOfCalls(
+        answered=first.answered + other.answered,
+        denied=first.denied + other.denied,
+        continued=first.continued + other.continued,
+        failed={
+            name: first.failed.get(name, 0) + other.failed.get(name, 0) for name in {**first.failed, **other.failed}
+        },
+    )
+
+
+def _latest_of_each(first: Mapping[str, datetime], other: Mapping[str, datetime]) -> dict[str, datetime]:
+    return {name: max(at for at in (first.get(name), other.get(name)) if at) for name in {**first, **other}}
+
+
+def _latest(first: datetime | None, other: datetime | None) -> datetime | None:
+    return max((at for at in (first, other) if at is not None), default=None)
+
+
+def _hour_of(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H")
