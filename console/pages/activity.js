@@ -11,7 +11,7 @@ const WHAT = {
   uploadCA: 'CA added', describeCA: 'CA described', 'set active': 'CA activated', 'set inactive': 'CA deactivated',
   deleteCA: 'CA deleted', uploadServerCert: 'Server certificate added', generateCSR: 'CSR generated',
   renewCSR: 'Renewal requested', fulfillCSR: 'Certificate put in its request\'s place',
-  activateServerCert: 'Server certificate activated', describeServerCert: 'Server certificate described',
+  completeChain: 'Chain of a server certificate completed', activateServerCert: 'Server certificate activated', describeServerCert: 'Server certificate described',
   deleteServerCert: 'Server certificate or request deleted', connectionPolicy: 'Connection security changed',
   settings: 'Settings changed', deny: 'Put on the deny list', lift: 'Taken off the deny list',
   createOrg: 'Organization made', suspendOrg: 'Organization suspended', resumeOrg: 'Organization resumed',

@@ -403,7 +403,8 @@ async function addDialog() {
         ...(key.file && !key.row.hidden && { privateKey: key.file.wire }), ...(secret && { passphrase: secret }),
       });
       const said = status === 200
-        ? [`Already here since ${absolute(data.createdAt)}; nothing changed.`]
+        ? [`Already here since ${absolute(data.createdAt)}. `,
+          data.warnings?.find((notice) => notice.code === 'chain_completed')?.message ?? 'Nothing changed.']
         : [h('bdi', null, nameOf(data)), ' is saved. Activate it to show it to devices.', ...(data.warnings ?? []).map((notice) => ` ${visible(notice.message)}`)];
       return { id: data.id, said };
     } }],

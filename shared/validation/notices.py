@@ -34,3 +34,13 @@ def devices_must_send_sni(host: str) -> Notice:
         "sni_required",
         f"From now on devices must name {host} in TLS (SNI); clients that connect by host name do.",
     )
+
+
+def chain_completed(count: int) -> Notice:
+    """Return the notice about a stored server certificate that got its chain by a later upload.
+
+    Args:
+        count: the certificates of the chain.
+    """
+    certificates = "one certificate" if count == 1 else f"{count} certificates"
+    return Notice("chain_completed", f"The chain of the stored certificate was completed: it has {certificates} now.")

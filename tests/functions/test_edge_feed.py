@@ -143,6 +143,59 @@ def test_a_change_is_in_the_feed_before_its_call_is_answered(service: Service, o
     assert list(edge.serves) == [HOST]
 
 
+def test_a_completed_chain_is_served_before_its_call_is_answered(
+    service: Service, operator: Client, edge: Edge
+) -> None:
+    """The active certificate was uploaded without its chain. The edges get the chain with the upload that has it."""
+    issued = own()
+    certificate_id = activate(operator, issued)
+    edge.follow()
+    version = edge.version()
+    fields = {"certificate": certs.bundle(issued, INTERMEDIATE), "privateKey": issued.key_pem}
+    assert operator.post(SERVERS, fields).ok(200)["id"] == certificate_id
+    assert edge.follow() == [HOST]
+    assert edge.version() != version
+    exported = edge.client.get(f"{HOSTS}/{HOST}").ok()
+    assert (exported["certificate"], exported["version"]) == (certs.bundle(issued, INTERMEDIATE), edge.version())
+    assert edge.follow() == []
+    operator.post(SERVERS, fields).ok(200)
+    assert edge.follow() == []
+
+
+def test_a_chain_that_is_completed_beside_an_activation_is_served(
+    service: Service, operator: Client, edge: Edge
+) -> None:
+    """At each store call of the activation in turn, another caller completes the chain of the same certificate."""
+    pass_on = service.store.between
+    for number in range(1, 100):
+        issued = own(number)
+        sent = {"certificate": issued.pem, "privateKey": issued.key_pem}
+        certificate_id = operator.post(SERVERS, sent).ok(201)["id"]
+        fields = {"certificate": certs.bundle(issued, INTERMEDIATE), "privateKey": issued.key_pem}
+        calls = 0
+
+        def complete(name: str, key: Any, call: Any, number: int = number, fields: Any = fields) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                service.store.between = pass_on
+                operator.post(SERVERS, fields).ok(200)
+                service.store.between = complete
+            return call()
+
+        service.store.between = complete
+        operator.put(f"{SERVERS}/active", {"id": certificate_id}).ok()
+        service.store.between = pass_on
+        edge.follow()
+        exported = edge.client.get(f"{HOSTS}/{HOST}").ok()
+        assert edge.version() == exported["version"], f"call {number}"
+        operator.put(f"{SERVERS}/active", {"id": "default"}).ok()
+        operator.delete(f"{SERVERS}/{certificate_id}").ok(204)
+        if calls < number:
+            return
+    raise AssertionError("an activation takes too many calls to the store")
+
+
 def test_a_change_that_affects_no_host_is_not_in_the_feed(service: Service, operator: Client, edge: Edge) -> None:
     """Edges have nothing to do after a CA upload, a change of the settings, or an upload that is not activated."""
     edge.follow()

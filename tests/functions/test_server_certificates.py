@@ -312,6 +312,22 @@ def test_an_upload_of_the_same_leaf_returns_the_same_record(operator: Client) ->
     assert "sni_required" not in codes(again)
 
 
+def test_an_upload_of_the_same_leaf_with_its_chain_completes_the_chain(operator: Client) -> None:
+    """The warning of an upload without chain asks for this. An upload with less of the chain takes nothing away."""
+    first = upload(operator, comments="first")
+    assert "chain_incomplete" in codes(first)
+    for number, sent in enumerate([(INTERMEDIATE, ROOT), (INTERMEDIATE,), ()]):
+        fields = {"certificate": certs.bundle(SERVER, *sent), "privateKey": SERVER.key_pem}
+        again = operator.post(SERVERS, fields).ok(200)
+        assert (again["id"], again["comments"]) == (first["id"], "first")
+        assert [issuer["subject"] for issuer in again["chain"]] == ["CN=Server Intermediate", "CN=Server Root"]
+        assert codes(again) == (["chain_completed"] if number == 0 else [])
+    pem = operator.get(f"{SERVERS}/{first['id']}/pem").text
+    assert pem == certs.bundle(SERVER, INTERMEDIATE, ROOT)
+    entries = operator.get("/activity").ok()["results"]
+    assert [entry["what"] for entry in entries].count("completeChain") == 1
+
+
 # ----------------------------------------------------------------------------------------------- activation
 
 
@@ -570,6 +586,16 @@ def test_a_second_fulfilment(operator: Client) -> None:
     other = operator.post("/fulfillCSR", {"id": made["id"], "certificate": issue(made["csr"], serial=4712).pem})
     assert (other.status, other.code) == (409, "already_fulfilled")
     assert operator.get(f"{SERVERS}/{made['id']}/pem").text == cert
+
+
+def test_a_second_fulfilment_with_the_chain_completes_the_chain(operator: Client) -> None:
+    made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
+    issued = issue(made["csr"], INTERMEDIATE)
+    operator.post("/fulfillCSR", {"id": made["id"], "certificate": issued.pem}).ok()
+    bundle = certs.bundle(issued, INTERMEDIATE)
+    again = operator.post("/fulfillCSR", {"id": made["id"], "certificate": bundle}).ok()
+    assert [issuer["subject"] for issuer in again["chain"]] == ["CN=Server Intermediate"]
+    assert operator.get(f"{SERVERS}/{made['id']}/pem").text == bundle
 
 
 def test_what_cannot_be_fulfilled(operator: Client) -> None:

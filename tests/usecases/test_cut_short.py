@@ -19,6 +19,7 @@ from shared.refs import ca_index_ref, org_ref, server_ref
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.orgs.organizations import get_org
+from shared.usecases.servers.documents import host_version
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service
 
@@ -100,6 +101,33 @@ def _upload_server(org: Org) -> Answer:
     return org.operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem})
 
 
+@cache
+def _server_with_chain(host: str) -> tuple[certs.Issued, str]:
+    inter = certs.ca("Server Intermediate", ROOT)
+    issued = certs.server(host, inter)
+    return issued, certs.bundle(issued, inter)
+
+
+def _activate_without_chain(org: Org) -> str:
+    issued, _ = _server_with_chain(org.host)
+    server_id = _id(org.operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}))
+    org.operator.put(f"{SERVERS}/active", {"id": server_id}).ok()
+    return server_id
+
+
+def _upload_chain(org: Org) -> Answer:
+    issued, bundle = _server_with_chain(org.host)
+    return org.operator.post(SERVERS, {"certificate": bundle, "privateKey": issued.key_pem})
+
+
+def _serves_chain(org: Org) -> bool:
+    """Whether the edges serve the certificate with its chain."""
+    record = org.service.app.context.repository.get(server_ref(org.id, org.thing))
+    hosts = HostFeed(org.service.app.context).find([org.id])[org.id]
+    assert record is not None
+    return len(record.chain) == 1 and hosts.is_published and hosts.hosts == {org.host: host_version(record)}
+
+
 def _request(org: Org) -> Answer:
     return org.operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"})
 
@@ -141,6 +169,7 @@ OPERATIONS = {
         lambda org: org.operator.get(f"{SERVERS}/active").ok()["active"] == org.thing,
         "activateServerCert",
     ),
+    "completeChain": Operation(_activate_without_chain, _upload_chain, _serves_chain, "completeChain"),
     "deleteServerCert": Operation(
         lambda org: _id(_upload_server(org)),
         lambda org: org.operator.delete(f"{SERVERS}/{org.thing}"),

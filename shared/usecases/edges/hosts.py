@@ -21,11 +21,11 @@ from shared.batch import Batch
 from shared.edge_records import HostsChanged, OrgHosts
 from shared.feed import Change, Position
 from shared.org_repository import OrgRepository
-from shared.records import DEFAULT, DefaultCertificate, Org, ServerCertificate
+from shared.records import DEFAULT, Org, ServerCertificate
 from shared.refs import ORG_HOSTS, Ref, org_hosts_ref, org_ref
 from shared.usecases.context import Context
 from shared.usecases.organization import OrgDocuments
-from shared.usecases.servers.documents import ServerCertificates
+from shared.usecases.servers.documents import ServerCertificates, host_version
 from shared.validation.server_cert import hosts_covered
 from shared.x509.certificate import Certificate
 
@@ -34,14 +34,6 @@ _GONE_MAX: Final = 100  # former hosts of an organization that are still listed 
 _KEEP_CHANGES: Final = 20_000  # lines of the feed; an edge further behind reads the whole list
 _KEEP_REMOVED: Final = timedelta(days=30)
 _PAGE: Final = 200
-
-
-def host_version(record: ServerCertificate | DefaultCertificate) -> str:
-    """Return the version of a host that *record* serves: equal for equal leaf and chain."""
-    digest = sha256(record.leaf or b"")
-    for der in record.chain:
-        digest.update(der)
-    return digest.hexdigest()[:16]
 
 
 @lru_cache(maxsize=2048)
@@ -224,12 +216,17 @@ class HostFeed:
         servers = ServerCertificates(OrgRepository(self._repository, org.org_id, org.incarnation))
         if documents is None:
             return servers.find_record(active)
-        return documents.of(org.incarnation).get(servers.own_ref(active))
+        record = documents.of(org.incarnation).get(servers.own_ref(active))
+        line = org.servers.get(active)
+        if record is not None and line is not None and line.version not in ("", host_version(record)):
+            return servers.find_record(active)  # its chain was completed after *documents* were read
+        return record
 
     def _basis(self, org: Org | None) -> str:
         """Return a digest of everything that `_versions` depends on.
 
-        The id of the active certificate is enough, because the certificate of an id never changes.
+        The id of the active certificate is enough, with its version where its chain was completed: the certificate of
+        an id never changes otherwise.
         """
         if org is None or org.deletion is not None:
             return ""
@@ -237,6 +234,9 @@ class HostFeed:
             return f"suspended {org.incarnation}".rstrip()
         activation = org.activation
         parts = (self._platform_domain, activation.active, str(activation.activated_at), *org.settings.domains)
+        line = org.servers.get(activation.active)
+        if line is not None and line.version:
+            parts = (*parts, f"version {line.version}")
         if org.incarnation:
             parts = (*parts, org.incarnation)
         return sha256("\n".join(parts).encode()).hexdigest()[:16]

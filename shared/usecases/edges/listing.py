@@ -16,7 +16,8 @@ from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
 from shared.usecases.edges.callers import authenticate_edge, note_contact
-from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed, host_version, load_leaf
+from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed, load_leaf
+from shared.usecases.servers.documents import host_version
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.server_cert import hosts_covered
 

@@ -13,8 +13,8 @@ from shared.records import ActivityKind, DefaultCertificate
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context, make_entry
 from shared.usecases.edges.callers import authenticate_edge
-from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed, host_version
-from shared.usecases.servers.documents import ServerCertificates
+from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed
+from shared.usecases.servers.documents import ServerCertificates, host_version
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.names import ServerName
 

@@ -26,8 +26,8 @@ from shared.refs import Ref, activity_id, org_ref
 from shared.usecases.callers import Caller, Credentials
 from shared.usecases.context import Context
 from shared.usecases.edges.callers import authenticate_edge
-from shared.usecases.edges.hosts import host_version, load_leaf
-from shared.usecases.servers.documents import ServerCertificates
+from shared.usecases.edges.hosts import load_leaf
+from shared.usecases.servers.documents import ServerCertificates, host_version
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.names import ServerName, messaging_host
 from shared.validation.server_cert import hosts_covered

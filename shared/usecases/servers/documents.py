@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -42,7 +43,7 @@ from shared.records import (
 )
 from shared.refs import Ref, server_ref
 from shared.repository import ExistingAttempt
-from shared.usecases.context import count_in_window
+from shared.usecases.context import count_in_window, make_entry, update_revision
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.csr import read_subject, requested_names
@@ -99,6 +100,14 @@ class ParsedServerCertificate(msgspec.Struct, frozen=True):
         if self.request is not None:
             return self.request
         raise ValueError("a server certificate's record has neither a certificate nor a request")
+
+
+def host_version(record: ServerCertificate | DefaultCertificate) -> str:
+    """Return the version of a host that *record* serves: equal for equal leaf and chain."""
+    digest = sha256(record.leaf or b"")
+    for der in record.chain:
+        digest.update(der)
+    return digest.hexdigest()[:16]
 
 
 def parse(certificate_id: str, record: ServerCertificate | DefaultCertificate) -> ParsedServerCertificate:
@@ -286,6 +295,34 @@ class ServerCertificates:
         Raises: NotFound, TooBusy, StoreUnavailable, and whatever the block raises.
         """
         return self._repository.changing_existing(self.own_ref(certificate_id), what, activity_of=self._org_id)
+
+    def complete_chain(
+        self, certificate_id: str, chain: Sequence[Certificate], *, at: datetime, who: str
+    ) -> ServerCertificate:
+        """Replace the chain of a stored certificate by *chain*, and return the record: the body first, then the line.
+
+        A chain that is a part of the stored chain changes nothing. The same call again finishes a change that was cut
+        short between the two.
+
+        Raises: NotFound, TooBusy, StoreUnavailable.
+        """
+        sent = tuple(issuer.der for issuer in chain)
+        activity = make_entry(at, who, "completeChain", certificate=certificate_id)
+        for attempt in self.changing(certificate_id):
+            with attempt as record:
+                if not set(sent) <= set(record.chain):
+                    record = msgspec.structs.replace(
+                        record, chain=sent, changed=update_revision(record.changed, at, who)
+                    )
+                    attempt.write(record, activity=activity)
+        version = host_version(record)
+        for change in self._organization.changing():
+            with change as org:
+                line = org.servers.get(certificate_id)
+                if line is not None and record.chain == sent and line.version != version:
+                    line = msgspec.structs.replace(line, version=version)
+                    change.write(msgspec.structs.replace(org, servers={**org.servers, certificate_id: line}))
+        return record
 
     def delete(self, certificate_id: str, *, activity: Activity) -> None:
         """Delete a server certificate or request: the line in the index first, then the body.

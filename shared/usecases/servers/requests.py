@@ -12,6 +12,7 @@ from shared.ports import KeySealer
 from shared.records import ServerCertificate, Source
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, make_entry, make_revision, update_revision
+from shared.usecases.servers.chain import complete_chain
 from shared.usecases.servers.documents import (
     ParsedServerCertificate,
     ServerCertificates,
@@ -102,7 +103,7 @@ def fulfill_csr(
 ) -> tuple[ParsedServerCertificate, list[Notice]]:
     """Store the certificate that a CA issued for a request, under the request's id. Return it with warnings.
 
-    Repeating the call with the same certificate changes nothing.
+    Repeating the call with the same certificate changes nothing but the chain, where more of the chain is sent.
 
     Args:
         data: the certificate with or without its chain: PEM, DER or PKCS#7.
@@ -126,7 +127,9 @@ def fulfill_csr(
             fulfilled = _add_certificate(record, leaf, chain, at, member.who)
             if fulfilled is not record:
                 attempt.write(fulfilled, activity=activity)
-    return parse(certificate_id, fulfilled), warnings
+    if fulfilled is not record:
+        return parse(certificate_id, fulfilled), warnings
+    return complete_chain(context, member, certificate_id, chain, at), warnings
 
 
 def _add_certificate(

@@ -7,6 +7,7 @@ from shared.ports import KeySealer, ServerFiles
 from shared.records import Org, ServerCertificate, Source
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, make_entry, make_revision
+from shared.usecases.servers.chain import complete_chain
 from shared.usecases.servers.documents import (
     ParsedServerCertificate,
     ServerCertificates,
@@ -16,7 +17,7 @@ from shared.usecases.servers.documents import (
 )
 from shared.usecases.servers.rules import check_for_org
 from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, devices_must_send_sni
+from shared.validation.notices import Notice, chain_completed, devices_must_send_sni
 from shared.validation.server_cert import has_private_key, read_leaf
 
 
@@ -41,8 +42,8 @@ def upload_server_cert(
 ) -> UploadedServerCertificate:
     """Check certificate, chain and key against each other and the organization, seal the key, and store all three.
 
-    An upload of a certificate that is stored already returns the existing record. An attempt counts before the key is
-    opened (`ServerCertificates.count_attempt`).
+    An upload of a certificate that is stored already returns the existing record; a chain that was not stored with it
+    is stored now. An attempt counts before the key is opened (`ServerCertificates.count_attempt`).
 
     Raises: Rejected (see `shared.validation.server_cert`), UseFulfil, TooManyServerCertificates, RateLimited, TooBusy,
         StoreUnavailable, KeyWorkUnavailable.
@@ -59,7 +60,11 @@ def upload_server_cert(
     leaf, public_key_hash = server.leaf.der, server.leaf.key_hash
     existing = servers.find_by_leaf(member.org, public_key_hash, leaf)
     if existing is not None:
-        return UploadedServerCertificate(parse(*existing), False, warnings)
+        completed = complete_chain(context, member, existing[0], server.chain, at)
+        warnings = check_for_org(context, member.org, server.leaf, completed.chain, at)  # of the stored chain
+        if completed.changed.version != existing[1].changed.version:
+            warnings = [*warnings, chain_completed(len(completed.chain))]
+        return UploadedServerCertificate(completed, False, warnings)
     certificate_id = new_id()
     record = ServerCertificate(
         source=Source.UPLOAD,
