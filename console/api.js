@@ -85,7 +85,8 @@ const id = encodeURIComponent;
 export const api = {
   signIn: () => data(call('GET', '/signin', { bare: true })),
   session: (as) => data(call('GET', '/session', { as })),
-  preview: (certificate, signal) => data(call('POST', '/authentication/preview', { body: { certificate }, signal })),
+  preview: (certificate, signal, { effect = false, client } = {}) => data(call('POST',
+    `/authentication/preview${effect ? `?effect=true&client=${client ?? ''}` : ''}`, { body: { certificate }, signal })),
 
   cas: () => every(CAS),
   ca: (caId) => data(call('GET', `${CAS}/${id(caId)}`)),
@@ -117,9 +118,11 @@ export const api = {
   putPolicy: (body, version) => data(call('PUT', '/authorization/connectionpolicy', { body, version })),
   dryRun: (body) => data(call('POST', '/authorization/connectionpolicy/dryrun', { body })),
   settings: () => data(call('GET', '/authorization/settings')),
+  settingsEffect: (body) => data(call('PUT', '/authorization/settings?dryrun=true', { body })),
   putSettings: (body, version) => data(call('PUT', '/authorization/settings', { body, version })),
   denials: () => every(DENIALS),
   deny: (body) => call('POST', DENIALS, { body }),
+  liftEffect: (entryId) => data(call('DELETE', `${DENIALS}/${id(entryId)}?dryrun=true`)),
   lift: (entryId) => call('DELETE', `${DENIALS}/${id(entryId)}`),
 
   explain: (body) => data(call('POST', '/authorization/verifyclient', { body: { ...body, explain: true } })),

@@ -1,7 +1,7 @@
 // Parts that all pages share: times, fingerprints, text from others, states.
 
 import { h, newId } from './dom.js';
-import { DAY, absolute, fingerprint as pairs, pieces, relative } from './format.js';
+import { DAY, absolute, fingerprint as pairs, pieces, plural, relative } from './format.js';
 
 /** "in 23 days" above "16 Dec 2026, 09:30 UTC". */
 export function when(iso) {
@@ -113,6 +113,32 @@ function sentence(sign, tone, content) {
     h('span', { class: 'sign', 'aria-hidden': 'true' }, sign), h('span', { class: 'sr' }, WORDS[sign]), h('span', null, ...content));
 }
 const WORDS = { '✓': 'Good: ', '✕': 'Not good: ', '⚠': 'Warning: ' };
+
+/**
+ * What a change would do to the certificates that clients presented, in sentences. *refuses*, *admits*: what to show of
+ * the effect. *client*: the verdict on one client, by the name *name*.
+ */
+export function judgement({ certificates, since, refused, codes, admitted, client }, { refuses = true, admits = false, name } = {}) {
+  const lines = [];
+  if (client && name) {
+    lines.push(client.decision === 'deny'
+      ? bad('With this change ', h('bdi', null, name), ' is still refused: ', foreign(`${client.reason} ${client.mend}`.trim(), { lines: 0 }))
+      : good('With this change ', h('bdi', null, name), client.decision === 'allow' ? ' is let in.' : ' passes; the broker asks for the token next.'));
+  }
+  if (!certificates) return [...lines, h('p', null, 'No certificate was seen in 30 days, so none could be judged.')];
+  const judged = ['Judged with the change: ', plural(certificates, 'certificate'), ' seen since ', moment(since), '. '];
+  if (admits) {
+    lines.push((admitted ? good : (...text) => h('p', null, ...text))(...judged, admitted
+      ? [h('strong', null, `${admitted.toLocaleString('en')} would be let in`), ` that ${admitted === 1 ? 'is' : 'are'} refused now.`]
+      : 'None of them would be let in that is refused now.'));
+  }
+  if (refuses && refused) {
+    lines.push(warning(...(admits ? [] : judged), h('strong', null, `${refused.toLocaleString('en')} would be refused`), ` (${Object.keys(codes).sort().join(', ')}).`));
+  } else if (refuses && !admits) {
+    lines.push(good(...judged, 'None of them would be refused that is let in now.'));
+  }
+  return lines;
+}
 
 /** A list of names and values. Pairs with the value null are left out. */
 export function facts(...pairsOfFacts) {

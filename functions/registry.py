@@ -82,7 +82,12 @@ FUNCTIONS: Final = (
     Function("generateCSR", (SERVERS, PROCESS), memory=1024, timeout=25),  # makes an RSA key
     Function("fulfillCSR", (SERVERS, PROCESS), memory=512, timeout=15),
     Function(VERIFY_CLIENT, (*DIALECTS.values(), PROCESS), memory=1024, timeout=5),  # devices wait for it
-    Function("manageCertificates", (CAS, SERVERS, "functions.api.renewal", PROCESS), memory=512, timeout=15),
+    Function(
+        "manageCertificates",
+        (CAS, SERVERS, "functions.api.renewal", "functions.api.preview", PROCESS),
+        memory=512,
+        timeout=15,
+    ),
     Function(
         "connectionPolicy",
         ("functions.api.devices", "functions.api.organization", "functions.api.deny_list", PROCESS),

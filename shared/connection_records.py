@@ -170,6 +170,7 @@ class ShownChain(OrgRecord, frozen=True, kw_only=True):
         fingerprint: of the leaf: SHA-256, hex.
         group: the CA and the type of an allowed device.
         chain: DER, leaf first; cut off where it is too long.
+        server_name, client_id: of that connection; None where the broker passed none, and in records of version 0.1.0.
     """
 
     fingerprint: str
@@ -177,6 +178,8 @@ class ShownChain(OrgRecord, frozen=True, kw_only=True):
     group: str = ""
     at: dt.datetime
     chain: tuple[bytes, ...] = ()
+    server_name: str | None = None
+    client_id: str | None = None
 
 
 class ShownLine(Record, frozen=True):

@@ -7,7 +7,7 @@ import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, commonName, plainHex, plural, short, visible } from '../format.js';
 import { field, input, textarea } from '../form.js';
 import {
-  bad, certificateFacts, command, dateState, download, facts, foreign, good, moment, rowButton, states, table, warning, when,
+  bad, certificateFacts, command, dateState, download, facts, foreign, judgement, good, moment, rowButton, states, table, warning, when,
 } from '../parts.js';
 import { mayChange, who } from '../session.js';
 
@@ -158,7 +158,7 @@ function show(view, opened) {
     const isLast = ca.status === 'active' && active.length === 1;
     return [
       !others.length && h('p', null, 'Devices with certificates from ', foreign(ca.subject), ' are refused at their next connection.'),
-      judgement(effect.judged),
+      ...judgement(effect.judged),
       h('p', null, effect.connections30d
         ? ['Last 30 days: at least ', h('strong', null, plural(effect.connections30d, 'connection')), ' seen, latest ', moment(effect.lastUsed), '.']
         : 'Last 30 days: no connection seen.'),
@@ -166,14 +166,6 @@ function show(view, opened) {
         ', which has the same name and key.'),
       isLast && warning('Every device certificate will be refused.'),
     ];
-  }
-
-  function judgement({ certificates, since, refused, codes }) {
-    if (!certificates) return h('p', null, 'No certificate was seen in 30 days, so none could be judged.');
-    const judged = [plural(certificates, 'certificate'), ' seen since ', moment(since)];
-    if (!refused) return good('Judged with the change: ', ...judged, '. None of them would be refused that is let in now.');
-    return warning('Judged with the change: ', ...judged, '. ', h('strong', null, `${refused.toLocaleString('en')} would be refused`),
-      ` (${Object.keys(codes).sort().join(', ')}).`);
   }
 
   const setInactive = (ca) => saveOver((version) => api.changeCA(ca.id, { status: 'inactive' }, version), ca.version,
@@ -218,9 +210,10 @@ function show(view, opened) {
 }
 
 /**
- * Open the dialog that adds a CA. *text*: a certificate to fill in. Resolves to {ca, said} or undefined.
+ * Open the dialog that adds a CA. *text*: a certificate to fill in. *client*: {fingerprint, name} of the refused client
+ * that the CA is for. Resolves to {ca, said} or undefined.
  */
-export async function addCA({ list = async () => [], text = null } = {}) {
+export async function addCA({ list = async () => [], text = null, client = null } = {}) {
   const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
   let turn = null;
   const certificate = fileField('CA certificate', {
@@ -236,7 +229,7 @@ export async function addCA({ list = async () => [], text = null } = {}) {
     preview.setAttribute('aria-busy', 'true');
     try {
       // The list may not be there yet when the dialog is opened.
-      const [report, known] = await Promise.all([api.preview(file.wire, mine.signal), list()]);
+      const [report, known] = await Promise.all([api.preview(file.wire, mine.signal, { effect: true, client: client?.fingerprint }), list()]);
       if (mine.signal.aborted) return;
       const here = known.find((ca) => ca.fingerprintSha256 === report.fingerprintSha256);
       const first = !known.length;
@@ -244,6 +237,7 @@ export async function addCA({ list = async () => [], text = null } = {}) {
         here ? good('Already here since ', moment(here.createdAt), '.')
         : report.ca.accepted ? good('Will be accepted and active at once.')
         : bad(report.ca.message),
+        ...(report.judged && !here ? judgement(report.judged, { admits: true, refuses: false, name: client?.name }) : []),
         facts(...certificateFacts(report)));
       if (report.ca.accepted && first) {
         preview.append(warning(`From now on devices must name ${who().messagingHost} in TLS (SNI); clients that connect by host name do.`));

@@ -6,7 +6,7 @@ import { find, h, newId, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { commonName, plural, short, visible } from '../format.js';
 import { checkbox, errorArea, field, input, select, showProblem, textarea } from '../form.js';
-import { certificateFacts, facts, foreign, good, rowButton, moment, table, warning, when } from '../parts.js';
+import { certificateFacts, facts, foreign, good, judgement, rowButton, moment, table, warning, when } from '../parts.js';
 import { mayChange, who } from '../session.js';
 
 // For each level: whether a device is admitted with a valid, an invalid, no certificate. "Token": the broker asks for it.
@@ -112,7 +112,7 @@ function policySection(view, part, policy) {
     const body = readPolicy();
     const report = previewed?.body === JSON.stringify(body) ? previewed.report : await look();
     if (!report) return;
-    if (report.refused) {
+    if (report.refused || report.judged.refused) {
       const sure = await ask({ title: 'Save, and refuse them?', content: effect(report), actions: [{ label: 'Save', tone: 'danger', submit: true, run: () => true }] });
       if (!sure) return;
     }
@@ -143,10 +143,11 @@ function policySection(view, part, policy) {
 }
 
 function effect(report) {
-  const { refused, sample, refusedTypes, changed: changes } = report;
+  const { refused, sample, refusedTypes, changed: changes, judged } = report;
   const count = `${refused.toLocaleString('en')} of ${plural(sample.identities, 'client')} seen in 30 days would be refused`;
   return [
     refused ? warning(`${count}: ${refusedTypes.join(', ')}.`) : sample.identities ? good(`${count}.`) : h('p', null, 'No client was seen in 30 days, so no known client would be refused.'),
+    ...(judged.certificates ? judgement(judged) : []),
     changes.length ? h('ul', null, changes.map((change) => h('li', null, h('bdi', null, change.deviceType), `: ${change.from} → ${change.to}`))) : h('p', { class: 'muted' }, 'No device type seen or named here changes its level.'),
   ];
 }
@@ -180,6 +181,8 @@ function settingsSection(view, part, settings) {
     domains.clear();
     const body = { customDomains: { enabled: enabled.control.checked, domains: list() }, typeCertificates: typed.control.checked };
     try {
+      const effect = await api.settingsEffect(body);
+      if ((effect.hosts.length || effect.judged.refused) && !await confirmEffect(effect)) return;
       const saved = await saveOver((version) => api.putSettings(body, version), settings.version, api.settings,
         (theirs) => facts(['Custom domains', `${theirs.customDomains.enabled ? 'On' : 'Off'}: ${theirs.customDomains.domains.join(', ') || 'none'}`], ['Type certificates', theirs.typeCertificates ? 'On' : 'Off']));
       const now = saved ?? await api.settings();
@@ -191,6 +194,12 @@ function settingsSection(view, part, settings) {
       showProblem(error, [domains], errors, { fieldOf: (violation) => violation.field.startsWith('customDomains') ? 'domains' : violation.field });
     }
   }
+
+  const confirmEffect = ({ hosts, judged }) => ask({
+    title: 'Save settings?',
+    content: [hosts.length > 0 && warning(`Devices can no longer connect to ${hosts.map(visible).join(', ')}.`), ...judgement(judged)],
+    actions: [{ label: 'Save', tone: 'danger', submit: true, run: () => true }],
+  });
 
   part.replaceChildren(h('form', { novalidate: true, onsubmit: save },
     h('h2', { id: 'settings' }, 'Custom domains (Beta)'), enabled.row, domains.row, dns,
@@ -226,8 +235,11 @@ function denySection(view, part, denials, cas) {
   const refresh = () => view.load(async () => { denials = await api.denials(); draw(); });
 
   async function lift(denial) {
+    let effect;
+    await view.load(async () => { effect = await api.liftEffect(denial.id); });
+    if (!effect) return;
     const done = await ask({
-      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[denial.kind] ?? denial.kind}: `, foreign(denial.value)), h('p', null, 'It is let in again where its certificate is good.')],
+      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[denial.kind] ?? denial.kind}: `, foreign(denial.value)), h('p', null, 'It is let in again where its certificate is good.'), ...judgement(effect.judged, { admits: true, refuses: false })],
       actions: [{ label: 'Remove', tone: 'danger', submit: true, run: async () => { await api.lift(denial.id); return true; } }],
     });
     if (!done) return;

@@ -6,7 +6,7 @@ import { find, h, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, commonName, plural, short, visible } from '../format.js';
 import { checkbox, errorArea, field, input, showProblem } from '../form.js';
-import { copyButton, foreign, moment, rowButton } from '../parts.js';
+import { copyButton, facts, fingerprint, foreign, judgement, moment, rowButton } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { DIALECTS, PASSED, refusedCallers } from './brokers.js';
 import { addCA } from './cas.js';
@@ -161,23 +161,31 @@ function show(view, opened) {
     const report = h('pre', { class: 'sr', 'aria-hidden': 'true' }, reportOf(verdict, body, heading.textContent));
     if (recorded && verdict.reason === was.reason) lines.length = 0; // the sentence is shown already
     const sentence = h('div', { class: 'sentence-block' }, lines.map((line) => h('p', null, foreign(line, { lines: 0 }))));
-    const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, body), await cures(verdict), copyButton(() => report.textContent, report, '', 'Copy report'));
+    const buttons = h('div', { class: 'row-actions' }, await remedy(verdict, was), await cures(verdict), copyButton(() => report.textContent, report, '', 'Copy report'));
     replace(result, recorded, heading, sentence, more,
-      verdict.failing && h('p', { class: 'muted' }, 'Certificate at fault: ', foreign(verdict.failing.subject)), buttons, steps, report);
+      verdict.failing && h('p', { class: 'muted' }, 'Certificate at fault: ', foreign(verdict.failing.subject)),
+      verdict.code === 'signature_invalid' && await bothFingerprints(verdict), buttons, steps, report);
     result.hidden = false;
     view.content.querySelector('.placeholder').hidden = true;
     heading.focus();
   }
 
+  /** The fingerprints to compare where a CA was created again: of the registered CAs of that name, and of the certificate. */
+  async function bothFingerprints({ failing, reason }) {
+    const registered = (await api.cas()).filter((ca) => reason.includes(ca.subject));
+    return facts(...registered.map((ca) => [`Registered: ${visible(ca.subject)}`, fingerprint(ca.fingerprintSha256)]),
+      failing && ['Signed with another key', fingerprint(failing.fingerprintSha256)]);
+  }
+
   /** The button that leads to the remedy. */
-  async function remedy(verdict, body) {
+  async function remedy(verdict, was) {
     const link = (label, href) => h('a', { class: 'button', href }, label);
     switch (verdict.code) {
       case 'tls_required': case 'certificate_missing': case 'type_certificate_refused': case 'sni_unknown': return link('Connection security', '#/security');
       case 'certificate_revoked': return link('Deny list', '#/security/deny');
       case 'no_trusted_ca': case 'untrusted_issuer': case 'signature_invalid': case 'ca_expired':
         return mayChange() && h('button', { type: 'button', async onclick() {
-          const done = await addCA({ list: () => api.cas() });
+          const done = await addCA({ list: () => api.cas(), client: { fingerprint: was?.fingerprintSha256 ?? '', name: clientId.value.trim() || 'this client' } });
           if (!done) return;
           view.say(...done.said);
           await check();
@@ -210,12 +218,9 @@ function show(view, opened) {
     let effect;
     await view.load(async () => { effect = await api.statusEffect(ca.id, 'active'); });
     if (!effect) return;
-    const { admitted, certificates, since } = effect.judged;
     const done = await ask({
       title: 'Activate CA certificate?',
-      content: [h('p', null, foreign(ca.subject)), h('p', null, 'This device is let in then. ', certificates
-        ? [`Of ${plural(certificates, 'certificate')} seen since `, moment(since), `, ${admitted.toLocaleString('en')} that ${admitted === 1 ? 'is' : 'are'} refused now would be let in.`]
-        : 'No other certificate was seen in 30 days.')],
+      content: [h('p', null, foreign(ca.subject)), h('p', null, 'This device is let in then.'), ...judgement(effect.judged, { admits: true })],
       actions: [{ label: 'Activate', tone: 'primary', submit: true, run: async () => { await api.changeCA(ca.id, { status: 'active' }, ca.version); return true; } }],
     });
     if (!done) return;

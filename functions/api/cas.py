@@ -16,6 +16,7 @@ from functions.api.certificate_view import (
     stamp_fields,
     warnings_view,
 )
+from functions.api.rehearsal_view import CLIENT, Judged, judge_change
 from functions.call import OPERATORS, VIEWERS, MemberCall, endpoint
 from functions.registry import PREFIX
 from functions.web.body import Body, Comments, File, file_bytes, read_body
@@ -25,7 +26,7 @@ from functions.web.message import NO_CONTENT, Reply, json_reply, pem_reply
 from shared import errors
 from shared.records import CA, CAStatus
 from shared.usecases.cas import manage
-from shared.usecases.devices.rehearsal import Change, rehearse, with_status, without
+from shared.usecases.devices.rehearsal import Change, with_status, without
 from shared.usecases.devices.usage import RecentUsage, read_recent_usage
 from shared.validation.notices import Notice
 
@@ -154,18 +155,6 @@ class ChangeCA(Body, frozen=True, kw_only=True):
     comments: Comments | None = None
 
 
-class Judged(View, frozen=True, kw_only=True):
-    """The certificates that clients presented in the last 30 days, judged with the change: 500 at most, the newest.
-
-    *refused* pass now and would be refused, with *codes* as the reasons; *admitted* are refused now and would pass."""
-
-    certificates: int
-    since: datetime | None
-    refused: int
-    codes: dict[str, int]
-    admitted: int
-
-
 class CAEffect(View, frozen=True, kw_only=True):
     """What deleting, deactivating or activating a CA would do. At least so many connections: they are a sample."""
 
@@ -177,19 +166,13 @@ class CAEffect(View, frozen=True, kw_only=True):
 
 def _reply_effect(call: MemberCall, change: Change) -> Reply:
     others = manage.list_also_vouched_by(call.context, call.member.org, call.id)
-    use, rehearsal = _recent_usage(call).of_ca(call.id), rehearse(call.context, call.member.org, change)
+    use = _recent_usage(call).of_ca(call.id)
     return json_reply(
         CAEffect(
             connections_30d=use.count if use else 0,
             last_used=use.last if use else None,
             also_vouched_by=tuple(others),
-            judged=Judged(
-                certificates=rehearsal.certificates,
-                since=rehearsal.since,
-                refused=rehearsal.refused,
-                codes=dict(rehearsal.codes),
-                admitted=rehearsal.admitted,
-            ),
+            judged=judge_change(call, change),
         )
     )
 
@@ -202,7 +185,10 @@ def _reply_effect(call: MemberCall, change: Change) -> Reply:
     operation_id="change_ca",
     summary="Activate, deactivate or describe a CA certificate; with dryrun=true, what that would do",
     body=ChangeCA,
-    query={"dryrun": "true: only answer what the status in the body would do; without a status, inactive"},
+    query={
+        "dryrun": "true: only answer what the status in the body would do; without a status, inactive",
+        "client": CLIENT,
+    },
     if_match="required",
     answers={200: (CAView, CAEffect)},
     refusals=(errors.NotFound, errors.Stale),
@@ -230,7 +216,7 @@ def change(call: MemberCall) -> Reply:
     roles=OPERATORS,
     operation_id="delete_ca",
     summary="Delete a CA certificate; with dryrun=true, what that would do",
-    query={"dryrun": "true: only answer what the deletion would do"},
+    query={"dryrun": "true: only answer what the deletion would do", "client": CLIENT},
     if_match="optional",
     answers={204: None, 200: CAEffect},
     refusals=(errors.NotFound, errors.Stale),

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Final
 
+from functions.api.rehearsal_view import CLIENT, Judged, judge_change
 from functions.call import OPERATORS, VIEWERS, MemberCall, endpoint
 from functions.registry import PREFIX
 from functions.web.body import Body, Comments, File, Short, file_bytes, read_body
@@ -12,6 +13,7 @@ from functions.web.message import NO_CONTENT, Reply, json_reply
 from shared import errors
 from shared.records import Denial, DenialKind
 from shared.usecases.devices import deny_list as denials
+from shared.usecases.devices.rehearsal import without_denial
 
 DENY_LIST: Final = PREFIX + "/authorization/denylist"
 FUNCTION: Final = "connectionPolicy"
@@ -92,15 +94,24 @@ def deny(call: MemberCall) -> Reply:
     return json_reply(_view(denial), status=201 if is_new else 200)
 
 
+class DenialEffect(View, frozen=True, kw_only=True):
+    """What taking an entry off the deny list would do."""
+
+    judged: Judged
+
+
 @endpoint(
     "DELETE",
     f"{DENY_LIST}/{{id}}",
     function=FUNCTION,
     roles=OPERATORS,
-    summary="Take an entry off the deny list",
-    answers={204: None},
+    summary="Take an entry off the deny list; with dryrun=true, what that would do",
+    query={"dryrun": "true: only answer what the removal would do", "client": CLIENT},
+    answers={204: None, 200: DenialEffect},
     refusals=(errors.NotFound,),
 )
 def lift(call: MemberCall) -> Reply:
+    if call.request.flag("dryrun"):
+        return json_reply(DenialEffect(judged=judge_change(call, without_denial(call.id))))
     denials.lift(call.context, call.member, call.id)
     return NO_CONTENT

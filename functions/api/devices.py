@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from functions.api.rehearsal_view import CLIENT, Judged, judge_change
 from functions.call import OPERATORS, VIEWERS, MemberCall, endpoint
 from functions.registry import PREFIX
 from functions.web.body import Body, read_body
@@ -14,6 +15,7 @@ from functions.web.message import Reply, json_reply
 from shared import errors
 from shared.records import Org
 from shared.usecases.devices import policy as policies
+from shared.usecases.devices.rehearsal import with_policy
 from shared.validation.policy import Level, Policy, Rule, Unnamed
 
 POLICY: Final = PREFIX + "/authorization/connectionpolicy"
@@ -112,6 +114,7 @@ class DryRunView(View, frozen=True, kw_only=True):
     sample: Sample
     refused: int
     refused_types: tuple[str, ...]
+    judged: Judged
 
 
 @endpoint(
@@ -121,11 +124,13 @@ class DryRunView(View, frozen=True, kw_only=True):
     roles=VIEWERS,
     summary="What a policy would change, and which of the clients seen lately it would refuse",
     body=PutPolicy,
+    query={"client": CLIENT},
     answers={200: DryRunView},
     refusals=(errors.InvalidPolicy,),
 )
 def dry_run_policy(call: MemberCall) -> Reply:
-    result = policies.dry_run(call.context, call.member, _policy(call))
+    policy = _policy(call)
+    result = policies.dry_run(call.context, call.member, policy)
     view = DryRunView(
         changed=tuple(
             LevelChange(device_type=name, from_=old.value, to=new.value) for name, old, new in result.changed
@@ -133,5 +138,6 @@ def dry_run_policy(call: MemberCall) -> Reply:
         sample=Sample(identities=result.identities, since=result.since),
         refused=result.refused,
         refused_types=tuple(result.refused_types),
+        judged=judge_change(call, with_policy(policy)),
     )
     return json_reply(view)

@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Annotated, Final
 
 from msgspec import Meta
+from msgspec.structs import replace
 
+from functions.api.rehearsal_view import CLIENT, Judged, judge_change
 from functions.call import OPERATORS, VIEWERS, MemberCall, endpoint
 from functions.registry import PREFIX
 from functions.web.body import Body, read_body
@@ -12,6 +14,8 @@ from functions.web.conditions import if_match
 from functions.web.contract import View
 from functions.web.message import Reply, json_reply
 from shared import errors, records
+from shared.usecases.devices.rehearsal import with_settings
+from shared.usecases.orgs.settings import plan_settings
 from shared.usecases.orgs.settings import put_settings as change_settings
 
 SETTINGS: Final = PREFIX + "/authorization/settings"
@@ -68,24 +72,42 @@ class PutSettings(Body, frozen=True, kw_only=True):
     type_certificates: bool | None = None
 
 
+class SettingsEffect(View, frozen=True, kw_only=True):
+    """What a change of the settings would do. *hosts*: the messaging hosts that devices could no longer use."""
+
+    hosts: tuple[str, ...]
+    judged: Judged
+
+
+def _reply_effect(call: MemberCall, settings: records.OrgSettings) -> Reply:
+    org, platform = call.member.org, call.context.platform_domain
+    kept = replace(org, settings=settings).hosts(platform)
+    removed = tuple(host for host in org.hosts(platform) if host not in kept)
+    return json_reply(SettingsEffect(hosts=removed, judged=judge_change(call, with_settings(settings))))
+
+
 @endpoint(
     "PUT",
     SETTINGS,
     function=FUNCTION,
     roles=OPERATORS,
-    summary="Change the org's settings; what is not sent stays as it is",
+    summary="Change the org's settings; what is not sent stays as it is; with dryrun=true, what that would do",
     body=PutSettings,
+    query={"dryrun": "true: only answer what the change would do", "client": CLIENT},
     if_match="required",
-    answers={200: SettingsView},
+    answers={200: (SettingsView, SettingsEffect)},
     refusals=(errors.DomainReserved, errors.DomainInUse, errors.InvalidPolicy, errors.Stale),
 )
 def put_settings(call: MemberCall) -> Reply:
     body = read_body(call.request, PutSettings)
-    domains = body.custom_domains
+    sent = body.custom_domains
+    domains = records.CustomDomainSettings(sent.enabled, sent.domains) if sent is not None else None
+    if call.request.flag("dryrun"):
+        return _reply_effect(call, plan_settings(call.context, call.member.org, domains, body.type_certificates))
     org = change_settings(
         call.context,
         call.member,
-        custom_domains=records.CustomDomainSettings(domains.enabled, domains.domains) if domains is not None else None,
+        custom_domains=domains,
         type_certificates=body.type_certificates,
         expected_version=if_match(call.request),
     )

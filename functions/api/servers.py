@@ -1,4 +1,4 @@
-"""Messaging server certificates: upload, request, fulfil, activate, list, show, change, delete; and the preview."""
+"""Messaging server certificates: upload, request, fulfil, activate, list, show, change, delete."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -6,9 +6,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from functions.api.certificate_view import (
-    CertificateView,
     Warned,
-    certificate_fields,
     encode_pem,
     warnings_view,
 )
@@ -23,11 +21,8 @@ from functions.web.message import NO_CONTENT, Reply, json_reply, pem_reply
 from shared import errors
 from shared.usecases.servers import activate as activations
 from shared.usecases.servers import manage, requests
-from shared.usecases.servers.preview import Acceptance
-from shared.usecases.servers.preview import preview as preview_certificate
 from shared.usecases.servers.upload import upload_server_cert
 from shared.validation.csr import KEY_ALGORITHMS
-from shared.validation.server_cert import names_of
 
 SERVERS: Final = PREFIX + "/authentication/servercertificates"
 MANAGE: Final = "manageCertificates"
@@ -345,57 +340,3 @@ def change(call: MemberCall) -> Reply:
 def delete(call: MemberCall) -> Reply:
     manage.delete_server(call.context, call.member, call.id, expected_version=if_match(call.request, required=False))
     return NO_CONTENT
-
-
-# -------------------------------------------------------------------------------------------------------- preview
-
-
-class Preview(Body, frozen=True, kw_only=True):
-    certificate: File
-
-
-class AcceptanceView(View, frozen=True, kw_only=True):
-    """Whether a certificate would be accepted, and why not."""
-
-    accepted: bool
-    code: str | None = None
-    message: str | None = None
-    warnings: tuple[Warned, ...] = ()
-
-
-class PreviewView(CertificateView, frozen=True, kw_only=True):
-    """The fields of a certificate that nobody has saved yet."""
-
-    names: tuple[str, ...]
-    self_signed: bool
-    ca: AcceptanceView
-    server: AcceptanceView
-
-
-@endpoint(
-    "POST",
-    PREFIX + "/authentication/preview",
-    function=MANAGE,
-    roles=VIEWERS,
-    summary="The fields of a certificate, and what it would be accepted as; nothing is saved",
-    body=Preview,
-    answers={200: PreviewView},
-    refusals=(errors.Rejected,),
-)
-def preview(call: MemberCall) -> Reply:
-    body = read_body(call.request, Preview)
-    judged = preview_certificate(call.context, call.member, file_bytes(body.certificate, "certificate"))
-    view = PreviewView(
-        names=tuple(names_of(judged.cert)),
-        self_signed=judged.cert.is_self_signed,
-        ca=_acceptance(judged.ca),
-        server=_acceptance(judged.server),
-        **certificate_fields(judged.cert),  # type: ignore[arg-type]
-    )
-    return json_reply(view)
-
-
-def _acceptance(acceptance: Acceptance) -> AcceptanceView:
-    if acceptance.refusal is None:
-        return AcceptanceView(accepted=True, warnings=warnings_view(acceptance.warnings))
-    return AcceptanceView(accepted=False, code=acceptance.refusal.code, message=str(acceptance.refusal))

@@ -109,6 +109,27 @@ def test_custom_domains_show_their_dns_records_and_are_saved(at: At, live: Live)
     assert kept["typeCertificates"] is True
 
 
+def test_removing_a_domain_shows_whose_devices_would_be_refused(at: At, live: Live) -> None:
+    issued = root()
+    live.add_ca(issued)
+    domains = {"customDomains": {"enabled": True, "domains": ["iot.acme.org"]}}
+    live.operator.put("/authorization/settings", domains).ok()
+    host = "mtxpd0.messaging.iot.acme.org"
+    assert live.connect(device(issued), "d:mtxpd0:thermo:42", live.service.client("broker"), serverName=host)["ca"]
+    page = at("security")
+    page.get_by_role("textbox", name="Domains").fill("")
+    page.get_by_role("button", name="Save settings").click()
+    dialog = page.get_by_role("dialog", name="Save settings?")
+    expect(dialog).to_contain_text(f"Devices can no longer connect to {host}.")
+    expect(dialog).to_contain_text("1 would be refused (sni_unknown)")
+    page.keyboard.press("Escape")
+    assert settings(live)["customDomains"]["domains"] == ["iot.acme.org"]
+    page.get_by_role("button", name="Save settings").click()
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status").first).to_contain_text("Settings saved.")
+    assert settings(live)["customDomains"]["domains"] == []
+
+
 def test_a_domain_of_the_platform_is_refused_beside_the_field(at: At, live: Live) -> None:
     page = at("security")
     page.get_by_role("textbox", name="Domains").fill("iot.acme.org\niot.example.com")
@@ -135,6 +156,7 @@ def test_a_device_is_denied_by_its_certificate_and_admitted_again(at: At, live: 
     expect(page.get_by_role("cell", name="stolen")).to_be_visible()
     assert live.connect(lost, "d:mtxpd0:thermo:42", broker)["code"] == "certificate_revoked"
     page.get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 would be let in that is refused now.")
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(page.get_by_text("The deny list is empty.")).to_be_visible()
     assert live.connect(lost, "d:mtxpd0:thermo:42", broker)["decision"] == "allow"

@@ -5,6 +5,7 @@ and knows nothing but that the device is refused. A row names what the page must
 button of the page, or what its words ask for (a new certificate, another host).
 """
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
@@ -62,6 +63,11 @@ def set_up(name: str) -> Callable[[Callable[[Live], SetUp]], None]:
         SET_UPS[name] = made
 
     return keep
+
+
+def pairs(issued: Issued) -> str:
+    """Return the fingerprint as the console shows it."""
+    return ":".join(re.findall("..", issued.fingerprint)).upper()
 
 
 def add_ca(issued: Issued, asked: Question) -> Callable[[Page, Live], Question]:
@@ -194,10 +200,13 @@ def _(live: Live) -> SetUp:
 
 @set_up("10 the CA was made again with a new key")
 def _(live: Live) -> SetUp:
-    live.add_ca(root())
+    first = root()
+    live.add_ca(first)
     again = root(private=OTHER_KEY)
-    asked = question(device(again))
-    return asked, ["A CA named CN=Factory Root is registered", "signed with another key"], add_ca(again, asked)
+    refused = device(again)
+    asked = question(refused)
+    says = ["A CA named CN=Factory Root is registered", "signed with another key"]
+    return asked, [*says, *map(pairs, (first, refused))], add_ca(again, asked)
 
 
 @set_up("11 a signature with SHA-1")

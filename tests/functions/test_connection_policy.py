@@ -135,6 +135,7 @@ def test_a_dry_run_without_recent_connections(service: Service, viewer: Client) 
         "sample": {"identities": 0, "since": None},
         "refused": 0,
         "refusedTypes": [],
+        "judged": {"certificates": 0, "since": None, "refused": 0, "codes": {}, "admitted": 0},
     }
     assert service.store.calls["put"] <= writes + 1  # the viewer's key
     assert viewer.get(POLICY).ok()["default"] == CERTIFICATE
@@ -172,6 +173,13 @@ def test_a_dry_run_counts_the_identities_that_would_be_refused(
         "sample": {"identities": 4, "since": "2026-06-01T12:00:00Z"},
         "refused": 2,
         "refusedTypes": ["pump"],
+        "judged": {
+            "certificates": 2,
+            "since": "2026-06-01T12:00:00Z",
+            "refused": 0,
+            "codes": {},
+            "admitted": 0,
+        },
     }
     assert dry_run(viewer, policy(CERTIFICATE, pump=TOKEN))["refused"] == 0
     operator.put(POLICY, policy(CERTIFICATE)).ok()

@@ -12,29 +12,43 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from shared.connection_records import ShownChain
+from shared.errors import NotFound
 from shared.org_repository import OrgRepository
-from shared.records import Org
+from shared.records import Org, OrgSettings
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
-from shared.usecases.denials import DenyList, look_up_of
+from shared.usecases.denials import DenyList, denial_id, look_up_of
 from shared.usecases.devices.org_facts import make_facts
 from shared.usecases.devices.shown import ShownCertificates
-from shared.validation.ca import NAME_DIGITS
-from shared.validation.deny_list import DenyListEntry, questions
+from shared.validation.ca import NAME_DIGITS, ca_id
+from shared.validation.deny_list import DenyListEntry, certificate_ids, questions
 from shared.validation.facts import Anchor, Scope
 from shared.validation.names import messaging_host
+from shared.validation.policy import Decision, Policy
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict, judge
 from shared.x509.budget import REGISTERED_ELEMENTS_MAX, ElementCount
+from shared.x509.certificate import Certificate
 
 SECONDS_MAX: Final = 2.0  # of judging; certificates that were seen earlier are then left out
 _IDENTITY_STEP: Final = 10  # without a client ID, this step says nothing about a change
 
-Anchors = Sequence[Anchor]
-Change = Callable[[Anchors], Anchors]
-"""What a change makes of the registered CAs."""
+Denied = Mapping[str, Sequence[DenyListEntry]]
+"""The entries of the deny list, by look-up id."""
+
+
+class State(msgspec.Struct, frozen=True):
+    """What the verdicts on the clients of an organization depend on."""
+
+    org: Org
+    anchors: Sequence[Anchor]
+    denied: Denied
+
+
+Change = Callable[[State], State]
 
 
 class Rehearsal(msgspec.Struct, frozen=True):
@@ -44,6 +58,7 @@ class Rehearsal(msgspec.Struct, frozen=True):
         certificates: how many were judged; *since*: when the oldest of them was seen.
         refused: how many pass now and would be refused; *codes*: why, with numbers.
         admitted: how many are refused now and would pass.
+        verdict: on the certificate that was asked about, with the change; None where it was not among those judged.
     """
 
     certificates: int
@@ -51,39 +66,48 @@ class Rehearsal(msgspec.Struct, frozen=True):
     refused: int
     codes: Mapping[str, int]
     admitted: int
+    verdict: Verdict | None = None
 
 
-def rehearse(context: Context, org: Org, change: Change) -> Rehearsal:
-    """Return what *change* would do to the clients of *org* that were seen. Raises: StoreUnavailable."""
+def rehearse(context: Context, org: Org, change: Change, *, asked: str = "") -> Rehearsal:
+    """Return what *change* would do to the clients of *org* that were seen.
+
+    Args:
+        asked: the SHA-256 of a certificate whose own verdict is returned as well.
+
+    Raises: StoreUnavailable.
+    """
     records = context.of(org)
-    anchors = CACertificates(records).list_anchors()
-    denied = _read_denied(records)
+    now = State(org, CACertificates(records).list_anchors(), _read_denied(records))
+    then = change(now)
     deadline = time.monotonic() + SECONDS_MAX
     codes: Counter[str] = Counter()
     certificates = admitted = 0
     since: datetime | None = None
+    verdict: Verdict | None = None
     for shown in ShownCertificates(records).newest_first():
         if time.monotonic() > deadline:
             break
         presented = _present(context, org, shown)
-        before, after = (_judge(context, org, presented, each, denied) for each in (anchors, change(anchors)))
+        before, after = (_judge(context, presented, state) for state in (now, then))
+        has_passed, passes = (_passes(presented, verdict) for verdict in (before, after))
         certificates, since = certificates + 1, shown.at
-        if _passes(before) and not _passes(after):
+        if has_passed and not passes:
             codes[after.code] += 1
-        admitted += _passes(after) and not _passes(before)
-    return Rehearsal(certificates, since, codes.total(), dict(codes), admitted)
+        admitted += passes and not has_passed
+        if shown.fingerprint == asked:
+            verdict = after
+    return Rehearsal(certificates, since, codes.total(), dict(codes), admitted, verdict)
 
 
 def _present(context: Context, org: Org, shown: ShownChain) -> Presented:
     leaf, *rest = shown.chain
-    host = messaging_host(org.org_id, context.platform_domain)
-    return Presented.read(server_name=host, certificate=leaf, chain=b"".join(rest))
+    host = shown.server_name or messaging_host(org.org_id, context.platform_domain)
+    return Presented.read(server_name=host, client_id=shown.client_id, certificate=leaf, chain=b"".join(rest))
 
 
-def _judge(
-    context: Context, org: Org, presented: Presented, anchors: Anchors, denied: Mapping[str, Sequence[DenyListEntry]]
-) -> Verdict:
-    asked = questions(presented)
+def _judge(context: Context, presented: Presented, state: State) -> Verdict:
+    org, anchors, denied, asked = state.org, state.anchors, state.denied, questions(presented)
     facts = make_facts(
         org,
         _of_names(anchors, asked.issuer_names),
@@ -101,15 +125,17 @@ def _judge(
     )
 
 
-def _of_names(anchors: Anchors, names: Collection[str]) -> list[Anchor]:
+def _of_names(anchors: Sequence[Anchor], names: Collection[str]) -> list[Anchor]:
     """Return the CAs that a verdict reads: those of the issuers' names, as many as one decision can read."""
     named = [anchor for anchor in anchors if anchor.certificate.subject.digest[:NAME_DIGITS] in names]
     count = ElementCount(REGISTERED_ELEMENTS_MAX, sum(len(anchor.certificate.der) for anchor in named))
     return [anchor for anchor in named if count.takes(anchor.certificate.der)]
 
 
-def _passes(verdict: Verdict) -> bool:
-    return verdict.failed_step is None or verdict.failed_step >= _IDENTITY_STEP
+def _passes(presented: Presented, verdict: Verdict) -> bool:
+    if verdict.decision is not Decision.DENY:
+        return True
+    return presented.client_id is None and (verdict.failed_step or 0) >= _IDENTITY_STEP
 
 
 def _read_denied(records: OrgRepository) -> dict[str, list[DenyListEntry]]:
@@ -124,13 +150,76 @@ def _read_denied(records: OrgRepository) -> dict[str, list[DenyListEntry]]:
 # ---------------------------------------------------------------------------------------------------------- changes
 
 
-def without(ca_id: str) -> Change:
+def without(deleted_id: str) -> Change:
     """Return the change that deletes a CA."""
-    return lambda anchors: [anchor for anchor in anchors if anchor.id != ca_id]
+    return lambda state: replace(state, anchors=[anchor for anchor in state.anchors if anchor.id != deleted_id])
 
 
-def with_status(ca_id: str, *, active: bool) -> Change:
+def with_status(changed_id: str, *, active: bool) -> Change:
     """Return the change that activates or deactivates a CA."""
-    return lambda anchors: [
-        msgspec.structs.replace(anchor, active=active) if anchor.id == ca_id else anchor for anchor in anchors
-    ]
+    return lambda state: replace(
+        state,
+        anchors=[replace(anchor, active=active) if anchor.id == changed_id else anchor for anchor in state.anchors],
+    )
+
+
+def with_ca(cert: Certificate) -> Change:
+    """Return the change that registers a CA; a CA that is registered already stays as it is."""
+
+    def add(state: State) -> State:
+        if any(anchor.certificate.der == cert.der for anchor in state.anchors):
+            return state
+        added = Anchor(ca_id(cert), cert, True, _find_denied_at(cert, state.anchors, state.denied))
+        return replace(state, anchors=[*state.anchors, added])
+
+    return add
+
+
+def with_policy(policy: Policy) -> Change:
+    """Return the change of the connection security policy."""
+    return lambda state: replace(state, org=replace(state.org, policy=policy))
+
+
+def with_settings(settings: OrgSettings) -> Change:
+    """Return the change of the settings."""
+    return lambda state: replace(state, org=replace(state.org, settings=settings))
+
+
+def without_denial(entry_id: str) -> Change:
+    """Return the change that takes an entry off the deny list. The change raises: NotFound."""
+
+    def lift(state: State) -> State:
+        if not any(
+            denial_id(look_up, entry.issuer_key_hash) == entry_id
+            for look_up, entries in state.denied.items()
+            for entry in entries
+        ):
+            raise NotFound(what="such entry on the deny list")
+        denied = {
+            look_up: [entry for entry in entries if denial_id(look_up, entry.issuer_key_hash) != entry_id]
+            for look_up, entries in state.denied.items()
+        }
+        anchors = [
+            replace(anchor, denied_at=_find_denied_at(anchor.certificate, state.anchors, denied))
+            if anchor.denied_at is not None
+            else anchor
+            for anchor in state.anchors
+        ]
+        return replace(state, anchors=anchors, denied=denied)
+
+    return lift
+
+
+def _find_denied_at(cert: Certificate, anchors: Sequence[Anchor], denied: Denied) -> datetime | None:
+    """Return when the first entry of the deny list that means *cert* was made, or None."""
+    entries = [entry for look_up in certificate_ids(cert) for entry in denied.get(look_up, ())]
+    issuers = {
+        anchor.certificate.key_hash
+        for anchor in anchors
+        if any(entry.issuer_key_hash == anchor.certificate.key_hash for entry in entries)
+        and cert.is_signed_by(anchor.certificate)
+    }
+    return min(
+        (entry.since for entry in entries if entry.issuer_key_hash is None or entry.issuer_key_hash in issuers),
+        default=None,
+    )

@@ -170,7 +170,15 @@ def _shown(event: ConnectionEvent) -> ShownChain | None:
         kind, group = ShownKind.ALLOWED, f"{event.ca_id}/{_type_of(event.identity)}"
     else:
         kind, group = ShownKind.REFUSED if event.reached_ca else ShownKind.STRANGER, ""
-    return ShownChain(fingerprint=event.fingerprint, kind=kind, group=group, at=event.at, chain=tuple(chain))
+    return ShownChain(
+        fingerprint=event.fingerprint,
+        kind=kind,
+        group=group,
+        at=event.at,
+        chain=tuple(chain),
+        server_name=event.server_name,
+        client_id=event.client_id,
+    )
 
 
 def _type_of(identity: str | None) -> str:

@@ -31,18 +31,12 @@ def put_settings(
     """Change the settings; None leaves a setting as it is.
 
     Raises: InvalidPolicy, DomainReserved, DomainInUse, Stale."""
-    if custom_domains is not None:
-        custom_domains = _check_domains(context, custom_domains)
     at = context.clock()
     for attempt in Organization(context.of(member.org)).changing():
         with attempt as org:
             check_version(org.settings_changed, expected_version)
-            settings = OrgSettings(
-                org.settings.custom_domains if custom_domains is None else custom_domains,
-                org.settings.type_certificates if type_certificates is None else type_certificates,
-            )
+            settings = plan_settings(context, org, custom_domains, type_certificates)
             if org.settings != settings:
-                _check_active_keeps_a_host(context, org, settings)  # reads the certificate that is active now
                 stamp = update_revision(org.settings_changed, at, member.who)
                 before = org.settings
                 org = msgspec.structs.replace(org, settings=settings, settings_changed=stamp)
@@ -57,6 +51,21 @@ def put_settings(
     HostFeed(context).publish(member.org_id)
     publish_waiting(context, attempt.waiting)
     return org
+
+
+def plan_settings(
+    context: Context, org: Org, custom_domains: CustomDomainSettings | None, type_certificates: bool | None
+) -> OrgSettings:
+    """Return the settings of *org* with a change; None leaves a setting as it is.
+
+    Raises: InvalidPolicy, DomainReserved, DomainInUse."""
+    settings = OrgSettings(
+        org.settings.custom_domains if custom_domains is None else _check_domains(context, custom_domains),
+        org.settings.type_certificates if type_certificates is None else type_certificates,
+    )
+    if org.settings != settings:
+        _check_active_keeps_a_host(context, org, settings)  # reads the certificate that is active now
+    return settings
 
 
 def _withdrawals(at: datetime, org_id: str, before: OrgSettings, after: OrgSettings) -> list[Withdrawal]:

@@ -1,0 +1,75 @@
+"""The preview of a certificate: its fields, what it would be accepted as, and what registering it as a CA would do."""
+
+from typing import Final
+
+from msgspec import UNSET, UnsetType
+
+from functions.api.certificate_view import CertificateView, Warned, certificate_fields, warnings_view
+from functions.api.rehearsal_view import CLIENT, Judged, judge_change
+from functions.call import VIEWERS, MemberCall, endpoint
+from functions.registry import PREFIX
+from functions.web.body import Body, File, file_bytes, read_body
+from functions.web.contract import View
+from functions.web.message import Reply, json_reply
+from shared import errors
+from shared.usecases.devices.rehearsal import with_ca
+from shared.usecases.servers.preview import Acceptance
+from shared.usecases.servers.preview import preview as preview_certificate
+from shared.validation.server_cert import names_of
+
+FUNCTION: Final = "manageCertificates"
+
+
+class Preview(Body, frozen=True, kw_only=True):
+    certificate: File
+
+
+class AcceptanceView(View, frozen=True, kw_only=True):
+    """Whether a certificate would be accepted, and why not."""
+
+    accepted: bool
+    code: str | None = None
+    message: str | None = None
+    warnings: tuple[Warned, ...] = ()
+
+
+class PreviewView(CertificateView, frozen=True, kw_only=True):
+    """The fields of a certificate that nobody has saved yet."""
+
+    names: tuple[str, ...]
+    self_signed: bool
+    ca: AcceptanceView
+    server: AcceptanceView
+    judged: Judged | UnsetType = UNSET  # with effect=true: what registering the certificate as a CA would do
+
+
+@endpoint(
+    "POST",
+    PREFIX + "/authentication/preview",
+    function=FUNCTION,
+    roles=VIEWERS,
+    summary="The fields of a certificate, and what it would be accepted as; nothing is saved",
+    body=Preview,
+    query={"effect": "true: also what registering the certificate as a CA would do", "client": CLIENT},
+    answers={200: PreviewView},
+    refusals=(errors.Rejected,),
+)
+def preview(call: MemberCall) -> Reply:
+    body = read_body(call.request, Preview)
+    judged = preview_certificate(call.context, call.member, file_bytes(body.certificate, "certificate"))
+    has_effect = call.request.flag("effect") and judged.ca.refusal is None
+    view = PreviewView(
+        names=tuple(names_of(judged.cert)),
+        self_signed=judged.cert.is_self_signed,
+        ca=_acceptance(judged.ca),
+        server=_acceptance(judged.server),
+        judged=judge_change(call, with_ca(judged.cert)) if has_effect else UNSET,
+        **certificate_fields(judged.cert),  # type: ignore[arg-type]
+    )
+    return json_reply(view)
+
+
+def _acceptance(acceptance: Acceptance) -> AcceptanceView:
+    if acceptance.refusal is None:
+        return AcceptanceView(accepted=True, warnings=warnings_view(acceptance.warnings))
+    return AcceptanceView(accepted=False, code=acceptance.refusal.code, message=str(acceptance.refusal))
