@@ -197,6 +197,11 @@ class Org:
     def lift(self, entry_id: str) -> None:
         self.call("DELETE", f"/authorization/denylist/{entry_id}")
 
+    def count_refused_at_edge(self, code: str) -> int:
+        """Return how many clients of this organization a TLS edge refused by itself for *code*, as the API shows."""
+        callers = self.call("GET", "/callers")["results"]
+        return sum(hour["refused"].get(code, 0) for caller in callers for hour in caller["hours"])
+
     def last_refusal(self, client_id: str, seconds: float = 10) -> Any:
         """Return the newest refusal of a client from the activity list. Raises: Failed.
 

@@ -171,6 +171,16 @@ class FeedClient:
         except (KeyError, TypeError) as error:
             raise Unavailable("edgeFeed's answer about sessions is not of the expected form") from error
 
+    def report_refused(self, edge: str, refusals: Iterable[tuple[str, str, int]]) -> None:
+        """Report how many clients this edge refused by itself. Functions of an earlier version take no such report.
+
+        Args:
+            edge: the name of this edge.
+            refusals: organization, code and number.
+        """
+        counts = [{"org": org, "code": code, "count": count} for org, code, count in refusals]
+        self._api.request_json("POST", "/edge/v1/refused", {"edge": edge, "refused": counts}, missing=None)
+
     def report_served(self, edge: str, hosts: Iterable[tuple[str, str]]) -> None:
         """Report the served versions of hosts.
 

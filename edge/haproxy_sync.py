@@ -25,6 +25,7 @@ from typing import Final
 from edge.api import ApiClient, Unavailable, WrongConfiguration, read_key
 from edge.feed import FeedClient, HostVersion, KeyMaterial
 from edge.log import configure_log
+from edge.refusals import EVERY, RefusalReports
 from edge.runtime import CommandRefused, HAProxyUnavailable, RuntimeApi
 from edge.state import NotServable, State
 from edge.withdrawals import WithdrawalSync
@@ -410,7 +411,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.once:
             return _run_once(hosts, state)
-        return _run(hosts, withdrawals, options.every)
+        return _run(hosts, withdrawals, RefusalReports(feed, runtime, edge=options.name), options.every)
     finally:
         withdrawals.close()
         hosts.close()
@@ -429,13 +430,15 @@ def _run_once(hosts: HostSync, state: State) -> int:
     return 0
 
 
-def _run(hosts: HostSync, withdrawals: WithdrawalSync, every: float) -> int:
+def _run(hosts: HostSync, withdrawals: WithdrawalSync, refusals: RefusalReports, every: float) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     # Withdrawals have a thread of their own, because a first synchronization of all hosts can take long.
     thread = threading.Thread(target=repeat, args=("withdrawals", withdrawals.step, stopping, every), daemon=True)
     thread.start()
+    reports = threading.Thread(target=repeat, args=("refusals", refusals.step, stopping, EVERY), daemon=True)
+    reports.start()
     repeat("hosts", hosts.step, stopping, every)
     thread.join(10)
     return 0

@@ -15,6 +15,7 @@ from typing import Final
 
 _SESSION: Final = re.compile(r"^(0x[0-9a-f]+): proto=\S+ src=(\S+) fe=(\S+) ", re.MULTILINE)
 _TRACKED: Final = re.compile(r"^0x[0-9a-f]+: key=(\S+) use=(\d+) ", re.MULTILINE)
+_COUNTED: Final = re.compile(r"^0x[0-9a-f]+: key=(\S+) .*\bconn_cnt=(\d+)$", re.MULTILINE)
 _LIST_LINE: Final = re.compile(r"^([^#\s]\S*):(\d+)(?: |$)", re.MULTILINE)
 _FINGERPRINT: Final = re.compile(r"^SHA1 FingerPrint: ([0-9A-F]{40})$", re.MULTILINE)
 _FILENAME: Final = re.compile(r"^Filename: (\S+)$", re.MULTILINE)
@@ -188,6 +189,16 @@ class RuntimeApi:
         if not response.startswith(f"# table: {table},"):
             raise CommandRefused(f"HAProxy has no table {table}: {response[:300]}")
         return [match[1] for match in _TRACKED.finditer(response) if match[2] != "0"]
+
+    def read_counts(self, table: str) -> dict[str, int] | None:
+        """Return the number of connections of each entry of *table*, or None if HAProxy has no such table.
+
+        Raises: HAProxyUnavailable.
+        """
+        response = self.run(f"show table {table}")
+        if not response.startswith(f"# table: {table},"):
+            return None
+        return {match[1]: int(match[2]) for match in _COUNTED.finditer(response)}
 
     def list_sessions(self, frontend: str) -> Iterator[tuple[str, str]]:
         """Yield the client's address (`address:port`) and the name of each session of *frontend*.

@@ -92,7 +92,24 @@ class FailedCalls(Record, frozen=True, kw_only=True):
     incarnation: str = ""  # of the key's organization
 
 
-QueuedEvent = ConnectionEvent | FailedCalls
+class EdgeRefusals(Record, frozen=True, kw_only=True):
+    """Clients that a TLS edge refused by itself, after verifyClient let them pass.
+
+    Args:
+        key: the API key of the edge.
+        code: why, for example `token_of_another`.
+        incarnation: of the organization.
+    """
+
+    org_id: str
+    key: str
+    code: str
+    count: int
+    at: dt.datetime
+    incarnation: str = ""
+
+
+QueuedEvent = ConnectionEvent | FailedCalls | EdgeRefusals
 """What the queue of connection events takes."""
 
 
@@ -102,12 +119,14 @@ class HourOfCalls(Record, frozen=True, kw_only=True):
     Args:
         answered: verdicts, with *denied* and *continued* among them.
         failed: calls that were refused, by `CallFailure`.
+        refused: clients that an edge refused by itself, by code.
     """
 
     answered: int = 0
     denied: int = 0
     continued: int = 0
     failed: dict[str, int] = {}
+    refused: dict[str, int] = {}
 
 
 class KeyCalls(Record, frozen=True, kw_only=True):

@@ -59,10 +59,13 @@ function counts(hours) {
   const sum = (number) => hours.reduce((total, hour) => total + (number(hour) ?? 0), 0);
   const answered = sum((hour) => hour.answered), denied = sum((hour) => hour.denied), continued = sum((hour) => hour.continued);
   const failed = Object.entries(FAILED).map(([name, words]) => [sum((hour) => hour.failed[name]), words]).filter(([count]) => count);
-  if (!answered && !failed.length) return h('span', { class: 'muted' }, 'No call');
+  const refused = [...new Set(hours.flatMap((hour) => Object.keys(hour.refused)))].map((code) => [sum((hour) => hour.refused[code]), code]);
+  if (!answered && !failed.length && !refused.length) return h('span', { class: 'muted' }, 'No call');
   return [
     answered > 0 && h('span', { class: 'block' }, `${plural(answered, 'verdict')}: ${denied} refused`,
       continued > 0 && `, ${continued} left to the token`),
+    refused.map(([count, code]) => h('span', { class: 'block' }, `${plural(count, 'client')} refused by the edge: `,
+      h('a', { href: `../docs/errors/${encodeURIComponent(code)}`, target: '_blank', rel: 'noopener' }, code))),
     failed.map(([count, words]) => h('span', { class: 'bad block' }, `${plural(count, 'call')} ${words}`)),
   ];
 }

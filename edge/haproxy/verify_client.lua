@@ -2,6 +2,7 @@
 --   sess.verdict  allow or continue; every other value is a refusal
 --   sess.code     the reason, for the log
 --   sess.who      the session's key in the table `sessions`
+--   sess.refused  the key in the table `refused`, where this file refuses a client that verifyClient let pass
 -- After any failure, the verdict is neither allow nor continue, and the rules in haproxy.cfg refuse the session.
 
 local function read_setting(name)
@@ -186,6 +187,7 @@ core.register_action('verify_client', {'tcp-req'}, function(txn)
     if user:gsub('/', ':') ~= cid then
       txn:set_var('sess.verdict', 'deny')
       txn:set_var('sess.code', user == '' and 'user_name_missing' or 'token_of_another')
+      txn:set_var('sess.refused', org .. '|' .. txn:get_var('sess.code'))
       return
     end
   end

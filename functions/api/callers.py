@@ -13,13 +13,15 @@ from shared.usecases.orgs.callers import list_callers as read_callers
 
 class HourView(View, frozen=True, kw_only=True):
     """The calls within the hour that begins at *hour* (UTC). *answered*: verdicts; *denied* and *continued* are among
-    them. *failed*: calls that were refused, by `failure`. Lower bounds."""
+    them. *failed*: calls that were refused, by `failure`. *refused*: clients that the edge refused by itself, by code.
+    Lower bounds."""
 
     hour: str
     answered: int
     denied: int
     continued: int
     failed: Mapping[str, int]
+    refused: Mapping[str, int]
 
 
 class CallerView(View, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ def _view(caller: ListedCaller) -> CallerView:
                 denied=counts.denied,
                 continued=counts.continued,
                 failed=counts.failed,
+                refused=counts.refused,
             )
             for hour, counts in sorted(calls.hours.items(), reverse=True)
         ),

@@ -4,7 +4,7 @@ A reply may hold a private key or lead to one. So every reply is sent over TLS o
 """
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -17,7 +17,7 @@ from shared import errors
 from shared.records import Withdrawal
 from shared.usecases.devices.recheck import SESSIONS_MAX, recheck
 from shared.usecases.edges.listing import ListedHost, list_changed_hosts
-from shared.usecases.edges.reports import report_served
+from shared.usecases.edges.reports import report_refused, report_served
 from shared.usecases.edges.serve import export_key
 from shared.usecases.edges.withdrawals import read_withdrawals
 from shared.validation.session import Session
@@ -164,6 +164,43 @@ def report(call: Call) -> Reply:
     hosts = [(host.server_name, host.version) for host in body.hosts]
     result = report_served(call.context, credentials, body.edge, hosts)
     return json_reply(ServedView(taken=result.taken, stale=tuple(result.stale)))
+
+
+class RefusedClients(Body, frozen=True, kw_only=True):
+    org: Annotated[str, Meta(max_length=63)]
+    code: Literal["token_of_another", "user_name_missing"]
+    count: Annotated[int, Meta(ge=1, le=1_000_000_000)]
+
+
+class Refused(Body, frozen=True, kw_only=True):
+    """Clients that the edge refused by itself, after verifyClient let them pass, since its last report."""
+
+    edge: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+    refused: Annotated[tuple[RefusedClients, ...], Meta(max_length=500)]
+
+
+class RefusedView(View, frozen=True, kw_only=True):
+    """*counted*: the clients of the caller's organizations."""
+
+    counted: int
+
+
+@open_endpoint(
+    "POST",
+    f"{FEED}/refused",
+    function=FUNCTION,
+    roles=EDGES,
+    summary="An edge says how many clients it refused by itself",
+    body=Refused,
+    answers={200: RefusedView},
+    refusals=(InsecureTransport,),
+    operation_id="refused",
+)
+def report_refusals(call: Call) -> Reply:
+    credentials = call.private_credentials
+    body = read_body(call.request, Refused)
+    refusals = [(refused.org, refused.code, refused.count) for refused in body.refused]
+    return json_reply(RefusedView(counted=report_refused(call.context, credentials, refusals)))
 
 
 class WithdrawalView(View, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """axe-core finds nothing on any page or dialog. Focus, states and small screens have tests of their own."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -239,6 +240,7 @@ def test_a_refresh_keeps_the_focus(at: At, live: Live) -> None:
     live.connect(device(root("Two"), "d:thermo:2"), "d:mtxpd0:thermo:2", broker)
     expect(page.get_by_role("button", name="Explain d:mtxpd0:thermo:2")).to_be_visible(timeout=15_000)
     expect(button).to_be_focused()
+    live.service.clock.now += timedelta(seconds=1)  # the newest of a cause has the button
     live.connect(device(root("One"), "d:thermo:3"), "d:mtxpd0:thermo:3", broker)  # of the first one's cause
     expect(page.get_by_role("button", name="Explain d:mtxpd0:thermo:3")).to_be_focused(timeout=15_000)
 

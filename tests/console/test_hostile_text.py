@@ -70,7 +70,7 @@ def test_hostile_text_is_shown_as_text_on_every_page(at: At, live: Live, page: P
             route.fulfill(response=answer, body=json.dumps(poison(answer.json(), text)))
 
     page.route("**/api/v0002/**", poison_answer)
-    for route in ("", "ca", f"ca/{live.cas[0]['id']}", "servers", "security", "brokers", "activity", "why"):
+    for route in ("", "ca", f"ca/{live.cas[0]['id']}", "servers", "security", "activity", "why"):
         at(route)
         page.wait_for_load_state("networkidle")
         if route == "why":

@@ -78,7 +78,7 @@ def test_activity_of_edges_uploads_and_the_daily_report(at: At, live: Live, tmp_
     edge.get(f"{HOSTS}/{live.host}").ok()
     serve_by_an_edge(live)
     page = at("activity")
-    page.get_by_role("link", name="Edges").click()
+    page.get_by_role("link", name="Edges", exact=True).click()
     handed = page.locator("tbody tr", has_text="Certificate and key handed to a TLS edge")
     expect(handed).to_contain_text(edge.key)
     expect(handed.get_by_role("link", name=live.host)).to_be_visible()

@@ -4,6 +4,7 @@ import socket
 import ssl
 import time
 from contextlib import closing
+from functools import partial
 
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -163,12 +164,14 @@ def test_a_token_is_valid_for_its_own_client_id_only(alpha: Tenant, beta: Tenant
     """A stolen token of a device that needs a certificate too is useless.
 
     It admits no client under the name of a device that needs no certificate, nor under another org's name and policy.
+    Each organization sees how many clients the edge refused for that.
     """
     stolen = user_of(alpha.client_id("dev1", "both")), PASSWORD
     beta.org.policy(CERTIFICATE, lax=LEVELS["either"])
     for tenant, client_id in ((alpha, alpha.client_id("dev1", "either")), (beta, beta.client_id("dev1", "lax"))):
         assert not tenant.device(client_id, None, token=stolen).connect()
         assert tenant.refusal(client_id) == "token_of_another"
+        until("the report of the edge", partial(tenant.org.count_refused_at_edge, "token_of_another"), 30)
 
 
 def test_a_device_has_its_own_topics_and_no_others(alpha: Tenant) -> None:

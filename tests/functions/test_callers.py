@@ -229,3 +229,22 @@ def test_a_refusal_says_who_asked(service: Service) -> None:
     service.flush()
     (refusal,) = service.client("viewer").get("/activity?kind=refusal").ok()["results"]
     assert (refusal["askedBy"], refusal["dialect"], refusal["passed"]) == (broker.key, "emqx", "certificate")
+
+
+def test_clients_that_an_edge_refused_by_itself_are_counted(service: Service) -> None:
+    """With a token of another client, for example. Of other organizations than the edge's nothing is counted."""
+    service.other_org("other1")
+    own, platform = service.client("edge"), service.platform("edge")
+    refused = [
+        {"org": org, "code": "token_of_another", "count": count} for org, count in (("mtxpd0", 3), ("other1", 5))
+    ]
+    assert own.post("//edge/v1/refused", {"edge": "hall-1", "refused": refused}).ok() == {"counted": 3}
+    unknown = [{"org": "nobody", "code": "user_name_missing", "count": 1}]
+    assert platform.post("//edge/v1/refused", {"edge": "hall-2", "refused": [*refused, *unknown]}).ok()["counted"] == 8
+    callers = listed(service)
+    for key in (own.key, platform.key):
+        assert callers[key]["hours"][0]["refused"] == {"token_of_another": 3}
+        assert callers[key]["failure"] is None
+    wrong = {"edge": "hall-1", "refused": [{"org": "mtxpd0", "code": "anything", "count": 1}]}
+    assert own.post("//edge/v1/refused", wrong).status == 400
+    assert service.client("broker").post("//edge/v1/refused", wrong).status == 403

@@ -174,6 +174,7 @@ CASES: dict[str, Case] = {
         sessions=[{"session": "1", "org": "other1", "serverName": THEIR_HOST, "identity": "d:thermo:42"}]
     ),
     "served": _fields(edge="mine", hosts=[{"serverName": THEIR_HOST, "version": "1-1"}]),
+    "refused": _fields(edge="mine", refused=[{"org": "other1", "code": "token_of_another", "count": 1}]),
     "listeners": _fields(resource_names=[THEIR_HOST]),
     "secrets": _fields(resource_names=[f"server/{THEIR_HOST}"]),
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
-from shared.connection_records import ConnectionEvent, FailedCalls, HourOfCalls, KeyCalls, QueuedEvent
+from shared.connection_records import ConnectionEvent, EdgeRefusals, FailedCalls, HourOfCalls, KeyCalls, QueuedEvent
 
 KEYS_MAX: Final = 200  # of an organization and day, or of one batch
 
@@ -14,8 +14,7 @@ def count_calls(events: Iterable[QueuedEvent]) -> dict[str, KeyCalls]:
     callers: dict[str, KeyCalls] = {}
     for event in events:
         if event.key:
-            calls = _count_failed(event) if isinstance(event, FailedCalls) else _count_answered(event)
-            add_calls(callers, {event.key: calls})
+            add_calls(callers, {event.key: _count(event)})
     return callers
 
 
@@ -50,6 +49,16 @@ def merge(first: KeyCalls, other: KeyCalls) -> KeyCalls:
     )
 
 
+def _count(event: QueuedEvent) -> KeyCalls:
+    match event:
+        case FailedCalls():
+            return _count_failed(event)
+        case EdgeRefusals():
+            return KeyCalls(hours={_hour_of(event.at): HourOfCalls(refused={event.code: event.count})})
+        case ConnectionEvent():
+            return _count_answered(event)
+
+
 def _count_answered(event: ConnectionEvent) -> KeyCalls:
     hour = HourOfCalls(answered=1, denied=int(event.decision == "deny"), continued=int(event.decision == "continue"))
     return KeyCalls(
@@ -73,10 +82,13 @@ def _add_hours(first: HourOfCalls | None, other: HourOfCalls | None) -> HourOfCa
         answered=first.answered + other.answered,
         denied=first.denied + other.denied,
         continued=first.continued + other.continued,
-        failed={
-            name: first.failed.get(name, 0) + other.failed.get(name, 0) for name in {**first.failed, **other.failed}
-        },
+        failed=_add_counts(first.failed, other.failed),
+        refused=_add_counts(first.refused, other.refused),
     )
+
+
+def _add_counts(first: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: first.get(name, 0) + other.get(name, 0) for name in {**first, **other}}
 
 
 def _latest_of_each(first: Mapping[str, datetime], other: Mapping[str, datetime]) -> dict[str, datetime]:

@@ -1,4 +1,4 @@
-"""edgeFeed: take the reports of TLS edges on which versions they serve."""
+"""edgeFeed: take the reports of TLS edges: which versions they serve, and how many clients they refused."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,17 +6,19 @@ from typing import Final
 
 import msgspec
 
+from shared.connection_records import EdgeRefusals
 from shared.edge_records import OrgHosts, edge_label
 from shared.errors import NotFound
 from shared.org_repository import OrgRepository
 from shared.records import ActivityKind, DefaultCertificate
+from shared.refs import org_ref
 from shared.usecases.callers import Credentials
 from shared.usecases.context import Context, make_entry
 from shared.usecases.edges.callers import authenticate_edge
 from shared.usecases.edges.hosts import BY_DEFAULT, HostFeed
 from shared.usecases.servers.documents import ServerCertificates, host_version
 from shared.usecases.servers.platform_default import PlatformDefault
-from shared.validation.names import ServerName
+from shared.validation.names import ServerName, is_org_id
 
 SERVED_MAX: Final = 500  # hosts in one report
 
@@ -71,6 +73,29 @@ def report_served(
     if is_default_served and default is not None and default.served_since is None:
         _set_default_served_since(context, default)
     return ReportResult(len(hosts) - len(stale), stale)
+
+
+def report_refused(context: Context, credentials: Credentials, refusals: Sequence[tuple[str, str, int]]) -> int:
+    """Count clients that an edge refused by itself, after verifyClient let them pass. Return how many were counted.
+
+    Refusals of other organizations than the caller's are left out.
+
+    Args:
+        refusals: organization, code and number.
+
+    Raises: NotAuthenticated, Forbidden, StoreUnavailable.
+    """
+    org_ids = sorted({org_id for org_id, _, _ in refusals if is_org_id(org_id)})
+    caller, documents = authenticate_edge(context, credentials, *map(org_ref, org_ids))
+    at, counted = context.clock(), 0
+    for org_id, code, count in refusals:
+        org = documents.get(org_ref(org_id)) if org_id in org_ids else None
+        if org is None or org.deletion is not None or not caller.scope.may_ask_about(org_id, org.incarnation):
+            continue
+        event = EdgeRefusals(org_id=org_id, key=caller.who, code=code, count=count, at=at, incarnation=org.incarnation)
+        context.events.offer(event)
+        counted += count
+    return counted
 
 
 def _set_served_since(context: Context, org_id: str, published: OrgHosts, edge: str, host: str) -> None:
