@@ -5,7 +5,7 @@
 const LABEL = /-----BEGIN ([A-Z0-9 #.]{1,60})-----/g;
 
 /**
- * Return {pem, text, certificates, key, request, pkcs12}. *key* is null, 'plain' or 'encrypted'; *certificates* is the
+ * Return {pem, text, certificates, key, request, pkcs12, keyStore}. *key* is null, 'plain' or 'encrypted'; *certificates* is the
  * apparent number of certificates; *text* is set if the file is PEM.
  */
 export function sniff(bytes) {
@@ -53,7 +53,7 @@ function ofPem(text, labels) {
 }
 
 function ofDer(bytes) {
-  const nothing = { pem: false, text: null, certificates: 0, key: null, request: false, pkcs12: false };
+  const nothing = { pem: false, text: null, certificates: 0, key: null, request: false, pkcs12: false, keyStore: isKeyStore(bytes) };
   const outer = element(bytes, 0);
   // A PKCS#12 file in BER: a SEQUENCE of indefinite length that begins with version 3 (RFC 7292, section 4)
   if ([0x30, 0x80, 0x02, 0x01, 0x03].every((octet, at) => bytes[at] === octet)) return { ...nothing, pkcs12: true };
@@ -73,6 +73,13 @@ function ofDer(bytes) {
     return /^2 48 48( 160)?$/.test(inner) ? { ...nothing, request: true } : { ...nothing, certificates: 1 };
   }
   return { ...nothing, certificates: /^6 160$/.test(tags) ? 1 : 0 };
+}
+
+/** Whether the file is a key store of Java: JKS, JCEKS or BKS, as in shared/x509/file_forms.py. */
+function isKeyStore(bytes) {
+  const begins = (...octets) => octets.every((octet, at) => bytes[at] === octet);
+  return begins(0xfe, 0xed, 0xfe, 0xed) || begins(0xce, 0xce, 0xce, 0xce)
+    || (begins(0, 0, 0, bytes[3], 0, 0, 0, 20) && (bytes[3] === 1 || bytes[3] === 2) && bytes[28] === 0 && bytes[29] === 0);
 }
 
 function element(bytes, at) {

@@ -25,7 +25,7 @@ from shared.x509.ber import to_der
 from shared.x509.budget import ELEMENTS_MAX, ElementCount
 from shared.x509.certificate import Certificate
 from shared.x509.der import CONTEXT_0, INTEGER, OID, SEQUENCE, Element, NotDER, elements
-from shared.x509.file_forms import is_java_key_store, unwrap
+from shared.x509.file_forms import is_bouncy_castle_store, is_java_key_store, unwrap
 from shared.x509.pem import WHITESPACE, blocks, is_pem
 from shared.x509.public_keys import UnsupportedKey, describe_key
 
@@ -53,14 +53,29 @@ _OID_SIGNED_DATA: Final = bytes.fromhex("2a864886f70d010702")  # pkcs7-signedDat
 
 # -------------------------------------------------------------------------------------------------- kinds of content
 
-JAVA_KEY_STORE: Final = "This file is a Java key store (JKS)"
 _EXPORT_CERTIFICATE: Final = (
     "For a certificate alone, run: keytool -exportcert -rfc -keystore store.jks -alias NAME -file certificate.pem"
 )
-CONVERT_KEY_STORE: Final = (
+_CONVERT_KEY_STORE: Final = (
     "For a certificate with its key, run: "
     "keytool -importkeystore -srckeystore store.jks -destkeystore file.p12 -deststoretype PKCS12"
 )
+_BKS_OPTIONS: Final = (
+    "Add to the command: -srcstoretype BKS (or -storetype BKS) -providerpath bcprov.jar "
+    "-provider org.bouncycastle.jce.provider.BouncyCastleProvider"
+)
+
+
+def describe_key_store(data: bytes, *, with_key: bool = False) -> tuple[str, str]:
+    """Return what the Java key store *data* is, and the commands that export its content.
+
+    Args:
+        with_key: whether the key is expected, so that the command for a certificate alone is left out.
+    """
+    hint = _CONVERT_KEY_STORE if with_key else f"{_EXPORT_CERTIFICATE} {_CONVERT_KEY_STORE}"
+    if is_bouncy_castle_store(data):
+        return "This file is a Bouncy Castle key store (BKS)", f"{hint} {_BKS_OPTIONS}"
+    return "This file is a Java key store (JKS)", hint
 
 
 class Content(Enum):
@@ -230,7 +245,8 @@ def _split_pem(data: bytes, part: Part) -> list[bytes]:
 
 def _split_der(data: bytes, part: Part) -> list[bytes]:
     if is_java_key_store(data):
-        raise NotACertificate(part=part, found=JAVA_KEY_STORE, hint=f"{_EXPORT_CERTIFICATE} {CONVERT_KEY_STORE}")
+        found, hint = describe_key_store(data)
+        raise NotACertificate(part=part, found=found, hint=hint)
     content = _content_of_ber(data)
     if content in (Content.KEY, Content.ENCRYPTED_KEY):
         raise PrivateKeyGiven(part=part)

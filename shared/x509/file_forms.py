@@ -39,8 +39,13 @@ def unwrap(data: bytes) -> bytes:
 
 
 def is_java_key_store(data: bytes) -> bool:
-    """Whether *data* is a key store in one of Java's own formats, JKS or JCEKS."""
-    return data.startswith((b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"))
+    """Whether *data* is a key store in one of Java's own formats, JKS or JCEKS, or in Bouncy Castle's BKS."""
+    return data.startswith((b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")) or is_bouncy_castle_store(data)
+
+
+def is_bouncy_castle_store(data: bytes) -> bool:
+    """Whether *data* is a BKS key store: version 1 or 2, then a salt of 20 octets and its iteration count."""
+    return re.match(rb"\0\0\0[\1\2]\0\0\0\x14.{20}\0\0", data, re.DOTALL) is not None
 
 
 def is_text(data: bytes) -> bool:

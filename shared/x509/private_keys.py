@@ -23,11 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from shared.errors import KeyUnsupported, NotAKey, PassphraseRequired, PassphraseUnneeded, PassphraseWrong
 from shared.x509.certificate_files import (
-    CONVERT_KEY_STORE,
-    JAVA_KEY_STORE,
     Content,
     Part,
     content_of,
+    describe_key_store,
 )
 from shared.x509.der import elements
 from shared.x509.file_forms import is_java_key_store
@@ -94,7 +93,8 @@ def open_der(data: bytes, passphrase: str | None, part: Part) -> PrivateKey:
                 raise PassphraseUnneeded(part="passphrase")
             return open_plain(der, part)
         case _ if is_java_key_store(data):
-            raise NotAKey(part=part, found=JAVA_KEY_STORE, hint=CONVERT_KEY_STORE)
+            found, hint = describe_key_store(data, with_key=True)
+            raise NotAKey(part=part, found=found, hint=hint)
         case _:
             raise NotAKey(part=part)
 

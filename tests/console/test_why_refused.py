@@ -1,6 +1,7 @@
 """Why was my device refused? From the refusal to its remedy."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) 
     page = at("why")
     expect(page.get_by_text("None in the last hour. Let the device try now.")).to_be_visible()
     live.connect(device(stranger, "d:meter:7"), "d:mtxpd0:meter:7", live.service.client("broker"))
+    live.service.clock.now += timedelta(seconds=1)  # the newest of a cause has the button
     live.connect(device(stranger), "d:mtxpd0:thermo:42", live.service.client("broker"))
     page.get_by_role("button", name="Explain d:mtxpd0:thermo:42").click()
     heading = page.get_by_role("heading", name="Refused at step 6 of 10: Chain")

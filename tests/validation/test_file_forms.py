@@ -104,6 +104,15 @@ def test_a_java_key_store_is_named_with_the_command_that_converts_it(magic: byte
         load_private_key(store, None)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_bouncy_castle_key_store_is_named_with_the_options_that_open_it(version: int) -> None:
+    store = bytes([0, 0, 0, version, 0, 0, 0, 20]) + b"s" * 20 + b"\0\0\x04\0" + bytes(800)
+    with pytest.raises(errors.NotACertificate, match=r"BKS.*keytool -exportcert -rfc.*-storetype BKS"):
+        read_one_certificate(store)
+    with pytest.raises(errors.NotAKey, match=r"BKS.*keytool -importkeystore.*-srcstoretype BKS"):
+        load_private_key(store, None)
+
+
 @given(st.binary(max_size=300) | st.text(max_size=100).map(str.encode))
 def test_other_content_stays_as_it_is(data: bytes) -> None:
     """Or it is what its base64 says."""
