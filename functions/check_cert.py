@@ -3,10 +3,12 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
 from functions.web.problem import page_of
+from shared.config import base_url
 from shared.errors import Rejected
 from shared.validation.ca import ca_id, check_ca
 from shared.validation.facts import Anchor, OrgFacts, Scope
@@ -25,6 +27,7 @@ _HELP = """Check a device's certificate offline, with the rules of verifyClient.
 The exit code is 0 where the device may connect, and 1 where it is refused.
 """
 
+_PAGES: Final = Path(__file__).resolve().parents[1] / "console" / "errors"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MARKS = {"passed": "✓", "failed": "✕", "not reached": "–"}
 
@@ -63,6 +66,7 @@ def main(
         anchors = _anchors(cas, now)
     except Rejected as error:
         click.echo(f"✕ The CA file would not be accepted: {error}", err=True)
+        click.echo(f"  More: {_page_of(error.code)}", err=True)
         sys.exit(1)
     presented = Presented.read(
         server_name=messaging_host(org_id, domain),
@@ -98,7 +102,12 @@ def _print(verdict: Verdict) -> None:
     mark = "✓" if verdict.decision is Decision.ALLOW else "✕"
     click.echo(f"{mark} {verdict.reason} {verdict.mend}".rstrip())
     if verdict.decision is Decision.DENY:
-        click.echo(f"  More: {page_of(verdict.code)}")
+        click.echo(f"  More: {_page_of(verdict.code)}")
+
+
+def _page_of(code: str) -> str:
+    """Return the address of the page about *code*: at the service where TRUST_URL is set, else in this checkout."""
+    return page_of(code) if base_url() else (_PAGES / f"{code}.html").as_uri()
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ def request_of(event: Event, context: Any) -> Request:
     if event.get("cookies"):
         headers["cookie"] = "; ".join(event["cookies"])
     query = event.get("rawQueryString", "")
-    return build_request(gateway["http"]["method"], _path(event), query, headers, scheme="https")
+    request = build_request(gateway["http"]["method"], _path(event), query, headers, scheme="https")
+    return replace(request, prefix=_stage_of(event))
 
 
 def _path(event: Event) -> str:
@@ -105,13 +106,16 @@ def _path(event: Event) -> str:
     in a name is not decoded twice. A slash that was sent encoded now splits a segment, and finds no route.
     """
     gateway = event["requestContext"]
-    path: str = event["rawPath"]
-    stage = gateway.get("stage", "$default")
-    if stage != "$default":
-        path = path.removeprefix(f"/{stage}") or "/"
+    path: str = event["rawPath"].removeprefix(_stage_of(event)) or "/"
     if ".lambda-url." in gateway.get("domainName", ""):
         return path
     return quote(path, safe="/:@!$&'()*+,;=~")
+
+
+def _stage_of(event: Event) -> str:
+    """Return what the gateway puts before each path: the name of a stage other than `$default`, or nothing."""
+    stage = event["requestContext"].get("stage", "$default")
+    return "" if stage == "$default" else f"/{stage}"
 
 
 def _add_body(request: Request, event: Event) -> Request:

@@ -30,13 +30,14 @@ class Request(msgspec.Struct, frozen=True):
     """An HTTP request.
 
     Args:
-        path: as the client sent it, still percent-encoded, without the query.
+        path: as the client sent it, still percent-encoded, without the query and without *prefix*.
         headers: names in lower case.
         params: the parameters in the path, decoded.
         scheme: "https" if the client's TLS ends at this process or at the platform in front of it. The host decides;
             no header of the client is read.
         peer: the address of the connection; "" if the platform hides it.
         refusal: why a part of the request was not read: a body that is too large, for example.
+        prefix: what the platform puts before each path, for example the name of a gateway's stage: `/prod`.
         arrived: when the whole request was received (`time.monotonic`).
     """
 
@@ -49,6 +50,7 @@ class Request(msgspec.Struct, frozen=True):
     scheme: str = "http"
     peer: str = ""
     refusal: TrustError | None = None
+    prefix: str = ""
     arrived: float = msgspec.field(default_factory=time.monotonic)
 
     def __repr__(self) -> str:

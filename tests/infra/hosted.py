@@ -11,7 +11,16 @@ FOLDER: Final = Path(__file__).parents[2] / "console"
 FILES: Final = tuple(
     sorted(f"/console/{file.relative_to(FOLDER).as_posix()}" for file in FOLDER.rglob("*.*") if not file.match("*.py*"))
 )
-ADDRESSES: Final = ("/", "/console", "/console/", *FILES, "/console/nowhere.js", "/console/../main.py")
+ADDRESSES: Final = (
+    "/",
+    "/console",
+    "/console/",
+    "/docs/errors/",
+    "/docs/errors/stale",
+    *FILES,
+    "/console/nowhere.js",
+    "/console/../main.py",
+)
 
 Answer = tuple[int, bytes, Mapping[str, str]]
 

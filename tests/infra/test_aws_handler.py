@@ -12,7 +12,8 @@ import pytest
 
 from functions.hosts import aws, process
 from functions.web.body import BODY_MAX
-from shared.errors import StoreUnavailable
+from functions.web.problem import problem
+from shared.errors import NotAuthenticated, StoreUnavailable
 from tests.infra.lambdas import event
 from tests.support import certs
 from tests.support.harness import Client, Service
@@ -120,6 +121,14 @@ def test_a_stages_name_is_not_part_of_the_path() -> None:
     sent = event("GET", "/prod/healthz")
     sent["requestContext"]["stage"] = "prod"
     assert aws._path(sent) == "/healthz"
+
+
+def test_the_page_about_an_error_is_below_the_stage() -> None:
+    """A client resolves the path in `type` against the host alone."""
+    sent = event("GET", "/prod/api/v0002/session")
+    sent["requestContext"]["stage"] = "prod"
+    refused = problem(aws.request_of(sent, CONTEXT), NotAuthenticated())
+    assert json.loads(refused.body)["type"] == "/prod/docs/errors/not_authenticated"
 
 
 def test_cookies_are_added_to_the_headers() -> None:
