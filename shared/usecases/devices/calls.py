@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from shared.connection_records import ConnectionEvent, EdgeRefusals, FailedCalls, HourOfCalls, KeyCalls, QueuedEvent
 
@@ -12,9 +12,18 @@ KEYS_MAX: Final = 200  # of an organization and day, or of one batch
 def count_calls(events: Iterable[QueuedEvent]) -> dict[str, KeyCalls]:
     """Return the calls of each API key in *events*."""
     callers: dict[str, KeyCalls] = {}
+    alike: dict[tuple[Any, ...], tuple[int, ConnectionEvent]] = {}  # verdicts that differ in their time within an hour
     for event in events:
-        if event.key:
-            add_calls(callers, {event.key: _count(event)})
+        if isinstance(event, ConnectionEvent):
+            at = event.at
+            same = (event.key, at.toordinal(), at.hour, event.decision, event.form, event.dialect)
+            count, last = alike.get(same, (0, event))
+            alike[same] = count + 1, event if at > last.at else last
+        else:
+            add_calls(callers, {event.key: _count_other(event)})
+    for count, last in alike.values():
+        if last.key:
+            add_calls(callers, {last.key: _count_verdicts(count, last)})
     return callers
 
 
@@ -49,24 +58,24 @@ def merge(first: KeyCalls, other: KeyCalls) -> KeyCalls:
     )
 
 
-def _count(event: QueuedEvent) -> KeyCalls:
-    match event:
-        case FailedCalls():
-            return _count_failed(event)
-        case EdgeRefusals():
-            return KeyCalls(hours={_hour_of(event.at): HourOfCalls(refused={event.code: event.count})})
-        case ConnectionEvent():
-            return _count_answered(event)
-
-
-def _count_answered(event: ConnectionEvent) -> KeyCalls:
-    hour = HourOfCalls(answered=1, denied=int(event.decision == "deny"), continued=int(event.decision == "continue"))
-    return KeyCalls(
-        answered_at=event.at,
-        forms={event.form: event.at},
-        dialects={event.dialect: event.at},
-        hours={_hour_of(event.at): hour},
+def _count_verdicts(count: int, last: ConnectionEvent) -> KeyCalls:
+    hour = HourOfCalls(
+        answered=count,
+        denied=count if last.decision == "deny" else 0,
+        continued=count if last.decision == "continue" else 0,
     )
+    return KeyCalls(
+        answered_at=last.at,
+        forms={last.form: last.at},
+        dialects={last.dialect: last.at},
+        hours={_hour_of(last.at): hour},
+    )
+
+
+def _count_other(event: FailedCalls | EdgeRefusals) -> KeyCalls:
+    if isinstance(event, EdgeRefusals):
+        return KeyCalls(hours={_hour_of(event.at): HourOfCalls(refused={event.code: event.count})})
+    return _count_failed(event)
 
 
 def _count_failed(event: FailedCalls) -> KeyCalls:
