@@ -19,19 +19,19 @@ const FAILED = {
 };
 
 /** One sentence for each key whose calls are refused now: no device behind this broker or edge gets in. */
-export function refusedCallers(callers) {
+export function refusedCallers(callers, { isHere = false } = {}) {
   return callers.filter((caller) => caller.failure).map((caller) => bad(
-    caller.reason, ' Since ', moment(caller.failingSince), ', the latest ', moment(caller.lastFailureAt), '. ', caller.mend, ' ',
-    h('a', { href: '#/brokers' }, 'Brokers and edges')));
+    caller.reason, ' Since ', moment(caller.failingSince), ', the latest ', moment(caller.lastFailureAt), '. ', caller.mend,
+    ...(isHere ? [] : [' ', h('a', { href: '#/brokers' }, 'Brokers and edges')])));
 }
 
 function show(view) {
-  const trouble = h('div'), keys = h('div'), edges = h('section', { 'aria-labelledby': 'edges' });
+  const trouble = h('div'), keys = h('div'), edges = h('section', { class: 'below', 'aria-labelledby': 'edges' });
   view.content.append(trouble, keys, edges);
   view.load(async () => {
     const [callers, contacts] = await Promise.all([api.callers(), api.edges()]);
     if (!view.alive()) return;
-    replace(trouble, refusedCallers(callers.results));
+    replace(trouble, refusedCallers(callers.results, { isHere: true }));
     replace(keys, callers.results.length
       ? table('brokers', 'API keys', ['API key', 'Last call', 'Last 24 hours', 'What the broker passes'], callers.results.map(row))
       : h('p', null, 'No broker and no TLS edge has a key for this organization yet.'));
@@ -62,7 +62,7 @@ function counts(hours) {
   const refused = [...new Set(hours.flatMap((hour) => Object.keys(hour.refused)))].map((code) => [sum((hour) => hour.refused[code]), code]);
   if (!answered && !failed.length && !refused.length) return h('span', { class: 'muted' }, 'No call');
   return [
-    answered > 0 && h('span', { class: 'block' }, `${plural(answered, 'verdict')}: ${denied} refused`,
+    answered > 0 && h('span', { class: 'block' }, `${plural(answered, 'verdict')}, ${plural(denied, 'device')} refused`,
       continued > 0 && `, ${continued} left to the token`),
     refused.map(([count, code]) => h('span', { class: 'block' }, `${plural(count, 'client')} refused by the edge: `,
       h('a', { href: `../docs/errors/${encodeURIComponent(code)}`, target: '_blank', rel: 'noopener' }, code))),

@@ -97,7 +97,7 @@ DIALECT: Final = _EMQX()
 @question("GET", "POST", paths=["emqx"], summary="EMQX: the HTTP authenticator's question", statuses=[200])
 def ask(call: Call) -> Reply:
     """Judge the certificate if the template sends `${cert_pem}` (since EMQX 5.7.1), else the names."""
-    return _answer(_verdict(call), call.app.verifier.topic_prefix)
+    return _answer(_verdict(call), call.verifier.topic_prefix)
 
 
 def _verdict(call: Call) -> Verdict:
@@ -107,7 +107,7 @@ def _verdict(call: Call) -> Verdict:
     common_name = _read(fields, "cert_common_name")
     if leaf is None and common_name is not None:
         named = NamedClient(common_name, client_id, listeners=dialect.read_listeners(call.request))
-        return verify_names(call.app.verifier, call.credentials, named)
+        return verify_names(call.verifier, call.credentials, named)
     presented = Presented.read(
         server_name=_read(fields, "serverName"),
         client_id=client_id,

@@ -436,7 +436,7 @@ def test_16_the_broker_is_refused(at: At, live: Live, failure: str) -> None:
     )
     assert ask(live, asked)["decision"] == "allow"  # with a new key
     page.reload()
-    expect(page.get_by_role("table", name="API keys")).to_contain_text("1 verdict: 0 refused")
+    expect(page.get_by_role("table", name="API keys")).to_contain_text("1 verdict, 0 devices refused")
 
 
 @pytest.mark.slow

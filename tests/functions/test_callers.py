@@ -10,6 +10,7 @@ import pytest
 
 from shared.connection_records import CallFailure, FailedCalls, HourOfCalls, KeyCalls
 from shared.ports import Key
+from shared.records import Proof
 from shared.usecases.devices.calls import KEYS_MAX, add_calls, count_calls, merge
 from shared.usecases.orgs.api_keys import revoke_key
 from tests.support import certs
@@ -218,6 +219,15 @@ def test_the_number_of_keys_in_a_day_is_bounded() -> None:
     callers: dict[str, KeyCalls] = {}
     add_calls(callers, {str(number): KeyCalls() for number in range(KEYS_MAX + 5)})
     assert len(callers) == KEYS_MAX
+
+
+@pytest.mark.parametrize("dialect", ["emqx", "rabbitmq/user", "vernemq", "mosquitto/getuser"])
+def test_the_format_of_a_broker_that_passes_names_is_shown(service: Service, dialect: str) -> None:
+    broker = service.client("broker", proof=Proof.BROKER)
+    broker.post(f"/verifyClient/{dialect}", DIALECTS[dialect], headers={"vernemq-hook": "auth_on_register"})
+    caller = listed(service)[broker.key]
+    assert list(caller["dialects"]) == [dialect.partition("/")[0]]
+    assert list(caller["passed"]) == (["nothing"] if dialect == "emqx" else ["names"])
 
 
 def test_a_refusal_says_who_asked(service: Service) -> None:
