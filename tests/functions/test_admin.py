@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from msgspec import structs
 
+from edge.api import read_key
 from functions.admin import main
 from shared.composition import build
 from shared.config import Settings
@@ -47,6 +48,23 @@ def status(client: Client, path: str) -> int:
         return client.get(path).status
     finally:
         client.app.close()
+
+
+def test_a_key_is_written_to_a_file_of_the_form_that_edges_read(settings: Settings, tmp_path: Path) -> None:
+    """One line `key:token`, for the user alone. The token is not shown, and no file is replaced or left empty."""
+    path = tmp_path / "edge.key"
+    create = ("key", "create", "--platform", "--role", "edge", "--key-file", str(path))
+    shown = run(*create).output
+    key, _, token = read_key(path).partition(":")
+    assert key in shown
+    assert token not in shown
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert status(key_of({"key": key, "token": token}, settings), "//edge/v1/hosts") == 200
+    assert "cannot be created: File exists" in run(*create, code=2).output
+    assert read_key(path) == f"{key}:{token}"
+    refused = ("key", "create", "--platform", "--role", "viewer", "--key-file", str(tmp_path / "viewer.key"))
+    run(*refused, code=1)
+    assert not (tmp_path / "viewer.key").exists()
 
 
 def test_an_org_and_its_first_key(settings: Settings) -> None:
