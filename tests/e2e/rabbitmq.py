@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.processes import Missing, Process, free_port, is_listening, program
+from demo.stack import ROOT
 
 # Debian's programs; those in /usr/sbin would change the user first.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
+PAGE = (ROOT / "docs" / "brokers" / "rabbitmq.md").read_text(encoding="utf-8")
 FILES = ("rabbitmq.conf", "advanced.config", "definitions.json", "enabled_plugins")
 
 

@@ -1,5 +1,6 @@
 """RabbitMQ with its own MQTT listener, configured from edge/rabbitmq, and verifyClient's rabbitmq dialect."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from demo.stack import EDGE, Stack
 from shared.records import Proof, Role
 from tests.e2e.conftest import Tenant, skip_unless_ci
 from tests.e2e.pki import Files
-from tests.e2e.rabbitmq import run_rabbitmq
+from tests.e2e.rabbitmq import PAGE, RabbitMQ, run_rabbitmq
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 class Rabbit:
     port: int
     tenant: Tenant
+    broker: RabbitMQ
 
     def device(self, name: str, files: Files | None) -> Device:
         device = Device(self.port, self.tenant.client_id(name), context(self.tenant.org.host, files))
@@ -45,8 +47,8 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
         return text
 
     try:
-        with run_rabbitmq(EDGE / "rabbitmq", folder, port, change):
-            yield Rabbit(port, tenant)
+        with run_rabbitmq(EDGE / "rabbitmq", folder, port, change) as broker:
+            yield Rabbit(port, tenant, broker)
     except Missing as missing:
         skip_unless_ci(missing)
 
@@ -91,3 +93,23 @@ def test_a_device_on_the_deny_list_is_refused(rabbit: Rabbit, alpha: Tenant) -> 
     alpha.org.lift(entry)
     device = rabbit.device("rabbitdeny", files)
     assert device.connect(), device.outcome
+
+
+def test_a_ca_that_is_no_longer_in_the_file_is_refused(rabbit: Rabbit, alpha: Tenant, beta: Tenant) -> None:
+    """With the command of the page RabbitMQ reads `cas.pem` again, also while a device is connected."""
+    command = re.search(r"`(rabbitmqctl eval [^`]+)`", PAGE)
+    assert command is not None
+    _, files = alpha.pki.leaf("d:thermo:rabbitca")
+    device = rabbit.device("rabbitca", files)
+    assert device.connect(), device.outcome
+    cas = rabbit.broker.folder / "cas.pem"
+    before = cas.read_text()
+    try:
+        cas.write_text(beta.pki.root.pem)
+        rabbit.broker.run(command[1])
+        assert not rabbit.device("rabbitca", files).connect()
+    finally:
+        cas.write_text(before)
+        rabbit.broker.run(command[1])
+    again = rabbit.device("rabbitca", files)
+    assert again.connect(), again.outcome

@@ -11,13 +11,12 @@ import pytest
 
 from demo.device import Device, context
 from demo.processes import Missing, free_port, until
-from demo.stack import EDGE, ROOT, HAProxyEdge, Stack
+from demo.stack import EDGE, HAProxyEdge, Stack
 from tests.e2e.conftest import PASSWORD, Tenant, skip_unless_ci, user_of
-from tests.e2e.rabbitmq import RabbitMQ, run_rabbitmq
+from tests.e2e.rabbitmq import PAGE, RabbitMQ, run_rabbitmq
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-PAGE = (ROOT / "docs" / "brokers" / "rabbitmq.md").read_text(encoding="utf-8")
 STEPS = re.search(r"<!-- tested: users -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
 # What a Debian package leaves behind: RabbitMQ was started before it got its configuration.
 FIRST_START = """
