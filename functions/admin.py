@@ -55,8 +55,12 @@ def _fail(error: Exception) -> NoReturn:
 
 
 @contextmanager
-def _app() -> Iterator[App]:
-    """Yield the configured app. A refusal becomes a sentence on standard error and exit code 1."""
+def _app(*, with_default: bool = True) -> Iterator[App]:
+    """Yield the configured app. A refusal becomes a sentence on standard error and exit code 1.
+
+    Args:
+        with_default: whether a default certificate is made before the block, if there is none.
+    """
     try:
         settings = Settings.from_env()
     except WrongSetting as error:
@@ -64,7 +68,8 @@ def _app() -> Iterator[App]:
     log.configure("WARNING")
     app = build(settings)
     try:
-        ensure_default(app.context, app.sealer)
+        if with_default:
+            ensure_default(app.context, app.sealer)
         yield app
     except (TrustError, SealBroken, ExportRefused) as error:
         _fail(error)
@@ -368,7 +373,8 @@ def import_(file: BinaryIO, org_id: str | None, with_keys: bool, unsigned: bool,
     """Import the lines of an export."""
     if unsigned and with_keys:
         raise click.UsageError("--with-keys needs a file with a seal, so it cannot be used with --unsigned.")
-    with _app() as app, SpooledTemporaryFile(_SPOOL_BYTES) as copy:  # what was verified is what is imported
+    # What was verified is what is imported. A default certificate of this store would keep that of the file out.
+    with _app(with_default=False) as app, SpooledTemporaryFile(_SPOOL_BYTES) as copy:
         copyfileobj(file, copy)
 
         def read() -> Iterator[bytes]:
@@ -378,6 +384,7 @@ def import_(file: BinaryIO, org_id: str | None, with_keys: bool, unsigned: bool,
         done = transfer.import_lines(
             app.context, app.sealer, read, org_id=org_id, with_keys=with_keys, is_signed=not unsigned
         )
+        ensure_default(app.context, app.sealer)
         data = {"written": done.written, "kept": done.kept, "keysLeftOut": done.keys, "othersLeftOut": done.others}
         _print(as_json, data, _imported_text(done, unsigned))
 

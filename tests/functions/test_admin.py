@@ -17,6 +17,8 @@ from shared.org_repository import OrgRepository
 from shared.refs import api_key_ref
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.check import Finding
+from shared.usecases.servers.platform_default import PlatformDefault
+from shared.x509.certificate import Certificate
 from tests.support import certs
 from tests.support.harness import Client
 
@@ -41,6 +43,16 @@ def as_json(*words: str) -> Any:
 
 def key_of(made: Any, settings: Settings) -> Client:
     return Client(build(settings, queue_pause=3600), made["key"], made["token"])
+
+
+def fingerprint_of_default(settings: Settings) -> str:
+    app = build(settings, queue_pause=3600)
+    try:
+        record = PlatformDefault(app.context.repository).get()
+    finally:
+        app.close()
+    assert record is not None
+    return Certificate.from_der(record.leaf).fingerprint
 
 
 def status(client: Client, path: str) -> int:
@@ -223,6 +235,32 @@ def test_an_import_elsewhere_says_that_the_master_key_is_missing(
     assert "The seal of this export does not open here" in refused
     assert "TRUST_KEYS" in refused
     assert as_json("org", "list") == []
+
+
+def test_an_import_into_an_empty_store_takes_the_default_certificate(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices that trust the platform's certificate are presented this certificate after a move, too."""
+    run("org", "create", "mtxpd0")
+    default = fingerprint_of_default(settings)
+    file = tmp_path / "export.jsonl"
+    file.write_text(run("export").stdout)
+    monkeypatch.setenv("TRUST_KEYS", f"local:{tmp_path}/data/keys")
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path / "elsewhere"))
+    assert as_json("import", str(file))["kept"] == 0
+    assert fingerprint_of_default(Settings.from_env()) == default
+
+
+def test_an_import_of_one_organization_leaves_a_store_with_a_default_certificate(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("org", "create", "mtxpd0")
+    file = tmp_path / "export.jsonl"
+    file.write_text(run("export", "--org", "mtxpd0").stdout)
+    monkeypatch.setenv("TRUST_KEYS", f"local:{tmp_path}/data/keys")
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path / "elsewhere"))
+    assert as_json("import", str(file))["written"] > 0
+    assert fingerprint_of_default(Settings.from_env())
 
 
 def test_an_import_takes_one_organization_of_a_whole_export(settings: Settings, tmp_path: Path) -> None:
