@@ -47,6 +47,19 @@ def test_a_page_installs_packages_by_their_hashes_only(page: Path) -> None:
         assert re.fullmatch(r"pip install --require-hashes( -r requirements(/\w+)?\.txt)+", command.strip()), command
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "brokers").glob("*.md")), ids=name)
+def test_a_snippet_for_a_broker_is_run_by_a_test_or_says_that_it_was_not(page: Path) -> None:
+    """The word is in the paragraph before the snippet, or the mark `tested` with the name that a test reads."""
+    parts = re.split(r"^ *```.*\n", page.read_text(encoding="utf-8"), flags=re.M)
+    for before in parts[::2][: len(parts) // 2]:
+        paragraph = before.rstrip().rpartition("\n\n")[2]
+        mark = re.fullmatch(r" *<!-- tested: (\w+) -->", paragraph.strip())
+        assert "ntested snippet" in paragraph or "also untested" in paragraph or mark, paragraph
+        if mark:
+            tests = (ROOT / "tests" / "e2e").glob("test_*.py")
+            assert any(re.search(rf'[": ]{mark[1]}[" ]', test.read_text(encoding="utf-8")) for test in tests), mark[1]
+
+
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
 def test_a_decision_begins_with_title_date_and_status(page: Path) -> None:
     head = _HEAD.match(page.read_text(encoding="utf-8"))

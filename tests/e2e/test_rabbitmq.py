@@ -72,6 +72,19 @@ def test_another_devices_topics_are_refused(rabbit: Rabbit, alpha: Tenant) -> No
     until("the device to be cut off", device.disconnected.is_set)
 
 
+@pytest.mark.parametrize(
+    "topic_filter",
+    ["#", "+/#", "alpha1/#", "alpha1/+/rabbit/#", "alpha1/thermo/+/data", "*/#", "$share/group/alpha1/thermo/rabbit/#"],
+)
+def test_a_filter_beyond_the_own_topics_is_refused(rabbit: Rabbit, alpha: Tenant, topic_filter: str) -> None:
+    """RabbitMQ cuts off a device that subscribes to more than its own prefix."""
+    _, files = alpha.pki.leaf("d:thermo:rabbit")
+    device = rabbit.device("rabbit", files)
+    assert device.connect(), device.outcome
+    device.client.subscribe(topic_filter, qos=1)
+    until("the device to be cut off", device.disconnected.is_set)
+
+
 def test_a_strangers_certificate_is_refused(rabbit: Rabbit, alpha: Tenant, beta: Tenant) -> None:
     """RabbitMQ itself refuses it: its list of CAs contains the org's CAs only."""
     _, files = beta.pki.leaf("d:thermo:rabbit")
