@@ -17,6 +17,7 @@ from tests.e2e.rabbitmq import PAGE, RabbitMQ, run_rabbitmq
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
+EDGE_PASSWORD = "chosen-by-the-operator"
 STEPS = re.search(r"<!-- tested: users -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
 # What a Debian package leaves behind: RabbitMQ was started before it got its configuration.
 FIRST_START = """
@@ -56,7 +57,7 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
     edge = HAProxyEdge(folder, stack.functions.url, stack.edge.edge_key, stack.edge.broker_key, port, asking)
 
     def change(text: str) -> str:
-        return text.replace("127.0.0.1:1884", f"127.0.0.1:{port}").replace("PASSWORD", "chosen-by-the-operator")
+        return text.replace("127.0.0.1:1884", f"127.0.0.1:{port}").replace("PASSWORD", EDGE_PASSWORD)
 
     try:
         with run_rabbitmq(EDGE / "rabbitmq" / "behind_haproxy", folder, port, change) as broker:
@@ -187,6 +188,16 @@ def test_devices_of_one_organization_are_kept_apart(rabbit: Rabbit, alpha: Tenan
         writer = rabbit.connect(alpha, name)
         writer.client.publish(topic_filter.replace("#", "data"), b"x", qos=1)
         until(f"{name} to be cut off by publishing", writer.disconnected.is_set)
+
+
+def test_the_user_of_the_edge_has_no_other_rights(rabbit: Rabbit, alpha: Tenant) -> None:
+    """A device that knows the password of `edge` has its own topics, as a device without user name."""
+    device = rabbit.connect(alpha, "named", token=("edge", EDGE_PASSWORD))
+    device.subscribe(own(device.client_id, "#"))
+    device.publish(own(device.client_id, "data"))
+    until("the device's own message", lambda: device.received)
+    device.client.subscribe("#", qos=1)
+    until("the device to be cut off", device.disconnected.is_set)
 
 
 def test_a_client_without_rights_is_refused(rabbit: Rabbit, alpha: Tenant, beta: Tenant) -> None:
