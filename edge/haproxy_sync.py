@@ -427,6 +427,9 @@ def _run_once(hosts: HostSync, state: State) -> int:
         if not state.hosts:
             return 1
         log.warning("serving the %s hosts that are on the disk", len(state.hosts))
+    if state.pending and not state.hosts:  # for example because edgeFeed refuses every key
+        log.error("there is no certificate to serve")
+        return 1
     return 0
 
 

@@ -1,13 +1,14 @@
 """The platform operator's commands: organizations, keys, the default certificate, export and import."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn, TextIO
 
 import click
 
@@ -54,8 +55,12 @@ def _fail(error: Exception) -> NoReturn:
 
 
 @contextmanager
-def _app() -> Iterator[App]:
-    """Yield the configured app. A refusal becomes a sentence on standard error and exit code 1."""
+def _app(*, with_default: bool = True) -> Iterator[App]:
+    """Yield the configured app. A refusal becomes a sentence on standard error and exit code 1.
+
+    Args:
+        with_default: whether a default certificate is made before the block, if there is none.
+    """
     try:
         settings = Settings.from_env()
     except WrongSetting as error:
@@ -63,7 +68,8 @@ def _app() -> Iterator[App]:
     log.configure("WARNING")
     app = build(settings)
     try:
-        ensure_default(app.context, app.sealer)
+        if with_default:
+            ensure_default(app.context, app.sealer)
         yield app
     except (TrustError, SealBroken, ExportRefused) as error:
         _fail(error)
@@ -188,6 +194,27 @@ def key() -> None:
     """Group the commands for API keys."""
 
 
+@contextmanager
+def _new_file(path: Path | None) -> Iterator[TextIO | None]:
+    """Yield a new file of mode 0600, or None without a path. A block that fails leaves no file.
+
+    Raises: click.UsageError.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be created: {error.strerror}.") from error
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            yield file
+    except BaseException:
+        path.unlink()
+        raise
+
+
 @key.command("create", help="Create an API key. Its token is shown only once.")
 @click.option("--org", "org_id", help="The key's organization.")
 @click.option("--platform", is_flag=True, help="For brokers and edges that serve many organizations.")
@@ -202,6 +229,11 @@ def key() -> None:
     help="What proves a device's identity: its certificate chain, or the broker's own check of it.",
 )
 @click.option("--listener", help="With --proof broker: only names that come from this listener of the broker.")
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="Write the line key:token to this new file (mode 0600), as edges read it, and do not show the token.",
+)
 @as_json
 def key_create(
     org_id: str | None,
@@ -211,12 +243,13 @@ def key_create(
     no_sni: bool,
     proof: str,
     listener: str | None,
+    key_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Create an API key and print its token."""
+    """Create an API key, and print its token or write it to a file."""
     if platform == (org_id is not None):
         raise click.UsageError("Give either --org ORG_ID or --platform.")
-    with _app() as app:
+    with _new_file(key_file) as file, _app() as app:
         api_key, token = api_keys.create_key(
             app.context,
             org_id=org_id,
@@ -228,8 +261,13 @@ def key_create(
         )
         if api_key.listener == NO_LISTENER:
             click.echo("This key names no listener, so names from VerneMQ and mosquitto are not accepted.", err=True)
-        text = f"key   {api_key.key}\ntoken {token}  (shown only once)"
-        _print(as_json, {"key": api_key.key, "token": token}, text)
+        data, text = {"key": api_key.key}, f"key   {api_key.key}\n"
+        if file is None:
+            data["token"], text = token, f"{text}token {token}  (shown only once)"
+        else:
+            file.write(f"{api_key.key}:{token}\n")
+            text = f"{text}The token is in {key_file}."
+        _print(as_json, data, text)
 
 
 @key.command("list", help="List the API keys of the platform, or of one organization. Tokens are never shown.")
@@ -335,7 +373,8 @@ def import_(file: BinaryIO, org_id: str | None, with_keys: bool, unsigned: bool,
     """Import the lines of an export."""
     if unsigned and with_keys:
         raise click.UsageError("--with-keys needs a file with a seal, so it cannot be used with --unsigned.")
-    with _app() as app, SpooledTemporaryFile(_SPOOL_BYTES) as copy:  # what was verified is what is imported
+    # What was verified is what is imported. A default certificate of this store would keep that of the file out.
+    with _app(with_default=False) as app, SpooledTemporaryFile(_SPOOL_BYTES) as copy:
         copyfileobj(file, copy)
 
         def read() -> Iterator[bytes]:
@@ -345,6 +384,7 @@ def import_(file: BinaryIO, org_id: str | None, with_keys: bool, unsigned: bool,
         done = transfer.import_lines(
             app.context, app.sealer, read, org_id=org_id, with_keys=with_keys, is_signed=not unsigned
         )
+        ensure_default(app.context, app.sealer)
         data = {"written": done.written, "kept": done.kept, "keysLeftOut": done.keys, "othersLeftOut": done.others}
         _print(as_json, data, _imported_text(done, unsigned))
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RECORDS = (ROOT / "docs" / "decisions", ROOT / "docs" / "measurements")  # they may name what was there at their date
+BROKERS_AND_EDGES = sorted([ROOT / "docs" / "operations.md", *(ROOT / "docs" / "brokers").glob("*.md")])
 _HEAD = re.compile(r"# (\d{4}) (.+)\n\nDate: (\d{4}-\d{2}-\d{2})\nStatus: ((?:accepted|superseded by \d{4}).*)\n")
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#([^)]*))?\)")
 _PATH = re.compile(r"`((?:functions|shared|edge|infra|tests|tools|docs|console|requirements)/[\w./-]*)`")
@@ -45,6 +46,19 @@ def test_a_page_installs_packages_by_their_hashes_only(page: Path) -> None:
     )
     for command in installs:
         assert re.fullmatch(r"pip install --require-hashes( -r requirements(/\w+)?\.txt)+", command.strip()), command
+
+
+@pytest.mark.parametrize("page", BROKERS_AND_EDGES, ids=name)
+def test_a_snippet_for_a_broker_or_edge_is_run_by_a_test_or_says_that_it_was_not(page: Path) -> None:
+    """The word is in the paragraph before the snippet, or the mark `tested` with the name that a test reads."""
+    parts = re.split(r"^ *```.*\n", page.read_text(encoding="utf-8"), flags=re.M)
+    for before in parts[::2][: len(parts) // 2]:
+        paragraph = before.rstrip().rpartition("\n\n")[2]
+        mark = re.fullmatch(r" *<!-- tested: (\w+) -->", paragraph.strip())
+        assert mark or re.search("[Uu]ntested snippet|also untested|not run by the tests", paragraph), paragraph
+        if mark:
+            tests = (ROOT / "tests" / "e2e").glob("test_*.py")
+            assert any(re.search(rf'[": ]{mark[1]}[" ]', test.read_text(encoding="utf-8")) for test in tests), mark[1]
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)

@@ -1,31 +1,27 @@
 """RabbitMQ with its own MQTT listener, configured from edge/rabbitmq, and verifyClient's rabbitmq dialect."""
 
-import os
-import shutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from demo.device import Device, context
-from demo.processes import Missing, Process, free_port, is_listening, program, until
+from demo.processes import Missing, free_port, until
 from demo.stack import EDGE, Stack
 from shared.records import Proof, Role
 from tests.e2e.conftest import Tenant, skip_unless_ci
 from tests.e2e.pki import Files
+from tests.e2e.rabbitmq import PAGE, RabbitMQ, run_rabbitmq
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-SERVER = Path(
-    "/usr/lib/rabbitmq/bin/rabbitmq-server"
-)  # Debian's program; /usr/sbin/rabbitmq-server would change the user first
 
 
 @dataclass
 class Rabbit:
     port: int
     tenant: Tenant
+    broker: RabbitMQ
 
     def device(self, name: str, files: Files | None) -> Device:
         device = Device(self.port, self.tenant.client_id(name), context(self.tenant.org.host, files))
@@ -36,52 +32,25 @@ class Rabbit:
 @pytest.fixture(scope="module")
 def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
     tenant, folder = tenants[0], tmp_path_factory.mktemp("rabbit")
-    try:
-        epmd_program = program("epmd", "erlang-base")
-        if not SERVER.exists():
-            raise Missing("rabbitmq-server", "rabbitmq-server")
-    except Missing as missing:
-        skip_unless_ci(missing)
-    port, epmd_port, dist_port = free_port(), free_port(), free_port()
+    port = free_port()
     key = stack.functions.key(Role.BROKER, tenant.org.id, proof=Proof.BROKER, listener="certificates")
     server = tenant.pki.server(tenant.org.host)
     (folder / "server.pem").write_text(server.pem)
     (folder / "server.key").write_text(server.key_pem)
     (folder / "cas.pem").write_text(tenant.pki.root.pem)
-    for name in ("rabbitmq.conf", "advanced.config", "definitions.json", "enabled_plugins"):
-        text = (EDGE / "rabbitmq" / name).read_text()
-        text = text.replace("/etc/rabbitmq/", f"{folder}/").replace("127.0.0.1:8883", f"127.0.0.1:{port}")
+
+    def change(text: str) -> str:
+        text = text.replace("127.0.0.1:8883", f"127.0.0.1:{port}").replace("ORGID", tenant.org.id)
         text = text.replace("KEY:TOKEN@127.0.0.1:8080", f"{key}@127.0.0.1:{stack.functions.port}")
         for question in ("user", "vhost", "resource", "topic"):
             text = text.replace(f"rabbitmq/{question}\n", f"rabbitmq/{question}?listener=certificates\n")
-        (folder / name).write_text(text.replace("ORGID", tenant.org.id))
-    environment = {
-        **os.environ,
-        "HOME": str(folder),
-        "ERL_EPMD_PORT": str(epmd_port),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "RABBITMQ_NODENAME": f"trust{port}@localhost",
-        "RABBITMQ_DIST_PORT": str(dist_port),
-        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-        "RABBITMQ_LOG_BASE": str(folder / "log"),
-        "RABBITMQ_LOGS": "-",
-        "RABBITMQ_PID_FILE": str(folder / "pid"),
-        "RABBITMQ_CONF_ENV_FILE": str(folder / "no-such-file"),
-    }
-    # Otherwise Erlang would start this daemon itself, and leave it running.
-    epmd = Process("epmd", [epmd_program, "-port", str(epmd_port)], folder / "epmd.log", env=environment)
-    epmd.wait_for_port(epmd_port)
-    broker = Process("rabbitmq", [str(SERVER)], folder / "rabbitmq.log", env=environment, cwd=folder)
+        return text
+
     try:
-        broker.wait_for("rabbitmq", lambda: is_listening(port) and "startup complete" in broker.tail(100_000), 150)
-        yield Rabbit(port, tenant)
-    finally:
-        broker.stop(seconds=40)
-        epmd.stop()
-        shutil.rmtree(folder / "mnesia", ignore_errors=True)
+        with run_rabbitmq(EDGE / "rabbitmq", folder, port, change) as broker:
+            yield Rabbit(port, tenant, broker)
+    except Missing as missing:
+        skip_unless_ci(missing)
 
 
 def test_a_device_is_admitted_and_has_its_own_topics(rabbit: Rabbit, alpha: Tenant) -> None:
@@ -100,6 +69,19 @@ def test_another_devices_topics_are_refused(rabbit: Rabbit, alpha: Tenant) -> No
     device = rabbit.device("rabbit", files)
     assert device.connect(), device.outcome
     device.client.publish("alpha1/thermo/other/data", b"x", qos=1)
+    until("the device to be cut off", device.disconnected.is_set)
+
+
+@pytest.mark.parametrize(
+    "topic_filter",
+    ["#", "+/#", "alpha1/#", "alpha1/+/rabbit/#", "alpha1/thermo/+/data", "*/#", "$share/group/alpha1/thermo/rabbit/#"],
+)
+def test_a_filter_beyond_the_own_topics_is_refused(rabbit: Rabbit, alpha: Tenant, topic_filter: str) -> None:
+    """RabbitMQ cuts off a device that subscribes to more than its own prefix."""
+    _, files = alpha.pki.leaf("d:thermo:rabbit")
+    device = rabbit.device("rabbit", files)
+    assert device.connect(), device.outcome
+    device.client.subscribe(topic_filter, qos=1)
     until("the device to be cut off", device.disconnected.is_set)
 
 
@@ -124,3 +106,23 @@ def test_a_device_on_the_deny_list_is_refused(rabbit: Rabbit, alpha: Tenant) -> 
     alpha.org.lift(entry)
     device = rabbit.device("rabbitdeny", files)
     assert device.connect(), device.outcome
+
+
+def test_a_ca_that_is_no_longer_in_the_file_is_refused(rabbit: Rabbit, alpha: Tenant, beta: Tenant) -> None:
+    """With the command of the page RabbitMQ reads `cas.pem` again, also while a device is connected."""
+    command = re.search(r"`(rabbitmqctl eval [^`]+)`", PAGE)
+    assert command is not None
+    _, files = alpha.pki.leaf("d:thermo:rabbitca")
+    device = rabbit.device("rabbitca", files)
+    assert device.connect(), device.outcome
+    cas = rabbit.broker.folder / "cas.pem"
+    before = cas.read_text()
+    try:
+        cas.write_text(beta.pki.root.pem)
+        rabbit.broker.run(command[1])
+        assert not rabbit.device("rabbitca", files).connect()
+    finally:
+        cas.write_text(before)
+        rabbit.broker.run(command[1])
+    again = rabbit.device("rabbitca", files)
+    assert again.connect(), again.outcome

@@ -188,6 +188,37 @@ def test_a_device_has_its_own_topics_and_no_others(alpha: Tenant) -> None:
     assert first.received == []
 
 
+@pytest.mark.parametrize(
+    "topic_filter",
+    [
+        "#",
+        "+/#",
+        "clients/+/#",
+        "+/d:alpha1:thermo:victim/#",
+        "clients/d:alpha1:thermo:victim/#",
+        "$share/group/#",
+        "$share/group/clients/d:alpha1:thermo:victim/#",
+        "$SYS/#",
+    ],
+)
+def test_no_filter_reads_the_topics_of_another_organization(alpha: Tenant, beta: Tenant, topic_filter: str) -> None:
+    """mosquitto with edge/mosquitto delivers nothing of alpha to beta's device, and nothing of beta's to alpha."""
+    victim, spy = alpha.connect_device("victim"), beta.connect_device("spy")
+    data, own = (f"clients/{device.client_id}/data" for device in (victim, spy))
+    victim.client.publish(data, b"retained", qos=1, retain=True).wait_for_publish(10)
+    victim.subscribe(f"clients/{victim.client_id}/#")
+    for name in (topic_filter, own):
+        spy.subscribe(name)
+    victim.publish(data, b"secret")
+    spy.publish(data, b"forged")
+    spy.publish(own, b"own")
+    until("the device's own message", lambda: (own, b"own") in spy.received)
+    victim.publish(data, b"last")
+    until("the device's own message", lambda: (data, b"last") in victim.received)
+    assert set(spy.received) == {(own, b"own")}
+    assert (data, b"forged") not in victim.received
+
+
 # --------------------------------------------------------------------------------------------- odd behaviour
 
 

@@ -523,3 +523,17 @@ def test_once_succeeds_if_there_is_a_certificate_to_serve(feed: FeedStub, tmp_pa
     feed.down = True
     assert main([*arguments, "--once"]) == 0
     assert ONE in (tmp_path / "s" / "crt-list.txt").read_text()
+
+
+def test_once_fails_if_no_certificate_can_be_fetched(feed: FeedStub, tmp_path: Path) -> None:
+    """edgeFeed lists hosts and exports no key, so that HAProxy would start without a certificate."""
+    key = tmp_path / "key"
+    key.write_text("p-edge:token\n")
+    options = {"--url": feed.url, "--key-file": key, "--state": tmp_path / "s", "--socket": tmp_path / "x"}
+    arguments = [*(str(word) for option in options.items() for word in option), "--once"]
+    assert main(arguments) == 0, "without any host there is nothing to fetch"
+    publish(feed, ONE, "v1")
+    feed.failing.add(ONE)
+    assert main(arguments) == 1
+    feed.failing.clear()
+    assert main(arguments) == 0

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from msgspec import structs
 
+from edge.api import read_key
 from functions.admin import main
 from shared.composition import build
 from shared.config import Settings
@@ -16,6 +17,8 @@ from shared.org_repository import OrgRepository
 from shared.refs import api_key_ref
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.check import Finding
+from shared.usecases.servers.platform_default import PlatformDefault
+from shared.x509.certificate import Certificate
 from tests.support import certs
 from tests.support.harness import Client
 
@@ -42,11 +45,38 @@ def key_of(made: Any, settings: Settings) -> Client:
     return Client(build(settings, queue_pause=3600), made["key"], made["token"])
 
 
+def fingerprint_of_default(settings: Settings) -> str:
+    app = build(settings, queue_pause=3600)
+    try:
+        record = PlatformDefault(app.context.repository).get()
+    finally:
+        app.close()
+    assert record is not None
+    return Certificate.from_der(record.leaf).fingerprint
+
+
 def status(client: Client, path: str) -> int:
     try:
         return client.get(path).status
     finally:
         client.app.close()
+
+
+def test_a_key_is_written_to_a_file_of_the_form_that_edges_read(settings: Settings, tmp_path: Path) -> None:
+    """One line `key:token`, for the user alone. The token is not shown, and no file is replaced or left empty."""
+    path = tmp_path / "edge.key"
+    create = ("key", "create", "--platform", "--role", "edge", "--key-file", str(path))
+    shown = run(*create).output
+    key, _, token = read_key(path).partition(":")
+    assert key in shown
+    assert token not in shown
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert status(key_of({"key": key, "token": token}, settings), "//edge/v1/hosts") == 200
+    assert "cannot be created: File exists" in run(*create, code=2).output
+    assert read_key(path) == f"{key}:{token}"
+    refused = ("key", "create", "--platform", "--role", "viewer", "--key-file", str(tmp_path / "viewer.key"))
+    run(*refused, code=1)
+    assert not (tmp_path / "viewer.key").exists()
 
 
 def test_an_org_and_its_first_key(settings: Settings) -> None:
@@ -205,6 +235,32 @@ def test_an_import_elsewhere_says_that_the_master_key_is_missing(
     assert "The seal of this export does not open here" in refused
     assert "TRUST_KEYS" in refused
     assert as_json("org", "list") == []
+
+
+def test_an_import_into_an_empty_store_takes_the_default_certificate(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices that trust the platform's certificate are presented this certificate after a move, too."""
+    run("org", "create", "mtxpd0")
+    default = fingerprint_of_default(settings)
+    file = tmp_path / "export.jsonl"
+    file.write_text(run("export").stdout)
+    monkeypatch.setenv("TRUST_KEYS", f"local:{tmp_path}/data/keys")
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path / "elsewhere"))
+    assert as_json("import", str(file))["kept"] == 0
+    assert fingerprint_of_default(Settings.from_env()) == default
+
+
+def test_an_import_of_one_organization_leaves_a_store_with_a_default_certificate(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("org", "create", "mtxpd0")
+    file = tmp_path / "export.jsonl"
+    file.write_text(run("export", "--org", "mtxpd0").stdout)
+    monkeypatch.setenv("TRUST_KEYS", f"local:{tmp_path}/data/keys")
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path / "elsewhere"))
+    assert as_json("import", str(file))["written"] > 0
+    assert fingerprint_of_default(Settings.from_env())
 
 
 def test_an_import_takes_one_organization_of_a_whole_export(settings: Settings, tmp_path: Path) -> None:
