@@ -242,16 +242,21 @@ class TooManyCAs(Conflict):
     """The organization has the largest number of CA certificates."""
 
     code = "too_many_cas"
-    says = "This organization has {limit} CA certificates already."
-    mend = "Delete one that no device needs any more."
+    says = "The organization has {limit} CA certificates already; at most {limit} are allowed."
+    mend = "Delete a CA certificate that no device needs any more, then add this CA certificate again."
 
 
 class TooManyCAsOfOneName(Conflict):
     """The organization has the largest number of CA certificates with the same subject."""
 
     code = "too_many_cas_of_one_name"
-    says = "{limit} CA certificates named {subject} are here already."
-    mend = "Delete an old one first."
+    says = (
+        "The organization has {limit} CA certificates with the subject {subject} already; at most {limit} CA "
+        "certificates may have the same subject."
+    )
+    mend = (
+        "Delete a CA certificate with this subject that no device needs any more, then add this CA certificate again."
+    )
 
 
 class TooManyDenials(Conflict):
@@ -269,8 +274,8 @@ class TooManyServerCertificates(Conflict):
     """The organization has the largest number of server certificates and requests."""
 
     code = "too_many_server_certificates"
-    says = "This organization has {limit} server certificates and requests already."
-    mend = "Delete one that is not needed any more."
+    says = "The organization has {limit} server certificates and requests already; at most {limit} are allowed."
+    mend = "Delete a server certificate or a request that is not needed any more, then repeat the call."
 
 
 class ActiveCertificate(Conflict):
@@ -334,8 +339,8 @@ class TooBusy(Conflict):
     """A change lost against concurrent changes too often."""
 
     code = "too_busy"
-    says = "Too many changes were made at the same moment; this one was not."
-    mend = "Repeat it."
+    says = "Other calls changed the same record each time this call tried to change it; this change was not made."
+    mend = "Repeat the call in a few seconds."
 
 
 # ----------------------------------------------------------------------------------------------------------- rejections
@@ -586,8 +591,8 @@ class UseRefused(Rejected):
     """A refusal to a broker that asks about one topic, queue or virtual host."""
 
     code = "use_refused"
-    says = "This is not {device}'s to use."
-    mend = "A client may use topics under {prefix}, and nothing else."
+    says = "The topic, queue or virtual host does not belong to {device}."
+    mend = "Let the client use topics under {prefix} only."
 
 
 class InvalidSubject(Rejected):

@@ -47,18 +47,18 @@ class MissingField(BadRequest):
     """A required field is missing."""
 
     code = "missing_field"
-    says = "The field {name} is missing."
-    mend = "Send it."
+    says = "The request has no field {name}, which this call requires."
+    mend = "Send the request again with the field {name}."
 
 
 class InsecureTransport(Forbidden):
     """A private key, or a page of the feed, was requested over plain HTTP."""
 
     code = "insecure_transport"
-    says = "This is given out over TLS only."
+    says = "The request came over plain HTTP, and the service sends this answer over TLS only."
     mend = (
-        "Ask over https. For an edge on the same machine as the functions, without a proxy between them: set "
-        "TRUST_EDGE_PLAIN=loopback at the functions."
+        "Send the request again with an address that begins with https://. For an edge on the same machine as the "
+        "functions, without a proxy between them, set TRUST_EDGE_PLAIN=loopback at the functions."
     )
 
 

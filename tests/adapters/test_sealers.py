@@ -343,6 +343,32 @@ def test_aws_a_refused_rotation_has_advice() -> None:
         kms.fail("rotate_key_on_demand", "LimitExceededException").sealer().rotate()
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("LimitExceededException", r"Make another key and point TRUST_KEYS \(or its alias\) at it"),
+        ("ConflictException", "Repeat it when that is done"),
+        ("DisabledException", "Enable it"),
+    ],
+)
+def test_aws_a_refused_rotation_has_advice_that_works(aws_key_store: KeyStore, code: str, advice: str) -> None:
+    """The advice to the letter: the alias names another key, or the same rotation is done again."""
+    metadata = {"KeyId": "0", "Arn": ARN, "CurrentKeyMaterialId": "b" * 64}
+    kms = ScriptedKms().respond("describe_key", KeyMetadata=metadata).fail("rotate_key_on_demand", code)
+    sealer = kms.sealer()
+    with pytest.raises(RotationRefused, match=advice):
+        sealer.rotate()
+    if "Make another key" in advice:
+        before = seal(aws_key_store.sealer)
+        aws_key_store.rotate()
+        assert seal(aws_key_store.sealer).master != before.master
+        assert open_sealed(aws_key_store.sealer, before) == SECRET, "the old key stays enabled"
+        return
+    kms.respond("describe_key", KeyMetadata=metadata).respond("rotate_key_on_demand", KeyId="0")
+    kms.respond("get_key_rotation_status", KeyRotationEnabled=True).respond("describe_key", KeyMetadata=metadata)
+    assert sealer.rotate().endswith("b" * 64)
+
+
 # --------------------------------------------------------------------------------------------------------- Google
 
 

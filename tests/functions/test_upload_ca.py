@@ -131,7 +131,11 @@ def test_ten_cas_of_one_name(operator: Client) -> None:
     made = [operator.post(CAS, {"certificate": numbered(n).pem}).ok(201)["id"] for n in range(CAS_OF_ONE_NAME_MAX)]
     refused = operator.post(CAS, {"certificate": numbered(10).pem})
     assert (refused.status, refused.code) == (409, "too_many_cas_of_one_name")
-    assert refused.json["detail"] == "10 CA certificates named CN=Root are here already. Delete an old one first."
+    assert refused.json["detail"] == (
+        "The organization has 10 CA certificates with the subject CN=Root already; at most 10 CA certificates may have "
+        "the same subject. Delete a CA certificate with this subject that no device needs any more, then add this CA "
+        "certificate again."
+    )
     operator.post(CAS, {"certificate": certs.ca("Other").pem}).ok(201)
     assert operator.post(CAS, {"certificate": numbered(3).pem}).status == 200
     operator.delete(f"{CAS}/{made[0]}").ok(204)
@@ -160,7 +164,9 @@ def test_the_limit_of_cas_of_an_organization(service: Service, operator: Client)
             attempt.write(filled)
     refused = operator.post(CAS, {"certificate": certs.ca("One more").pem})
     assert (refused.status, refused.code) == (409, "too_many_cas")
-    assert refused.json["detail"].startswith("This organization has 1000 CA certificates already.")
+    assert refused.json["detail"].startswith(
+        "The organization has 1000 CA certificates already; at most 1000 are allowed."
+    )
     assert operator.post(CAS, {"certificate": ROOT.pem}).status == 200
 
 
