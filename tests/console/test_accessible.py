@@ -184,6 +184,7 @@ def inspect(page: Page, folder: Path, name: str, look: str) -> list[str]:
     return wrong
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_at_sign_in(new_context: NewContext, live: Live, axe: Path, screenshots: Path) -> None:
     """The sign-in page, an empty organization, and the sign-in dialog over a page are accessible."""
     context = new_context(bypass_csp=True)

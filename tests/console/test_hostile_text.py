@@ -52,7 +52,9 @@ def poison(value: object, text: str) -> object:
     return value
 
 
-@pytest.mark.parametrize("kind", list(HOSTILE))
+@pytest.mark.parametrize(
+    "kind", ["markup", *(pytest.param(kind, marks=pytest.mark.slow) for kind in HOSTILE if kind != "markup")]
+)
 def test_hostile_text_is_shown_as_text_on_every_page(at: At, live: Live, page: Page, kind: str) -> None:
     """Hostile text in the answers of the API, larger than the service allows, neither runs nor breaks the page."""
     text = HOSTILE[kind]

@@ -65,7 +65,9 @@ VIEWS: tuple[tuple[str, Callable[[Page], None]], ...] = (
 )
 
 
-@pytest.mark.parametrize("width", [320, 375, 640, 800, 1000])
+@pytest.mark.parametrize(
+    "width", [375, *(pytest.param(width, marks=pytest.mark.slow) for width in (320, 640, 800, 1000))]
+)
 def test_no_page_scrolls_sideways(long_names: Live, new_context: NewContext, width: int) -> None:
     """Also with the long host names of the default domain, and at 200 % zoom (a width of 640)."""
     page = new_context(long_names.operator, viewport={"width": width, "height": 800}).new_page()
@@ -220,6 +222,7 @@ def test_the_words_of_a_button_are_not_broken(new_context: NewContext, live: Liv
     assert size[0] > size[1]
 
 
+@pytest.mark.slow
 def test_a_tab_that_signed_out_is_not_signed_in_by_another_organization(new_context: NewContext, live: Live) -> None:
     """A new tab asks the open tabs. A tab whose user has just signed out shows the sign-in."""
     other = live.service.client("operator", live.service.other_org())
