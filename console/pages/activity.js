@@ -15,11 +15,11 @@ const WHAT = {
   deleteServerCert: 'Server certificate or request deleted', connectionPolicy: 'Connection security changed',
   settings: 'Settings changed', deny: 'Put on the deny list', lift: 'Taken off the deny list',
   createOrg: 'Organization made', suspendOrg: 'Organization suspended', resumeOrg: 'Organization resumed',
-  connection: 'Connection', onUpload: 'File put into the upload bucket', expiryReport: 'Daily report of what ends',
+  connection: 'Connection', onUpload: 'File put into the upload bucket', expiryReport: 'Daily report of expiring certificates',
   keyHandedOut: 'Certificate and key handed to a TLS edge', served: 'TLS edge serves a certificate',
 };
 const RESULT = { done: 'Done', refused: 'Refused', ended: 'Expired', within7: 'Expires within 7 days', within30: 'Expires within 30 days' };
-const DETAIL = { ended: 'ended', within7: 'within 7 days', within30: 'within 30 days', typeCertificates: 'type certificates' };
+const DETAIL = { ended: 'expired', within7: 'within 7 days', within30: 'within 30 days', typeCertificates: 'type certificates' };
 
 function show(view, chosen = '') {
   const tabs = h('ul', { class: 'tabs' });

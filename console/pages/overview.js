@@ -1,4 +1,4 @@
-// The overview: first steps, ticked when done, and what ends when.
+// The overview: first steps, ticked when done, and what expires when.
 
 import { api } from '../api.js';
 import { h, replace, svg } from '../dom.js';
@@ -48,7 +48,7 @@ function drawSteps(part, cas) {
       step(3, all[2], 'Connect.', h('p', null, 'Host ', h('code', null, messagingHost), ', TLS, client ID ', h('code', null, `d:${org}:type:device`), '.'), command(connect))));
 }
 
-// ------------------------------------------------------------------------------------------------ what ends when
+// --------------------------------------------------------------------------------------------- what expires when
 
 function drawEnds(part, cas, servers, now = Date.now()) {
   const items = [
@@ -63,7 +63,7 @@ function drawEnds(part, cas, servers, now = Date.now()) {
       later.length > 0 && [' Next: ', h('a', { href: later[0].href }, h('bdi', null, later[0].label)), `, ${date(later[0].notAfter)}.`]));
     return;
   }
-  replace(part, heading, near.some((entry) => entry.active && entry.days < 0) && bad('A certificate in use has ended.'),
+  replace(part, heading, near.some((entry) => entry.active && entry.days < 0) && bad('A certificate in use has expired.'),
     timeline(near, later.length), h('ul', { class: 'ends' }, near.map((entry) => h('li', null,
       h('a', { href: entry.href }, foreign(entry.label, { lines: 0 })), h('span', { class: 'muted' }, ['CA', 'Server certificate'][entry.lane]),
       h('span', { class: entry.tone }, h('span', { 'aria-hidden': 'true' }, entry.days < 0 ? '✕ ' : '◷ '), entry.days < 0 ? 'Expired ' : 'Expires ', when(entry.notAfter))))),
@@ -109,7 +109,7 @@ function placed(items, x) {
   };
 }
 
-/** Draw the axis from today to 90 days, with a lane for CAs and a lane for server certificates; ended ones at the left. */
+/** Draw the axis from today to 90 days, with a lane for CAs and a lane for server certificates; expired ones at the left. */
 function timeline(near, later) {
   const x = (days) => days < 0 ? LEFT - 24 : LEFT + (Math.min(Math.floor(days), SPAN) / SPAN) * (WIDTH - LEFT - RIGHT);
   const lanes = [0, 1].map((lane) => placed(near.filter((entry) => entry.lane === lane), x));

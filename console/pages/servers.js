@@ -114,7 +114,7 @@ function show(view, opened) {
       ['All names', foreign(server.names.join('\n'))],
       ['Your hosts it serves', server.status === 'csr' ? null : server.hosts.join(', ') || 'None'],
       server.servedSince && ['Served since', when(server.servedSince)],
-      server.chain.length > 0 && ['Chain', h('ol', { class: 'chain' }, server.chain.map((cert) => h('li', null, foreign(cert.subject), ', ends ', moment(cert.notAfter))))],
+      server.chain.length > 0 && ['Chain', h('ol', { class: 'chain' }, server.chain.map((cert) => h('li', null, foreign(cert.subject), Date.parse(cert.notAfter) < Date.now() ? ', expired ' : ', expires ', moment(cert.notAfter))))],
       server.source !== 'default' && ['Added', h('span', null, foreign(server.createdBy, { lines: 0 }), ', ', moment(server.createdAt))],
       server.updatedAt !== server.createdAt && ['Changed', h('span', null, foreign(server.updatedBy, { lines: 0 }), ', ', moment(server.updatedAt))],
       server.comments && ['Description', foreign(server.comments)],

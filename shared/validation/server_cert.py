@@ -22,6 +22,7 @@ from shared.errors import (
     PrivateKeyMissing,
     Rejected,
     SelfSignatureInvalid,
+    WeakKey,
     WrongKeyUsage,
 )
 from shared.text import printable
@@ -144,7 +145,7 @@ def sort_chain(leaf: Certificate, others: Sequence[Certificate]) -> tuple[Certif
     """Return the chain of *leaf* out of *others*: each certificate signed the one before, the first one *leaf*.
 
     RFC 8446, section 4.4.2, says this order. Where several certificates have one name and one key, as a root and its
-    cross-signed form have, one of them is returned: the form that another CA signed, because a device may trust either.
+    cross-signed form have, one of them is returned: see `_rank`.
 
     Raises: ChainTooLong; WeakKey (a chain key is judged before it is used); ChainBroken, naming a certificate that
     has no place in the chain."""
@@ -159,7 +160,7 @@ def sort_chain(leaf: Certificate, others: Sequence[Certificate]) -> tuple[Certif
         issuers = [cert for cert in named if last.is_signed_by(cert)]
         if not issuers:
             break
-        last = min(issuers, key=lambda cert: cert.is_self_issued)
+        last = _best_form(issuers, rest, leaf.not_before)
         rest = [cert for cert in rest if _identity(cert) != _identity(last)]
         chain.append(last)
     # What is left may have signed a form that is left out.
@@ -172,6 +173,34 @@ def sort_chain(leaf: Certificate, others: Sequence[Certificate]) -> tuple[Certif
         culprit = (named or rest)[0]
         raise ChainBroken(part="chain", cert=culprit, subject=culprit.subject_text)
     return tuple(chain)
+
+
+def _best_form(forms: Sequence[Certificate], others: Sequence[Certificate], at: datetime) -> Certificate:
+    if len(forms) == 1:  # no signature needs to be verified
+        return forms[0]
+    return min(forms, key=lambda form: _rank(form, others, at))
+
+
+def _rank(form: Certificate, others: Sequence[Certificate], at: datetime) -> tuple[bool, bool, bool, float]:
+    """Return the rank of a form of a cross-signed CA; the form with the smallest rank is served.
+
+    A form that had not expired *at* the start of the leaf's validity comes first; then a form that another CA signed,
+    because a device may trust either CA; then a form whose own issuer is among *others* and had not expired; then the
+    form that expires last."""
+    has_issuer = any(
+        cert.not_after >= at and _identity(cert) != _identity(form) and _has_signed(cert, form)
+        for cert in others
+        if cert.subject.canonical == form.issuer.canonical
+    )
+    return form.not_after < at, form.is_self_issued, not has_issuer, -form.not_after.timestamp()
+
+
+def _has_signed(ca: Certificate, cert: Certificate) -> bool:
+    try:
+        check_key(ca)
+    except WeakKey:
+        return False
+    return cert.is_signed_by(ca)
 
 
 def _identity(cert: Certificate) -> tuple[bytes, bytes]:

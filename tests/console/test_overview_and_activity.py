@@ -1,6 +1,7 @@
-"""The drawing of what ends when, and the activity of edges, uploads and the daily report."""
+"""The drawing of what expires when, and the activity of edges, uploads and the daily report."""
 
 import json
+import time
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +10,7 @@ from playwright.sync_api import FloatRect, Locator, Page, expect
 
 from functions.events.expiry import report_expiry
 from functions.events.folder import FOLDER, UploadWatcher
-from tests.console.live import Live, root, server_cert
+from tests.console.live import Live, now, root, server_cert
 
 At = Callable[[str], Page]
 
@@ -103,6 +104,20 @@ def test_activity_of_edges_uploads_and_the_daily_report(at: At, live: Live, tmp_
 
     report_expiry(live.service.app)
     page.get_by_role("link", name="Changes").click()
-    report = page.locator("tbody tr", has_text="Daily report of what ends")
+    report = page.locator("tbody tr", has_text="Daily report of expiring certificates")
     expect(report).to_contain_text("Expires within 30 days")
     expect(report.get_by_role("link", name=live.host)).to_be_visible()
+
+
+def test_certificates_expire_and_do_not_end(at: At, live: Live) -> None:
+    """The overview and the chain of a server certificate use the word of RFC 5280."""
+    short = root("Short root", days=3 / 86_400)
+    live.add_ca(short)
+    time.sleep(max(0, (short.certificate.not_after - now()).total_seconds()) + 1)
+    page = at("")
+    expect(page.get_by_text("A certificate in use has expired.")).to_be_visible()
+    valid = root("Server root", days=900)
+    body = {"certificate": (cert := server_cert(live.host, valid)).pem, "privateKey": cert.key_pem, "chain": valid.pem}
+    stored = live.operator.post("/authentication/servercertificates", body).ok(201)
+    page.goto(f"{live.console}#/servers/{stored['id']}")
+    expect(page.locator("tr.details .chain li")).to_contain_text("Server root, expires in")

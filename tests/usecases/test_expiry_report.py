@@ -153,19 +153,19 @@ def test_each_certificate_is_a_line_of_the_log(
     with caplog.at_level(logging.INFO):
         run(service, None)
         run(service, None)
-    [line] = [record for record in caplog.records if record.message == "a certificate ends"]
+    [line] = [record for record in caplog.records if record.message == "a certificate expires soon"]
     assert (line.levelname, vars(line)["org"], vars(line)["id"]) == ("WARNING", "mtxpd0", ca_id)
     assert (vars(line)["stage"], vars(line)["kind"]) == ("within7", "ca")
 
 
-def test_an_ended_certificate_in_force_is_an_error_in_the_log(
+def test_an_expired_certificate_in_force_is_an_error_in_the_log(
     service: Service, operator: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Devices are refused at this moment."""
     add_ca(operator, "Root", NOON + DAY)
     service.clock.now = NOON + 2 * DAY
     run(service, None)
-    assert [record.levelname for record in caplog.records if record.message == "a certificate ends"] == ["ERROR"]
+    assert [record.levelname for record in caplog.records if record.message == "a certificate has expired"] == ["ERROR"]
 
 
 # ------------------------------------------------------------------------------------------ repeated and interrupted

@@ -106,6 +106,33 @@ def test_a_cross_signed_chain_is_taken_in_every_order(sent: tuple[Issued, ...], 
             assert below.is_signed_by(above)
 
 
+EXPIRED_CROSS = certs.ca("Root", OLD_ROOT, private=ROOT.key, not_after=NOON - 30 * DAY)
+EXPIRED_ROOT = certs.ca("Root", private=ROOT.key, not_after=NOON - 30 * DAY)
+EXPIRED_OLD_ROOT = certs.ca("Old root", private=OLD_ROOT.key, not_after=NOON - 30 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("sent", "served"),
+    [
+        ((LOWER, UPPER, CROSS, SECOND_CROSS, OLDER_ROOT), (LOWER, UPPER, SECOND_CROSS, OLDER_ROOT)),
+        ((LOWER, UPPER, CROSS_UPPER, OLD_ROOT), (LOWER, CROSS_UPPER, OLD_ROOT)),
+        ((LOWER, UPPER, EXPIRED_CROSS, OLD_ROOT, ROOT), (LOWER, UPPER, ROOT)),
+        ((LOWER, UPPER, EXPIRED_ROOT, CROSS, OLD_ROOT), (LOWER, UPPER, CROSS, OLD_ROOT)),
+        ((LOWER, UPPER, EXPIRED_CROSS, SECOND_CROSS, OLD_ROOT), (LOWER, UPPER, SECOND_CROSS)),
+        (
+            (LOWER, UPPER, CROSS, SECOND_CROSS, EXPIRED_OLD_ROOT, OLDER_ROOT),
+            (LOWER, UPPER, SECOND_CROSS, OLDER_ROOT),
+        ),
+    ],
+    ids=["issuer here", "intermediate", "expired cross", "expired root", "expired with issuer", "expired issuer"],
+)
+def test_the_best_form_of_a_cross_signed_ca_is_served(sent: tuple[Issued, ...], served: tuple[Issued, ...]) -> None:
+    """In every order: a form that has not expired, and of those the form whose own issuer was sent with it."""
+    for order in itertools.permutations(sent):
+        chain = read(pem(LEAF), pem(*order)).chain
+        assert chain == tuple(each.certificate for each in served), [each.certificate.subject_text for each in order]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\r"])
 def test_a_passphrase_with_a_line_break_at_its_end_is_explained(end: str) -> None:
     """`echo` without -n, a Kubernetes Secret, `curl -F passphrase=<file`. Without the line break the key opens."""

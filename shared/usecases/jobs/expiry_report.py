@@ -1,7 +1,7 @@
-"""expiryReport: once a day, report the certificates that end soon or have ended; repair what a crash left behind.
+"""expiryReport: once a day, report the certificates that expire soon or have expired; repair what a crash left behind.
 
-The report has active CAs, server certificates and the platform's default certificate, if they end within 30 days,
-within 7 days, or have ended. A certificate that has ended is reported as long as it is in force (an active CA, the
+The report has active CAs, server certificates and the platform's default certificate, if they expire within 30 days,
+within 7 days, or have expired. A certificate that has expired is reported as long as it is in force (an active CA, the
 active server certificate), and for 30 days otherwise.
 
 Each day's report goes three ways, each of them once, even if the job runs several times:
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 WITHIN: Final = (7, 30)  # days
 _STAGES: Final = ("ended", *(f"within{days}" for days in WITHIN))
-_ENDED_DAYS: Final = 30  # for which an ended certificate that is not in force is reported
+_ENDED_DAYS: Final = 30  # for which an expired certificate that is not in force is reported
 _PAGE: Final = 50  # organizations
 _LISTED: Final = 20  # certificates of one organization in a webhook's message and in its activity entry
 _SWEEP_EVERY: Final = 7  # days; the day of an organization follows from its id
@@ -60,7 +60,7 @@ _KEEP_DELIVERED: Final = timedelta(days=3)
 
 
 class Expiry(msgspec.Struct, frozen=True):
-    """A certificate that ends soon, or has ended.
+    """A certificate that expires soon, or has expired.
 
     Args:
         kind: "ca", "server" or "default".
@@ -195,8 +195,10 @@ class _Run:
     def _log(self, expiries: Sequence[Expiry]) -> None:
         self._report.expiries += len(expiries)
         for expiry in expiries:
-            level = logging.ERROR if expiry.stage == "ended" and expiry.in_force else logging.WARNING
-            log.log(level, "a certificate ends", extra={"org": expiry.org_id, **expiry.encode()})
+            has_expired = expiry.stage == "ended"
+            level = logging.ERROR if has_expired and expiry.in_force else logging.WARNING
+            message = "a certificate has expired" if has_expired else "a certificate expires soon"
+            log.log(level, message, extra={"org": expiry.org_id, **expiry.encode()})
 
     def _entry(self, org_id: str, expiries: Sequence[Expiry]) -> Activity:
         midnight = datetime.strptime(self._day, "%Y-%m-%d").replace(tzinfo=UTC)
@@ -274,7 +276,7 @@ class _Run:
         for document in CACertificates(self._context.of(org)).iterate_documents():
             self._copy_outboxes(org, [document])
             for ca_id, ca in document.cas.items():
-                if ca.status is CAStatus.ACTIVE:  # no client connects by an inactive CA, ended or not
+                if ca.status is CAStatus.ACTIVE:  # no client connects by an inactive CA, expired or not
                     yield from self._expiries(org.org_id, "ca", ca_id, ca.der, in_force=True)
 
     def _server_expiries(self, org: Org) -> Iterator[Expiry]:
