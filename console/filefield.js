@@ -2,7 +2,7 @@
 
 import { h, newId, put } from './dom.js';
 import { size, visible } from './format.js';
-import { sniff, wire } from './sniff.js';
+import { refuseKeyStore, sniff, wire } from './sniff.js';
 
 const FILE_MAX = 64 * 1024;
 
@@ -42,7 +42,7 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
     if (!fresh) turn++;
     if (bytes.length > most) return set(null, `${size(bytes.length)}; at most ${size(most)}.`);
     const content = sniff(bytes);
-    const refused = refuse(content);
+    const refused = content.keyStore ? refuseKeyStore(content.keyStore) : refuse(content);
     if (refused) return set(null, refused);
     set({ bytes, content, wire: wire(bytes) });
   }
