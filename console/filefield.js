@@ -2,7 +2,7 @@
 
 import { h, newId, put } from './dom.js';
 import { size, visible } from './format.js';
-import { sniff, wire } from './sniff.js';
+import { refuseKeyStore, sniff, wire } from './sniff.js';
 
 const FILE_MAX = 64 * 1024;
 
@@ -49,7 +49,7 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
     if (!fresh) turn++;
     if (bytes.length > most) return set(null, `${size(bytes.length)}; at most ${size(most)}.`);
     const content = sniff(bytes);
-    const refused = refuse(content);
+    const refused = content.keyStore ? refuseKeyStore(content.keyStore) : refuse(content);
     if (refused) return set(null, refused);
     set({ bytes, content, wire: wire(bytes) });
   }
@@ -133,6 +133,4 @@ export function droppable(element, give) {
 }
 
 export const KEY_REFUSED = 'This is a private key; it was not sent.';
-const KEY_STORE_REFUSED = 'This is a Java key store, which may hold private keys; it was not sent. For a certificate alone, run: '
-  + 'keytool -exportcert -rfc -keystore store.jks -alias NAME -file certificate.pem';
-export const noKey = (content) => (content.keyStore ? KEY_STORE_REFUSED : content.key ? KEY_REFUSED : null);
+export const noKey = (content) => (content.key ? KEY_REFUSED : null);

@@ -1,12 +1,12 @@
 // Recognize what a file holds by its bytes, before anything is sent, so that no private key is sent by mistake.
 // Only the outer shape is recognized; the service judges the content. Shapes: RFC 7468 (PEM), RFC 5958, 8017, 5915
-// (keys), RFC 7292 (PKCS#12), RFC 5652 (PKCS#7), RFC 2986 (requests).
+// (keys), RFC 7292 (PKCS#12), RFC 5652 (PKCS#7), RFC 2986 (requests); key stores of Java and Bouncy Castle.
 
 const LABEL = /-----BEGIN ([A-Z0-9 #.]{1,60})-----/g;
 
 /**
- * Return {pem, text, certificates, key, request, pkcs12, keyStore}. *key* is null, 'plain' or 'encrypted'; *certificates* is the
- * apparent number of certificates; *text* is set if the file is PEM.
+ * Return {pem, text, certificates, key, request, pkcs12, keyStore}. *key* is null, 'plain' or 'encrypted'; *certificates*
+ * is the apparent number of certificates; *text* is set if the file is PEM; *keyStore* is null, 'JKS', 'JCEKS' or 'BKS'.
  */
 export function sniff(bytes) {
   for (let depth = 0; depth < 3; depth++) {
@@ -49,11 +49,37 @@ function ofPem(text, labels) {
     key: keys.length ? (encrypted ? 'encrypted' : 'plain') : null,
     request: labels.some((label) => label.endsWith('CERTIFICATE REQUEST')),
     pkcs12: labels.some((label) => /^(PKCS ?#?12|PFX)$/.test(label)),
+    keyStore: null,
   };
 }
 
+// The same formats as in shared/x509/file_forms.py
+const KEY_STORES = [
+  ['JKS', [0xfe, 0xed, 0xfe, 0xed]], ['JCEKS', [0xce, 0xce, 0xce, 0xce]],
+  ['BKS', [0, 0, 0, 1, 0, 0, 0, 20]], ['BKS', [0, 0, 0, 2, 0, 0, 0, 20]],
+];
+const KEY_STORE_OPTIONS = {
+  JKS: '', JCEKS: ' -{}storetype JCEKS',
+  BKS: ' -{}storetype BKS -providerclass org.bouncycastle.jce.provider.BouncyCastleProvider -providerpath bcprov.jar',
+};
+
+function keyStoreOf(bytes) {
+  const begins = (magic) => bytes.length > 32 && magic.every((octet, at) => bytes[at] === octet);
+  return KEY_STORES.find(([, magic]) => begins(magic))?.[0] ?? null;
+}
+
+/** Return why a key store is not read, with the commands that convert it: as the service says it. */
+export function refuseKeyStore(kind) {
+  const store = `store.${kind.toLowerCase()}`;
+  const options = (prefix) => KEY_STORE_OPTIONS[kind].replace('{}', prefix);
+  return `This file is a Java key store (${kind}). `
+    + `For a certificate alone, run: keytool -exportcert -rfc -keystore ${store}${options('')} -alias NAME -file certificate.pem `
+    + `For a certificate with its key, run: keytool -importkeystore -srckeystore ${store}${options('src')} -destkeystore file.p12 -deststoretype PKCS12`;
+}
+
 function ofDer(bytes) {
-  const nothing = { pem: false, text: null, certificates: 0, key: null, request: false, pkcs12: false, keyStore: isKeyStore(bytes) };
+  const nothing = { pem: false, text: null, certificates: 0, key: null, request: false, pkcs12: false, keyStore: keyStoreOf(bytes) };
+  if (nothing.keyStore) return nothing;
   const outer = element(bytes, 0);
   // A PKCS#12 file in BER: a SEQUENCE of indefinite length that begins with version 3 (RFC 7292, section 4)
   if ([0x30, 0x80, 0x02, 0x01, 0x03].every((octet, at) => bytes[at] === octet)) return { ...nothing, pkcs12: true };
@@ -73,13 +99,6 @@ function ofDer(bytes) {
     return /^2 48 48( 160)?$/.test(inner) ? { ...nothing, request: true } : { ...nothing, certificates: 1 };
   }
   return { ...nothing, certificates: /^6 160$/.test(tags) ? 1 : 0 };
-}
-
-/** Whether the file is a key store of Java: JKS, JCEKS or BKS, as in shared/x509/file_forms.py. */
-function isKeyStore(bytes) {
-  const begins = (...octets) => octets.every((octet, at) => bytes[at] === octet);
-  return begins(0xfe, 0xed, 0xfe, 0xed) || begins(0xce, 0xce, 0xce, 0xce)
-    || (begins(0, 0, 0, bytes[3], 0, 0, 0, 20) && (bytes[3] === 1 || bytes[3] === 2) && bytes[28] === 0 && bytes[29] === 0);
 }
 
 function element(bytes, at) {

@@ -562,7 +562,10 @@ CAUSES: Final[dict[str, Cause]] = {
     "kdf_too_costly": Cause(
         "The file asks for so many rounds of key derivation that opening it would delay other work.",
         ("Encrypt the key again with fewer rounds, as the advice states.",),
-        ("openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 100000 -in key.pem -out new-key.pem",),
+        (
+            "openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 100000 -in key.pem -out new-key.pem",
+            "openssl pkcs12 -in file.p12 -aes256 -out new-file.pem",
+        ),
     ),
     "chain_broken": Cause(
         "The chain is in another order, has a certificate of another CA, or a certificate is missing between two.",

@@ -25,7 +25,7 @@ from shared.x509.ber import to_der
 from shared.x509.budget import ELEMENTS_MAX, ElementCount
 from shared.x509.certificate import Certificate
 from shared.x509.der import CONTEXT_0, INTEGER, OID, SEQUENCE, Element, NotDER, elements
-from shared.x509.file_forms import is_bouncy_castle_store, is_java_key_store, unwrap
+from shared.x509.file_forms import java_key_store, unwrap
 from shared.x509.pem import WHITESPACE, blocks, is_pem
 from shared.x509.public_keys import UnsupportedKey, describe_key
 
@@ -53,29 +53,36 @@ _OID_SIGNED_DATA: Final = bytes.fromhex("2a864886f70d010702")  # pkcs7-signedDat
 
 # -------------------------------------------------------------------------------------------------- kinds of content
 
-_EXPORT_CERTIFICATE: Final = (
-    "For a certificate alone, run: keytool -exportcert -rfc -keystore store.jks -alias NAME -file certificate.pem"
-)
-_CONVERT_KEY_STORE: Final = (
-    "For a certificate with its key, run: "
-    "keytool -importkeystore -srckeystore store.jks -destkeystore file.p12 -deststoretype PKCS12"
-)
-_BKS_OPTIONS: Final = (
-    "Add to the command: -srcstoretype BKS (or -storetype BKS) -providerpath bcprov.jar "
-    "-provider org.bouncycastle.jce.provider.BouncyCastleProvider"
-)
+# What keytool must know of a format that it does not recognize by itself
+_STORE_OPTIONS: Final = {
+    "JKS": "",
+    "JCEKS": " -{}storetype JCEKS",
+    "BKS": (
+        " -{}storetype BKS -providerclass org.bouncycastle.jce.provider.BouncyCastleProvider -providerpath bcprov.jar"
+    ),
+}
 
 
-def describe_key_store(data: bytes, *, with_key: bool = False) -> tuple[str, str]:
-    """Return what the Java key store *data* is, and the commands that export its content.
+def name_key_store(kind: str) -> str:
+    """Return a sentence, without its full stop, that names a key store of the format *kind*."""
+    return f"This file is a Java key store ({kind})"
 
-    Args:
-        with_key: whether the key is expected, so that the command for a certificate alone is left out.
-    """
-    hint = _CONVERT_KEY_STORE if with_key else f"{_EXPORT_CERTIFICATE} {_CONVERT_KEY_STORE}"
-    if is_bouncy_castle_store(data):
-        return "This file is a Bouncy Castle key store (BKS)", f"{hint} {_BKS_OPTIONS}"
-    return "This file is a Java key store (JKS)", hint
+
+def export_from_key_store(kind: str) -> str:
+    """Return the advice for the certificate alone in a key store of the format *kind*."""
+    options = _STORE_OPTIONS[kind].format("")
+    store = f"-keystore store.{kind.lower()}{options}"
+    return f"For a certificate alone, run: keytool -exportcert -rfc {store} -alias NAME -file certificate.pem"
+
+
+def convert_key_store(kind: str) -> str:
+    """Return the advice for a certificate and its key in a key store of the format *kind*."""
+    options = _STORE_OPTIONS[kind].format("src")
+    store = f"-srckeystore store.{kind.lower()}{options}"
+    return (
+        "For a certificate with its key, run: "
+        f"keytool -importkeystore {store} -destkeystore file.p12 -deststoretype PKCS12"
+    )
 
 
 class Content(Enum):
@@ -244,9 +251,9 @@ def _split_pem(data: bytes, part: Part) -> list[bytes]:
 
 
 def _split_der(data: bytes, part: Part) -> list[bytes]:
-    if is_java_key_store(data):
-        found, hint = describe_key_store(data)
-        raise NotACertificate(part=part, found=found, hint=hint)
+    if kind := java_key_store(data):
+        hint = f"{export_from_key_store(kind)} {convert_key_store(kind)}"
+        raise NotACertificate(part=part, found=name_key_store(kind), hint=hint)
     content = _content_of_ber(data)
     if content in (Content.KEY, Content.ENCRYPTED_KEY):
         raise PrivateKeyGiven(part=part)

@@ -38,14 +38,19 @@ def unwrap(data: bytes) -> bytes:
     return data
 
 
-def is_java_key_store(data: bytes) -> bool:
-    """Whether *data* is a key store in one of Java's own formats, JKS or JCEKS, or in Bouncy Castle's BKS."""
-    return data.startswith((b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")) or is_bouncy_castle_store(data)
+_KEY_STORES: Final = {
+    b"\xfe\xed\xfe\xed": "JKS",
+    b"\xce\xce\xce\xce": "JCEKS",
+    b"\0\0\0\x01\0\0\0\x14": "BKS",  # the version, and the length of a salt of 20 octets
+    b"\0\0\0\x02\0\0\0\x14": "BKS",
+}
 
 
-def is_bouncy_castle_store(data: bytes) -> bool:
-    """Whether *data* is a BKS key store: version 1 or 2, then a salt of 20 octets and its iteration count."""
-    return re.match(rb"\0\0\0[\1\2]\0\0\0\x14.{20}\0\0", data, re.DOTALL) is not None
+def java_key_store(data: bytes) -> str | None:
+    """Return the format of a key store of Java (JKS, JCEKS) or of Bouncy Castle (BKS); None for other content."""
+    if len(data) <= 32:  # the head, and a digest at the end
+        return None
+    return next((kind for magic, kind in _KEY_STORES.items() if data.startswith(magic)), None)
 
 
 def is_text(data: bytes) -> bool:
@@ -85,7 +90,7 @@ def _decode_base64(text: bytes) -> bytes | None:
         content = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except binascii.Error:
         return None
-    return content if content[:1] == bytes([SEQUENCE]) or is_java_key_store(content) or is_text(content) else None
+    return content if content[:1] == bytes([SEQUENCE]) or java_key_store(content) or is_text(content) else None
 
 
 def _pkcs12_in(text: bytes) -> bytes | None:

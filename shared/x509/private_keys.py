@@ -26,10 +26,11 @@ from shared.x509.certificate_files import (
     Content,
     Part,
     content_of,
-    describe_key_store,
+    convert_key_store,
+    name_key_store,
 )
 from shared.x509.der import elements
-from shared.x509.file_forms import is_java_key_store
+from shared.x509.file_forms import java_key_store
 from shared.x509.key_costs import check_cost, check_readable, cost_of, unknown_encryption
 from shared.x509.pem import Block
 
@@ -92,9 +93,8 @@ def open_der(data: bytes, passphrase: str | None, part: Part) -> PrivateKey:
             if passphrase:
                 raise PassphraseUnneeded(part="passphrase")
             return open_plain(der, part)
-        case _ if is_java_key_store(data):
-            found, hint = describe_key_store(data, with_key=True)
-            raise NotAKey(part=part, found=found, hint=hint)
+        case _ if kind := java_key_store(data):
+            raise NotAKey(part=part, found=name_key_store(kind), hint=convert_key_store(kind))
         case _:
             raise NotAKey(part=part)
 

@@ -9,9 +9,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from playwright.sync_api import Page, expect
 
+from shared.errors import NotACertificate
+from shared.x509.certificate_files import read_one_certificate
 from tests.console.live import Live, device, root, server_cert
 from tests.support import certs
 from tests.support.certs import Issued
+from tests.validation.test_file_forms import KEY_STORES
 
 At = Callable[[str], Page]
 
@@ -74,6 +77,18 @@ def test_a_file_is_dropped_anywhere_in_the_dialog(at: At, live: Live) -> None:
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("link", name="CN=Factory Root")).to_be_visible()
     assert live.cas[0]["subject"] == "CN=Factory Root"
+
+
+@pytest.mark.parametrize("kind", KEY_STORES)
+def test_a_java_key_store_is_not_sent_and_named_as_the_service_names_it(at: At, kind: str) -> None:
+    """It may have a private key. The commands that convert it are those of the service."""
+    store = KEY_STORES[kind] + bytes(800)
+    with pytest.raises(NotACertificate) as refused:
+        read_one_certificate(store)
+    page = at("ca")
+    page.get_by_role("button", name="Add certificate").first.click()
+    drop(page, "dialog", {"store": store})
+    expect(page.get_by_role("dialog").locator(".error").first).to_have_text(str(refused.value))
 
 
 def drop(page: Page, where: str, files: dict[str, bytes]) -> None:

@@ -1,6 +1,5 @@
 """The console on every width, and what stays visible and true while a page is open."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -152,21 +151,6 @@ def test_several_files_do_not_stop_the_check_of_the_first(at: At) -> None:
     page.get_by_label("Client ID").fill("d:mtxpd0:thermo:42")
     page.get_by_role("button", name="Check").click()
     expect(page.locator("#verdict")).to_be_visible()
-
-
-def test_a_key_store_of_java_is_not_sent(at: At, tmp_path: Path) -> None:
-    """A key store may hold private keys. The page says how to export the certificate."""
-    store = tmp_path / "store.jks"
-    made = "keytool -genkeypair -keyalg EC -alias one -dname CN=one -storetype JKS -storepass changeit -keystore"
-    subprocess.run([*made.split(), str(store)], check=True, capture_output=True)
-    page = at("ca")
-    page.locator("[data-key=primary]").click()
-    sent: list[str] = []
-    page.on("request", lambda request: sent.append(request.url))
-    drop(page, "dialog", {"store.jks": store.read_bytes()})
-    expect(page.get_by_role("dialog")).to_contain_text("This is a Java key store, which may hold private keys")
-    expect(page.get_by_role("dialog")).to_contain_text("keytool -exportcert -rfc")
-    assert sent == []
 
 
 def test_times_stay_true_while_the_page_is_open(new_context: NewContext, live: Live) -> None:

@@ -262,6 +262,7 @@ def test_a_refusal_says_what_is_wrong_and_how_to_correct_it(operator: Client, ca
         assert secret not in refused.text
 
 
+@pytest.mark.slow
 def test_a_key_file_that_costs_too_much_to_open(operator: Client, openssl: OpenSSL) -> None:
     """The number of KDF rounds is checked before the key is decrypted."""
     openssl.write("k.pem", SERVER.key_pem)
@@ -284,6 +285,23 @@ def test_a_key_file_that_costs_too_much_to_open(operator: Client, openssl: OpenS
     openssl(command)
     operator.form(SERVERS, fields | {"privateKey": openssl.bytes("new-key.pem")}).ok(201)
     operator.form(SERVERS, fields | {"privateKey": encrypted}).ok()
+
+
+@pytest.mark.slow
+def test_a_pkcs12_file_that_costs_too_much_to_open(operator: Client, openssl: OpenSSL) -> None:
+    """The command of the advice makes a file that is accepted, and leaves no key that is not encrypted."""
+    openssl.write("k.pem", SERVER.key_pem)
+    openssl.write("c.pem", SERVER.pem)
+    openssl("pkcs12 -export -inkey k.pem -in c.pem -out file.p12 -iter 2000000 -passout pass:secret")
+    (openssl.folder / "k.pem").unlink()
+    refused = operator.form(SERVERS, {"certificate": openssl.bytes("file.p12"), "passphrase": "secret"})
+    assert (refused.status, refused.code) == (422, "kdf_too_costly")
+    command = refused.json["detail"].partition("Encrypt the key again: openssl ")[2]
+    openssl(f"{command} -passin pass:secret -passout pass:secret")
+    for file in openssl.folder.iterdir():
+        assert b"BEGIN PRIVATE KEY" not in file.read_bytes(), file.name
+    assert "BEGIN ENCRYPTED PRIVATE KEY" in openssl.read("new-file.pem")
+    operator.form(SERVERS, {"certificate": openssl.bytes("new-file.pem"), "passphrase": "secret"}).ok(201)
 
 
 def test_a_self_signed_certificate_comes_with_a_warning(operator: Client) -> None:

@@ -2,7 +2,11 @@
 
 import base64
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -93,10 +97,17 @@ def test_pkcs12_between_begin_and_end_is_found(label: str) -> None:
         assert read_server_certificate(data).leaf == SERVER.certificate
 
 
-@pytest.mark.parametrize("magic", [b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"], ids=["JKS", "JCEKS"])
-def test_a_java_key_store_is_named_with_the_command_that_converts_it(magic: bytes) -> None:
-    store = magic + b"\0\0\0\x02\0\0\0\x01" + bytes(800)
-    with pytest.raises(errors.NotACertificate, match=r"Java key store.*keytool -exportcert -rfc"):
+KEY_STORES: Final = {
+    "JKS": bytes.fromhex("feedfeed 00000002 00000001"),
+    "JCEKS": bytes.fromhex("cececece 00000002 00000001"),
+    "BKS": bytes.fromhex("00000002 00000014") + b"a salt of 20 octets." + bytes.fromhex("000007d0"),
+}
+
+
+@pytest.mark.parametrize("kind", KEY_STORES)
+def test_a_java_key_store_is_named_with_the_command_that_converts_it(kind: str) -> None:
+    store = KEY_STORES[kind] + bytes(800)
+    with pytest.raises(errors.NotACertificate, match=rf"Java key store \({kind}\).*keytool -exportcert -rfc"):
         read_one_certificate(store)
     with pytest.raises(errors.NotACertificate, match="keytool -importkeystore"):
         read_one_certificate(base64.b64encode(store))
@@ -104,13 +115,25 @@ def test_a_java_key_store_is_named_with_the_command_that_converts_it(magic: byte
         load_private_key(store, None)
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_bouncy_castle_key_store_is_named_with_the_options_that_open_it(version: int) -> None:
-    store = bytes([0, 0, 0, version, 0, 0, 0, 20]) + b"s" * 20 + b"\0\0\x04\0" + bytes(800)
-    with pytest.raises(errors.NotACertificate, match=r"BKS.*keytool -exportcert -rfc.*-storetype BKS"):
-        read_one_certificate(store)
-    with pytest.raises(errors.NotAKey, match=r"BKS.*keytool -importkeystore.*-srcstoretype BKS"):
-        load_private_key(store, None)
+@pytest.mark.skipif(shutil.which("keytool") is None, reason="no keytool: apt-get install default-jre-headless")
+@pytest.mark.parametrize("kind", ["JKS", pytest.param("JCEKS", marks=pytest.mark.slow)])
+def test_the_command_converts_a_key_store_of_keytool(tmp_path: Path, kind: str) -> None:
+    """As it is in the advice: the new file has the certificate and its key, and is accepted."""
+    name = f"store.{kind.lower()}"
+    made = f"-genkeypair -keyalg EC -groupname secp256r1 -dname CN=h.example.com -alias NAME -storetype {kind}"
+    _keytool(tmp_path, f"{made} -keystore {name} -storepass secret -keypass secret")
+    with pytest.raises(errors.NotACertificate) as refused:
+        read_one_certificate((tmp_path / name).read_bytes())
+    export, convert = re.findall(r"keytool (-.+?)(?: For|$)", refused.value.advice)
+    _keytool(tmp_path, f"{convert} -srcstorepass secret -deststorepass secret")
+    server = read_server_certificate((tmp_path / "file.p12").read_bytes(), passphrase="secret")
+    _keytool(tmp_path, f"{export} -storepass secret")
+    assert read_one_certificate((tmp_path / "certificate.pem").read_bytes()) == server.leaf
+
+
+def _keytool(folder: Path, arguments: str) -> None:
+    done = subprocess.run(["keytool", *arguments.split()], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @given(st.binary(max_size=300) | st.text(max_size=100).map(str.encode))
