@@ -63,6 +63,7 @@ def main(
         anchors = _anchors(cas, now)
     except Rejected as error:
         click.echo(f"✕ The CA file would not be accepted: {error}", err=True)
+        click.echo(f"  More: {page_of(error.code)}", err=True)
         sys.exit(1)
     presented = Presented.read(
         server_name=messaging_host(org_id, domain),

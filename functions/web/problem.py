@@ -38,9 +38,9 @@ _STATUS: Final[Mapping[type[errors.TrustError], int]] = {
 }
 
 
-def page_of(code: str) -> str:
-    """Return the address of the page about *code*: absolute where TRUST_URL is set."""
-    return f"{base_url()}/docs/errors/{code}"
+def page_of(code: str, prefix: str = "") -> str:
+    """Return the address of the page about *code*: absolute where TRUST_URL is set, else the path behind *prefix*."""
+    return f"{base_url() or prefix}/docs/errors/{code}"
 
 
 def status_of(kind: type[errors.TrustError]) -> int:
@@ -74,13 +74,13 @@ def problem(request: Request, error: Exception) -> Reply:
     The text of an unexpected error is left out: the reply and the log share an id instead.
     """
     if not isinstance(error, errors.TrustError):
-        return _unexpected(error)
+        return _unexpected(request, error)
     status = status_of(type(error))
     if isinstance(error, errors.StoreUnavailable):
         log.warning("the store does not answer", exc_info=error)
     other_id = str(error.facts["id"]) if isinstance(error, errors.UseFulfil) else msgspec.UNSET
     violations = (Violation(error.field, error.code, str(error), other_id),) if error.field else ()
-    return _document(status, str(error), error.code, _headers(request, error, status), violations)
+    return _document(request, status, str(error), error.code, _headers(request, error, status), violations)
 
 
 def _headers(request: Request, error: errors.TrustError, status: int) -> dict[str, str]:
@@ -98,7 +98,7 @@ def _headers(request: Request, error: errors.TrustError, status: int) -> dict[st
     return headers
 
 
-def _unexpected(error: Exception) -> Reply:
+def _unexpected(request: Request, error: Exception) -> Reply:
     error_id = secrets.token_hex(8)
     log.error(
         "unforeseen error %s: %s",
@@ -108,7 +108,7 @@ def _unexpected(error: Exception) -> Reply:
         exc_info=without_text(error),
     )
     code = "key_not_opened" if isinstance(error, SealBroken) else "internal"
-    return _document(500, f"Something went wrong here. Its id in the log is {error_id}.", code, NO_STORE)
+    return _document(request, 500, f"Something went wrong here. Its id in the log is {error_id}.", code, NO_STORE)
 
 
 def without_text(error: Exception) -> tuple[type[Exception], Exception, Any]:
@@ -118,10 +118,15 @@ def without_text(error: Exception) -> tuple[type[Exception], Exception, Any]:
 
 
 def _document(
-    status: int, detail: str, code: str, headers: Mapping[str, str], violations: tuple[Violation, ...] = ()
+    request: Request,
+    status: int,
+    detail: str,
+    code: str,
+    headers: Mapping[str, str],
+    violations: tuple[Violation, ...] = (),
 ) -> Reply:
     document = Problem(
-        type=page_of(code),
+        type=page_of(code, request.prefix),
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,

@@ -1,8 +1,10 @@
 """python -m functions.check_cert: the device maker's own check, offline, with the service's engine."""
 
+import pytest
 from click.testing import CliRunner, Result
 
 from functions.check_cert import main
+from shared import config
 from tests.support.openssl import OpenSSL
 
 
@@ -31,6 +33,7 @@ def test_a_refusal_has_its_reason_and_its_remedy(openssl: OpenSSL) -> None:
     assert done.exit_code == 1
     assert "✕ 10 Identity" in done.output
     assert "The certificate is for d:thermo:42, and the client ID is for d:thermo:43." in done.output
+    assert done.output.endswith("\n  More: /docs/errors/identity_mismatch\n")
 
 
 def test_a_ca_file_that_would_be_refused_is_reported(openssl: OpenSSL) -> None:
@@ -39,3 +42,16 @@ def test_a_ca_file_that_would_be_refused_is_reported(openssl: OpenSSL) -> None:
     done = check(openssl, "device.pem", "--ca", device, "--org", "mtxpd0")
     assert done.exit_code == 1
     assert "This is not a CA certificate" in done.output
+    assert done.output.endswith("\n  More: /docs/errors/not_a_ca\n")
+
+
+def test_the_link_to_a_page_names_the_service_where_its_address_is_known(
+    openssl: OpenSSL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = make(openssl)
+    monkeypatch.setenv("TRUST_URL", "https://trust.example.com/prod/")
+    config.base_url.cache_clear()
+    done = check(openssl, "device.pem", *words, "--client-id", "d:mtxpd0:thermo:43")
+    monkeypatch.delenv("TRUST_URL")
+    config.base_url.cache_clear()
+    assert "  More: https://trust.example.com/prod/docs/errors/identity_mismatch\n" in done.output
