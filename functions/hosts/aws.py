@@ -95,27 +95,31 @@ def request_of(event: Event, context: Any) -> Request:
     if event.get("cookies"):
         headers["cookie"] = "; ".join(event["cookies"])
     query = event.get("rawQueryString", "")
-    request = build_request(gateway["http"]["method"], _path(event), query, headers, scheme="https")
-    return replace(request, prefix=_stage_of(event))
+    prefix = _stage_of(event)
+    path = _path(event, prefix)
+    return build_request(gateway["http"]["method"], path, query, headers, scheme="https", prefix=prefix)
 
 
-def _path(event: Event) -> str:
-    """Return the path, percent-encoded and without the stage's name.
+def _stage_of(event: Event) -> str:
+    """Return the name of the stage as the path begins with it, "/prod"; "" for the stage $default.
+
+    A custom domain may map its paths to a stage: then `rawPath` has no stage."""
+    stage = f"/{event['requestContext'].get('stage', '$default')}"
+    path: str = event["rawPath"]
+    return stage if stage != "/$default" and (path == stage or path.startswith(f"{stage}/")) else ""
+
+
+def _path(event: Event, prefix: str) -> str:
+    """Return the path, percent-encoded and without *prefix*.
 
     An HTTP API gives `rawPath` decoded, a function URL as it was sent. A decoded path is encoded again, so that a `%`
     in a name is not decoded twice. A slash that was sent encoded now splits a segment, and finds no route.
     """
     gateway = event["requestContext"]
-    path: str = event["rawPath"].removeprefix(_stage_of(event)) or "/"
+    path: str = event["rawPath"].removeprefix(prefix) or "/"
     if ".lambda-url." in gateway.get("domainName", ""):
         return path
     return quote(path, safe="/:@!$&'()*+,;=~")
-
-
-def _stage_of(event: Event) -> str:
-    """Return what the gateway puts before each path: the name of a stage other than `$default`, or nothing."""
-    stage = event["requestContext"].get("stage", "$default")
-    return "" if stage == "$default" else f"/{stage}"
 
 
 def _add_body(request: Request, event: Event) -> Request:

@@ -36,8 +36,8 @@ class Request(msgspec.Struct, frozen=True):
         scheme: "https" if the client's TLS ends at this process or at the platform in front of it. The host decides;
             no header of the client is read.
         peer: the address of the connection; "" if the platform hides it.
+        prefix: what the client's path has before *path*, such as the stage of an API Gateway: "/prod".
         refusal: why a part of the request was not read: a body that is too large, for example.
-        prefix: what the platform puts before each path, for example the name of a gateway's stage: `/prod`.
         arrived: when the whole request was received (`time.monotonic`).
     """
 
@@ -49,8 +49,8 @@ class Request(msgspec.Struct, frozen=True):
     params: Mapping[str, str] = msgspec.field(default_factory=dict)
     scheme: str = "http"
     peer: str = ""
-    refusal: TrustError | None = None
     prefix: str = ""
+    refusal: TrustError | None = None
     arrived: float = msgspec.field(default_factory=time.monotonic)
 
     def __repr__(self) -> str:
@@ -116,6 +116,7 @@ def build_request(
     *,
     scheme: str = "http",
     peer: str = "",
+    prefix: str = "",
 ) -> Request:
     """Build a request from the parts that a host receives.
 
@@ -131,7 +132,7 @@ def build_request(
     except TooManyFields as error:
         refusal = error
     lower = {name.lower(): value for name, value in headers.items()}
-    return Request(method, path, fields, lower, body, scheme=scheme, peer=peer, refusal=refusal)
+    return Request(method, path, fields, lower, body, scheme=scheme, peer=peer, prefix=prefix, refusal=refusal)
 
 
 _FIELDS_MAX: Final = 100

@@ -39,7 +39,7 @@ _STATUS: Final[Mapping[type[errors.TrustError], int]] = {
 
 
 def page_of(code: str, prefix: str = "") -> str:
-    """Return the address of the page about *code*: absolute where TRUST_URL is set, else a path after *prefix*."""
+    """Return the address of the page about *code*: absolute where TRUST_URL is set, else the path behind *prefix*."""
     return f"{base_url() or prefix}/docs/errors/{code}"
 
 

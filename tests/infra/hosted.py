@@ -11,16 +11,9 @@ FOLDER: Final = Path(__file__).parents[2] / "console"
 FILES: Final = tuple(
     sorted(f"/console/{file.relative_to(FOLDER).as_posix()}" for file in FOLDER.rglob("*.*") if not file.match("*.py*"))
 )
-ADDRESSES: Final = (
-    "/",
-    "/console",
-    "/console/",
-    "/docs/errors/",
-    "/docs/errors/stale",
-    *FILES,
-    "/console/nowhere.js",
-    "/console/../main.py",
-)
+PAGES: Final = tuple(sorted(f"/docs/errors/{file.stem}" for file in FOLDER.glob("errors/*.html")))
+OUTSIDE: Final = ("/console/nowhere.js", "/console/../main.py", "/docs/errors/nothing", "/docs/errors/stale.html")
+ADDRESSES: Final = ("/", "/console", "/console/", *FILES, "/docs/errors/", *PAGES, *OUTSIDE)
 
 Answer = tuple[int, bytes, Mapping[str, str]]
 

@@ -12,8 +12,8 @@ import pytest
 
 from functions.hosts import aws, process
 from functions.web.body import BODY_MAX
-from functions.web.problem import problem
-from shared.errors import NotAuthenticated, StoreUnavailable
+from shared import config
+from shared.errors import StoreUnavailable
 from tests.infra.lambdas import event
 from tests.support import certs
 from tests.support.harness import Client, Service
@@ -105,7 +105,7 @@ def test_a_path_that_the_gateway_decoded_is_not_decoded_again(sent: str, meant: 
 
     An encoded slash has become a separator, and so finds no record rather than another record.
     """
-    assert aws._path(event("GET", sent)) == meant
+    assert aws.request_of(event("GET", sent), CONTEXT).path == meant
 
 
 def test_a_function_urls_path_is_as_it_was_sent() -> None:
@@ -113,22 +113,39 @@ def test_a_function_urls_path_is_as_it_was_sent() -> None:
     sent = event("GET", "/")
     sent["rawPath"] = "/a/x%2Fy"
     sent["requestContext"]["domainName"] = "id.lambda-url.us-east-1.on.aws"
-    assert aws._path(sent) == "/a/x%2Fy"
+    assert aws.request_of(sent, CONTEXT).path == "/a/x%2Fy"
 
 
 def test_a_stages_name_is_not_part_of_the_path() -> None:
     """The gateway prefixes the name of a stage other than $default."""
     sent = event("GET", "/prod/healthz")
     sent["requestContext"]["stage"] = "prod"
-    assert aws._path(sent) == "/healthz"
+    assert aws.request_of(sent, CONTEXT).path == "/healthz"
+    sent["rawPath"] = "/products"
+    assert aws.request_of(sent, CONTEXT).path == "/products"
 
 
-def test_the_page_about_an_error_is_below_the_stage() -> None:
-    """A client resolves the path in `type` against the host alone."""
-    sent = event("GET", "/prod/api/v0002/session")
-    sent["requestContext"]["stage"] = "prod"
-    refused = problem(aws.request_of(sent, CONTEXT), NotAuthenticated())
-    assert json.loads(refused.body)["type"] == "/prod/docs/errors/not_authenticated"
+@pytest.mark.parametrize(
+    ("path", "stage", "url", "page"),
+    [
+        ("/prod/uploadCA", "prod", None, "/prod/docs/errors/not_authenticated"),
+        ("/uploadCA", "$default", None, "/docs/errors/not_authenticated"),
+        ("/uploadCA", "prod", None, "/docs/errors/not_authenticated"),  # a custom domain that maps to the stage
+        ("/prod/uploadCA", "prod", "https://t.example.com", "https://t.example.com/docs/errors/not_authenticated"),
+    ],
+)
+def test_the_page_of_a_refusal_is_behind_the_stage(
+    service: Service, monkeypatch: pytest.MonkeyPatch, path: str, stage: str, url: str | None, page: str
+) -> None:
+    """`type` is relative to the host of the call (RFC 9457, 3.1.1): a client finds the page. TRUST_URL overrides."""
+    if url is not None:
+        monkeypatch.setenv("TRUST_URL", url)
+    config.base_url.cache_clear()
+    sent = event("POST", path, "{}")
+    sent["requestContext"]["stage"] = stage
+    answer = aws.upload_ca(sent, CONTEXT)
+    config.base_url.cache_clear()
+    assert (answer["statusCode"], json.loads(answer["body"])["type"]) == (401, page)
 
 
 def test_cookies_are_added_to_the_headers() -> None:
