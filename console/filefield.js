@@ -22,11 +22,10 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
     },
   });
   const errorLine = h('p', { class: 'error', id: `${id}-error`, hidden: true });
-  const noteLine = h('p', { class: 'note', role: 'status' });
   const row = h('div', { class: 'field file' },
     h('label', { for: id }, label), picker,
     h('p', { class: 'hint', id: `${id}-hint` }, hint, ' Choose it, drop it anywhere here', paste ? ', or paste it:' : '.'),
-    area && h('label', { class: 'sr', for: area.id }, `${label}, pasted`), area, errorLine, noteLine);
+    area && h('label', { class: 'sr', for: area.id }, `${label}, pasted`), area, errorLine);
   let file = null;
   let turn = 0;
 
@@ -35,14 +34,8 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
     const mine = ++turn;
     if (area) area.value = '';
     if (chosen.size > most) return set(null, `${size(chosen.size)}; at most ${size(most)}.`);
-    let content;
-    try {
-      content = await chosen.arrayBuffer();
-    } catch { // a folder, or a file that was deleted since it was chosen
-      if (mine === turn) set(null, `${visible(chosen.name)} cannot be read. Choose a file, not a folder.`);
-      return;
-    }
-    if (mine === turn) take(new Uint8Array(content), true);
+    const bytes = new Uint8Array(await chosen.arrayBuffer());
+    if (mine === turn) take(bytes, true);
   }
 
   function take(bytes, fresh = false) {
@@ -74,10 +67,7 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
       put(errorLine, content);
       errorLine.hidden = false;
     },
-    /** Say something about the file that is taken. The next file, or the next check, clears it. */
-    note(text) { noteLine.textContent = text; },
     clear() {
-      noteLine.textContent = '';
       for (const control of controls()) {
         control.removeAttribute('aria-invalid');
         control.setAttribute('aria-describedby', `${id}-hint`);
@@ -127,7 +117,7 @@ export function droppable(element, give) {
       if (!names.length) await field.drop(file);
     }
     for (const [field, [first, ...others]] of taken) {
-      if (others.length && field.file) field.note(`This field takes one file. ${visible(first)} was read; not read: ${others.map(visible).join(', ')}.`);
+      if (others.length && field.file) field.fail(`This field takes one file. ${visible(first)} was read; not read: ${others.map(visible).join(', ')}.`);
     }
   });
 }

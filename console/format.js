@@ -66,9 +66,6 @@ export const visible = (text) => pieces(String(text ?? '')).map((piece) => piece
 // What a person sees as one letter: an emoji with its modifiers, a letter with its accents.
 const LETTERS = new Intl.Segmenter('en', { granularity: 'grapheme' });
 
-/** How many letters of a person a text has. */
-export const countLetters = (text) => [...LETTERS.segment(text)].length;
-
 /** Shorten a text to *most* characters, for a label. */
 export function short(text, most = 60) {
   const letters = [...LETTERS.segment(String(text ?? ''))].map(({ segment }) => visible(segment)); // no mark is cut
