@@ -34,8 +34,9 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
     const mine = ++turn;
     if (area) area.value = '';
     if (chosen.size > most) return set(null, `${size(chosen.size)}; at most ${size(most)}.`);
-    const bytes = new Uint8Array(await chosen.arrayBuffer());
-    if (mine === turn) take(bytes, true);
+    const content = await chosen.arrayBuffer().catch(() => null); // gone since it was chosen, or not readable
+    if (mine !== turn) return null;
+    return content ? take(new Uint8Array(content), true) : set(null, `${visible(chosen.name)} cannot be read. Choose it again.`);
   }
 
   function take(bytes, fresh = false) {
@@ -55,18 +56,24 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
   }
 
   const controls = () => [picker, area].filter(Boolean);
+
+  function show(content, isFailure) {
+    for (const control of controls()) {
+      if (isFailure) control.setAttribute('aria-invalid', 'true'); else control.removeAttribute('aria-invalid');
+      control.setAttribute('aria-describedby', `${id}-hint ${id}-error`);
+    }
+    errorLine.className = isFailure ? 'error' : 'note';
+    errorLine.replaceChildren();
+    put(errorLine, content);
+    errorLine.hidden = false;
+  }
+
   const self = {
     name, row, picker,
     get file() { return file; },
-    fail(...content) {
-      for (const control of controls()) {
-        control.setAttribute('aria-invalid', 'true');
-        control.setAttribute('aria-describedby', `${id}-hint ${id}-error`);
-      }
-      errorLine.replaceChildren();
-      put(errorLine, content);
-      errorLine.hidden = false;
-    },
+    fail(...content) { show(content, true); },
+    /** Say something about the file that was read. It is no failure: the file may be sent. */
+    note(...content) { show(content, false); },
     clear() {
       for (const control of controls()) {
         control.removeAttribute('aria-invalid');
@@ -89,7 +96,7 @@ export function fileField(label, { name, hint, most = FILE_MAX, accept, onchange
       picker.value = '';
       take(new TextEncoder().encode(text));
     },
-    get failure() { return errorLine.hidden ? null : errorLine.textContent; },
+    get failure() { return errorLine.hidden || errorLine.className !== 'error' ? null : errorLine.textContent; },
   };
   return self;
 }
@@ -110,17 +117,26 @@ export function droppable(element, give) {
     event.preventDefault();
     element.classList.remove('dropping');
     const taken = new Map(); // field -> the names of its files
-    for (const file of event.dataTransfer.files) {
+    // Asked before the first await: the browser empties the list of items then. A folder cannot be read as a file.
+    const items = [...event.dataTransfer.items].filter((item) => item.kind === 'file');
+    const isFolder = items.map((item) => Boolean(item.webkitGetAsEntry?.()?.isDirectory));
+    const files = [...event.dataTransfer.files].filter((_, at) => !isFolder[at]);
+    for (const file of files) {
       const field = await give(file);
       const names = taken.get(field) ?? [];
       taken.set(field, [...names, file.name]);
       if (!names.length) await field.drop(file);
     }
     for (const [field, [first, ...others]] of taken) {
-      if (others.length && field.file) field.fail(`This field takes one file. ${visible(first)} was read; not read: ${others.map(visible).join(', ')}.`);
+      if (others.length && field.file) field.note(`This field takes one file. ${visible(first)} was read; not read: ${others.map(visible).join(', ')}.`);
+    }
+    if (isFolder.includes(true)) {
+      const field = [...taken.keys()][0] ?? await give(new File([], ''));
+      if (field.file) field.note(FOLDER_REFUSED); else field.fail(FOLDER_REFUSED);
     }
   });
 }
 
+const FOLDER_REFUSED = 'Drop files, not a folder.';
 export const KEY_REFUSED = 'This is a private key; it was not sent.';
 export const noKey = (content) => (content.key ? KEY_REFUSED : null);

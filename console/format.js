@@ -72,6 +72,14 @@ export function short(text, most = 60) {
   return letters.length > most ? `${letters.slice(0, most - 1).join('')}…` : letters.join('');
 }
 
+// Letters that are drawn about twice as wide as a Latin letter: pictures, and the scripts of East Asia.
+const WIDE = /\p{Extended_Pictographic}|\p{Regional_Indicator}|[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff01-\uff60]|[\u{20000}-\u{3fffd}]/u;
+
+/** Return how many Latin letters are as wide as *text*, about. A letter with its accents is one letter. */
+export function width(text) {
+  return [...LETTERS.segment(text)].reduce((sum, { segment }) => sum + (WIDE.test(segment) ? 2 : 1), 0);
+}
+
 /** Return the readable name in a distinguished name: its CN, else the whole name. */
 export function commonName(subject) {
   return /(?:^|,)CN=((?:\\.|[^,\\])*)/.exec(subject)?.[1].replace(/\\(.)/g, '$1') || subject;

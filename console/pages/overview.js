@@ -2,7 +2,7 @@
 
 import { api } from '../api.js';
 import { h, replace, svg } from '../dom.js';
-import { DAY, commonName, date, relative, short, visible } from '../format.js';
+import { commonName, date, DAY, relative, short, visible, width } from '../format.js';
 import { bad, command, dateState, foreign, when } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { nameOf as serverName } from './servers.js';
@@ -89,7 +89,7 @@ function placed(items, x) {
   const rows = []; // the marks of each row so far
   const more = new Map(); // x -> number of marks without room
   for (const entry of items) {
-    const at = x(entry.days), left = at > WIDTH - 330, wide = MARK + textOf(entry).length * LETTER;
+    const at = x(entry.days), left = at > WIDTH - 330, wide = MARK + width(textOf(entry)) * LETTER;
     const spot = { entry, at, left, named: entry.days >= 0, from: left ? at - wide : at - MARK, to: left ? at + MARK : at + wide };
     if (!spot.named) Object.assign(spot, { from: at - MARK, to: at + MARK });
     const free = rows.find((row) => row.at(-1).to <= spot.from) ?? (rows.length < ROWS && (rows.push([]), rows.at(-1)));

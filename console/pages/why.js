@@ -201,7 +201,7 @@ function show(view, opened) {
     const retry = (field, label, value) => h('button', { type: 'button', async onclick() {
       field.control.value = value;
       await check();
-    } }, `${label} ${short(value, 60)}`);
+    } }, `${label} ${short(value)}`);
     return found.map(({ action, value }) => {
       const ca = cas.find((known) => known.id === value);
       switch (action) {

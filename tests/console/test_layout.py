@@ -137,6 +137,95 @@ def test_of_several_dropped_files_the_unread_ones_are_named(at: At) -> None:
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("This field takes one file. first.pem was read; not read: second.pem.")
     expect(dialog.locator(".preview")).to_contain_text("CN=First")
+    expect(dialog.get_by_label("CA certificate", exact=True)).not_to_have_attribute("aria-invalid", "true")
+
+
+def test_a_device_is_checked_with_the_first_of_several_files(at: At, live: Live) -> None:
+    """The sentence about the others is no failure."""
+    factory = root("Factory Root")
+    live.add_ca(factory)
+    page = at("why")
+    drop(page, "form", {"device.pem": device(factory).pem.encode(), "other.pem": factory.pem.encode()})
+    expect(page.get_by_text("This field takes one file. device.pem was read; not read: other.pem.")).to_be_visible()
+    page.get_by_label("Client ID").fill("d:mtxpd0:thermo:42")
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.locator("#verdict")).to_contain_text("is let in")
+
+
+FOLDER = """() => {
+    // A page cannot make a folder: the browser's answer about the item is replaced.
+    const entry = DataTransferItem.prototype.webkitGetAsEntry;
+    DataTransferItem.prototype.webkitGetAsEntry = function () {
+        return this.getAsFile()?.name === 'folder' ? { isDirectory: true } : entry.call(this);
+    };
+    File.prototype.arrayBuffer = async function () {
+        if (this.name === 'folder') throw new DOMException('A requested file could not be read', 'NotReadableError');
+        return Blob.prototype.arrayBuffer.call(this);
+    };
+}"""
+
+
+@pytest.mark.parametrize("name", ["ca", pytest.param("servers", marks=pytest.mark.slow)])
+def test_a_dropped_folder_is_refused_with_a_sentence(at: At, name: str) -> None:
+    """A file that is dropped with the folder is read."""
+    page = at(name)
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.evaluate(FOLDER)
+    page.locator("[data-key=primary]").click()
+    drop(page, "dialog", {"folder": b""})
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".error", has_text="Drop files, not a folder.")).to_be_visible()
+    drop(page, "dialog", {"folder": b"", "first.pem": root("First").pem.encode()})
+    expect(dialog.locator(".preview")).to_contain_text("CN=First")
+    expect(dialog.locator(".note")).to_have_text("Drop files, not a folder.")
+    assert failures == []
+
+
+def test_a_file_that_cannot_be_read_is_named(at: At) -> None:
+    page = at("ca")
+    page.evaluate(FOLDER.replace("=== 'folder' ? {", "=== '' ? {"))
+    page.locator("[data-key=primary]").click()
+    drop(page, "dialog", {"folder": b""})
+    expect(page.get_by_role("dialog").locator(".error").first).to_have_text("folder cannot be read. Choose it again.")
+
+
+UNCOVERED = """() => document.activeElement.getBoundingClientRect().top
+    >= document.querySelector('.status').getBoundingClientRect().bottom"""
+
+
+@pytest.mark.slow
+def test_the_message_covers_no_row_that_gets_the_focus(at: At, live: Live) -> None:
+    """The message stays at the top while the page is scrolled (WCAG 2.2, 2.4.11)."""
+    for number in range(30):
+        live.add_ca(root(f"Factory {number}"))
+    page = at("ca")
+    rows = page.locator("tbody a")
+    expect(rows).to_have_count(30)
+    page.locator(".status").evaluate("status => { status.textContent = 'Factory 1 is active. '.repeat(9); }")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    for number in range(29, 0, -1):
+        rows.nth(number).focus()
+        page.wait_for_function(UNCOVERED, timeout=3000)
+
+
+def test_a_shortened_label_cuts_no_mark(at: At) -> None:
+    """An invisible character is shown as one letter, at the end of a label too."""
+    page = at("")
+    label = page.evaluate(
+        "async () => (await import('/console/format.js')).short('x'.repeat(58) + '\\u202e' + 'y'.repeat(9))"
+    )
+    assert label == "x" * 58 + "⟨U+202E⟩…"
+    console = Path(__file__).parents[2] / "console"
+    cut = [file.name for file in console.rglob("*.js") if "short(visible(" in file.read_text()]
+    assert cut == [], "a mark that is text already can be cut in its middle"
+
+
+def test_the_width_of_a_name_counts_letters(at: At) -> None:
+    """An emoji of several code units, and a letter with an accent of its own, are one letter."""
+    page = at("")
+    for text, width in (("Factory", 7), ("é" * 3, 3), ("e\u0301" * 3, 3), ("👩‍👩‍👧", 2), ("工場", 4)):
+        assert page.evaluate("async (text) => (await import('/console/format.js')).width(text)", text) == width, text
 
 
 def test_times_stay_true_while_the_page_is_open(new_context: NewContext, live: Live) -> None:
