@@ -101,6 +101,7 @@ def test_a_certificate_can_hold_markup_and_is_shown_whole(at: At, live: Live) ->
     assert live.cas[0]["comments"] == MARKS  # stored as typed
 
 
+@pytest.mark.slow
 def test_long_text_is_cut_to_three_lines_until_it_is_expanded(at: At, live: Live) -> None:
     live.add_ca(root(), "line\n" * 190)
     page = at("ca")
@@ -116,6 +117,7 @@ def test_long_text_is_cut_to_three_lines_until_it_is_expanded(at: At, live: Live
     assert box["height"] > 1000
 
 
+@pytest.mark.slow
 def test_right_to_left_text_does_not_change_the_text_beside_it(at: At, live: Live) -> None:
     """Directions are isolated: the buttons of a row with a Hebrew description stay where they are."""
     live.add_ca(root("Left"), "מפעל")

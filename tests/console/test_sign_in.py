@@ -162,6 +162,7 @@ def with_issuer(tmp_path: Path, issuer: Issuer, request: pytest.FixtureRequest) 
         yield started
 
 
+@pytest.mark.slow
 def test_a_person_signs_in_at_the_issuer_and_is_back_at_the_same_page(
     with_issuer: Live, new_context: NewContext, issuer: Issuer
 ) -> None:
@@ -187,6 +188,7 @@ def one_issuer(tmp_path: Path, issuer: Issuer) -> Iterator[Live]:
         yield started
 
 
+@pytest.mark.slow
 def test_an_unrequested_answer_is_refused(one_issuer: Live, new_context: NewContext, issuer: Issuer) -> None:
     """No code in a foreign link is exchanged (login CSRF, RFC 6749, section 10.12)."""
     page = new_context().new_page()
@@ -196,6 +198,7 @@ def test_an_unrequested_answer_is_refused(one_issuer: Live, new_context: NewCont
     assert issuer.asked["/token"] == 0
 
 
+@pytest.mark.slow
 def test_an_answer_to_another_request_is_refused(one_issuer: Live, new_context: NewContext, issuer: Issuer) -> None:
     """The state must be that of this tab, even while the tab waits for an answer."""
     page = new_context().new_page()
@@ -207,6 +210,7 @@ def test_an_answer_to_another_request_is_refused(one_issuer: Live, new_context: 
     assert issuer.asked["/token"] == 0
 
 
+@pytest.mark.slow
 def test_a_user_without_a_role_is_refused_with_the_reason(
     one_issuer: Live, new_context: NewContext, issuer: Issuer
 ) -> None:
@@ -219,6 +223,7 @@ def test_a_user_without_a_role_is_refused_with_the_reason(
     assert page.evaluate("sessionStorage.getItem('trust.session')") is None
 
 
+@pytest.mark.slow
 def test_a_session_of_the_issuer_that_ends_comes_back_in_a_window_of_its_own(
     one_issuer: Live, new_context: NewContext, issuer: Issuer
 ) -> None:
@@ -247,6 +252,7 @@ def test_a_session_of_the_issuer_that_ends_comes_back_in_a_window_of_its_own(
         opened.value.wait_for_event("close")
 
 
+@pytest.mark.slow
 def test_the_api_key_works_while_the_issuer_is_down(one_issuer: Live, new_context: NewContext, issuer: Issuer) -> None:
     issuer.down = True
     page = new_context().new_page()

@@ -9,6 +9,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 from tests.console.live import Live, root, server_cert
 from tests.support.harness import Client
 
+pytestmark = pytest.mark.slow
+
 NewContext = Callable[..., BrowserContext]
 TOKEN = "TLS with Token Authentication"
 EITHER = "TLS with Client Certificate or Token"
