@@ -6,13 +6,24 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
-from shared.connection_records import CallFailure, FailedCalls, HourOfCalls, KeyCalls
-from shared.ports import Key
+from shared.connection_records import (
+    CallFailure,
+    CAUse,
+    FailedCalls,
+    Form,
+    HourOfCalls,
+    KeyCalls,
+    LastConnection,
+    Usage,
+)
+from shared.ports import MAX_BODY_BYTES, Key
 from shared.records import Proof
 from shared.usecases.devices.calls import KEYS_MAX, add_calls, count_calls, merge
 from shared.usecases.orgs.api_keys import revoke_key
+from shared.validation.policy import Presence
 from tests.support import certs
 from tests.support.harness import Client, Service
 
@@ -219,6 +230,34 @@ def test_the_number_of_keys_in_a_day_is_bounded() -> None:
     callers: dict[str, KeyCalls] = {}
     add_calls(callers, {str(number): KeyCalls() for number in range(KEYS_MAX + 5)})
     assert len(callers) == KEYS_MAX
+
+
+def test_the_usage_of_the_busiest_day_fits_into_a_document() -> None:
+    """With as many CAs, clients and keys as are kept, and every reason for which a call can be refused."""
+    at, many = certs.NOON, 123_456_789
+    hour = HourOfCalls(
+        answered=many,
+        denied=many,
+        continued=many,
+        failed={failure.value: many for failure in CallFailure},
+        refused={"token_of_another": many, "user_name_missing": many},
+    )
+    calls = KeyCalls(
+        answered_at=at,
+        failed_at=at,
+        failing_since=at,
+        failure="wrong_token",
+        forms={form.value: at for form in Form},
+        dialects={str(number) * 10: at for number in range(8)},
+        hours={f"2026-06-01T{number:02}": hour for number in range(24)},
+    )
+    usage = Usage(
+        cas={f"{number:016x}-{number:032x}": CAUse(many, at) for number in range(1_000)},
+        clients={f"d:{'t' * 32}:{number:032}": LastConnection(True, Presence.VALID, at) for number in range(500)},
+        batches=tuple(f"{number:012x}" for number in range(128)),
+        callers={f"a-mtxpd0-{number:010}": calls for number in range(KEYS_MAX)},
+    )
+    assert len(msgspec.json.encode(usage)) < MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize("dialect", ["emqx", "rabbitmq/user", "vernemq", "mosquitto/getuser"])

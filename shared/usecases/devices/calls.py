@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from shared.connection_records import ConnectionEvent, EdgeRefusals, FailedCalls, HourOfCalls, KeyCalls, QueuedEvent
 
-KEYS_MAX: Final = 200  # of an organization and day
-_BATCH_KEYS_MAX: Final = 50  # of one batch: about 20 KB
+KEYS_MAX: Final = 30  # of an organization and day: 180 KB at most, beside the 180 KB of the rest of a day's usage
 
 
 def count_calls(events: Iterable[QueuedEvent]) -> dict[str, KeyCalls]:
@@ -21,19 +20,19 @@ def count_calls(events: Iterable[QueuedEvent]) -> dict[str, KeyCalls]:
             count, last = alike.get(same, (0, event))
             alike[same] = count + 1, event if at > last.at else last
         else:
-            add_calls(callers, {event.key: _count_other(event)}, limit=_BATCH_KEYS_MAX)
+            add_calls(callers, {event.key: _count_other(event)})
     for count, last in alike.values():
         if last.key:
-            add_calls(callers, {last.key: _count_verdicts(count, last)}, limit=_BATCH_KEYS_MAX)
+            add_calls(callers, {last.key: _count_verdicts(count, last)})
     return callers
 
 
-def add_calls(callers: dict[str, KeyCalls], more: Mapping[str, KeyCalls], *, limit: int = KEYS_MAX) -> None:
-    """Add *more* to *callers*. Keys beyond *limit* are left out."""
+def add_calls(callers: dict[str, KeyCalls], more: Mapping[str, KeyCalls]) -> None:
+    """Add *more* to *callers*. Keys beyond KEYS_MAX are left out."""
     for key, calls in more.items():
         if key in callers:
             callers[key] = merge(callers[key], calls)
-        elif len(callers) < limit:
+        elif len(callers) < KEYS_MAX:
             callers[key] = calls
 
 
