@@ -102,6 +102,7 @@ def test_what_is_left_to_the_token_is_counted(service: Service) -> None:
     assert sums(listed(service)[broker.key]) == {"answered": 1, "continued": 1}
 
 
+@pytest.mark.stores("sqlite")
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("failure", ["wrong_token", "key_revoked", "wrong_role"])
 def test_a_refused_caller_is_seen_in_every_dialect(service: Service, dialect: str, failure: str) -> None:

@@ -15,6 +15,8 @@ from tests.support.forms import Pair
 from tests.support.harness import Answer, Client
 from tests.support.malleable import order
 
+pytestmark = pytest.mark.stores("sqlite")  # a store keeps any bytes (tests/conformance)
+
 CAS = "/authentication/cacertificates"
 FORMS = forms.every_form()
 ML_DSA = ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87"]

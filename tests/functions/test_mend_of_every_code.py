@@ -61,6 +61,8 @@ from tests.support.harness import Answer, Client, Service, answer, basic, make_c
 from tests.support.issuer import AUDIENCE, CLIENT, Issuer, run_issuer
 from tests.usecases.test_on_upload import Bucket, Objects
 
+pytestmark = pytest.mark.stores("sqlite")  # no advice depends on the kind of store
+
 CAS: Final = "/authentication/cacertificates"
 DENY: Final = "/authorization/denylist"
 POLICY: Final = "/authorization/connectionpolicy"
