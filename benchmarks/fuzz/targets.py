@@ -130,13 +130,32 @@ def _names_no_other_org(leaf: Certificate) -> bool:
 
     A name with a NUL is no host name as a whole. Some clients read such a name up to the NUL.
     """
-    cert = x509.load_der_x509_certificate(leaf.der)
+    try:
+        names = _names_in(x509.load_der_x509_certificate(leaf.der))
+    except Exception:  # noqa: BLE001 - OpenSSL reads more than cryptography: version 4, text that is not ASCII
+        names = _texts_in(leaf.der)
+    readings = [name.partition("\0")[0] for name in names]
+    return all(name == world.HOST for name in readings if name.endswith(f".{world.DOMAIN}"))
+
+
+def _names_in(cert: x509.Certificate) -> list[str]:
+    """Return the common names and the DNS names of *cert*. Raises: ValueError, where cryptography cannot read them."""
     names = [str(attribute.value).lower() for attribute in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     for extension in cert.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
             names += [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
-    readings = [name.partition("\0")[0] for name in names]
-    return all(name == world.HOST for name in readings if name.endswith(f".{world.DOMAIN}"))
+    return names
+
+
+def _texts_in(der: bytes) -> list[str]:
+    """Return everything in *der* that may be a DNSName or a common name: a printable text of a short length."""
+    tags = b"\x82\x0c\x13\x14\x16"  # DNSName (RFC 5280, 4.2.1.6); UTF8String and the other string types of a name
+    texts = (
+        der[at + 2 : at + 2 + der[at + 1]].decode("latin-1").lower()
+        for at in range(len(der) - 1)
+        if der[at] in tags and der[at + 1] < 0x80
+    )
+    return [text for text in texts if text.partition("\0")[0].isprintable()]
 
 
 @contextmanager
