@@ -155,7 +155,8 @@ def _texts_in(der: bytes) -> list[str]:
         for at in range(len(der) - 1)
         if der[at] in tags and der[at + 1] < 0x80
     )
-    return [text for text in texts if text.partition("\0")[0].isprintable()]
+    readings = ((text, text.partition("\0")[0]) for text in texts)
+    return [text for text, read in readings if read.isascii() and read.isprintable()]  # a host name is ASCII
 
 
 @contextmanager
