@@ -31,6 +31,7 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
         key: the API key of the broker that asked.
         dialect: the broker's format.
         form: what the broker passed of the client.
+        no_sni, leaf_only, is_cut: see `ShownChain`.
     """
 
     org_id: str
@@ -54,6 +55,9 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
     key: str = ""
     dialect: str = ""
     form: str = ""
+    no_sni: bool = False
+    leaf_only: bool = False
+    is_cut: bool = False
     incarnation: str = ""  # of the organization
 
 
@@ -189,7 +193,11 @@ class ShownChain(OrgRecord, frozen=True, kw_only=True):
         fingerprint: of the leaf: SHA-256, hex.
         group: the CA and the type of an allowed device.
         chain: DER, leaf first; cut off where it is too long.
+        is_cut: whether the client sent more than *chain* holds.
         server_name, client_id: of that connection; None where the broker passed none, and in records of version 0.1.0.
+        no_sni: whether the server name meant nothing, because the broker's key is marked so; None in records of version
+            0.1.0, of which the way of the connection is not known.
+        leaf_only: whether the broker passes no certificate but the client's own.
     """
 
     fingerprint: str
@@ -197,8 +205,11 @@ class ShownChain(OrgRecord, frozen=True, kw_only=True):
     group: str = ""
     at: dt.datetime
     chain: tuple[bytes, ...] = ()
+    is_cut: bool = False
     server_name: str | None = None
     client_id: str | None = None
+    no_sni: bool | None = None
+    leaf_only: bool = False
 
 
 class ShownLine(Record, frozen=True):

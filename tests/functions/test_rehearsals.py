@@ -1,11 +1,17 @@
 """Dry runs: what a change would do to the clients that were seen. After the change, it is so."""
 
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 import pytest
+from cryptography.x509 import ObjectIdentifier, UnrecognizedExtension
 
+from shared.connection_records import ShownChain, ShownKind
+from shared.usecases.devices.shown import ShownCertificates
+from shared.usecases.orgs.organizations import get_org
 from tests.support import certs
-from tests.support.harness import Client, Service
+from tests.support.certs import NOON
+from tests.support.harness import Answer, Client, Service
 
 CAS: Final = "/authentication/cacertificates"
 POLICY: Final = "/authorization/connectionpolicy"
@@ -27,12 +33,24 @@ class Org(NamedTuple):
     operator: Client
     broker: Client
 
-    def connect(self, *sent: certs.Issued, **fields: str) -> str:
-        """Return the decision on a client."""
+    def verify(self, *sent: certs.Issued, broker: Client | None = None, **fields: str | None) -> dict[str, Any]:
+        """Return the verdict on a client. A field that is None is not sent."""
         body = {"serverName": self.service.host(), "clientId": "d:mtxpd0:thermo:42", "certificate": certs.bundle(*sent)}
-        decision: str = self.broker.post("/authorization/verifyclient", body | fields).ok()["decision"]
+        question = {name: value for name, value in (body | fields).items() if value is not None}
+        verdict: dict[str, Any] = (broker or self.broker).post("/authorization/verifyclient", question).ok()
         self.service.flush()
+        return verdict
+
+    def connect(self, *sent: certs.Issued, broker: Client | None = None, **fields: str | None) -> str:
+        """Return the decision on a client."""
+        decision: str = self.verify(*sent, broker=broker, **fields)["decision"]
         return decision
+
+    def preview(self, issued: certs.Issued, asked: certs.Issued) -> dict[str, Any]:
+        """Return what registering a CA would do, with the verdict on the client of a certificate."""
+        path = f"{PREVIEW}?effect=true&client={asked.fingerprint}"
+        judged: dict[str, Any] = self.operator.post(path, {"certificate": issued.pem}).ok()["judged"]
+        return judged
 
     def add_ca(self, issued: certs.Issued) -> str:
         ca_id: str = self.operator.post(CAS, {"certificate": issued.pem}).ok(201)["id"]
@@ -158,3 +176,117 @@ def test_an_entry_that_does_not_exist(org: Org) -> None:
     """The dry run is the answer to a change that changes nothing."""
     unknown = org.operator.delete(f"{DENIALS}/f-{'0' * 64}?dryrun=true")
     assert unknown.status == 404
+
+
+# ------------------------------------------------------------------------------- judged as the broker asked about it
+
+
+def test_a_key_without_sni_is_judged_without_the_server_name(org: Org) -> None:
+    """The server name that the broker passes means nothing: the removal of its domain refuses no client."""
+    org.add_ca(ROOT)
+    org.operator.put(SETTINGS, DOMAINS).ok()
+    no_sni = org.service.client("broker", no_sni=True)
+    assert org.connect(DEVICE, LINE, broker=no_sni, serverName=OWN) == "allow"
+    removal = {"customDomains": {"enabled": True, "domains": []}}
+    assert org.operator.put(f"{SETTINGS}?dryrun=true", removal).ok()["judged"]["refused"] == 0
+    org.operator.put(SETTINGS, removal).ok()
+    assert org.connect(DEVICE, LINE, broker=no_sni, serverName=OWN) == "allow"
+
+
+@pytest.mark.parametrize(("no_sni", "code"), [(False, "sni_missing"), (True, "allowed")])
+def test_the_first_ca_and_a_client_without_a_server_name(org: Org, no_sni: bool, code: str) -> None:
+    """From the first CA on, clients must name their server, unless the key of their broker is marked."""
+    broker = org.service.client("broker", no_sni=no_sni)
+    assert org.connect(DEVICE, LINE, broker=broker, serverName=None) == "deny"
+    judged = org.preview(ROOT, DEVICE)
+    assert (judged["admitted"], judged["client"]["code"]) == (int(no_sni), code)
+    org.add_ca(ROOT)
+    assert org.verify(DEVICE, LINE, broker=broker, serverName=None)["code"] == code
+
+
+def test_the_last_ca_and_a_client_without_a_server_name(org: Org) -> None:
+    """Without a CA and a server certificate, clients need not name their server."""
+    ca_id = org.add_ca(ROOT)
+    assert org.verify(DEVICE, LINE, serverName=None)["code"] == "sni_missing"
+    path = f"{CAS}/{ca_id}?dryrun=true&client={DEVICE.fingerprint}"
+    code = org.operator.delete(path).ok()["judged"]["client"]["code"]
+    org.operator.delete(f"{CAS}/{ca_id}").ok(204)
+    assert (org.verify(DEVICE, LINE, serverName=None)["code"], code) == ("no_trusted_ca", "no_trusted_ca")
+
+
+def test_a_broker_that_passes_no_client_id(org: Org) -> None:
+    """Without a client ID, the certificate must name exactly one device: the promise counts that step, too."""
+    org.add_ca(ROOT)
+    token = {"default": "TLS with Token Authentication", "unnamedCertificates": "token"}
+    org.operator.put(POLICY, token).ok()
+    assert org.connect(UNNAMED, clientId=None) == "continue"
+    stricter = token | {"unnamedCertificates": "deny"}
+    judged = org.operator.post(f"{POLICY}/dryrun", stricter).ok()["judged"]
+    assert (judged["refused"], judged["codes"]) == (1, {"identity_missing": 1})
+    org.operator.put(POLICY, stricter).ok()
+    assert org.connect(UNNAMED, clientId=None) == "deny"
+
+
+def test_a_broker_that_passes_the_certificate_alone(org: Org) -> None:
+    """The advice for a chain that is not complete names the broker."""
+    headers = {"x-sni": org.service.host(), "x-client-cert": quote(DEVICE.pem), "x-client-id": "d:mtxpd0:thermo:42"}
+
+    def ask() -> Answer:
+        answer = org.broker.send("GET", "//verifyClient/nginx", headers=headers)
+        org.service.flush()
+        return answer
+
+    assert ask().status == 403
+    client = org.preview(ROOT, DEVICE)["client"]
+    assert "This broker passes the device's own certificate alone" in client["mend"]
+    assert org.preview(LINE, DEVICE)["client"]["decision"] == "allow"
+    org.add_ca(LINE)
+    assert ask().status == 204
+
+
+def test_a_chain_that_is_too_long_to_be_stored_is_not_judged(org: Org) -> None:
+    """A part of the chain says nothing about the whole."""
+    root = certs.ca("Large Root")
+    padding = UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), b"x" * 20_000)
+    line = certs.ca("Large Line", root, more=[(padding, False)])
+    device = certs.leaf("d:thermo:42", line)
+    ca_id = org.add_ca(root)
+    assert org.connect(device, line) == "allow"
+    assert org.connect(DEVICE, LINE) == "deny"
+    judged = org.operator.delete(f"{CAS}/{ca_id}?dryrun=true&client={device.fingerprint}").ok()["judged"]
+    assert (judged["certificates"], "client" in judged) == (1, False)
+
+
+def test_a_record_of_version_0_1_0_is_judged_with_the_organizations_host_and_without_the_client_id(org: Org) -> None:
+    """The record has the certificate alone."""
+    org.add_ca(ROOT)
+    typed, device = certs.leaf("d:thermo:", ROOT), certs.leaf("d:thermo:7", ROOT)
+    old = [
+        ShownChain(fingerprint=leaf.fingerprint, kind=ShownKind.STRANGER, at=NOON, chain=(leaf.der,))
+        for leaf in (typed, device)
+    ]
+    ShownCertificates(org.service.app.context.of(get_org(org.service.app.context, org.service.org_id))).add(old)
+    assert org.operator.put(f"{SETTINGS}?dryrun=true", {"typeCertificates": True}).ok()["judged"]["admitted"] == 0
+    judged = org.operator.post(f"{POLICY}/dryrun", {"default": "TLS with Client Certificate Authentication"}).ok()
+    assert (judged["judged"]["certificates"], judged["judged"]["refused"]) == (2, 0)
+
+
+def test_more_registered_cas_than_one_decision_reads(org: Org) -> None:
+    """A verdict refuses a client whose CAs are too much to read, and so does the judge of a dry run."""
+    large = [_large_ca(number) for number in range(4)]
+    device = certs.leaf("d:thermo:42", large[0])
+    for issued in large[:3]:
+        org.add_ca(issued)
+    before = org.connect(device)
+    judged = org.preview(large[3], device)
+    org.add_ca(large[3])
+    after = org.verify(device)
+    assert (before, after["decision"]) == ("allow", "deny")
+    assert (judged["refused"], judged["codes"]) == (1, {after["code"]: 1})
+
+
+def _large_ca(number: int) -> certs.Issued:
+    """Return one of several CAs with one name and one key, of about 3,000 DER elements each."""
+    sequence = b"\x30\x82\x17\x70" + b"\x05\x00" * 3_000
+    padding = UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), sequence)
+    return certs.ca("Large", private=certs.key("P-256", 99), serial=number + 1, more=[(padding, False)])

@@ -1,13 +1,14 @@
 """Judge the certificates that clients presented again, on changed facts: what a change would do, before the change.
 
-The judge is the one of verifyClient. The certificates are those of `shared.usecases.devices.shown`: at most 500, the
-newest first. Devices that were not seen are not judged, so an answer states how many certificates were judged, and when
-the oldest of them was seen.
+The judge is the one of verifyClient, with the inputs of the connection: the server name and whether it counts, the
+client ID, the chain, and whether the broker passes chains. The certificates are those of
+`shared.usecases.devices.shown`: at most 500, the newest first. Devices that were not seen are not judged, so an answer
+states how many certificates were judged, and when the oldest of them was seen.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -34,7 +35,7 @@ from shared.x509.budget import REGISTERED_ELEMENTS_MAX, ElementCount
 from shared.x509.certificate import Certificate
 
 SECONDS_MAX: Final = 2.0  # of judging; certificates that were seen earlier are then left out
-_IDENTITY_STEP: Final = 10  # without a client ID, this step says nothing about a change
+_IDENTITY_STEP: Final = 10  # where the client ID is not known, this step says nothing about a change
 
 Denied = Mapping[str, Sequence[DenyListEntry]]
 """The entries of the deny list, by look-up id."""
@@ -88,9 +89,11 @@ def rehearse(context: Context, org: Org, change: Change, *, asked: str = "") -> 
     for shown in ShownCertificates(records).newest_first():
         if time.monotonic() > deadline:
             break
+        if shown.is_cut:  # the rest of the chain may hold the CA that decides
+            continue
         presented = _present(context, org, shown)
-        before, after = (_judge(context, presented, state) for state in (now, then))
-        has_passed, passes = (_passes(presented, verdict) for verdict in (before, after))
+        before, after = (_judge(context, shown, presented, state) for state in (now, then))
+        has_passed, passes = (_passes(shown, verdict) for verdict in (before, after))
         certificates, since = certificates + 1, shown.at
         if has_passed and not passes:
             codes[after.code] += 1
@@ -102,21 +105,38 @@ def rehearse(context: Context, org: Org, change: Change, *, asked: str = "") -> 
 
 def _present(context: Context, org: Org, shown: ShownChain) -> Presented:
     leaf, *rest = shown.chain
-    host = shown.server_name or messaging_host(org.org_id, context.platform_domain)
-    return Presented.read(server_name=host, client_id=shown.client_id, certificate=leaf, chain=b"".join(rest))
+    host = shown.server_name if _is_way_known(shown) else messaging_host(org.org_id, context.platform_domain)
+    return Presented.read(
+        server_name=host,
+        client_id=shown.client_id,
+        certificate=leaf,
+        chain=b"".join(rest),
+        leaf_only=shown.leaf_only,
+    )
 
 
-def _judge(context: Context, presented: Presented, state: State) -> Verdict:
-    org, anchors, denied, asked = state.org, state.anchors, state.denied, questions(presented)
+def _is_way_known(shown: ShownChain) -> bool:
+    """Return whether the record says how the client connected. Records of version 0.1.0 do not."""
+    return shown.no_sni is not None
+
+
+def _judge(context: Context, shown: ShownChain, presented: Presented, state: State) -> Verdict:
+    org, denied, asked = state.org, state.denied, questions(presented)
+    named = [
+        anchor for anchor in state.anchors if anchor.certificate.subject.digest[:NAME_DIGITS] in asked.issuer_names
+    ]
+    anchors = _readable(named)
     facts = make_facts(
         org,
-        _of_names(anchors, asked.issuer_names),
+        anchors,
         {look_up: denied[look_up] for look_up in asked.denials if look_up in denied},
-        has_active_ca=any(anchor.active for anchor in anchors),
+        has_active_ca=any(anchor.active for anchor in state.anchors),
+        has_more_cas=len(anchors) < len(named),
     )
     return judge(
         presented,
-        Scope(org.org_id, incarnation=org.incarnation),
+        # Another scope that may ask about the organization differs in words only: events of others are not recorded.
+        Scope(org.org_id, incarnation=org.incarnation, no_sni=bool(shown.no_sni)),
         facts,
         platform_domain=context.platform_domain,
         at=context.clock(),
@@ -125,17 +145,16 @@ def _judge(context: Context, presented: Presented, state: State) -> Verdict:
     )
 
 
-def _of_names(anchors: Sequence[Anchor], names: Collection[str]) -> list[Anchor]:
-    """Return the CAs that a verdict reads: those of the issuers' names, as many as one decision can read."""
-    named = [anchor for anchor in anchors if anchor.certificate.subject.digest[:NAME_DIGITS] in names]
-    count = ElementCount(REGISTERED_ELEMENTS_MAX, sum(len(anchor.certificate.der) for anchor in named))
-    return [anchor for anchor in named if count.takes(anchor.certificate.der)]
+def _readable(anchors: Sequence[Anchor]) -> list[Anchor]:
+    """Return as many of *anchors* as one decision can read."""
+    count = ElementCount(REGISTERED_ELEMENTS_MAX, sum(len(anchor.certificate.der) for anchor in anchors))
+    return [anchor for anchor in anchors if count.takes(anchor.certificate.der)]
 
 
-def _passes(presented: Presented, verdict: Verdict) -> bool:
+def _passes(shown: ShownChain, verdict: Verdict) -> bool:
     if verdict.decision is not Decision.DENY:
         return True
-    return presented.client_id is None and (verdict.failed_step or 0) >= _IDENTITY_STEP
+    return not _is_way_known(shown) and (verdict.failed_step or 0) >= _IDENTITY_STEP
 
 
 def _read_denied(records: OrgRepository) -> dict[str, list[DenyListEntry]]:
@@ -152,7 +171,7 @@ def _read_denied(records: OrgRepository) -> dict[str, list[DenyListEntry]]:
 
 def without(deleted_id: str) -> Change:
     """Return the change that deletes a CA."""
-    return lambda state: replace(state, anchors=[anchor for anchor in state.anchors if anchor.id != deleted_id])
+    return lambda state: _with_anchors(state, [anchor for anchor in state.anchors if anchor.id != deleted_id])
 
 
 def with_status(changed_id: str, *, active: bool) -> Change:
@@ -170,9 +189,14 @@ def with_ca(cert: Certificate) -> Change:
         if any(anchor.certificate.der == cert.der for anchor in state.anchors):
             return state
         added = Anchor(ca_id(cert), cert, True, _find_denied_at(cert, state.anchors, state.denied))
-        return replace(state, anchors=[*state.anchors, added])
+        return _with_anchors(state, [*state.anchors, added])
 
     return add
+
+
+def _with_anchors(state: State, anchors: Sequence[Anchor]) -> State:
+    """Return *state* with other CAs. An organization with a CA requires SNI."""
+    return replace(state, org=replace(state.org, has_ca=bool(anchors)), anchors=anchors)
 
 
 def with_policy(policy: Policy) -> Change:

@@ -176,8 +176,11 @@ def _shown(event: ConnectionEvent) -> ShownChain | None:
         group=group,
         at=event.at,
         chain=tuple(chain),
+        is_cut=event.is_cut or len(chain) < len(event.chain),
         server_name=event.server_name,
         client_id=event.client_id,
+        no_sni=event.no_sni,
+        leaf_only=event.leaf_only,
     )
 
 
