@@ -213,11 +213,18 @@ class ShownChain(OrgRecord, frozen=True, kw_only=True):
 
 
 class ShownLine(Record, frozen=True):
-    """A certificate in `ShownIndex`."""
+    """A certificate in `ShownIndex`.
+
+    Args:
+        way: a digest of what its client sent, and of how; empty in lines of before.
+        changes: how often the certificate was stored again on the day of *at*.
+    """
 
     kind: ShownKind
     at: dt.datetime
     group: str = ""
+    way: str = ""
+    changes: int = 0
 
 
 class ShownIndex(OrgRecord, frozen=True):

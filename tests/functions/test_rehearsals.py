@@ -1,5 +1,6 @@
 """Dry runs: what a change would do to the clients that were seen. After the change, it is so."""
 
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -176,6 +177,64 @@ def test_an_entry_that_does_not_exist(org: Org) -> None:
     """The dry run is the answer to a change that changes nothing."""
     unknown = org.operator.delete(f"{DENIALS}/f-{'0' * 64}?dryrun=true")
     assert unknown.status == 404
+
+
+# -------------------------------------------------------------------------------------------- the last connection
+
+
+def test_the_last_of_several_connections_of_a_day_counts(org: Org) -> None:
+    """A device that came by the organization's host in the morning and by a custom domain at noon, and back again."""
+    org.add_ca(ROOT)
+    org.operator.put(SETTINGS, DOMAINS).ok()
+    removal = {"customDomains": {"enabled": True, "domains": []}}
+
+    def promise() -> int:
+        refused: int = org.operator.put(f"{SETTINGS}?dryrun=true", removal).ok()["judged"]["refused"]
+        return refused
+
+    refused = []
+    for host in (org.service.host(), OWN, org.service.host(), OWN):
+        org.service.clock.now += timedelta(hours=1)
+        assert org.connect(DEVICE, LINE, serverName=host) == "allow"
+        refused.append(promise())
+    assert refused == [0, 1, 0, 1]
+    org.operator.put(SETTINGS, removal).ok()
+    assert org.connect(DEVICE, LINE, serverName=OWN) == "deny"
+
+
+def test_of_the_connections_within_one_batch_the_last_counts(org: Org) -> None:
+    org.add_ca(ROOT)
+    org.operator.put(SETTINGS, DOMAINS).ok()
+    removal = {"customDomains": {"enabled": True, "domains": []}}
+    refused = []
+    for hosts in ([OWN, org.service.host()], [OWN, org.service.host()], [org.service.host(), OWN]):
+        for host in hosts:
+            fields = {"serverName": host, "clientId": "d:mtxpd0:thermo:42", "certificate": certs.bundle(DEVICE, LINE)}
+            org.broker.post("/authorization/verifyclient", fields).ok()
+        org.service.flush()
+        refused.append(org.operator.put(f"{SETTINGS}?dryrun=true", removal).ok()["judged"]["refused"])
+    assert refused == [0, 0, 1]
+
+
+def test_a_device_that_sends_another_client_id(org: Org) -> None:
+    """The device is refused for its client ID, and then sends the right one: it is an allowed device again."""
+    ca_id = org.add_ca(ROOT)
+    assert org.connect(DEVICE, LINE) == "allow"
+    assert org.connect(DEVICE, LINE, clientId="d:mtxpd0:thermo:43") == "deny"
+    path = f"{CAS}/{ca_id}?dryrun=true"
+    assert org.operator.delete(path).ok()["judged"]["refused"] == 0
+    assert org.connect(DEVICE, LINE) == "allow"
+    assert org.operator.delete(path).ok()["judged"]["refused"] == 1
+
+
+def test_a_device_that_stops_sending_its_intermediate(org: Org) -> None:
+    """The registration of the intermediate would help, and the chain of the morning does not hide that."""
+    org.add_ca(ROOT)
+    assert org.connect(DEVICE, LINE) == "allow"
+    assert org.connect(DEVICE) == "deny"
+    assert org.preview(LINE, DEVICE)["admitted"] == 1
+    org.add_ca(LINE)
+    assert org.connect(DEVICE) == "allow"
 
 
 # ------------------------------------------------------------------------------- judged as the broker asked about it

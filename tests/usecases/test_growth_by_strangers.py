@@ -1,5 +1,6 @@
 """What connections leave in the store is bounded, whatever strangers send."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from shared.usecases.devices.shown import (
     BATCH_MAX,
     CERTIFICATES_MAX,
     CHAIN_MAX,
+    CHANGES_MAX,
     KIND_MAX,
     ShownCertificates,
     ShownMemory,
@@ -136,9 +138,9 @@ def line(kind: ShownKind, seconds: int, group: str = "") -> ShownLine:
     return ShownLine(kind, NOON + timedelta(seconds=seconds), group)
 
 
-def shown(name: str, kind: ShownKind, seconds: int = 10_000, group: str = "") -> ShownChain:
+def shown(name: str, kind: ShownKind, seconds: int = 10_000, group: str = "", host: str = "own") -> ShownChain:
     at = NOON + timedelta(seconds=seconds)
-    return ShownChain(fingerprint=name, kind=kind, group=group, at=at, chain=(b"der",))
+    return ShownChain(fingerprint=name, kind=kind, group=group, at=at, chain=(b"der",), server_name=host)
 
 
 def test_strangers_replace_strangers_only() -> None:
@@ -170,7 +172,7 @@ def test_a_refused_device_of_the_organization_always_finds_a_place() -> None:
 
 
 def test_a_certificate_is_renewed_once_a_day() -> None:
-    lines = {"leaf": line(ShownKind.ALLOWED, 0, "ca/d:thermo")}
+    lines, _, _ = add_lines({}, [shown("leaf", ShownKind.ALLOWED, 0, "ca/d:thermo")])
     again = shown("leaf", ShownKind.ALLOWED, 60, "ca/d:thermo")
     next_day = shown("leaf", ShownKind.ALLOWED, 86_400, "ca/d:thermo")
     assert add_lines(lines, [again]) == (lines, [], [])
@@ -178,9 +180,45 @@ def test_a_certificate_is_renewed_once_a_day() -> None:
     assert (ring["leaf"].at, new, dropped) == (next_day.at, [next_day], [])
 
 
+def test_a_certificate_whose_client_connects_in_another_way_is_renewed_at_once() -> None:
+    lines, _, _ = add_lines({}, [shown("leaf", ShownKind.ALLOWED, 0)])
+    later, early = (shown("leaf", ShownKind.ALLOWED, seconds, host="other") for seconds in (60, -60))
+    assert add_lines(lines, [later])[1] == [later]
+    assert add_lines(lines, [early])[1] == []  # a queue delivers late
+
+
+def test_a_client_that_alternates_is_stored_a_bounded_number_of_times_a_day() -> None:
+    """Whatever alternates: the server name, or the outcome. A process sends no more, and the store writes no more."""
+    kinds = (ShownKind.ALLOWED, ShownKind.REFUSED, ShownKind.STRANGER)
+    memory = ShownMemory()
+    lines: Mapping[str, ShownLine] = {}
+    for day in range(2):
+        sent = written = 0
+        for number in range(300):
+            at = NOON + DAY * day + timedelta(seconds=number)
+            kind = kinds[number % 3]
+            changing = event(
+                1,
+                at=at,
+                server_name=f"host-{number}",
+                decision="allow" if kind is ShownKind.ALLOWED else "deny",
+                reached_ca=kind is not ShownKind.STRANGER,
+            )
+            chains = memory.take_new(ORG, [changing])
+            sent += len(chains)
+            lines, new, _ = add_lines(lines, [shown("leaf", kind, number + 86_400 * day, host=f"host-{number}")])
+            written += len(new)
+        assert CHANGES_MAX <= sent <= CHANGES_MAX + 2
+        assert CHANGES_MAX <= written <= CHANGES_MAX + 2
+
+
 def test_a_certificate_that_reached_a_ca_does_not_become_a_strangers() -> None:
-    lines = {"leaf": line(ShownKind.REFUSED, 0)}
-    assert add_lines(lines, [shown("leaf", ShownKind.STRANGER, 86_400)])[0] == lines
+    """What its client sends is kept up to date. The time is not, so the certificate leaves after 35 days."""
+    lines, _, _ = add_lines({}, [shown("leaf", ShownKind.REFUSED, 0)])
+    assert add_lines(lines, [shown("leaf", ShownKind.STRANGER, 86_400)]) == (lines, [], [])
+    ring, [kept], _ = add_lines(lines, [shown("leaf", ShownKind.STRANGER, 86_400, host="other")])
+    assert (ring["leaf"].kind, ring["leaf"].at) == (ShownKind.REFUSED, NOON)
+    assert (kept.kind, kept.at, kept.server_name) == (ShownKind.REFUSED, NOON, "other")
     ring, new, _ = add_lines({"leaf": line(ShownKind.STRANGER, 0)}, [shown("leaf", ShownKind.REFUSED, 1)])
     assert ring["leaf"].kind is ShownKind.REFUSED
     assert len(new) == 1

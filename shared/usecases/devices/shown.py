@@ -4,6 +4,10 @@ Anyone can present a certificate, and as many as he likes. So each certificate i
 an organization has 500 of them at most. Of these, strangers hold 100 at most: clients whose path reached no CA of the
 organization. Allowed devices hold 400 at most, spread over their CAs and types. The newest certificates stay.
 
+A certificate is stored with the last connection of its client: once a day, and on the same day when the client connects
+in another way (server name, client ID, chain, outcome), CHANGES_MAX times. A client that connects often in the same way
+causes no write.
+
     shownindex/{orgId}          the ring: the line of each certificate
     shown/{orgId}/{fingerprint} the certificate with its chain
 
@@ -13,8 +17,11 @@ line, which the store deletes when it expires. No verdict reads either.
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from hashlib import sha256
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from shared.connection_records import ConnectionEvent, ShownChain, ShownIndex, ShownKind, ShownLine
 from shared.org_repository import OrgRepository
@@ -26,6 +33,8 @@ KIND_MAX: Final = {ShownKind.STRANGER: 100, ShownKind.ALLOWED: 400, ShownKind.RE
 CHAIN_MAX: Final = 16 * 1024  # bytes of DER of one chain
 BATCH_MAX: Final = 6  # chains in one batch of connection events, of 256 KiB at most (Amazon SQS)
 _READ_AT_ONCE: Final = 100  # of at most 16 KiB each
+CHANGES_MAX: Final = 24  # times a day that a certificate is stored again, because its client connects in another way
+_WAY_DIGITS: Final = 12
 _REMEMBERED_MAX: Final = 8192  # certificates that a process sent
 
 _FIRST: Final = {ShownKind.REFUSED: 0, ShownKind.ALLOWED: 1, ShownKind.STRANGER: 2}
@@ -57,7 +66,7 @@ class ShownCertificates:
             yield from (shown for ref in refs if (shown := batch.get(ref)) is not None and shown.chain)
 
     def add(self, chains: Sequence[ShownChain]) -> None:
-        """Store *chains*, those that were stored on the same day excepted; delete what the ring has no room for.
+        """Store those of *chains* that are new or renew what is stored; delete what the ring has no room for.
 
         Raises: OrgGone, TooBusy, StoreUnavailable."""
         if not chains:
@@ -99,16 +108,44 @@ def add_lines(
                 del ring[fingerprint]
                 if new.pop(fingerprint, None) is None:
                     dropped.append(fingerprint)
-        ring[shown.fingerprint] = ShownLine(shown.kind, shown.at, shown.group)
+        elif _is_now_strange(shown, before):  # the certificate keeps its place, and gains no time
+            shown = replace(shown, kind=before.kind, group=before.group, at=before.at)
+        ring[shown.fingerprint] = _line_of(shown, before)
         new[shown.fingerprint] = shown
     return ring, list(new.values()), [fingerprint for fingerprint in dropped if fingerprint not in ring]
 
 
 def _renews(shown: ShownChain, before: ShownLine) -> bool:
-    """Return whether *shown* is stored although the ring has its certificate: once a day, or with a better standing."""
-    if shown.kind is ShownKind.STRANGER and before.kind is not ShownKind.STRANGER:
+    """Return whether *shown* is stored although the ring has its certificate.
+
+    Any change of a client's way to connect is stored, so that the last connection counts; not more often than
+    CHANGES_MAX a day, because a client may alternate, and devices may share a certificate."""
+    if before.kind is ShownKind.STRANGER and shown.kind is not ShownKind.STRANGER:
+        return True
+    if shown.at < before.at:  # a queue delivers late
         return False
-    return shown.kind is not before.kind or shown.at.date() > before.at.date()
+    has_kept_standing = not _is_now_strange(shown, before)
+    if has_kept_standing and shown.at.date() > before.at.date():
+        return True
+    has_other_kind = has_kept_standing and shown.kind is not before.kind
+    return (has_other_kind or _way_of(shown) != before.way) and before.changes < CHANGES_MAX
+
+
+def _is_now_strange(shown: ShownChain, before: ShownLine) -> bool:
+    """Return whether a certificate that reached a CA reaches none now: its CA is deleted, or its chain has less."""
+    return shown.kind is ShownKind.STRANGER and before.kind is not ShownKind.STRANGER
+
+
+def _line_of(shown: ShownChain, before: ShownLine | None) -> ShownLine:
+    is_same_day = before is not None and before.at.date() == shown.at.date()
+    changes = before.changes + 1 if before is not None and is_same_day else 0
+    return ShownLine(shown.kind, shown.at, shown.group, _way_of(shown), changes)
+
+
+def _way_of(shown: ShownChain) -> str:
+    """Return a digest of everything that a verdict on the client depends on."""
+    way = (shown.server_name, shown.client_id, shown.no_sni, shown.leaf_only, shown.is_cut, shown.chain)
+    return sha256(msgspec.msgpack.encode(way)).hexdigest()[:_WAY_DIGITS]
 
 
 def _make_room(ring: Mapping[str, ShownLine], kind: ShownKind) -> list[str]:
@@ -131,29 +168,36 @@ def _make_room(ring: Mapping[str, ShownLine], kind: ShownKind) -> list[str]:
 
 
 class ShownMemory:
-    """What a process sent today, so that a device that connects often takes no place in each batch. Not thread-safe."""
+    """What a process sent today, so that a device that connects often takes no place in each batch. Not thread-safe.
+
+    A process does not know what others sent. So the store decides again, by the same rule."""
 
     def __init__(self) -> None:
-        self._sent: OrderedDict[tuple[str, str, ShownKind], str] = OrderedDict()
+        self._sent: OrderedDict[tuple[str, str], ShownLine] = OrderedDict()
 
     def take_new(self, org_id: str, events: Iterable[ConnectionEvent]) -> tuple[ShownChain, ...]:
-        """Return the chains in *events* that were not sent today, BATCH_MAX at most: refused devices' first."""
-        chains: dict[str, ShownChain] = {}
+        """Return the chains in *events* that are to be stored, BATCH_MAX at most: refused devices' first.
+
+        Of several connections with one certificate, the last counts that reached a CA, or else the last."""
+        last: dict[str, ShownChain] = {}
         for event in events:
             shown = _shown(event)
-            if shown is None or self._sent.get((org_id, shown.fingerprint, shown.kind)) == _day_of(shown.at):
-                continue
-            before = chains.get(shown.fingerprint)
-            if before is None or _FIRST[shown.kind] <= _FIRST[before.kind]:
-                chains[shown.fingerprint] = shown
-        new = sorted(chains.values(), key=lambda shown: (_FIRST[shown.kind], -shown.at.timestamp()))[:BATCH_MAX]
+            before = last.get(shown.fingerprint) if shown else None
+            if shown and (shown.kind is not ShownKind.STRANGER or not before or before.kind is ShownKind.STRANGER):
+                last[shown.fingerprint] = shown
+        new = [shown for shown in last.values() if self._is_new(org_id, shown)]
+        new = sorted(new, key=lambda shown: (_FIRST[shown.kind], -shown.at.timestamp()))[:BATCH_MAX]
         for shown in new:
-            key = (org_id, shown.fingerprint, shown.kind)
-            self._sent[key] = _day_of(shown.at)
+            key = (org_id, shown.fingerprint)
+            self._sent[key] = _line_of(shown, self._sent.get(key))
             self._sent.move_to_end(key)
             if len(self._sent) > _REMEMBERED_MAX:
                 self._sent.popitem(last=False)
         return tuple(new)
+
+    def _is_new(self, org_id: str, shown: ShownChain) -> bool:
+        sent = self._sent.get((org_id, shown.fingerprint))
+        return sent is None or shown.at.date() > sent.at.date() or _renews(shown, sent)
 
 
 def _shown(event: ConnectionEvent) -> ShownChain | None:
@@ -187,7 +231,3 @@ def _shown(event: ConnectionEvent) -> ShownChain | None:
 def _type_of(identity: str | None) -> str:
     """Return the class and type of `d:type:device`."""
     return (identity or "").rpartition(":")[0]
-
-
-def _day_of(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d")
