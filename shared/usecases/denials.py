@@ -21,6 +21,7 @@ from shared.org_repository import OrgRepository
 from shared.records import Activity, Denial, Denials, DenyCount, Withdrawal
 from shared.refs import Ref, denials_ref, deny_count_ref
 from shared.repository import Waiting
+from shared.validation.deny_list import DenyListEntry
 
 DENIALS_MAX: Final = 10_000  # entries of an organization
 
@@ -31,6 +32,11 @@ _REST: Final = timedelta(minutes=1)  # after the last change of the counter no c
 def denial_id(look_up: str, issuer_key_hash: str | None) -> str:
     """Return the id of the entry that *look_up* finds; *issuer_key_hash* is set for a serial number."""
     return look_up if issuer_key_hash is None else f"{look_up}-{issuer_key_hash[:16]}"
+
+
+def entry_of(denial: Denial) -> DenyListEntry:
+    """Return *denial* as a verdict sees it."""
+    return DenyListEntry(denial.created_at, denial.issuer_key_hash)
 
 
 class DenyList:

@@ -4,6 +4,7 @@ An entry names a certificate by its fingerprint, by its issuer and serial number
 its identity (docs/rules.md, "Deny list").
 """
 
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Final
 
@@ -51,6 +52,24 @@ def questions(presented: Presented) -> Questions:
 def certificate_ids(cert: Certificate) -> list[str]:
     """Return every look-up id of an entry that may mean *cert*."""
     return [*map(fingerprint_id, cert.fingerprints), serial_id(cert), key_id(cert.key_hash)]
+
+
+def find_denied_at(
+    cert: Certificate, entries: Collection[DenyListEntry], cas: Iterable[Certificate]
+) -> datetime | None:
+    """Return when the first of *entries* that means the registered CA *cert* was made, or None.
+
+    Args:
+        entries: those that a look-up of `certificate_ids` found.
+        cas: the registered CAs with the name of the issuer of *cert*, which may be *cert* itself. An entry of a serial
+            number counts for the CA that signed the certificate.
+    """
+    keys = {entry.issuer_key_hash for entry in entries if entry.issuer_key_hash is not None}
+    issuers = {ca.key_hash for ca in cas if ca.key_hash in keys and cert.is_signed_by(ca)} if keys else set()
+    return min(
+        (entry.since for entry in entries if entry.issuer_key_hash is None or entry.issuer_key_hash in issuers),
+        default=None,
+    )
 
 
 def can_mean_certificate(look_up: str) -> bool:

@@ -173,6 +173,19 @@ def test_a_ca_on_the_deny_list_would_let_nothing_in(org: Org) -> None:
     assert (judged["certificates"], judged["admitted"]) == (1, 0)
 
 
+def test_a_self_signed_ca_whose_own_serial_number_is_denied(org: Org) -> None:
+    """The issuer of such a CA is the CA itself, which is registered with the change."""
+    ca_id = org.add_ca(ROOT)
+    serial = {"kind": "serial", "value": f"{ca_id}:{ROOT.cert.serial_number:x}"}
+    org.operator.post(DENIALS, serial).ok(201)
+    org.operator.delete(f"{CAS}/{ca_id}").ok(204)
+    assert org.connect(DEVICE, LINE) == "deny"
+    judged = org.preview(ROOT, DEVICE)
+    org.add_ca(ROOT)
+    assert org.verify(DEVICE, LINE)["code"] == "certificate_revoked"
+    assert (judged["admitted"], judged["client"]["code"]) == (0, "certificate_revoked")
+
+
 def test_an_entry_that_does_not_exist(org: Org) -> None:
     """The dry run is the answer to a change that changes nothing."""
     unknown = org.operator.delete(f"{DENIALS}/f-{'0' * 64}?dryrun=true")

@@ -13,10 +13,10 @@ from shared.batch import Batch
 from shared.org_repository import OrgRepository
 from shared.records import CA, CAsOfOneName, Denial, DenialKind, Withdrawal
 from shared.refs import Ref, cas_ref
-from shared.usecases.denials import DenyList
+from shared.usecases.denials import DenyList, entry_of
 from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal
 from shared.validation.ca import NAME_DIGITS
-from shared.validation.deny_list import certificate_ids
+from shared.validation.deny_list import certificate_ids, find_denied_at
 from shared.x509.certificate import Certificate
 from shared.x509.digests import key_digest
 
@@ -38,16 +38,10 @@ class Marks:
 
     def find_denied_at(self, cert: Certificate, batch: Batch) -> datetime | None:
         """Return when the first entry of the deny list that means *cert* was made, or None."""
-        denials = self._deny_list.entries(batch, certificate_ids(cert))
-        issuers = self._issuer_keys(cert, batch) if any(denial.issuer_key_hash for denial in denials) else set()
-        return min(
-            (
-                denial.created_at
-                for denial in denials
-                if denial.issuer_key_hash is None or denial.issuer_key_hash in issuers
-            ),
-            default=None,
-        )
+        entries = list(map(entry_of, self._deny_list.entries(batch, certificate_ids(cert))))
+        document = batch.get(self._issuers_ref(cert))
+        cas = document.cas.values() if document else ()
+        return find_denied_at(cert, entries, (Certificate.from_der(ca.der) for ca in cas))
 
     def mark(self, cas: Mapping[str, CA], certs: Mapping[str, Certificate], batch: Batch) -> dict[str, CA]:
         """Return *cas*, those among *certs* with the mark that the deny list in *batch* requires."""
@@ -67,12 +61,6 @@ class Marks:
             for ca_id, ca in after.items()
             if ca.denied_at is not None and before[ca_id].denied_at is None
         ]
-
-    def _issuer_keys(self, cert: Certificate, batch: Batch) -> set[str]:
-        """Return the key hashes of the registered CAs that did sign *cert*."""
-        document = batch.get(self._issuers_ref(cert))
-        issuers = [Certificate.from_der(ca.der) for ca in document.cas.values()] if document else []
-        return {issuer.key_hash for issuer in issuers if cert.is_signed_by(issuer)}
 
     def _issuers_ref(self, cert: Certificate) -> Ref[CAsOfOneName]:
         """Return the ref of the CAs that may have signed *cert*: those with the name of its issuer."""

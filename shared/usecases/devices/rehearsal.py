@@ -21,11 +21,11 @@ from shared.org_repository import OrgRepository
 from shared.records import Org, OrgSettings
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
-from shared.usecases.denials import DenyList, denial_id, look_up_of
+from shared.usecases.denials import DenyList, denial_id, entry_of, look_up_of
 from shared.usecases.devices.org_facts import make_facts
 from shared.usecases.devices.shown import ShownCertificates
 from shared.validation.ca import NAME_DIGITS, ca_id
-from shared.validation.deny_list import DenyListEntry, certificate_ids, questions
+from shared.validation.deny_list import DenyListEntry, certificate_ids, find_denied_at, questions
 from shared.validation.facts import Anchor, Scope
 from shared.validation.names import messaging_host
 from shared.validation.policy import Decision, Policy
@@ -161,8 +161,7 @@ def _read_denied(records: OrgRepository) -> dict[str, list[DenyListEntry]]:
     """Return every entry of the deny list by its look-up id."""
     denied: dict[str, list[DenyListEntry]] = {}
     for denial in DenyList(records).iterate():
-        entry = DenyListEntry(denial.created_at, denial.issuer_key_hash)
-        denied.setdefault(look_up_of(denial.id), []).append(entry)
+        denied.setdefault(look_up_of(denial.id), []).append(entry_of(denial))
     return denied
 
 
@@ -188,8 +187,8 @@ def with_ca(cert: Certificate) -> Change:
     def add(state: State) -> State:
         if any(anchor.certificate.der == cert.der for anchor in state.anchors):
             return state
-        added = Anchor(ca_id(cert), cert, True, _find_denied_at(cert, state.anchors, state.denied))
-        return _with_anchors(state, [*state.anchors, added])
+        anchors = [*state.anchors, Anchor(ca_id(cert), cert, True)]
+        return _with_anchors(state, [*state.anchors, _mark(anchors[-1], anchors, state.denied)])
 
     return add
 
@@ -224,26 +223,16 @@ def without_denial(entry_id: str) -> Change:
             for look_up, entries in state.denied.items()
         }
         anchors = [
-            replace(anchor, denied_at=_find_denied_at(anchor.certificate, state.anchors, denied))
-            if anchor.denied_at is not None
-            else anchor
-            for anchor in state.anchors
+            _mark(anchor, state.anchors, denied) if anchor.denied_at is not None else anchor for anchor in state.anchors
         ]
         return replace(state, anchors=anchors, denied=denied)
 
     return lift
 
 
-def _find_denied_at(cert: Certificate, anchors: Sequence[Anchor], denied: Denied) -> datetime | None:
-    """Return when the first entry of the deny list that means *cert* was made, or None."""
+def _mark(anchor: Anchor, anchors: Sequence[Anchor], denied: Denied) -> Anchor:
+    """Return *anchor* with the mark that the deny list requires, where *anchors* are registered."""
+    cert = anchor.certificate
     entries = [entry for look_up in certificate_ids(cert) for entry in denied.get(look_up, ())]
-    issuers = {
-        anchor.certificate.key_hash
-        for anchor in anchors
-        if any(entry.issuer_key_hash == anchor.certificate.key_hash for entry in entries)
-        and cert.is_signed_by(anchor.certificate)
-    }
-    return min(
-        (entry.since for entry in entries if entry.issuer_key_hash is None or entry.issuer_key_hash in issuers),
-        default=None,
-    )
+    named = (ca.certificate for ca in anchors if ca.certificate.subject.digest == cert.issuer.digest)
+    return replace(anchor, denied_at=find_denied_at(cert, entries, named))

@@ -20,10 +20,10 @@ from shared.usecases.callers import BearerToken, Caller, Credentials, admit_call
 from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
-from shared.usecases.denials import DenyList
+from shared.usecases.denials import DenyList, entry_of
 from shared.usecases.devices.org_facts import make_facts
 from shared.validation.cures import find_cures
-from shared.validation.deny_list import DenyListEntry, Questions, questions
+from shared.validation.deny_list import Questions, questions
 from shared.validation.facts import OrgFacts, Scope
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
@@ -299,9 +299,5 @@ class _Lookup(msgspec.Struct, frozen=True):
         deny_list, cas, names = DenyList(records), CACertificates(records), self.questions.issuer_names
         anchors = cas.anchors_for(names, batch)
         by_look_up = [(look_up, deny_list.entries(batch, [look_up])) for look_up in self.questions.denials]
-        denied = {
-            look_up: [DenyListEntry(denial.created_at, denial.issuer_key_hash) for denial in entries]
-            for look_up, entries in by_look_up
-            if entries
-        }
+        denied = {look_up: list(map(entry_of, entries)) for look_up, entries in by_look_up if entries}
         return make_facts(org, anchors, denied, has_more_cas=len(anchors) < cas.count_for(names, batch))
