@@ -12,9 +12,9 @@ from functions.web.body import Body, File, file_bytes, read_body
 from functions.web.contract import View
 from functions.web.message import Reply, json_reply
 from shared import errors
+from shared.usecases.cas.manage import preview_ca
 from shared.usecases.devices.rehearsal import with_ca
-from shared.usecases.servers.preview import Acceptance
-from shared.usecases.servers.preview import preview as preview_certificate
+from shared.usecases.servers.preview import Acceptance, preview_server
 from shared.validation.server_cert import names_of
 
 FUNCTION: Final = "manageCertificates"
@@ -34,7 +34,7 @@ class AcceptanceView(View, frozen=True, kw_only=True):
 
 
 class PreviewView(CertificateView, frozen=True, kw_only=True):
-    """The fields of a certificate that nobody has saved yet."""
+    """The fields of a certificate that is not stored."""
 
     names: tuple[str, ...]
     self_signed: bool
@@ -56,15 +56,17 @@ class PreviewView(CertificateView, frozen=True, kw_only=True):
 )
 def preview(call: MemberCall) -> Reply:
     body = read_body(call.request, Preview)
-    judged = preview_certificate(call.context, call.member, file_bytes(body.certificate, "certificate"))
-    has_effect = call.request.flag("effect") and judged.ca.refusal is None
+    data = file_bytes(body.certificate, "certificate")
+    cert, server = preview_server(call.context, call.member, data)
+    ca = preview_ca(call.context, call.member, data)
+    has_effect = call.request.flag("effect") and ca.refusal is None
     view = PreviewView(
-        names=tuple(names_of(judged.cert)),
-        self_signed=judged.cert.is_self_signed,
-        ca=_acceptance(judged.ca),
-        server=_acceptance(judged.server),
-        judged=judge_change(call, with_ca(judged.cert)) if has_effect else UNSET,
-        **certificate_fields(judged.cert),  # type: ignore[arg-type]
+        names=tuple(names_of(cert)),
+        self_signed=cert.is_self_signed,
+        ca=_acceptance(ca),
+        server=_acceptance(server),
+        judged=judge_change(call, with_ca(cert)) if has_effect else UNSET,
+        **certificate_fields(cert),  # type: ignore[arg-type]
     )
     return json_reply(view)
 

@@ -17,7 +17,7 @@ afterwards, and reads again after each write until nothing differs. So of severa
 has read the changes of all others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -148,6 +148,14 @@ class CACertificates:
         documents = [document for ref in self.refs_for(issuer_names) if (document := batch.get(ref)) is not None]
         return [entry for document in documents for entry in document.cas.items()]
 
+    def check_room(self, ca_id: str, cert: Certificate) -> None:
+        """Refuse a CA that `add` would refuse for the number of CAs. Raises: TooManyCAs, TooManyCAsOfOneName."""
+        ref = self._ref(ca_id)
+        batch = self._repository.read_batch([self.index_ref, ref])
+        index, document = batch.get(self.index_ref), batch.get(ref)
+        _check_number(index.cas if index else {}, ca_id)
+        _check_number_of_name(document.cas if document else {}, ca_id, cert)
+
     # ------------------------------------------------------------------------------------------------ changing
 
     def add(
@@ -166,22 +174,24 @@ class CACertificates:
         self._reserve(ca_id, ca.changed.created_at, rate_per_minute)
         # The deny list is read after the reservation. A denial that this read misses finds the reservation, and makes
         # the write below a conflict (`list_meant_by`).
-        for attempt in self._repository.changing(ref, also=marks, activity_of=self._org_id):
-            with attempt as document:
-                cas = document.cas if document else {}
-                is_new, has_room = ca_id not in cas, _has_room(document, ca_id)
-                reactivated = _list_inactive_twins(cas, cert) if ca.status is CAStatus.ACTIVE else []
-                if has_room:
-                    status = CAStatus.INACTIVE if reactivated and not may_reactivate else ca.status
-                    denied_at = self._marks.find_denied_at(cert, attempt.batch)
-                    added = msgspec.structs.replace(ca, status=status, denied_at=denied_at)
-                    attempt.write(
-                        CAsOfOneName(cas={**cas, ca_id: added}),
-                        activity=_note_reactivated(activity, added, reactivated),
-                    )
-        if is_new and not has_room:
-            self.refresh_index(ca_id)
-            raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=cert.subject_text)
+        try:
+            for attempt in self._repository.changing(ref, also=marks, activity_of=self._org_id):
+                with attempt as document:
+                    cas = document.cas if document else {}
+                    _check_number_of_name(cas, ca_id, cert)
+                    is_new = ca_id not in cas
+                    reactivated = _list_inactive_twins(cas, cert) if ca.status is CAStatus.ACTIVE else []
+                    if is_new:
+                        status = CAStatus.INACTIVE if reactivated and not may_reactivate else ca.status
+                        denied_at = self._marks.find_denied_at(cert, attempt.batch)
+                        added = msgspec.structs.replace(ca, status=status, denied_at=denied_at)
+                        attempt.write(
+                            CAsOfOneName(cas={**cas, ca_id: added}),
+                            activity=_note_reactivated(activity, added, reactivated),
+                        )
+        except TooManyCAsOfOneName:
+            self.refresh_index(ca_id)  # takes the reservation back
+            raise
         sets_sni = self._confirm(ca_id, cert)
         return AddedCA(added, is_new, sets_sni, reactivated) if is_new else AddedCA(cas[ca_id], is_new, sets_sni)
 
@@ -314,8 +324,7 @@ class CACertificates:
                 index = stored or CAIndex()
                 if ca_id in index.cas:
                     continue
-                if len(index.cas) >= CAS_MAX:
-                    raise TooManyCAs(limit=CAS_MAX)
+                _check_number(index.cas, ca_id)
                 window = count_in_window(index.rate_window, at, rate_per_minute, "CA certificates")
                 attempt.write(CAIndex({**index.cas, ca_id: True}, window))
 
@@ -414,7 +423,7 @@ class CAAttempt:
     def write(self, ca: CA, *, at: datetime, activity: Activity | None = None) -> None:
         """Store *ca* at the end of the block; *activity* goes into the outbox of its document.
 
-        A CA that was active and is not any more is withdrawn, unless its devices are let in by another CA."""
+        A CA that was active and is not any more is withdrawn, unless another CA allows its devices."""
         is_deactivated = self._cas[self._ca_id].status is CAStatus.ACTIVE and ca.status is not CAStatus.ACTIVE
         withdrawals: list[Withdrawal] = []
         if is_deactivated and not self._is_replaced(at):
@@ -480,9 +489,16 @@ def _note_reactivated(activity: Activity, added: CA, reactivated: Sequence[str])
     return msgspec.structs.replace(activity, detail=detail)
 
 
-def _has_room(document: CAsOfOneName | None, ca_id: str) -> bool:
-    """Return whether *ca_id* is not in *document* and may be added."""
-    return document is None or (ca_id not in document.cas and len(document.cas) < CAS_OF_ONE_NAME_MAX)
+def _check_number(lines: Collection[str], ca_id: str) -> None:
+    """Refuse one more CA than an organization may have; *lines* are those of the index. Raises: TooManyCAs."""
+    if ca_id not in lines and len(lines) >= CAS_MAX:
+        raise TooManyCAs(limit=CAS_MAX)
+
+
+def _check_number_of_name(same_name: Collection[str], ca_id: str, cert: Certificate) -> None:
+    """Refuse one more CA than may have one name; *same_name* has the ids of the others. Raises: TooManyCAsOfOneName."""
+    if ca_id not in same_name and len(same_name) >= CAS_OF_ONE_NAME_MAX:
+        raise TooManyCAsOfOneName(limit=CAS_OF_ONE_NAME_MAX, subject=cert.subject_text)
 
 
 def _anchor(ca_id: str, ca: CA) -> Anchor:

@@ -4,12 +4,13 @@ from datetime import datetime
 
 import msgspec
 
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound, Rejected, TooLarge
 from shared.records import CA, CAStatus, Org
 from shared.usecases.callers import Member
 from shared.usecases.cas.documents import AddedCA, CACertificates, list_replacing
 from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
 from shared.usecases.edges.withdrawals import publish, publish_waiting
+from shared.usecases.servers.preview import Acceptance
 from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
 from shared.validation.names import messaging_host
@@ -60,6 +61,18 @@ def upload_ca(
         warnings.append(reactivates(added.reactivates, is_active=added.ca.status is CAStatus.ACTIVE))
         context.notifier.notify(f"reactivates-{ca_id}", _encode_message(member.org_id, ca_id, added, at))
     return UploadedCA(ca_id, added.ca, added.is_new, warnings)
+
+
+def preview_ca(context: Context, member: Member, data: bytes) -> Acceptance:
+    """Return whether `upload_ca` would accept *data*. Only the rate of uploads is not judged.
+
+    Raises: StoreUnavailable."""
+    try:
+        cert = read_ca(data, at=context.clock(), weak=context.weak_keys)
+        CACertificates(context.of(member.org)).check_room(id_of(cert), cert)
+    except (Rejected, Conflict, TooLarge) as refusal:
+        return Acceptance(refusal)
+    return Acceptance()
 
 
 def _encode_message(org_id: str, ca_id: str, added: AddedCA, at: datetime) -> bytes:

@@ -248,6 +248,15 @@ class ServerCertificates:
         records = self.find_by_key(org, key_hash)
         return next(((certificate_id, record) for certificate_id, record in records if record.leaf == leaf), None)
 
+    def check_place(self, org: Org, leaf: Certificate) -> None:
+        """Refuse *leaf* where *org* has no room. The certificate for a request has a place: the request's.
+
+        Raises: TooManyServerCertificates, StoreUnavailable.
+        """
+        same_key = self.find_by_key(org, leaf.key_hash)
+        if not any(record.csr is not None and record.leaf in (None, leaf.der) for _, record in same_key):
+            check_room(org)
+
     # ------------------------------------------------------------------------------------------------ changing
 
     def count_attempt(self, at: datetime, per_minute: int) -> None:

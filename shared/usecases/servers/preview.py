@@ -1,68 +1,41 @@
-"""preview: show the fields of a certificate, and what the certificate would be accepted as. Nothing is stored."""
+"""preview: what a file would be accepted as. Nothing is stored. Here: as a messaging server certificate."""
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import msgspec
 
-from shared.errors import Rejected, SeveralCertificates
+from shared.errors import Conflict, Rejected, TrustError
 from shared.usecases.callers import Member
 from shared.usecases.context import Context
+from shared.usecases.servers.documents import ServerCertificates
 from shared.usecases.servers.rules import check_for_org
-from shared.validation.ca import check_ca
 from shared.validation.notices import Notice
 from shared.validation.server_cert import read_leaf
 from shared.x509.certificate import Certificate
-from shared.x509.certificate_files import read_certificates
+from shared.x509.certificate_files import BUNDLE_MAX, read_certificates
 
 
 class Acceptance(msgspec.Struct, frozen=True):
-    """Whether a certificate would be accepted; *refusal* is the reason if not."""
+    """Whether an upload would be accepted; *refusal* is the reason if not."""
 
-    refusal: Rejected | None = None
+    refusal: TrustError | None = None
     warnings: Sequence[Notice] = msgspec.field(default_factory=list)
 
 
-class PreviewResult(msgspec.Struct, frozen=True):
-    """A certificate, and whether it would be accepted as a CA certificate and as a server certificate."""
+def preview_server(context: Context, member: Member, data: bytes) -> tuple[Certificate, Acceptance]:
+    """Return the certificate of a file, and whether it would be accepted as a server certificate of the organization.
 
-    cert: Certificate
-    ca: Acceptance
-    server: Acceptance
+    The private key, which the file need not have, and the rate of uploads are not judged. The certificate for a waiting
+    request is judged as the certificate of that request.
 
-
-def preview(context: Context, member: Member, data: bytes) -> PreviewResult:
-    """Return the fields of an uploaded certificate, and what the certificate would be accepted as.
-
-    Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainTooLong.
+    Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainTooLong, StoreUnavailable.
     """
-    at = context.clock()
-    certs = read_certificates(data)
     try:
         leaf, chain = read_leaf(data)
     except Rejected as refusal:  # the file is no chain of a server certificate: show its first certificate
-        return PreviewResult(certs[0], _judge_ca(context, certs[0], len(certs), at), Acceptance(refusal))
-    return PreviewResult(
-        leaf, _judge_ca(context, leaf, len(certs), at), _judge_server(context, member, leaf, chain, at)
-    )
-
-
-def _judge_ca(context: Context, cert: Certificate, count: int, at: datetime) -> Acceptance:
-    """Return whether a file of *count* certificates would be accepted as the CA certificate *cert*."""
-    if count > 1:
-        return Acceptance(SeveralCertificates(n=count))
+        return read_certificates(data, limit=BUNDLE_MAX)[0], Acceptance(refusal)
     try:
-        check_ca(cert, at=at, weak=context.weak_keys)
-    except Rejected as refusal:
-        return Acceptance(refusal)
-    return Acceptance()
-
-
-def _judge_server(
-    context: Context, member: Member, leaf: Certificate, chain: Sequence[Certificate], at: datetime
-) -> Acceptance:
-    """Return whether *leaf* would be accepted as a server certificate of the organization."""
-    try:
-        return Acceptance(warnings=check_for_org(context, member.org, leaf, chain, at))
-    except Rejected as refusal:
-        return Acceptance(refusal)
+        ServerCertificates(context.of(member.org)).check_place(member.org, leaf)
+        return leaf, Acceptance(warnings=check_for_org(context, member.org, leaf, chain, context.clock()))
+    except (Rejected, Conflict) as refusal:
+        return leaf, Acceptance(refusal)
