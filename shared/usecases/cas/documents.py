@@ -17,9 +17,9 @@ afterwards, and reads again after each write until nothing differs. So of severa
 has read the changes of all others.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -39,6 +39,8 @@ from shared.validation.facts import Anchor
 from shared.x509.budget import REGISTERED_ELEMENTS_MAX, ElementCount
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
+
+T = TypeVar("T")
 
 CAS_MAX: Final = 1_000  # of an organization
 CAS_OF_ONE_NAME_MAX: Final = 10
@@ -137,8 +139,7 @@ class CACertificates:
 
         Of a name whose CAs are too much for one decision to read, some are left out (`count_for`)."""
         cas = self._cas_for(issuer_names, batch)
-        count = ElementCount(REGISTERED_ELEMENTS_MAX, sum(len(ca.der) for _, ca in cas))
-        return [_anchor(ca_id, ca) for ca_id, ca in cas if count.takes(ca.der)]
+        return [_anchor(ca_id, ca) for ca_id, ca in take_readable(cas, lambda entry: entry[1].der)]
 
     def count_for(self, issuer_names: Iterable[str], batch: Batch) -> int:
         """Return how many CAs have one of *issuer_names*, read or not."""
@@ -443,6 +444,12 @@ class CAAttempt:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.document.__exit__(kind, error, trace)
+
+
+def take_readable(cas: Sequence[T], der_of: Callable[[T], bytes]) -> list[T]:
+    """Return as many of *cas* as one decision can read."""
+    count = ElementCount(REGISTERED_ELEMENTS_MAX, sum(len(der_of(ca)) for ca in cas))
+    return [ca for ca in cas if count.takes(der_of(ca))]
 
 
 def list_replacing(same_name: Mapping[str, CA], ca_id: str, at: datetime) -> list[str]:

@@ -19,7 +19,7 @@ from shared.connection_records import ShownChain
 from shared.errors import NotFound
 from shared.org_repository import OrgRepository
 from shared.records import Org, OrgSettings
-from shared.usecases.cas.documents import CACertificates
+from shared.usecases.cas.documents import CACertificates, take_readable
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList, denial_id, entry_of, look_up_of
 from shared.usecases.devices.org_facts import make_facts
@@ -31,7 +31,6 @@ from shared.validation.names import messaging_host
 from shared.validation.policy import Decision, Policy
 from shared.validation.presented import Presented
 from shared.validation.verdict import Verdict, judge
-from shared.x509.budget import REGISTERED_ELEMENTS_MAX, ElementCount
 from shared.x509.certificate import Certificate
 
 SECONDS_MAX: Final = 2.0  # of judging; certificates that were seen earlier are then left out
@@ -125,7 +124,7 @@ def _judge(context: Context, shown: ShownChain, presented: Presented, state: Sta
     named = [
         anchor for anchor in state.anchors if anchor.certificate.subject.digest[:NAME_DIGITS] in asked.issuer_names
     ]
-    anchors = _readable(named)
+    anchors = take_readable(named, lambda anchor: anchor.certificate.der)
     facts = make_facts(
         org,
         anchors,
@@ -143,12 +142,6 @@ def _judge(context: Context, shown: ShownChain, presented: Presented, state: Sta
         weak=context.weak_keys,
         explain=False,
     )
-
-
-def _readable(anchors: Sequence[Anchor]) -> list[Anchor]:
-    """Return as many of *anchors* as one decision can read."""
-    count = ElementCount(REGISTERED_ELEMENTS_MAX, sum(len(anchor.certificate.der) for anchor in anchors))
-    return [anchor for anchor in anchors if count.takes(anchor.certificate.der)]
 
 
 def _passes(shown: ShownChain, verdict: Verdict) -> bool:
@@ -212,16 +205,12 @@ def without_denial(entry_id: str) -> Change:
     """Return the change that takes an entry off the deny list. The change raises: NotFound."""
 
     def lift(state: State) -> State:
-        if not any(
-            denial_id(look_up, entry.issuer_key_hash) == entry_id
-            for look_up, entries in state.denied.items()
-            for entry in entries
-        ):
-            raise NotFound(what="such entry on the deny list")
         denied = {
             look_up: [entry for entry in entries if denial_id(look_up, entry.issuer_key_hash) != entry_id]
             for look_up, entries in state.denied.items()
         }
+        if denied == state.denied:
+            raise NotFound(what="such entry on the deny list")
         anchors = [
             _mark(anchor, state.anchors, denied) if anchor.denied_at is not None else anchor for anchor in state.anchors
         ]
