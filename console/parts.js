@@ -123,19 +123,19 @@ export function judgement({ certificates, since, refused, codes, admitted, clien
   if (client && name) {
     lines.push(client.decision === 'deny'
       ? bad('With this change ', h('bdi', null, name), ' is still refused: ', foreign(`${client.reason} ${client.mend}`.trim(), { lines: 0 }))
-      : good('With this change ', h('bdi', null, name), client.decision === 'allow' ? ' is let in.' : ' passes; the broker asks for the token next.'));
+      : good('With this change ', h('bdi', null, name), client.decision === 'allow' ? ' is allowed.' : ' passes; the broker asks for the token next.'));
   }
   if (!certificates) return [...lines, h('p', null, 'No certificate was seen in 30 days, so none could be judged.')];
   const judged = ['Judged with the change: ', plural(certificates, 'certificate'), ' seen since ', moment(since), '. '];
   if (admits) {
     lines.push((admitted ? good : (...text) => h('p', null, ...text))(...judged, admitted
-      ? [h('strong', null, `${admitted.toLocaleString('en')} would be let in`), ` that ${admitted === 1 ? 'is' : 'are'} refused now.`]
-      : 'None of them would be let in that is refused now.'));
+      ? [h('strong', null, `${admitted.toLocaleString('en')} would be allowed`), ` that ${admitted === 1 ? 'is' : 'are'} refused now.`]
+      : 'None of them would be allowed that is refused now.'));
   }
   if (refuses && refused) {
     lines.push(warning(...(admits ? [] : judged), h('strong', null, `${refused.toLocaleString('en')} would be refused`), ` (${Object.keys(codes).sort().join(', ')}).`));
   } else if (refuses && !admits) {
-    lines.push(good(...judged, 'None of them would be refused that is let in now.'));
+    lines.push(good(...judged, 'None of them would be refused that is allowed now.'));
   }
   return lines;
 }

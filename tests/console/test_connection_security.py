@@ -156,7 +156,7 @@ def test_a_device_is_denied_by_its_certificate_and_admitted_again(at: At, live: 
     expect(page.get_by_role("cell", name="stolen")).to_be_visible()
     assert live.connect(lost, "d:mtxpd0:thermo:42", broker)["code"] == "certificate_revoked"
     page.get_by_role("button", name="Remove").click()
-    expect(page.get_by_role("dialog")).to_contain_text("1 would be let in that is refused now.")
+    expect(page.get_by_role("dialog")).to_contain_text("1 would be allowed that is refused now.")
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(page.get_by_text("The deny list is empty.")).to_be_visible()
     assert live.connect(lost, "d:mtxpd0:thermo:42", broker)["decision"] == "allow"

@@ -26,7 +26,7 @@ def check(page: Page, pem: str = "", client_id: str = "d:mtxpd0:thermo:42", **mo
 def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) -> None:
     """A refused device appears by itself; after its issuer is added from there, the device is let in.
 
-    Before the CA is added, the page says that the device will be let in, and how many others."""
+    Before the CA is added, the page says that the device will be allowed, and how many others."""
     live.add_ca(root("Factory Root"))
     stranger = root("New Root")
     page = at("why")
@@ -50,11 +50,11 @@ def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) 
     page.get_by_label("CA certificate, pasted").fill(root("Another Root").pem)
     preview = page.get_by_role("dialog").locator(".preview")
     expect(preview).to_contain_text("With this change d:mtxpd0:thermo:42 is still refused")
-    expect(preview).to_contain_text("None of them would be let in that is refused now.")
+    expect(preview).to_contain_text("None of them would be allowed that is refused now.")
     page.get_by_label("CA certificate, pasted").fill(stranger.pem)
-    expect(preview).to_contain_text("With this change d:mtxpd0:thermo:42 is let in.")
+    expect(preview).to_contain_text("With this change d:mtxpd0:thermo:42 is allowed.")
     expect(preview).to_contain_text("2 certificates seen since just now")
-    expect(preview).to_contain_text("2 would be let in that are refused now.")
+    expect(preview).to_contain_text("2 would be allowed that are refused now.")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", name="thermo/42 is let in by New Root until")).to_be_visible()
     expect(page.locator(".steps li.good")).to_have_count(10)

@@ -154,14 +154,14 @@ def test_an_entry_that_would_be_taken_off_the_deny_list(org: Org, kind: str) -> 
     assert org.connect(DEVICE, LINE) == "allow"
 
 
-def test_of_two_entries_for_one_device_the_removal_of_one_lets_nothing_in(org: Org) -> None:
+def test_of_two_entries_for_one_device_the_removal_of_one_changes_nothing(org: Org) -> None:
     ca_id = org.add_ca(ROOT)
     assert org.connect(DEVICE, LINE) == "allow"
     first, _ = (org.operator.post(DENIALS, denials(org, ca_id)[kind]).ok(201)["id"] for kind in ("serial", "key"))
     assert org.operator.delete(f"{DENIALS}/{first}?dryrun=true").ok()["judged"]["admitted"] == 0
 
 
-def test_a_ca_on_the_deny_list_would_let_nothing_in(org: Org) -> None:
+def test_a_ca_on_the_deny_list_would_allow_nothing(org: Org) -> None:
     """An entry that means the new CA counts, as for a registered one: by the issuer's key for a serial number."""
     ca_id = org.add_ca(ROOT)
     stranger = certs.ca("Second Line CA", ROOT)
