@@ -254,12 +254,13 @@ class KeyWorker(Protocol):
 
 
 class ServerFiles(msgspec.Struct, frozen=True):
-    """The files of an upload of a server certificate, as `read_server_certificate` takes them."""
+    """The files of an upload of a server certificate, and its time, as `read_server_certificate` takes them."""
 
     certificate: bytes
     chain: bytes | None = None
     private_key: bytes | None = None
     passphrase: str | None = None
+    at: datetime | None = None
 
     def __repr__(self) -> str:
         """Leave out every field: two of them are secret."""
@@ -278,7 +279,11 @@ class InlineKeyWorker:
         from shared.validation.server_cert import read_server_certificate  # not at the top: verdicts do not need it
 
         return read_server_certificate(
-            files.certificate, chain=files.chain, private_key=files.private_key, passphrase=files.passphrase
+            files.certificate,
+            chain=files.chain,
+            private_key=files.private_key,
+            passphrase=files.passphrase,
+            at=files.at,
         )
 
     def make(self, algorithm: str, *, org_id: str) -> "PrivateKey":

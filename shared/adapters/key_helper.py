@@ -5,6 +5,7 @@ It runs as `python -m shared.adapters.key_helper`. It reads no setting and no fi
 
 import os
 import sys
+from datetime import datetime
 
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -22,6 +23,7 @@ class ReadFiles(msgspec.Struct, frozen=True, tag="read"):
     chain: bytes | None
     private_key: bytes | None
     passphrase: bytes | None
+    at: datetime | None = None
 
     def __repr__(self) -> str:
         """Leave out every field: two of them are secret."""
@@ -85,7 +87,7 @@ def answer(question: Question) -> Answer:
 
 def _files(question: ReadFiles) -> ServerFiles:
     passphrase = None if question.passphrase is None else question.passphrase.decode("utf-8", "surrogatepass")
-    return ServerFiles(question.certificate, question.chain, question.private_key, passphrase)
+    return ServerFiles(question.certificate, question.chain, question.private_key, passphrase, question.at)
 
 
 def _pkcs8(key: PrivateKey) -> bytes:

@@ -52,7 +52,7 @@ class KeyProcess:
     def read(self, files: ServerFiles, *, org_id: str) -> CertificateWithKey:
         """Return the certificate, chain and key in *files*. Raises: Rejected, KeyWorkUnavailable."""
         passphrase = None if files.passphrase is None else files.passphrase.encode("utf-8", "surrogatepass")
-        question = ReadFiles(files.certificate, files.chain, files.private_key, passphrase)
+        question = ReadFiles(files.certificate, files.chain, files.private_key, passphrase, files.at)
         opened = self._ask(question, OpenedFiles, org_id)
         chain = tuple(map(Certificate.from_der, opened.chain))
         return CertificateWithKey(Certificate.from_der(opened.leaf), chain, _load(opened.key))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -112,14 +113,17 @@ def read_subject(request: x509.CertificateSigningRequest) -> DistinguishedName:
     return DistinguishedName(request.subject.public_bytes(), "subject")
 
 
-def read_signed(data: bytes, *, public_key: bytes | None = None) -> tuple[Certificate, tuple[Certificate, ...]]:
+def read_signed(
+    data: bytes, *, public_key: bytes | None = None, at: datetime | None = None
+) -> tuple[Certificate, tuple[Certificate, ...]]:
     """Return the certificate that a CA sent back, and its chain if the CA sent one: PEM, DER or PKCS#7, in any order.
 
     Args:
         public_key: the request's SubjectPublicKeyInfo; without it the leaf is the certificate that issued no other.
+        at: see server_cert.sort_chain.
 
     Raises: as server_cert.read_leaf."""
-    return server_cert.read_leaf(data, public_key=public_key)
+    return server_cert.read_leaf(data, public_key=public_key, at=at)
 
 
 def _copy_subject(cert: Certificate) -> x509.Name:

@@ -68,12 +68,12 @@ def has_private_key(certificate: bytes) -> bool:
 
 
 def read_leaf(
-    certificate: bytes, *, chain: bytes | None = None, public_key: bytes | None = None
+    certificate: bytes, *, chain: bytes | None = None, public_key: bytes | None = None, at: datetime | None = None
 ) -> tuple[Certificate, tuple[Certificate, ...]]:
     """Return the leaf and its sorted chain, from PEM, DER or PKCS#7 in any order. A repeated certificate counts once.
 
     The leaf is the certificate of *public_key* (a SubjectPublicKeyInfo) or, without one, the certificate that issued no
-    other.
+    other. *at*: see sort_chain.
 
     Raises: TooLarge, NotACertificate, CSRGiven, PrivateKeyGiven, WeakKey, ChainTooLong, ChainBroken; KeyMismatch
     where no certificate is of *public_key*."""
@@ -82,11 +82,16 @@ def read_leaf(
         certs += _read(chain, part="chain")
     certs = list(dict.fromkeys(certs))
     leaf = _find_leaf(certs) if public_key is None else _find_by_key(certs, public_key)
-    return leaf, sort_chain(leaf, [cert for cert in certs if cert is not leaf])
+    return leaf, sort_chain(leaf, [cert for cert in certs if cert is not leaf], at)
 
 
 def read_server_certificate(
-    certificate: bytes, *, chain: bytes | None = None, private_key: bytes | None = None, passphrase: str | None = None
+    certificate: bytes,
+    *,
+    chain: bytes | None = None,
+    private_key: bytes | None = None,
+    passphrase: str | None = None,
+    at: datetime | None = None,
 ) -> CertificateWithKey:
     """Return a server certificate whose key and chain belong to it, from the files of one upload.
 
@@ -96,10 +101,11 @@ def read_server_certificate(
         private_key: its key. It takes precedence over a key in a PEM *certificate*, and is ignored where PKCS#12 brings
             its own.
         passphrase: of an encrypted key; an empty one counts as not given.
+        at: see sort_chain.
 
     Raises: PrivateKeyMissing, and what read_leaf and private_key_files.load_private_key raise."""
     try:
-        return _read_server_certificate(certificate, chain, private_key, passphrase)
+        return _read_server_certificate(certificate, chain, private_key, passphrase, at)
     except PassphraseWrong:
         typed = (passphrase or "").rstrip("\r\n")
         if typed == passphrase or not _opens(certificate, private_key, typed):
@@ -113,7 +119,7 @@ def read_server_certificate(
 
 def _opens(certificate: bytes, private_key: bytes | None, passphrase: str) -> bool:
     try:
-        _read_server_certificate(certificate, None, private_key, passphrase)
+        _read_server_certificate(certificate, None, private_key, passphrase, None)
     except (PassphraseWrong, PassphraseRequired):
         return False
     except Rejected:  # the key was opened, and something else is wrong
@@ -122,14 +128,14 @@ def _opens(certificate: bytes, private_key: bytes | None, passphrase: str) -> bo
 
 
 def _read_server_certificate(
-    certificate: bytes, chain: bytes | None, private_key: bytes | None, passphrase: str | None
+    certificate: bytes, chain: bytes | None, private_key: bytes | None, passphrase: str | None, at: datetime | None
 ) -> CertificateWithKey:
     certificate = unwrap(certificate)
     if looks_like_pkcs12(certificate):
         key, leaf, others = load_pkcs12(certificate, passphrase)
         others += _read(chain, part="chain") if chain else []
         others = [cert for cert in dict.fromkeys(others) if cert != leaf]
-        return CertificateWithKey(leaf, sort_chain(leaf, others), key)
+        return CertificateWithKey(leaf, sort_chain(leaf, others, at), key)
     if private_key:
         key = load_private_key(private_key, passphrase)
     elif holds_private_key(certificate):
@@ -137,15 +143,16 @@ def _read_server_certificate(
     else:
         read_leaf(certificate, chain=chain)  # what is wrong with the certificate is said first
         raise PrivateKeyMissing(part="private_key")
-    leaf, above = read_leaf(certificate, chain=chain, public_key=public_key_info(key.public_key()))
+    leaf, above = read_leaf(certificate, chain=chain, public_key=public_key_info(key.public_key()), at=at)
     return CertificateWithKey(leaf, above, key)
 
 
-def sort_chain(leaf: Certificate, others: Sequence[Certificate]) -> tuple[Certificate, ...]:
+def sort_chain(leaf: Certificate, others: Sequence[Certificate], at: datetime | None = None) -> tuple[Certificate, ...]:
     """Return the chain of *leaf* out of *others*: each certificate signed the one before, the first one *leaf*.
 
     RFC 8446, section 4.4.2, says this order. Where several certificates have one name and one key, as a root and its
-    cross-signed form have, one of them is returned: see `_rank`.
+    cross-signed form have, one of them is returned, a form that has not expired *at* that time: see `_rank`. Without
+    *at*, the start of the leaf's validity counts.
 
     Raises: ChainTooLong; WeakKey (a chain key is judged before it is used); ChainBroken, naming a certificate that
     has no place in the chain."""
@@ -160,7 +167,7 @@ def sort_chain(leaf: Certificate, others: Sequence[Certificate]) -> tuple[Certif
         issuers = [cert for cert in named if last.is_signed_by(cert)]
         if not issuers:
             break
-        last = _best_form(issuers, rest, leaf.not_before)
+        last = _best_form(issuers, rest, at or leaf.not_before)
         rest = [cert for cert in rest if _identity(cert) != _identity(last)]
         chain.append(last)
     # What is left may have signed a form that is left out.
@@ -184,8 +191,8 @@ def _best_form(forms: Sequence[Certificate], others: Sequence[Certificate], at: 
 def _rank(form: Certificate, others: Sequence[Certificate], at: datetime) -> tuple[bool, bool, bool, float]:
     """Return the rank of a form of a cross-signed CA; the form with the smallest rank is served.
 
-    A form that had not expired *at* the start of the leaf's validity comes first; then a form that another CA signed,
-    because a device may trust either CA; then a form whose own issuer is among *others* and had not expired; then the
+    A form that has not expired comes first; then a form that another CA signed,
+    because a device may trust either CA; then a form whose own issuer is among *others* and has not expired; then the
     form that expires last."""
     has_issuer = any(
         cert.not_after >= at and _identity(cert) != _identity(form) and _has_signed(cert, form)

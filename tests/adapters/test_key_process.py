@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.faults.neighbours import costly_key_file
 from shared.adapters.key_process import KeyProcess
@@ -20,6 +21,7 @@ from shared.errors import (
 from shared.ports import InlineKeyWorker, ServerFiles
 from shared.x509.public_keys import public_key_info
 from tests.support import certs
+from tests.support.certs import DAY, NOON
 
 ORG = "mtxpd0"
 HOST = f"{ORG}.messaging.example.com"
@@ -39,6 +41,18 @@ def test_a_file_is_opened_as_in_this_process(kind: str, passphrase: str | None) 
     apart, here = KeyProcess().read(files, org_id=ORG), InlineKeyWorker().read(files, org_id=ORG)
     assert (apart.leaf, apart.chain) == (here.leaf, here.chain)
     assert public_key_info(apart.private_key.public_key()) == public_key_info(issued.key.public_key())
+
+
+def test_a_chain_is_chosen_at_the_time_of_the_upload() -> None:
+    """Of two forms of a root, the one that has not expired at that time."""
+    root, old = certs.ca("Root"), certs.ca("Old root")
+    cross = certs.ca("Root", old, private=root.key, not_after=NOON + DAY)
+    issued = certs.server(HOST, root)
+    chain = certs.bundle(cross, old, root).encode()
+    files = replace(files_of(issued), chain=chain)
+    for at, above in ((NOON, [cross, old]), (NOON + 2 * DAY, [root])):
+        served = KeyProcess().read(replace(files, at=at), org_id=ORG).chain
+        assert served == tuple(each.certificate for each in above)
 
 
 @pytest.mark.parametrize("algorithm", ["RSA-2048", "P-384"])

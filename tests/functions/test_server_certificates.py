@@ -50,7 +50,7 @@ def issue(csr: str, signer: certs.Issued = ROOT, **more: Any) -> certs.Issued:
         .issuer_name(signer.cert.subject)
         .public_key(request.public_key())
         .serial_number(more.get("serial", 4711))
-        .not_valid_before(NOON - DAY)
+        .not_valid_before(more.get("not_before", NOON - DAY))
         .not_valid_after(more.get("not_after", NOON + YEAR))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(signer.key, hashes.SHA256())
@@ -747,6 +747,25 @@ def test_a_domain_that_the_active_certificate_needs_stays(operator: Client) -> N
     with_domain(operator).ok()
     refused = activate(operator, certificate_id)  # the certificate covers no host of the organization any more
     assert refused.code == "host_mismatch"
+
+
+# ----------------------------------------------------------------------------- forms of one intermediate certificate
+
+
+@pytest.mark.parametrize("way", ["upload", "fulfil"])
+def test_an_intermediate_that_expired_since_the_start_of_the_leaf_is_not_served(operator: Client, way: str) -> None:
+    """The file has a valid form as well. The expired form is the better one otherwise: another CA signed it."""
+    root, old = certs.ca("New root"), certs.ca("Old root")
+    expired = certs.ca("New root", old, private=root.key, not_after=NOON - 6 * DAY)
+    if way == "upload":
+        leaf = certs.server(HOST, root, not_before=NOON - 30 * DAY)
+        stored = upload(operator, leaf, expired, old, root)
+    else:
+        request = operator.post(f"{SERVERS}/csr", {}).ok(201)
+        leaf = issue(request["csr"], root, not_before=NOON - 30 * DAY)
+        body = {"certificate": certs.bundle(leaf, expired, old, root)}
+        stored = operator.put(f"{SERVERS}/{request['id']}/certificate", body).ok()
+    assert operator.get(f"{SERVERS}/{stored['id']}/pem").text == certs.bundle(leaf, root)
 
 
 # ----------------------------------------------------------------------------------------------------- limits

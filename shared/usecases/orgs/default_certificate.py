@@ -40,9 +40,10 @@ def set_default(
 
     Raises: Rejected (see `shared.validation.server_cert`), TooBusy, StoreUnavailable.
     """
-    server = read_server_certificate(certificate, chain=chain, private_key=private_key, passphrase=passphrase)
+    at = context.clock()
+    server = read_server_certificate(certificate, chain=chain, private_key=private_key, passphrase=passphrase, at=at)
     warnings = check_default_certificate(
-        server.leaf, server.chain, platform_domain=context.platform_domain, at=context.clock(), weak=context.weak_keys
+        server.leaf, server.chain, platform_domain=context.platform_domain, at=at, weak=context.weak_keys
     )
     record = _seal(context, sealer, server.leaf, server.chain, server.private_key)
     PlatformDefault(context.repository).replace(record)

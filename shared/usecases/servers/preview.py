@@ -30,12 +30,13 @@ def preview_server(context: Context, member: Member, data: bytes) -> tuple[Certi
 
     Raises: NotACertificate, PrivateKeyGiven, CSRGiven, TooLarge, ChainTooLong, StoreUnavailable.
     """
+    at = context.clock()
     try:
-        leaf, chain = read_leaf(data)
+        leaf, chain = read_leaf(data, at=at)
     except Rejected as refusal:  # the file is no chain of a server certificate: show its first certificate
         return read_certificates(data, limit=BUNDLE_MAX)[0], Acceptance(refusal)
     try:
         ServerCertificates(context.of(member.org)).check_place(member.org, leaf)
-        return leaf, Acceptance(warnings=check_for_org(context, member.org, leaf, chain, context.clock()))
+        return leaf, Acceptance(warnings=check_for_org(context, member.org, leaf, chain, at))
     except (Rejected, Conflict) as refusal:
         return leaf, Acceptance(refusal)

@@ -117,7 +117,7 @@ def fulfill_csr(
     if request is None or request.csr is None:
         raise NotFound(what="certificate request of that id")
     try:
-        leaf, chain = read_signed(data, public_key=_read_requested_key(request.csr))
+        leaf, chain = read_signed(data, public_key=_read_requested_key(request.csr), at=at)
     except KeyMismatch as mismatch:
         raise _not_from_request(parse(certificate_id, request), mismatch.cert) from None
     warnings = check_for_org(context, member.org, leaf, chain, at)

@@ -54,7 +54,7 @@ def upload_server_cert(
         _point_to_request(servers, member.org, certificate, chain)
         raise PrivateKeyMissing(part="private_key")
     servers.count_attempt(at, context.rate_per_minute)
-    files = ServerFiles(certificate, chain, private_key, passphrase)
+    files = ServerFiles(certificate, chain, private_key, passphrase, at)
     server = context.key_work.read(files, org_id=member.org_id)
     warnings = check_for_org(context, member.org, server.leaf, server.chain, at)
     leaf, public_key_hash = server.leaf.der, server.leaf.key_hash
