@@ -24,6 +24,7 @@ class JudgedClient(View, frozen=True, kw_only=True):
 
 class Judged(View, frozen=True, kw_only=True):
     """The certificates that clients presented in the last 30 days, judged with the change: 500 at most, the newest.
+    Each is judged as its client connected last. A certificate whose chain is too long to be stored is left out.
 
     *refused* pass now and would be refused, with *codes* as the reasons; *admitted* are refused now and would pass.
     *client*: the verdict on the certificate that was asked about, if it is among those judged."""
