@@ -12,8 +12,9 @@ import pytest
 from demo.device import Device, context
 from demo.processes import Missing, free_port, until
 from demo.stack import EDGE, HAProxyEdge, Stack
-from tests.e2e.conftest import PASSWORD, Tenant, skip_unless_ci, user_of
+from tests.e2e.conftest import PASSWORD, Tenant, user_of
 from tests.e2e.rabbitmq import PAGE, RabbitMQ, run_rabbitmq
+from tests.support.missing import skip_or_fail
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -69,7 +70,7 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
             finally:
                 edge.stop()
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
 
 
 def own(client_id: str, topic: str) -> str:
