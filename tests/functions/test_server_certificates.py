@@ -1,7 +1,7 @@
 """Server certificates over HTTP: upload, request, fulfillment, activation, renewal and deletion."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
+from shared.ports import Key
+from shared.refs import org_ref
+from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.servers.documents import SERVERS_MAX
 from shared.validation import csr
 from tests.support import certs
@@ -344,6 +347,35 @@ def test_an_upload_of_the_same_leaf_with_its_chain_completes_the_chain(operator:
     assert pem == certs.bundle(SERVER, INTERMEDIATE, ROOT)
     entries = operator.get("/activity").ok()["results"]
     assert [entry["what"] for entry in entries].count("completeChain") == 1
+
+
+@pytest.mark.parametrize("is_completed_later", [False, True])
+def test_an_upload_that_changes_nothing_writes_nothing(
+    service: Service, operator: Client, is_completed_later: bool
+) -> None:
+    """No line of the index, no activity, and no line of the feed of hosts. The upload is only counted."""
+    complete = {"certificate": certs.bundle(SERVER, INTERMEDIATE, ROOT), "privateKey": SERVER.key_pem}
+    if is_completed_later:
+        upload(operator)
+    activate(operator, operator.post(SERVERS, complete).json["id"]).ok()
+    context, written = service.app.context, list[Key | None]()
+
+    def look() -> tuple[Any, ...]:
+        org = context.repository.get(org_ref(service.org_id))
+        assert org is not None
+        return org.servers, HostFeed(context).head(), operator.get("/activity").ok()["results"]
+
+    def note(name: str, key: Key | None, call: Callable[[], Any]) -> Any:
+        if name in ("put", "delete"):
+            written.append(key)
+        return call()
+
+    before, service.store.between = look(), note
+    for sent in [(INTERMEDIATE, ROOT), (INTERMEDIATE,), ()]:
+        written.clear()
+        operator.post(SERVERS, complete | {"certificate": certs.bundle(SERVER, *sent)}).ok(200)
+        assert written == [org_ref(service.org_id).key], "the upload is counted"
+        assert look() == before
 
 
 # ----------------------------------------------------------------------------------------------- activation

@@ -15,12 +15,14 @@ def complete_chain(
 ) -> ParsedServerCertificate:
     """Store *chain* with a certificate whose stored chain has less, and publish the hosts that the certificate serves.
 
-    A chain that is a part of the stored chain changes nothing.
+    A chain that is a part of the stored chain changes nothing. Such a call finishes a completion that was cut short,
+    and otherwise writes nothing.
 
     Raises: NotFound, TooBusy, StoreUnavailable.
     """
     servers = ServerCertificates(context.of(member.org))
     record = servers.complete_chain(certificate_id, chain, at=at, who=member.who)
-    if chain:
-        HostFeed(context).publish(member.org_id)  # also where the certificate was activated meanwhile
+    if record.has_later_chain:
+        # Also if nothing changed: an earlier call may have been cut short. Equal hosts are not written again.
+        HostFeed(context).publish(member.org_id)
     return parse(certificate_id, record)

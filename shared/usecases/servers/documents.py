@@ -301,8 +301,8 @@ class ServerCertificates:
     ) -> ServerCertificate:
         """Replace the chain of a stored certificate by *chain*, and return the record: the body first, then the line.
 
-        A chain that is a part of the stored chain changes nothing. The same call again finishes a change that was cut
-        short between the two.
+        A chain that is a part of the stored chain changes nothing. Such a call finishes a change that was cut short
+        between the two, and otherwise writes nothing.
 
         Raises: NotFound, TooBusy, StoreUnavailable.
         """
@@ -311,17 +311,11 @@ class ServerCertificates:
         for attempt in self.changing(certificate_id):
             with attempt as record:
                 if not set(sent) <= set(record.chain):
-                    record = msgspec.structs.replace(
-                        record, chain=sent, changed=update_revision(record.changed, at, who)
-                    )
+                    changed = update_revision(record.changed, at, who)
+                    record = msgspec.structs.replace(record, chain=sent, has_later_chain=True, changed=changed)
                     attempt.write(record, activity=activity)
-        version = host_version(record)
-        for change in self._organization.changing():
-            with change as org:
-                line = org.servers.get(certificate_id)
-                if line is not None and record.chain == sent and line.version != version:
-                    line = msgspec.structs.replace(line, version=version)
-                    change.write(msgspec.structs.replace(org, servers={**org.servers, certificate_id: line}))
+        if record.has_later_chain:
+            self._write_version(certificate_id, host_version(record))
         return record
 
     def delete(self, certificate_id: str, *, activity: Activity) -> None:
@@ -377,6 +371,15 @@ class ServerCertificates:
                 servers = {**org.servers, certificate_id: ServerIndexLine(record.key_hash)}
                 attempt.write(msgspec.structs.replace(org, servers=servers), activity=activity)
         return added
+
+    def _write_version(self, certificate_id: str, version: str) -> None:
+        """Write the version of a certificate's hosts into its line, unless the line has that version."""
+        for attempt in self._organization.changing():
+            with attempt as org:
+                line = org.servers.get(certificate_id)
+                if line is not None and line.version != version:
+                    line = msgspec.structs.replace(line, version=version)
+                    attempt.write(msgspec.structs.replace(org, servers={**org.servers, certificate_id: line}))
 
     def _delete_body(self, certificate_id: str) -> None:
         self._repository.delete(self.own_ref(certificate_id), activity_of=self._org_id)
