@@ -256,7 +256,7 @@ def check_server_certificate(
     CertificateNotYetValid, WrongKeyUsage, HostMismatch."""
     _check_as_server(leaf, chain, at=at, weak=weak)
     _check_hosts(leaf, host=host, custom_domains=custom_domains, platform_domain=platform_domain, org_id=org_id)
-    return _notices(leaf, chain)
+    return warnings_for(leaf, chain)
 
 
 def check_default_certificate(
@@ -274,7 +274,7 @@ def check_default_certificate(
     host = messaging_host("*", platform_domain)
     if host not in names_of(leaf):
         raise _host_mismatch(leaf, names_of(leaf), host, note="")
-    return _notices(leaf, chain)
+    return warnings_for(leaf, chain)
 
 
 def _check_as_server(leaf: Certificate, chain: Sequence[Certificate], *, at: datetime, weak: Container[str]) -> None:
@@ -290,7 +290,8 @@ def _check_as_server(leaf: Certificate, chain: Sequence[Certificate], *, at: dat
     _check_purpose(leaf)
 
 
-def _notices(leaf: Certificate, chain: Sequence[Certificate]) -> list[Notice]:
+def warnings_for(leaf: Certificate, chain: Sequence[Certificate]) -> list[Notice]:
+    """Return warnings about a server certificate that is accepted with *chain*."""
     if leaf.is_self_signed:
         message = "Browsers refuse this certificate until it is added to them; devices need it in their trust store."
         return [Notice("self_signed", message)]

@@ -639,11 +639,15 @@ def test_a_second_fulfilment(operator: Client) -> None:
 
 
 def test_a_second_fulfilment_with_the_chain_completes_the_chain(operator: Client) -> None:
+    """The answer warns of the stored chain, as the answer to a repeated upload does."""
     made = operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201)
     issued = issue(made["csr"], INTERMEDIATE)
-    operator.post("/fulfillCSR", {"id": made["id"], "certificate": issued.pem}).ok()
+    first = operator.post("/fulfillCSR", {"id": made["id"], "certificate": issued.pem}).ok()
+    assert codes(first) == ["chain_incomplete"]
     bundle = certs.bundle(issued, INTERMEDIATE)
-    again = operator.post("/fulfillCSR", {"id": made["id"], "certificate": bundle}).ok()
+    for sent, warnings in [(issued.pem, ["chain_incomplete"]), (bundle, ["chain_completed"]), (issued.pem, [])]:
+        again = operator.post("/fulfillCSR", {"id": made["id"], "certificate": sent}).ok()
+        assert codes(again) == warnings
     assert [issuer["subject"] for issuer in again["chain"]] == ["CN=Server Intermediate"]
     assert operator.get(f"{SERVERS}/{made['id']}/pem").text == bundle
 

@@ -190,3 +190,24 @@ def test_edges_serve_what_is_active_after_two_activations_at_the_same_moment(
     hosts = service.app.context.repository.get(org_hosts_ref(service.org_id))
     assert hosts is not None
     assert (hosts.certificate_id, hosts.is_published) == (own, True)
+
+
+# ------------------------------------------------------------------------------------------ server certificates
+
+
+def server_fields(service: Service) -> dict[str, str]:
+    issued = certs.server(service.host())
+    return {"certificate": issued.pem, "privateKey": issued.key_pem}
+
+
+def test_a_description_that_is_edited_during_a_repeated_upload_does_not_count_as_a_completed_chain(
+    service: Service, operator: Client
+) -> None:
+    """The upload has read the stored certificate, and is about to compare the chains."""
+    fields = server_fields(service)
+    path = f"{SERVERS}/{operator.post(SERVERS, fields).ok(201)['id']}"
+    edit = lambda: operator.put(path, {"comments": "edited"}).ok()  # noqa: E731
+    run_before(service, "get_many", f"server/{service.org_id}", edit, count=2)
+    again = operator.post(SERVERS, fields).ok(200)
+    assert again["comments"] == "edited"
+    assert [warning["code"] for warning in again["warnings"]] == ["self_signed"]

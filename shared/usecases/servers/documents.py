@@ -298,25 +298,27 @@ class ServerCertificates:
 
     def complete_chain(
         self, certificate_id: str, chain: Sequence[Certificate], *, at: datetime, who: str
-    ) -> ServerCertificate:
-        """Replace the chain of a stored certificate by *chain*, and return the record: the body first, then the line.
+    ) -> tuple[ServerCertificate, bool]:
+        """Replace the chain of a stored certificate by *chain*: the body first, then the line.
 
-        A chain that is a part of the stored chain changes nothing. Such a call finishes a change that was cut short
-        between the two, and otherwise writes nothing.
+        Return the record, and whether this call replaced the chain. A chain that is a part of the stored chain changes
+        nothing. Such a call finishes a change that was cut short between the two, and otherwise writes nothing.
 
         Raises: NotFound, TooBusy, StoreUnavailable.
         """
         sent = tuple(issuer.der for issuer in chain)
         activity = make_entry(at, who, "completeChain", certificate=certificate_id)
+        is_completed = False
         for attempt in self.changing(certificate_id):
             with attempt as record:
                 if not set(sent) <= set(record.chain):
                     changed = update_revision(record.changed, at, who)
                     record = msgspec.structs.replace(record, chain=sent, has_later_chain=True, changed=changed)
                     attempt.write(record, activity=activity)
+                    is_completed = True  # and stays: the store may report a conflict for an attempt that was written
         if record.has_later_chain:
             self._write_version(certificate_id, host_version(record))
-        return record
+        return record, is_completed
 
     def delete(self, certificate_id: str, *, activity: Activity) -> None:
         """Delete a server certificate or request: the line in the index first, then the body.

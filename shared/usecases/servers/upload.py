@@ -17,7 +17,7 @@ from shared.usecases.servers.documents import (
 )
 from shared.usecases.servers.rules import check_for_org
 from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, chain_completed, devices_must_send_sni
+from shared.validation.notices import Notice, devices_must_send_sni
 from shared.validation.server_cert import has_private_key, read_leaf
 
 
@@ -60,11 +60,9 @@ def upload_server_cert(
     leaf, public_key_hash = server.leaf.der, server.leaf.key_hash
     existing = servers.find_by_leaf(member.org, public_key_hash, leaf)
     if existing is not None:
-        completed = complete_chain(context, member, existing[0], server.chain, at)
-        warnings = check_for_org(context, member.org, server.leaf, completed.chain, at)  # of the stored chain
-        if completed.changed.version != existing[1].changed.version:
-            warnings = [*warnings, chain_completed(len(completed.chain))]
-        return UploadedServerCertificate(completed, False, warnings)
+        existing_id, _ = existing
+        parsed, warnings = complete_chain(context, member, existing_id, server.chain, at)
+        return UploadedServerCertificate(parsed, False, warnings)
     certificate_id = new_id()
     record = ServerCertificate(
         source=Source.UPLOAD,
