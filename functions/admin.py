@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfileobj
@@ -19,6 +19,7 @@ from shared.errors import TrustError
 from shared.ports import SealBroken
 from shared.records import ApiKey, Org, Proof, Role
 from shared.text import format_time
+from shared.usecases.callers import label_key
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.edges.withdrawals import sweep_withdrawals
 from shared.usecases.jobs import transfer
@@ -281,7 +282,7 @@ def key_list(org_id: str | None, as_json: bool) -> None:
         else:
             empty = f"The organization {orgs.get_org(app.context, org_id).org_id} has no key yet."
         views = [_key_view(api_key) for api_key in api_keys.list_keys(app.context, org_id)]
-        lines = [f"{view['key']}  {view['role']}{'  revoked' if view['revokedAt'] else ''}" for view in views]
+        lines = [_key_line(view) for view in views]
         _print(as_json, views, "\n".join(lines) or empty)
 
 
@@ -295,9 +296,15 @@ def key_revoke(name: str, as_json: bool) -> None:
         _print(as_json, view, f"{view['key']} is revoked.")
 
 
+def _key_line(view: Mapping[str, Any]) -> str:
+    label = f"  shown to organizations as {view['label']}" if view["label"] != view["key"] else ""
+    return f"{view['key']}  {view['role']}{'  revoked' if view['revokedAt'] else ''}{label}"
+
+
 def _key_view(api_key: ApiKey) -> dict[str, Any]:
     return {
         "key": api_key.key,
+        "label": label_key(api_key.key),
         "role": api_key.role.value,
         "orgs": list(api_key.orgs),
         "noSni": api_key.no_sni,

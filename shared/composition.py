@@ -74,6 +74,7 @@ class App(msgspec.Struct, frozen=True):
 
     def close(self) -> None:
         """Deliver waiting events, messages and counts, and close the store. May be called twice."""
+        self.context.call_counter.flush()
         self.queue.close()
         self.notifier.close()
         self.background.close()

@@ -83,6 +83,7 @@ class FailedCalls(Record, frozen=True, kw_only=True):
 
     Args:
         org_id: of the key; PLATFORM for a platform key.
+        needed: the role that the called function needs: broker or edge.
         since: the time of the first.
         at: the time of the last.
     """
@@ -90,10 +91,24 @@ class FailedCalls(Record, frozen=True, kw_only=True):
     org_id: str
     key: str
     failure: CallFailure
+    needed: str = ""
     count: int
     since: dt.datetime
     at: dt.datetime
     incarnation: str = ""  # of the key's organization
+
+
+class AnsweredCalls(Record, frozen=True, kw_only=True):
+    """Calls with one API key that were answered, and that make no `ConnectionEvent`.
+
+    Args:
+        at: the time of the last.
+    """
+
+    org_id: str
+    key: str
+    at: dt.datetime
+    incarnation: str = ""  # of the organization
 
 
 class EdgeRefusals(Record, frozen=True, kw_only=True):
@@ -113,7 +128,7 @@ class EdgeRefusals(Record, frozen=True, kw_only=True):
     incarnation: str = ""
 
 
-QueuedEvent = ConnectionEvent | FailedCalls | EdgeRefusals
+QueuedEvent = ConnectionEvent | FailedCalls | AnsweredCalls | EdgeRefusals
 """What the queue of connection events takes."""
 
 
@@ -123,6 +138,7 @@ class HourOfCalls(Record, frozen=True, kw_only=True):
     Args:
         answered: verdicts, with *denied* and *continued* among them.
         failed: calls that were refused, by `CallFailure`.
+        failed_from: the first call that was refused.
         refused: clients that an edge refused by itself, by code.
     """
 
@@ -130,6 +146,7 @@ class HourOfCalls(Record, frozen=True, kw_only=True):
     denied: int = 0
     continued: int = 0
     failed: dict[str, int] = {}
+    failed_from: dt.datetime | None = None
     refused: dict[str, int] = {}
 
 
@@ -137,9 +154,8 @@ class KeyCalls(Record, frozen=True, kw_only=True):
     """The calls of an API key within a day.
 
     Args:
-        answered_at: the last verdict.
-        failed_at: the last call that was refused, for *failure*.
-        failing_since: the first call that was refused after *answered_at*.
+        answered_at: the last call that was answered.
+        failed_at: the last call that was refused, for *failure*, by a function that needs the role *needed*.
         forms: the last time of each `Form`.
         dialects: the last time of each dialect.
         hours: the start of an hour in UTC, `2026-11-27T09` -> the calls within it.
@@ -147,8 +163,8 @@ class KeyCalls(Record, frozen=True, kw_only=True):
 
     answered_at: dt.datetime | None = None
     failed_at: dt.datetime | None = None
-    failing_since: dt.datetime | None = None
     failure: str = ""
+    needed: str = ""
     forms: dict[str, dt.datetime] = {}
     dialects: dict[str, dt.datetime] = {}
     hours: dict[str, HourOfCalls] = {}

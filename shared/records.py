@@ -321,13 +321,18 @@ class Source(StrEnum):
 class ServerCertificate(RecordWithOutbox, frozen=True, kw_only=True):
     """A messaging server certificate, or a certificate request that is not fulfilled yet (*leaf* None).
 
-    *served_since*: when an edge first reported to serve the certificate after its latest activation."""
+    Args:
+        has_later_chain: a later upload completed the chain. So the line in the index has the version of the hosts, or
+            gets that version when the upload is repeated.
+        served_since: when an edge first reported to serve the certificate after its latest activation.
+    """
 
     source: Source
     key: Sealed
     key_hash: str  # SHA-256 of SubjectPublicKeyInfo, hex
     leaf: bytes | None = None
     chain: tuple[bytes, ...] = ()
+    has_later_chain: bool = False
     csr: bytes | None = None
     comments: str = ""
     served_since: dt.datetime | None = None

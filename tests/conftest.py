@@ -11,6 +11,7 @@ from shared import log
 from tests.support.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.support.emulators import EmulatorMissing, Emulators
 from tests.support.harness import Client, Service, make_service
+from tests.support.missing import skip_or_fail
 from tests.support.openssl import OpenSSL
 from tests.support.stores import EVERY_STORE, Place, new_place
 
@@ -93,9 +94,7 @@ def place(
     try:
         return new_place(request.param, tmp_path / "data", emulators, monkeypatch)
     except EmulatorMissing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+        skip_or_fail(str(missing))
 
 
 @pytest.fixture

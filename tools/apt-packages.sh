@@ -8,6 +8,7 @@ packages=(
 )
 # Debian's npm conflicts with a Node.js from another source, so an existing npm is kept.
 command -v npm >/dev/null || packages+=(nodejs npm)
+command -v keytool >/dev/null || packages+=(default-jre-headless)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

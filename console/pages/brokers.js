@@ -1,4 +1,4 @@
-// Brokers and edges: the API keys of the machines that call the service, and what became of their calls.
+// Brokers and edges: the API keys of the machines that call the service, and the calls with each key.
 
 import { api } from '../api.js';
 import { h, replace } from '../dom.js';
@@ -18,7 +18,7 @@ const FAILED = {
   wrong_role: 'that may only be made with another role',
 };
 
-/** One sentence for each key whose calls are refused now: no device behind this broker or edge gets in. */
+/** One sentence for each key whose calls are refused now. A broker that gets no verdict refuses every device. */
 export function refusedCallers(callers, { isHere = false } = {}) {
   return callers.filter((caller) => caller.failure).map((caller) => bad(
     caller.reason, ' Since ', moment(caller.failingSince), ', the latest ', moment(caller.lastFailureAt), '. ', caller.mend,
@@ -26,8 +26,8 @@ export function refusedCallers(callers, { isHere = false } = {}) {
 }
 
 function show(view) {
-  const trouble = h('div'), keys = h('div'), edges = h('section', { class: 'below', 'aria-labelledby': 'edges' });
-  view.content.append(trouble, keys, edges);
+  const trouble = h('div'), keys = h('div'), limits = h('div'), edges = h('section', { class: 'below', 'aria-labelledby': 'edges' });
+  view.content.append(trouble, keys, limits, edges);
   view.load(async () => {
     const [callers, contacts] = await Promise.all([api.callers(), api.edges()]);
     if (!view.alive()) return;
@@ -35,6 +35,8 @@ function show(view) {
     replace(keys, callers.results.length
       ? table('brokers', 'API keys', ['API key', 'Last call', 'Last 24 hours', 'What the broker passes'], callers.results.map(row))
       : h('p', null, 'No broker and no TLS edge has a key for this organization yet.'));
+    replace(limits, !callers.complete && h('p', { class: 'muted' },
+      'More than 30 keys called on one day. The calls of the others on that day are not counted.'));
     drawEdges(edges, contacts.results);
   });
 }

@@ -18,11 +18,12 @@ function show(view) {
   view.content.append(trouble, steps, ends);
   if (!mayChange()) view.primary();
   view.load(async () => {
-    const [cas, servers, callers] = await Promise.all([api.cas(), api.servers(), api.callers()]);
+    const callers = api.callers().catch(() => null); // without them the rest is shown
+    const [cas, servers] = await Promise.all([api.cas(), api.servers()]);
     if (!view.alive()) return;
-    replace(trouble, refusedCallers(callers.results));
     drawSteps(steps, cas);
     drawEnds(ends, cas, servers);
+    replace(trouble, refusedCallers((await callers)?.results ?? []));
   });
 }
 

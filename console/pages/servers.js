@@ -404,7 +404,7 @@ async function addDialog() {
       });
       const said = status === 200
         ? [`Already here since ${absolute(data.createdAt)}. `,
-          data.warnings?.find((notice) => notice.code === 'chain_completed')?.message ?? 'Nothing changed.']
+          visible(data.warnings?.find((notice) => ['chain_completed', 'chain_kept'].includes(notice.code))?.message ?? 'Nothing changed.')]
         : [h('bdi', null, nameOf(data)), ' is saved. Activate it to show it to devices.', ...(data.warnings ?? []).map((notice) => ` ${visible(notice.message)}`)];
       return { id: data.id, said };
     } }],

@@ -12,6 +12,7 @@ import { DIALECTS, PASSED, refusedCallers } from './brokers.js';
 import { addCA } from './cas.js';
 
 const LIVE = 5000; // ms between two requests for the list of refusals
+const LIVE_CALLERS = 30_000; // and for the brokers and edges, whose calls of seven days are read
 const HOUR = 3_600_000;
 
 /** Group refusals, newest first, by cause: the same code and sentence, or the same certificate at fault. */
@@ -50,11 +51,9 @@ function show(view, opened) {
   let refusals = null, drawn = '';
 
   async function look() {
-    const [page, callers] = await Promise.all([api.activity({ kind: 'refusal', limit: 100 }), api.callers()]);
-    refusals = page.results;
+    refusals = (await api.activity({ kind: 'refusal', limit: 100 })).results;
     const fresh = refusals.filter((refusal) => Date.now() - Date.parse(refusal.at) < HOUR);
     const key = fresh.map((refusal) => refusal.id).join();
-    if (view.alive()) showTrouble(callers.results);
     if (!view.alive() || (key === drawn && recent.firstChild)) return;
     drawn = key;
     replace(recent, fresh.length ? h('ul', { class: 'refusals' }, byCause(fresh).map(([refusal, ...others]) => h('li', null,
@@ -68,7 +67,9 @@ function show(view, opened) {
       : h('p', null, 'None in the last hour. Let the device try now.'));
   }
 
-  function showTrouble(callers) {
+  async function lookAtCallers() {
+    const callers = (await api.callers()).results;
+    if (!view.alive()) return;
     const failing = callers.filter((caller) => caller.failure).map((caller) => caller.reason).join();
     if (failing === (trouble.dataset.failing ?? '')) return;
     trouble.dataset.failing = failing;
@@ -76,8 +77,10 @@ function show(view, opened) {
   }
 
   const refresh = () => view.load(look);
-  const timer = setInterval(() => { if (!document.hidden && !document.querySelector('dialog')) look().catch(quiet); }, LIVE);
   const quiet = (error) => { if (!(error instanceof Problem)) throw error; };
+  const repeat = (request, pause) => setInterval(() => { if (!document.hidden && !document.querySelector('dialog')) request().catch(quiet); }, pause);
+  const timers = [repeat(look, LIVE), repeat(lookAtCallers, LIVE_CALLERS)];
+  lookAtCallers().catch(quiet); // apart from the refusals, which are shown also where this request fails
 
   /** Fill the form with a refusal's certificate, client ID and server name, and check them as of now. */
   async function explain(refusal) {
@@ -172,7 +175,7 @@ function show(view, opened) {
 
   /** The fingerprints to compare where a CA was created again: of the registered CAs of that name, and of the certificate. */
   async function bothFingerprints({ failing, reason }) {
-    const registered = (await api.cas()).filter((ca) => reason.includes(ca.subject));
+    const registered = (await api.cas()).filter((ca) => reason.startsWith(`A CA named ${ca.subject} is registered`));
     return facts(...registered.map((ca) => [`Registered: ${visible(ca.subject)}`, fingerprint(ca.fingerprintSha256)]),
       failing && ['Signed with another key', fingerprint(failing.fingerprintSha256)]);
   }
@@ -231,7 +234,7 @@ function show(view, opened) {
   if (opened) open(opened).catch(quiet); else refresh();
   return {
     update(id) { if (id) open(id).catch(quiet); },
-    leave() { clearInterval(timer); },
+    leave() { timers.forEach(clearInterval); },
   };
 }
 

@@ -14,6 +14,7 @@ from functions.web.message import Reply, json_reply
 from shared.errors import WrongValue
 from shared.records import Activity, ActivityKind
 from shared.usecases.activity import list_activity as read_activity
+from shared.usecases.callers import label_key
 from shared.usecases.devices.shown import ShownCertificates
 
 _KINDS: Final = ", ".join(kind.value for kind in ActivityKind)
@@ -67,7 +68,7 @@ def _view(entry: Activity, chains: Mapping[str, Sequence[bytes]]) -> ActivityVie
         step=entry.step,
         reason=entry.reason,
         mend=entry.mend,
-        asked_by=entry.asked_by,
+        asked_by=label_key(entry.asked_by),
         dialect=entry.dialect,
         passed=entry.passed,
     )

@@ -25,7 +25,8 @@ class HourView(View, frozen=True, kw_only=True):
 
 
 class CallerView(View, frozen=True, kw_only=True):
-    """An API key and its calls. *role*: null for a caller that the platform authenticates itself. *platform*: the key
+    """An API key and its calls. *key*: its name; of a platform key a label, `platform:` and 8 digits. *role*: null for
+    a caller that the platform authenticates itself. *platform*: the key
     may serve other organizations too. *lastCallAt*: the last call that was answered. *failure*: why calls are refused
     now, `wrong_token`, `key_revoked` or `wrong_role`, *failingSince* when, with *reason* and *mend*. *passed*: what
     the broker passed of clients (`chain`, `certificate` for the client's own alone, `names`, `nothing`), and
@@ -48,6 +49,9 @@ class CallerView(View, frozen=True, kw_only=True):
 
 
 class CallerList(View, frozen=True, kw_only=True):
+    """*complete*: false if more keys called within 7 days than are counted, so that the calls of some are not known."""
+
+    complete: bool
     results: tuple[CallerView, ...]
 
 
@@ -56,11 +60,12 @@ class CallerList(View, frozen=True, kw_only=True):
     PREFIX + "/callers",
     function="activityLog",
     roles=VIEWERS,
-    summary="The keys of the brokers and edges that ask about the org, and what became of their calls",
+    summary="The keys of the brokers and edges that ask about the org, and the calls with each key",
     answers={200: CallerList},
 )
 def list_callers(call: MemberCall) -> Reply:
-    return json_reply(CallerList(results=tuple(map(_view, read_callers(call.context, call.member.org)))))
+    listed = read_callers(call.context, call.member.org)
+    return json_reply(CallerList(complete=listed.is_complete, results=tuple(map(_view, listed.callers))))
 
 
 def _view(caller: ListedCaller) -> CallerView:
@@ -73,7 +78,7 @@ def _view(caller: ListedCaller) -> CallerView:
         revoked_at=key.revoked_at if key else None,
         last_call_at=caller.last_call_at,
         failure=caller.failure.value if caller.failure else None,
-        failing_since=calls.failing_since if caller.failure else None,
+        failing_since=caller.failing_since,
         last_failure_at=calls.failed_at,
         reason=caller.reason,
         mend=caller.mend,

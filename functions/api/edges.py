@@ -4,7 +4,7 @@ A reply may hold a private key or lead to one. So every reply is sent over TLS o
 """
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -168,7 +168,7 @@ def report(call: Call) -> Reply:
 
 class RefusedClients(Body, frozen=True, kw_only=True):
     org: Annotated[str, Meta(max_length=63)]
-    code: Literal["token_of_another", "user_name_missing"]
+    code: Annotated[str, Meta(pattern=r"^[a-z_]{1,64}$")]
     count: Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
@@ -180,7 +180,7 @@ class Refused(Body, frozen=True, kw_only=True):
 
 
 class RefusedView(View, frozen=True, kw_only=True):
-    """*counted*: the clients of the caller's organizations."""
+    """*counted*: the clients of the caller's organizations, without codes that the functions do not know."""
 
     counted: int
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from shared.connection_records import ConnectionEventBatch
+from shared.records import PLATFORM
 from shared.usecases.context import Context
 from shared.usecases.devices import usage
 from shared.validation.names import is_org_id
@@ -76,10 +77,11 @@ def _batches(bodies: Iterable[bytes | str]) -> Iterator[ConnectionEventBatch]:
         except ValueError:
             log.error("a message was dropped: it holds no connection events")
             continue
-        if is_org_id(batch.org_id) and all(refusal.org_id == batch.org_id for refusal in batch.refusals):
+        has_owner = is_org_id(batch.org_id) or batch.org_id == PLATFORM
+        if has_owner and all(refusal.org_id == batch.org_id for refusal in batch.refusals):
             yield batch
         else:
-            log.error("a message was dropped: its connection events belong to several organizations")
+            log.error("a message was dropped: its connection events do not belong to one organization")
 
 
 def parse_sqs(event: object) -> Iterator[str]:

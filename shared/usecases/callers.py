@@ -23,6 +23,9 @@ from shared.validation.names import is_org_id
 
 _ORG_KEY: Final = re.compile(r"a-([a-z0-9]{6})-[A-Za-z0-9]{10}")
 _PLATFORM_KEY: Final = r"p-[A-Za-z0-9]{10}"
+MACHINES: Final = (Role.BROKER, Role.EDGE)
+"""The roles of callers that are no persons."""
+
 _SIGN_IN_ROLES: Final = (Role.VIEWER.value, Role.OPERATOR.value)  # brokers and edges are machines: they have keys
 _PERSON: Final = "oidc:"  # before the subject of a sign-in token
 _ROLE_MAX: Final = 32  # characters of a token's role in a refusal
@@ -150,6 +153,16 @@ def read_claim(tokens: TokenVerifier | None, sent: Credentials | BearerToken) ->
     return Caller(f"{_PERSON}{claims.subject}", Role(claims.role), claims.org_id, issued_at=claims.issued_at)
 
 
+def label_key(name: str) -> str:
+    """Return what an organization sees of the name of an API key.
+
+    Of a platform key the organization sees a label: the key serves other organizations, and a caller with the name
+    could make the log of the platform report refused calls."""
+    if not re.fullmatch(_PLATFORM_KEY, name):
+        return name
+    return f"platform:{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def scope_of(key: ApiKey) -> Scope:
     """Return the organizations that a caller with *key* may ask about."""
     return Scope(key.org_id, _orgs_of(key), key.no_sni, key.incarnation)
@@ -191,36 +204,44 @@ def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
 def admit_caller(context: Context, claim: Credentials | Caller, batch: Batch, roles: Collection[Role]) -> Caller:
     """Return the caller of *claim* if the caller has one of *roles*; *batch* holds the records at `claim.refs`.
 
-    A refused call with a key that exists is counted (`Context.refused_callers`).
+    A refused call with a key that exists is counted (`Context.call_counter`), where the called function is for brokers
+    or edges alone.
 
     Raises: NotAuthenticated, TokenRefused, Forbidden."""
     try:
         caller = authenticate(claim, batch)
     except NotAuthenticated:
         if isinstance(claim, Credentials):
-            _note_refused_key(context, claim, batch)
+            _note_refused_key(context, claim, batch, roles)
         raise
     try:
         caller.must_be(roles)
     except Forbidden:
         if not caller.who.startswith(_PERSON):
-            _note(context, caller.org_id, caller.who, CallFailure.ROLE, caller.incarnation)
+            _note(context, caller.org_id, caller.who, CallFailure.ROLE, roles, caller.incarnation)
         raise
     return caller
 
 
-def _note_refused_key(context: Context, claim: Credentials, batch: Batch) -> None:
+def _note_refused_key(context: Context, claim: Credentials, batch: Batch, roles: Collection[Role]) -> None:
     """Count a refused call with a key of an organization that exists, or of the platform."""
     key = batch.get(claim.ref)
     org = batch.get(org_ref(claim.org_id)) if claim.org_id is not None else None
     if key is None or (claim.org_id is not None and not _has_key(org, key)):
         return
-    failure = CallFailure.REVOKED if key.revoked_at is not None else CallFailure.TOKEN
-    _note(context, key.org_id, key.key, failure, key.incarnation)
+    is_token = hmac.compare_digest(key.token_hash, token_hash(claim.token))
+    # Organizations see refused calls with a platform key that has the right token only. See `CallCounter`.
+    is_revoked = key.revoked_at is not None and (is_token or key.org_id is not None)
+    failure = CallFailure.REVOKED if is_revoked else CallFailure.TOKEN
+    _note(context, key.org_id, key.key, failure, roles, key.incarnation)
 
 
-def _note(context: Context, org_id: str | None, key: str, failure: CallFailure, incarnation: str) -> None:
-    context.refused_callers.note(org_id or PLATFORM, key, failure, incarnation=incarnation)
+def _note(
+    context: Context, org_id: str | None, key: str, failure: CallFailure, roles: Collection[Role], incarnation: str
+) -> None:
+    if set(roles) <= set(MACHINES):
+        needed = next(role for role in MACHINES if role in roles)
+        context.call_counter.note_refused(org_id or PLATFORM, key, failure, needed=needed, incarnation=incarnation)
 
 
 def _has_key(org: Org | None, key: ApiKey) -> bool:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import msgspec
 
+from shared.call_counter import CallCounter
 from shared.edge_records import HostsChanged
 from shared.errors import RateLimited, Stale
 from shared.feed import Feed
@@ -25,7 +26,6 @@ from shared.ports import (
 )
 from shared.records import Activity, ActivityKind, Org, RateWindow, Revision, Withdrawal
 from shared.refs import activity_id
-from shared.refused_callers import RefusedCallers
 from shared.repository import Repository
 from shared.text import format_time
 
@@ -75,9 +75,9 @@ class Context(msgspec.Struct, frozen=True, dict=True):
         return Heartbeats(self.repository, self.clock, self.background)
 
     @cached_property
-    def refused_callers(self) -> RefusedCallers:
-        """The refused calls of known keys."""
-        return RefusedCallers(self.clock, self.events.offer)
+    def call_counter(self) -> CallCounter:
+        """Counts the calls of known keys that make no connection event."""
+        return CallCounter(self.clock, self.events.offer)
 
     @cached_property
     def withdrawals(self) -> Feed[Withdrawal]:

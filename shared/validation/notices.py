@@ -37,10 +37,26 @@ def devices_must_send_sni(host: str) -> Notice:
 
 
 def chain_completed(count: int) -> Notice:
-    """Return the notice about a stored server certificate that got its chain by a later upload.
+    """Return the notice about a stored server certificate whose chain was completed or renewed by a later upload.
 
     Args:
         count: the certificates of the chain.
     """
     certificates = "one certificate" if count == 1 else f"{count} certificates"
-    return Notice("chain_completed", f"The chain of the stored certificate was completed: it has {certificates} now.")
+    return Notice("chain_completed", f"The stored certificate has the chain that was sent now: {certificates}.")
+
+
+def chain_kept(subject: str, issuer: str) -> Notice:
+    """Return the warning about a chain that was sent again and does not replace the stored chain.
+
+    The cure leaves the certificate active until the other chain is, and needs no private key from the caller.
+
+    Args:
+        subject, issuer: of the first stored certificate that the sent chain does not have.
+    """
+    return Notice(
+        "chain_kept",
+        f"The certificate keeps its stored chain, because the sent chain does not have {subject}, issued by {issuer}, "
+        "which devices may need. To serve the sent chain instead, renew the certificate, upload the same certificate "
+        "with the sent chain for the new request, activate the result, and delete the old certificate.",
+    )

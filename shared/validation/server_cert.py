@@ -6,6 +6,7 @@ Checking (rules 2 to 5): that an edge may present leaf and chain to this organiz
 
 from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -263,7 +264,7 @@ def check_server_certificate(
     CertificateNotYetValid, WrongKeyUsage, HostMismatch."""
     _check_as_server(leaf, chain, at=at, weak=weak)
     _check_hosts(leaf, host=host, custom_domains=custom_domains, platform_domain=platform_domain, org_id=org_id)
-    return _notices(leaf, chain)
+    return warnings_for(leaf, chain)
 
 
 def check_default_certificate(
@@ -281,7 +282,7 @@ def check_default_certificate(
     host = messaging_host("*", platform_domain)
     if host not in names_of(leaf):
         raise _host_mismatch(leaf, names_of(leaf), host, note="")
-    return _notices(leaf, chain)
+    return warnings_for(leaf, chain)
 
 
 def _check_as_server(leaf: Certificate, chain: Sequence[Certificate], *, at: datetime, weak: Container[str]) -> None:
@@ -297,7 +298,8 @@ def _check_as_server(leaf: Certificate, chain: Sequence[Certificate], *, at: dat
     _check_purpose(leaf)
 
 
-def _notices(leaf: Certificate, chain: Sequence[Certificate]) -> list[Notice]:
+def warnings_for(leaf: Certificate, chain: Sequence[Certificate]) -> list[Notice]:
+    """Return warnings about a server certificate that is accepted with *chain*."""
     if leaf.is_self_signed:
         message = "Browsers refuse this certificate until it is added to them; devices need it in their trust store."
         return [Notice("self_signed", message)]
@@ -316,6 +318,35 @@ def is_chain_complete(leaf: Certificate, chain: Sequence[Certificate]) -> bool:
     A root is usually left out (RFC 8446, 4.4.2), so a chain that leads to an issuer not sent is complete. A leaf
     alone is complete only if it is self-signed: its issuer may be a root in the devices' stores or an intermediate."""
     return bool(chain) or leaf.is_self_signed
+
+
+def adds_to_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], at: datetime) -> bool:
+    """Whether a chain that was *sent* again has a certificate that the *stored* chain of the leaf does not have.
+
+    A certificate counts as present if a newer form is: see `_has_form`."""
+    return not all(_has_form(stored, cert, at) for cert in sent)
+
+
+def lost_from_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], at: datetime) -> Sequence[Certificate]:
+    """Return the certificates that devices would lose if *sent* replaced the *stored* chain of the same leaf.
+
+    The first stored certificate that is not valid does not count, and neither do the certificates after it: no device
+    accepts a path through that certificate."""
+    usable = takewhile(lambda cert: cert.not_before <= at <= cert.not_after, stored)
+    return [cert for cert in usable if not _has_form(sent, cert, at)]
+
+
+def _has_form(chain: Sequence[Certificate], cert: Certificate, at: datetime) -> bool:
+    """Whether *chain* has *cert* or a newer form: of the same subject, key and issuer, begun, and with a later end."""
+    return cert in chain or any(
+        form.not_before <= at and form.not_after > cert.not_after and _lineage(form) == _lineage(cert) for form in chain
+    )
+
+
+def _lineage(cert: Certificate) -> tuple[object, ...]:
+    """Return what a certificate and its renewal have in common. A cross-signed form has another issuer."""
+    issuer_key = cert.authority_key_id.key_id if cert.authority_key_id is not None else None
+    return *_identity(cert), cert.issuer.canonical, issuer_key
 
 
 def root_of(leaf: Certificate, chain: Sequence[Certificate]) -> tuple[str, str]:

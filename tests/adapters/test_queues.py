@@ -19,9 +19,10 @@ from shared.composition import build
 from shared.config import InProcess, Settings
 from shared.config import PubSub as PubSubSetting
 from shared.config import Sqs as SqsSetting
-from shared.connection_records import ConnectionEvent, ConnectionEventBatch, QueuedEvent
+from shared.connection_records import CallFailure, ConnectionEvent, ConnectionEventBatch, FailedCalls, QueuedEvent
 from shared.org_repository import OrgRepository
-from shared.usecases.devices.usage import read_recent_usage, record_events, summarize
+from shared.records import PLATFORM
+from shared.usecases.devices.usage import read_calls, read_recent_usage, record_events, summarize
 from shared.validation.policy import Presence
 from tests.support import certs
 from tests.support.certs import NOON
@@ -263,6 +264,22 @@ def test_an_invalid_message_is_dropped(service: Service, caplog: pytest.LogCaptu
     assert Recorder(sleep=lambda _: None).record(service.app.context, bodies) == 1
     assert count(service)[0] == 1
     assert caplog.text.count("a message was dropped") == 8
+
+
+@pytest.mark.parametrize("cloud", ["aws", "google"])
+def test_refused_calls_of_platform_keys_reach_the_store(cloud: str, service: Service) -> None:
+    """Their events belong to the platform and to no organization."""
+    failed = FailedCalls(org_id=PLATFORM, key="p-A", failure=CallFailure.REVOKED, count=2, since=NOON, at=NOON)
+    body = summarize(PLATFORM, [failed]).encode()
+    if cloud == "aws":
+        bodies: Any = parse_sqs({"Records": [{**load_event("s3_by_sqs")["Records"][0], "body": body.decode()}]})
+    else:
+        event = load_event("pubsub_message")
+        event["data"]["message"]["data"] = msgspec.to_builtins(body)  # base64
+        bodies = parse_pubsub(event["type"], event["data"])
+    assert Recorder().record(service.app.context, bodies) == 1
+    calls = read_calls(service.app.context.repository, PLATFORM, NOON, 1).by_key
+    assert calls["p-A"].hours["2026-06-01T12"].failed == {"key_revoked": 2}
 
 
 @pytest.mark.parametrize("event", [None, {}, {"Records": [None, {"eventSource": "aws:sqs", "body": 7}]}])

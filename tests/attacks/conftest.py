@@ -9,7 +9,8 @@ import pytest
 from demo.processes import Missing
 from demo.stack import Stack
 from tests.attacks.rig import attacked_stack
-from tests.e2e.conftest import Tenant, make_tenant, skip_unless_ci
+from tests.e2e.conftest import Tenant, make_tenant
+from tests.support.missing import skip_or_fail
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def _stack(folder: Path, **edge_settings: str) -> Iterator[Stack]:
         with attacked_stack(folder, None, **edge_settings) as stack:
             yield stack
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
 
 
 @pytest.fixture

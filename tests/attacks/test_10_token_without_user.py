@@ -18,7 +18,8 @@ from demo.device import context
 from demo.processes import Missing
 from demo.stack import Stack
 from tests.attacks.rig import attacked_stack
-from tests.e2e.conftest import LEVELS, Tenant, make_tenant, skip_unless_ci, user_of
+from tests.e2e.conftest import LEVELS, Tenant, make_tenant, user_of
+from tests.support.missing import skip_or_fail
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -68,7 +69,7 @@ def tenant_behind(folder: Path, **settings: str) -> Iterator[Tenant]:
             tenant.org.policy(LEVELS["token"])
             yield tenant
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
 
 
 def exchange(stack: Stack, host: str, packet: bytes) -> bytes:

@@ -1,7 +1,6 @@
 """Real Chromium against the really running service: one browser per worker, a fresh profile for each test."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from tests.console.live import Live, running
 from tests.support.harness import Client
+from tests.support.missing import skip_or_fail
 
 pytest.importorskip("playwright", reason="playwright is not installed: make test installs it")
 
@@ -38,11 +38,8 @@ _ARGS = [
 
 def require(tool: object, what: str) -> None:
     """Skip the test if *tool* is missing on a developer's machine; fail if CI=true, where everything is checked."""
-    if tool:
-        return
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what}; the console's tests are never skipped where CI=true")
-    pytest.skip(what)
+    if not tool:
+        skip_or_fail(what)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import FloatRect, Locator, Page, expect
 
 from functions.events.expiry import report_expiry
@@ -54,6 +55,19 @@ def test_no_name_in_the_drawing_covers_another_mark(at: At, live: Live) -> None:
     crossing = [(first, second) for first, second in combinations(drawn, 2) if overlap(first, second)]
     assert crossing == []
     assert all(box["x"] > 0 and box["x"] + box["width"] < 1280 for box in drawn)
+
+
+@pytest.mark.parametrize("route", ["", "why"])
+def test_a_page_is_shown_where_the_list_of_callers_is_not_available(at: At, live: Live, route: str) -> None:
+    """The list is a warning on these pages, and not their content."""
+    live.add_ca(root())
+    page = at("security")
+    page.route("**/callers", lambda request: request.fulfill(status=503, body="{}"))
+    with page.expect_response("**/callers"):
+        page.goto(page.url.partition("#")[0] + f"#/{route}")
+    content = page.get_by_text("None in the last hour." if route else "Add the CA that signs your devices.")
+    expect(content.first).to_be_visible()
+    expect(page.locator("#content .sentence.bad")).to_have_count(0)
 
 
 def test_the_time_since_an_edge_serves_a_certificate_is_shown(at: At, live: Live) -> None:

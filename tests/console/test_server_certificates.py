@@ -71,6 +71,22 @@ def test_two_files_dropped_together_are_distinguished_by_content(at: At, live: L
     assert len(live.servers) == 2
 
 
+def test_a_chain_that_replaces_nothing_is_answered_with_the_way_to_serve_it(at: At, live: Live) -> None:
+    """The certificate is stored with its chain, and uploaded again with a chain to another root."""
+    lower = certs.ca("Lower", root("Server Root"))
+    issued = server_cert(live.host, lower)
+    stored = {"certificate": issued.pem, "chain": lower.pem, "privateKey": issued.key_pem}
+    live.operator.post("/authentication/servercertificates", stored).ok(201)
+    page = at("servers")
+    open_dialog(page)
+    cross = certs.ca("Lower", root("Other Root"), private=lower.key)
+    drop(page, "dialog", {"key.pem": issued.key_pem.encode(), "cert.pem": certs.bundle(issued, cross).encode()})
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status").first).to_contain_text("The certificate keeps its stored chain")
+    expect(page.get_by_role("status").first).to_contain_text("renew the certificate")
+    assert len(live.servers) == 2
+
+
 def test_an_encrypted_key_asks_for_its_passphrase_and_a_wrong_one_keeps_the_files(
     at: At, live: Live, tmp_path: Path
 ) -> None:

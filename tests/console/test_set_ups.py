@@ -202,6 +202,7 @@ def _(live: Live) -> SetUp:
 def _(live: Live) -> SetUp:
     first = root()
     live.add_ca(first)
+    live.add_ca(root("Factory"))  # a name within the name of the other CA
     again = root(private=OTHER_KEY)
     refused = device(again)
     asked = question(refused)
@@ -452,5 +453,6 @@ def test_17_the_broker_uses_the_key_of_an_operator(at: At, live: Live) -> None:
     page = at("why")
     trouble = page.locator("#content .sentence.bad")
     expect(trouble).to_contain_text(f"{operator.key} are refused: the key has the role operator")
-    expect(trouble).to_contain_text("A broker needs a key with the role broker")
+    expect(trouble).to_contain_text("a broker needs the role broker")
+    expect(trouble).to_contain_text("functions.admin key create --org mtxpd0 --role broker)")
     assert ask(live, asked)["decision"] == "allow"  # with a new key of that role

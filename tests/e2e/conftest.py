@@ -1,6 +1,5 @@
 """One stack per worker, started once: real functions, HAProxy with its agent, mosquitto."""
 
-import os
 import re
 import subprocess
 import time
@@ -16,6 +15,7 @@ from demo.processes import Missing, program, until
 from demo.stack import Org, Stack
 from tests.e2e.pki import Files, Pki
 from tests.support.certs import Issued
+from tests.support.missing import skip_or_fail
 
 CERTIFICATE = "TLS with Client Certificate Authentication"
 LEVELS = {
@@ -30,13 +30,6 @@ PASSWORD = "a-token-of-the-broker"
 def user_of(client_id: str) -> str:
     """Return the client ID as a user name of the broker's password file, which allows no colon."""
     return client_id.replace(":", "/")
-
-
-def skip_unless_ci(missing: Missing) -> None:
-    """Skip the test with one line; in CI fail, because every stack must be run there."""
-    if os.environ.get("CI"):
-        pytest.fail(str(missing))
-    pytest.skip(str(missing))
 
 
 def s_client(port: int, *words: str, typed: str = "") -> str:
@@ -114,7 +107,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         made = Stack.start(folder, users)
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
     yield made
     made.stop()
 

@@ -16,7 +16,7 @@ import pytest
 from demo.__main__ import find_missing_packages
 from demo.processes import Missing, Process, is_listening
 from demo.stack import ROOT
-from tests.e2e.conftest import skip_unless_ci
+from tests.support.missing import skip_or_fail
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ from tests.e2e.conftest import skip_unless_ci
 def test_the_demo_completes_within_a_minute() -> None:
     """Each step prints what happened; a step that fails ends the demo with exit code 1."""
     if packages := find_missing_packages():
-        skip_unless_ci(Missing("the demo", " ".join(sorted(packages))))
+        skip_or_fail(str(Missing("the demo", " ".join(sorted(packages)))))
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "demo"], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
@@ -47,7 +47,7 @@ def short_path() -> Iterator[Path]:
 def test_an_interrupted_demo_leaves_nothing_behind(short_path: Path, how: signal.Signals) -> None:
     """No folder and no started process remains."""
     if packages := find_missing_packages():
-        skip_unless_ci(Missing("the demo", " ".join(sorted(packages))))
+        skip_or_fail(str(Missing("the demo", " ".join(sorted(packages)))))
     demo = Process(
         "demo",
         [sys.executable, "-m", "demo"],

@@ -14,8 +14,9 @@ from demo.device import Device, Publisher, context, fetch_fingerprint
 from demo.envoy import EnvoyEdge
 from demo.processes import Missing, until
 from demo.stack import Stack
-from tests.e2e.conftest import Stopwatch, Tenant, skip_unless_ci
+from tests.e2e.conftest import Stopwatch, Tenant
 from tests.e2e.pki import Files
+from tests.support.missing import skip_or_fail
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -33,7 +34,7 @@ def envoy(
             made.wait_until_served(tenant.org.host)
         yield made
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
     finally:
         made.stop()
 

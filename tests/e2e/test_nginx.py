@@ -13,8 +13,9 @@ from demo.device import Device, context, fetch_fingerprint
 from demo.nginx import NginxEdge
 from demo.processes import Missing, free_port, until
 from demo.stack import Functions, Stack
-from tests.e2e.conftest import Tenant, s_client, skip_unless_ci
+from tests.e2e.conftest import Tenant, s_client
 from tests.e2e.pki import Files
+from tests.support.missing import skip_or_fail
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -32,7 +33,7 @@ def nginx(
             made.wait_until_served(tenant.org.host)
         yield made
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
     finally:
         made.stop()
 

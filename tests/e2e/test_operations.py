@@ -16,9 +16,9 @@ import pytest
 from demo.device import Device, context, fetch_fingerprint
 from demo.processes import Missing, Process, free_port, program, socket_folder, until
 from demo.stack import ROOT, Functions, Org
-from tests.e2e.conftest import skip_unless_ci
 from tests.e2e.pki import NEXT_YEAR, YESTERDAY, Pki
 from tests.support import certs
+from tests.support.missing import skip_or_fail
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -105,7 +105,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         program("haproxy", "haproxy")
         program("mosquitto", "mosquitto")
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
     (tmp_path / "functions").mkdir()
     (tmp_path / "checkout").mkdir()
     functions = Functions(tmp_path / "functions", settings={"TRUST_DOMAIN": "example.com"})

@@ -10,9 +10,10 @@ from demo.device import Device, context
 from demo.processes import Missing, free_port, until
 from demo.stack import EDGE, Stack
 from shared.records import Proof, Role
-from tests.e2e.conftest import Tenant, skip_unless_ci
+from tests.e2e.conftest import Tenant
 from tests.e2e.pki import Files
 from tests.e2e.rabbitmq import PAGE, RabbitMQ, run_rabbitmq
+from tests.support.missing import skip_or_fail
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -50,7 +51,7 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
         with run_rabbitmq(EDGE / "rabbitmq", folder, port, change) as broker:
             yield Rabbit(port, tenant, broker)
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
 
 
 def test_a_device_is_admitted_and_has_its_own_topics(rabbit: Rabbit, alpha: Tenant) -> None:

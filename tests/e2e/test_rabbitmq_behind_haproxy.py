@@ -12,8 +12,9 @@ import pytest
 from demo.device import Device, context
 from demo.processes import Missing, free_port, until
 from demo.stack import EDGE, HAProxyEdge, Stack
-from tests.e2e.conftest import PASSWORD, Tenant, skip_unless_ci, user_of
+from tests.e2e.conftest import PASSWORD, Tenant, user_of
 from tests.e2e.rabbitmq import PAGE, RabbitMQ, run_rabbitmq
+from tests.support.missing import skip_or_fail
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -69,7 +70,7 @@ def rabbit(stack: Stack, tenants: tuple[Tenant, Tenant], tmp_path_factory: pytes
             finally:
                 edge.stop()
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
 
 
 def own(client_id: str, topic: str) -> str:
@@ -202,11 +203,11 @@ def test_the_user_of_the_edge_has_no_other_rights(rabbit: Rabbit, alpha: Tenant)
 
 def test_a_client_without_rights_is_refused(rabbit: Rabbit, alpha: Tenant, beta: Tenant) -> None:
     """Without a certificate, with another organization's, with another device's client ID, and with a token only."""
-    _, strange = beta.pki.leaf("d:thermo:nobody")
-    assert not rabbit.device(alpha, "nobody", files=strange).connect()
-    assert not rabbit.device(alpha, "nobody", client_id=alpha.client_id("somebody")).connect()
-    assert not rabbit.device(alpha, "nobody", client_id=beta.client_id("nobody")).connect()
-    nothing = Device(rabbit.edge.port, alpha.client_id("nobody"), context(alpha.org.host))
+    _, strange = beta.pki.leaf("d:thermo:stranger")
+    assert not rabbit.device(alpha, "stranger", files=strange).connect()
+    assert not rabbit.device(alpha, "stranger", client_id=alpha.client_id("another")).connect()
+    assert not rabbit.device(alpha, "stranger", client_id=beta.client_id("stranger")).connect()
+    nothing = Device(rabbit.edge.port, alpha.client_id("stranger"), context(alpha.org.host))
     assert not nothing.connect()
     for kind in ("token", "both"):  # `continue` goes to a port where nothing listens
         client_id = alpha.client_id("dev1", kind)

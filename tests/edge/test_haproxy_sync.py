@@ -18,11 +18,11 @@ from edge.feed import FeedClient
 from edge.haproxy_sync import HostSync, main
 from edge.runtime import CommandRefused, RuntimeApi
 from edge.state import State, check_pem
-from tests.e2e.conftest import skip_unless_ci
 from tests.e2e.pki import NEXT_YEAR, YESTERDAY
 from tests.edge.feed_stub import FeedStub, running
 from tests.support import certs
 from tests.support.certs import Issued
+from tests.support.missing import skip_or_fail
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -99,7 +99,7 @@ def edge(tmp_path: Path, feed: FeedStub) -> Iterator[Edge]:
     try:
         program("haproxy", "haproxy")
     except Missing as missing:
-        skip_unless_ci(missing)
+        skip_or_fail(str(missing))
     edge = Edge(tmp_path, feed)
     yield edge
     edge.stop_haproxy()

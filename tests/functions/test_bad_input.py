@@ -15,6 +15,8 @@ from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service, multipart
 
+pytestmark = pytest.mark.stores("sqlite")  # bad input reaches no store
+
 ROOT = certs.ca("Root")
 CODES = set(document()["components"]["schemas"]["Code"]["enum"])
 # Bodies of this API's own format; Envoy and brokers may send more fields than are read.

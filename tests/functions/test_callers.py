@@ -1,15 +1,20 @@
-"""Which brokers and edges call, and what became of their calls: shown to the organization, also if all are refused."""
+"""Which brokers and edges call, and which of their calls are refused: shown to the organization."""
 
 import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from functools import reduce
+from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from shared.composition import build
 from shared.connection_records import (
+    AnsweredCalls,
     CallFailure,
     CAUse,
     FailedCalls,
@@ -20,12 +25,14 @@ from shared.connection_records import (
     Usage,
 )
 from shared.ports import MAX_BODY_BYTES, Key
-from shared.records import Proof
-from shared.usecases.devices.calls import KEYS_MAX, add_calls, count_calls, merge
+from shared.records import Proof, Role
+from shared.usecases.callers import label_key
+from shared.usecases.devices.calls import KEYS_MAX, add_calls, count_calls, find_failing_since, merge
+from shared.usecases.devices.usage import read_calls
 from shared.usecases.orgs.api_keys import revoke_key
 from shared.validation.policy import Presence
 from tests.support import certs
-from tests.support.harness import Client, Service
+from tests.support.harness import Client, Service, make_current_service
 
 VERIFY = "/authorization/verifyclient"
 WITHDRAWALS = "//edge/v1/withdrawals"
@@ -60,9 +67,9 @@ def ask(broker: Client, **fields: Any) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[Any]:
-    found = [vars(record)["keys"] for record in caplog.records if "known API key" in record.message]
+    logged = [vars(record)["keys"] for record in caplog.records if "known API key" in record.message]
     caplog.clear()
-    return found
+    return logged
 
 
 def test_the_calls_of_a_broker_are_counted_by_hour(service: Service) -> None:
@@ -143,31 +150,176 @@ def test_following_the_advice_ends_the_failure(service: Service) -> None:
     assert listed(service)[right.key]["failure"] is None
 
 
+@pytest.mark.stores("sqlite")
+def test_a_failure_that_returns_is_shown_again(service: Service) -> None:
+    """Also where the answers are in another document than the failures, as with an edge."""
+    for role, url in (("broker", None), ("edge", WITHDRAWALS)):
+        right = service.client(role)
+        wrong = Client(service.app, right.key, "not-the-token")
+        call: Callable[[Client], Any] = ask if url is None else lambda client: client.get(WITHDRAWALS)
+        for _ in range(3):
+            service.clock.now += timedelta(minutes=5)
+            failed_at = service.clock.now
+            call(wrong)
+            caller = listed(service)[right.key]
+            assert (caller["failure"], caller["failingSince"]) == ("wrong_token", f"{failed_at:%FT%TZ}")
+            service.clock.now += timedelta(minutes=5)
+            call(right)
+            assert listed(service)[right.key]["failure"] is None
+
+
+def test_a_topic_check_that_is_answered_ends_the_failure(service: Service) -> None:
+    """With long sessions, a broker may ask about nothing but topics for hours."""
+    broker = service.client("broker", proof=Proof.BROKER)
+    fields = DIALECTS["rabbitmq/topic"]
+    Client(service.app, broker.key, "not-the-token").post("/verifyClient/rabbitmq/topic", fields)
+    assert listed(service)[broker.key]["failure"] == "wrong_token"
+    service.clock.now += timedelta(seconds=1)
+    assert broker.post("/verifyClient/rabbitmq/topic", fields).status == 200
+    caller = listed(service)[broker.key]
+    assert (caller["failure"], caller["lastCallAt"], sums(caller)) == (None, "2026-06-01T12:00:01Z", {"wrong_token": 1})
+
+
+def test_many_topic_checks_make_one_event_in_ten_seconds(service: Service) -> None:
+    offered: list[Any] = []
+    counter = service.app.context.call_counter
+    counter._offer = offered.append
+    for _ in range(100):
+        service.clock.now += timedelta(milliseconds=200)
+        counter.note_answered("mtxpd0", "a-mtxpd0-AAAAAAAAAA")
+    assert len(offered) == 2
+
+
 def test_a_failure_is_over_an_hour_after_the_last_call(service: Service) -> None:
-    """A person who typed a token wrongly once must not be shown as a broker that is refused."""
-    ask(Client(service.app, service.client("operator").key, "not-the-token"))
-    assert len([caller for caller in listed(service).values() if caller["failure"]]) == 1
+    """The broker may have a new key since. The next failure begins anew."""
+    wrong = Client(service.app, service.client("broker").key, "not-the-token")
+    ask(wrong)
+    assert listed(service)[wrong.key]["failure"] == "wrong_token"
     service.clock.now += timedelta(hours=1)
+    assert listed(service)[wrong.key]["failure"] is None
+    service.clock.now += timedelta(hours=3)
+    ask(wrong)
+    assert listed(service)[wrong.key]["failingSince"] == "2026-06-01T16:00:00Z"
+
+
+def test_a_failure_that_lasts_has_its_first_call_as_its_start(service: Service) -> None:
+    """Over the border of hours and of days."""
+    wrong = Client(service.app, service.client("broker").key, "not-the-token")
+    for _ in range(20):
+        service.clock.now += timedelta(minutes=59)
+        ask(wrong)
+        caller = listed(service)[wrong.key]
+        assert caller["failingSince"] == "2026-06-01T12:59:00Z"
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "broker"])
+def test_a_person_who_mistypes_a_token_is_no_broker_that_is_refused(service: Service, role: str) -> None:
+    """Nor is a script that calls with a role too low: only calls for brokers and edges count."""
+    caller = service.client(role)
+    Client(service.app, caller.key, "not-the-token").get("/authentication/cacertificates")
+    Client(service.app, caller.key, "not-the-token").post(VERIFY, {"explain": True, "clientId": "a"})
+    caller.put("/authorization/connectionpolicy", {"default": "TLS Optional"})
     assert not [caller for caller in listed(service).values() if caller["failure"]]
 
 
-def test_the_key_of_the_platform_is_seen_by_the_organizations_it_serves(service: Service) -> None:
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize(
+    ("role", "options", "called", "expected"),
+    [
+        ("operator", {}, VERIFY, "--role broker"),
+        ("viewer", {}, WITHDRAWALS, "--role edge"),
+        ("broker", {}, WITHDRAWALS, "--role edge"),
+        ("edge", {}, VERIFY, "--role broker"),
+        ("broker", {"no_sni": True}, WITHDRAWALS, "--role edge"),
+    ],
+)
+def test_the_advice_for_a_wrong_role_has_the_right_role(
+    service: Service, role: str, options: dict[str, Any], called: str, expected: str
+) -> None:
+    """Broker and edge have two keys. An answer of another function does not end this failure."""
+    caller = service.client(role, **options)
+    for client in (Client(service.app, caller.key, "not-the-token"), caller):
+        ask(client) if called == VERIFY else client.get(called)
+        record = listed(service)[caller.key]
+        assert f"(functions.admin key create --org mtxpd0 {expected})" in record["mend"]
+        assert f"the key has the role {role}" in record["reason"]
+        service.clock.now += timedelta(seconds=1)
+    caller.get(WITHDRAWALS) if called == VERIFY else ask(caller, serverName=service.host())
+    assert listed(service)[caller.key]["failure"] == "wrong_role"
+
+
+@pytest.mark.parametrize("failure", ["wrong_token", "key_revoked"])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"no_sni": True}, "--role broker --no-sni)"),
+        ({"proof": Proof.BROKER}, "--role broker --proof broker)"),
+        ({"proof": Proof.BROKER, "listener": "mqtts:8883"}, "--role broker --proof broker --listener mqtts:8883)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_advice_makes_a_key_with_the_same_restrictions(
+    service: Service, failure: str, options: dict[str, Any], expected: str
+) -> None:
+    """A key without them would refuse each device."""
+    broker = service.client("broker", **options)
+    if failure == "key_revoked":
+        revoke_key(service.app.context, broker.key)
+    ask(Client(service.app, broker.key, "not-the-token"))
+    assert expected in listed(service)[broker.key]["mend"]
+
+
+def test_the_refused_key_of_the_platform_is_seen_by_the_organizations_it_serves(service: Service) -> None:
+    """By a label: its name is not for other organizations."""
     service.other_org("other1")
     broker, elsewhere = service.platform("broker"), service.platform("broker", orgs=["other1"])
     ask(broker, serverName=service.host())
     for client in (broker, elsewhere):
         service.clock.now += timedelta(seconds=1)
-        ask(Client(service.app, client.key, "not-the-token"), serverName=service.host())
-    callers = listed(service)
-    assert (callers[broker.key]["platform"], callers[broker.key]["failure"]) == (True, "wrong_token")
-    assert sums(callers[broker.key]) == {"answered": 1, "denied": 1, "wrong_token": 1}
-    assert elsewhere.key not in callers
+        revoke_key(service.app.context, client.key)
+        ask(client, serverName=service.host())
+    callers = {key: caller for key, caller in listed(service).items() if caller["platform"]}
+    assert list(callers) == [label_key(broker.key)]
+    caller = callers[label_key(broker.key)]
+    assert caller["failure"] == "key_revoked"
+    assert sums(caller) == {"answered": 1, "denied": 1, "key_revoked": 1}
+    assert label_key(broker.key) in caller["mend"]
+
+
+@pytest.mark.stores("sqlite")
+def test_no_organization_sees_the_name_of_a_key_of_the_platform(service: Service) -> None:
+    """Neither among the callers, nor among the edges, nor in a refusal."""
+    broker, edge = service.platform("broker"), service.platform("edge")
+    ask(broker, serverName=service.host())
+    edge.get(WITHDRAWALS).ok()
+    revoke_key(service.app.context, broker.key)
+    ask(broker, serverName=service.host())
+    service.flush()
+    viewer = service.client("viewer")
+    shown = [viewer.get(path).ok() for path in ("/callers", "/edges", "/activity?kind=refusal")]
+    assert [page["results"] != [] for page in shown] == [True, True, True]
+    assert "p-" not in str([[record.get("key"), record.get("askedBy"), record.get("reason"), record.get("mend")]
+                            for page in shown for record in page["results"]])  # fmt: skip
+
+
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize("is_revoked", [False, True])
+def test_a_wrong_token_of_a_platform_key_alarms_no_organization(
+    service: Service, is_revoked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any stranger could cause the alarm at all of them. The log of the platform has the warning."""
+    broker = service.platform("broker")
+    if is_revoked:
+        revoke_key(service.app.context, broker.key)
+    ask(Client(service.app, broker.key, "not-the-token"), serverName=service.host())
+    assert not [caller for caller in listed(service).values() if caller["failure"]]
+    assert warnings(caplog) == [{broker.key: 1}]
 
 
 def test_a_key_that_does_not_exist_leaves_nothing(service: Service) -> None:
     """A stranger could make up any number of keys."""
     ask(Client(service.app, "a-mtxpd0-AAAAAAAAAA", "token"))
-    ask(Client(service.app, "a-nobody-AAAAAAAAAA", "token"))
+    ask(Client(service.app, "a-absent-AAAAAAAAAA", "token"))
     ask(Client(service.app, "anything", "token"))
     assert "a-mtxpd0-AAAAAAAAAA" not in listed(service)
 
@@ -186,13 +338,42 @@ def test_one_warning_a_minute_names_the_refused_keys(service: Service, caplog: p
 def test_a_flood_of_refused_calls_makes_one_event_a_second(service: Service) -> None:
     """All calls are counted. Events of connections keep their place in the queue."""
     offered: list[Any] = []
-    counter = service.app.context.refused_callers
+    counter = service.app.context.call_counter
     counter._offer = offered.append
     for _ in range(500):
-        counter.note("mtxpd0", "a-mtxpd0-AAAAAAAAAA", CallFailure.TOKEN)
+        counter.note_refused("mtxpd0", "a-mtxpd0-AAAAAAAAAA", CallFailure.TOKEN, needed=Role.BROKER)
     service.clock.now += timedelta(seconds=1)
-    counter.note("mtxpd0", "a-mtxpd0-AAAAAAAAAA", CallFailure.TOKEN)
+    counter.note_refused("mtxpd0", "a-mtxpd0-AAAAAAAAAA", CallFailure.TOKEN, needed=Role.BROKER)
     assert [event.count for event in offered] == [1, 500]
+
+
+@pytest.mark.stores("sqlite")
+def test_the_end_of_a_burst_does_not_hide_the_next_burst(service: Service) -> None:
+    """The last calls of a burst are held; an answer, and later calls, must not be taken for one failure with them."""
+    right = service.client("broker")
+    wrong = Client(service.app, right.key, "not-the-token")
+    for _ in range(2):
+        ask(wrong)
+        ask(wrong)
+        service.clock.now += timedelta(minutes=5)
+        ask(right, serverName=service.host())
+        service.clock.now += timedelta(minutes=5)
+    ask(wrong)
+    caller = listed(service)[right.key]
+    assert (caller["failure"], caller["failingSince"]) == ("wrong_token", "2026-06-01T12:20:00Z")
+    assert sums(caller)["wrong_token"] == 5
+
+
+def test_what_a_process_holds_is_stored_at_its_end(tmp_path: Path) -> None:
+    service = make_current_service(tmp_path)  # a store removes what has expired when it is opened
+    broker = service.client("broker")
+    for _ in range(3):
+        ask(Client(service.app, broker.key, "not-the-token"))
+    service.app.close()
+    again = build(service.app.settings, clock=service.clock)
+    calls = read_calls(again.context.repository, "mtxpd0", service.clock.now, 1).by_key[broker.key]
+    again.close()
+    assert [hour.failed for hour in calls.hours.values()] == [{"wrong_token": 3}]
 
 
 def test_no_document_that_a_verdict_reads_is_written(service: Service) -> None:
@@ -212,19 +393,24 @@ def test_no_document_that_a_verdict_reads_is_written(service: Service) -> None:
 
 
 def test_counts_of_several_processes_are_added_in_any_order() -> None:
-    failed = FailedCalls(
-        org_id="mtxpd0",
-        key="k",
-        failure=CallFailure.TOKEN,
-        count=2,
-        since=certs.NOON,
-        at=certs.NOON + timedelta(seconds=5),
+    """Each order of the messages of a queue gives the same record."""
+
+    def failed(minute: int) -> KeyCalls:
+        at = certs.NOON + timedelta(minutes=minute)
+        event = FailedCalls(org_id="mtxpd0", key="k", failure=CallFailure.TOKEN, count=2, since=at, at=at)
+        return count_calls([event])["k"]
+
+    answered = count_calls([AnsweredCalls(org_id="mtxpd0", key="k", at=certs.NOON + timedelta(minutes=5))])["k"]
+    parts = [failed(0), answered, failed(10), failed(65)]
+    merged = {msgspec.json.encode(reduce(merge, order), order="deterministic") for order in permutations(parts)}
+    assert len(merged) == 1
+    calls = reduce(merge, parts)
+    assert calls.hours["2026-06-01T12"].failed == {"wrong_token": 4}
+    assert find_failing_since(calls, certs.NOON + timedelta(minutes=66)) == certs.NOON + timedelta(minutes=65)
+    assert find_failing_since(reduce(merge, parts[:3]), certs.NOON + timedelta(minutes=11)) == certs.NOON + timedelta(
+        minutes=10
     )
-    later = KeyCalls(answered_at=certs.NOON + timedelta(seconds=9), hours={"2026-06-01T12": HourOfCalls(answered=4)})
-    first = count_calls([failed])["k"]
-    assert merge(first, later) == merge(later, first)
-    assert merge(first, later).failing_since is None
-    assert merge(first, first).hours["2026-06-01T12"].failed == {"wrong_token": 4}
+    assert find_failing_since(merge(failed(0), answered), certs.NOON + timedelta(minutes=11)) is None
 
 
 def test_the_number_of_keys_in_a_day_is_bounded() -> None:
@@ -233,10 +419,39 @@ def test_the_number_of_keys_in_a_day_is_bounded() -> None:
     assert len(callers) == KEYS_MAX
 
 
+@pytest.mark.stores("sqlite")
+def test_all_keys_of_several_days_are_listed(service: Service) -> None:
+    """The limit is of a day. Where a day had more keys than it counts, the answer says so."""
+    keys = [service.client("broker") for _ in range(KEYS_MAX + 1)]
+    for broker in keys[: KEYS_MAX - 1]:
+        ask(broker, serverName=service.host())
+    service.flush()
+    service.clock.now += timedelta(days=1)
+    for broker in keys[KEYS_MAX - 1 :]:
+        ask(broker, serverName=service.host())
+    assert all(listed(service)[broker.key]["lastCallAt"] for broker in keys)
+    assert service.client("viewer").get("/callers").ok()["complete"] is True
+    for broker in keys:
+        ask(broker, serverName=service.host())
+    service.flush()
+    assert service.client("viewer").get("/callers").ok()["complete"] is False
+
+
+@pytest.mark.stores("sqlite")
+def test_the_last_day_has_24_hours(service: Service) -> None:
+    broker = service.client("broker")
+    for _ in range(30):
+        service.clock.now += timedelta(hours=1)
+        ask(broker, serverName=service.host())
+    hours = [hour["hour"] for hour in listed(service)[broker.key]["hours"]]
+    assert (len(hours), hours[0], hours[-1]) == (24, "2026-06-02T18:00:00Z", "2026-06-01T19:00:00Z")
+
+
 def test_the_usage_of_the_busiest_day_fits_into_a_document() -> None:
     """With as many CAs, clients and keys as are kept, and every reason for which a call can be refused."""
     at, many = certs.NOON, 123_456_789
     hour = HourOfCalls(
+        failed_from=at,
         answered=many,
         denied=many,
         continued=many,
@@ -246,8 +461,8 @@ def test_the_usage_of_the_busiest_day_fits_into_a_document() -> None:
     calls = KeyCalls(
         answered_at=at,
         failed_at=at,
-        failing_since=at,
         failure="wrong_token",
+        needed="broker",
         forms={form.value: at for form in Form},
         dialects={str(number) * 10: at for number in range(8)},
         hours={f"2026-06-01T{number:02}": hour for number in range(24)},
@@ -289,12 +504,24 @@ def test_clients_that_an_edge_refused_by_itself_are_counted(service: Service) ->
         {"org": org, "code": "token_of_another", "count": count} for org, count in (("mtxpd0", 3), ("other1", 5))
     ]
     assert own.post("//edge/v1/refused", {"edge": "hall-1", "refused": refused}).ok() == {"counted": 3}
-    unknown = [{"org": "nobody", "code": "user_name_missing", "count": 1}]
+    unknown = [{"org": "absent", "code": "user_name_missing", "count": 1}]
     assert platform.post("//edge/v1/refused", {"edge": "hall-2", "refused": [*refused, *unknown]}).ok()["counted"] == 8
     callers = listed(service)
-    for key in (own.key, platform.key):
+    for key in (own.key, label_key(platform.key)):
         assert callers[key]["hours"][0]["refused"] == {"token_of_another": 3}
         assert callers[key]["failure"] is None
-    wrong = {"edge": "hall-1", "refused": [{"org": "mtxpd0", "code": "anything", "count": 1}]}
+    newer = {"edge": "hall-1", "refused": [{"org": "mtxpd0", "code": "of_a_later_version", "count": 1}]}
+    assert own.post("//edge/v1/refused", newer).ok() == {"counted": 0}, "the edge would repeat the report for ever"
+    wrong = {"edge": "hall-1", "refused": [{"org": "mtxpd0", "code": "No code", "count": 1}]}
     assert own.post("//edge/v1/refused", wrong).status == 400
-    assert service.client("broker").post("//edge/v1/refused", wrong).status == 403
+    assert service.client("broker").post("//edge/v1/refused", newer).status == 403
+
+
+@pytest.mark.stores("sqlite")
+def test_a_report_of_an_edge_is_one_event_of_each_organization_and_code(service: Service) -> None:
+    """An edge must not fill the queue of connection events with repetitions."""
+    offered: list[Any] = []
+    service.app.queue.offer = offered.append  # type: ignore[method-assign, assignment]
+    refused = [{"org": "mtxpd0", "code": "token_of_another", "count": 2}] * 500
+    assert service.client("edge").post("//edge/v1/refused", {"edge": "e", "refused": refused}).ok() == {"counted": 1000}
+    assert [event.count for event in offered] == [1000]

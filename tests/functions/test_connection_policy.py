@@ -372,6 +372,7 @@ def test_an_entry_by_multipart(operator: Client) -> None:
     assert (result["value"], result["reason"]) == (device.fingerprint, "lost")
 
 
+@pytest.mark.stores("sqlite")  # the calls are the same on each store
 def test_denying_a_serial_reads_few_documents(service: Service, operator: Client) -> None:
     """A registered CA of the serial number is found without a read for each CA.
 
@@ -454,6 +455,7 @@ def test_a_sweep_counts_the_deny_list_again(
     assert deny_device(operator, 1).status == 201
 
 
+@pytest.mark.stores("sqlite")  # the calls are the same on each store
 def test_lifting_an_entry_that_does_not_exist_reads_few_documents(service: Service, operator: Client) -> None:
     """Neither the deny list nor the CAs are read as a whole: a stranger's guess costs the store nothing."""
     for number in range(20):

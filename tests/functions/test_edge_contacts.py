@@ -10,6 +10,7 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.heartbeats import Heartbeats
 from shared.ports import Key, RunAtOnce
+from shared.usecases.callers import label_key
 from shared.usecases.orgs.api_keys import revoke_key
 from shared.usecases.orgs.edges import warn_of_silent_edges
 from tests.support.harness import Client, Service
@@ -38,12 +39,12 @@ def test_a_viewer_sees_which_edges_ask_and_when(service: Service) -> None:
     ask(own, "own-1")
     ask(platform, "hall-2", HOSTS)
     ask(service.platform("edge", orgs=["other1"]), "elsewhere")
-    waiting = service.platform("edge", orgs=["mtxpd0"]).key
+    waiting = label_key(service.platform("edge", orgs=["mtxpd0"]).key)
     edges = listed(service)
     assert set(edges) == {"edge:own-1", "edge:hall-2", None}
     assert edges["edge:hall-2"] == {
         "edge": "edge:hall-2",
-        "key": platform.key,
+        "key": label_key(platform.key),
         "askedAt": "2026-06-01T12:00:00Z",
         "silent": False,
         "revoked": False,
@@ -55,7 +56,7 @@ def test_an_edge_without_a_name_is_listed_by_its_key(service: Service) -> None:
     """The agent of version 0.1.0 gives no name."""
     edge = service.platform("edge")
     ask(edge)
-    assert listed(service)[None]["key"] == edge.key
+    assert listed(service)[None]["key"] == label_key(edge.key)
     assert listed(service)[None]["askedAt"] == "2026-06-01T12:00:00Z"
 
 

@@ -21,6 +21,8 @@ from tests.support import certs
 from tests.support.bounds import measure_cost
 from tests.support.harness import Client, Service, basic, multipart
 
+pytestmark = pytest.mark.stores("sqlite")  # the key is read in one batch, as for a verdict
+
 UPLOAD = "/api/v0002/uploadCA"
 SERVED = "/edge/v1/served"
 VERIFY = "/verifyClient"

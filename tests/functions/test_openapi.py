@@ -18,6 +18,8 @@ from tests.functions.addresses import ROUTES
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service
 
+pytestmark = pytest.mark.stores("sqlite")  # the description is the same on each store
+
 CAS = "/authentication/cacertificates"
 SERVERS = "/authentication/servercertificates"
 HOST = "mtxpd0.messaging.example.com"

@@ -14,20 +14,13 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-import pytest
+from tests.support.missing import skip_or_fail
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 SECONDS: Final = 120.0  # a started server must answer in this time
-
-
-def skip_or_fail(what: str) -> NoReturn:
-    """Skip the test with a sentence that says what to install; fail the test in CI."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 def terraform() -> str:

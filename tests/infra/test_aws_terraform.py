@@ -28,6 +28,7 @@ from infra import package
 from infra.table import BY_NAME, FUNCTIONS, http_routes, on_api_gateway
 from tests.infra import lambdas, machine
 from tests.support import certs
+from tests.support.missing import skip_or_fail
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -116,7 +117,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsDeployme
     with machine.server(command, f"{url}/moto-api/", folder / "moto.log", machine.clean_environment()):
         ready = made.terraform("init", "-no-color")
         if ready.returncode:
-            machine.skip_or_fail(
+            skip_or_fail(
                 "Terraform's AWS provider cannot be had: give terraform init a network, or name a folder of providers "
                 f"in TRUST_TEST_PROVIDERS. It said: {ready.stderr.strip()[-300:]}"
             )

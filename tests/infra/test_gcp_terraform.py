@@ -22,6 +22,7 @@ from functions.registry import Trigger
 from infra.table import BY_NAME, FUNCTIONS, Right, http_routes
 from tests.infra import machine
 from tests.infra.google import schema
+from tests.support.missing import skip_or_fail
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -41,9 +42,7 @@ def provider_python() -> Path:
             command = [str(folder / "bin/python"), "-m", "pip", "install", "-qq", "--require-hashes", "-r", str(pins)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
-                machine.skip_or_fail(
-                    f"tests/infra/google/requirements.txt cannot be installed: {done.stderr.strip()[-300:]}"
-                )
+                skip_or_fail(f"tests/infra/google/requirements.txt cannot be installed: {done.stderr.strip()[-300:]}")
             (folder / "ready").touch()
     return folder / "bin/python"
 

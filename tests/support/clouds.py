@@ -1,6 +1,5 @@
 """The clouds in tests: AWS as moto emulates it, and the Pub/Sub emulator. Every test gets resource names of its own."""
 
-import os
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.emulators import EmulatorMissing, Emulators
+from tests.support.missing import skip_or_fail
 
 REGION = "eu-central-1"
 _ACCOUNT = "123456789012"  # moto's account
@@ -21,9 +21,7 @@ def address(emulators: Emulators, name: str) -> str:
     try:
         return emulators.address(name)
     except EmulatorMissing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+        skip_or_fail(str(missing))
 
 
 @dataclass(frozen=True)

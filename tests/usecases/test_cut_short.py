@@ -271,6 +271,33 @@ def test_a_sweep_removes_what_an_interrupted_change_left(service: Service, name:
     raise AssertionError("the change takes too many calls to the store")
 
 
+@pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
+def test_an_upload_without_chain_publishes_what_an_interrupted_completion_stored(
+    service: Service, is_answer_lost: bool
+) -> None:
+    """Also if the completion ended between the line in the index and the publication of the hosts."""
+    operation, pass_on = OPERATIONS["completeChain"], service.store.between
+    lengths = set()
+    for number in range(1, 100):
+        org = _org(service, operation, number)
+        cut = Cut(number, is_answer_lost)
+        service.store.between = cut
+        operation.change(org)
+        service.store.between = pass_on
+        issued, _ = _server_with_chain(org.host)
+        again = org.operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}).ok(200)
+        record = service.app.context.repository.get(server_ref(org.id, org.thing))
+        hosts = HostFeed(service.app.context).find([org.id])[org.id]
+        assert record is not None
+        assert hosts.is_published, f"call {number}"
+        assert hosts.hosts == {org.host: host_version(record)}, f"call {number}"
+        lengths.add(len(again["chain"]))
+        if cut.calls < number:
+            assert lengths == {0, 1}
+            return
+    raise AssertionError("the change takes too many calls to the store")
+
+
 @dataclass
 class Overwritten:
     """Makes a write look like a conflict (docs/decisions/0032).

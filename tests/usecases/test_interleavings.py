@@ -190,3 +190,52 @@ def test_edges_serve_what_is_active_after_two_activations_at_the_same_moment(
     hosts = service.app.context.repository.get(org_hosts_ref(service.org_id))
     assert hosts is not None
     assert (hosts.certificate_id, hosts.is_published) == (own, True)
+
+
+# ------------------------------------------------------------------------------------------ server certificates
+
+
+def server_fields(service: Service) -> dict[str, str]:
+    issued = certs.server(service.host(), ROOT)
+    return {"certificate": issued.pem, "privateKey": issued.key_pem}
+
+
+def test_a_description_that_is_edited_during_a_repeated_upload_does_not_count_as_a_completed_chain(
+    service: Service, operator: Client
+) -> None:
+    """The upload has read the stored certificate, and is about to compare the chains."""
+    fields = server_fields(service)
+    path = f"{SERVERS}/{operator.post(SERVERS, fields).ok(201)['id']}"
+    edit = lambda: operator.put(path, {"comments": "edited"}).ok()  # noqa: E731
+    run_before(service, "get_many", f"server/{service.org_id}", edit, count=2)
+    again = operator.post(SERVERS, fields).ok(200)
+    assert again["comments"] == "edited"
+    assert [warning["code"] for warning in again["warnings"]] == ["chain_incomplete"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("get_many", 2), ("put", 1)])
+def test_a_certificate_that_is_deleted_during_its_repeated_upload_is_added_as_new(
+    service: Service, operator: Client, name: str, count: int
+) -> None:
+    """The upload has read the stored certificate, and is about to compare the chains, or to store its chain."""
+    fields = server_fields(service)
+    deleted = operator.post(SERVERS, fields).ok(201)["id"]
+    delete = lambda: operator.delete(f"{SERVERS}/{deleted}").ok(204)  # noqa: E731
+    run_before(service, name, f"server/{service.org_id}", delete, count=count)
+    added = operator.post(SERVERS, fields | {"chain": ROOT.pem}).ok(201)
+    assert added["id"] != deleted
+    assert len(added["chain"]) == 1
+    assert [server["id"] for server in operator.get(SERVERS).ok()["results"]] == ["default", added["id"]]
+    assert look(service) == Findings()
+
+
+def test_a_certificate_that_is_stored_meanwhile_without_its_chain_gets_the_chain(
+    service: Service, operator: Client
+) -> None:
+    """Two uploads of one certificate at once. The upload with the chain has not stored anything yet."""
+    fields = server_fields(service)
+    run_before(service, "put", f"server/{service.org_id}", lambda: operator.post(SERVERS, fields).ok(201))
+    completed = operator.post(SERVERS, fields | {"chain": ROOT.pem}).ok(200)
+    assert [warning["code"] for warning in completed["warnings"]] == ["chain_completed"]
+    assert [len(server["chain"]) for server in operator.get(SERVERS).ok()["results"]] == [0, 1]
+    assert look(service) == Findings()

@@ -21,6 +21,7 @@ from shared.x509.certificate_files import read_certificates, read_one_certificat
 from shared.x509.file_forms import unwrap
 from shared.x509.private_key_files import holds_private_key, load_private_key
 from tests.support import certs
+from tests.support.missing import skip_or_fail
 
 ROOT: Final = certs.ca("Root")
 SERVER: Final = certs.server("h.example.com", ROOT)
@@ -115,10 +116,11 @@ def test_a_java_key_store_is_named_with_the_command_that_converts_it(kind: str) 
         load_private_key(store, None)
 
 
-@pytest.mark.skipif(shutil.which("keytool") is None, reason="no keytool: apt-get install default-jre-headless")
 @pytest.mark.parametrize("kind", ["JKS", pytest.param("JCEKS", marks=pytest.mark.slow)])
 def test_the_command_converts_a_key_store_of_keytool(tmp_path: Path, kind: str) -> None:
     """As it is in the advice: the new file has the certificate and its key, and is accepted."""
+    if shutil.which("keytool") is None:
+        skip_or_fail("keytool is missing: apt-get install default-jre-headless (tools/apt-packages.sh)")
     name = f"store.{kind.lower()}"
     made = f"-genkeypair -keyalg EC -groupname secp256r1 -dname CN=h.example.com -alias NAME -storetype {kind}"
     _keytool(tmp_path, f"{made} -keystore {name} -storepass secret -keypass secret")

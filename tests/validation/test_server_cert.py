@@ -12,17 +12,19 @@ from shared import errors
 from shared.validation.notices import Notice
 from shared.validation.server_cert import (
     CertificateWithKey,
+    adds_to_chain,
     check_server_certificate,
     has_private_key,
     hosts_covered,
     is_chain_complete,
+    lost_from_chain,
     names_of,
     read_leaf,
     read_server_certificate,
     root_of,
 )
 from tests.support import certs
-from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, Issued
+from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR, Issued
 from tests.support.openssl import OpenSSL
 
 PLATFORM = "iot.example.net"
@@ -428,3 +430,62 @@ def test_the_root_is_the_same_whether_it_was_sent_or_not() -> None:
     assert sent == root_of(LEAF.certificate, [LOWER.certificate, UPPER.certificate])
     assert sent[1] == "CN=Root"
     assert root_of(certs.server(HOST).certificate, ())[1] == f"CN={HOST}"
+
+
+# --- a chain that is sent again
+
+NEWER_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_after=NOON + 20 * YEAR)
+FUTURE_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_before=NOON + DAY, not_after=NOON + 20 * YEAR)
+EXPIRED_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_after=NOON - DAY)
+CROSS_LOWER = certs.ca("Lower", OLD_ROOT, private=LOWER.key, not_after=NOON + 20 * YEAR)
+NEW_KEY = certs.ca("Upper", private=certs.key("P-256", 33))
+LOWER_OF_NEW_KEY = certs.certificate(
+    certs.name("Lower"),
+    signer=NEW_KEY,
+    private=LOWER.key,
+    extensions=[(x509.AuthorityKeyIdentifier(b"other", None, None), False)],
+    not_after=NOON + 20 * YEAR,
+)
+
+NOTHING_NEW, REPLACES = "nothing new", "replaces"
+
+
+@pytest.mark.parametrize(
+    ("stored", "sent", "expected"),
+    [
+        ((), (), NOTHING_NEW),
+        ((), (LOWER,), REPLACES),
+        ((), (EXPIRED_LOWER,), REPLACES),
+        ((LOWER, UPPER), (), NOTHING_NEW),
+        ((LOWER, UPPER), (LOWER,), NOTHING_NEW),
+        ((LOWER, UPPER), (LOWER, UPPER), NOTHING_NEW),
+        ((LOWER,), (LOWER, UPPER), REPLACES),
+        ((LOWER, UPPER), (LOWER, UPPER, CROSS), REPLACES),
+        ((LOWER, UPPER, ROOT), (LOWER, UPPER, CROSS), [ROOT]),
+        ((LOWER, UPPER, CROSS), (LOWER, UPPER, ROOT), [CROSS]),
+        ((LOWER, UPPER, ROOT), (LOWER, CROSS_UPPER), [UPPER, ROOT]),
+        ((LOWER, UPPER, ROOT), (CROSS_LOWER, OLD_ROOT), [LOWER, UPPER, ROOT]),
+        ((LOWER,), (CROSS_LOWER, OLD_ROOT), [LOWER]),
+        ((LOWER,), (LOWER_OF_NEW_KEY,), [LOWER]),
+        ((LOWER,), (NEWER_LOWER,), REPLACES),
+        ((NEWER_LOWER,), (LOWER,), NOTHING_NEW),
+        ((NEWER_LOWER,), (LOWER, UPPER), [NEWER_LOWER]),
+        ((LOWER, UPPER), (NEWER_LOWER, UPPER), REPLACES),
+        ((LOWER, UPPER), (NEWER_LOWER,), [UPPER]),
+        ((LOWER,), (FUTURE_LOWER,), [LOWER]),
+        ((FUTURE_LOWER,), (LOWER,), REPLACES),
+        ((EXPIRED_LOWER, UPPER, ROOT), (CROSS_LOWER,), REPLACES),
+        ((LOWER, UPPER, EXPIRED_CROSS, OLD_ROOT), (LOWER, UPPER, ROOT), REPLACES),
+        ((LOWER, UPPER, EXPIRED_CROSS), (LOWER, CROSS_UPPER), [UPPER]),
+        ((LOWER, UPPER, EXPIRED_ROOT), (LOWER, UPPER), NOTHING_NEW),
+    ],
+)
+def test_a_stored_chain_is_replaced_if_devices_lose_nothing(
+    stored: tuple[Issued, ...], sent: tuple[Issued, ...], expected: str | list[Issued]
+) -> None:
+    """Each stored certificate was sent, or a newer form, or no device accepts a path through the certificate."""
+    old, new = [ca.certificate for ca in stored], [ca.certificate for ca in sent]
+    assert adds_to_chain(new, old, NOON) == (expected != NOTHING_NEW)
+    if expected != NOTHING_NEW:
+        lost = [] if expected == REPLACES else [ca.certificate for ca in expected if isinstance(ca, Issued)]
+        assert lost_from_chain(new, old, NOON) == lost

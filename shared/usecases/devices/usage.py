@@ -24,7 +24,7 @@ from shared.org_repository import OrgRepository
 from shared.records import Activity, ActivityKind
 from shared.refs import activity_id, usage_ref
 from shared.repository import KEEP_USAGE, Repository
-from shared.usecases.devices.calls import add_calls, count_calls
+from shared.usecases.devices.calls import KEYS_MAX, add_calls, count_calls
 from shared.usecases.devices.refusals import add_refusals
 from shared.usecases.devices.shown import ShownCertificates, ShownMemory
 from shared.x509.fingerprints import fingerprint_of
@@ -230,20 +230,33 @@ class RecentUsage(msgspec.Struct, frozen=True):
         return latest
 
 
-def read_calls(repository: Repository, org_id: str, at: datetime, days: int) -> dict[str, KeyCalls]:
+class RecentCalls(msgspec.Struct, frozen=True):
+    """The calls with the API keys of some days.
+
+    Args:
+        by_key: the calls with each key.
+        is_complete: False: on one of the days more keys called than a day counts (`KEYS_MAX`).
+    """
+
+    by_key: dict[str, KeyCalls]
+    is_complete: bool
+
+
+def read_calls(repository: Repository, org_id: str, at: datetime, days: int) -> RecentCalls:
     """Return the calls with each key of *org_id* within the last *days*, in one read.
 
     Args:
         org_id: an organization, or PLATFORM for the refused calls of platform keys.
+
+    Raises: StoreUnavailable.
     """
     refs = [usage_ref(org_id, _day_of(at - timedelta(days=back))) for back in range(days)]
     batch = repository.read_batch(refs)
-    callers: dict[str, KeyCalls] = {}
-    for ref in refs:
-        usage = batch.get(ref)
-        if usage is not None:
-            add_calls(callers, usage.callers)
-    return callers
+    by_day = [usage.callers for ref in refs if (usage := batch.get(ref)) is not None]
+    by_key: dict[str, KeyCalls] = {}
+    for callers in by_day:
+        add_calls(by_key, callers, keys_max=None)
+    return RecentCalls(by_key, all(len(callers) < KEYS_MAX for callers in by_day))
 
 
 def read_recent_usage(repository: OrgRepository, at: datetime) -> RecentUsage:

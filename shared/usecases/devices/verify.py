@@ -201,13 +201,16 @@ Use = Callable[[str, DeviceName, str], bool]
 
 
 def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient, may_use: Use) -> Verdict:
-    """Return whether a connected client may use a topic, a queue or a virtual host. Nothing is counted.
+    """Return whether a connected client may use a topic, a queue or a virtual host. No connection is counted.
 
     A client may where *may_use* says so and its certificate part still passes (`continue` included: the broker checked
     its token when it connected). One round trip, so that a device that was denied meanwhile uses nothing more.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict, _, _ = _verify_named(verifier.context, credentials, named)
+    verdict, facts, caller = _verify_named(verifier.context, credentials, named)
+    if facts is not None:
+        counter = verifier.context.call_counter
+        counter.note_answered(facts.org_id, caller.who, incarnation=facts.incarnation)
     if verdict.decision is Decision.DENY:
         return verdict
     device, org_id = verdict.identity, verdict.org_id

@@ -1,5 +1,6 @@
 """edgeFeed: take the reports of TLS edges: which versions they serve, and how many clients they refused."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -21,6 +22,8 @@ from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.names import ServerName, is_org_id
 
 SERVED_MAX: Final = 500  # hosts in one report
+REFUSAL_CODES: Final = ("token_of_another", "user_name_missing")
+"""Why an edge refuses a client by itself."""
 
 
 class ReportResult(msgspec.Struct, frozen=True):
@@ -78,18 +81,23 @@ def report_served(
 def report_refused(context: Context, credentials: Credentials, refusals: Sequence[tuple[str, str, int]]) -> int:
     """Count clients that an edge refused by itself, after verifyClient let them pass. Return how many were counted.
 
-    Refusals of other organizations than the caller's are left out.
+    Left out are refusals of other organizations than the caller's, and codes that this version does not know: the edge
+    may be of a later version, and must not repeat its report for ever.
 
     Args:
-        refusals: organization, code and number.
+        refusals: organization, code and number. Several of one organization and code are added up.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable.
     """
-    org_ids = sorted({org_id for org_id, _, _ in refusals if is_org_id(org_id)})
+    counts: Counter[tuple[str, str]] = Counter()
+    for org_id, code, count in refusals:
+        if is_org_id(org_id) and code in REFUSAL_CODES:
+            counts[org_id, code] += count
+    org_ids = sorted({org_id for org_id, _ in counts})
     caller, documents = authenticate_edge(context, credentials, *map(org_ref, org_ids))
     at, counted = context.clock(), 0
-    for org_id, code, count in refusals:
-        org = documents.get(org_ref(org_id)) if org_id in org_ids else None
+    for (org_id, code), count in counts.items():
+        org = documents.get(org_ref(org_id))
         if org is None or org.deletion is not None or not caller.scope.may_ask_about(org_id, org.incarnation):
             continue
         event = EdgeRefusals(org_id=org_id, key=caller.who, code=code, count=count, at=at, incarnation=org.incarnation)

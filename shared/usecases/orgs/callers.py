@@ -1,4 +1,4 @@
-"""The brokers and edges of an organization: their API keys, and what became of their calls."""
+"""The brokers and edges of an organization: their API keys, and the calls with each key."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -8,27 +8,30 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.connection_records import CallFailure, KeyCalls
-from shared.records import PLATFORM, ApiKey, Org, Role
+from shared.records import PLATFORM, ApiKey, Org, Proof, Role
 from shared.text import format_time
-from shared.usecases.callers import scope_of
+from shared.usecases.callers import MACHINES, label_key, scope_of
 from shared.usecases.context import Context
-from shared.usecases.devices.calls import merge
+from shared.usecases.devices.calls import find_failing_since, merge
 from shared.usecases.devices.usage import read_calls
 from shared.usecases.orgs.api_keys import list_keys
+from shared.validation.verdict_by_name import NO_LISTENER
 
 DAYS: Final = 7  # whose calls are listed
-_FAILING: Final = timedelta(hours=1)  # after the last refused call; a broker that is refused asks again
 _HOURS: Final = timedelta(hours=24)
-_MACHINES: Final = (Role.BROKER, Role.EDGE)
+_PLACES: Final = {Role.BROKER: "broker", Role.EDGE: "TLS edge"}
+_NAMED_LISTENERS: Final = ("vernemq", "mosquitto")  # dialects whose names are proven by the listener alone
 
 
 class ListedCaller(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key that may ask about an organization, and the calls with it.
+    """An API key that may ask about an organization, and the calls with the key.
 
     Args:
-        key: None in *record*: a caller that the platform authenticates itself.
+        key: the name of the key; of a platform key, a label.
+        record: None: a caller that the platform authenticates itself.
         last_call_at: the last call that was answered.
-        failure: why calls are refused now; None: the last call was answered, or was more than an hour ago.
+        failure: why calls are refused now; None: they are not.
+        failing_since: since when calls are refused, without a break.
         reason, mend: the same in sentences.
         calls: of the last DAYS days; the hours of the last 24.
     """
@@ -37,35 +40,47 @@ class ListedCaller(msgspec.Struct, frozen=True, kw_only=True):
     record: ApiKey | None
     last_call_at: datetime | None
     failure: CallFailure | None = None
+    failing_since: datetime | None = None
     reason: str = ""
     mend: str = ""
     calls: KeyCalls
 
 
-def list_callers(context: Context, org: Org) -> Sequence[ListedCaller]:
-    """Return the keys of brokers and edges that may ask about *org*, and other keys whose calls are refused.
+class ListedCallers(msgspec.Struct, frozen=True):
+    """The callers of an organization; those that are refused now come first.
 
-    Keys that are refused now come first.
+    Args:
+        is_complete: False: more keys called than a day counts, so that the calls of some keys are not known.
+    """
+
+    callers: Sequence[ListedCaller]
+    is_complete: bool
+
+
+def list_callers(context: Context, org: Org) -> ListedCallers:
+    """Return the keys of brokers and edges that may ask about *org*, and keys with which such calls are refused.
 
     Raises: StoreUnavailable.
     """
     at = context.clock()
-    answered = read_calls(context.of(org), org.org_id, at, DAYS)
-    refused_of_platform = read_calls(context.repository, PLATFORM, at, DAYS)
+    own = read_calls(context.of(org), org.org_id, at, DAYS)
+    of_platform = read_calls(context.repository, PLATFORM, at, DAYS)
+    answered = dict(own.by_key)
     callers: list[ListedCaller] = []
-    for owner, refused in ((org.org_id, answered), (None, refused_of_platform)):
+    for owner, refused in ((org.org_id, {}), (None, of_platform.by_key)):
         asked = _last_asked(context, owner)
         for key in list_keys(context, owner):
             if not scope_of(key).may_ask_about(org.org_id, org.incarnation):
                 continue
-            calls = answered.pop(key.key, None)
-            if owner is None and key.key in refused:
-                calls = _join(calls, refused[key.key])
-            if calls is not None or (key.role in _MACHINES and key.revoked_at is None):
-                callers.append(_describe(key, calls or KeyCalls(), asked.get(key.key), at))
+            calls = merge(answered.pop(key.key, KeyCalls()), refused.get(key.key, KeyCalls()))
+            if key.key in asked:
+                calls = merge(calls, KeyCalls(answered_at=asked[key.key]))
+            if calls != KeyCalls() or (key.role in MACHINES and key.revoked_at is None):
+                callers.append(_describe(key, calls, at))
     for name, calls in answered.items():  # AWS IoT's own authorizer has no key
         callers.append(ListedCaller(key=name, record=None, last_call_at=calls.answered_at, calls=_recent(calls, at)))
-    return sorted(callers, key=lambda caller: caller.failure is None)
+    callers.sort(key=lambda caller: caller.failure is None)
+    return ListedCallers(callers, own.is_complete and of_platform.is_complete)
 
 
 def _last_asked(context: Context, owner: str | None) -> Mapping[str, datetime]:
@@ -76,22 +91,16 @@ def _last_asked(context: Context, owner: str | None) -> Mapping[str, datetime]:
     return asked
 
 
-def _join(answered: KeyCalls | None, refused: KeyCalls) -> KeyCalls:
-    """Return the calls of a platform key, whose refused calls are stored with the platform."""
-    return refused if answered is None else merge(answered, refused)
-
-
-def _describe(key: ApiKey, calls: KeyCalls, asked_at: datetime | None, at: datetime) -> ListedCaller:
-    if asked_at is not None:
-        calls = merge(calls, KeyCalls(answered_at=asked_at))
-    is_failing = calls.failing_since is not None and calls.failed_at is not None and at - calls.failed_at < _FAILING
-    failure = CallFailure(calls.failure) if is_failing else None
-    reason, mend = _explain(key, failure) if failure is not None else ("", "")
+def _describe(key: ApiKey, calls: KeyCalls, at: datetime) -> ListedCaller:
+    since = find_failing_since(calls, at)
+    failure = CallFailure(calls.failure) if since is not None else None
+    reason, mend = _explain(key, calls, failure) if failure is not None else ("", "")
     return ListedCaller(
-        key=key.key,
+        key=label_key(key.key),
         record=key,
         last_call_at=calls.answered_at,
         failure=failure,
+        failing_since=since,
         reason=reason,
         mend=mend,
         calls=_recent(calls, at),
@@ -101,31 +110,53 @@ def _describe(key: ApiKey, calls: KeyCalls, asked_at: datetime | None, at: datet
 def _recent(calls: KeyCalls, at: datetime) -> KeyCalls:
     """Return *calls* with the hours of the last day."""
     oldest = (at - _HOURS).strftime("%Y-%m-%dT%H")
-    return replace(calls, hours={hour: counts for hour, counts in calls.hours.items() if hour >= oldest})
+    return replace(calls, hours={hour: counts for hour, counts in calls.hours.items() if hour > oldest})
 
 
-def _explain(key: ApiKey, failure: CallFailure) -> tuple[str, str]:
+def _explain(key: ApiKey, calls: KeyCalls, failure: CallFailure) -> tuple[str, str]:
     """Return why calls with *key* are refused, and what to do."""
-    role = key.role.value if key.role in _MACHINES else Role.BROKER.value
-    command = f"functions.admin key create --org {key.org_id} --role {role}"
-    new = f"Create a new key ({command})" if key.org_id else "Ask the operator of the platform for a new key"
+    needed = Role(calls.needed) if calls.needed else Role.BROKER
+    place = _PLACES[needed]
+    if key.org_id is None:
+        new = f"Ask the operator of the platform for a new key in place of {label_key(key.key)}"
+    else:
+        new = f"Create a new key ({_creation(key, needed, calls)})"
+    replacement = f"{new}, and configure the new key and its token at the {place}."
+    refused = f"Calls with the API key {label_key(key.key)} are refused: "
     match failure:
+        case CallFailure.TOKEN if key.role is needed:
+            return (
+                f"{refused}the token is wrong.",
+                f"Configure at the {place} the token that was shown when the key was created. If the token is lost: "
+                f"{replacement[0].lower()}{replacement[1:]}",
+            )
         case CallFailure.TOKEN:
             return (
-                f"Calls with the API key {key.key} are refused: the token is wrong.",
-                "Configure the token that was shown when the key was created. If the token is lost: "
-                f"{new[0].lower()}{new[1:]}, and configure the new key and its token.",
+                f"{refused}the token is wrong, and the key has the role {key.role.value}; a {place} needs the role "
+                f"{needed.value}.",
+                replacement,
             )
         case CallFailure.REVOKED:
             since = f" on {format_time(key.revoked_at)}" if key.revoked_at else ""
-            return (
-                f"Calls with the API key {key.key} are refused: the key was revoked{since}.",
-                f"{new}, and configure the new key and its token where the revoked key is configured.",
-            )
+            return f"{refused}the key was revoked{since}.", replacement
         case CallFailure.ROLE:
             return (
-                f"Calls with the API key {key.key} are refused: the key has the role {key.role.value}, which may not "
-                "make these calls.",
-                f"A broker needs a key with the role broker, a TLS edge needs the role edge. {new}, and configure the "
-                "new key and its token.",
+                f"{refused}the key has the role {key.role.value}; a {place} needs the role {needed.value}.",
+                replacement,
             )
+
+
+def _creation(key: ApiKey, role: Role, calls: KeyCalls) -> str:
+    """Return the command that creates a key in place of *key*, with the role *role*."""
+    command = f"functions.admin key create --org {key.org_id} --role {role.value}"
+    if key.role is not role:
+        return command
+    if key.no_sni:
+        command += " --no-sni"
+    if key.proof is Proof.BROKER:
+        command += f" --proof {key.proof.value}"
+        is_unnamed = key.listener is None and any(name in calls.dialects for name in _NAMED_LISTENERS)
+        listener = "NAME" if is_unnamed else key.listener
+        if listener is not None and listener != NO_LISTENER:
+            command += f" --listener {listener}"
+    return command

@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from shared.records import Org, Role
-from shared.usecases.callers import scope_of
+from shared.usecases.callers import label_key, scope_of
 from shared.usecases.context import Context
 from shared.usecases.organization import iterate_organizations
 from shared.usecases.orgs.api_keys import list_keys
@@ -17,7 +17,7 @@ class ListedEdge(msgspec.Struct, frozen=True):
 
     Args:
         label: what the edge calls itself, marked as an edge's own word; None where it gave no name.
-        key: the name of the edge's key.
+        key: the name of the edge's key; of a platform key, a label.
         asked_at: when the edge asked last; None: not within the last month.
         silent: whether the edge asked before and has stopped.
         revoked: whether the key is revoked, so that the edge is refused.
@@ -48,7 +48,7 @@ def list_edges(context: Context, org: Org) -> Sequence[ListedEdge]:
                 edges += [
                     ListedEdge(
                         contact.label if contact.name else None,
-                        key.key,
+                        label_key(key.key),
                         contact.asked_at,
                         context.heartbeats.is_silent(contact),
                         is_revoked,
@@ -56,7 +56,7 @@ def list_edges(context: Context, org: Org) -> Sequence[ListedEdge]:
                     for contact in own
                 ]
                 if not own and not is_revoked:
-                    edges.append(ListedEdge(None, key.key, None, silent=False, revoked=False))
+                    edges.append(ListedEdge(None, label_key(key.key), None, silent=False, revoked=False))
     return edges
 
 

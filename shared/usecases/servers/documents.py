@@ -47,7 +47,7 @@ from shared.usecases.context import count_in_window, make_entry, update_revision
 from shared.usecases.organization import Organization
 from shared.usecases.servers.platform_default import PlatformDefault
 from shared.validation.csr import read_subject, requested_names
-from shared.validation.server_cert import names_of
+from shared.validation.server_cert import adds_to_chain, lost_from_chain, names_of
 from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
 
@@ -156,6 +156,20 @@ class AddedServerCertificate(msgspec.Struct, frozen=True):
     id: str
     record: ServerCertificate
     sets_sni: bool = False
+
+
+class ChainUpdate(msgspec.Struct, frozen=True):
+    """The result of `ServerCertificates.complete_chain`.
+
+    Args:
+        record: the stored record.
+        is_completed: whether this call replaced the chain.
+        lost: the stored certificates for whose sake the chain was not replaced.
+    """
+
+    record: ServerCertificate
+    is_completed: bool
+    lost: Sequence[Certificate]
 
 
 class ServerCertificates:
@@ -307,31 +321,33 @@ class ServerCertificates:
 
     def complete_chain(
         self, certificate_id: str, chain: Sequence[Certificate], *, at: datetime, who: str
-    ) -> ServerCertificate:
-        """Replace the chain of a stored certificate by *chain*, and return the record: the body first, then the line.
+    ) -> ChainUpdate:
+        """Replace the chain of a stored certificate by *chain*: the body first, then the line.
 
-        A chain that is a part of the stored chain changes nothing. The same call again finishes a change that was cut
-        short between the two.
+        A chain that adds nothing to the stored chain, or lacks a part of it that devices may need, changes nothing.
+        Such a call finishes a change that was cut short between the two, and otherwise writes nothing.
 
         Raises: NotFound, TooBusy, StoreUnavailable.
         """
-        sent = tuple(issuer.der for issuer in chain)
         activity = make_entry(at, who, "completeChain", certificate=certificate_id)
+        is_completed = False
         for attempt in self.changing(certificate_id):
             with attempt as record:
-                if not set(sent) <= set(record.chain):
+                stored = tuple(map(Certificate.from_der, record.chain))
+                adds = adds_to_chain(chain, stored, at)
+                lost = lost_from_chain(chain, stored, at) if adds else ()
+                if adds and not lost:
                     record = msgspec.structs.replace(
-                        record, chain=sent, changed=update_revision(record.changed, at, who)
+                        record,
+                        chain=tuple(issuer.der for issuer in chain),
+                        has_later_chain=True,
+                        changed=update_revision(record.changed, at, who),
                     )
                     attempt.write(record, activity=activity)
-        version = host_version(record)
-        for change in self._organization.changing():
-            with change as org:
-                line = org.servers.get(certificate_id)
-                if line is not None and record.chain == sent and line.version != version:
-                    line = msgspec.structs.replace(line, version=version)
-                    change.write(msgspec.structs.replace(org, servers={**org.servers, certificate_id: line}))
-        return record
+                    is_completed = True  # and stays: the store may report a conflict for an attempt that was written
+        if record.has_later_chain:
+            self._write_version(certificate_id, host_version(record))
+        return ChainUpdate(record, is_completed and not lost, lost)
 
     def delete(self, certificate_id: str, *, activity: Activity) -> None:
         """Delete a server certificate or request: the line in the index first, then the body.
@@ -386,6 +402,15 @@ class ServerCertificates:
                 servers = {**org.servers, certificate_id: ServerIndexLine(record.key_hash)}
                 attempt.write(msgspec.structs.replace(org, servers=servers), activity=activity)
         return added
+
+    def _write_version(self, certificate_id: str, version: str) -> None:
+        """Write the version of a certificate's hosts into its line, unless the line has that version."""
+        for attempt in self._organization.changing():
+            with attempt as org:
+                line = org.servers.get(certificate_id)
+                if line is not None and line.version != version:
+                    line = msgspec.structs.replace(line, version=version)
+                    attempt.write(msgspec.structs.replace(org, servers={**org.servers, certificate_id: line}))
 
     def _delete_body(self, certificate_id: str) -> None:
         self._repository.delete(self.own_ref(certificate_id), activity_of=self._org_id)

@@ -129,7 +129,7 @@ def fulfill_csr(
                 attempt.write(fulfilled, activity=activity)
     if fulfilled is not record:
         return parse(certificate_id, fulfilled), warnings
-    return complete_chain(context, member, certificate_id, chain, at), warnings
+    return complete_chain(context, member, certificate_id, chain, at)
 
 
 def _add_certificate(

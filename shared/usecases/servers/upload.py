@@ -1,14 +1,18 @@
 """uploadServerCert: store a messaging server certificate with its private key."""
 
+from contextlib import suppress
+from datetime import datetime
+
 import msgspec
 
-from shared.errors import PrivateKeyMissing, UseFulfil
+from shared.errors import NotFound, PrivateKeyMissing, UseFulfil
 from shared.ports import KeySealer, ServerFiles
 from shared.records import Org, ServerCertificate, Source
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, make_entry, make_revision
 from shared.usecases.servers.chain import complete_chain
 from shared.usecases.servers.documents import (
+    AddedServerCertificate,
     ParsedServerCertificate,
     ServerCertificates,
     new_id,
@@ -17,8 +21,8 @@ from shared.usecases.servers.documents import (
 )
 from shared.usecases.servers.rules import check_for_org
 from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, chain_completed, devices_must_send_sni
-from shared.validation.server_cert import has_private_key, read_leaf
+from shared.validation.notices import Notice, devices_must_send_sni
+from shared.validation.server_cert import CertificateWithKey, has_private_key, read_leaf
 
 
 class UploadedServerCertificate(msgspec.Struct, frozen=True):
@@ -43,7 +47,8 @@ def upload_server_cert(
     """Check certificate, chain and key against each other and the organization, seal the key, and store all three.
 
     An upload of a certificate that is stored already returns the existing record; a chain that was not stored with it
-    is stored now. An attempt counts before the key is opened (`ServerCertificates.count_attempt`).
+    is stored now (docs/decisions/0134). An attempt counts before the key is opened
+    (`ServerCertificates.count_attempt`).
 
     Raises: Rejected (see `shared.validation.server_cert`), UseFulfil, TooManyServerCertificates, RateLimited, TooBusy,
         StoreUnavailable, KeyWorkUnavailable.
@@ -57,29 +62,46 @@ def upload_server_cert(
     files = ServerFiles(certificate, chain, private_key, passphrase, at)
     server = context.key_work.read(files, org_id=member.org_id)
     warnings = check_for_org(context, member.org, server.leaf, server.chain, at)
-    leaf, public_key_hash = server.leaf.der, server.leaf.key_hash
-    existing = servers.find_by_leaf(member.org, public_key_hash, leaf)
-    if existing is not None:
-        completed = complete_chain(context, member, existing[0], server.chain, at)
-        warnings = check_for_org(context, member.org, server.leaf, completed.chain, at)  # of the stored chain
-        if completed.changed.version != existing[1].changed.version:
-            warnings = [*warnings, chain_completed(len(completed.chain))]
-        return UploadedServerCertificate(completed, False, warnings)
-    certificate_id = new_id()
+    existing = servers.find_by_leaf(member.org, server.leaf.key_hash, server.leaf.der)
+    existing_id = existing[0] if existing is not None else None
+    while True:
+        if existing_id is not None:
+            with suppress(NotFound):  # the certificate was deleted meanwhile
+                parsed, stored_warnings = complete_chain(context, member, existing_id, server.chain, at)
+                return UploadedServerCertificate(parsed, False, stored_warnings)
+        certificate_id = new_id()
+        added = _add(servers, sealer, member, certificate_id, server, comments, at)
+        if added.id == certificate_id:
+            if added.sets_sni:
+                warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
+            return UploadedServerCertificate(parse(added.id, added.record), True, warnings)
+        existing_id = added.id  # of an upload that was faster
+
+
+def _add(
+    servers: ServerCertificates,
+    sealer: KeySealer,
+    member: Member,
+    certificate_id: str,
+    server: CertificateWithKey,
+    comments: str,
+    at: datetime,
+) -> AddedServerCertificate:
+    """Seal the key and store the certificate, unless the organization has the certificate.
+
+    Raises: OrgGone, TooManyServerCertificates, TooBusy, StoreUnavailable, KeysUnavailable.
+    """
     record = ServerCertificate(
         source=Source.UPLOAD,
         key=seal_key(sealer, server.private_key, org_id=member.org_id, certificate_id=certificate_id),
-        key_hash=public_key_hash,
-        leaf=leaf,
+        key_hash=server.leaf.key_hash,
+        leaf=server.leaf.der,
         chain=tuple(issuer.der for issuer in server.chain),
         comments=comments,
         changed=make_revision(at, member.who),
     )
     activity = make_entry(at, member.who, "uploadServerCert", certificate=certificate_id)
-    added = servers.add(certificate_id, record, activity=activity)
-    if added.sets_sni:
-        warnings = [*warnings, devices_must_send_sni(messaging_host(member.org_id, context.platform_domain))]
-    return UploadedServerCertificate(parse(added.id, added.record), added.id == certificate_id, warnings)
+    return servers.add(certificate_id, record, activity=activity)
 
 
 def _point_to_request(servers: ServerCertificates, org: Org, certificate: bytes, chain: bytes | None) -> None:

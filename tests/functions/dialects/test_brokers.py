@@ -16,6 +16,8 @@ from tests.support import certs
 from tests.support.certs import NOON
 from tests.support.harness import Client, Service, make_service
 
+pytestmark = pytest.mark.stores("sqlite")  # a verdict reads each store in the same way (test_verify_client.py)
+
 ROOT = certs.ca("Root")
 INTERMEDIATE = certs.ca("Intermediate", ROOT)
 DEVICE = certs.leaf("d:thermo:42", ROOT)

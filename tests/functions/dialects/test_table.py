@@ -19,6 +19,8 @@ from tests.functions.dialects.recorded import FOLDER, LISTENER, Recorded
 from tests.support import certs
 from tests.support.harness import Answer, Client, Service
 
+pytestmark = pytest.mark.stores("sqlite")  # a verdict reads each store in the same way (test_verify_client.py)
+
 ROOT = certs.ca("Root")
 DEVICE = certs.leaf("d:thermo:42", ROOT)
 TOKEN_TOO = "TLS with Token and Client Certificate Authentication"
