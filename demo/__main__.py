@@ -176,15 +176,15 @@ class Story:
         return device
 
     def _expect_entry(self, device: Device, how: str) -> None:
-        assert device.connect(), f"{device.client_id} was not let in: {device.outcome}"
-        self.say(f"let in   {device.client_id}: {how}")
+        assert device.connect(), f"{device.client_id} was not allowed: {device.outcome}"
+        self.say(f"allowed  {device.client_id}: {how}")
 
     def _expect_refusal(
         self, whose: tuple[Org, OpensslPki], client_id: str, files: tuple[Path, Path] | None, how: str
     ) -> None:
         org, pki = whose
         device = Device(self.stack.edge.port, client_id, context(org.host, files, trusted=pki.ca))
-        assert not device.connect(), f"{client_id} was let in {how}"
+        assert not device.connect(), f"{client_id} was allowed {how}"
         refusal = org.last_refusal(client_id)
         self.say(f"refused  {client_id} {how}")
         question: dict[str, object] = {"serverName": org.host, "clientId": client_id, "explain": True}
@@ -210,7 +210,7 @@ class Story:
         env = {**os.environ, "LD_PRELOAD": WRAPPER, "NSS_WRAPPER_HOSTS": str(hosts)}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
         assert done.returncode == 0, f"mosquitto_pub: {done.stderr}"
-        self.say(f"let in   {client_id}: mosquitto_pub published at QoS 1 by the name {org.host}")
+        self.say(f"allowed  {client_id}: mosquitto_pub published at QoS 1 by the name {org.host}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_the_commands_of_the_readme_do_what_it_says(running: server.Server, tmp_
     assert '"decision":"allow"' in output["allow"]
     assert '"code":"untrusted_issuer"' in output["deny"]
     assert "The certificate was issued by CN=Somebody else, which is not among your CA certificates." in output["deny"]
-    assert "✓ d:thermo:42 is let in." in output["check"]
+    assert "✓ d:thermo:42 is allowed." in output["check"]
     assert re.search(r'"key": "a-mtxpd0-\w{10}", "token": "', output["admin"])
     assert f'"active":"{_id(done.stdout)}"' in done.stdout
     assert '"steps":[{"number":1,' in output["explain"]

@@ -162,7 +162,7 @@ function show(view, opened) {
       h('p', null, effect.connections30d
         ? ['Last 30 days: at least ', h('strong', null, plural(effect.connections30d, 'connection')), ' seen, latest ', moment(effect.lastUsed), '.']
         : 'Last 30 days: no connection seen.'),
-      others.length > 0 && h('p', null, 'The same devices are let in by ', others.map((ca, at) => [at ? ', ' : '', foreign(ca.subject, { lines: 0 })]),
+      others.length > 0 && h('p', null, 'The same devices are allowed by ', others.map((ca, at) => [at ? ', ' : '', foreign(ca.subject, { lines: 0 })]),
         ', which has the same name and key.'),
       isLast && warning('Every device certificate will be refused.'),
     ];

@@ -10,7 +10,7 @@ import { certificateFacts, facts, foreign, good, judgement, rowButton, moment, t
 import { mayChange, who } from '../session.js';
 
 // For each level: whether a device is admitted with a valid, an invalid, no certificate. "Token": the broker asks for it.
-const IN = 'let in', OUT = 'refused', TOKEN = 'token decides';
+const IN = 'allowed', OUT = 'refused', TOKEN = 'token decides';
 const LEVELS = [
   ['TLS Optional', IN, OUT, TOKEN, 'Connections without TLS too; then the token decides.'],
   ['TLS with Token Authentication', TOKEN, OUT, TOKEN, ''],
@@ -239,7 +239,7 @@ function denySection(view, part, denials, cas) {
     await view.load(async () => { effect = await api.liftEffect(denial.id); });
     if (!effect) return;
     const done = await ask({
-      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[denial.kind] ?? denial.kind}: `, foreign(denial.value)), h('p', null, 'It is let in again where its certificate is good.'), ...judgement(effect.judged, { admits: true, refuses: false })],
+      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[denial.kind] ?? denial.kind}: `, foreign(denial.value)), h('p', null, 'It is allowed again where its certificate is good.'), ...judgement(effect.judged, { admits: true, refuses: false })],
       actions: [{ label: 'Remove', tone: 'danger', submit: true, run: async () => { await api.lift(denial.id); return true; } }],
     });
     if (!done) return;

@@ -139,7 +139,7 @@ function show(view, opened) {
     } else {
       const { identity, ca } = verdict;
       const name = identity ? `${identity.typeId}/${identity.deviceId || '*'}` : 'The client';
-      heading.append('✓ ', h('bdi', null, visible(name)), ' is let in',
+      heading.append('✓ ', h('bdi', null, visible(name)), ' is allowed',
         ...(ca ? [' by ', h('bdi', null, short(commonName(ca.subject), 60))] : []),
         verdict.expiresAt ? ` until ${absolute(verdict.expiresAt)}.` : '.');
       heading.className = 'good';
@@ -223,7 +223,7 @@ function show(view, opened) {
     if (!effect) return;
     const done = await ask({
       title: 'Activate CA certificate?',
-      content: [h('p', null, foreign(ca.subject)), h('p', null, 'This device is let in then.'), ...judgement(effect.judged, { admits: true })],
+      content: [h('p', null, foreign(ca.subject)), h('p', null, 'This device is allowed then.'), ...judgement(effect.judged, { admits: true })],
       actions: [{ label: 'Activate', tone: 'primary', submit: true, run: async () => { await api.changeCA(ca.id, { status: 'active' }, ca.version); return true; } }],
     });
     if (!done) return;

@@ -19,7 +19,7 @@ def reactivates(others: Sequence[str], *, is_active: bool) -> Notice:
         return Notice(
             "reactivates",
             f"A deactivated CA has the same name and key ({which}). The new certificate is active, so devices of the "
-            "deactivated CA are let in again. If they must stay out, deactivate the new certificate as well.",
+            "deactivated CA are allowed again. If they must stay out, deactivate the new certificate as well.",
         )
     return Notice(
         "reactivates",

@@ -404,7 +404,7 @@ class _Judgement:
         client = self._presented.client_id
         named = client.device if isinstance(client, ClientId) else None
         if decision is Decision.ALLOW:
-            code, reason = "allowed", f"{self._identity} is let in."
+            code, reason = "allowed", f"{self._identity} is allowed."
         else:
             code, reason = "token_required", "Certificate part passed; the broker asks for the token next."
         return Verdict(

@@ -141,7 +141,7 @@ def _satisfied(
     facts: OrgFacts, device: DeviceName | None, decision: Decision, *, bound: bool, is_proven: bool
 ) -> Verdict:
     if decision is Decision.ALLOW:
-        code, reason = "allowed", f"{device} is let in."
+        code, reason = "allowed", f"{device} is allowed."
     else:
         code, reason = "token_required", "Certificate part passed; the broker asks for the token next."
     return Verdict(

@@ -85,7 +85,7 @@ def test_a_device_is_checked_and_put_on_the_deny_list(at: At, live: Live) -> Non
     tab_to(page, "Client ID")
     page.keyboard.type("d:mtxpd0:thermo:42")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root")).to_be_focused()
+    expect(page.get_by_role("heading", name="thermo/42 is allowed by Factory Root")).to_be_focused()
     page = at("security")
     page.get_by_role("button", name="Add to deny list").wait_for()
     tab_to(page, "Add to deny list")

@@ -263,7 +263,7 @@ def test_other_cas_that_vouch_are_named_and_the_ca_can_be_deactivated_instead(at
     page = at("ca")
     page.get_by_role("button", name="Delete Factory Root").first.click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("The same devices are let in by CN=Factory Root")
+    expect(dialog).to_contain_text("The same devices are allowed by CN=Factory Root")
     dialog.get_by_role("button", name="Deactivate instead").click()
     expect(page.locator(".states", has_text="Inactive")).to_have_count(1)
     assert sorted(ca["status"] for ca in live.cas) == ["active", "inactive"]

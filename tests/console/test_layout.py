@@ -149,7 +149,7 @@ def test_a_device_is_checked_with_the_first_of_several_files(at: At, live: Live)
     expect(page.get_by_text("This field takes one file. device.pem was read; not read: other.pem.")).to_be_visible()
     page.get_by_label("Client ID").fill("d:mtxpd0:thermo:42")
     page.get_by_role("button", name="Check", exact=True).click()
-    expect(page.locator("#verdict")).to_contain_text("is let in")
+    expect(page.locator("#verdict")).to_contain_text("is allowed")
 
 
 FOLDER = """() => {

@@ -1,4 +1,4 @@
-"""Broken set-ups: a person finds cause and cure in the console alone, applies the cure, and the device is let in.
+"""Broken set-ups: a person finds cause and cure in the console alone, applies the cure, and the device is allowed.
 
 Each set-up is a new organization. A broker asks about a device, which is refused. Then a person opens *Why refused?*
 and knows nothing but that the device is refused. A row names what the page must say, and what the person does then: a
@@ -77,7 +77,7 @@ def add_ca(issued: Issued, asked: Question) -> Callable[[Page, Live], Question]:
         page.get_by_role("button", name="Add CA").click()
         page.get_by_label("CA certificate, pasted").fill(issued.pem)
         page.get_by_role("button", name="Save").click()
-        expect(page.get_by_role("heading", name="is let in by")).to_be_visible()
+        expect(page.get_by_role("heading", name="is allowed by")).to_be_visible()
         return asked
 
     return add
@@ -91,7 +91,7 @@ def instead(asked: Question) -> Callable[[Page, Live], Question]:
 def press(button: str, asked: Question) -> Callable[[Page, Live], Question]:
     def click(page: Page, _: Live) -> Question:
         page.get_by_role("button", name=button).click()
-        expect(page.get_by_role("heading", name="is let in by")).to_be_visible()
+        expect(page.get_by_role("heading", name="is allowed by")).to_be_visible()
         return asked
 
     return click
@@ -330,7 +330,7 @@ def _(live: Live) -> SetUp:
     def activate(page: Page, _: Live) -> Question:
         page.get_by_role("button", name="Activate Factory Root…").click()
         page.get_by_role("dialog").get_by_role("button", name="Activate").click()
-        expect(page.get_by_role("heading", name="is let in by")).to_be_visible()
+        expect(page.get_by_role("heading", name="is allowed by")).to_be_visible()
         return asked
 
     return asked, ["CN=Factory Root, which is deactivated since"], activate
@@ -403,7 +403,7 @@ def test_25_a_renewed_ca_keeps_the_devices_of_its_predecessor(at: At, live: Live
     page = at("ca")
     page.get_by_role("button", name="Deactivate Factory Root").first.click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("The same devices are let in by CN=Factory Root")
+    expect(dialog).to_contain_text("The same devices are allowed by CN=Factory Root")
     expect(dialog).to_contain_text("None of them would be refused")
     dialog.get_by_role("button", name="Deactivate", exact=True).click()
     expect(page.locator(".states", has_text="Inactive")).to_have_count(1)

@@ -24,7 +24,7 @@ def check(page: Page, pem: str = "", client_id: str = "d:mtxpd0:thermo:42", **mo
 
 
 def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) -> None:
-    """A refused device appears by itself; after its issuer is added from there, the device is let in.
+    """A refused device appears by itself; after its issuer is added from there, the device is allowed.
 
     Before the CA is added, the page says that the device will be allowed, and how many others."""
     live.add_ca(root("Factory Root"))
@@ -56,7 +56,7 @@ def test_a_recent_refusal_is_explained_and_fixed_from_there(at: At, live: Live) 
     expect(preview).to_contain_text("2 certificates seen since just now")
     expect(preview).to_contain_text("2 would be allowed that are refused now.")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("heading", name="thermo/42 is let in by New Root until")).to_be_visible()
+    expect(page.get_by_role("heading", name="thermo/42 is allowed by New Root until")).to_be_visible()
     expect(page.locator(".steps li.good")).to_have_count(10)
     assert sorted(ca["subject"] for ca in live.cas) == ["CN=Factory Root", "CN=New Root"]
 
@@ -73,7 +73,7 @@ def test_the_refusal_is_shown_as_it_was_decided_beside_what_holds_now(at: At, li
     expect(recorded).to_contain_text("Refused just now")
     expect(recorded).to_contain_text("(untrusted_issuer): The certificate was issued by CN=New Root")
     expect(recorded).to_contain_text("The same question now:")
-    expect(page.get_by_role("heading", name="thermo/42 is let in by New Root until")).to_be_visible()
+    expect(page.get_by_role("heading", name="thermo/42 is allowed by New Root until")).to_be_visible()
     expect(page.get_by_role("link", name="More about untrusted_issuer")).to_have_attribute(
         "href", "../docs/errors/untrusted_issuer"
     )
@@ -181,20 +181,20 @@ def test_a_deactivated_ca_is_activated_from_there(at: At, live: Live) -> None:
     check(page, device(issued).pem)
     page.get_by_role("button", name="Activate Factory Root…").click()
     dialog = page.get_by_role("dialog", name="Activate CA certificate?")
-    expect(dialog).to_contain_text("This device is let in then.")
+    expect(dialog).to_contain_text("This device is allowed then.")
     dialog.get_by_role("button", name="Activate").click()
-    expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root")).to_be_visible()
+    expect(page.get_by_role("heading", name="thermo/42 is allowed by Factory Root")).to_be_visible()
     assert {ca["status"] for ca in live.cas} == {"active"}
 
 
 def test_a_client_id_that_is_proven_is_offered(at: At, live: Live) -> None:
-    """One click fills in the client ID of the certificate, and the device is let in."""
+    """One click fills in the client ID of the certificate, and the device is allowed."""
     issued = root()
     live.add_ca(issued)
     page = at("why")
     check(page, device(issued).pem, "d:mtxpd0:thermo:43")
     page.get_by_role("button", name="Check with client ID d:mtxpd0:thermo:42").click()
-    expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root")).to_be_visible()
+    expect(page.get_by_role("heading", name="thermo/42 is allowed by Factory Root")).to_be_visible()
 
 
 def test_a_ca_of_the_same_name_and_another_key_is_not_offered(at: At, live: Live) -> None:
@@ -212,7 +212,7 @@ def test_a_valid_device_is_admitted_and_the_page_names_other_causes(at: At, live
     live.add_ca(issued)
     page = at("why")
     check(page, device(issued).pem)
-    expect(page.get_by_role("heading", name="thermo/42 is let in by Factory Root until")).to_be_focused()
+    expect(page.get_by_role("heading", name="thermo/42 is allowed by Factory Root until")).to_be_focused()
     expect(page.get_by_text("If it is still refused, it sends something else")).to_be_visible()
 
 
@@ -309,7 +309,7 @@ def test_completed_first_steps_are_ticked(at: At, live: Live) -> None:
     expect(steps.nth(0)).to_have_class("done")
     page.goto(f"{live.console}#/why")
     check(page, device(issued).pem)
-    expect(page.get_by_role("heading", name="thermo/42 is let in")).to_be_visible()
+    expect(page.get_by_role("heading", name="thermo/42 is allowed")).to_be_visible()
     page.get_by_role("link", name="Overview").click()
     expect(steps.nth(1)).to_have_class("done")
     expect(steps.nth(2)).to_have_class("open")

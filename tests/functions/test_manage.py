@@ -332,7 +332,7 @@ def test_a_ca_with_a_further_limit_is_not_promised_to_vouch(
 
 
 def test_what_activating_a_ca_would_do(service: Service, operator: Client, broker: Client) -> None:
-    """The status in the body decides what is rehearsed. A device that is let in again is counted."""
+    """The status in the body decides what is rehearsed. A device that is allowed again is counted."""
     own = certs.ca("Root")
     ca = operator.post(CAS, {"certificate": own.pem}).ok(201)["id"]
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
@@ -378,7 +378,7 @@ def test_a_denied_device_is_not_counted(service: Service, operator: Client, brok
 
 
 def test_a_ca_beside_an_inactive_one_is_announced(service: Service, operator: Client, broker: Client) -> None:
-    """Such a certificate lets the devices of the inactive CA in: a warning says so, and the activity list."""
+    """Such a certificate allows the devices of the inactive CA again: a warning says so, and the activity list."""
     old = certs.ca("Root")
     renewed = certs.ca("Root", private=old.key)
     first = operator.post(CAS, {"certificate": old.pem}).ok(201)["id"]

@@ -1,4 +1,4 @@
-"""The advice of a refusal, followed to the letter, lets the device in."""
+"""The advice of a refusal, followed to the letter, allows the device."""
 
 import re
 from collections.abc import Callable

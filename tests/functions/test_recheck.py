@@ -30,7 +30,7 @@ Fields = dict[str, Any]
 
 
 def connect(service: Service, *chain: certs.Issued, client: str = "d:mtxpd0:thermo:42", **fields: Any) -> Fields:
-    """Return the session of a client that is let in, as an edge registers it."""
+    """Return the session of a client that is allowed, as an edge registers it."""
     question = {"clientId": client, "serverName": HOST, **fields}
     if chain:
         question["certificate"] = certs.bundle(*chain)
@@ -102,7 +102,7 @@ def test_a_session_over_an_inactive_or_deleted_ca_ends(
     operator.put(f"{CAS}/{root}", {"status": "inactive"}).ok()
     assert is_ended(service, session)
     operator.put(f"{CAS}/{root}", {"status": "active"}).ok()
-    assert not is_ended(service, session), "a device that is let in again stays"
+    assert not is_ended(service, session), "a device that is allowed again stays"
     operator.delete(f"{CAS}/{root}").ok(204)
     assert is_ended(service, session)
 
@@ -142,7 +142,7 @@ def test_a_session_over_an_inactive_intermediate_ends(service: Service, operator
 def test_a_session_over_another_certificate_of_an_expired_or_denied_intermediate_stays(
     service: Service, operator: Client, root: str, session: Fields, why: str
 ) -> None:
-    """Its device is let in, so an end of the session would be repeated after each withdrawal."""
+    """Its device is allowed, so an end of the session would be repeated after each withdrawal."""
     old = certs.ca("Intermediate", ROOT, private=INTERMEDIATE.key, serial=77, not_after=NOON + YEAR / 8)
     operator.post(CAS, {"certificate": old.pem}).ok(201)
     if why == "denied":

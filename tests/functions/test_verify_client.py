@@ -101,7 +101,7 @@ def test_an_allow_has_identity_ca_and_expiry(broker: Client, ca: str) -> None:
     assert ask(broker) == {
         "decision": "allow",
         "code": "allowed",
-        "reason": "d:thermo:42 is let in.",
+        "reason": "d:thermo:42 is allowed.",
         "mend": "",
         "orgId": "mtxpd0",
         "identity": {"class": "d", "typeId": "thermo", "deviceId": "42"},

@@ -33,7 +33,7 @@ def key(client: Client) -> tuple[str, str]:
 
 
 def test_an_upload_and_its_verdict(operator: Client, broker: Client, service: Service) -> None:
-    """A CA is registered by one function, and its device is let in by another."""
+    """A CA is registered by one function, and its device is allowed by another."""
     root = certs.ca()
     body = json.dumps({"certificate": root.pem})
     made = aws.upload_ca(event("POST", "/api/v0002/uploadCA", body, key=key(operator)), CONTEXT)
