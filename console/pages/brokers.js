@@ -4,6 +4,7 @@ import { api } from '../api.js';
 import { h, replace } from '../dom.js';
 import { absolute, plural } from '../format.js';
 import { bad, facts, foreign, moment, table, warning, when } from '../parts.js';
+import { nameOf } from './servers.js';
 
 export const DIALECTS = {
   native: 'API', emqx: 'EMQX', rabbitmq: 'RabbitMQ', vernemq: 'VerneMQ', mosquitto: 'mosquitto', envoy: 'Envoy',
@@ -29,7 +30,7 @@ function show(view) {
   const trouble = h('div'), keys = h('div'), limits = h('div'), edges = h('section', { class: 'below', 'aria-labelledby': 'edges' });
   view.content.append(trouble, keys, limits, edges);
   view.load(async () => {
-    const [callers, contacts] = await Promise.all([api.callers(), api.edges()]);
+    const [callers, contacts, servers] = await Promise.all([api.callers(), api.edges(), api.servers()]);
     if (!view.alive()) return;
     replace(trouble, refusedCallers(callers.results, { isHere: true }));
     replace(keys, callers.results.length
@@ -37,7 +38,7 @@ function show(view) {
       : h('p', null, 'No broker and no TLS edge has a key for this organization yet.'));
     replace(limits, !callers.complete && h('p', { class: 'muted' },
       'More than 30 keys called on one day. The calls of the others on that day are not counted.'));
-    drawEdges(edges, contacts.results);
+    drawEdges(edges, contacts.results, servers.find((server) => server.active));
   });
 }
 
@@ -84,7 +85,7 @@ function passes(caller) {
   ];
 }
 
-function drawEdges(part, contacts) {
+function drawEdges(part, contacts, active) {
   if (!contacts.length) return;
   replace(part, h('h2', { id: 'edges' }, 'TLS edges'),
     table('edges', 'TLS edges', ['Edge', 'API key', 'Asked last'], contacts.map((edge, at) => ({
@@ -93,7 +94,8 @@ function drawEdges(part, contacts) {
         [edge.askedAt ? when(edge.askedAt) : h('span', { class: 'muted' }, 'Never'),
           edge.silent && warning('This edge has stopped asking: its sessions do not end when they should.'),
           edge.revoked && h('span', { class: 'muted block' }, 'The key is revoked.')]],
-    }))));
+    }))), active && h('p', { class: 'muted' }, h('a', { href: `#/servers/${encodeURIComponent(active.id)}` }, nameOf(active)),
+      ...(active.servedSince ? [' is served since ', moment(active.servedSince), '.'] : [' is active. No TLS edge has reported yet that it serves this certificate.'])));
 }
 
 export default { path: 'brokers', title: 'Brokers and edges', show };

@@ -76,7 +76,7 @@ function show(view, opened) {
   /** Show what the TLS edges report. Without an edge, nothing is shown about the default certificate. */
   function served(server) {
     if (server.servedSince) return [' Served since ', moment(server.servedSince), '.'];
-    return server.source === 'default' ? null : ' No TLS edge has said yet that it serves it.';
+    return server.source === 'default' ? null : ' No TLS edge has reported yet that it serves this certificate.';
   }
 
   function row(server) {

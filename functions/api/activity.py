@@ -53,7 +53,7 @@ def _view(entry: Activity, chains: Mapping[str, Sequence[bytes]]) -> ActivityVie
         id=entry.id,
         at=entry.at,
         kind=entry.kind.value,
-        who=entry.who,
+        who=entry.who if entry.kind is ActivityKind.REFUSAL else label_key(entry.who),  # a client chooses its name
         what=entry.what,
         result=entry.result,
         code=entry.code,

@@ -11,6 +11,7 @@ from playwright.sync_api import FloatRect, Locator, Page, expect
 
 from functions.events.expiry import report_expiry
 from functions.events.folder import FOLDER, UploadWatcher
+from shared.usecases.callers import label_key
 from tests.console.live import Live, now, root, server_cert
 
 At = Callable[[str], Page]
@@ -77,12 +78,14 @@ def test_the_time_since_an_edge_serves_a_certificate_is_shown(at: At, live: Live
     page = at("servers")
     chosen = page.locator("#shown-at")
     expect(chosen).to_contain_text("Active since")
-    expect(chosen).to_contain_text("No TLS edge has said yet that it serves it.")
+    expect(chosen).to_contain_text("No TLS edge has reported yet that it serves this certificate.")
     serve_by_an_edge(live)
     page.reload()
     expect(chosen).to_contain_text("Served since just now")
     page.goto(f"{live.console}#/servers/{stored['id']}")
     expect(page.locator("tr.details dt", has_text="Served since")).to_be_visible()
+    page.goto(f"{live.console}#/brokers")
+    expect(page.locator("#content")).to_contain_text(f"{live.host} is served since just now")
 
 
 def test_activity_of_edges_uploads_and_the_daily_report(at: At, live: Live, tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_activity_of_edges_uploads_and_the_daily_report(at: At, live: Live, tmp_
     page = at("activity")
     page.get_by_role("link", name="Edges", exact=True).click()
     handed = page.locator("tbody tr", has_text="Certificate and key handed to a TLS edge")
-    expect(handed).to_contain_text(edge.key)
+    expect(handed).to_contain_text(label_key(edge.key))
     expect(handed.get_by_role("link", name=live.host)).to_be_visible()
     expect(page.locator("tbody tr", has_text="TLS edge serves a certificate")).to_contain_text("edge-1")
 
