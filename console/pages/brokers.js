@@ -50,7 +50,7 @@ function row(caller) {
         caller.role ?? 'broker', caller.platform && ' of the platform', caller.revokedAt && ', revoked'])],
       [caller.lastCallAt ? when(caller.lastCallAt) : h('span', { class: 'muted' }, 'None within 7 days'),
         caller.failure && h('span', { class: 'bad block' }, 'Refused since ', moment(caller.failingSince))],
-      counts(caller.hours),
+      counts(caller.hours, caller.role === 'edge' ? 'Not counted' : 'No call'),
       passes(caller),
     ],
     details: caller.hours.length > 0 && h('details', null, h('summary', null, 'By hour'),
@@ -58,12 +58,12 @@ function row(caller) {
   };
 }
 
-function counts(hours) {
+function counts(hours, none = 'No call') {
   const sum = (number) => hours.reduce((total, hour) => total + (number(hour) ?? 0), 0);
   const answered = sum((hour) => hour.answered), denied = sum((hour) => hour.denied), continued = sum((hour) => hour.continued);
   const failed = Object.entries(FAILED).map(([name, words]) => [sum((hour) => hour.failed[name]), words]).filter(([count]) => count);
   const refused = [...new Set(hours.flatMap((hour) => Object.keys(hour.refused)))].map((code) => [sum((hour) => hour.refused[code]), code]);
-  if (!answered && !failed.length && !refused.length) return h('span', { class: 'muted' }, 'No call');
+  if (!answered && !failed.length && !refused.length) return h('span', { class: 'muted' }, none);
   return [
     answered > 0 && h('span', { class: 'block' }, `${plural(answered, 'verdict')}, ${plural(denied, 'device')} refused`,
       continued > 0 && `, ${continued} left to the token`),

@@ -86,6 +86,9 @@ def test_the_time_since_an_edge_serves_a_certificate_is_shown(at: At, live: Live
     expect(page.locator("tr.details dt", has_text="Served since")).to_be_visible()
     page.goto(f"{live.console}#/brokers")
     expect(page.locator("#content")).to_contain_text(f"{live.host} is served since just now")
+    expect(page.get_by_role("table", name="API keys").get_by_role("row", name="edge of the platform")).to_contain_text(
+        "Not counted"
+    )
 
 
 def test_activity_of_edges_uploads_and_the_daily_report(at: At, live: Live, tmp_path: Path) -> None:
