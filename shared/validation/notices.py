@@ -1,8 +1,12 @@
 """Warnings about certificates that are accepted."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
+
+CHAIN_COMPLETED: Final = "chain_completed"
+"""The code of the notice about a chain that a later upload completed."""
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -43,7 +47,7 @@ def chain_completed(count: int) -> Notice:
         count: the certificates of the chain.
     """
     certificates = "one certificate" if count == 1 else f"{count} certificates"
-    return Notice("chain_completed", f"The stored certificate has the chain that was sent now: {certificates}.")
+    return Notice(CHAIN_COMPLETED, f"The stored certificate has the chain that was sent now: {certificates}.")
 
 
 def chain_kept(subject: str, issuer: str) -> Notice:

@@ -156,6 +156,19 @@ def test_a_server_certificate_is_imported_and_its_key_is_removed_from_the_bucket
     assert receipt["detail"]["removed"] == "yes"
 
 
+def test_the_receipt_of_a_completed_chain_does_not_say_unchanged(bucket: Bucket, operator: Client) -> None:
+    """The chain that arrives later changes what devices get. A third copy of the same file changes nothing."""
+    issuing = certs.ca("Issuing", ROOT)
+    server = certs.server(bucket.service.host(), issuing)
+    for number, text in enumerate((server.pem, server.pem + issuing.pem, server.pem + issuing.pem)):
+        assert bucket.put(f"mtxpd0/server/{number}.pem", (text + server.key_pem).encode()).end is End.DONE
+    details = [
+        receipt["detail"] for receipt in sorted(bucket.receipts(), key=lambda receipt: receipt["detail"]["object"])
+    ]
+    assert [detail.get("unchanged") for detail in details] == [None, None, "yes"]
+    assert ["chain_completed" in detail.get("warnings", "") for detail in details] == [False, True, False]
+
+
 def test_a_pkcs12_file_is_a_bundle(bucket: Bucket, operator: Client) -> None:
     """Windows and Java tools export this format. It must have no passphrase."""
     issued = certs.server(bucket.service.host(), ROOT)

@@ -16,6 +16,7 @@ import hashlib
 import logging
 import re
 import unicodedata
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -43,6 +44,7 @@ from shared.usecases.organization import find_organization
 from shared.usecases.servers.requests import fulfill_csr
 from shared.usecases.servers.upload import upload_server_cert
 from shared.validation.names import is_org_id
+from shared.validation.notices import CHAIN_COMPLETED, Notice
 from shared.x509.certificate_files import BUNDLE_MAX
 
 log = logging.getLogger(__name__)
@@ -186,12 +188,13 @@ def _import(
 
 def _import_ca(context: Context, member: Member, data: bytes) -> dict[str, str]:
     result = upload_ca(context, member, data, may_reactivate=False)
-    return _detail(result.id, [warning.code for warning in result.warnings], is_new=result.is_new)
+    return _detail(result.id, result.warnings, is_changed=result.is_new)
 
 
 def _import_server(context: Context, sealer: KeySealer, member: Member, data: bytes) -> dict[str, str]:
     result = upload_server_cert(context, sealer, member, data)
-    return _detail(result.parsed.id, [warning.code for warning in result.warnings], is_new=result.is_new)
+    has_new_chain = any(warning.code == CHAIN_COMPLETED for warning in result.warnings)
+    return _detail(result.parsed.id, result.warnings, is_changed=result.is_new or has_new_chain)
 
 
 def _fulfill_request(context: Context, member: Member, name: str, data: bytes) -> dict[str, str]:
@@ -199,15 +202,15 @@ def _fulfill_request(context: Context, member: Member, name: str, data: bytes) -
     if "/" in request_id:
         raise NotFound(what="certificate request of that id")
     server, warnings = fulfill_csr(context, member, request_id, data)
-    return _detail(server.id, [warning.code for warning in warnings], is_new=True)
+    return _detail(server.id, warnings, is_changed=True)
 
 
-def _detail(certificate_id: str, warnings: list[str], *, is_new: bool) -> dict[str, str]:
+def _detail(certificate_id: str, warnings: Sequence[Notice], *, is_changed: bool) -> dict[str, str]:
     detail = {"certificate": certificate_id}
-    if not is_new:
+    if not is_changed:
         detail["unchanged"] = "yes"
     if warnings:
-        detail["warnings"] = ",".join(warnings)
+        detail["warnings"] = ",".join(warning.code for warning in warnings)
     return detail
 
 
