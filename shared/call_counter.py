@@ -46,13 +46,23 @@ class CallCounter:
         self._unreported: dict[str, int] = {}  # key -> calls since the last warning
         self._warned: datetime | None = None
 
-    def note_refused(self, org_id: str, key: str, failure: CallFailure, *, needed: Role, incarnation: str = "") -> None:
+    def note_refused(
+        self,
+        org_id: str,
+        key: str,
+        failure: CallFailure,
+        *,
+        needed: Role,
+        dialect: str = "",
+        incarnation: str = "",
+    ) -> None:
         """Count a refused call. Never raises, and never waits for the store.
 
         Args:
             org_id: of the key; PLATFORM for a platform key.
             key: the name of a key that exists.
             needed: the role that the called function needs.
+            dialect: the broker's format.
             incarnation: of the key's organization.
         """
         at = self._clock()
@@ -61,6 +71,7 @@ class CallCounter:
             key=key,
             failure=failure,
             needed=needed.value,
+            dialect=dialect,
             count=1,
             since=at,
             at=at,
@@ -83,12 +94,13 @@ class CallCounter:
                 },
             )
 
-    def note_answered(self, org_id: str, key: str, *, incarnation: str = "") -> None:
+    def note_answered(self, org_id: str, key: str, *, dialect: str = "", incarnation: str = "") -> None:
         """Note an answered call that is no verdict on a connection, at most every 10 s. Never raises, never waits.
 
         Args:
             org_id: the organization that the call was about.
             key: the name of the caller's key.
+            dialect: the broker's format.
             incarnation: of the organization.
         """
         at, slot = self._clock(), (org_id, key)
@@ -99,7 +111,7 @@ class CallCounter:
             if len(self._answered) >= _KEYS_MAX:
                 self._answered.clear()
             self._answered[slot] = at
-        self._offer(AnsweredCalls(org_id=org_id, key=key, at=at, incarnation=incarnation))
+        self._offer(AnsweredCalls(org_id=org_id, key=key, dialect=dialect, at=at, incarnation=incarnation))
 
     def flush(self) -> None:
         """Offer what is held."""

@@ -84,6 +84,7 @@ class FailedCalls(Record, frozen=True, kw_only=True):
     Args:
         org_id: of the key; PLATFORM for a platform key.
         needed: the role that the called function needs: broker or edge.
+        dialect: the broker's format; empty for another function than verifyClient.
         since: the time of the first.
         at: the time of the last.
     """
@@ -92,6 +93,7 @@ class FailedCalls(Record, frozen=True, kw_only=True):
     key: str
     failure: CallFailure
     needed: str = ""
+    dialect: str = ""
     count: int
     since: dt.datetime
     at: dt.datetime
@@ -102,11 +104,13 @@ class AnsweredCalls(Record, frozen=True, kw_only=True):
     """Calls with one API key that were answered, and that make no `ConnectionEvent`.
 
     Args:
+        dialect: the broker's format.
         at: the time of the last.
     """
 
     org_id: str
     key: str
+    dialect: str = ""
     at: dt.datetime
     incarnation: str = ""  # of the organization
 
@@ -132,22 +136,39 @@ QueuedEvent = ConnectionEvent | FailedCalls | AnsweredCalls | EdgeRefusals
 """What the queue of connection events takes."""
 
 
+class FailedHour(Record, frozen=True, array_like=True):
+    """The calls of an API key within an hour that were refused for one reason.
+
+    Args:
+        first, last: seconds from the start of the hour.
+    """
+
+    count: int
+    first: int
+    last: int
+
+
 class HourOfCalls(Record, frozen=True, kw_only=True):
     """The calls of an API key within an hour.
 
     Args:
         answered: verdicts, with *denied* and *continued* among them.
         failed: calls that were refused, by `CallFailure`.
-        failed_from: the first call that was refused.
         refused: clients that an edge refused by itself, by code.
     """
 
     answered: int = 0
     denied: int = 0
     continued: int = 0
-    failed: dict[str, int] = {}
-    failed_from: dt.datetime | None = None
+    failed: dict[str, FailedHour] = {}
     refused: dict[str, int] = {}
+
+
+class LastFailure(Record, frozen=True):
+    """The last call that was refused for one reason, by a function that needs the role *needed*."""
+
+    at: dt.datetime
+    needed: str = ""
 
 
 class KeyCalls(Record, frozen=True, kw_only=True):
@@ -155,16 +176,14 @@ class KeyCalls(Record, frozen=True, kw_only=True):
 
     Args:
         answered_at: the last call that was answered.
-        failed_at: the last call that was refused, for *failure*, by a function that needs the role *needed*.
+        failures: the last of each `CallFailure`.
         forms: the last time of each `Form`.
         dialects: the last time of each dialect.
         hours: the start of an hour in UTC, `2026-11-27T09` -> the calls within it.
     """
 
     answered_at: dt.datetime | None = None
-    failed_at: dt.datetime | None = None
-    failure: str = ""
-    needed: str = ""
+    failures: dict[str, LastFailure] = {}
     forms: dict[str, dt.datetime] = {}
     dialects: dict[str, dt.datetime] = {}
     hours: dict[str, HourOfCalls] = {}
@@ -192,6 +211,7 @@ class Usage(OrgRecord, frozen=True):
     clients: dict[str, LastConnection] = {}
     batches: tuple[str, ...] = ()  # ids of the latest batches that were added: a queue may deliver a batch twice
     callers: dict[str, KeyCalls] = {}
+    has_more_callers: bool = False  # keys were left out of *callers*
 
 
 class ShownKind(StrEnum):
@@ -270,6 +290,7 @@ class ConnectionEventBatch(Record, frozen=True, kw_only=True):
     refused: int = 0  # how many refusals there were
     chains: tuple[ShownChain, ...] = ()
     callers: dict[str, KeyCalls] = {}
+    has_more_callers: bool = False  # keys were left out of *callers*
     incarnation: str = ""  # of the organization
 
     def encode(self) -> bytes:

@@ -21,8 +21,8 @@ const FAILED = {
 
 /** One sentence for each key whose calls are refused now. A broker that gets no verdict refuses every device. */
 export function refusedCallers(callers, { isHere = false } = {}) {
-  return callers.filter((caller) => caller.failure).map((caller) => bad(
-    caller.reason, ' Since ', moment(caller.failingSince), ', the latest ', moment(caller.lastFailureAt), '. ', caller.mend,
+  return callers.flatMap((caller) => caller.failures).map((failure) => bad(
+    failure.reason, ' Since ', moment(failure.since), ', the latest ', moment(failure.lastAt), '. ', failure.mend,
     ...(isHere ? [] : [' ', h('a', { href: '#/brokers' }, 'Brokers and edges')])));
 }
 
@@ -37,7 +37,7 @@ function show(view) {
       ? table('brokers', 'API keys', ['API key', 'Last call', 'Last 24 hours', 'What the broker passes'], callers.results.map(row))
       : h('p', null, 'No broker and no TLS edge has a key for this organization yet.'));
     replace(limits, !callers.complete && h('p', { class: 'muted' },
-      'More than 30 keys called on one day. The calls of the others on that day are not counted.'));
+      'A day counts the calls of 30 keys. More keys called, so some calls are missing here.'));
     drawEdges(edges, contacts.results, servers.find((server) => server.active));
   });
 }
@@ -49,7 +49,7 @@ function row(caller) {
       [h('code', null, caller.key), h('span', { class: 'muted block' }, [
         caller.role ?? 'broker', caller.platform && ' of the platform', caller.revokedAt && ', revoked'])],
       [caller.lastCallAt ? when(caller.lastCallAt) : h('span', { class: 'muted' }, 'None within 7 days'),
-        caller.failure && h('span', { class: 'bad block' }, 'Refused since ', moment(caller.failingSince))],
+        caller.failures.map((failure) => h('span', { class: 'bad block' }, 'Refused since ', moment(failure.since)))],
       counts(caller.hours, caller.role === 'edge' ? 'Not counted' : 'No call'),
       passes(caller),
     ],

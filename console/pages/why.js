@@ -70,7 +70,7 @@ function show(view, opened) {
   async function lookAtCallers() {
     const callers = (await api.callers()).results;
     if (!view.alive()) return;
-    const failing = callers.filter((caller) => caller.failure).map((caller) => caller.reason).join();
+    const failing = JSON.stringify(callers.flatMap((caller) => caller.failures));
     if (failing === (trouble.dataset.failing ?? '')) return;
     trouble.dataset.failing = failing;
     replace(trouble, refusedCallers(callers));

@@ -24,11 +24,21 @@ class HourView(View, frozen=True, kw_only=True):
     refused: Mapping[str, int]
 
 
+class FailureView(View, frozen=True, kw_only=True):
+    """Why calls with a key are refused now. *failure*: `wrong_token`, `key_revoked` or `wrong_role`; *since*, *lastAt*:
+    the first and the last of these calls."""
+
+    failure: str
+    since: datetime
+    last_at: datetime
+    reason: str
+    mend: str
+
+
 class CallerView(View, frozen=True, kw_only=True):
-    """An API key and its calls. *key*: its name; of a platform key a label, `platform:` and 8 digits. *role*: null for
-    a caller that the platform authenticates itself. *platform*: the key
-    may serve other organizations too. *lastCallAt*: the last call that was answered. *failure*: why calls are refused
-    now, `wrong_token`, `key_revoked` or `wrong_role`, *failingSince* when, with *reason* and *mend*. *passed*: what
+    """An API key and its calls. *key*: its name; of a platform key a label, `platform:` and 8 hexadecimal digits.
+    *role*: null for a caller that the platform authenticates itself. *platform*: the key may serve other organizations
+    too. *lastCallAt*: the last call that was answered. *failures*: why calls are refused now. *passed*: what
     the broker passed of clients (`chain`, `certificate` for the client's own alone, `names`, `nothing`), and
     *dialects*: the formats of its calls, each with the time of the last. *hours*: of the last 24, the newest first."""
 
@@ -38,11 +48,7 @@ class CallerView(View, frozen=True, kw_only=True):
     created_at: datetime | None
     revoked_at: datetime | None
     last_call_at: datetime | None
-    failure: str | None
-    failing_since: datetime | None
-    last_failure_at: datetime | None
-    reason: str
-    mend: str
+    failures: tuple[FailureView, ...]
     passed: Mapping[str, datetime]
     dialects: Mapping[str, datetime]
     hours: tuple[HourView, ...]
@@ -76,12 +82,17 @@ def _view(caller: ListedCaller) -> CallerView:
         platform=key is None or key.org_id is None,
         created_at=key.created_at if key else None,
         revoked_at=key.revoked_at if key else None,
-        last_call_at=caller.last_call_at,
-        failure=caller.failure.value if caller.failure else None,
-        failing_since=caller.failing_since,
-        last_failure_at=calls.failed_at,
-        reason=caller.reason,
-        mend=caller.mend,
+        last_call_at=calls.answered_at,
+        failures=tuple(
+            FailureView(
+                failure=failing.failure.value,
+                since=failing.since,
+                last_at=failing.last_at,
+                reason=failing.reason,
+                mend=failing.mend,
+            )
+            for failing in caller.failures
+        ),
         passed=calls.forms,
         dialects=calls.dialects,
         hours=tuple(
@@ -90,7 +101,7 @@ def _view(caller: ListedCaller) -> CallerView:
                 answered=counts.answered,
                 denied=counts.denied,
                 continued=counts.continued,
-                failed=counts.failed,
+                failed={failure: hour.count for failure, hour in counts.failed.items()},
                 refused=counts.refused,
             )
             for hour, counts in sorted(calls.hours.items(), reverse=True)

@@ -201,29 +201,36 @@ def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
     )
 
 
-def admit_caller(context: Context, claim: Credentials | Caller, batch: Batch, roles: Collection[Role]) -> Caller:
+def admit_caller(
+    context: Context, claim: Credentials | Caller, batch: Batch, roles: Collection[Role], *, dialect: str = ""
+) -> Caller:
     """Return the caller of *claim* if the caller has one of *roles*; *batch* holds the records at `claim.refs`.
 
     A refused call with a key that exists is counted (`Context.call_counter`), where the called function is for brokers
     or edges alone.
+
+    Args:
+        dialect: the format in which a broker asks.
 
     Raises: NotAuthenticated, TokenRefused, Forbidden."""
     try:
         caller = authenticate(claim, batch)
     except NotAuthenticated:
         if isinstance(claim, Credentials):
-            _note_refused_key(context, claim, batch, roles)
+            _note_refused_key(context, claim, batch, roles, dialect)
         raise
     try:
         caller.must_be(roles)
     except Forbidden:
         if not caller.who.startswith(_PERSON):
-            _note(context, caller.org_id, caller.who, CallFailure.ROLE, roles, caller.incarnation)
+            _note(context, caller.org_id, caller.who, CallFailure.ROLE, roles, dialect, caller.incarnation)
         raise
     return caller
 
 
-def _note_refused_key(context: Context, claim: Credentials, batch: Batch, roles: Collection[Role]) -> None:
+def _note_refused_key(
+    context: Context, claim: Credentials, batch: Batch, roles: Collection[Role], dialect: str
+) -> None:
     """Count a refused call with a key of an organization that exists, or of the platform."""
     key = batch.get(claim.ref)
     org = batch.get(org_ref(claim.org_id)) if claim.org_id is not None else None
@@ -233,15 +240,23 @@ def _note_refused_key(context: Context, claim: Credentials, batch: Batch, roles:
     # Organizations see refused calls with a platform key that has the right token only. See `CallCounter`.
     is_revoked = key.revoked_at is not None and (is_token or key.org_id is not None)
     failure = CallFailure.REVOKED if is_revoked else CallFailure.TOKEN
-    _note(context, key.org_id, key.key, failure, roles, key.incarnation)
+    _note(context, key.org_id, key.key, failure, roles, dialect, key.incarnation)
 
 
 def _note(
-    context: Context, org_id: str | None, key: str, failure: CallFailure, roles: Collection[Role], incarnation: str
+    context: Context,
+    org_id: str | None,
+    key: str,
+    failure: CallFailure,
+    roles: Collection[Role],
+    dialect: str,
+    incarnation: str,
 ) -> None:
     if set(roles) <= set(MACHINES):
         needed = next(role for role in MACHINES if role in roles)
-        context.call_counter.note_refused(org_id or PLATFORM, key, failure, needed=needed, incarnation=incarnation)
+        context.call_counter.note_refused(
+            org_id or PLATFORM, key, failure, needed=needed, dialect=dialect, incarnation=incarnation
+        )
 
 
 def _has_key(org: Org | None, key: ApiKey) -> bool:

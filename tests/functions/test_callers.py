@@ -1,9 +1,11 @@
 """Which brokers and edges call, and which of their calls are refused: shown to the organization."""
 
+import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import reduce
 from itertools import permutations
 from pathlib import Path
@@ -11,24 +13,30 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from functions.admin import main
 from shared.composition import build
 from shared.connection_records import (
     AnsweredCalls,
     CallFailure,
     CAUse,
     FailedCalls,
+    FailedHour,
     Form,
     HourOfCalls,
     KeyCalls,
     LastConnection,
+    LastFailure,
     Usage,
 )
 from shared.ports import MAX_BODY_BYTES, Key
 from shared.records import Proof, Role
+from shared.refs import api_key_ref
 from shared.usecases.callers import label_key
 from shared.usecases.devices.calls import KEYS_MAX, add_calls, count_calls, find_failing_since, merge
 from shared.usecases.devices.usage import read_calls
+from shared.usecases.organization import get_organization
 from shared.usecases.orgs.api_keys import revoke_key
 from shared.validation.policy import Presence
 from tests.support import certs
@@ -36,7 +44,7 @@ from tests.support.harness import Client, Service, make_current_service
 
 VERIFY = "/authorization/verifyclient"
 WITHDRAWALS = "//edge/v1/withdrawals"
-DIALECTS = {
+DIALECTS: dict[str, dict[str, Any]] = {
     "emqx": {"clientid": "d:mtxpd0:thermo:42"},
     "rabbitmq/user": {"username": "d:thermo:42"},
     "rabbitmq/topic": {"username": "d:thermo:42", "routing_key": "a", "name": "amq.topic", "permission": "read"},
@@ -51,7 +59,12 @@ DIALECTS = {
 def listed(service: Service) -> dict[str, Any]:
     service.flush()
     callers = service.client("viewer").get("/callers").ok()["results"]
-    return {caller["key"]: caller for caller in callers}
+    return {caller["key"]: {**caller, **first_failure(caller)} for caller in callers}
+
+
+def first_failure(caller: dict[str, Any]) -> dict[str, Any]:
+    failing = next(iter(caller["failures"]), {"failure": None, "since": None, "reason": "", "mend": ""})
+    return {"failingSince": failing["since"], **failing}
 
 
 def sums(caller: dict[str, Any]) -> dict[str, int]:
@@ -241,11 +254,68 @@ def test_the_advice_for_a_wrong_role_has_the_right_role(
     for client in (Client(service.app, caller.key, "not-the-token"), caller):
         ask(client) if called == VERIFY else client.get(called)
         record = listed(service)[caller.key]
-        assert f"(functions.admin key create --org mtxpd0 {expected})" in record["mend"]
+        assert f"(python -m functions.admin key create --org mtxpd0 {expected})" in record["mend"]
         assert f"the key has the role {role}" in record["reason"]
         service.clock.now += timedelta(seconds=1)
     caller.get(WITHDRAWALS) if called == VERIFY else ask(caller, serverName=service.host())
-    assert listed(service)[caller.key]["failure"] == "wrong_role"
+    assert "wrong_role" in [failing["failure"] for failing in listed(service)[caller.key]["failures"]]
+
+
+def test_each_failure_of_a_key_has_its_own_times(service: Service) -> None:
+    """A broker and an edge may share a key, and one may hide the trouble of the other."""
+    right = service.client("broker")
+    wrong = Client(service.app, right.key, "not-the-token")
+    ask(wrong)
+    service.clock.now += timedelta(minutes=1)
+    ask(right, serverName=service.host())
+    service.clock.now += timedelta(minutes=29)
+    right.get(WITHDRAWALS)
+    failures = listed(service)[right.key]["failures"]
+    assert [(failing["failure"], failing["since"]) for failing in failures] == [("wrong_role", "2026-06-01T12:30:00Z")]
+    service.clock.now += timedelta(minutes=1)
+    ask(wrong)
+    failures = listed(service)[right.key]["failures"]
+    assert [(failing["failure"], failing["since"]) for failing in failures] == [
+        ("wrong_token", "2026-06-01T12:31:00Z"),
+        ("wrong_role", "2026-06-01T12:30:00Z"),
+    ]
+
+
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize("role", ["broker", "operator"])
+@pytest.mark.parametrize("dialect", ["rabbitmq/user", "vernemq", "mosquitto/aclcheck"])
+def test_the_key_of_the_advice_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, dialect: str
+) -> None:
+    """The command is run as it is written, with the name of the listener. The same question is then allowed."""
+    service = make_current_service(tmp_path)
+    restrictions = {"proof": Proof.BROKER} if role == "broker" else {}
+    caller = service.client(role, **restrictions)
+    if role == "broker":
+        record = api_key_ref("mtxpd0", caller.key)
+        for attempt in service.app.context.of(get_organization(service.app.context.repository, "mtxpd0")).changing(
+            record
+        ):
+            with attempt as key:
+                assert key is not None
+                attempt.write(msgspec.structs.replace(key, listener=None))  # a key of version 0.1.0
+        revoke_key(service.app.context, caller.key)
+    known = DIALECTS.get(dialect, {})
+    fields = {**known, "username": "d:thermo:42", "clientid": "d:mtxpd0:thermo:42", "acc": "2",
+              "topic": "mtxpd0/thermo/42/a"}  # fmt: skip
+    url, headers = f"/verifyClient/{dialect}?listener=NAME", {"vernemq-hook": "auth_on_register"}
+    refused = caller.post(url, fields, headers=headers)
+    command = re.search(r"python -m functions\.admin (key create [^),]*)", listed(service)[caller.key]["mend"])
+    assert command is not None
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path))
+    made = json.loads(CliRunner().invoke(main, [*command[1].split(), "--json"]).stdout)
+    allowed = Client(service.app, made["key"], made["token"]).post(url, fields, headers=headers)
+    assert (refused.status, refused.text) != (allowed.status, allowed.text)
+    assert (allowed.status, is_allow(allowed.text)) == (200, True), allowed.text
+
+
+def is_allow(text: str) -> bool:
+    return text == "allow" or json.loads(text) in ({"result": "ok"}, {"ok": True, "error": ""}, {"ok": True})
 
 
 @pytest.mark.parametrize("failure", ["wrong_token", "key_revoked"])
@@ -371,6 +441,28 @@ def test_the_end_of_a_burst_does_not_hide_the_next_burst(service: Service) -> No
     assert sums(caller)["wrong_token"] == 5
 
 
+def test_calls_that_were_held_count_in_their_own_hour(service: Service) -> None:
+    """Not in the hour of the next burst, nor as one failure with it."""
+    wrong = Client(service.app, service.client("broker").key, "not-the-token")
+    ask(wrong)
+    ask(wrong)
+    service.clock.now += timedelta(hours=3)
+    ask(wrong)
+    caller = listed(service)[wrong.key]
+    assert {hour["hour"][11:13]: hour["failed"]["wrong_token"] for hour in caller["hours"]} == {"12": 2, "15": 1}
+
+
+def test_what_is_held_is_offered_when_a_process_knows_too_many_keys(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.call_counter._KEYS_MAX", 1)
+    for key in (service.client("broker").key, service.client("broker").key):
+        ask(Client(service.app, key, "not-the-token"))
+        ask(Client(service.app, key, "not-the-token"))
+    service.app.context.call_counter.flush()
+    assert sum(sums(caller).get("wrong_token", 0) for caller in listed(service).values()) == 4
+
+
 def test_what_a_process_holds_is_stored_at_its_end(tmp_path: Path) -> None:
     service = make_current_service(tmp_path)  # a store removes what has expired when it is opened
     broker = service.client("broker")
@@ -380,7 +472,7 @@ def test_what_a_process_holds_is_stored_at_its_end(tmp_path: Path) -> None:
     again = build(service.app.settings, clock=service.clock)
     calls = read_calls(again.context.repository, "mtxpd0", service.clock.now, 1).by_key[broker.key]
     again.close()
-    assert [hour.failed for hour in calls.hours.values()] == [{"wrong_token": 3}]
+    assert [hour.failed["wrong_token"].count for hour in calls.hours.values()] == [3]
 
 
 def test_no_document_that_a_verdict_reads_is_written(service: Service) -> None:
@@ -402,22 +494,27 @@ def test_no_document_that_a_verdict_reads_is_written(service: Service) -> None:
 def test_counts_of_several_processes_are_added_in_any_order() -> None:
     """Each order of the messages of a queue gives the same record."""
 
-    def failed(minute: int) -> KeyCalls:
-        at = certs.NOON + timedelta(minutes=minute)
-        event = FailedCalls(org_id="mtxpd0", key="k", failure=CallFailure.TOKEN, count=2, since=at, at=at)
-        return count_calls([event])["k"]
+    def at(minute: int) -> datetime:
+        return certs.NOON + timedelta(minutes=minute)
 
-    answered = count_calls([AnsweredCalls(org_id="mtxpd0", key="k", at=certs.NOON + timedelta(minutes=5))])["k"]
+    def failed(minute: int) -> KeyCalls:
+        time = at(minute)
+        event = FailedCalls(org_id="mtxpd0", key="k", failure=CallFailure.TOKEN, count=2, since=time, at=time)
+        return count_calls([event])[0]["k"]
+
+    def failing_since(minute: int, *parts: KeyCalls) -> datetime | None:
+        return find_failing_since(reduce(merge, parts), CallFailure.TOKEN, at(minute))
+
+    answered = count_calls([AnsweredCalls(org_id="mtxpd0", key="k", at=at(5))])[0]["k"]
     parts = [failed(0), answered, failed(10), failed(65)]
     merged = {msgspec.json.encode(reduce(merge, order), order="deterministic") for order in permutations(parts)}
     assert len(merged) == 1
-    calls = reduce(merge, parts)
-    assert calls.hours["2026-06-01T12"].failed == {"wrong_token": 4}
-    assert find_failing_since(calls, certs.NOON + timedelta(minutes=66)) == certs.NOON + timedelta(minutes=65)
-    assert find_failing_since(reduce(merge, parts[:3]), certs.NOON + timedelta(minutes=11)) == certs.NOON + timedelta(
-        minutes=10
-    )
-    assert find_failing_since(merge(failed(0), answered), certs.NOON + timedelta(minutes=11)) is None
+    assert reduce(merge, parts).hours["2026-06-01T12"].failed == {"wrong_token": FailedHour(4, 0, 600)}
+    assert failing_since(66, *parts) == at(10)
+    assert failing_since(11, failed(0), answered, failed(10)) == at(10)
+    assert failing_since(11, failed(0), answered) is None
+    assert failing_since(130, failed(0), failed(59), failed(120)) == at(120), "an hour without a call ends a failure"
+    assert failing_since(130, failed(1), failed(59), failed(118)) == at(1)
 
 
 def test_the_number_of_keys_in_a_day_is_bounded() -> None:
@@ -458,18 +555,15 @@ def test_the_usage_of_the_busiest_day_fits_into_a_document() -> None:
     """With as many CAs, clients and keys as are kept, and every reason for which a call can be refused."""
     at, many = certs.NOON, 123_456_789
     hour = HourOfCalls(
-        failed_from=at,
         answered=many,
         denied=many,
         continued=many,
-        failed={failure.value: many for failure in CallFailure},
+        failed={failure.value: FailedHour(many, 3_599, 3_599) for failure in CallFailure},
         refused={"token_of_another": many, "user_name_missing": many},
     )
     calls = KeyCalls(
         answered_at=at,
-        failed_at=at,
-        failure="wrong_token",
-        needed="broker",
+        failures={failure.value: LastFailure(at, "broker") for failure in CallFailure},
         forms={form.value: at for form in Form},
         dialects={str(number) * 10: at for number in range(8)},
         hours={f"2026-06-01T{number:02}": hour for number in range(24)},

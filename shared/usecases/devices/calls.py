@@ -1,7 +1,7 @@
 """Count the calls of each API key: how many were answered, and how many were refused before they were answered."""
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from shared.connection_records import (
@@ -10,19 +10,23 @@ from shared.connection_records import (
     ConnectionEvent,
     EdgeRefusals,
     FailedCalls,
+    FailedHour,
     HourOfCalls,
     KeyCalls,
+    LastFailure,
     QueuedEvent,
 )
 
 KEYS_MAX: Final = 30  # of an organization and day: 180 KB at most, beside the 180 KB of the rest of a day's usage
+_HOUR: Final = "%Y-%m-%dT%H"  # of a day in UTC
 FAILING: Final = timedelta(hours=1)  # after the last refused call; a broker that is refused asks again
 
 
-def count_calls(events: Iterable[QueuedEvent]) -> dict[str, KeyCalls]:
-    """Return the calls of each API key in *events*."""
+def count_calls(events: Iterable[QueuedEvent]) -> tuple[dict[str, KeyCalls], bool]:
+    """Return the calls of each API key in *events*, and whether keys were left out (`add_calls`)."""
     callers: dict[str, KeyCalls] = {}
     alike: dict[tuple[Any, ...], tuple[int, ConnectionEvent]] = {}  # verdicts that differ in their time within an hour
+    has_more = False
     for event in events:
         if isinstance(event, ConnectionEvent):
             at = event.at
@@ -30,30 +34,37 @@ def count_calls(events: Iterable[QueuedEvent]) -> dict[str, KeyCalls]:
             count, last = alike.get(same, (0, event))
             alike[same] = count + 1, event if at > last.at else last
         else:
-            add_calls(callers, {event.key: _count_other(event)})
+            has_more |= add_calls(callers, {event.key: _count_other(event)})
     for count, last in alike.values():
         if last.key:
-            add_calls(callers, {last.key: _count_verdicts(count, last)})
-    return callers
+            has_more |= add_calls(callers, {last.key: _count_verdicts(count, last)})
+    return callers, has_more
 
 
-def add_calls(callers: dict[str, KeyCalls], more: Mapping[str, KeyCalls], *, keys_max: int | None = KEYS_MAX) -> None:
-    """Add *more* to *callers*. Keys beyond *keys_max* are left out."""
+def add_calls(callers: dict[str, KeyCalls], more: Mapping[str, KeyCalls], *, keys_max: int | None = KEYS_MAX) -> bool:
+    """Add *more* to *callers*. Keys beyond *keys_max* are left out. Return whether keys were left out."""
+    has_more = False
     for key, calls in more.items():
         if key in callers:
             callers[key] = merge(callers[key], calls)
         elif keys_max is None or len(callers) < keys_max:
             callers[key] = calls
+        else:
+            has_more = True
+    return has_more
 
 
 def merge(first: KeyCalls, other: KeyCalls) -> KeyCalls:
     """Return the calls of both, of one key. The order does not matter."""
-    last_failed = max(first, other, key=_last_failure)
     return KeyCalls(
         answered_at=_latest(first.answered_at, other.answered_at),
-        failed_at=last_failed.failed_at,
-        failure=last_failed.failure,
-        needed=last_failed.needed,
+        failures={
+            name: max(
+                (failure for failure in (first.failures.get(name), other.failures.get(name)) if failure),
+                key=lambda failure: (failure.at, failure.needed),
+            )
+            for name in {**first.failures, **other.failures}
+        },
         forms=_latest_of_each(first.forms, other.forms),
         dialects=_latest_of_each(first.dialects, other.dialects),
         hours={
@@ -62,31 +73,33 @@ def merge(first: KeyCalls, other: KeyCalls) -> KeyCalls:
     )
 
 
-def find_failing_since(calls: KeyCalls, at: datetime) -> datetime | None:
-    """Return since when the calls with a key are refused; None where they are not refused at *at*.
+def find_failing_since(calls: KeyCalls, failure: CallFailure, at: datetime) -> datetime | None:
+    """Return since when the calls with a key are refused for *failure*; None where they are not refused so at *at*.
 
     The failure ends with a call that is answered, or FAILING after the last refused call. A wrong role ends in the
     second way only: calls to another function, which needs the role that the key has, are answered all the time.
 
-    Of an hour, the time of the first refused call alone is stored. Where an answer came between two refused calls of
-    one hour, and none came after them, the result is the time of the last refused call.
+    Of an hour, the first and the last refused call are stored. Where the last answer came between two refused calls of
+    one hour, the result is the time of the last refused call of that hour.
     """
-    failed_at = calls.failed_at
-    if failed_at is None or at - failed_at >= FAILING:
+    last = calls.failures.get(failure)
+    if last is None or at - last.at >= FAILING:
         return None
-    answered_at = None if calls.failure == CallFailure.ROLE else calls.answered_at
-    if answered_at is not None and answered_at >= failed_at:
+    answered_at = None if failure is CallFailure.ROLE else calls.answered_at
+    if answered_at is not None and answered_at >= last.at:
         return None
-    since = failed_at
-    for _, hour in sorted(calls.hours.items(), reverse=True):
-        if hour.failed_from is None or hour.failed_from > since:
+    since = last.at
+    for hour, counts in sorted(calls.hours.items(), reverse=True):
+        failed = counts.failed.get(failure)
+        if failed is None:
             continue
-        # The last refused call of that hour is not stored. An hour without a refused call ends the failure.
-        is_later_failure = since - hour.failed_from >= 2 * FAILING
-        is_before_answer = answered_at is not None and hour.failed_from <= answered_at
-        if is_later_failure or is_before_answer:
+        start = _start_of(hour)
+        first_at, last_at = (start + timedelta(seconds=seconds) for seconds in (failed.first, failed.last))
+        if since - last_at >= FAILING or (answered_at is not None and last_at <= answered_at):
             break
-        since = hour.failed_from
+        if answered_at is not None and first_at <= answered_at:
+            return min(since, last_at)
+        since = min(since, first_at)
     return since
 
 
@@ -109,20 +122,23 @@ def _count_other(event: FailedCalls | AnsweredCalls | EdgeRefusals) -> KeyCalls:
         case EdgeRefusals():
             return KeyCalls(hours={_hour_of(event.at): HourOfCalls(refused={event.code: event.count})})
         case AnsweredCalls():
-            return KeyCalls(answered_at=event.at)
+            return KeyCalls(answered_at=event.at, dialects=_at_of(event.dialect, event.at))
         case FailedCalls():
-            hour = HourOfCalls(failed={event.failure.value: event.count}, failed_from=event.since)
             return KeyCalls(
-                failed_at=event.at,
-                failure=event.failure.value,
-                needed=event.needed,
-                hours={_hour_of(event.since): hour},
+                failures={event.failure.value: LastFailure(event.at, event.needed)},
+                dialects=_at_of(event.dialect, event.at),
+                hours={_hour_of(event.since): HourOfCalls(failed={event.failure.value: _failed_hour(event)})},
             )
 
 
-def _last_failure(calls: KeyCalls) -> tuple[float, str, str]:
-    """Return what orders failures. Two failures of one moment have an order too."""
-    return calls.failed_at.timestamp() if calls.failed_at else 0.0, calls.failure, calls.needed
+def _at_of(dialect: str, at: datetime) -> dict[str, datetime]:
+    return {dialect: at} if dialect else {}
+
+
+def _failed_hour(event: FailedCalls) -> FailedHour:
+    """Return the calls of *event* as calls of the hour of the first."""
+    first, last = (int((at - _start_of(_hour_of(event.since))).total_seconds()) for at in (event.since, event.at))
+    return FailedHour(event.count, first, min(last, 3599))
 
 
 def _add_hours(first: HourOfCalls | None, other: HourOfCalls | None) -> HourOfCalls:
@@ -131,9 +147,17 @@ def _add_hours(first: HourOfCalls | None, other: HourOfCalls | None) -> HourOfCa
         answered=first.answered + other.answered,
         denied=first.denied + other.denied,
         continued=first.continued + other.continued,
-        failed=_add_counts(first.failed, other.failed),
-        failed_from=min((at for at in (first.failed_from, other.failed_from) if at is not None), default=None),
+        failed={
+            name: _add_failed([failed for failed in (first.failed.get(name), other.failed.get(name)) if failed])
+            for name in {**first.failed, **other.failed}
+        },
         refused=_add_counts(first.refused, other.refused),
+    )
+
+
+def _add_failed(hours: Sequence[FailedHour]) -> FailedHour:
+    return FailedHour(
+        sum(hour.count for hour in hours), min(hour.first for hour in hours), max(hour.last for hour in hours)
     )
 
 
@@ -150,4 +174,8 @@ def _latest(first: datetime | None, other: datetime | None) -> datetime | None:
 
 
 def _hour_of(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H")
+    return at.strftime(_HOUR)
+
+
+def _start_of(hour: str) -> datetime:
+    return datetime.strptime(hour, _HOUR).replace(tzinfo=UTC)

@@ -24,7 +24,7 @@ from shared.org_repository import OrgRepository
 from shared.records import Activity, ActivityKind
 from shared.refs import activity_id, usage_ref
 from shared.repository import KEEP_USAGE, Repository
-from shared.usecases.devices.calls import KEYS_MAX, add_calls, count_calls
+from shared.usecases.devices.calls import add_calls, count_calls
 from shared.usecases.devices.refusals import add_refusals
 from shared.usecases.devices.shown import ShownCertificates, ShownMemory
 from shared.x509.fingerprints import fingerprint_of
@@ -70,6 +70,7 @@ def summarize(org_id: str, events: Sequence[QueuedEvent], memory: ShownMemory | 
         if event.identity is not None:
             _add_client(clients, event.identity, LastConnection(event.tls, event.presence, event.at))
     denied = [event for event in verdicts if event.decision == "deny"]
+    callers, has_more_callers = count_calls(events)
     return ConnectionEventBatch(
         id=secrets.token_hex(6),
         org_id=org_id,
@@ -80,7 +81,8 @@ def summarize(org_id: str, events: Sequence[QueuedEvent], memory: ShownMemory | 
         refusals=tuple(map(_short, _latest_refusals(denied))),
         refused=len(denied),
         chains=(memory or ShownMemory()).take_new(org_id, verdicts),
-        callers=count_calls(events),
+        callers=callers,
+        has_more_callers=has_more_callers,
     )
 
 
@@ -184,14 +186,15 @@ def _activity_of(refusal: ConnectionEvent) -> Activity:
 
 def _add(usage: Usage, batches: Sequence[ConnectionEventBatch]) -> Usage:
     cas, clients, callers = dict(usage.cas), dict(usage.clients), dict(usage.callers)
+    has_more_callers = usage.has_more_callers
     for batch in batches:
         for ca_id, use in batch.cas.items():
             _add_use(cas, ca_id, use, _CAS_MAX)
         for identity, connection in batch.clients.items():
             _add_client(clients, identity, connection)
-        add_calls(callers, batch.callers)
+        has_more_callers |= add_calls(callers, batch.callers) or batch.has_more_callers
     ids = (*usage.batches, *(batch.id for batch in batches))[-_BATCHES_MAX:]
-    return Usage(cas, clients, ids, callers)
+    return Usage(cas, clients, ids, callers, has_more_callers)
 
 
 def _add_use(cas: dict[str, CAUse], ca_id: str, use: CAUse, limit: int) -> None:
@@ -252,11 +255,11 @@ def read_calls(repository: Repository, org_id: str, at: datetime, days: int) -> 
     """
     refs = [usage_ref(org_id, _day_of(at - timedelta(days=back))) for back in range(days)]
     batch = repository.read_batch(refs)
-    by_day = [usage.callers for ref in refs if (usage := batch.get(ref)) is not None]
+    by_day = [usage for ref in refs if (usage := batch.get(ref)) is not None]
     by_key: dict[str, KeyCalls] = {}
-    for callers in by_day:
-        add_calls(by_key, callers, keys_max=None)
-    return RecentCalls(by_key, all(len(callers) < KEYS_MAX for callers in by_day))
+    for usage in by_day:
+        add_calls(by_key, usage.callers, keys_max=None)
+    return RecentCalls(by_key, not any(usage.has_more_callers for usage in by_day))
 
 
 def read_recent_usage(repository: OrgRepository, at: datetime) -> RecentUsage:

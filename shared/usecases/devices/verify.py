@@ -81,7 +81,7 @@ def verify_client(
     org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
     lookup = _Lookup(context.repository, org_id, questions(presented))
     batch = context.repository.read_batch([*claim.refs, *lookup.refs()])
-    caller = admit_caller(context, claim, batch, MAY_EXPLAIN if explain else _BROKERS)
+    caller = admit_caller(context, claim, batch, MAY_EXPLAIN if explain else _BROKERS, dialect=verifier.dialect)
     facts = lookup.facts(batch)
     at = context.clock()
     verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
@@ -188,7 +188,7 @@ def verify_names(verifier: Verifier, credentials: Credentials, named: NamedClien
     """Return whether a client may connect of which the broker passes names only. Takes one round trip.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict, facts, caller = _verify_named(verifier.context, credentials, named)
+    verdict, facts, caller = _verify_named(verifier, credentials, named)
     verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
     if verdict.org_id is not None and facts is not None:
         event = _named_event(named, verdict, facts, verifier.context.clock())
@@ -207,10 +207,10 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient,
     its token when it connected). One round trip, so that a device that was denied meanwhile uses nothing more.
 
     Raises: NotAuthenticated, Forbidden, StoreUnavailable."""
-    verdict, facts, caller = _verify_named(verifier.context, credentials, named)
+    verdict, facts, caller = _verify_named(verifier, credentials, named)
     if facts is not None:
         counter = verifier.context.call_counter
-        counter.note_answered(facts.org_id, caller.who, incarnation=facts.incarnation)
+        counter.note_answered(facts.org_id, caller.who, dialect=verifier.dialect, incarnation=facts.incarnation)
     if verdict.decision is Decision.DENY:
         return verdict
     device, org_id = verdict.identity, verdict.org_id
@@ -225,12 +225,13 @@ def verify_use(verifier: Verifier, credentials: Credentials, named: NamedClient,
 
 
 def _verify_named(
-    context: Context, credentials: Credentials, named: NamedClient
+    verifier: Verifier, credentials: Credentials, named: NamedClient
 ) -> tuple[Verdict, OrgFacts | None, Caller]:
     """Return the verdict, what is known of the organization, and the broker."""
+    context = verifier.context
     lookup = _Lookup(context.repository, credentials.org_id, Questions((), tuple(named.denials)))
     batch = context.repository.read_batch([*credentials.refs, *lookup.refs()])
-    caller = admit_caller(context, credentials, batch, _BROKERS)
+    caller = admit_caller(context, credentials, batch, _BROKERS, dialect=verifier.dialect)
     is_proven = caller.proof is Proof.BROKER and named.is_from(caller.listener)
     if is_proven and named.may_be_typed and caller.listener is None:
         _warn_of_unnamed_listener(caller.who, context.clock())

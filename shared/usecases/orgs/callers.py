@@ -20,7 +20,23 @@ from shared.validation.verdict_by_name import NO_LISTENER
 DAYS: Final = 7  # whose calls are listed
 _HOURS: Final = timedelta(hours=24)
 _PLACES: Final = {Role.BROKER: "broker", Role.EDGE: "TLS edge"}
-_NAMED_LISTENERS: Final = ("vernemq", "mosquitto")  # dialects whose names are proven by the listener alone
+_NAMES_BY_LISTENER: Final = ("vernemq", "mosquitto")  # dialects whose names are proven by the listener alone
+_NAMES: Final = ("rabbitmq", *_NAMES_BY_LISTENER)  # dialects that pass names of clients and no certificate
+
+
+class Failing(msgspec.Struct, frozen=True, kw_only=True):
+    """Why calls with a key are refused now.
+
+    Args:
+        since, last_at: the first and the last of these calls.
+        reason, mend: the same in sentences.
+    """
+
+    failure: CallFailure
+    since: datetime
+    last_at: datetime
+    reason: str
+    mend: str
 
 
 class ListedCaller(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,20 +45,13 @@ class ListedCaller(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         key: the name of the key; of a platform key, a label.
         record: None: a caller that the platform authenticates itself.
-        last_call_at: the last call that was answered.
-        failure: why calls are refused now; None: they are not.
-        failing_since: since when calls are refused, without a break.
-        reason, mend: the same in sentences.
+        failures: why calls are refused now; empty: they are not.
         calls: of the last DAYS days; the hours of the last 24.
     """
 
     key: str
     record: ApiKey | None
-    last_call_at: datetime | None
-    failure: CallFailure | None = None
-    failing_since: datetime | None = None
-    reason: str = ""
-    mend: str = ""
+    failures: Sequence[Failing] = ()
     calls: KeyCalls
 
 
@@ -78,8 +87,8 @@ def list_callers(context: Context, org: Org) -> ListedCallers:
             if calls != KeyCalls() or (key.role in MACHINES and key.revoked_at is None):
                 callers.append(_describe(key, calls, at))
     for name, calls in answered.items():  # AWS IoT's own authorizer has no key
-        callers.append(ListedCaller(key=name, record=None, last_call_at=calls.answered_at, calls=_recent(calls, at)))
-    callers.sort(key=lambda caller: caller.failure is None)
+        callers.append(ListedCaller(key=name, record=None, calls=_recent(calls, at)))
+    callers.sort(key=lambda caller: not caller.failures)
     return ListedCallers(callers, own.is_complete and of_platform.is_complete)
 
 
@@ -92,19 +101,14 @@ def _last_asked(context: Context, owner: str | None) -> Mapping[str, datetime]:
 
 
 def _describe(key: ApiKey, calls: KeyCalls, at: datetime) -> ListedCaller:
-    since = find_failing_since(calls, at)
-    failure = CallFailure(calls.failure) if since is not None else None
-    reason, mend = _explain(key, calls, failure) if failure is not None else ("", "")
-    return ListedCaller(
-        key=label_key(key.key),
-        record=key,
-        last_call_at=calls.answered_at,
-        failure=failure,
-        failing_since=since,
-        reason=reason,
-        mend=mend,
-        calls=_recent(calls, at),
-    )
+    failures: list[Failing] = []
+    for failure in CallFailure:
+        since = find_failing_since(calls, failure, at)
+        if since is not None:
+            reason, mend = _explain(key, calls, failure)
+            last_at = calls.failures[failure].at
+            failures.append(Failing(failure=failure, since=since, last_at=last_at, reason=reason, mend=mend))
+    return ListedCaller(key=label_key(key.key), record=key, failures=failures, calls=_recent(calls, at))
 
 
 def _recent(calls: KeyCalls, at: datetime) -> KeyCalls:
@@ -115,12 +119,14 @@ def _recent(calls: KeyCalls, at: datetime) -> KeyCalls:
 
 def _explain(key: ApiKey, calls: KeyCalls, failure: CallFailure) -> tuple[str, str]:
     """Return why calls with *key* are refused, and what to do."""
-    needed = Role(calls.needed) if calls.needed else Role.BROKER
+    needed = Role(calls.failures[failure].needed or Role.BROKER)
     place = _PLACES[needed]
     if key.org_id is None:
         new = f"Ask the operator of the platform for a new key in place of {label_key(key.key)}"
     else:
-        new = f"Create a new key ({_creation(key, needed, calls)})"
+        command = _creation(key, needed, calls)
+        explained = ", where NAME is the broker's listener" if command.endswith(" NAME") else ""
+        new = f"Create a new key ({command}{explained})"
     replacement = f"{new}, and configure the new key and its token at the {place}."
     refused = f"Calls with the API key {label_key(key.key)} are refused: "
     match failure:
@@ -148,15 +154,17 @@ def _explain(key: ApiKey, calls: KeyCalls, failure: CallFailure) -> tuple[str, s
 
 def _creation(key: ApiKey, role: Role, calls: KeyCalls) -> str:
     """Return the command that creates a key in place of *key*, with the role *role*."""
-    command = f"functions.admin key create --org {key.org_id} --role {role.value}"
-    if key.role is not role:
+    command = f"python -m functions.admin key create --org {key.org_id} --role {role.value}"
+    if role is Role.EDGE:
         return command
-    if key.no_sni:
+    is_replaced = key.role is role
+    if is_replaced and key.no_sni:
         command += " --no-sni"
-    if key.proof is Proof.BROKER:
-        command += f" --proof {key.proof.value}"
-        is_unnamed = key.listener is None and any(name in calls.dialects for name in _NAMED_LISTENERS)
-        listener = "NAME" if is_unnamed else key.listener
+    if key.proof is Proof.BROKER or (not is_replaced and any(dialect in calls.dialects for dialect in _NAMES)):
+        command += f" --proof {Proof.BROKER.value}"
+        listener = key.listener if is_replaced else None
+        if listener is None and any(dialect in calls.dialects for dialect in _NAMES_BY_LISTENER):
+            listener = "NAME"
         if listener is not None and listener != NO_LISTENER:
             command += f" --listener {listener}"
     return command
