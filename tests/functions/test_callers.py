@@ -336,7 +336,8 @@ def test_the_advice_makes_a_key_with_the_same_restrictions(
     if failure == "key_revoked":
         revoke_key(service.app.context, broker.key)
     ask(Client(service.app, broker.key, "not-the-token"))
-    assert expected in listed(service)[broker.key]["mend"]
+    caller = listed(service)[broker.key]
+    assert (caller["failure"], expected in caller["mend"]) == (failure, True)
 
 
 def test_the_refused_key_of_the_platform_is_seen_by_the_organizations_it_serves(service: Service) -> None:
