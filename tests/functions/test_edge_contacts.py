@@ -148,6 +148,7 @@ def test_an_edge_is_answered_while_its_time_cannot_be_stored(service: Service) -
     ask(service.platform("edge"), "hall-2")
 
 
+@pytest.mark.stores("sqlite")  # the limit is counted in the process and in a list (tests/conformance)
 def test_an_edge_can_choose_only_so_many_names(service: Service) -> None:
     edge = service.platform("edge")
     for number in range(250):
