@@ -152,8 +152,8 @@ def sort_chain(leaf: Certificate, others: Sequence[Certificate], at: datetime | 
     """Return the chain of *leaf* out of *others*: each certificate signed the one before, the first one *leaf*.
 
     RFC 8446, section 4.4.2, says this order. Where several certificates have one name and one key, as a root and its
-    cross-signed form have, one of them is returned, a form that has not expired *at* that time: see `_rank`. Without
-    *at*, the start of the leaf's validity counts.
+    cross-signed form have, one of them is returned, a form that is valid *at* that time: see `_rank`. Without *at*, the
+    start of the leaf's validity counts.
 
     Raises: ChainTooLong; WeakKey (a chain key is judged before it is used); ChainBroken, naming a certificate that
     has no place in the chain."""
@@ -192,15 +192,18 @@ def _best_form(forms: Sequence[Certificate], others: Sequence[Certificate], at: 
 def _rank(form: Certificate, others: Sequence[Certificate], at: datetime) -> tuple[bool, bool, bool, float]:
     """Return the rank of a form of a cross-signed CA; the form with the smallest rank is served.
 
-    A form that has not expired comes first; then a form that another CA signed,
-    because a device may trust either CA; then a form whose own issuer is among *others* and has not expired; then the
-    form that expires last."""
+    A form that is valid comes first; then a form that another CA signed, because a device may trust either CA; then a
+    form whose own issuer is among *others* and is valid; then the form that expires last."""
     has_issuer = any(
-        cert.not_after >= at and _identity(cert) != _identity(form) and _has_signed(cert, form)
+        _is_valid(cert, at) and _identity(cert) != _identity(form) and _has_signed(cert, form)
         for cert in others
         if cert.subject.canonical == form.issuer.canonical
     )
-    return form.not_after < at, form.is_self_issued, not has_issuer, -form.not_after.timestamp()
+    return not _is_valid(form, at), form.is_self_issued, not has_issuer, -form.not_after.timestamp()
+
+
+def _is_valid(cert: Certificate, at: datetime) -> bool:
+    return cert.not_before <= at <= cert.not_after
 
 
 def _has_signed(ca: Certificate, cert: Certificate) -> bool:
@@ -332,7 +335,7 @@ def lost_from_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], 
 
     The first stored certificate that is not valid does not count, and neither do the certificates after it: no device
     accepts a path through that certificate."""
-    usable = takewhile(lambda cert: cert.not_before <= at <= cert.not_after, stored)
+    usable = takewhile(lambda cert: _is_valid(cert, at), stored)
     return [cert for cert in usable if not _has_form(sent, cert, at)]
 
 

@@ -852,6 +852,23 @@ def test_an_intermediate_that_expired_since_the_start_of_the_leaf_is_not_served(
     assert operator.get(f"{SERVERS}/{stored['id']}/pem").text == certs.bundle(leaf, root)
 
 
+def test_an_intermediate_that_is_not_valid_yet_is_served_from_its_first_day_on(
+    service: Service, operator: Client
+) -> None:
+    """The file has both forms. The later form would be preferred today, because its end is later."""
+    now = service.clock.now
+    today = certs.ca("Server Intermediate", ROOT, private=INTERMEDIATE.key, not_after=now + YEAR)
+    tomorrow = certs.ca(
+        "Server Intermediate", ROOT, private=INTERMEDIATE.key, not_before=now + DAY, not_after=now + 2 * YEAR
+    )
+    first = upload(operator, SERVER, today, tomorrow, ROOT)
+    assert operator.get(f"{SERVERS}/{first['id']}/pem").text == certs.bundle(SERVER, today, ROOT)
+    service.clock.now += 2 * DAY
+    fields = {"certificate": certs.bundle(SERVER, today, tomorrow, ROOT), "privateKey": SERVER.key_pem}
+    assert codes(operator.post(SERVERS, fields).ok(200)) == ["chain_completed"]
+    assert operator.get(f"{SERVERS}/{first['id']}/pem").text == certs.bundle(SERVER, tomorrow, ROOT)
+
+
 # ----------------------------------------------------------------------------------------------------- limits
 
 

@@ -111,6 +111,9 @@ def test_a_cross_signed_chain_is_taken_in_every_order(sent: tuple[Issued, ...], 
 EXPIRED_CROSS = certs.ca("Root", OLD_ROOT, private=ROOT.key, not_after=NOON - 30 * DAY)
 EXPIRED_ROOT = certs.ca("Root", private=ROOT.key, not_after=NOON - 30 * DAY)
 EXPIRED_OLD_ROOT = certs.ca("Old root", private=OLD_ROOT.key, not_after=NOON - 30 * DAY)
+FUTURE_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_before=NOON + DAY, not_after=NOON + 20 * YEAR)
+FUTURE_CROSS = certs.ca("Root", OLD_ROOT, private=ROOT.key, not_before=NOON + DAY)
+FUTURE_OLD_ROOT = certs.ca("Old root", private=OLD_ROOT.key, not_before=NOON + DAY)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +128,24 @@ EXPIRED_OLD_ROOT = certs.ca("Old root", private=OLD_ROOT.key, not_after=NOON - 3
             (LOWER, UPPER, CROSS, SECOND_CROSS, EXPIRED_OLD_ROOT, OLDER_ROOT),
             (LOWER, UPPER, SECOND_CROSS, OLDER_ROOT),
         ),
+        ((LOWER, FUTURE_LOWER, UPPER), (LOWER, UPPER)),
+        ((LOWER, UPPER, FUTURE_CROSS, OLD_ROOT, ROOT), (LOWER, UPPER, ROOT)),
+        ((LOWER, UPPER, CROSS, SECOND_CROSS, FUTURE_OLD_ROOT, OLDER_ROOT), (LOWER, UPPER, SECOND_CROSS, OLDER_ROOT)),
     ],
-    ids=["issuer here", "intermediate", "expired cross", "expired root", "expired with issuer", "expired issuer"],
+    ids=[
+        "issuer here",
+        "intermediate",
+        "expired cross",
+        "expired root",
+        "expired with issuer",
+        "expired issuer",
+        "not valid yet",
+        "cross not valid yet",
+        "issuer not valid yet",
+    ],
 )
 def test_the_best_form_of_a_cross_signed_ca_is_served(sent: tuple[Issued, ...], served: tuple[Issued, ...]) -> None:
-    """In every order: a form that has not expired, and of those the form whose own issuer was sent with it."""
+    """In every order: a form that is valid, and of those the form whose own issuer was sent with it."""
     for order in itertools.permutations(sent):
         chain = read(pem(LEAF), pem(*order)).chain
         assert chain == tuple(each.certificate for each in served), [each.certificate.subject_text for each in order]
@@ -435,7 +451,6 @@ def test_the_root_is_the_same_whether_it_was_sent_or_not() -> None:
 # --- a chain that is sent again
 
 NEWER_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_after=NOON + 20 * YEAR)
-FUTURE_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_before=NOON + DAY, not_after=NOON + 20 * YEAR)
 EXPIRED_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_after=NOON - DAY)
 CROSS_LOWER = certs.ca("Lower", OLD_ROOT, private=LOWER.key, not_after=NOON + 20 * YEAR)
 NEW_KEY = certs.ca("Upper", private=certs.key("P-256", 33))
