@@ -30,7 +30,8 @@ from shared.text import printable
 from shared.validation.ca import has_harmless_signature
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice
-from shared.x509.certificate import Certificate
+from shared.x509 import extensions
+from shared.x509.certificate import Certificate, Extension
 from shared.x509.certificate_files import BUNDLE_MAX, Part, read_certificates
 from shared.x509.file_forms import unwrap
 from shared.x509.pkcs12 import load_pkcs12, looks_like_pkcs12
@@ -43,6 +44,12 @@ CHAIN_MAX: Final = 10  # certificates after the leaf
 RSA_BITS: Final = range(2048, 4096 + 1)
 CURVES: Final = ("secp256r1", "secp384r1")
 
+_LIMITS: Final = {
+    extensions.BASIC_CONSTRAINTS,
+    extensions.KEY_USAGE,
+    extensions.EXTENDED_KEY_USAGE,
+    extensions.NAME_CONSTRAINTS,
+}
 _SHOWN_MAX: Final = 5  # names or purposes in a refusal
 _NAME_MAX: Final = 253  # characters of a name in a refusal
 
@@ -326,8 +333,8 @@ def is_chain_complete(leaf: Certificate, chain: Sequence[Certificate]) -> bool:
 def adds_to_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], at: datetime) -> bool:
     """Whether a chain that was *sent* again has a certificate that the *stored* chain of the leaf does not have.
 
-    A certificate counts as present if a newer form is: see `_has_form`."""
-    return not all(_has_form(stored, cert, at) for cert in sent)
+    A certificate counts as present if a renewed form is: see `_has_form`."""
+    return not all(_has_form(stored, cert, sent, at) for cert in sent)
 
 
 def lost_from_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], at: datetime) -> Sequence[Certificate]:
@@ -336,20 +343,45 @@ def lost_from_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], 
     The first stored certificate that is not valid does not count, and neither do the certificates after it: no device
     accepts a path through that certificate."""
     usable = takewhile(lambda cert: _is_valid(cert, at), stored)
-    return [cert for cert in usable if not _has_form(sent, cert, at)]
+    return [cert for cert in usable if not _has_form(sent, cert, stored, at)]
 
 
-def _has_form(chain: Sequence[Certificate], cert: Certificate, at: datetime) -> bool:
-    """Whether *chain* has *cert* or a newer form: of the same subject, key and issuer, begun, and with a later end."""
+def _has_form(
+    chain: Sequence[Certificate], cert: Certificate, chain_of_cert: Sequence[Certificate], at: datetime
+) -> bool:
+    """Whether *chain* has *cert*, or a renewed form of *cert* that has begun and has a later end."""
     return cert in chain or any(
-        form.not_before <= at and form.not_after > cert.not_after and _lineage(form) == _lineage(cert) for form in chain
+        form.not_before <= at
+        and form.not_after > cert.not_after
+        and _identity(form) == _identity(cert)
+        and _limits(form) == _limits(cert)
+        and _have_one_issuer(form, cert, [*chain, *chain_of_cert])
+        for form in chain
     )
 
 
-def _lineage(cert: Certificate) -> tuple[object, ...]:
-    """Return what a certificate and its renewal have in common. A cross-signed form has another issuer."""
-    issuer_key = cert.authority_key_id.key_id if cert.authority_key_id is not None else None
-    return *_identity(cert), cert.issuer.canonical, issuer_key
+def _limits(cert: Certificate) -> dict[bytes, Extension]:
+    """Return the extensions that can make devices refuse a chain with this certificate."""
+    return {oid: extension for oid, extension in cert.extensions.items() if extension.is_critical or oid in _LIMITS}
+
+
+def _have_one_issuer(form: Certificate, cert: Certificate, known: Sequence[Certificate]) -> bool:
+    """Whether one CA issued both certificates: one name, and one key by key identifier or by a *known* certificate.
+
+    The name alone is not enough: a new root may have the name of the old root."""
+    if form.issuer.canonical != cert.issuer.canonical:
+        return False
+    key_id = _issuer_key_id(cert)
+    if key_id is not None and key_id == _issuer_key_id(form):
+        return True
+    return any(
+        ca.subject.canonical == cert.issuer.canonical and _has_signed(ca, form) and _has_signed(ca, cert)
+        for ca in known
+    )
+
+
+def _issuer_key_id(cert: Certificate) -> bytes | None:
+    return cert.authority_key_id.key_id if cert.authority_key_id is not None else None
 
 
 def root_of(leaf: Certificate, chain: Sequence[Certificate]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -450,17 +451,27 @@ def test_the_root_is_the_same_whether_it_was_sent_or_not() -> None:
 
 # --- a chain that is sent again
 
-NEWER_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_after=NOON + 20 * YEAR)
-EXPIRED_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_after=NOON - DAY)
-CROSS_LOWER = certs.ca("Lower", OLD_ROOT, private=LOWER.key, not_after=NOON + 20 * YEAR)
-NEW_KEY = certs.ca("Upper", private=certs.key("P-256", 33))
-LOWER_OF_NEW_KEY = certs.certificate(
-    certs.name("Lower"),
-    signer=NEW_KEY,
-    private=LOWER.key,
-    extensions=[(x509.AuthorityKeyIdentifier(b"other", None, None), False)],
-    not_after=NOON + 20 * YEAR,
-)
+
+def lower(signer: Issued = UPPER, key_id: bytes | None = None, **more: Any) -> Issued:
+    """Issue a certificate of the name and the key of LOWER, whose end is later unless *more* says otherwise."""
+    limits = more.pop("more", [])
+    if key_id is not None:
+        limits = [*limits, (x509.AuthorityKeyIdentifier(key_id, None, None), False)]
+    return certs.ca("Lower", signer, private=LOWER.key, more=limits, **{"not_after": NOON + 20 * YEAR, **more})
+
+
+NEWER_LOWER = lower()
+EXPIRED_LOWER = lower(not_after=NOON - DAY)
+CROSS_LOWER = lower(OLD_ROOT)
+OTHER_UPPER = certs.ca("Upper", private=certs.key("P-256", 33))  # of the same name and another key
+LOWER_OF_OTHER_UPPER = lower(OTHER_UPPER)
+LOWER_WITH_ID, NEWER_LOWER_WITH_ID = lower(key_id=b"upper", not_after=NOON + YEAR), lower(key_id=b"upper")
+LOWER_WITH_OTHER_ID = lower(OTHER_UPPER, key_id=b"other")
+LOWER_NO_CA = lower(is_ca=False)
+LOWER_FOR_CLIENTS = lower(more=[(x509.ExtendedKeyUsage([CLIENT_AUTH]), False)])
+LOWER_FOR_OTHER_HOSTS = lower(more=[(x509.NameConstraints(None, [x509.DNSName(HOST)]), False)])
+LOWER_THAT_SIGNS_NOTHING = lower(key_usage=certs.usage(crl_sign=True))
+LOWER_WITH_UNKNOWN = lower(more=[(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9"), b"\5\0"), True)])
 
 NOTHING_NEW, REPLACES = "nothing new", "replaces"
 
@@ -481,10 +492,22 @@ NOTHING_NEW, REPLACES = "nothing new", "replaces"
         ((LOWER, UPPER, ROOT), (LOWER, CROSS_UPPER), [UPPER, ROOT]),
         ((LOWER, UPPER, ROOT), (CROSS_LOWER, OLD_ROOT), [LOWER, UPPER, ROOT]),
         ((LOWER,), (CROSS_LOWER, OLD_ROOT), [LOWER]),
-        ((LOWER,), (LOWER_OF_NEW_KEY,), [LOWER]),
-        ((LOWER,), (NEWER_LOWER,), REPLACES),
-        ((NEWER_LOWER,), (LOWER,), NOTHING_NEW),
+        ((LOWER,), (NEWER_LOWER,), [LOWER]),
+        ((LOWER,), (NEWER_LOWER, UPPER), REPLACES),
+        ((LOWER,), (LOWER_OF_OTHER_UPPER,), [LOWER]),
+        ((LOWER,), (LOWER_OF_OTHER_UPPER, OTHER_UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_OF_OTHER_UPPER, OTHER_UPPER), [LOWER, UPPER]),
+        ((LOWER_WITH_ID,), (NEWER_LOWER_WITH_ID,), REPLACES),
+        ((LOWER_WITH_ID,), (LOWER_WITH_OTHER_ID,), [LOWER_WITH_ID]),
+        ((LOWER, UPPER), (NEWER_LOWER_WITH_ID, UPPER), REPLACES),
+        ((NEWER_LOWER_WITH_ID,), (LOWER_WITH_ID,), NOTHING_NEW),
+        ((NEWER_LOWER, UPPER), (LOWER,), NOTHING_NEW),
         ((NEWER_LOWER,), (LOWER, UPPER), [NEWER_LOWER]),
+        ((LOWER, UPPER), (LOWER_NO_CA, UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_FOR_CLIENTS, UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_FOR_OTHER_HOSTS, UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_THAT_SIGNS_NOTHING, UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_WITH_UNKNOWN, UPPER), [LOWER]),
         ((LOWER, UPPER), (NEWER_LOWER, UPPER), REPLACES),
         ((LOWER, UPPER), (NEWER_LOWER,), [UPPER]),
         ((LOWER,), (FUTURE_LOWER,), [LOWER]),
@@ -498,7 +521,7 @@ NOTHING_NEW, REPLACES = "nothing new", "replaces"
 def test_a_stored_chain_is_replaced_if_devices_lose_nothing(
     stored: tuple[Issued, ...], sent: tuple[Issued, ...], expected: str | list[Issued]
 ) -> None:
-    """Each stored certificate was sent, or a newer form, or no device accepts a path through the certificate."""
+    """Each stored certificate was sent, or a renewed form, or no device accepts a path through the certificate."""
     old, new = [ca.certificate for ca in stored], [ca.certificate for ca in sent]
     assert adds_to_chain(new, old, NOON) == (expected != NOTHING_NEW)
     if expected != NOTHING_NEW:
