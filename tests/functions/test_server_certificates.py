@@ -363,9 +363,10 @@ def test_a_chain_to_another_root_replaces_nothing_and_the_warning_says_how_to_se
         assert (kept["id"], kept["version"], kept["chain"]) == (first["id"], first["version"], first["chain"])
         assert codes(kept) == ["chain_kept"]
     assert kept["warnings"][0]["message"] == (
-        "The certificate keeps its stored chain, because the sent chain does not have CN=Server Intermediate, issued "
-        "by CN=Server Root, which devices may need. To serve the sent chain instead, renew the certificate, upload the "
-        "same certificate with the sent chain for the new request, activate the result, and delete the old certificate."
+        "The certificate keeps its stored chain. The new chain, made from the sent certificates, would not have the "
+        "certificate of CN=Server Intermediate, issued by CN=Server Root, which devices may need (SHA-256 fingerprint "
+        f"{INTERMEDIATE.fingerprint}). To serve the new chain instead, renew the certificate, upload the same "
+        "certificate with the sent chain for the new request, activate the result, and delete the old certificate."
     )
     assert operator.get(f"{SERVERS}/{first['id']}/pem").text == certs.bundle(SERVER, INTERMEDIATE, ROOT)
 
@@ -378,6 +379,23 @@ def test_a_chain_to_another_root_replaces_nothing_and_the_warning_says_how_to_se
     assert operator.get(f"{SERVERS}/{request['id']}/pem").text == new
     again = operator.post(SERVERS, {"certificate": new, "privateKey": SERVER.key_pem}).ok(200)
     assert (again["id"], codes(again)) == (request["id"], [])
+
+
+def test_a_file_with_the_stored_chain_and_a_form_that_is_preferred(operator: Client) -> None:
+    """The warning does not say that the file lacks the stored form. The way that the warning names serves the file."""
+    cross = certs.ca("Server Root", OTHER_ROOT, private=ROOT.key)
+    first = upload(operator, SERVER, INTERMEDIATE, ROOT)
+    new = certs.bundle(SERVER, INTERMEDIATE, ROOT, cross, OTHER_ROOT)
+    [kept] = operator.post(SERVERS, {"certificate": new, "privateKey": SERVER.key_pem}).ok(200)["warnings"]
+    assert kept["code"] == "chain_kept"
+    assert (
+        "The new chain, made from the sent certificates, would not have the certificate of CN=Server Root, issued by "
+        f"CN=Server Root, which devices may need (SHA-256 fingerprint {ROOT.fingerprint})."
+    ) in kept["message"]
+    request = operator.post(f"{SERVERS}/{first['id']}/renewal", {}).ok(201)
+    operator.put(f"{SERVERS}/{request['id']}/certificate", {"certificate": new}).ok()
+    served = certs.bundle(SERVER, INTERMEDIATE, cross, OTHER_ROOT)
+    assert operator.get(f"{SERVERS}/{request['id']}/pem").text == served
 
 
 @pytest.mark.parametrize("is_completed_later", [False, True])
