@@ -398,6 +398,22 @@ def test_a_file_with_the_stored_chain_and_a_form_that_is_preferred(operator: Cli
     assert operator.get(f"{SERVERS}/{request['id']}/pem").text == served
 
 
+@pytest.mark.parametrize("activated", [0, 1])
+def test_of_two_records_with_one_certificate_an_upload_completes_the_active_record(
+    operator: Client, activated: int
+) -> None:
+    """The renewal was fulfilled with the same certificate, to serve another chain. The old record is not deleted."""
+    ids = [upload(operator, SERVER, INTERMEDIATE)["id"]]
+    ids.append(operator.post(f"{SERVERS}/{ids[0]}/renewal", {}).ok(201)["id"])
+    path = f"{SERVERS}/{ids[1]}/certificate"
+    operator.put(path, {"certificate": certs.bundle(SERVER, CROSS)}).ok()
+    activate(operator, ids[activated]).ok()
+    sent = [(INTERMEDIATE, ROOT), (CROSS, OTHER_ROOT)][activated]
+    fields = {"certificate": certs.bundle(SERVER, *sent), "privateKey": SERVER.key_pem}
+    again = operator.post(SERVERS, fields).ok(200)
+    assert (again["id"], codes(again)) == (ids[activated], ["chain_completed"])
+
+
 @pytest.mark.parametrize("is_completed_later", [False, True])
 def test_an_upload_that_changes_nothing_writes_nothing(
     service: Service, operator: Client, is_completed_later: bool

@@ -257,10 +257,13 @@ class ServerCertificates:
     def find_by_leaf(self, org: Org, key_hash: str, leaf: bytes) -> tuple[str, ServerCertificate] | None:
         """Return the id and body of the server certificate whose DER is *leaf*.
 
+        Two records have one leaf after a renewal that was fulfilled with the same certificate. Of these records the
+        active record is returned.
+
         Raises: StoreUnavailable.
         """
-        records = self.find_by_key(org, key_hash)
-        return next(((certificate_id, record) for certificate_id, record in records if record.leaf == leaf), None)
+        same_leaf = [(own_id, record) for own_id, record in self.find_by_key(org, key_hash) if record.leaf == leaf]
+        return max(same_leaf, key=lambda pair: pair[0] == org.activation.active, default=None)
 
     def check_place(self, org: Org, leaf: Certificate) -> None:
         """Refuse *leaf* where *org* has no room. The certificate for a request has a place: the request's.
