@@ -907,8 +907,10 @@ def test_an_intermediate_that_is_not_valid_yet_is_served_from_its_first_day_on(
 
 
 def test_an_org_has_at_most_fifty_certificates_and_requests(operator: Client) -> None:
-    """A further upload, request or renewal is a conflict; a deletion makes room."""
-    first = upload(operator, numbered(0))["id"]
+    """A further upload, request or renewal is a conflict; a deletion makes room. A stored certificate may be uploaded
+    again with its chain, as the warning about its chain says."""
+    stored = numbered(0)
+    first = upload(operator, stored)["id"]
     for number in range(1, SERVERS_MAX):
         last = upload(operator, numbered(number))["id"]
     issued = numbered(SERVERS_MAX)
@@ -919,6 +921,8 @@ def test_an_org_has_at_most_fifty_certificates_and_requests(operator: Client) ->
         operator.post(f"{SERVERS}/{first}/renewal", {}),
     ):
         assert (refused.status, refused.code) == (409, "too_many_server_certificates")
+    complete = {"certificate": certs.bundle(stored, ROOT), "privateKey": stored.key_pem}
+    assert codes(operator.post(SERVERS, complete).ok(200)) == ["chain_completed"]
     operator.delete(f"{SERVERS}/{last}").ok(204)
     operator.post(SERVERS, fields).ok(201)
 
