@@ -4,7 +4,7 @@ Reading (rules 1 and 2): the files -> leaf, sorted chain, key that fit together.
 Checking (rules 2 to 5): that an edge may present leaf and chain to this organization's devices.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import takewhile
 from typing import Final
@@ -333,17 +333,22 @@ def is_chain_complete(leaf: Certificate, chain: Sequence[Certificate]) -> bool:
 def adds_to_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], at: datetime) -> bool:
     """Whether a chain that was *sent* again has a certificate that the *stored* chain of the leaf does not have.
 
-    A certificate counts as present if a renewed form is: see `_has_form`."""
-    return not all(_has_form(stored, cert, sent, at) for cert in sent)
+    A certificate counts as present if a renewed form is: see `_has_form`. The first sent certificate that is not valid
+    adds nothing, and neither do the certificates after it: see `_usable`."""
+    return not all(_has_form(stored, cert, sent, at) for cert in _usable(sent, at))
 
 
 def lost_from_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], at: datetime) -> Sequence[Certificate]:
     """Return the certificates that devices would lose if *sent* replaced the *stored* chain of the same leaf.
 
-    The first stored certificate that is not valid does not count, and neither do the certificates after it: no device
-    accepts a path through that certificate."""
-    usable = takewhile(lambda cert: _is_valid(cert, at), stored)
-    return [cert for cert in usable if not _has_form(sent, cert, stored, at)]
+    The first stored certificate that is not valid does not count, and neither do the certificates after it: see
+    `_usable`."""
+    return [cert for cert in _usable(stored, at) if not _has_form(sent, cert, stored, at)]
+
+
+def _usable(chain: Sequence[Certificate], at: datetime) -> Iterator[Certificate]:
+    """Return the certificates before the first that is not valid: no device accepts a path through that certificate."""
+    return takewhile(lambda cert: _is_valid(cert, at), chain)
 
 
 def _has_form(
