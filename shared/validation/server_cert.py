@@ -316,8 +316,9 @@ def warnings_for(leaf: Certificate, chain: Sequence[Certificate]) -> list[Notice
     if is_chain_complete(leaf, chain):
         return []
     message = (
-        f"Its issuer, {leaf.issuer.text}, was not sent with it. Devices that do not have that one in their "
-        "trust store will not connect; upload it again with its intermediates."
+        f"The issuer of the certificate, {leaf.issuer.text}, is not in its chain. Devices without this issuer in their "
+        "trust store will not connect. Upload the certificate again with its intermediate certificates, which must be "
+        "valid now."
     )
     return [Notice("chain_incomplete", message)]
 
@@ -452,8 +453,10 @@ def _check_hosts(
     names = names_of(leaf)
     foreign = [name for name in names if name != host.lower() and _is_under(name, platform_domain)]
     if foreign:
-        kind = "a wildcard: would" if any("*" in name for name in foreign) else "would"
-        raise _host_mismatch(leaf, foreign, host, note=f" ({kind} speak for other orgs)")
+        kind = "a wildcard: " if any("*" in name for name in foreign) else ""
+        raise _host_mismatch(
+            leaf, foreign, host, note=f" ({kind}the certificate would be valid for other organizations)"
+        )
     hosts = [host, *(messaging_host(org_id, domain) for domain in custom_domains)]
     if not hosts_covered(leaf, hosts):
         raise _host_mismatch(leaf, names, host, note="")

@@ -219,7 +219,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
         },
         "host_mismatch",
         f"The certificate is for other1.messaging.example.com; "
-        f"the host of this organization is {HOST} (would speak for other orgs). "
+        f"the host of this organization is {HOST} (the certificate would be valid for other organizations). "
         f"Have a certificate issued with {HOST} as DNS name or CN.",
     ),
     "a wildcard of the platform": (
@@ -230,7 +230,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
         "host_mismatch",
         f"The certificate is for *.messaging.example.com; "
         f"the host of this organization is {HOST} (a wildcard: "
-        f"would speak for other orgs). "
+        f"the certificate would be valid for other organizations). "
         f"Have a certificate issued with {HOST} as DNS name or CN.",
     ),
     "a client's": (

@@ -269,7 +269,11 @@ def test_self_signed_is_accepted_with_a_warning() -> None:
 def test_a_leaf_alone_is_accepted_with_a_warning_that_names_its_issuer() -> None:
     [notice] = check(LEAF)
     assert notice.code == "chain_incomplete"
-    assert "CN=Lower" in notice.message
+    assert notice.message == (
+        "The issuer of the certificate, CN=Lower, is not in its chain. Devices without this issuer in their trust "
+        "store will not connect. Upload the certificate again with its intermediate certificates, which must be valid "
+        "now."
+    )
     assert not is_chain_complete(LEAF.certificate, ())
     assert is_chain_complete(LEAF.certificate, (LOWER.certificate,))
 
@@ -393,12 +397,12 @@ def test_names_that_only_resemble_a_host_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "note"),
     [
-        (f"*.messaging.{PLATFORM}", "(a wildcard: would speak for other orgs)"),
-        (f"*.{PLATFORM}", "(a wildcard: would speak for other orgs)"),
-        (f"other1.messaging.{PLATFORM}", "(would speak for other orgs)"),
-        (f"OTHER1.Messaging.{PLATFORM.upper()}", "(would speak for other orgs)"),
-        (PLATFORM, "(would speak for other orgs)"),
-        (f"x.{HOST}", "(would speak for other orgs)"),
+        (f"*.messaging.{PLATFORM}", "(a wildcard: the certificate would be valid for other organizations)"),
+        (f"*.{PLATFORM}", "(a wildcard: the certificate would be valid for other organizations)"),
+        (f"other1.messaging.{PLATFORM}", "(the certificate would be valid for other organizations)"),
+        (f"OTHER1.Messaging.{PLATFORM.upper()}", "(the certificate would be valid for other organizations)"),
+        (PLATFORM, "(the certificate would be valid for other organizations)"),
+        (f"x.{HOST}", "(the certificate would be valid for other organizations)"),
     ],
 )
 def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
@@ -415,7 +419,7 @@ def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
 def test_a_hidden_platform_name_is_found() -> None:
     """White space and a root dot in a CN, which some clients drop."""
     for name in (f" other1.messaging.{PLATFORM}. ", f"other1.messaging.{PLATFORM}."):
-        with pytest.raises(errors.HostMismatch, match="other orgs"):
+        with pytest.raises(errors.HostMismatch, match="other organizations"):
             check(certs.server(name, LOWER, dns=[HOST]), LOWER)
 
 
