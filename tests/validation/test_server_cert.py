@@ -471,10 +471,17 @@ OTHER_UPPER = certs.ca("Upper", private=certs.key("P-256", 33))  # of the same n
 LOWER_OF_OTHER_UPPER = lower(OTHER_UPPER)
 LOWER_WITH_ID, NEWER_LOWER_WITH_ID = lower(key_id=b"upper", not_after=NOON + YEAR), lower(key_id=b"upper")
 LOWER_WITH_OTHER_ID = lower(OTHER_UPPER, key_id=b"other")
+CROSS_LOWER_WITH_ID = lower(OLD_ROOT, key_id=b"upper")
+NEWER_UPPER = certs.ca("Upper", ROOT, private=UPPER.key, not_after=NOON + 20 * YEAR)
+FUTURE_UPPER = certs.ca("Upper", ROOT, private=UPPER.key, not_before=NOON + DAY, not_after=NOON + 20 * YEAR)
 LOWER_NO_CA = lower(is_ca=False)
+LOWER_NOT_CRITICAL, NO_CA_NOT_CRITICAL = (
+    lower(critical=False, not_after=NOON + YEAR),
+    lower(critical=False, is_ca=False),
+)
 LOWER_FOR_CLIENTS = lower(more=[(x509.ExtendedKeyUsage([CLIENT_AUTH]), False)])
 LOWER_FOR_OTHER_HOSTS = lower(more=[(x509.NameConstraints(None, [x509.DNSName(HOST)]), False)])
-LOWER_THAT_SIGNS_NOTHING = lower(key_usage=certs.usage(crl_sign=True))
+LOWER_THAT_SIGNS_NOTHING = lower(more=[(certs.usage(crl_sign=True), False)])
 LOWER_WITH_UNKNOWN = lower(more=[(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9"), b"\5\0"), True)])
 
 NOTHING_NEW, REPLACES = "nothing new", "replaces"
@@ -506,11 +513,13 @@ NOTHING_NEW, REPLACES = "nothing new", "replaces"
         ((LOWER, UPPER), (LOWER_OF_OTHER_UPPER, OTHER_UPPER), [LOWER, UPPER]),
         ((LOWER_WITH_ID,), (NEWER_LOWER_WITH_ID,), REPLACES),
         ((LOWER_WITH_ID,), (LOWER_WITH_OTHER_ID,), [LOWER_WITH_ID]),
+        ((LOWER_WITH_ID,), (CROSS_LOWER_WITH_ID,), [LOWER_WITH_ID]),
         ((LOWER, UPPER), (NEWER_LOWER_WITH_ID, UPPER), REPLACES),
         ((NEWER_LOWER_WITH_ID,), (LOWER_WITH_ID,), NOTHING_NEW),
         ((NEWER_LOWER, UPPER), (LOWER,), NOTHING_NEW),
         ((NEWER_LOWER,), (LOWER, UPPER), [NEWER_LOWER]),
         ((LOWER, UPPER), (LOWER_NO_CA, UPPER), [LOWER]),
+        ((LOWER_NOT_CRITICAL, UPPER), (NO_CA_NOT_CRITICAL, UPPER), [LOWER_NOT_CRITICAL]),
         ((LOWER, UPPER), (LOWER_FOR_CLIENTS, UPPER), [LOWER]),
         ((LOWER, UPPER), (LOWER_FOR_OTHER_HOSTS, UPPER), [LOWER]),
         ((LOWER, UPPER), (LOWER_THAT_SIGNS_NOTHING, UPPER), [LOWER]),
@@ -521,6 +530,9 @@ NOTHING_NEW, REPLACES = "nothing new", "replaces"
         ((LOWER,), (FUTURE_LOWER, UPPER), NOTHING_NEW),
         ((LOWER, UPPER), (FUTURE_LOWER, CROSS_UPPER), NOTHING_NEW),
         ((FUTURE_LOWER,), (LOWER,), REPLACES),
+        ((FUTURE_LOWER, UPPER), (LOWER, UPPER), REPLACES),
+        ((LOWER, UPPER, ROOT), (NEWER_LOWER, FUTURE_UPPER, ROOT), [UPPER]),
+        ((LOWER, UPPER, ROOT), (LOWER, NEWER_UPPER), [ROOT]),
         ((EXPIRED_LOWER, UPPER, ROOT), (CROSS_LOWER,), REPLACES),
         ((LOWER, UPPER, EXPIRED_CROSS, OLD_ROOT), (LOWER, UPPER, ROOT), REPLACES),
         ((LOWER, UPPER, EXPIRED_CROSS), (LOWER, CROSS_UPPER), [UPPER]),
