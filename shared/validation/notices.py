@@ -50,17 +50,19 @@ def chain_completed(count: int) -> Notice:
     return Notice(CHAIN_COMPLETED, f"The stored certificate has the chain that was sent now: {certificates}.")
 
 
-def chain_kept(subject: str, issuer: str) -> Notice:
+def chain_kept(subject: str, issuer: str, fingerprint: str) -> Notice:
     """Return the warning about a chain that was sent again and does not replace the stored chain.
 
-    The cure leaves the certificate active until the other chain is, and needs no private key from the caller.
+    The sent file may have the certificate: of several forms of one CA, one is served. The cure leaves the certificate
+    active until the other chain is, and needs no private key from the caller.
 
     Args:
-        subject, issuer: of the first stored certificate that the sent chain does not have.
+        subject, issuer, fingerprint: of the first stored certificate that the new chain would not have.
     """
     return Notice(
         "chain_kept",
-        f"The certificate keeps its stored chain, because the sent chain does not have {subject}, issued by {issuer}, "
-        "which devices may need. To serve the sent chain instead, renew the certificate, upload the same certificate "
-        "with the sent chain for the new request, activate the result, and delete the old certificate.",
+        "The certificate keeps its stored chain. The new chain, made from the sent certificates, would not have the "
+        f"certificate of {subject}, issued by {issuer}, which devices may need (SHA-256 fingerprint {fingerprint}). "
+        "To serve the new chain instead, renew the certificate, upload the same certificate with the sent chain for "
+        "the new request, activate the result, and delete the old certificate.",
     )

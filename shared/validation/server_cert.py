@@ -4,7 +4,7 @@ Reading (rules 1 and 2): the files -> leaf, sorted chain, key that fit together.
 Checking (rules 2 to 5): that an edge may present leaf and chain to this organization's devices.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import takewhile
 from typing import Final
@@ -30,7 +30,8 @@ from shared.text import printable
 from shared.validation.ca import has_harmless_signature
 from shared.validation.names import messaging_host
 from shared.validation.notices import Notice
-from shared.x509.certificate import Certificate
+from shared.x509 import extensions
+from shared.x509.certificate import Certificate, Extension
 from shared.x509.certificate_files import BUNDLE_MAX, Part, read_certificates
 from shared.x509.file_forms import unwrap
 from shared.x509.pkcs12 import load_pkcs12, looks_like_pkcs12
@@ -43,6 +44,12 @@ CHAIN_MAX: Final = 10  # certificates after the leaf
 RSA_BITS: Final = range(2048, 4096 + 1)
 CURVES: Final = ("secp256r1", "secp384r1")
 
+_LIMITS: Final = {
+    extensions.BASIC_CONSTRAINTS,
+    extensions.KEY_USAGE,
+    extensions.EXTENDED_KEY_USAGE,
+    extensions.NAME_CONSTRAINTS,
+}
 _SHOWN_MAX: Final = 5  # names or purposes in a refusal
 _NAME_MAX: Final = 253  # characters of a name in a refusal
 
@@ -152,8 +159,8 @@ def sort_chain(leaf: Certificate, others: Sequence[Certificate], at: datetime | 
     """Return the chain of *leaf* out of *others*: each certificate signed the one before, the first one *leaf*.
 
     RFC 8446, section 4.4.2, says this order. Where several certificates have one name and one key, as a root and its
-    cross-signed form have, one of them is returned, a form that has not expired *at* that time: see `_rank`. Without
-    *at*, the start of the leaf's validity counts.
+    cross-signed form have, one of them is returned, a form that is valid *at* that time: see `_rank`. Without *at*, the
+    start of the leaf's validity counts.
 
     Raises: ChainTooLong; WeakKey (a chain key is judged before it is used); ChainBroken, naming a certificate that
     has no place in the chain."""
@@ -192,15 +199,18 @@ def _best_form(forms: Sequence[Certificate], others: Sequence[Certificate], at: 
 def _rank(form: Certificate, others: Sequence[Certificate], at: datetime) -> tuple[bool, bool, bool, float]:
     """Return the rank of a form of a cross-signed CA; the form with the smallest rank is served.
 
-    A form that has not expired comes first; then a form that another CA signed,
-    because a device may trust either CA; then a form whose own issuer is among *others* and has not expired; then the
-    form that expires last."""
+    A form that is valid comes first; then a form that another CA signed, because a device may trust either CA; then a
+    form whose own issuer is among *others* and is valid; then the form that expires last."""
     has_issuer = any(
-        cert.not_after >= at and _identity(cert) != _identity(form) and _has_signed(cert, form)
+        _is_valid(cert, at) and _identity(cert) != _identity(form) and _has_signed(cert, form)
         for cert in others
         if cert.subject.canonical == form.issuer.canonical
     )
-    return form.not_after < at, form.is_self_issued, not has_issuer, -form.not_after.timestamp()
+    return not _is_valid(form, at), form.is_self_issued, not has_issuer, -form.not_after.timestamp()
+
+
+def _is_valid(cert: Certificate, at: datetime) -> bool:
+    return cert.not_before <= at <= cert.not_after
 
 
 def _has_signed(ca: Certificate, cert: Certificate) -> bool:
@@ -306,8 +316,9 @@ def warnings_for(leaf: Certificate, chain: Sequence[Certificate]) -> list[Notice
     if is_chain_complete(leaf, chain):
         return []
     message = (
-        f"Its issuer, {leaf.issuer.text}, was not sent with it. Devices that do not have that one in their "
-        "trust store will not connect; upload it again with its intermediates."
+        f"The issuer of the certificate, {leaf.issuer.text}, is not in its chain. Devices without this issuer in their "
+        "trust store will not connect. Upload the certificate again with its intermediate certificates, which must be "
+        "valid now."
     )
     return [Notice("chain_incomplete", message)]
 
@@ -323,30 +334,57 @@ def is_chain_complete(leaf: Certificate, chain: Sequence[Certificate]) -> bool:
 def adds_to_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], at: datetime) -> bool:
     """Whether a chain that was *sent* again has a certificate that the *stored* chain of the leaf does not have.
 
-    A certificate counts as present if a newer form is: see `_has_form`."""
-    return not all(_has_form(stored, cert, at) for cert in sent)
+    A certificate counts as present if a renewed form is: see `_has_form`. The first sent certificate that is not valid
+    adds nothing, and neither do the certificates after it: see `_usable`."""
+    return not all(_has_form(stored, cert, sent, at) for cert in _usable(sent, at))
 
 
 def lost_from_chain(sent: Sequence[Certificate], stored: Sequence[Certificate], at: datetime) -> Sequence[Certificate]:
     """Return the certificates that devices would lose if *sent* replaced the *stored* chain of the same leaf.
 
-    The first stored certificate that is not valid does not count, and neither do the certificates after it: no device
-    accepts a path through that certificate."""
-    usable = takewhile(lambda cert: cert.not_before <= at <= cert.not_after, stored)
-    return [cert for cert in usable if not _has_form(sent, cert, at)]
+    The first stored certificate that is not valid does not count, and neither do the certificates after it: see
+    `_usable`."""
+    return [cert for cert in _usable(stored, at) if not _has_form(sent, cert, stored, at)]
 
 
-def _has_form(chain: Sequence[Certificate], cert: Certificate, at: datetime) -> bool:
-    """Whether *chain* has *cert* or a newer form: of the same subject, key and issuer, begun, and with a later end."""
+def _usable(chain: Sequence[Certificate], at: datetime) -> Iterator[Certificate]:
+    """Return the certificates before the first that is not valid: no device accepts a path through that certificate."""
+    return takewhile(lambda cert: _is_valid(cert, at), chain)
+
+
+def _has_form(
+    chain: Sequence[Certificate], cert: Certificate, chain_of_cert: Sequence[Certificate], at: datetime
+) -> bool:
+    """Whether *chain* has *cert*, or a renewed form of *cert* that has begun and has a later end."""
     return cert in chain or any(
-        form.not_before <= at and form.not_after > cert.not_after and _lineage(form) == _lineage(cert) for form in chain
+        form.not_before <= at
+        and form.not_after > cert.not_after
+        and _identity(form) == _identity(cert)
+        and _limits(form) == _limits(cert)
+        and _have_one_issuer(form, cert, [*chain, *chain_of_cert])
+        for form in chain
     )
 
 
-def _lineage(cert: Certificate) -> tuple[object, ...]:
-    """Return what a certificate and its renewal have in common. A cross-signed form has another issuer."""
-    issuer_key = cert.authority_key_id.key_id if cert.authority_key_id is not None else None
-    return *_identity(cert), cert.issuer.canonical, issuer_key
+def _limits(cert: Certificate) -> dict[bytes, Extension]:
+    """Return the extensions that can make devices refuse a chain with this certificate."""
+    return {oid: extension for oid, extension in cert.extensions.items() if extension.is_critical or oid in _LIMITS}
+
+
+def _have_one_issuer(form: Certificate, cert: Certificate, known: Sequence[Certificate]) -> bool:
+    """Whether one CA issued both certificates: one name, and one key by key identifier or by a *known* certificate.
+
+    The name alone is not enough: a new root may have the name of the old root."""
+    if form.issuer.canonical != cert.issuer.canonical:
+        return False
+    key_id = _issuer_key_id(cert)
+    if key_id is not None and key_id == _issuer_key_id(form):
+        return True
+    return any(_has_signed(ca, form) and _has_signed(ca, cert) for ca in known)
+
+
+def _issuer_key_id(cert: Certificate) -> bytes | None:
+    return cert.authority_key_id.key_id if cert.authority_key_id is not None else None
 
 
 def root_of(leaf: Certificate, chain: Sequence[Certificate]) -> tuple[str, str]:
@@ -412,8 +450,10 @@ def _check_hosts(
     names = names_of(leaf)
     foreign = [name for name in names if name != host.lower() and _is_under(name, platform_domain)]
     if foreign:
-        kind = "a wildcard: would" if any("*" in name for name in foreign) else "would"
-        raise _host_mismatch(leaf, foreign, host, note=f" ({kind} speak for other orgs)")
+        kind = "a wildcard: " if any("*" in name for name in foreign) else ""
+        raise _host_mismatch(
+            leaf, foreign, host, note=f" ({kind}the certificate would be valid for other organizations)"
+        )
     hosts = [host, *(messaging_host(org_id, domain) for domain in custom_domains)]
     if not hosts_covered(leaf, hosts):
         raise _host_mismatch(leaf, names, host, note="")

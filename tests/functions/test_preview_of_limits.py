@@ -75,15 +75,17 @@ def test_a_file_that_is_too_large_for_a_ca_and_not_for_a_server_certificate(oper
 
 
 def test_one_server_certificate_more_than_there_may_be(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate for a request takes the place of the request."""
+    """A stored certificate may be uploaded again, with its chain. A certificate for a request takes the place of the
+    request."""
     monkeypatch.setattr(documents, "SERVERS_MAX", 2)
     stored, other = (certs.server(HOST, ROOT, private=certs.key("P-256", 800 + number)) for number in range(2))
     operator.post(SERVERS, {"certificate": stored.pem, "privateKey": stored.key_pem}).ok(201)
     request = operator.post(f"{SERVERS}/csr", {}).ok(201)
     assert preview(operator, other.pem)["server"]["code"] == "too_many_server_certificates"
-    for issued in (other, stored):
-        upload = operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem})
-        assert_same(preview(operator, issued.pem)["server"], upload)
+    for file, issued in ((other.pem, other), (stored.pem, stored), (certs.bundle(stored, ROOT), stored)):
+        upload = operator.post(SERVERS, {"certificate": file, "privateKey": issued.key_pem})
+        assert_same(preview(operator, file)["server"], upload)
+    assert [warning["code"] for warning in upload.ok(200)["warnings"]] == ["chain_completed"]
     signed = issue(request["csr"])
     for _ in range(2):  # for a waiting request, and for a fulfilled one
         assert preview(operator, signed.pem)["server"]["accepted"] is True

@@ -219,7 +219,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
         },
         "host_mismatch",
         f"The certificate is for other1.messaging.example.com; "
-        f"the host of this organization is {HOST} (would speak for other orgs). "
+        f"the host of this organization is {HOST} (the certificate would be valid for other organizations). "
         f"Have a certificate issued with {HOST} as DNS name or CN.",
     ),
     "a wildcard of the platform": (
@@ -230,7 +230,7 @@ BAD_UPLOADS: dict[str, tuple[dict[str, str], str, str]] = {
         "host_mismatch",
         f"The certificate is for *.messaging.example.com; "
         f"the host of this organization is {HOST} (a wildcard: "
-        f"would speak for other orgs). "
+        f"the certificate would be valid for other organizations). "
         f"Have a certificate issued with {HOST} as DNS name or CN.",
     ),
     "a client's": (
@@ -363,9 +363,10 @@ def test_a_chain_to_another_root_replaces_nothing_and_the_warning_says_how_to_se
         assert (kept["id"], kept["version"], kept["chain"]) == (first["id"], first["version"], first["chain"])
         assert codes(kept) == ["chain_kept"]
     assert kept["warnings"][0]["message"] == (
-        "The certificate keeps its stored chain, because the sent chain does not have CN=Server Intermediate, issued "
-        "by CN=Server Root, which devices may need. To serve the sent chain instead, renew the certificate, upload the "
-        "same certificate with the sent chain for the new request, activate the result, and delete the old certificate."
+        "The certificate keeps its stored chain. The new chain, made from the sent certificates, would not have the "
+        "certificate of CN=Server Intermediate, issued by CN=Server Root, which devices may need (SHA-256 fingerprint "
+        f"{INTERMEDIATE.fingerprint}). To serve the new chain instead, renew the certificate, upload the same "
+        "certificate with the sent chain for the new request, activate the result, and delete the old certificate."
     )
     assert operator.get(f"{SERVERS}/{first['id']}/pem").text == certs.bundle(SERVER, INTERMEDIATE, ROOT)
 
@@ -378,6 +379,39 @@ def test_a_chain_to_another_root_replaces_nothing_and_the_warning_says_how_to_se
     assert operator.get(f"{SERVERS}/{request['id']}/pem").text == new
     again = operator.post(SERVERS, {"certificate": new, "privateKey": SERVER.key_pem}).ok(200)
     assert (again["id"], codes(again)) == (request["id"], [])
+
+
+def test_a_file_with_the_stored_chain_and_a_form_that_is_preferred(operator: Client) -> None:
+    """The warning does not say that the file lacks the stored form. The way that the warning names serves the file."""
+    cross = certs.ca("Server Root", OTHER_ROOT, private=ROOT.key)
+    first = upload(operator, SERVER, INTERMEDIATE, ROOT)
+    new = certs.bundle(SERVER, INTERMEDIATE, ROOT, cross, OTHER_ROOT)
+    [kept] = operator.post(SERVERS, {"certificate": new, "privateKey": SERVER.key_pem}).ok(200)["warnings"]
+    assert kept["code"] == "chain_kept"
+    assert (
+        "The new chain, made from the sent certificates, would not have the certificate of CN=Server Root, issued by "
+        f"CN=Server Root, which devices may need (SHA-256 fingerprint {ROOT.fingerprint})."
+    ) in kept["message"]
+    request = operator.post(f"{SERVERS}/{first['id']}/renewal", {}).ok(201)
+    operator.put(f"{SERVERS}/{request['id']}/certificate", {"certificate": new}).ok()
+    served = certs.bundle(SERVER, INTERMEDIATE, cross, OTHER_ROOT)
+    assert operator.get(f"{SERVERS}/{request['id']}/pem").text == served
+
+
+@pytest.mark.parametrize("activated", [0, 1])
+def test_of_two_records_with_one_certificate_an_upload_completes_the_active_record(
+    operator: Client, activated: int
+) -> None:
+    """The renewal was fulfilled with the same certificate, to serve another chain. The old record is not deleted."""
+    ids = [upload(operator, SERVER, INTERMEDIATE)["id"]]
+    ids.append(operator.post(f"{SERVERS}/{ids[0]}/renewal", {}).ok(201)["id"])
+    path = f"{SERVERS}/{ids[1]}/certificate"
+    operator.put(path, {"certificate": certs.bundle(SERVER, CROSS)}).ok()
+    activate(operator, ids[activated]).ok()
+    sent = [(INTERMEDIATE, ROOT), (CROSS, OTHER_ROOT)][activated]
+    fields = {"certificate": certs.bundle(SERVER, *sent), "privateKey": SERVER.key_pem}
+    again = operator.post(SERVERS, fields).ok(200)
+    assert (again["id"], codes(again)) == (ids[activated], ["chain_completed"])
 
 
 @pytest.mark.parametrize("is_completed_later", [False, True])
@@ -852,12 +886,31 @@ def test_an_intermediate_that_expired_since_the_start_of_the_leaf_is_not_served(
     assert operator.get(f"{SERVERS}/{stored['id']}/pem").text == certs.bundle(leaf, root)
 
 
+def test_an_intermediate_that_is_not_valid_yet_is_served_from_its_first_day_on(
+    service: Service, operator: Client
+) -> None:
+    """The file has both forms. The later form would be preferred today, because its end is later."""
+    now = service.clock.now
+    today = certs.ca("Server Intermediate", ROOT, private=INTERMEDIATE.key, not_after=now + YEAR)
+    tomorrow = certs.ca(
+        "Server Intermediate", ROOT, private=INTERMEDIATE.key, not_before=now + DAY, not_after=now + 2 * YEAR
+    )
+    first = upload(operator, SERVER, today, tomorrow, ROOT)
+    assert operator.get(f"{SERVERS}/{first['id']}/pem").text == certs.bundle(SERVER, today, ROOT)
+    service.clock.now += 2 * DAY
+    fields = {"certificate": certs.bundle(SERVER, today, tomorrow, ROOT), "privateKey": SERVER.key_pem}
+    assert codes(operator.post(SERVERS, fields).ok(200)) == ["chain_completed"]
+    assert operator.get(f"{SERVERS}/{first['id']}/pem").text == certs.bundle(SERVER, tomorrow, ROOT)
+
+
 # ----------------------------------------------------------------------------------------------------- limits
 
 
 def test_an_org_has_at_most_fifty_certificates_and_requests(operator: Client) -> None:
-    """A further upload, request or renewal is a conflict; a deletion makes room."""
-    first = upload(operator, numbered(0))["id"]
+    """A further upload, request or renewal is a conflict; a deletion makes room. A stored certificate may be uploaded
+    again with its chain, as the warning about its chain says."""
+    stored = numbered(0)
+    first = upload(operator, stored)["id"]
     for number in range(1, SERVERS_MAX):
         last = upload(operator, numbered(number))["id"]
     issued = numbered(SERVERS_MAX)
@@ -868,6 +921,8 @@ def test_an_org_has_at_most_fifty_certificates_and_requests(operator: Client) ->
         operator.post(f"{SERVERS}/{first}/renewal", {}),
     ):
         assert (refused.status, refused.code) == (409, "too_many_server_certificates")
+    complete = {"certificate": certs.bundle(stored, ROOT), "privateKey": stored.key_pem}
+    assert codes(operator.post(SERVERS, complete).ok(200)) == ["chain_completed"]
     operator.delete(f"{SERVERS}/{last}").ok(204)
     operator.post(SERVERS, fields).ok(201)
 

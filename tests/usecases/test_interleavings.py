@@ -239,3 +239,18 @@ def test_a_certificate_that_is_stored_meanwhile_without_its_chain_gets_the_chain
     assert [warning["code"] for warning in completed["warnings"]] == ["chain_completed"]
     assert [len(server["chain"]) for server in operator.get(SERVERS).ok()["results"]] == [0, 1]
     assert look(service) == Findings()
+
+
+def test_a_chain_that_is_completed_meanwhile_to_another_root_is_kept(service: Service, operator: Client) -> None:
+    """Two repeated uploads of one certificate at once. The slower upload is about to store its chain."""
+    other_root = certs.ca("Other Root")
+    lower = certs.ca("Lower", ROOT)
+    cross = certs.ca("Lower", other_root, private=lower.key)
+    issued = certs.server(service.host(), lower)
+    fields = {"certificate": issued.pem, "privateKey": issued.key_pem}
+    first = operator.post(SERVERS, fields).ok(201)
+    complete = lambda: operator.post(SERVERS, fields | {"chain": cross.pem}).ok(200)  # noqa: E731
+    run_before(service, "put", f"server/{service.org_id}", complete)
+    slower = operator.post(SERVERS, fields | {"chain": lower.pem}).ok(200)
+    assert [warning["code"] for warning in slower["warnings"]] == ["chain_kept"]
+    assert operator.get(f"{SERVERS}/{first['id']}/pem").text == certs.bundle(issued, cross)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -111,6 +112,9 @@ def test_a_cross_signed_chain_is_taken_in_every_order(sent: tuple[Issued, ...], 
 EXPIRED_CROSS = certs.ca("Root", OLD_ROOT, private=ROOT.key, not_after=NOON - 30 * DAY)
 EXPIRED_ROOT = certs.ca("Root", private=ROOT.key, not_after=NOON - 30 * DAY)
 EXPIRED_OLD_ROOT = certs.ca("Old root", private=OLD_ROOT.key, not_after=NOON - 30 * DAY)
+FUTURE_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_before=NOON + DAY, not_after=NOON + 20 * YEAR)
+FUTURE_CROSS = certs.ca("Root", OLD_ROOT, private=ROOT.key, not_before=NOON + DAY)
+FUTURE_OLD_ROOT = certs.ca("Old root", private=OLD_ROOT.key, not_before=NOON + DAY)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +129,24 @@ EXPIRED_OLD_ROOT = certs.ca("Old root", private=OLD_ROOT.key, not_after=NOON - 3
             (LOWER, UPPER, CROSS, SECOND_CROSS, EXPIRED_OLD_ROOT, OLDER_ROOT),
             (LOWER, UPPER, SECOND_CROSS, OLDER_ROOT),
         ),
+        ((LOWER, FUTURE_LOWER, UPPER), (LOWER, UPPER)),
+        ((LOWER, UPPER, FUTURE_CROSS, OLD_ROOT, ROOT), (LOWER, UPPER, ROOT)),
+        ((LOWER, UPPER, CROSS, SECOND_CROSS, FUTURE_OLD_ROOT, OLDER_ROOT), (LOWER, UPPER, SECOND_CROSS, OLDER_ROOT)),
     ],
-    ids=["issuer here", "intermediate", "expired cross", "expired root", "expired with issuer", "expired issuer"],
+    ids=[
+        "issuer here",
+        "intermediate",
+        "expired cross",
+        "expired root",
+        "expired with issuer",
+        "expired issuer",
+        "not valid yet",
+        "cross not valid yet",
+        "issuer not valid yet",
+    ],
 )
 def test_the_best_form_of_a_cross_signed_ca_is_served(sent: tuple[Issued, ...], served: tuple[Issued, ...]) -> None:
-    """In every order: a form that has not expired, and of those the form whose own issuer was sent with it."""
+    """In every order: a form that is valid, and of those the form whose own issuer was sent with it."""
     for order in itertools.permutations(sent):
         chain = read(pem(LEAF), pem(*order)).chain
         assert chain == tuple(each.certificate for each in served), [each.certificate.subject_text for each in order]
@@ -252,7 +269,11 @@ def test_self_signed_is_accepted_with_a_warning() -> None:
 def test_a_leaf_alone_is_accepted_with_a_warning_that_names_its_issuer() -> None:
     [notice] = check(LEAF)
     assert notice.code == "chain_incomplete"
-    assert "CN=Lower" in notice.message
+    assert notice.message == (
+        "The issuer of the certificate, CN=Lower, is not in its chain. Devices without this issuer in their trust "
+        "store will not connect. Upload the certificate again with its intermediate certificates, which must be valid "
+        "now."
+    )
     assert not is_chain_complete(LEAF.certificate, ())
     assert is_chain_complete(LEAF.certificate, (LOWER.certificate,))
 
@@ -376,12 +397,12 @@ def test_names_that_only_resemble_a_host_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "note"),
     [
-        (f"*.messaging.{PLATFORM}", "(a wildcard: would speak for other orgs)"),
-        (f"*.{PLATFORM}", "(a wildcard: would speak for other orgs)"),
-        (f"other1.messaging.{PLATFORM}", "(would speak for other orgs)"),
-        (f"OTHER1.Messaging.{PLATFORM.upper()}", "(would speak for other orgs)"),
-        (PLATFORM, "(would speak for other orgs)"),
-        (f"x.{HOST}", "(would speak for other orgs)"),
+        (f"*.messaging.{PLATFORM}", "(a wildcard: the certificate would be valid for other organizations)"),
+        (f"*.{PLATFORM}", "(a wildcard: the certificate would be valid for other organizations)"),
+        (f"other1.messaging.{PLATFORM}", "(the certificate would be valid for other organizations)"),
+        (f"OTHER1.Messaging.{PLATFORM.upper()}", "(the certificate would be valid for other organizations)"),
+        (PLATFORM, "(the certificate would be valid for other organizations)"),
+        (f"x.{HOST}", "(the certificate would be valid for other organizations)"),
     ],
 )
 def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
@@ -398,7 +419,7 @@ def test_no_name_of_the_platform_but_the_orgs_own(name: str, note: str) -> None:
 def test_a_hidden_platform_name_is_found() -> None:
     """White space and a root dot in a CN, which some clients drop."""
     for name in (f" other1.messaging.{PLATFORM}. ", f"other1.messaging.{PLATFORM}."):
-        with pytest.raises(errors.HostMismatch, match="other orgs"):
+        with pytest.raises(errors.HostMismatch, match="other organizations"):
             check(certs.server(name, LOWER, dns=[HOST]), LOWER)
 
 
@@ -434,18 +455,34 @@ def test_the_root_is_the_same_whether_it_was_sent_or_not() -> None:
 
 # --- a chain that is sent again
 
-NEWER_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_after=NOON + 20 * YEAR)
-FUTURE_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_before=NOON + DAY, not_after=NOON + 20 * YEAR)
-EXPIRED_LOWER = certs.ca("Lower", UPPER, private=LOWER.key, not_after=NOON - DAY)
-CROSS_LOWER = certs.ca("Lower", OLD_ROOT, private=LOWER.key, not_after=NOON + 20 * YEAR)
-NEW_KEY = certs.ca("Upper", private=certs.key("P-256", 33))
-LOWER_OF_NEW_KEY = certs.certificate(
-    certs.name("Lower"),
-    signer=NEW_KEY,
-    private=LOWER.key,
-    extensions=[(x509.AuthorityKeyIdentifier(b"other", None, None), False)],
-    not_after=NOON + 20 * YEAR,
+
+def lower(signer: Issued = UPPER, key_id: bytes | None = None, **more: Any) -> Issued:
+    """Issue a certificate of the name and the key of LOWER, whose end is later unless *more* says otherwise."""
+    limits = more.pop("more", [])
+    if key_id is not None:
+        limits = [*limits, (x509.AuthorityKeyIdentifier(key_id, None, None), False)]
+    return certs.ca("Lower", signer, private=LOWER.key, more=limits, **{"not_after": NOON + 20 * YEAR, **more})
+
+
+NEWER_LOWER = lower()
+EXPIRED_LOWER = lower(not_after=NOON - DAY)
+CROSS_LOWER = lower(OLD_ROOT)
+OTHER_UPPER = certs.ca("Upper", private=certs.key("P-256", 33))  # of the same name and another key
+LOWER_OF_OTHER_UPPER = lower(OTHER_UPPER)
+LOWER_WITH_ID, NEWER_LOWER_WITH_ID = lower(key_id=b"upper", not_after=NOON + YEAR), lower(key_id=b"upper")
+LOWER_WITH_OTHER_ID = lower(OTHER_UPPER, key_id=b"other")
+CROSS_LOWER_WITH_ID = lower(OLD_ROOT, key_id=b"upper")
+NEWER_UPPER = certs.ca("Upper", ROOT, private=UPPER.key, not_after=NOON + 20 * YEAR)
+FUTURE_UPPER = certs.ca("Upper", ROOT, private=UPPER.key, not_before=NOON + DAY, not_after=NOON + 20 * YEAR)
+LOWER_NO_CA = lower(is_ca=False)
+LOWER_NOT_CRITICAL, NO_CA_NOT_CRITICAL = (
+    lower(critical=False, not_after=NOON + YEAR),
+    lower(critical=False, is_ca=False),
 )
+LOWER_FOR_CLIENTS = lower(more=[(x509.ExtendedKeyUsage([CLIENT_AUTH]), False)])
+LOWER_FOR_OTHER_HOSTS = lower(more=[(x509.NameConstraints(None, [x509.DNSName(HOST)]), False)])
+LOWER_THAT_SIGNS_NOTHING = lower(more=[(certs.usage(crl_sign=True), False)])
+LOWER_WITH_UNKNOWN = lower(more=[(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9"), b"\5\0"), True)])
 
 NOTHING_NEW, REPLACES = "nothing new", "replaces"
 
@@ -455,7 +492,10 @@ NOTHING_NEW, REPLACES = "nothing new", "replaces"
     [
         ((), (), NOTHING_NEW),
         ((), (LOWER,), REPLACES),
-        ((), (EXPIRED_LOWER,), REPLACES),
+        ((), (EXPIRED_LOWER,), NOTHING_NEW),
+        ((), (EXPIRED_LOWER, UPPER), NOTHING_NEW),
+        ((LOWER, UPPER), (LOWER, UPPER, EXPIRED_CROSS, OLD_ROOT), NOTHING_NEW),
+        ((LOWER,), (LOWER, UPPER, EXPIRED_ROOT), REPLACES),
         ((LOWER, UPPER), (), NOTHING_NEW),
         ((LOWER, UPPER), (LOWER,), NOTHING_NEW),
         ((LOWER, UPPER), (LOWER, UPPER), NOTHING_NEW),
@@ -466,14 +506,33 @@ NOTHING_NEW, REPLACES = "nothing new", "replaces"
         ((LOWER, UPPER, ROOT), (LOWER, CROSS_UPPER), [UPPER, ROOT]),
         ((LOWER, UPPER, ROOT), (CROSS_LOWER, OLD_ROOT), [LOWER, UPPER, ROOT]),
         ((LOWER,), (CROSS_LOWER, OLD_ROOT), [LOWER]),
-        ((LOWER,), (LOWER_OF_NEW_KEY,), [LOWER]),
-        ((LOWER,), (NEWER_LOWER,), REPLACES),
-        ((NEWER_LOWER,), (LOWER,), NOTHING_NEW),
+        ((LOWER,), (NEWER_LOWER,), [LOWER]),
+        ((LOWER,), (NEWER_LOWER, UPPER), REPLACES),
+        ((LOWER,), (LOWER_OF_OTHER_UPPER,), [LOWER]),
+        ((LOWER,), (LOWER_OF_OTHER_UPPER, OTHER_UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_OF_OTHER_UPPER, OTHER_UPPER), [LOWER, UPPER]),
+        ((LOWER_WITH_ID,), (NEWER_LOWER_WITH_ID,), REPLACES),
+        ((LOWER_WITH_ID,), (LOWER_WITH_OTHER_ID,), [LOWER_WITH_ID]),
+        ((LOWER_WITH_ID,), (CROSS_LOWER_WITH_ID,), [LOWER_WITH_ID]),
+        ((LOWER, UPPER), (NEWER_LOWER_WITH_ID, UPPER), REPLACES),
+        ((NEWER_LOWER_WITH_ID,), (LOWER_WITH_ID,), NOTHING_NEW),
+        ((NEWER_LOWER, UPPER), (LOWER,), NOTHING_NEW),
         ((NEWER_LOWER,), (LOWER, UPPER), [NEWER_LOWER]),
+        ((LOWER, UPPER), (LOWER_NO_CA, UPPER), [LOWER]),
+        ((LOWER_NOT_CRITICAL, UPPER), (NO_CA_NOT_CRITICAL, UPPER), [LOWER_NOT_CRITICAL]),
+        ((LOWER, UPPER), (LOWER_FOR_CLIENTS, UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_FOR_OTHER_HOSTS, UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_THAT_SIGNS_NOTHING, UPPER), [LOWER]),
+        ((LOWER, UPPER), (LOWER_WITH_UNKNOWN, UPPER), [LOWER]),
         ((LOWER, UPPER), (NEWER_LOWER, UPPER), REPLACES),
         ((LOWER, UPPER), (NEWER_LOWER,), [UPPER]),
-        ((LOWER,), (FUTURE_LOWER,), [LOWER]),
+        ((LOWER,), (FUTURE_LOWER,), NOTHING_NEW),
+        ((LOWER,), (FUTURE_LOWER, UPPER), NOTHING_NEW),
+        ((LOWER, UPPER), (FUTURE_LOWER, CROSS_UPPER), NOTHING_NEW),
         ((FUTURE_LOWER,), (LOWER,), REPLACES),
+        ((FUTURE_LOWER, UPPER), (LOWER, UPPER), REPLACES),
+        ((LOWER, UPPER, ROOT), (NEWER_LOWER, FUTURE_UPPER, ROOT), [UPPER]),
+        ((LOWER, UPPER, ROOT), (LOWER, NEWER_UPPER), [ROOT]),
         ((EXPIRED_LOWER, UPPER, ROOT), (CROSS_LOWER,), REPLACES),
         ((LOWER, UPPER, EXPIRED_CROSS, OLD_ROOT), (LOWER, UPPER, ROOT), REPLACES),
         ((LOWER, UPPER, EXPIRED_CROSS), (LOWER, CROSS_UPPER), [UPPER]),
@@ -483,7 +542,7 @@ NOTHING_NEW, REPLACES = "nothing new", "replaces"
 def test_a_stored_chain_is_replaced_if_devices_lose_nothing(
     stored: tuple[Issued, ...], sent: tuple[Issued, ...], expected: str | list[Issued]
 ) -> None:
-    """Each stored certificate was sent, or a newer form, or no device accepts a path through the certificate."""
+    """Each stored certificate was sent, or a renewed form, or no device accepts a path through the certificate."""
     old, new = [ca.certificate for ca in stored], [ca.certificate for ca in sent]
     assert adds_to_chain(new, old, NOON) == (expected != NOTHING_NEW)
     if expected != NOTHING_NEW:

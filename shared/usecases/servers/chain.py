@@ -33,5 +33,6 @@ def complete_chain(
     if update.is_completed:
         warnings.append(chain_completed(len(parsed.chain)))
     if update.lost:
-        warnings.append(chain_kept(update.lost[0].subject_text, update.lost[0].issuer.text))
+        lost = update.lost[0]
+        warnings.append(chain_kept(lost.subject_text, lost.issuer.text, lost.fingerprint))
     return parsed, warnings

@@ -257,33 +257,41 @@ class ServerCertificates:
     def find_by_leaf(self, org: Org, key_hash: str, leaf: bytes) -> tuple[str, ServerCertificate] | None:
         """Return the id and body of the server certificate whose DER is *leaf*.
 
+        Two records have one leaf after a renewal that was fulfilled with the same certificate. Of these records the
+        active record is returned.
+
         Raises: StoreUnavailable.
         """
-        records = self.find_by_key(org, key_hash)
-        return next(((certificate_id, record) for certificate_id, record in records if record.leaf == leaf), None)
+        same_leaf = [(own_id, record) for own_id, record in self.find_by_key(org, key_hash) if record.leaf == leaf]
+        return max(same_leaf, key=lambda pair: pair[0] == org.activation.active, default=None)
 
     def check_place(self, org: Org, leaf: Certificate) -> None:
-        """Refuse *leaf* where *org* has no room. The certificate for a request has a place: the request's.
+        """Refuse *leaf* where *org* has no room. A stored certificate, and the certificate for a request, need no room.
 
         Raises: TooManyServerCertificates, StoreUnavailable.
         """
         same_key = self.find_by_key(org, leaf.key_hash)
-        if not any(record.csr is not None and record.leaf in (None, leaf.der) for _, record in same_key):
+        if not any(record.leaf in (None, leaf.der) for _, record in same_key):
             check_room(org)
 
     # ------------------------------------------------------------------------------------------------ changing
 
-    def count_attempt(self, at: datetime, per_minute: int) -> None:
+    def count_attempt(self, at: datetime, per_minute: int, *, needs_room: bool = True) -> None:
         """Count one more server certificate or request in this minute, before its key is opened, made or used.
 
         Use cases call this method before the costly work, so that an attempt that fails counts too, and so that no
         number of callers at the same time gets more.
 
+        Args:
+            needs_room: whether the attempt is refused in an organization without room. The certificate of an upload is
+                not known yet: an upload of a stored certificate needs no room.
+
         Raises: NotFound (no such organization), TooManyServerCertificates, RateLimited, TooBusy, StoreUnavailable.
         """
         for attempt in self._organization.changing():
             with attempt as org:
-                check_room(org)
+                if needs_room:
+                    check_room(org)
                 what = "server certificates and requests, failed attempts included,"
                 window = count_in_window(org.rate_window, at, per_minute, what)
                 attempt.write(msgspec.structs.replace(org, rate_window=window))

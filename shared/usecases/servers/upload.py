@@ -15,6 +15,7 @@ from shared.usecases.servers.documents import (
     AddedServerCertificate,
     ParsedServerCertificate,
     ServerCertificates,
+    check_room,
     new_id,
     parse,
     seal_key,
@@ -47,8 +48,8 @@ def upload_server_cert(
     """Check certificate, chain and key against each other and the organization, seal the key, and store all three.
 
     An upload of a certificate that is stored already returns the existing record; a chain that was not stored with it
-    is stored now (docs/decisions/0134). An attempt counts before the key is opened
-    (`ServerCertificates.count_attempt`).
+    is stored now (docs/decisions/0134). Such an upload needs no room for one more certificate. An attempt counts before
+    the key is opened (`ServerCertificates.count_attempt`).
 
     Raises: Rejected (see `shared.validation.server_cert`), UseFulfil, TooManyServerCertificates, RateLimited, TooBusy,
         StoreUnavailable, KeyWorkUnavailable.
@@ -58,12 +59,14 @@ def upload_server_cert(
     if not private_key and not has_private_key(certificate):
         _point_to_request(servers, member.org, certificate, chain)
         raise PrivateKeyMissing(part="private_key")
-    servers.count_attempt(at, context.rate_per_minute)
+    servers.count_attempt(at, context.rate_per_minute, needs_room=False)
     files = ServerFiles(certificate, chain, private_key, passphrase, at)
     server = context.key_work.read(files, org_id=member.org_id)
-    warnings = check_for_org(context, member.org, server.leaf, server.chain, at)
     existing = servers.find_by_leaf(member.org, server.leaf.key_hash, server.leaf.der)
     existing_id = existing[0] if existing is not None else None
+    if existing_id is None:
+        check_room(member.org)
+    warnings = check_for_org(context, member.org, server.leaf, server.chain, at)
     while True:
         if existing_id is not None:
             with suppress(NotFound):  # the certificate was deleted meanwhile
