@@ -176,8 +176,8 @@ class Stale(TrustError):
     """412: the resource is not at the caller's version any more."""
 
     code = "stale"
-    says = "{who} changed this at {when}."
-    mend = "Read it again, then repeat the change with the new version in If-Match."
+    says = "{who} changed this record at {when}."
+    mend = "Read the record again, then repeat the change with the new version in If-Match."
 
 
 class TooLarge(TrustError):

@@ -28,7 +28,7 @@ def reactivates(others: Sequence[str], *, is_active: bool) -> Notice:
     return Notice(
         "reactivates",
         f"A deactivated CA has the same name and key ({which}), so the new certificate was stored and not activated. "
-        "Activate the new certificate to let devices of that CA in again.",
+        "Activate the new certificate to allow the devices of that CA again.",
     )
 
 

@@ -78,7 +78,7 @@ def check_policy(policy: Policy) -> None:
         raise InvalidPolicy(
             part="rules",
             found=f"There are {len(policy.rules)} rules; at most {RULES_MAX} are kept",
-            hint="Let the default level speak for most device types.",
+            hint="Use the default level for most device types.",
         )
     named: set[str] = set()
     for number, rule in enumerate(policy.rules):

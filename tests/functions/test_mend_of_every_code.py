@@ -339,7 +339,7 @@ def _(service: Service, _: pytest.MonkeyPatch) -> Row:
     before = operator.get(f"{CAS}/{ca}").etag
     operator.put(f"{CAS}/{ca}", {"comments": "first"}).ok()
     refused = yield operator.put(f"{CAS}/{ca}", {"comments": "second"}, version=before)
-    assert "Read it again, then repeat the change with the new version in If-Match" in advice(refused)
+    assert "Read the record again, then repeat the change with the new version in If-Match" in advice(refused)
     yield operator.put(f"{CAS}/{ca}", {"comments": "second"}, version=operator.get(f"{CAS}/{ca}").etag)
 
 
