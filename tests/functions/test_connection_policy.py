@@ -114,7 +114,7 @@ def test_a_change_needs_the_version_it_is_based_on(service: Service, operator: C
     other.put(path, theirs, version=versions[path]).ok()
     stale = operator.put(path, mine, version=versions[path])
     assert (stale.status, stale.code) == (412, "stale")
-    assert stale.json["detail"].startswith(f"{other.key} changed this at 1 Jun 2026, 13:00 UTC.")
+    assert stale.json["detail"].startswith(f"{other.key} changed this record at 1 Jun 2026, 13:00 UTC.")
     [untouched] = [address for address in bodies if address != path]
     operator.put(untouched, bodies[untouched][0], version=versions[untouched]).ok()
     operator.put(path, mine, version="*").ok()

@@ -170,7 +170,7 @@ def test_a_change_needs_the_version_it_is_based_on(service: Service, operator: C
     other.put(path, {"comments": "theirs"}, version=seen_names).ok()
     stale = operator.put(path, {"comments": "mine"}, version=seen_names)
     assert (stale.status, stale.code) == (412, "stale")
-    assert stale.json["detail"].startswith(f"{other.key} changed this at 1 Jun 2026, 13:30 UTC.")
+    assert stale.json["detail"].startswith(f"{other.key} changed this record at 1 Jun 2026, 13:30 UTC.")
     assert operator.delete(path, version=seen_names).status == 412
     assert operator.get(path).ok()["comments"] == "theirs"
     assert operator.put(path, {"comments": "mine"}, version="*").ok()["comments"] == "mine"
