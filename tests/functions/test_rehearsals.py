@@ -250,6 +250,36 @@ def test_a_device_that_stops_sending_its_intermediate(org: Org) -> None:
     assert org.connect(DEVICE) == "allow"
 
 
+def test_a_device_that_stops_sending_its_intermediate_within_one_batch(org: Org) -> None:
+    """The last connection counts, although an earlier one of the batch reached a CA."""
+    org.add_ca(ROOT)
+    for sent in ([DEVICE, LINE], [DEVICE]):
+        fields = {
+            "serverName": org.service.host(),
+            "clientId": "d:mtxpd0:thermo:42",
+            "certificate": certs.bundle(*sent),
+        }
+        org.broker.post("/authorization/verifyclient", fields).ok()
+    org.service.flush()
+    assert org.preview(LINE, DEVICE)["admitted"] == 1
+
+
+def test_a_device_whose_ca_is_deleted_after_a_day_of_many_changes(org: Org) -> None:
+    """Two days later, the device connects with another client ID: the last connection counts."""
+    ca_id = org.add_ca(ROOT)
+    org.operator.put(SETTINGS, DOMAINS).ok()
+    for number in range(30):
+        org.service.clock.now += timedelta(minutes=1)
+        org.connect(DEVICE, LINE, serverName=(org.service.host(), OWN)[number % 2])
+    org.service.clock.now += timedelta(days=2)
+    org.operator.delete(f"{CAS}/{ca_id}").ok(204)
+    assert org.connect(DEVICE, LINE, clientId="d:mtxpd0:thermo:77") == "deny"
+    code = org.preview(ROOT, DEVICE)["client"]["code"]
+    org.add_ca(ROOT)
+    verdict = org.verify(DEVICE, LINE, clientId="d:mtxpd0:thermo:77")
+    assert (verdict["code"], code) == ("identity_mismatch", "identity_mismatch")
+
+
 # ------------------------------------------------------------------------------- judged as the broker asked about it
 
 
