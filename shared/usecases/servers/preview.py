@@ -9,7 +9,8 @@ from shared.usecases.callers import Member
 from shared.usecases.context import Context
 from shared.usecases.servers.documents import ServerCertificates
 from shared.usecases.servers.rules import check_for_org
-from shared.validation.notices import Notice
+from shared.validation.names import messaging_host
+from shared.validation.notices import Notice, devices_must_send_sni
 from shared.validation.server_cert import read_leaf
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import BUNDLE_MAX, read_certificates
@@ -37,6 +38,9 @@ def preview_server(context: Context, member: Member, data: bytes) -> tuple[Certi
         return read_certificates(data, limit=BUNDLE_MAX)[0], Acceptance(refusal)
     try:
         ServerCertificates(context.of(member.org)).check_place(member.org, leaf)
-        return leaf, Acceptance(warnings=check_for_org(context, member.org, leaf, chain, at))
+        warnings = check_for_org(context, member.org, leaf, chain, at)
     except (Rejected, Conflict) as refusal:
         return leaf, Acceptance(refusal)
+    if not member.org.requires_sni:
+        warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
+    return leaf, Acceptance(warnings=warnings)
