@@ -10,11 +10,10 @@ from shared.usecases.callers import Member
 from shared.usecases.cas.documents import AddedCA, CACertificates, list_inactive_twins, list_replacing
 from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
 from shared.usecases.edges.withdrawals import publish, publish_waiting
-from shared.usecases.servers.preview import Acceptance
 from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
 from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, devices_must_send_sni, reactivates
+from shared.validation.notices import Acceptance, Notice, devices_must_send_sni, reactivates
 
 
 class UploadedCA(msgspec.Struct, frozen=True):
