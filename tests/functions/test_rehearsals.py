@@ -409,6 +409,16 @@ def test_a_broker_that_passes_the_certificate_alone(org: Org) -> None:
     assert ask().status == 204
 
 
+def test_emqx_refuses_a_client_without_a_client_id_that_the_verdict_allows(org: Org) -> None:
+    """The dry run counts the verdict (docs/decisions/0135), so the client counts as allowed."""
+    ca_id = org.add_ca(LINE)
+    question = {"cert_pem": DEVICE.pem, "tls": True, "serverName": org.service.host()}
+    assert org.broker.post("/verifyClient/emqx", question).ok()["result"] == "deny"
+    org.service.flush()
+    assert org.operator.delete(f"{CAS}/{ca_id}?dryrun=true").ok()["judged"]["refused"] == 1
+    assert org.connect(DEVICE, clientId=None) == "allow"
+
+
 def test_a_chain_that_is_too_long_to_be_stored_is_not_judged(org: Org) -> None:
     """A part of the chain says nothing about the whole."""
     root = certs.ca("Large Root")
