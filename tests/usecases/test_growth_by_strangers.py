@@ -248,6 +248,16 @@ def test_a_message_that_arrives_late_replaces_no_later_connection(first: ShownKi
     assert add_lines(lines, [shown("leaf", late, 50, host="earlier")]) == (lines, [], [])
 
 
+def test_a_certificate_that_reaches_no_ca_any_more_is_sent_once_a_day() -> None:
+    """The index may have lost the certificate, which then is a stranger's."""
+    memory = ShownMemory()
+    sent = [
+        len(memory.take_new(ORG, [event(1, at=NOON + DAY * day, decision=decision)]))
+        for day, decision in ((0, "allow"), (0, "deny"), (1, "deny"), (1, "deny"), (2, "deny"), (2, "deny"))
+    ]
+    assert sent == [1, 0, 1, 0, 1, 0]
+
+
 def test_of_the_connections_of_a_batch_the_last_counts() -> None:
     """The certificate keeps what an earlier connection of the batch proved: its path reached a CA."""
     allowed = event(1, decision="allow", ca_id="ca", identity="d:thermo:1", chain=(b"leaf", b"intermediate"))
