@@ -13,7 +13,7 @@ from functions.web.deadline import check_time
 from functions.web.errors import InsecureTransport
 from functions.web.message import ID, Reply, Request
 from shared.composition import App
-from shared.errors import NotAuthenticated, NotFound
+from shared.errors import NotAuthenticated, NotFound, WrongValue
 from shared.records import Role
 from shared.usecases.callers import BearerToken, Credentials, Member, admit, identify
 from shared.usecases.context import Context
@@ -136,6 +136,17 @@ def _admit_member(request: Request, get_app: Callable[[], App], roles: frozenset
     return lambda complete: MemberCall(complete, app, member)
 
 
+def _admit_without_dry_run(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> Admitted:
+    """Admit a member to a change that has no dry run. A dry run that is ignored would be the change.
+
+    Raises: WrongValue, and what `_admit_member` raises.
+    """
+    admitted = _admit_member(request, get_app, roles)
+    if request.flag("dryrun"):
+        raise WrongValue(field="dryrun", found="This call has no dry run, and nothing was changed")
+    return admitted
+
+
 def _identify_first(request: Request, get_app: Callable[[], App], roles: frozenset[str]) -> Admitted:
     """Verify the caller's key before a body is read. The handler reads the key again, in the same read as the rest.
 
@@ -155,14 +166,19 @@ def endpoint(
 ) -> Callable[[MemberHandler], MemberHandler]:
     """Declare a handler for members of an organization with one of the *roles*.
 
+    A call for operators alone is a change, and refuses `dryrun=true` unless its *query* has the parameter.
+
     Args:
         alias: the endpoint is also reachable by POST at its function's own name, with and without PREFIX.
         operation_id: the name in the OpenAPI document; the handler's name if absent.
         contract: the other fields of `Endpoint`.
     """
 
+    has_no_dry_run = contract["roles"] == OPERATORS and "dryrun" not in contract.get("query", {})
+    prepare = _admit_without_dry_run if has_no_dry_run else _admit_member
+
     def register(handler: MemberHandler) -> MemberHandler:
-        _declare(handler, _admit_member, method, path, alias, operation_id, contract)
+        _declare(handler, prepare, method, path, alias, operation_id, contract)
         return handler
 
     return register

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from functions.api.system import Description
+from functions.call import OPERATORS
 from functions.registry import FUNCTIONS, every_route
 from functions.web.contract import PEM_TEXT, PUBLIC, Answer, Endpoint, Route
 from functions.web.errors import PreconditionRequired, UnsupportedMediaType
@@ -170,7 +171,7 @@ def _refusals(endpoint: Endpoint) -> Iterator[type[errors.TrustError]]:
         yield from _WITH_CALLER
     if endpoint.body is not None:
         yield from _WITH_BODY
-    if endpoint.query or endpoint.if_match != "no":
+    if endpoint.query or endpoint.if_match != "no" or endpoint.roles == OPERATORS:  # a change refuses `dryrun`
         yield errors.BadRequest
     if endpoint.if_match == "required":
         yield PreconditionRequired

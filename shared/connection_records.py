@@ -252,8 +252,11 @@ class ShownLine(Record, frozen=True):
     """A certificate in `ShownIndex`.
 
     Args:
+        at: by which the certificates of the index are ordered and leave.
         way: a digest of what its client sent, and of how; empty in lines of before.
-        changes: how often the certificate was stored again on the day of *at*.
+        changes: how often the certificate was stored again on the day of *last*.
+        last_at: when the client connected last in a way that was stored, if that was later than *at*: a certificate
+            that reaches no CA any more keeps its place in the order.
     """
 
     kind: ShownKind
@@ -261,6 +264,12 @@ class ShownLine(Record, frozen=True):
     group: str = ""
     way: str = ""
     changes: int = 0
+    last_at: dt.datetime | None = None
+
+    @property
+    def last(self) -> dt.datetime:
+        """The time of the connection that was stored last."""
+        return self.last_at or self.at
 
 
 class ShownIndex(OrgRecord, frozen=True):

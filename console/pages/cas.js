@@ -9,7 +9,7 @@ import { field, input, textarea } from '../form.js';
 import {
   bad, certificateFacts, command, dateState, download, facts, foreign, judgement, good, moment, rowButton, states, table, warning, when,
 } from '../parts.js';
-import { mayChange, who } from '../session.js';
+import { mayChange } from '../session.js';
 
 const nameOf = (ca) => short(commonName(ca.subject), 40);
 const hash = (id) => `#/ca/${encodeURIComponent(id)}`;
@@ -232,16 +232,13 @@ export async function addCA({ list = async () => [], text = null, client = null 
       const [report, known] = await Promise.all([api.preview(file.wire, mine.signal, { effect: true, client: client?.fingerprint }), list()]);
       if (mine.signal.aborted) return;
       const here = known.find((ca) => ca.fingerprintSha256 === report.fingerprintSha256);
-      const first = !known.length;
       preview.replaceChildren(
         here ? good('Already here since ', moment(here.createdAt), '.')
         : report.ca.accepted ? good('Will be accepted and active at once.')
         : bad(report.ca.message),
         ...(report.judged && !here ? judgement(report.judged, { admits: true, refuses: false, name: client?.name }) : []),
         facts(...certificateFacts(report)));
-      if (report.ca.accepted && first) {
-        preview.append(warning(`From now on devices must name ${who().messagingHost} in TLS (SNI); clients that connect by host name do.`));
-      }
+      preview.append(...report.ca.warnings.map((notice) => warning(visible(notice.message))));
     } catch (error) {
       if (error.name === 'AbortError') return;
       if (error.status === undefined) throw error;

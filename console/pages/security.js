@@ -161,7 +161,7 @@ function settingsSection(view, part, settings) {
   const errors = errorArea();
   const { org, messagingHost } = who();
   const enabled = checkbox('Use custom domains', settings.customDomains.enabled);
-  const typed = checkbox('Accept type certificates', settings.typeCertificates, { hint: 'One certificate d:{type}: speaks for every device of its type.' });
+  const typed = checkbox('Accept type certificates', settings.typeCertificates, { hint: 'One certificate d:{type}: is valid for every device of its type.' });
   [enabled, typed].forEach((field) => { field.control.disabled = !may; });
   const domains = field('Domains', textarea({ rows: 3, value: settings.customDomains.domains.join('\n'), spellcheck: 'false', disabled: !may, oninput: records }),
     { hint: 'One a line, at most 10, like iot.example.com.' });
@@ -239,7 +239,7 @@ function denySection(view, part, denials, cas) {
     await view.load(async () => { effect = await api.liftEffect(denial.id); });
     if (!effect) return;
     const done = await ask({
-      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[denial.kind] ?? denial.kind}: `, foreign(denial.value)), h('p', null, 'It is allowed again where its certificate is good.'), ...judgement(effect.judged, { admits: true, refuses: false })],
+      title: 'Take off the deny list?', content: [h('p', null, `${KINDS[denial.kind] ?? denial.kind}: `, foreign(denial.value)), h('p', null, 'A device that this entry refuses is allowed again if its certificate is valid.'), ...judgement(effect.judged, { admits: true, refuses: false })],
       actions: [{ label: 'Remove', tone: 'danger', submit: true, run: async () => { await api.lift(denial.id); return true; } }],
     });
     if (!done) return;

@@ -13,7 +13,7 @@ from functions.web.message import NO_CONTENT, Reply, json_reply
 from shared import errors
 from shared.records import Denial, DenialKind
 from shared.usecases.devices import deny_list as denials
-from shared.usecases.devices.rehearsal import without_denial
+from shared.usecases.devices.rehearsal import with_denial, without_denial
 
 DENY_LIST: Final = PREFIX + "/authorization/denylist"
 FUNCTION: Final = "connectionPolicy"
@@ -71,33 +71,36 @@ class Deny(Body, frozen=True, kw_only=True):
     reason: Comments = ""
 
 
+class DenialEffect(View, frozen=True, kw_only=True):
+    """What adding an entry to the deny list, or taking an entry off the list, would do."""
+
+    judged: Judged
+
+
 @endpoint(
     "POST",
     DENY_LIST,
     function=FUNCTION,
     roles=OPERATORS,
-    summary="Refuse a certificate, a serial number, a public key or a device from now on",
+    summary="Refuse a certificate, a serial number, a public key or a device from now on; with dryrun=true, what that "
+    "would do",
     body=Deny,
-    answers={201: DenialView, 200: DenialView},
+    query={"dryrun": "true: only answer what the entry would do", "client": CLIENT},
+    answers={201: DenialView, 200: (DenialView, DenialEffect)},
     refusals=(errors.InvalidDenial, errors.NotFound, errors.Rejected, errors.TooManyDenials),
 )
 def deny(call: MemberCall) -> Reply:
     body = read_body(call.request, Deny)
+    certificate = file_bytes(body.certificate, "certificate") if body.certificate is not None else None
+    if call.request.flag("dryrun"):
+        planned = denials.plan_denial(
+            call.context, call.member, kind=body.kind, value=body.value, certificate=certificate
+        )
+        return json_reply(DenialEffect(judged=judge_change(call, with_denial(planned))))
     denial, is_new = denials.deny(
-        call.context,
-        call.member,
-        kind=body.kind,
-        value=body.value,
-        certificate=file_bytes(body.certificate, "certificate") if body.certificate is not None else None,
-        reason=body.reason,
+        call.context, call.member, kind=body.kind, value=body.value, certificate=certificate, reason=body.reason
     )
     return json_reply(_view(denial), status=201 if is_new else 200)
-
-
-class DenialEffect(View, frozen=True, kw_only=True):
-    """What taking an entry off the deny list would do."""
-
-    judged: Judged
 
 
 @endpoint(

@@ -140,8 +140,7 @@ class Served(Body, frozen=True, kw_only=True):
 
 
 class ServedView(View, frozen=True, kw_only=True):
-    # Assigned, because openapi.json keeps this text, which has a word that docstrings must not use.
-    __doc__ = "*stale*: hosts whose version is not the one that stands, or that are not the caller's."
+    """*stale*: hosts whose version is not the current version, or that are not the caller's."""
 
     taken: int
     stale: tuple[str, ...]

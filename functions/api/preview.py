@@ -14,7 +14,8 @@ from functions.web.message import Reply, json_reply
 from shared import errors
 from shared.usecases.cas.manage import preview_ca
 from shared.usecases.devices.rehearsal import with_ca
-from shared.usecases.servers.preview import Acceptance, preview_server
+from shared.usecases.servers.preview import preview_server
+from shared.validation.notices import Acceptance
 from shared.validation.server_cert import names_of
 
 FUNCTION: Final = "manageCertificates"

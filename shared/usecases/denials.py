@@ -92,6 +92,14 @@ class DenyList:
         for look_up, document in self._repository.iterate(self._partition, Denials):
             yield self.ref(look_up), document
 
+    def check_room(self, look_up: str, entry_id: str) -> None:
+        """Refuse an entry that `add` would refuse for the number of entries. Raises: TooManyDenials."""
+        ref = self.ref(look_up)
+        batch = self._repository.read_batch([ref, self._count_ref])
+        stored = batch.get(ref)
+        if stored is None or entry_id not in stored.entries:
+            self._check_number(batch.get(self._count_ref))
+
     # ------------------------------------------------------------------------------------------------ changing
 
     def add(
@@ -175,10 +183,15 @@ class DenyList:
         """Reserve a place for an entry. Raises: TooManyDenials."""
         for attempt in self._repository.changing(self._count_ref, first=first):
             with attempt as count:
-                entries = self._count() if count is None else count.entries
-                if entries >= DENIALS_MAX:
-                    raise TooManyDenials(limit=DENIALS_MAX)
+                entries = self._check_number(count)
                 attempt.write(DenyCount(entries=entries + 1, changed_at=at))
+
+    def _check_number(self, count: DenyCount | None) -> int:
+        """Return how many entries the list has, by its counter. Raises: TooManyDenials, if no place is free."""
+        entries = self._count() if count is None else count.entries
+        if entries >= DENIALS_MAX:
+            raise TooManyDenials(limit=DENIALS_MAX)
+        return entries
 
     def _release(self, at: datetime, first: Batch | None = None) -> None:
         """Give back the place of an entry."""

@@ -1,9 +1,11 @@
-"""Warnings about certificates that are accepted."""
+"""Whether a certificate would be accepted, and the warnings about certificates that are accepted."""
 
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+
+from shared.errors import TrustError
 
 CHAIN_COMPLETED: Final = "chain_completed"
 """The code of the notice about a chain that a later upload completed."""
@@ -14,6 +16,13 @@ class Notice(msgspec.Struct, frozen=True):
 
     code: str
     message: str
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """Whether an upload would be accepted; *refusal* is the reason if not."""
+
+    refusal: TrustError | None = None
+    warnings: Sequence[Notice] = ()
 
 
 def reactivates(others: Sequence[str], *, is_active: bool) -> Notice:

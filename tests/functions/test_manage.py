@@ -441,7 +441,7 @@ def test_preview_of_a_server_certificate(viewer: Client) -> None:
         "Add the CA certificate that signed it, CN=Root (usually ca.pem or root.pem)."
     )
     assert result["server"]["accepted"] is True
-    assert [warning["code"] for warning in result["server"]["warnings"]] == ["chain_incomplete"]
+    assert [warning["code"] for warning in result["server"]["warnings"]] == ["chain_incomplete", "sni_required"]
 
 
 def test_preview_of_other_certificates(viewer: Client) -> None:

@@ -1,4 +1,6 @@
-"""The preview refuses what the upload refuses, also for the number of certificates and the size of the file."""
+"""The preview refuses what the upload refuses, also for the number of certificates and the size of the file.
+
+The preview has the warnings of the upload."""
 
 from typing import Any
 
@@ -30,9 +32,9 @@ def preview(client: Client, pem: str) -> dict[str, Any]:
 
 
 def assert_same(promise: dict[str, Any], upload: Answer) -> None:
-    """Compare the promise of the preview with the answer to the upload: acceptance, code and message."""
+    """Compare the promise of the preview with the answer to the upload: acceptance, warnings, code and message."""
     if upload.status in (200, 201):
-        assert promise["accepted"] is True
+        assert (promise["accepted"], promise["warnings"]) == (True, upload.json["warnings"])
     else:
         assert (promise["accepted"], promise["code"], promise["message"]) == (False, upload.code, upload.json["detail"])
 
@@ -90,3 +92,30 @@ def test_one_server_certificate_more_than_there_may_be(operator: Client, monkeyp
     for _ in range(2):  # for a waiting request, and for a fulfilled one
         assert preview(operator, signed.pem)["server"]["accepted"] is True
         operator.put(f"{SERVERS}/{request['id']}/certificate", {"certificate": signed.pem}).ok()
+
+
+def codes(answer: dict[str, Any]) -> list[str]:
+    return [warning["code"] for warning in answer["warnings"]]
+
+
+@pytest.mark.parametrize("first", ["ca", "server"])
+def test_only_the_first_certificate_of_an_organization_warns_of_sni(operator: Client, first: str) -> None:
+    """Whether that is a CA or a server certificate. From then on devices must name their server."""
+    server = certs.server(HOST, ROOT)
+    uploads = {"ca": (CAS, {"certificate": ROOT.pem})}
+    uploads["server"] = (SERVERS, {"certificate": server.pem, "privateKey": server.key_pem})
+    order = sorted(uploads, key=lambda kind: kind != first)
+    for kind, is_first in zip(order, (True, False), strict=True):
+        path, body = uploads[kind]
+        promise = preview(operator, body["certificate"])[kind]
+        assert ("sni_required" in codes(promise)) is is_first
+        assert_same(promise, operator.post(path, body))
+
+
+def test_a_ca_with_the_name_and_key_of_an_inactive_ca(operator: Client) -> None:
+    registered = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)["id"]
+    operator.put(f"{CAS}/{registered}", {"status": "inactive"}).ok()
+    for issued, expected in ((certs.ca("Root", serial=7), ["reactivates"]), (ROOT, [])):
+        promise = preview(operator, issued.pem)["ca"]
+        assert codes(promise) == expected
+        assert_same(promise, operator.post(CAS, {"certificate": issued.pem}))

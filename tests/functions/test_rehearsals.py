@@ -7,7 +7,11 @@ from urllib.parse import quote
 import pytest
 from cryptography.x509 import ObjectIdentifier, UnrecognizedExtension
 
+from functions.registry import every_route
+from functions.web.contract import Route
 from shared.connection_records import ShownChain, ShownKind
+from shared.records import Role
+from shared.usecases import denials as documents
 from shared.usecases.devices.shown import ShownCertificates
 from shared.usecases.orgs.organizations import get_org
 from tests.support import certs
@@ -15,6 +19,7 @@ from tests.support.certs import NOON
 from tests.support.harness import Answer, Client, Service
 
 CAS: Final = "/authentication/cacertificates"
+SERVERS: Final = "/authentication/servercertificates"
 POLICY: Final = "/authorization/connectionpolicy"
 SETTINGS: Final = "/authorization/settings"
 DENIALS: Final = "/authorization/denylist"
@@ -22,6 +27,7 @@ PREVIEW: Final = "/authentication/preview"
 OWN: Final = "mtxpd0.messaging.iot.acme.org"
 ROOT = certs.ca("Factory Root")
 LINE = certs.ca("Line CA", ROOT)
+OTHER_LINE = certs.ca("Other Line CA")
 DEVICE = certs.leaf("d:thermo:42", LINE)
 UNNAMED = certs.leaf("something else", ROOT)
 DOMAINS: Final = {"customDomains": {"enabled": True, "domains": ["iot.acme.org"]}}
@@ -161,6 +167,39 @@ def test_of_two_entries_for_one_device_the_removal_of_one_changes_nothing(org: O
     assert org.operator.delete(f"{DENIALS}/{first}?dryrun=true").ok()["judged"]["admitted"] == 0
 
 
+@pytest.mark.parametrize("kind", ["certificate", "device", "serial", "key", "registered CA"])
+def test_an_entry_that_would_be_added_to_the_deny_list(org: Org, kind: str) -> None:
+    """Nothing is stored. With the entry, it is so; after that, the same entry again changes nothing."""
+    body = denials(org, org.add_ca(ROOT))[kind]
+    other = certs.leaf("d:thermo:43", OTHER_LINE)
+    org.add_ca(OTHER_LINE)
+    assert org.connect(DEVICE, LINE) == "allow"
+    assert org.connect(other, clientId="d:mtxpd0:thermo:43") == "allow"
+    path = f"{DENIALS}?dryrun=true&client={DEVICE.fingerprint}"
+    judged = org.operator.post(path, body).ok(200)["judged"]
+    assert (judged["certificates"], judged["refused"], judged["codes"]) == (2, 1, {"certificate_revoked": 1})
+    assert org.operator.get(DENIALS).ok()["results"] == []
+    assert org.connect(DEVICE, LINE) == "allow"
+    org.operator.post(DENIALS, body).ok(201)
+    assert org.verify(DEVICE, LINE)["code"] == judged["client"]["code"]
+    assert org.connect(other, clientId="d:mtxpd0:thermo:43") == "allow"
+    assert org.operator.post(path, body).ok(200)["judged"]["refused"] == 0
+
+
+def test_an_entry_that_would_be_refused(org: Org, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dry run refuses it, too: a value that cannot be read, an unknown CA, one entry more than there may be."""
+    monkeypatch.setattr(documents, "DENIALS_MAX", 1)
+    org.operator.post(DENIALS, {"kind": "identity", "value": "d:thermo:1"}).ok(201)
+    for kind, value, code in (
+        ("identity", "thermo", "denial_invalid"),
+        ("serial", f"{'0' * 16}-{'0' * 32}:1", "not_found"),
+        ("identity", "d:thermo:2", "too_many_denials"),
+    ):
+        for path in (f"{DENIALS}?dryrun=true", DENIALS):
+            assert org.operator.post(path, {"kind": kind, "value": value}).code == code
+    org.operator.post(f"{DENIALS}?dryrun=true", {"kind": "identity", "value": "d:thermo:1"}).ok(200)
+
+
 def test_a_ca_on_the_deny_list_would_allow_nothing(org: Org) -> None:
     """An entry that means the new CA counts, as for a registered one: by the issuer's key for a serial number."""
     ca_id = org.add_ca(ROOT)
@@ -190,6 +229,30 @@ def test_an_entry_that_does_not_exist(org: Org) -> None:
     """The dry run is the answer to a change that changes nothing."""
     unknown = org.operator.delete(f"{DENIALS}/f-{'0' * 64}?dryrun=true")
     assert unknown.status == 404
+
+
+# ---------------------------------------------------------------------------------------- changes without a dry run
+
+CHANGES: Final = [
+    route for route in every_route() if route.endpoint.roles == {Role.OPERATOR} and "dryrun" not in route.endpoint.query
+]
+
+
+@pytest.mark.parametrize("route", CHANGES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_change_without_a_dry_run_refuses_the_parameter(operator: Client, broker: Client, route: Route) -> None:
+    """A dry run that is ignored would be the change."""
+    path = "/" + route.path.replace("{id}", "x")
+    answer = operator.send(route.method, f"{path}?dryrun=true", b"{}")
+    assert (answer.status, answer.code) == (400, "wrong_value")
+    assert "no dry run" in answer.text
+    assert "no dry run" not in operator.send(route.method, f"{path}?dryrun=false", b"{}").text
+    assert broker.send(route.method, f"{path}?dryrun=true", b"{}").code == "forbidden"
+
+
+def test_a_certificate_request_that_was_meant_as_a_dry_run_is_not_made(operator: Client) -> None:
+    before = operator.get(SERVERS).ok()
+    assert operator.post(f"{SERVERS}/csr?dryrun=true", {}).status == 400
+    assert operator.get(SERVERS).ok() == before
 
 
 # -------------------------------------------------------------------------------------------- the last connection
@@ -248,6 +311,36 @@ def test_a_device_that_stops_sending_its_intermediate(org: Org) -> None:
     assert org.preview(LINE, DEVICE)["admitted"] == 1
     org.add_ca(LINE)
     assert org.connect(DEVICE) == "allow"
+
+
+def test_a_device_that_stops_sending_its_intermediate_within_one_batch(org: Org) -> None:
+    """The last connection counts, although an earlier one of the batch reached a CA."""
+    org.add_ca(ROOT)
+    for sent in ([DEVICE, LINE], [DEVICE]):
+        fields = {
+            "serverName": org.service.host(),
+            "clientId": "d:mtxpd0:thermo:42",
+            "certificate": certs.bundle(*sent),
+        }
+        org.broker.post("/authorization/verifyclient", fields).ok()
+    org.service.flush()
+    assert org.preview(LINE, DEVICE)["admitted"] == 1
+
+
+def test_a_device_whose_ca_is_deleted_after_a_day_of_many_changes(org: Org) -> None:
+    """Two days later, the device connects with another client ID: the last connection counts."""
+    ca_id = org.add_ca(ROOT)
+    org.operator.put(SETTINGS, DOMAINS).ok()
+    for number in range(30):
+        org.service.clock.now += timedelta(minutes=1)
+        org.connect(DEVICE, LINE, serverName=(org.service.host(), OWN)[number % 2])
+    org.service.clock.now += timedelta(days=2)
+    org.operator.delete(f"{CAS}/{ca_id}").ok(204)
+    assert org.connect(DEVICE, LINE, clientId="d:mtxpd0:thermo:77") == "deny"
+    code = org.preview(ROOT, DEVICE)["client"]["code"]
+    org.add_ca(ROOT)
+    verdict = org.verify(DEVICE, LINE, clientId="d:mtxpd0:thermo:77")
+    assert (verdict["code"], code) == ("identity_mismatch", "identity_mismatch")
 
 
 # ------------------------------------------------------------------------------- judged as the broker asked about it
@@ -314,6 +407,16 @@ def test_a_broker_that_passes_the_certificate_alone(org: Org) -> None:
     assert org.preview(LINE, DEVICE)["client"]["decision"] == "allow"
     org.add_ca(LINE)
     assert ask().status == 204
+
+
+def test_emqx_refuses_a_client_without_a_client_id_that_the_verdict_allows(org: Org) -> None:
+    """The dry run counts the verdict (docs/decisions/0135), so the client counts as allowed."""
+    ca_id = org.add_ca(LINE)
+    question = {"cert_pem": DEVICE.pem, "tls": True, "serverName": org.service.host()}
+    assert org.broker.post("/verifyClient/emqx", question).ok()["result"] == "deny"
+    org.service.flush()
+    assert org.operator.delete(f"{CAS}/{ca_id}?dryrun=true").ok()["judged"]["refused"] == 1
+    assert org.connect(DEVICE, clientId=None) == "allow"
 
 
 def test_a_chain_that_is_too_long_to_be_stored_is_not_judged(org: Org) -> None:

@@ -224,6 +224,55 @@ def test_a_certificate_that_reached_a_ca_does_not_become_a_strangers() -> None:
     assert len(new) == 1
 
 
+def test_a_certificate_that_reaches_no_ca_any_more_is_kept_up_to_date_on_later_days() -> None:
+    """The changes of a day count for that day alone, although the certificate keeps its time."""
+    lines: Mapping[str, ShownLine] = {}
+    for number in range(CHANGES_MAX + 5):
+        lines, _, _ = add_lines(lines, [shown("leaf", ShownKind.ALLOWED, number, host=f"host-{number}")])
+    for day in (2, 3):
+        stored = 0
+        for number in range(CHANGES_MAX + 5):
+            changed = shown("leaf", ShownKind.STRANGER, 86_400 * day + number, host=f"host-{day}-{number}")
+            lines, new, _ = add_lines(lines, [changed])
+            stored += len(new)
+        assert CHANGES_MAX <= stored <= CHANGES_MAX + 1
+        assert (lines["leaf"].kind, lines["leaf"].at.date()) == (ShownKind.ALLOWED, NOON.date())
+
+
+@pytest.mark.parametrize("late", [ShownKind.STRANGER, ShownKind.ALLOWED, ShownKind.REFUSED])
+@pytest.mark.parametrize("first", [ShownKind.STRANGER, ShownKind.ALLOWED])
+def test_a_message_that_arrives_late_replaces_no_later_connection(first: ShownKind, late: ShownKind) -> None:
+    lines, _, _ = add_lines({}, [shown("leaf", first, 0, host="a")])
+    lines, [last], _ = add_lines(lines, [shown("leaf", ShownKind.STRANGER, 100, host="last")])
+    assert last.server_name == "last"
+    assert add_lines(lines, [shown("leaf", late, 50, host="earlier")]) == (lines, [], [])
+
+
+def test_a_certificate_that_reaches_no_ca_any_more_is_sent_once_a_day() -> None:
+    """The index may have lost the certificate, which then is a stranger's."""
+    memory = ShownMemory()
+    sent = [
+        len(memory.take_new(ORG, [event(1, at=NOON + DAY * day, decision=decision)]))
+        for day, decision in ((0, "allow"), (0, "deny"), (1, "deny"), (1, "deny"), (2, "deny"), (2, "deny"))
+    ]
+    assert sent == [1, 0, 1, 0, 1, 0]
+
+
+def test_of_the_connections_of_a_batch_the_last_counts() -> None:
+    """The certificate keeps what an earlier connection of the batch proved: its path reached a CA."""
+    allowed = event(1, decision="allow", ca_id="ca", identity="d:thermo:1", chain=(b"leaf", b"intermediate"))
+    strange, other = event(1, chain=(b"leaf",)), event(1, chain=(b"leaf", b"other"))
+    for events, kind, chain in (
+        ([allowed, strange], ShownKind.ALLOWED, strange.chain),
+        ([strange, allowed], ShownKind.ALLOWED, allowed.chain),
+        ([allowed, strange, other], ShownKind.ALLOWED, other.chain),
+        ([strange, other], ShownKind.STRANGER, other.chain),
+    ):
+        [sent] = ShownMemory().take_new(ORG, events)
+        assert (sent.kind, sent.chain) == (kind, chain)
+        assert sent.group == ("ca/d:thermo" if kind is ShownKind.ALLOWED else "")
+
+
 def test_lines_of_expired_certificates_are_left_out() -> None:
     lines = {"old": line(ShownKind.ALLOWED, 0)}
     ring, _, _ = add_lines(lines, [shown("new", ShownKind.ALLOWED, 86_400 * 36)])

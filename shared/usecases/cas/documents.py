@@ -149,13 +149,17 @@ class CACertificates:
         documents = [document for ref in self.refs_for(issuer_names) if (document := batch.get(ref)) is not None]
         return [entry for document in documents for entry in document.cas.items()]
 
-    def check_room(self, ca_id: str, cert: Certificate) -> None:
-        """Refuse a CA that `add` would refuse for the number of CAs. Raises: TooManyCAs, TooManyCAsOfOneName."""
+    def check_room(self, ca_id: str, cert: Certificate) -> Mapping[str, CA]:
+        """Refuse a CA that `add` would refuse for the number of CAs. Return the registered CAs of its name, by id.
+
+        Raises: TooManyCAs, TooManyCAsOfOneName."""
         ref = self._ref(ca_id)
         batch = self._repository.read_batch([self.index_ref, ref])
         index, document = batch.get(self.index_ref), batch.get(ref)
         _check_number(index.cas if index else {}, ca_id)
-        _check_number_of_name(document.cas if document else {}, ca_id, cert)
+        same_name = document.cas if document else {}
+        _check_number_of_name(same_name, ca_id, cert)
+        return same_name
 
     # ------------------------------------------------------------------------------------------------ changing
 
@@ -181,7 +185,7 @@ class CACertificates:
                     cas = document.cas if document else {}
                     _check_number_of_name(cas, ca_id, cert)
                     is_new = ca_id not in cas
-                    reactivated = _list_inactive_twins(cas, cert) if ca.status is CAStatus.ACTIVE else []
+                    reactivated = list_inactive_twins(cas, cert) if ca.status is CAStatus.ACTIVE else []
                     if is_new:
                         status = CAStatus.INACTIVE if reactivated and not may_reactivate else ca.status
                         denied_at = self._marks.find_denied_at(cert, attempt.batch)
@@ -477,7 +481,7 @@ def _get(cas: Mapping[str, CA], ca_id: str) -> CA:
     return ca
 
 
-def _list_inactive_twins(cas: Mapping[str, CA], cert: Certificate) -> list[str]:
+def list_inactive_twins(cas: Mapping[str, CA], cert: Certificate) -> list[str]:
     """Return the ids of the inactive CAs with the key of *cert*, among the CAs of its name."""
     return sorted(
         ca_id

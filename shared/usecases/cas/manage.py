@@ -7,14 +7,13 @@ import msgspec
 from shared.errors import Conflict, NotFound, Rejected, TooLarge
 from shared.records import CA, CAStatus, Org
 from shared.usecases.callers import Member
-from shared.usecases.cas.documents import AddedCA, CACertificates, list_replacing
+from shared.usecases.cas.documents import AddedCA, CACertificates, list_inactive_twins, list_replacing
 from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
 from shared.usecases.edges.withdrawals import publish, publish_waiting
-from shared.usecases.servers.preview import Acceptance
 from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
 from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, devices_must_send_sni, reactivates
+from shared.validation.notices import Acceptance, Notice, devices_must_send_sni, reactivates
 
 
 class UploadedCA(msgspec.Struct, frozen=True):
@@ -54,25 +53,36 @@ def upload_ca(
         activity=make_entry(at, member.who, "uploadCA", certificate=ca_id),
         may_reactivate=may_reactivate,
     )
-    warnings: list[Notice] = []
-    if added.sets_sni:
-        warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
     if added.reactivates:
-        warnings.append(reactivates(added.reactivates, is_active=added.ca.status is CAStatus.ACTIVE))
         context.notifier.notify(f"reactivates-{ca_id}", _encode_message(member.org_id, ca_id, added, at))
-    return UploadedCA(ca_id, added.ca, added.is_new, warnings)
+    return UploadedCA(ca_id, added.ca, added.is_new, _list_warnings(context, member.org, added))
 
 
 def preview_ca(context: Context, member: Member, data: bytes) -> Acceptance:
-    """Return whether `upload_ca` would accept *data*. Only the rate of uploads is not judged.
+    """Return whether `upload_ca` would accept *data* as an active CA. Only the rate of uploads is not judged.
 
     Raises: StoreUnavailable."""
     try:
         cert = read_ca(data, at=context.clock(), weak=context.weak_keys)
-        CACertificates(context.of(member.org)).check_room(id_of(cert), cert)
+        ca_id = id_of(cert)
+        same_name = CACertificates(context.of(member.org)).check_room(ca_id, cert)
     except (Rejected, Conflict, TooLarge) as refusal:
         return Acceptance(refusal)
-    return Acceptance()
+    if ca_id in same_name:
+        return Acceptance()
+    ca = CA(der=cert.der, changed=make_revision(context.clock(), member.who))
+    added = AddedCA(ca, True, not member.org.requires_sni, list_inactive_twins(same_name, cert))
+    return Acceptance(warnings=_list_warnings(context, member.org, added))
+
+
+def _list_warnings(context: Context, org: Org, added: AddedCA) -> list[Notice]:
+    """Return the warnings about a CA that was registered, or would be."""
+    warnings: list[Notice] = []
+    if added.sets_sni:
+        warnings.append(devices_must_send_sni(messaging_host(org.org_id, context.platform_domain)))
+    if added.reactivates:
+        warnings.append(reactivates(added.reactivates, is_active=added.ca.status is CAStatus.ACTIVE))
+    return warnings
 
 
 def _encode_message(org_id: str, ca_id: str, added: AddedCA, at: datetime) -> bytes:

@@ -47,16 +47,7 @@ def deny(
     at = context.clock()
     cas = CACertificates(context.of(member.org))
     target = _parse_target(cas, kind, value, certificate)
-    denial = Denial(
-        id=denial_id(target.look_up, target.issuer_key_hash),
-        kind=target.kind,
-        value=target.value,
-        reason=reason,
-        issuer_key_hash=target.issuer_key_hash,
-        key_digest=target.key_digest,
-        created_at=at,
-        created_by=member.who,
-    )
+    denial = _make_denial(at, member, target, reason)
     activity = make_entry(at, member.who, "deny", entry=denial.id)
     withdrawal = _withdraw(at, member.org_id, target)
     denial, is_new, waiting = DenyList(context.of(member.org)).add(
@@ -66,6 +57,24 @@ def deny(
     for withdrawals in (waiting, *marked):  # last, so that a device that connects again at once is refused
         publish_waiting(context, withdrawals)
     return denial, is_new
+
+
+def plan_denial(
+    context: Context,
+    member: Member,
+    *,
+    kind: DenialKind | None = None,
+    value: str | None = None,
+    certificate: bytes | None = None,
+) -> Denial:
+    """Return the entry that `deny` would put on the list. An entry of that id may be on the list already.
+
+    Raises: InvalidDenial, NotFound (no such CA), NotACertificate, TooManyDenials, StoreUnavailable."""
+    records = context.of(member.org)
+    target = _parse_target(CACertificates(records), kind, value, certificate)
+    denial = _make_denial(context.clock(), member, target, "")
+    DenyList(records).check_room(target.look_up, denial.id)
+    return denial
 
 
 def lift(context: Context, member: Member, entry_id: str) -> None:
@@ -108,6 +117,19 @@ class _Target(msgspec.Struct, frozen=True):
     issuer_key_hash: str | None = None
     serial_digest: str | None = None
     key_digest: str | None = None
+
+
+def _make_denial(at: datetime, member: Member, target: _Target, reason: str) -> Denial:
+    return Denial(
+        id=denial_id(target.look_up, target.issuer_key_hash),
+        kind=target.kind,
+        value=target.value,
+        reason=reason,
+        issuer_key_hash=target.issuer_key_hash,
+        key_digest=target.key_digest,
+        created_at=at,
+        created_by=member.who,
+    )
 
 
 def _withdraw(at: datetime, org_id: str, target: _Target) -> Withdrawal:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from shared.connection_records import ShownChain
 from shared.errors import NotFound
 from shared.org_repository import OrgRepository
-from shared.records import Org, OrgSettings
+from shared.records import Denial, Org, OrgSettings
 from shared.usecases.cas.documents import CACertificates, take_readable
 from shared.usecases.context import Context
 from shared.usecases.denials import DenyList, denial_id, entry_of, look_up_of
@@ -205,18 +205,37 @@ def without_denial(entry_id: str) -> Change:
     """Return the change that takes an entry off the deny list. The change raises: NotFound."""
 
     def lift(state: State) -> State:
-        denied = {
-            look_up: [entry for entry in entries if denial_id(look_up, entry.issuer_key_hash) != entry_id]
-            for look_up, entries in state.denied.items()
-        }
-        if denied == state.denied:
+        look_up = look_up_of(entry_id)
+        entries = state.denied.get(look_up, ())
+        remaining = [entry for entry in entries if denial_id(look_up, entry.issuer_key_hash) != entry_id]
+        if len(remaining) == len(entries):
             raise NotFound(what="such entry on the deny list")
-        anchors = [
-            _mark(anchor, state.anchors, denied) if anchor.denied_at is not None else anchor for anchor in state.anchors
-        ]
-        return replace(state, anchors=anchors, denied=denied)
+        return _with_entries(state, look_up, remaining)
 
     return lift
+
+
+def with_denial(denial: Denial) -> Change:
+    """Return the change that adds an entry to the deny list; an entry that is on the list already stays as it is."""
+
+    def add(state: State) -> State:
+        look_up = look_up_of(denial.id)
+        entries = state.denied.get(look_up, ())
+        if any(denial_id(look_up, entry.issuer_key_hash) == denial.id for entry in entries):
+            return state
+        return _with_entries(state, look_up, [*entries, entry_of(denial)])
+
+    return add
+
+
+def _with_entries(state: State, look_up: str, entries: Sequence[DenyListEntry]) -> State:
+    """Return *state* with other entries of the deny list under *look_up*, and the marks of the CAs they may mean."""
+    denied = {**state.denied, look_up: entries}
+    anchors = [
+        _mark(anchor, state.anchors, denied) if look_up in certificate_ids(anchor.certificate) else anchor
+        for anchor in state.anchors
+    ]
+    return replace(state, anchors=anchors, denied=denied)
 
 
 def _mark(anchor: Anchor, anchors: Sequence[Anchor], denied: Denied) -> Anchor:

@@ -108,10 +108,9 @@ def add_lines(
                 del ring[fingerprint]
                 if new.pop(fingerprint, None) is None:
                     dropped.append(fingerprint)
-        elif _is_now_strange(shown, before):  # the certificate keeps its place, and gains no time
-            shown = replace(shown, kind=before.kind, group=before.group, at=before.at)
-        ring[shown.fingerprint] = _line_of(shown, before)
-        new[shown.fingerprint] = shown
+        line = _line_of(shown, before)
+        ring[shown.fingerprint] = line
+        new[shown.fingerprint] = replace(shown, kind=line.kind, group=line.group, at=line.at)
     return ring, list(new.values()), [fingerprint for fingerprint in dropped if fingerprint not in ring]
 
 
@@ -120,25 +119,29 @@ def _renews(shown: ShownChain, before: ShownLine) -> bool:
 
     Any change of a client's way to connect is stored, so that the last connection counts; not more often than
     CHANGES_MAX a day, because a client may alternate, and devices may share a certificate."""
+    if shown.at < before.last:  # a queue delivers late
+        return False
     if before.kind is ShownKind.STRANGER and shown.kind is not ShownKind.STRANGER:
         return True
-    if shown.at < before.at:  # a queue delivers late
-        return False
-    has_kept_standing = not _is_now_strange(shown, before)
-    if has_kept_standing and shown.at.date() > before.at.date():
+    is_now_strange = _is_now_strange(shown, before)
+    is_new_day = shown.at.date() > before.last.date()
+    if is_new_day and not is_now_strange:
         return True
-    has_other_kind = has_kept_standing and shown.kind is not before.kind
-    return (has_other_kind or _way_of(shown) != before.way) and before.changes < CHANGES_MAX
+    has_other_kind = shown.kind is not before.kind and not is_now_strange
+    return (has_other_kind or _way_of(shown) != before.way) and (is_new_day or before.changes < CHANGES_MAX)
 
 
-def _is_now_strange(shown: ShownChain, before: ShownLine) -> bool:
+def _is_now_strange(shown: ShownChain, before: ShownLine | ShownChain) -> bool:
     """Return whether a certificate that reached a CA reaches none now: its CA is deleted, or its chain has less."""
     return shown.kind is ShownKind.STRANGER and before.kind is not ShownKind.STRANGER
 
 
 def _line_of(shown: ShownChain, before: ShownLine | None) -> ShownLine:
-    is_same_day = before is not None and before.at.date() == shown.at.date()
+    """Return the line of *shown*. A certificate that reaches no CA any more keeps its place, and gains no time."""
+    is_same_day = before is not None and before.last.date() == shown.at.date()
     changes = before.changes + 1 if before is not None and is_same_day else 0
+    if before is not None and _is_now_strange(shown, before):
+        return ShownLine(before.kind, before.at, before.group, _way_of(shown), changes, last_at=shown.at)
     return ShownLine(shown.kind, shown.at, shown.group, _way_of(shown), changes)
 
 
@@ -178,13 +181,17 @@ class ShownMemory:
     def take_new(self, org_id: str, events: Iterable[ConnectionEvent]) -> tuple[ShownChain, ...]:
         """Return the chains in *events* that are to be stored, BATCH_MAX at most: refused devices' first.
 
-        Of several connections with one certificate, the last counts that reached a CA, or else the last."""
+        Of several connections with one certificate, the last counts. A certificate that reached a CA is no stranger's,
+        whatever its client sent last."""
         last: dict[str, ShownChain] = {}
         for event in events:
             shown = _shown(event)
-            before = last.get(shown.fingerprint) if shown else None
-            if shown and (shown.kind is not ShownKind.STRANGER or not before or before.kind is ShownKind.STRANGER):
-                last[shown.fingerprint] = shown
+            if shown is None:
+                continue
+            before = last.get(shown.fingerprint)
+            if before is not None and _is_now_strange(shown, before):
+                shown = replace(shown, kind=before.kind, group=before.group)
+            last[shown.fingerprint] = shown
         new = [shown for shown in last.values() if self._is_new(org_id, shown)]
         new = sorted(new, key=lambda shown: (_FIRST[shown.kind], -shown.at.timestamp()))[:BATCH_MAX]
         for shown in new:
@@ -197,7 +204,7 @@ class ShownMemory:
 
     def _is_new(self, org_id: str, shown: ShownChain) -> bool:
         sent = self._sent.get((org_id, shown.fingerprint))
-        return sent is None or shown.at.date() > sent.at.date() or _renews(shown, sent)
+        return sent is None or shown.at.date() > sent.last.date() or _renews(shown, sent)
 
 
 def _shown(event: ConnectionEvent) -> ShownChain | None:

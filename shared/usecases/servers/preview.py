@@ -1,25 +1,15 @@
 """preview: what a file would be accepted as. Nothing is stored. Here: as a messaging server certificate."""
 
-from collections.abc import Sequence
-
-import msgspec
-
-from shared.errors import Conflict, Rejected, TrustError
+from shared.errors import Conflict, Rejected
 from shared.usecases.callers import Member
 from shared.usecases.context import Context
 from shared.usecases.servers.documents import ServerCertificates
 from shared.usecases.servers.rules import check_for_org
-from shared.validation.notices import Notice
+from shared.validation.names import messaging_host
+from shared.validation.notices import Acceptance, devices_must_send_sni
 from shared.validation.server_cert import read_leaf
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import BUNDLE_MAX, read_certificates
-
-
-class Acceptance(msgspec.Struct, frozen=True):
-    """Whether an upload would be accepted; *refusal* is the reason if not."""
-
-    refusal: TrustError | None = None
-    warnings: Sequence[Notice] = msgspec.field(default_factory=list)
 
 
 def preview_server(context: Context, member: Member, data: bytes) -> tuple[Certificate, Acceptance]:
@@ -37,6 +27,9 @@ def preview_server(context: Context, member: Member, data: bytes) -> tuple[Certi
         return read_certificates(data, limit=BUNDLE_MAX)[0], Acceptance(refusal)
     try:
         ServerCertificates(context.of(member.org)).check_place(member.org, leaf)
-        return leaf, Acceptance(warnings=check_for_org(context, member.org, leaf, chain, at))
+        warnings = check_for_org(context, member.org, leaf, chain, at)
     except (Rejected, Conflict) as refusal:
         return leaf, Acceptance(refusal)
+    if not member.org.requires_sni:
+        warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
+    return leaf, Acceptance(warnings=warnings)
