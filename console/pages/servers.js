@@ -225,7 +225,10 @@ function show(view, opened) {
         return api.generateCSR(Object.fromEntries(fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value)));
       } }],
     });
-    if (done) await settle(done.id, 'The request is made. Download it, have it signed, then upload the certificate to its row.');
+    if (done) {
+      await settle(done.id, 'The request is made. Download the request, have a CA sign the request, then upload the certificate to the row of the request.',
+        ...(done.warnings ?? []).map((notice) => ` ${visible(notice.message)}`));
+    }
   }
 
   async function fulfil(request, text = null) {
@@ -264,7 +267,10 @@ function show(view, opened) {
       content: [h('p', null, 'This makes a new request on the same key. The certificate stays as it is until you activate the new one.')],
       actions: [{ label: 'Make the request', tone: 'primary', submit: true, run: () => api.renew(server.id) }],
     });
-    if (done) await settle(done.id, 'The request is made. Download it, have it signed, then upload the certificate to its row.');
+    if (done) {
+      await settle(done.id, 'The request is made. Download the request, have a CA sign the request, then upload the certificate to the row of the request.',
+        ...(done.warnings ?? []).map((notice) => ` ${visible(notice.message)}`));
+    }
   }
 
   async function describe(server) {

@@ -110,10 +110,10 @@ def generate_csr(call: MemberCall) -> Reply:
         country=body.country,
         email_address=body.email_address,
     )
-    request = requests.generate_csr(
+    request, warnings = requests.generate_csr(
         call.context, call.app.sealer, call.member, subject, algorithm=body.key_algorithm, comments=body.comments
     )
-    return json_reply(server_view(call, request), status=201, version=request.changed.version)
+    return json_reply(server_view(call, request, warnings), status=201, version=request.changed.version)
 
 
 class FulfillCSR(Body, frozen=True, kw_only=True):

@@ -640,6 +640,12 @@ def test_the_key_algorithm_of_a_request(operator: Client, algorithm: str) -> Non
     assert key_algorithm == algorithm.replace("RSA-", "RSA ")
 
 
+def test_the_first_request_of_an_organization_says_that_devices_must_send_sni(operator: Client) -> None:
+    """From the first request on, as from the first certificate."""
+    made = [operator.post(f"{SERVERS}/csr", {"keyAlgorithm": "P-256"}).ok(201) for _ in range(2)]
+    assert [codes(request) for request in made] == [["sni_required"], []]
+
+
 def test_wrong_fields_of_a_request_are_refused(operator: Client) -> None:
     """The refusal names the field; no request is stored."""
     for field, value, code, status in (

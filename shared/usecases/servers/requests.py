@@ -22,7 +22,8 @@ from shared.usecases.servers.documents import (
 )
 from shared.usecases.servers.rules import check_for_org
 from shared.validation.csr import check_algorithm, make_csr, read_signed, subject_name
-from shared.validation.notices import Notice
+from shared.validation.names import messaging_host
+from shared.validation.notices import Notice, devices_must_send_sni
 from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
 from shared.x509.public_keys import key_hash, public_key_info
@@ -42,8 +43,10 @@ class Subject(msgspec.Struct, frozen=True):
 
 def generate_csr(
     context: Context, sealer: KeySealer, member: Member, subject: Subject, *, algorithm: str, comments: str = ""
-) -> ParsedServerCertificate:
+) -> tuple[ParsedServerCertificate, list[Notice]]:
     """Make a key pair and a request for one of the organization's hosts, and store the request with the sealed key.
+
+    Return the request with warnings.
 
     An attempt counts before the key is made (`ServerCertificates.count_attempt`).
 
@@ -78,8 +81,11 @@ def add_request(
     comments: str,
     what: str,
     at: datetime,
-) -> ParsedServerCertificate:
-    """Store a request with its sealed key, under a new id. *what* is the action in the activity list.
+) -> tuple[ParsedServerCertificate, list[Notice]]:
+    """Store a request with its sealed key, under a new id. Return the request with warnings.
+
+    Args:
+        what: the action in the activity list.
 
     Raises: TooManyServerCertificates, TooBusy, StoreUnavailable.
     """
@@ -95,7 +101,10 @@ def add_request(
     activity = make_entry(at, member.who, what, certificate=certificate_id)
     servers = ServerCertificates(context.of(member.org))
     added = servers.add(certificate_id, record, activity=activity)
-    return parse(added.id, added.record)
+    warnings: list[Notice] = []
+    if added.sets_sni:
+        warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
+    return parse(added.id, added.record), warnings
 
 
 def fulfill_csr(
