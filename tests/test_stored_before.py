@@ -6,6 +6,7 @@ certificates (default, uploaded, requested, fulfilled, renewed), settings, polic
 activity, both feeds. The documents that expire do so in the year 2100.
 """
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from shared.composition import App, build
 from shared.config import Settings, SQLite
+from shared.usecases.callers import label_key
 from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal
@@ -51,8 +53,11 @@ def client(app: App, name: str) -> Client:
 
 @pytest.mark.parametrize("path", EXPECTED["answers"])
 def test_an_operator_reads_what_the_version_before_stored(app: App, path: str) -> None:
-    """Each view has the same status, body and ETag as in the version before."""
-    expected = EXPECTED["answers"][path]
+    """Each view has the same status, body and ETag as in the version before. Platform keys have labels now."""
+    expected = copy.deepcopy(EXPECTED["answers"][path])
+    if path == "/activity":
+        for entry in expected["body"]["results"]:
+            entry["who"] = label_key(entry["who"])
     answer = client(app, "operator").get(path)
     body: Any = answer.json if answer.reply.content_type.startswith("application/json") else answer.text
     for field, default in ADDED.get(path, {}).items():
