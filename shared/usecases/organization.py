@@ -13,6 +13,9 @@ from shared.org_repository import OrgRepository
 from shared.records import Org
 from shared.refs import Ref, org_ref
 from shared.repository import Attempt, ExistingAttempt, Repository
+from shared.usecases.context import Context
+from shared.validation.names import messaging_host
+from shared.validation.notices import Notice, devices_must_send_sni
 
 _PAGE: Final = 200
 
@@ -37,6 +40,11 @@ class Organization:
         Raises: OrgGone, TooBusy, StoreUnavailable, and whatever the block raises."""
         gone = OrgGone(org=self.org_id)
         return self._repository.changing_existing(self.ref, gone, also=also, first=first, activity_of=self.org_id)
+
+
+def warn_of_sni(context: Context, org: Org) -> Notice:
+    """Return the warning that the devices of *org* must send SNI from now on."""
+    return devices_must_send_sni(messaging_host(org.org_id, context.platform_domain))
 
 
 class OrgDocuments:

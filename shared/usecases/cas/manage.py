@@ -10,10 +10,10 @@ from shared.usecases.callers import Member
 from shared.usecases.cas.documents import AddedCA, CACertificates, list_inactive_twins, list_replacing
 from shared.usecases.context import Context, check_version, make_entry, make_revision, update_revision
 from shared.usecases.edges.withdrawals import publish, publish_waiting
+from shared.usecases.organization import warn_of_sni
 from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
-from shared.validation.names import messaging_host
-from shared.validation.notices import Acceptance, Notice, devices_must_send_sni, reactivates
+from shared.validation.notices import Acceptance, Notice, reactivates
 
 
 class UploadedCA(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ def _list_warnings(context: Context, org: Org, added: AddedCA) -> list[Notice]:
     """Return the warnings about a CA that was registered, or would be."""
     warnings: list[Notice] = []
     if added.sets_sni:
-        warnings.append(devices_must_send_sni(messaging_host(org.org_id, context.platform_domain)))
+        warnings.append(warn_of_sni(context, org))
     if added.reactivates:
         warnings.append(reactivates(added.reactivates, is_active=added.ca.status is CAStatus.ACTIVE))
     return warnings

@@ -3,10 +3,10 @@
 from shared.errors import Conflict, Rejected
 from shared.usecases.callers import Member
 from shared.usecases.context import Context
+from shared.usecases.organization import warn_of_sni
 from shared.usecases.servers.documents import ServerCertificates
 from shared.usecases.servers.rules import check_for_org
-from shared.validation.names import messaging_host
-from shared.validation.notices import Acceptance, devices_must_send_sni
+from shared.validation.notices import Acceptance
 from shared.validation.server_cert import read_leaf
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import BUNDLE_MAX, read_certificates
@@ -31,5 +31,5 @@ def preview_server(context: Context, member: Member, data: bytes) -> tuple[Certi
     except (Rejected, Conflict) as refusal:
         return leaf, Acceptance(refusal)
     if not member.org.requires_sni:
-        warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
+        warnings.append(warn_of_sni(context, member.org))
     return leaf, Acceptance(warnings=warnings)

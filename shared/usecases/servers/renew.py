@@ -35,5 +35,5 @@ def renew(context: Context, sealer: KeySealer, member: Member, certificate_id: s
     if not isinstance(key, PrivateKey):
         raise SealBroken(f"{member.org_id}/{certificate_id} holds a key of another kind")
     csr = renew_csr(key, parsed.request or certificate)
-    request, _ = add_request(context, sealer, member, key, csr, comments=record.comments, what="renewCSR", at=at)
-    return request
+    added = add_request(context, sealer, member, key, csr, comments=record.comments, what="renewCSR", at=at)
+    return parse(added.id, added.record)

@@ -12,8 +12,10 @@ from shared.ports import KeySealer
 from shared.records import ServerCertificate, Source
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, make_entry, make_revision, update_revision
+from shared.usecases.organization import warn_of_sni
 from shared.usecases.servers.chain import complete_chain
 from shared.usecases.servers.documents import (
+    AddedServerCertificate,
     ParsedServerCertificate,
     ServerCertificates,
     new_id,
@@ -22,8 +24,7 @@ from shared.usecases.servers.documents import (
 )
 from shared.usecases.servers.rules import check_for_org
 from shared.validation.csr import check_algorithm, make_csr, read_signed, subject_name
-from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, devices_must_send_sni
+from shared.validation.notices import Notice
 from shared.x509.certificate import Certificate
 from shared.x509.private_keys import PrivateKey
 from shared.x509.public_keys import key_hash, public_key_info
@@ -68,7 +69,8 @@ def generate_csr(
     ServerCertificates(context.of(member.org)).count_attempt(at, context.rate_per_minute)
     key = context.key_work.make(algorithm, org_id=member.org_id)
     csr = make_csr(key, name, host=host)
-    return add_request(context, sealer, member, key, csr, comments=comments, what="generateCSR", at=at)
+    added = add_request(context, sealer, member, key, csr, comments=comments, what="generateCSR", at=at)
+    return parse(added.id, added.record), [warn_of_sni(context, member.org)] if added.sets_sni else []
 
 
 def add_request(
@@ -81,8 +83,8 @@ def add_request(
     comments: str,
     what: str,
     at: datetime,
-) -> tuple[ParsedServerCertificate, list[Notice]]:
-    """Store a request with its sealed key, under a new id. Return the request with warnings.
+) -> AddedServerCertificate:
+    """Store a request with its sealed key, under a new id.
 
     Args:
         what: the action in the activity list.
@@ -99,12 +101,7 @@ def add_request(
         changed=make_revision(at, member.who),
     )
     activity = make_entry(at, member.who, what, certificate=certificate_id)
-    servers = ServerCertificates(context.of(member.org))
-    added = servers.add(certificate_id, record, activity=activity)
-    warnings: list[Notice] = []
-    if added.sets_sni:
-        warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
-    return parse(added.id, added.record), warnings
+    return ServerCertificates(context.of(member.org)).add(certificate_id, record, activity=activity)
 
 
 def fulfill_csr(

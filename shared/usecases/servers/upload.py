@@ -10,6 +10,7 @@ from shared.ports import KeySealer, ServerFiles
 from shared.records import Org, ServerCertificate, Source
 from shared.usecases.callers import Member
 from shared.usecases.context import Context, make_entry, make_revision
+from shared.usecases.organization import warn_of_sni
 from shared.usecases.servers.chain import complete_chain
 from shared.usecases.servers.documents import (
     AddedServerCertificate,
@@ -21,8 +22,7 @@ from shared.usecases.servers.documents import (
     seal_key,
 )
 from shared.usecases.servers.rules import check_for_org
-from shared.validation.names import messaging_host
-from shared.validation.notices import Notice, devices_must_send_sni
+from shared.validation.notices import Notice
 from shared.validation.server_cert import CertificateWithKey, has_private_key, read_leaf
 
 
@@ -76,7 +76,7 @@ def upload_server_cert(
         added = _add(servers, sealer, member, certificate_id, server, comments, at)
         if added.id == certificate_id:
             if added.sets_sni:
-                warnings.append(devices_must_send_sni(messaging_host(member.org_id, context.platform_domain)))
+                warnings.append(warn_of_sni(context, member.org))
             return UploadedServerCertificate(parse(added.id, added.record), True, warnings)
         existing_id = added.id  # of an upload that was faster
 
