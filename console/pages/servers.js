@@ -16,6 +16,11 @@ const SOURCES = { default: 'Default', upload: 'Uploaded', csr: 'Requested' };
 const KEYS = ['RSA-2048', 'RSA-3072', 'RSA-4096', 'P-256', 'P-384'];
 const SELF_SIGNED = 'Browsers refuse this certificate until it is added to them; devices need it in their trust store.';
 
+const REQUESTED = 'The request is made. Download the request, have a CA sign the request, then upload the certificate to the row of the request.';
+
+/** Warnings as sentences that follow another sentence. */
+const inWords = (warnings = []) => warnings.map((notice) => ` ${visible(notice.message)}`);
+
 export const nameOf = (server) => server.id === 'default' ? 'Default certificate' : short(server.names[0] ?? server.subject, 50);
 
 function statesOf(server) {
@@ -174,7 +179,7 @@ function show(view, opened) {
         (theirs) => h('p', null, 'Shown to devices now: ', h('bdi', null, theirs.name), '.'));
       await refresh();
       view.say(...(now
-        ? [h('bdi', null, nameOf(server)), ' is active.', ...now.warnings.map((notice) => ` ${visible(notice.message)}`)]
+        ? [h('bdi', null, nameOf(server)), ' is active.', ...inWords(now.warnings)]
         : ['The other change was kept; yours was discarded.']));
       find(top, 'activate')?.focus();
     });
@@ -225,10 +230,7 @@ function show(view, opened) {
         return api.generateCSR(Object.fromEntries(fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value)));
       } }],
     });
-    if (done) {
-      await settle(done.id, 'The request is made. Download the request, have a CA sign the request, then upload the certificate to the row of the request.',
-        ...(done.warnings ?? []).map((notice) => ` ${visible(notice.message)}`));
-    }
+    if (done) await settle(done.id, REQUESTED, ...inWords(done.warnings));
   }
 
   async function fulfil(request, text = null) {
@@ -258,7 +260,7 @@ function show(view, opened) {
         return true;
       },
     });
-    if (done) await settle(done.id, h('bdi', null, nameOf(done)), ' took the place of its request.', ...(done.warnings ?? []).map((notice) => ` ${visible(notice.message)}`));
+    if (done) await settle(done.id, h('bdi', null, nameOf(done)), ' took the place of its request.', ...inWords(done.warnings));
   }
 
   async function renew(server) {
@@ -267,10 +269,7 @@ function show(view, opened) {
       content: [h('p', null, 'This makes a new request on the same key. The certificate stays as it is until you activate the new one.')],
       actions: [{ label: 'Make the request', tone: 'primary', submit: true, run: () => api.renew(server.id) }],
     });
-    if (done) {
-      await settle(done.id, 'The request is made. Download the request, have a CA sign the request, then upload the certificate to the row of the request.',
-        ...(done.warnings ?? []).map((notice) => ` ${visible(notice.message)}`));
-    }
+    if (done) await settle(done.id, REQUESTED, ...inWords(done.warnings));
   }
 
   async function describe(server) {
@@ -411,7 +410,7 @@ async function addDialog() {
       const said = status === 200
         ? [`Already here since ${absolute(data.createdAt)}. `,
           visible(data.warnings?.find((notice) => ['chain_completed', 'chain_kept'].includes(notice.code))?.message ?? 'Nothing changed.')]
-        : [h('bdi', null, nameOf(data)), ' is saved. Activate it to show it to devices.', ...(data.warnings ?? []).map((notice) => ` ${visible(notice.message)}`)];
+        : [h('bdi', null, nameOf(data)), ' is saved. Activate it to show it to devices.', ...inWords(data.warnings)];
       return { id: data.id, said };
     } }],
   });
