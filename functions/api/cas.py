@@ -63,8 +63,8 @@ def _view(ca_id: str, ca: CA, usage: RecentUsage, warnings: Sequence[Notice] | N
         last_used=use.last if use else None,
         connections_30d=use.count if use else 0,
         warnings=UNSET if warnings is None else warnings_view(warnings),
-        **certificate_fields(parse_stored(ca.der)),  # type: ignore[arg-type]
-        **stamp_fields(ca.changed),  # type: ignore[arg-type]
+        **certificate_fields(parse_stored(ca.der)),
+        **stamp_fields(ca.changed),
     )
 
 

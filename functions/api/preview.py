@@ -67,7 +67,7 @@ def preview(call: MemberCall) -> Reply:
         ca=_acceptance(ca),
         server=_acceptance(server),
         judged=judge_change(call, with_ca(cert)) if has_effect else UNSET,
-        **certificate_fields(cert),  # type: ignore[arg-type]
+        **certificate_fields(cert),
     )
     return json_reply(view)
 

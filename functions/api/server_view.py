@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -64,12 +65,12 @@ def server_view(
         comments=server.comments,
         csr=server.csr_pem,
         warnings=UNSET if warnings is None else warnings_view(warnings),
-        **_leaf_fields(server),  # type: ignore[arg-type]
-        **stamp_fields(server.changed),  # type: ignore[arg-type]
+        **_leaf_fields(server),
+        **stamp_fields(server.changed),
     )
 
 
-def _leaf_fields(server: ParsedServerCertificate) -> dict[str, object]:
+def _leaf_fields(server: ParsedServerCertificate) -> dict[str, Any]:
     if server.leaf is not None:
         return certificate_fields(server.leaf)
     return {
