@@ -1,7 +1,7 @@
 """A store that stops answering during a change, at each store call in turn: no change is half done, and the repeated
 call ends as an uninterrupted call does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
@@ -216,19 +216,31 @@ def _org(service: Service, operation: Operation, number: int) -> Org:
     return replace(org, thing=operation.prepare(org))
 
 
-@pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_the_same_call_again_completes_an_interrupted_change(service: Service, name: str, is_answer_lost: bool) -> None:
-    operation, pass_on = OPERATIONS[name], service.store.between
+def interrupt(service: Service, operation: Operation, is_answer_lost: bool) -> Iterator[tuple[Org, Cut, Answer]]:
+    """Yield after each change that was interrupted, at each of its calls to the store, and after a complete change.
+
+    Each change is made in an organization of its own."""
+    pass_on = service.store.between
     for number in range(1, 100):
         org = _org(service, operation, number)
         cut = Cut(number, is_answer_lost)
         service.store.between = cut
-        first = operation.change(org)
+        answer = operation.change(org)
         service.store.between = pass_on
-        at = f"call {number}: {first.text}"
+        yield org, cut, answer
+        if cut.calls < number:
+            return
+    raise AssertionError("the change takes too many calls to the store")
+
+
+@pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_same_call_again_completes_an_interrupted_change(service: Service, name: str, is_answer_lost: bool) -> None:
+    operation = OPERATIONS[name]
+    for org, cut, first in interrupt(service, operation, is_answer_lost):
+        at = f"call {cut.number}: {first.text}"
         assert org.look().halves == [], at
-        if cut.calls >= number:  # otherwise the change was complete before this call
+        if cut.calls >= cut.number:  # otherwise the change was complete before this call
             assert first.status == 503 or first.status < 300, at
         if first.status == 503:
             again = operation.change(org)
@@ -243,32 +255,20 @@ def test_the_same_call_again_completes_an_interrupted_change(service: Service, n
         org.sweep()
         assert org.look().leftovers == [], at
         assert operation.after(org), f"after a sweep; {at}"
-        if cut.calls < number:
-            return
-    raise AssertionError("the change takes too many calls to the store")
 
 
 @pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_sweep_removes_what_an_interrupted_change_left(service: Service, name: str, is_answer_lost: bool) -> None:
     """The change is not repeated. The thing that was changed exists as a whole, or not at all."""
-    operation, pass_on = OPERATIONS[name], service.store.between
-    for number in range(1, 100):
-        org = _org(service, operation, number)
-        cut = Cut(number, is_answer_lost)
-        service.store.between = cut
-        operation.change(org)
-        service.store.between = pass_on
+    for org, cut, _ in interrupt(service, OPERATIONS[name], is_answer_lost):
         org.sweep()
         findings = org.look()
-        assert (findings.halves, findings.leftovers) == ([], []), f"call {number}"
-        assert org.has_ca() == bool(org.ids(CAS)), f"call {number}"
+        assert (findings.halves, findings.leftovers) == ([], []), f"call {cut.number}"
+        assert org.has_ca() == bool(org.ids(CAS)), f"call {cut.number}"
         denied = {denial["value"] for denial in org.operator.get(DENIALS).ok()["results"]}
         for ca in org.operator.get(CAS).ok()["results"]:
-            assert (ca["deniedAt"] is not None) == (ca["fingerprintSha256"] in denied), f"call {number}"
-        if cut.calls < number:
-            return
-    raise AssertionError("the change takes too many calls to the store")
+            assert (ca["deniedAt"] is not None) == (ca["fingerprintSha256"] in denied), f"call {cut.number}"
 
 
 @pytest.mark.parametrize("is_answer_lost", [False, True], ids=["not made", "answer lost"])
@@ -276,26 +276,17 @@ def test_an_upload_without_chain_publishes_what_an_interrupted_completion_stored
     service: Service, is_answer_lost: bool
 ) -> None:
     """Also if the completion ended between the line in the index and the publication of the hosts."""
-    operation, pass_on = OPERATIONS["completeChain"], service.store.between
     lengths = set()
-    for number in range(1, 100):
-        org = _org(service, operation, number)
-        cut = Cut(number, is_answer_lost)
-        service.store.between = cut
-        operation.change(org)
-        service.store.between = pass_on
+    for org, cut, _ in interrupt(service, OPERATIONS["completeChain"], is_answer_lost):
         issued, _ = _server_with_chain(org.host)
         again = org.operator.post(SERVERS, {"certificate": issued.pem, "privateKey": issued.key_pem}).ok(200)
         record = service.app.context.repository.get(server_ref(org.id, org.thing))
         hosts = HostFeed(service.app.context).find([org.id])[org.id]
         assert record is not None
-        assert hosts.is_published, f"call {number}"
-        assert hosts.hosts == {org.host: host_version(record)}, f"call {number}"
+        assert hosts.is_published, f"call {cut.number}"
+        assert hosts.hosts == {org.host: host_version(record)}, f"call {cut.number}"
         lengths.add(len(again["chain"]))
-        if cut.calls < number:
-            assert lengths == {0, 1}
-            return
-    raise AssertionError("the change takes too many calls to the store")
+    assert lengths == {0, 1}
 
 
 @dataclass
@@ -378,7 +369,7 @@ def test_a_denied_ca_never_allows_a_device_even_if_its_upload_is_interrupted(
         operator.post(CAS, {"certificate": ROOT.pem})
         service.store.between = pass_on
         verdict = broker.post("/verifyClient", question).ok()
-        assert verdict["decision"] == "deny", f"call {number}"
+        assert verdict["decision"] == "deny", f"call {cut.number}"
         if cut.calls < number:
             assert verdict["code"] == "certificate_revoked"
             return
