@@ -17,9 +17,9 @@ from shared.connection_records import (
     QueuedEvent,
 )
 
-KEYS_MAX: Final = 30  # of an organization and day: 180 KB at most, beside the 180 KB of the rest of a day's usage
+KEYS_MAX: Final = 30  # of an organization and day: 215 KB at most, beside the 180 KB of the rest of a day's usage
 _HOUR: Final = "%Y-%m-%dT%H"  # of a day in UTC
-FAILING: Final = timedelta(hours=1)  # after the last refused call; a broker that is refused asks again
+_FAILING: Final = timedelta(hours=1)  # after the last refused call; a broker that is refused asks again
 
 
 def count_calls(events: Iterable[QueuedEvent]) -> tuple[dict[str, KeyCalls], bool]:
@@ -76,14 +76,14 @@ def merge(first: KeyCalls, other: KeyCalls) -> KeyCalls:
 def find_failing_since(calls: KeyCalls, failure: CallFailure, at: datetime) -> datetime | None:
     """Return since when the calls with a key are refused for *failure*; None where they are not refused so at *at*.
 
-    The failure ends with a call that is answered, or FAILING after the last refused call. A wrong role ends in the
+    The failure ends with a call that is answered, or an hour after the last refused call. A wrong role ends in the
     second way only: calls to another function, which needs the role that the key has, are answered all the time.
 
     Of an hour, the first and the last refused call are stored. Where the last answer came between two refused calls of
     one hour, the result is the time of the last refused call of that hour.
     """
     last = calls.failures.get(failure)
-    if last is None or at - last.at >= FAILING:
+    if last is None or at - last.at >= _FAILING:
         return None
     answered_at = None if failure is CallFailure.ROLE else calls.answered_at
     if answered_at is not None and answered_at >= last.at:
@@ -95,7 +95,7 @@ def find_failing_since(calls: KeyCalls, failure: CallFailure, at: datetime) -> d
             continue
         start = _start_of(hour)
         first_at, last_at = (start + timedelta(seconds=seconds) for seconds in (failed.first, failed.last))
-        if since - last_at >= FAILING or (answered_at is not None and last_at <= answered_at):
+        if since - last_at >= _FAILING or (answered_at is not None and last_at <= answered_at):
             break
         if answered_at is not None and first_at <= answered_at:
             return min(since, last_at)
