@@ -145,6 +145,7 @@ class Settings(Struct, frozen=True):
         domain: the platform domain.
         weak_keys: ids of keys that are known to be weak (`shared.x509.public_keys.key_ids`).
         rate_per_minute: the largest number of new server certificates and requests of an organization.
+        verdict_memory: MiB of remembered verdicts in each process; 0: nothing is remembered.
         org_quarantine_days: for which the id of a deleted organization cannot be created again.
         topic_prefix: the prefix of the topics of devices and gateways; None for the default of each class.
         one_org_per_broker: whether each broker, or part of a broker, serves the devices of one organization only.
@@ -165,6 +166,7 @@ class Settings(Struct, frozen=True):
     domain: str = "internetofthings.ibmcloud.com"
     weak_keys: frozenset[str] = frozenset()
     rate_per_minute: int = 10
+    verdict_memory: int = 64
     org_quarantine_days: int = 30
     topic_prefix: str | None = None
     one_org_per_broker: bool = False
@@ -195,6 +197,7 @@ class Settings(Struct, frozen=True):
             domain=_read_domain(env),
             weak_keys=_read_weak_keys(env),
             rate_per_minute=_read_number(env, "TRUST_RATE_PER_MINUTE", 10, range(1, 1_000_001)),
+            verdict_memory=_read_number(env, "TRUST_VERDICT_MEMORY", 64, range(65_537)),
             org_quarantine_days=_read_number(env, "TRUST_ORG_QUARANTINE_DAYS", 30, range(3651)),
             topic_prefix=_read_topic_prefix(env),
             one_org_per_broker=_read_bool(env, "TRUST_ONE_ORG_PER_BROKER"),

@@ -59,6 +59,8 @@ def test_stores_keys_and_queues_of_the_clouds_can_be_chosen() -> None:
         ("TRUST_WEAK_KEYS", "/nowhere/at/all"),
         ("TRUST_RATE_PER_MINUTE", "0"),
         ("TRUST_RATE_PER_MINUTE", "٣"),
+        ("TRUST_VERDICT_MEMORY", "-1"),
+        ("TRUST_VERDICT_MEMORY", "64 MiB"),
         ("TRUST_LOG", "LOUD"),
         ("TRUST_TOPIC_PREFIX", "{orgId}/{typeId}/"),
         ("TRUST_TOPIC_PREFIX", "{class}/{typeId}/{deviceId}/"),
