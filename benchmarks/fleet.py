@@ -21,7 +21,7 @@ from shared.usecases.devices.verify import verify_client
 from shared.usecases.orgs.api_keys import create_key
 from shared.usecases.orgs.organizations import create_org
 from shared.validation.policy import Decision
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient
 from shared.validation.verdict import Verdict
 from tests.support import certs
 from tests.support.harness import basic
@@ -112,8 +112,8 @@ class Deployment:
     def decide(self, sent: bytes, number: int, org_id: str = ORG) -> Verdict:
         """Decide about one device as the function does: from the bytes that the broker sends to the verdict."""
         host, client_id = f"{org_id}.messaging.{DOMAIN}", f"d:{org_id}:thermo:{number:06}"
-        presented = Presented.read(server_name=host, client_id=client_id, certificate=sent)
-        return verify_client(self.app.verifier, self.broker, presented)
+        client = ConnectingClient(server_name=host, client_id=client_id, certificate=sent)
+        return verify_client(self.app.verifier, self.broker, client)
 
     def encode_questions(self, of: Fleet) -> list[bytes]:
         """Return the JSON body of a broker's request to verifyClient about each device."""

@@ -14,9 +14,10 @@ from shared.validation.ca import ca_id, check_ca
 from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import messaging_host
 from shared.validation.policy import Decision, Policy
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient, Presented
 from shared.validation.verdict import Verdict, judge
 from shared.x509.certificate_files import read_certificates
+from shared.x509.moment import Moment
 
 # click joins the lines of a paragraph, unless the paragraph begins with \b.
 _HELP = """Check a device's certificate offline, with the rules of verifyClient.
@@ -68,12 +69,13 @@ def main(
         click.echo(f"✕ The CA file would not be accepted: {error}", err=True)
         click.echo(f"  More: {_page_of(error.code)}", err=True)
         sys.exit(1)
-    presented = Presented.read(
+    client = ConnectingClient(
         server_name=messaging_host(org_id, domain),
         client_id=client_id,
         certificate=device.read_bytes(),
         chain=chain.read_bytes() if chain else b"",
     )
+    presented = Presented.read(client)
     facts = OrgFacts(
         org_id,
         suspended=False,
@@ -83,7 +85,7 @@ def main(
         policy=Policy(),
         anchors=anchors,
     )
-    verdict = judge(presented, Scope(org_id), facts, platform_domain=domain, at=now)
+    verdict = judge(presented, Scope(org_id), facts, platform_domain=domain, moment=Moment(now))
     _print(verdict)
     sys.exit(0 if verdict.decision is Decision.ALLOW else 1)
 

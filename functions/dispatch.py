@@ -33,6 +33,7 @@ ReadBody = Callable[[], Awaitable[bytes]]
 _Run = Callable[[Callable[[], Any]], Awaitable[Any]]  # runs work in a pool
 _Answer = tuple[Reply, str]  # the reply, and the function that it came from
 _Refuse = Callable[[Request, Exception], Reply]
+_RECALLED_BYTES: Final = 16 * 1024  # of a body that the event loop reads; a certificate with its chain takes 4 KiB
 _AT_ONCE: Final = 1.0  # seconds to wait for an answer that exists already
 
 
@@ -91,6 +92,9 @@ class Dispatcher:
                 return _finish(request, answer, started)
             if read_body is not None:
                 request = await _complete(request, read_body)
+            recalled = self._recall(request, module)
+            if recalled is not None:
+                return _finish(request, recalled, started)
             verdict = self._start_verdict(request, module)
             if verdict.workers is EMBEDDED:
                 self._loop_rest.rest_for(verdict.future, asyncio.get_running_loop())
@@ -152,6 +156,24 @@ class Dispatcher:
             return _Admitted(request, function, lambda complete: endpoint.handler(prepared(complete)))
         except Exception as error:  # noqa: BLE001 - the one place where a refusal becomes a reply
             return refuse(request, error), function
+
+    def _recall(self, request: Request, module: str) -> _Answer | None:
+        """Return the answer that the memory for verdicts gives, without a thread; None where a thread must find out.
+
+        The event loop calls this method. Only small bodies are read here, and only a store that never waits.
+        """
+        if len(request.body) > _RECALLED_BYTES or request.bearer_token is not None:
+            return None
+        try:
+            app = self._get_app().recalling
+            if app is None:
+                return None
+            endpoint, params = dialect_router(module).find(request.method, request.path)
+            if params:
+                request = replace(request, params=params)
+            return endpoint.handler(endpoint.prepare(request, lambda: app, endpoint.roles)(request)), VERIFY_CLIENT
+        except Exception:  # noqa: BLE001 - nothing is remembered, the store is busy, or an error that the thread reports
+            return None
 
     def _start_verdict(self, request: Request, module: str) -> "_Verdict":
         """Start a verdict in a pool."""

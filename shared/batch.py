@@ -1,9 +1,9 @@
 """The documents of one batched read, as records."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from shared.ports import Document, Key
+from shared.ports import Document, Key, Version
 from shared.records import OrgRecord, Record, decode
 from shared.refs import Ref
 
@@ -48,6 +48,11 @@ class Batch:
         if ref.key not in self._keys:
             raise KeyError(ref.key)
         return self._documents.get(ref.key)
+
+    def versions(self, refs: Iterable[Ref[Any]]) -> tuple[Version | None, ...]:
+        """Return the version of the document at each of *refs* as it was read; None where no document exists."""
+        documents = self._documents
+        return tuple(document.version if (document := documents.get(ref.key)) is not None else None for ref in refs)
 
     def replace(self, ref: Ref[Any], document: Document | None) -> "Batch":
         """Return a batch that holds *document* at *ref*; None: no document exists there."""

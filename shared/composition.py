@@ -27,6 +27,7 @@ from shared.ports import (
     Clock,
     ConnectionEventQueue,
     DocumentStore,
+    ImmediateReads,
     InlineKeyWorker,
     KeySealer,
     KeyWorker,
@@ -39,6 +40,7 @@ from shared.ports import (
 from shared.repository import Repository
 from shared.usecases.context import Context
 from shared.usecases.devices import usage
+from shared.usecases.devices.memory import VerdictMemory
 from shared.usecases.devices.shown import ShownMemory
 from shared.usecases.devices.verify import Verifier
 from shared.validation.topics import TopicPrefix
@@ -51,6 +53,8 @@ class App(msgspec.Struct, frozen=True):
 
     Args:
         verdict_seconds: the time limit of a verdict, from the arrival of its request.
+        recalling: the same App for the event loop: it answers questions from the memory for verdicts only, and never
+            waits. None where the store may wait for a network, or nothing is remembered.
         sweep: deletes expired documents, in a store that does not do so by itself. Raises: StoreUnavailable.
     """
 
@@ -66,6 +70,7 @@ class App(msgspec.Struct, frozen=True):
     background: Background
     verdict_seconds: float = VERDICT_SECONDS
     sweep: Callable[[], None] = lambda: None
+    recalling: "App | None" = None
 
     @property
     def is_embedded(self) -> bool:
@@ -131,8 +136,9 @@ def build(
         events=queue,
     )
     tokens = token_verifier(settings.oidc, clock)
-    verifier = Verifier(context, tokens, decisions, TopicPrefix(settings.topic_prefix))
-    return App(
+    memory = VerdictMemory(settings.verdict_memory * 1024 * 1024)
+    verifier = Verifier(context, tokens, decisions, TopicPrefix(settings.topic_prefix), memory=memory)
+    app = App(
         context,
         verifier,
         sealer,
@@ -146,6 +152,18 @@ def build(
         verdict_seconds,
         sweep,
     )
+    return msgspec.structs.replace(app, recalling=_recalling(app))
+
+
+def _recalling(app: App) -> App | None:
+    """Return what `App.recalling` is for *app*."""
+    if not isinstance(app.store, ImmediateReads) or not app.verifier.memory.is_on:
+        return None
+    from shared.adapters.immediate_store import ImmediateStore
+
+    context = msgspec.structs.replace(app.context, repository=Repository(ImmediateStore(app.store)))
+    verifier = msgspec.structs.replace(app.verifier, context=context, recalls_only=True)
+    return msgspec.structs.replace(app, context=context, verifier=verifier)
 
 
 # An adapter is imported only if it is chosen, so that a function loads no client library that it does not use.

@@ -26,6 +26,10 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
         certificate: DER of the leaf, in events of version 0.1.0 only.
         fingerprint: of the leaf: SHA-256, hex.
         chain: DER of the certificates, leaf first. A batch has chains of its own (`ShownChain`).
+        unread: of a verdict from the memory, in place of *chain*: the certificate and the chain as the broker passed
+            them (`shared.validation.presented.ConnectingClient`).
+        way: a digest of the broker's key and format and of everything that the broker passed; empty: not computed. Two
+            events with the same way and decision differ in their time only.
         reached_ca: whether a path from the leaf reached a CA of the organization.
         step, reason, mend: of a refusal, as it was decided.
         key: the API key of the broker that asked.
@@ -47,6 +51,8 @@ class ConnectionEvent(Record, frozen=True, kw_only=True):
     certificate: bytes | None = None
     fingerprint: str | None = None
     chain: tuple[bytes, ...] = ()
+    unread: tuple[bytes, bytes] | None = None
+    way: bytes = b""
     reached_ca: bool = False
     failing: dict[str, str] | None = None
     step: int | None = None

@@ -6,7 +6,7 @@ the adapters.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -110,6 +110,20 @@ class DocumentStore(Protocol):
 
     def close(self) -> None:
         """Release connections and files. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class ImmediateReads(Protocol):
+    """A store in this process that can read without waiting, for the event loop."""
+
+    def try_get_many(self, keys: Collection[Key]) -> dict[Key, Document] | None:
+        """Return what `DocumentStore.get_many` returns, or None where that would wait for another user of the store.
+
+        One thread calls this method.
+
+        Raises: StoreUnavailable.
+        """
         ...
 
 

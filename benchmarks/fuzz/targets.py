@@ -32,10 +32,11 @@ from shared.validation.deny_list import questions
 from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import ClientId, DeviceName, ServerName, is_domain, is_name, is_org_id
 from shared.validation.policy import Decision, Policy
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient, Presented
 from shared.x509.cache import read_registered
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import CERTIFICATE_MAX, FILE_MAX
+from shared.x509.moment import Moment
 from shared.x509.private_key_files import load_private_key
 from shared.x509.public_keys import public_key_info
 from tests.support import bounds
@@ -196,9 +197,9 @@ def _facts(anchor: Certificate) -> OrgFacts:
 
 
 def _check_verdict(leaf: bytes, facts: OrgFacts) -> None:
-    presented = Presented.read(server_name=world.HOST, client_id=world.CLIENT_ID, certificate=leaf)
-    questions(presented)
-    result = verdict.judge(presented, Scope(world.ORG), facts, platform_domain=world.DOMAIN, at=NOON)
+    presented = Presented.read(ConnectingClient(world.HOST, world.CLIENT_ID, leaf))
+    questions(presented.certificate_ids, presented.device)
+    result = verdict.judge(presented, Scope(world.ORG), facts, platform_domain=world.DOMAIN, moment=Moment(NOON))
     assert result.code in CODES
     f"{result.reason} {result.mend}".encode()
     if result.decision is not Decision.DENY:

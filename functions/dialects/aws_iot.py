@@ -29,7 +29,7 @@ from shared.usecases.callers import Caller, Credentials
 from shared.usecases.devices.verify import Verifier, verify_client
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient
 from shared.validation.verdict import Verdict
 
 _SECONDS: Final = range(300, 86_400 + 1)  # what AWS accepts, for both periods
@@ -136,13 +136,13 @@ def _decide(
     """
     data = _part(event, "protocolData")
     tls, mqtt = _part(data, "tls"), _part(data, "mqtt")
-    presented = Presented.read(
+    client = ConnectingClient(
         server_name=dialect.read_text(tls, "serverName"),
         client_id=dialect.read_text(mqtt, "clientId"),
         certificate=dialect.read_certificate(dialect.read_text(tls, "x509CertificatePem"), "x509CertificatePem"),
         leaf_only=True,
     )
-    verdict = verify_client(verifier, caller, presented)
+    verdict = verify_client(verifier, caller, client)
     if verdict.decision is not Decision.ALLOW or verdict.identity is None or verdict.org_id is None:
         return _REFUSED
     return _allow(verifier, verdict.org_id, verdict.identity, verdict.expires_at, place)

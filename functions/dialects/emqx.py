@@ -17,7 +17,7 @@ from functions.dialects.dialect import EncodingDialect, Names, json_reply, peek,
 from functions.web.message import Reply, Request
 from shared.usecases.devices.verify import verify_client, verify_names
 from shared.validation.policy import Decision
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient
 from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import Verdict
 from shared.validation.verdict_by_name import NamedClient
@@ -108,14 +108,14 @@ def _verdict(call: Call) -> Verdict:
     if leaf is None and common_name is not None:
         named = NamedClient(common_name, client_id, listeners=dialect.read_listeners(call.request))
         return verify_names(call.verifier, call.credentials, named)
-    presented = Presented.read(
+    client = ConnectingClient(
         server_name=_read(fields, "serverName"),
         client_id=client_id,
         certificate=leaf,
         tls=fields.get("tls") not in (False, "false"),
         leaf_only=True,
     )
-    return verify_client(call.verifier, call.credentials, presented)
+    return verify_client(call.verifier, call.credentials, client)
 
 
 def _read(fields: Mapping[str, Any], name: str) -> str | None:

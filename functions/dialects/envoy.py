@@ -18,7 +18,7 @@ from functions.web.message import NO_STORE, Reply, Request
 from shared.errors import WrongValue
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient
 from shared.validation.verdict import Verdict
 
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,]*)(;|,|$)')
@@ -54,8 +54,8 @@ def ask(call: Call) -> Reply:
         leaf, chain = chain, None
     elif chain is not None:
         chain = _without(chain, leaf)
-    presented = Presented.read(server_name=_server_name(call.request), certificate=leaf, chain=chain or b"")
-    return DIALECT.encode(verify_client(call.verifier, call.credentials, presented))
+    client = ConnectingClient(server_name=_server_name(call.request), certificate=leaf, chain=chain or b"")
+    return DIALECT.encode(verify_client(call.verifier, call.credentials, client))
 
 
 def _server_name(request: Request) -> str | None:

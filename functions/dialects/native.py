@@ -18,9 +18,8 @@ from functions.web.problem import problem
 from shared.errors import NotAuthenticated, StoreUnavailable, TrustError
 from shared.usecases.callers import BearerToken, Caller, Credentials, identify
 from shared.usecases.devices.verify import MAY_EXPLAIN, verify_client
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient
 from shared.validation.verdict import Verdict
-from shared.x509.digests import key_digests, serial_digests
 
 
 class VerifyClient(Body, frozen=True, kw_only=True):
@@ -111,12 +110,12 @@ def _view(verdict: Verdict, *, explain: bool = False) -> VerdictView:
         else None,
         bound=verdict.bound,
         proof=verdict.proof,
-        ca=VouchingCA(id=ca.id, subject=ca.certificate.subject_text) if ca else None,
+        ca=VouchingCA(id=ca.id, subject=ca.subject) if ca else None,
         failing=Failing(subject=failing.subject_text, fingerprint_sha256=failing.fingerprint) if failing else None,
         expires_at=verdict.expires_at,
         fingerprints_sha256=verdict.fingerprints,
-        key_digests=key_digests(verdict.path) or UNSET,
-        serial_digests=serial_digests(verdict.path) or UNSET,
+        key_digests=verdict.key_digests or UNSET,
+        serial_digests=verdict.serial_digests or UNSET,
         basis=verdict.basis or UNSET,
         watson_reason=verdict.watson_reason,
         steps=_steps(verdict) if explain else UNSET,
@@ -176,15 +175,15 @@ def ask(call: Call) -> Reply:
     if media_type(call.request) == FORM_DATA:  # a form costs more to read than JSON, so that the key is read first
         sent = identify(call.context, call.app.tokens, call.authorization, MAY_EXPLAIN)
     body = read_body(call.request, VerifyClient, values_max=VALUES_MAX)
-    verdict = verify_client(call.verifier, sent, _presented(body), explain=body.explain)
+    verdict = verify_client(call.verifier, sent, _client(body), explain=body.explain)
     return json_reply(_view(verdict, explain=body.explain))
 
 
-def _presented(body: VerifyClient) -> Presented:
+def _client(body: VerifyClient) -> ConnectingClient:
     leaf = file_bytes(body.certificate_der, "certificateDer") if body.certificate_der else None
     if leaf is None and body.certificate:
         leaf = file_bytes(body.certificate, "certificate")
     chain = file_bytes(body.chain_der, "chainDer") if body.chain_der else b""
-    return Presented.read(
+    return ConnectingClient(
         server_name=body.server_name, client_id=body.client_id, certificate=leaf, chain=chain, tls=body.tls
     )

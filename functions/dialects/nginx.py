@@ -13,7 +13,7 @@ from functions.dialects.dialect import EncodingDialect, Names, question
 from functions.web.message import NO_STORE, Reply, Request
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient
 from shared.validation.verdict import Verdict
 
 
@@ -34,10 +34,10 @@ DIALECT: Final = _Nginx()
 def ask(call: Call) -> Reply:
     headers = call.request.headers
     escaped = headers.get("x-client-cert")
-    presented = Presented.read(
+    client = ConnectingClient(
         server_name=headers.get("x-sni") or None,
         client_id=headers.get("x-client-id") or None,
         certificate=dialect.read_certificate(unquote(escaped) if escaped else None, "X-Client-Cert"),
         leaf_only=True,
     )
-    return DIALECT.encode(verify_client(call.verifier, call.credentials, presented))
+    return DIALECT.encode(verify_client(call.verifier, call.credentials, client))

@@ -50,9 +50,9 @@ class BufferedQueue(ABC):
     def offer(self, event: QueuedEvent) -> None:
         """Add *event* to the buffer, or drop it if the buffer is full."""
         if isinstance(event, ConnectionEvent):
-            size = sum(map(len, event.chain))
+            size = sum(map(len, event.chain or event.unread or ()))
             if self._chain_bytes + size > _CHAINS_MAX:
-                event = msgspec.structs.replace(event, chain=())
+                event = msgspec.structs.replace(event, chain=(), unread=None)
             else:
                 self._chain_bytes += size
         try:

@@ -47,6 +47,11 @@ class Credentials(msgspec.Struct, frozen=True, dict=True):
         match = _ORG_KEY.fullmatch(self.key)
         return match[1] if match else None
 
+    @cached_property
+    def token_hash(self) -> str:
+        """The stored form of the token."""
+        return token_hash(self.token)
+
     @property
     def refs(self) -> list[Ref[Any]]:
         """The records that `authenticate` needs: of an organization's key, the organization too.
@@ -183,7 +188,7 @@ def authenticate(claim: Credentials | Caller, batch: Batch) -> Caller:
         return _bind_token(claim, org)
     key = batch.get(claim.ref)
     expected = key.token_hash if key else token_hash("")  # compared in any case: the answer takes as long without a key
-    is_equal = hmac.compare_digest(expected, token_hash(claim.token))
+    is_equal = hmac.compare_digest(expected, claim.token_hash)
     if key is None or not is_equal or key.revoked_at is not None:
         raise NotAuthenticated
     if claim.org_id is not None and not _has_key(org, key):
@@ -236,7 +241,7 @@ def _note_refused_key(
     org = batch.get(org_ref(claim.org_id)) if claim.org_id is not None else None
     if key is None or (claim.org_id is not None and not _has_key(org, key)):
         return
-    is_token = hmac.compare_digest(key.token_hash, token_hash(claim.token))
+    is_token = hmac.compare_digest(key.token_hash, claim.token_hash)
     # Organizations see refused calls with a platform key that has the right token only. See `CallCounter`.
     is_revoked = key.revoked_at is not None and (is_token or key.org_id is not None)
     failure = CallFailure.REVOKED if is_revoked else CallFailure.TOKEN

@@ -12,7 +12,6 @@ import msgspec
 
 from shared.validation.ca import NAME_DIGITS
 from shared.validation.names import DeviceName
-from shared.validation.presented import Presented
 from shared.x509.certificate import Certificate
 
 _IDENTITY: Final = "i-"  # begins the look-up ids of devices and gateways
@@ -26,6 +25,48 @@ class DenyListEntry(msgspec.Struct, frozen=True):
     issuer_key_hash: str | None = None
 
 
+class CertificateIds(msgspec.Struct, frozen=True, array_like=True):
+    """What a certificate is looked up by, and its issuer. Octets take half of the memory of hexadecimal digits.
+
+    Args:
+        issuer: the first 16 octets of the digest of the issuer's name.
+        serial: the serial number in hexadecimal digits.
+        key: SHA-256 of SubjectPublicKeyInfo.
+        certificate: each fingerprint.
+    """
+
+    issuer: bytes
+    serial: str
+    key: bytes
+    certificate: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, cert: Certificate) -> "CertificateIds":
+        """Return the ids of *cert*."""
+        return cls(
+            bytes.fromhex(cert.issuer.digest[:_ISSUER_DIGITS]),
+            f"{cert.serial_number:x}",
+            bytes.fromhex(cert.key_hash),
+            tuple(map(bytes.fromhex, cert.fingerprints)),
+        )
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """The fingerprints in hexadecimal digits."""
+        return tuple(sha256.hex() for sha256 in self.certificate)
+
+    @property
+    def look_ups(self) -> list[str]:
+        """Every look-up id of an entry that may mean the certificate."""
+        issuer = self.issuer.hex()
+        return [*map(fingerprint_id, self.fingerprints), f"s-{issuer}-{self.serial}", key_id(self.key.hex())]
+
+    @property
+    def issuer_name(self) -> str:
+        """The digits with which the id of each CA with the issuer's name begins."""
+        return self.issuer.hex()[:NAME_DIGITS]
+
+
 class Questions(msgspec.Struct, frozen=True):
     """What must be looked up to judge a client: CAs by subject name, deny-list entries by look-up id.
 
@@ -35,23 +76,27 @@ class Questions(msgspec.Struct, frozen=True):
     denials: tuple[str, ...]
 
 
-def questions(presented: Presented) -> Questions:
+def questions(certificates: Iterable[CertificateIds], device: DeviceName | None) -> Questions:
     """Return everything that must be looked up.
 
-    Everything follows from what was presented, so one batched read is enough."""
+    Everything follows from what was presented, so one batched read is enough.
+
+    Args:
+        certificates: of each certificate that was presented, leaf first.
+        device: the device in question (`Presented.device`)."""
     names: dict[str, None] = {}
-    denials: set[str] = set()
-    for cert in presented.certificates:
-        names[cert.issuer.digest[:NAME_DIGITS]] = None
-        denials.update(certificate_ids(cert))
-    if (device := presented.device) is not None:
-        denials.add(identity_id(device))
-    return Questions(tuple(names), tuple(sorted(denials)))
+    denials: dict[str, None] = {}
+    for ids in certificates:
+        names[ids.issuer_name] = None
+        denials.update(dict.fromkeys(ids.look_ups))
+    if device is not None:
+        denials[identity_id(device)] = None
+    return Questions(tuple(names), tuple(denials))
 
 
 def certificate_ids(cert: Certificate) -> list[str]:
     """Return every look-up id of an entry that may mean *cert*."""
-    return [*map(fingerprint_id, cert.fingerprints), serial_id(cert), key_id(cert.key_hash)]
+    return CertificateIds.of(cert).look_ups
 
 
 def find_denied_at(

@@ -8,6 +8,7 @@ import msgspec
 from shared import errors
 from shared.text import printable
 from shared.validation import identity
+from shared.validation.deny_list import CertificateIds
 from shared.validation.names import ClientId, DeviceName, ServerName
 from shared.x509 import certificate_files
 from shared.x509.budget import ELEMENTS_MAX, NAMES_MAX, SUBTREES_MAX, ElementCount, find_excess
@@ -29,6 +30,30 @@ FEWER_PARTS: Final = "Issue certificates with fewer names, constraints and exten
 _FEWER: Final = "Let the device send only its certificate and the intermediate certificates above it."
 
 
+class ConnectingClient(msgspec.Struct, frozen=True, array_like=True):
+    """A connecting client as a broker describes it. Nothing of it is read yet.
+
+    Args:
+        server_name: the server name in TLS (RFC 6066, 3).
+        client_id: the client ID in CONNECT.
+        certificate: the leaf, PEM (others may follow it) or DER.
+        chain: what the client sent after it, PEM or concatenated DER.
+        leaf_only: the broker passes no certificate but the client's own.
+    """
+
+    server_name: str | None = None
+    client_id: str | None = None
+    certificate: bytes | None = None
+    chain: bytes = b""
+    tls: bool = True
+    leaf_only: bool = False
+
+    @property
+    def client_id_text(self) -> str:
+        """The client ID for people: printable, and cut."""
+        return printable(self.client_id or "", CLIENT_ID_SHOWN_MAX)
+
+
 class Presented(msgspec.Struct, frozen=True, dict=True):
     """What a client presented.
 
@@ -42,41 +67,25 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
     chain: tuple[Certificate, ...] | errors.CertificateMalformed  # leaf first; empty: no certificate
     tls: bool
     unread: tuple[bytes, ...] = ()
-    client_id_text: str = ""  # as it was sent, printable and cut
     leaf_only: bool = False  # the broker passes no certificate but the device's own
 
     @classmethod
-    def read(
-        cls,
-        *,
-        server_name: str | None = None,
-        client_id: str | None = None,
-        certificate: bytes | None = None,
-        chain: bytes = b"",
-        tls: bool = True,
-        leaf_only: bool = False,
-    ) -> "Presented":
-        """Read what was presented.
-
-        Args:
-            certificate: the leaf, PEM (others may follow it) or DER.
-            chain: what the client sent after it, PEM or concatenated DER.
-            leaf_only: the broker passes no certificate but the device's own."""
+    def read(cls, client: ConnectingClient) -> "Presented":
+        """Read what *client* presented."""
         name: ClientId | errors.ClientIdInvalid | None = None
-        if client_id:
+        if client.client_id:
             try:
-                name = ClientId.parse(client_id)
+                name = ClientId.parse(client.client_id)
             except errors.ClientIdInvalid as refusal:
                 name = refusal
         certs: tuple[Certificate, ...] | errors.CertificateMalformed = ()
         unread: tuple[bytes, ...] = ()
-        if certificate and tls:  # without TLS nothing proves that the client has the key
+        if client.certificate and client.tls:  # without TLS nothing proves that the client has the key
             try:
-                certs, unread = read_presented(certificate, chain)
+                certs, unread = read_presented(client.certificate, client.chain)
             except errors.CertificateMalformed as refusal:
                 certs = refusal
-        text = printable(client_id or "", CLIENT_ID_SHOWN_MAX)
-        return cls(server_name or None, name, certs, tls, unread, text, leaf_only)
+        return cls(client.server_name or None, name, certs, client.tls, unread, client.leaf_only)
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
@@ -87,6 +96,11 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
     def identities(self) -> tuple[DeviceName, ...]:
         """The identities in the leaf."""
         return identity.candidates(self.certificates[0]) if self.certificates else ()
+
+    @cached_property
+    def certificate_ids(self) -> tuple[CertificateIds, ...]:
+        """What each certificate is looked up by, leaf first."""
+        return tuple(map(CertificateIds.of, self.certificates))
 
     @cached_property
     def server(self) -> ServerName | None:
@@ -112,7 +126,7 @@ def read_presented(leaf: bytes, more: bytes) -> tuple[tuple[Certificate, ...], t
         raise errors.CertificateMalformed(
             found=f"{size:,} bytes were sent, at most {CERTIFICATES_BYTES:,} are read", hint=_FEWER
         )
-    first, *rest = [der for data in (leaf, more) if data for der in _split(data)]
+    first, *rest = split_presented(leaf, more)
     if len(rest) >= CERTIFICATES_MAX:
         raise errors.CertificateMalformed(
             found=f"{len(rest) + 1} certificates were sent, at most {CERTIFICATES_MAX} are", hint=_FEWER
@@ -130,6 +144,11 @@ def read_presented(leaf: bytes, more: bytes) -> tuple[tuple[Certificate, ...], t
         else:
             certs.append(cert)
     return tuple(certs), tuple(unread)
+
+
+def split_presented(leaf: bytes, more: bytes) -> list[bytes]:
+    """Return the DER of each certificate in what was presented, the leaf first. Raises: CertificateMalformed."""
+    return [der for data in (leaf, more) if data for der in _split(data)]
 
 
 def _split(data: bytes) -> list[bytes]:

@@ -16,7 +16,7 @@ from shared import errors
 from shared.errors import FaultyCertificate
 from shared.text import format_time
 from shared.validation import identity
-from shared.validation.deny_list import fingerprint_id, identity_id, key_id, serial_id
+from shared.validation.deny_list import CertificateIds, fingerprint_id, identity_id, key_id, serial_id
 from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.names import ClientId, DeviceName, messaging_host
 from shared.validation.policy import Decision, Level, Presence, needs_tls, outcome, outcome_for
@@ -25,6 +25,8 @@ from shared.validation.session import format_basis
 from shared.x509 import path as certification_path
 from shared.x509.budget import REGISTERED_ELEMENTS_MAX, Budget
 from shared.x509.certificate import Certificate, CertificationPath
+from shared.x509.digests import key_digests, serial_digests
+from shared.x509.moment import Moment
 
 STEPS: Final = (
     "Server name",
@@ -96,10 +98,24 @@ class Cure(msgspec.Struct, frozen=True):
     decision: Decision
 
 
+class TrustedCA(msgspec.Struct, frozen=True, array_like=True):
+    """The registered CA that an accepted path ends with."""
+
+    id: str
+    subject: str
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """A decision with its reasons.
 
-    *basis* is what else a session depends on, for `shared.validation.recheck`; an edge keeps and returns the text."""
+    Args:
+        certificates: what each certificate presented is looked up by, leaf first; of a verdict that does not deny.
+        key_digests, serial_digests: of each certificate on the accepted path, leaf first (`shared.x509.digests`); empty
+            where no chain was judged.
+        basis: what else a session depends on, for `shared.validation.session`; an edge keeps and returns the text.
+        cures: of a refusal that is explained: the single changes after which the client passes.
+        proof: the basis of the verdict: "chain", or "broker" if the broker judged the chain and passes names only.
+    """
 
     decision: Decision
     code: str
@@ -108,19 +124,23 @@ class Verdict(msgspec.Struct, frozen=True):
     org_id: str | None = None
     identity: DeviceName | None = None
     bound: bool = False
-    ca: Anchor | None = None
+    ca: TrustedCA | None = None
     failing: FaultyCertificate | None = None
     failed_step: int | None = None
     expires_at: datetime | None = None
     steps: tuple[Step, ...] = ()
     presence: Presence = Presence.NONE
-    fingerprints: tuple[tuple[str, ...], ...] = ()  # of each certificate presented, leaf first
-    path: CertificationPath = ()  # the path that was accepted, leaf first; empty where no chain was judged
+    certificates: tuple[CertificateIds, ...] = ()
+    key_digests: tuple[str, ...] = ()
+    serial_digests: tuple[str, ...] = ()
     basis: str = ""
-    cures: tuple[Cure, ...] = ()  # of a refusal that is explained: the single changes after which the client passes
-    proof: str = (
-        "chain"  # the basis of the verdict: "chain", or "broker" if the broker judged the chain and passes names
-    )
+    cures: tuple[Cure, ...] = ()
+    proof: str = "chain"
+
+    @property
+    def fingerprints(self) -> tuple[tuple[str, ...], ...]:
+        """The fingerprints of each certificate presented, leaf first."""
+        return tuple(ids.fingerprints for ids in self.certificates)
 
     @property
     def watson_reason(self) -> int | None:
@@ -145,7 +165,7 @@ def judge(
     facts: OrgFacts | None,
     *,
     platform_domain: str,
-    at: datetime,
+    moment: Moment,
     weak: Container[str] = frozenset(),
     explain: bool = True,
     budget: Budget | None = None,
@@ -154,13 +174,13 @@ def judge(
 
     Args:
         facts: of the org that `find_org_id` returns; None where it does not exist.
-        at: now, aware.
+        moment: the time that counts. It records every comparison of the steps with a date.
         weak: ids of keys known to be weak (`shared.x509.public_keys.key_ids`).
         explain: whether the verdict lists its steps; wording them takes as long as running them.
         budget: what the certificates may cost, with the time limit of the decision; None: without a time limit.
 
     Raises: what the time limit of *budget* raises."""
-    return _Judgement(presented, scope, facts, platform_domain, at, weak, explain, budget).verdict()
+    return _Judgement(presented, scope, facts, platform_domain, moment, weak, explain, budget).verdict()
 
 
 class _Judgement:
@@ -172,7 +192,7 @@ class _Judgement:
         scope: Scope,
         facts: OrgFacts | None,
         platform_domain: str,
-        at: datetime,
+        moment: Moment,
         weak: Container[str],
         explain: bool,
         budget: Budget | None,
@@ -181,7 +201,7 @@ class _Judgement:
         self._scope = scope
         self._facts = facts
         self._domain = platform_domain
-        self._at = at
+        self._moment = moment
         self._weak = weak
         self._explain = explain
         self._budget = budget
@@ -305,7 +325,7 @@ class _Judgement:
         self._path = path = self._find_path(facts)
         if self._explain:
             self._pass(6, f"a path of {len(path)} certificates", f"a path to a CA of this org: {path[-1].subject_text}")
-            self._pass(7, f"valid until {format_time(_end(path))}", format_time(self._at))
+            self._pass(7, f"valid until {format_time(_end(path))}", format_time(self._moment.at))
             self._pass(8, "may be a TLS client", "clientAuth, digitalSignature where named")
             self._pass(9, "not on the deny list", None)
 
@@ -336,7 +356,7 @@ class _Judgement:
                 sent,
                 [ca.certificate for ca in anchors if ca.active],
                 [ca.certificate for ca in anchors if not ca.active],
-                self._at,
+                self._moment,
                 weak=self._weak,
                 avoided=avoided,
                 budget=self._budget,
@@ -414,12 +434,13 @@ class _Judgement:
             org_id=facts.org_id,
             identity=self._identity or named,
             bound=isinstance(client, ClientId),
-            ca=_find_anchor(facts, self._path),
+            ca=_trusted_ca(facts, self._path),
             expires_at=_end(self._path) if self._path else None,
             steps=self._all_steps(),
             presence=self._presence,
-            fingerprints=tuple(cert.fingerprints for cert in self._presented.certificates),
-            path=self._path,
+            certificates=self._presented.certificate_ids,
+            key_digests=key_digests(self._path),
+            serial_digests=serial_digests(self._path),
             basis=format_basis(
                 decision,
                 by_type=self._is_by_type_certificate(),
@@ -491,6 +512,12 @@ def _find_anchor(facts: OrgFacts, path: CertificationPath) -> Anchor | None:
     """Return the active CA that *path* ends with."""
     anchors = facts.anchors if path else ()
     return next((ca for ca in anchors if ca.active and ca.certificate == path[-1]), None)
+
+
+def _trusted_ca(facts: OrgFacts, path: CertificationPath) -> TrustedCA | None:
+    """Return the active CA that *path* ends with, as a verdict names it."""
+    anchor = _find_anchor(facts, path)
+    return TrustedCA(anchor.id, anchor.certificate.subject_text) if anchor is not None else None
 
 
 def _is_same_ca(ca: Certificate, other: FaultyCertificate | None) -> bool:

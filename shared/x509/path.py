@@ -39,7 +39,8 @@ from shared.errors import (
 from shared.text import format_age, format_time
 from shared.x509 import strength
 from shared.x509.budget import Budget
-from shared.x509.certificate import Certificate, CertificationPath, whole_second
+from shared.x509.certificate import Certificate, CertificationPath
+from shared.x509.moment import Moment
 from shared.x509.plain import is_plainly_signed
 from shared.x509.policies import find_missing_policy
 
@@ -75,8 +76,10 @@ def verify(
     weak: Container[str] = frozenset(),
     budget: Budget | None = None,
 ) -> CertificationPath:
-    """Return the first of `good_paths`. Arguments and refusals: see there."""
-    return next(good_paths(leaf, intermediates, anchors, inactive, at, weak=weak, budget=budget))
+    """Return the first of `good_paths` at *at*, an aware time. The other arguments and the refusals: see there.
+
+    Raises: ValueError where *at* is naive."""
+    return next(good_paths(leaf, intermediates, anchors, inactive, Moment(at), weak=weak, budget=budget))
 
 
 def good_paths(
@@ -84,13 +87,13 @@ def good_paths(
     intermediates: Sequence[Certificate],
     anchors: Sequence[Certificate],
     inactive: Sequence[Certificate],
-    at: dt.datetime,
+    moment: Moment,
     *,
     weak: Container[str] = frozenset(),
     avoided: Container[bytes] = frozenset(),
     budget: Budget | None = None,
 ) -> Iterator[CertificationPath]:
-    """Yield each path by which *leaf* is trusted at *at*: the leaf, the CAs above it, and last its anchor.
+    """Yield each path by which *leaf* is trusted at *moment*: the leaf, the CAs above it, and last its anchor.
 
     The next path is looked for when the caller asks for it, and costs no more than going on. There is at least one
     path, or a refusal; after the first path, a spent budget ends the search.
@@ -102,17 +105,15 @@ def good_paths(
             also be in the middle of a path.
         inactive: the org's inactive CAs. No path may pass through one, nor through another certificate with its
             subject and public key, unless that certificate is one of *anchors*.
-        at: an aware time; judged in whole seconds, as certificates are dated (RFC 5280, 4.1.2.5).
+        moment: the time that counts. It records every comparison with a date.
         weak: identifiers of known weak keys (`public_keys.key_ids`).
         avoided: certificates, as DER, that no path may have. The caller may add to them between two paths.
         budget: of the whole decision; None: a new one.
 
     Raises:
         Refused: one of its subclasses in `_PROGRESS`, with the certificate at fault and its facts.
-        ValueError: *at* is naive. That is a mistake of the caller, not of the device.
         and what the budget's time limit raises.
     """
-    now = whole_second(at)
     builder = PathBuilder(leaf, intermediates, anchors, inactive, budget)
     furthest: Refused | None = None
     is_found = False
@@ -123,7 +124,7 @@ def good_paths(
                 builder.budget.charge_path(path)
                 _check_chain(path, builder)
                 _check_active(path, builder)
-                _check_dates(path, now)
+                _check_dates(path, moment)
                 _check_purpose(leaf)
             except ChainTooCostly:
                 raise
@@ -393,23 +394,23 @@ def _not_signed(cert: Certificate) -> SignatureInvalid:
 # ------------------------------------------------------------------------------------- step 7: dates, step 8: purpose
 
 
-def _check_dates(path: CertificationPath, now: dt.datetime) -> None:
-    """Check that *now* is inside every certificate's validity, both ends included (RFC 5280, 4.1.2.5).
+def _check_dates(path: CertificationPath, moment: Moment) -> None:
+    """Check that *moment* is inside every certificate's validity, both ends included (RFC 5280, 4.1.2.5).
 
     The refusal of an expired leaf comes first.
 
     Raises: CertificateExpired for the leaf, CAExpired for a CA,
     CertificateNotYetValid for either."""
     leaf, *cas = path
-    if now > leaf.not_after:
-        raise CertificateExpired(time=format_time(leaf.not_after), age=format_age(leaf.not_after, now), cert=leaf)
+    if moment.is_after(leaf.not_after):
+        raise CertificateExpired(time=format_time(leaf.not_after), age=format_age(leaf.not_after, moment.at), cert=leaf)
     for cert in path:
-        if now < cert.not_before:
-            age = format_age(cert.not_before, now)
+        if moment.is_before(cert.not_before):
+            age = format_age(cert.not_before, moment.at)
             raise CertificateNotYetValid(time=format_time(cert.not_before), age=age, cert=cert)
     for ca in cas:
-        if now > ca.not_after:
-            age = format_age(ca.not_after, now)
+        if moment.is_after(ca.not_after):
+            age = format_age(ca.not_after, moment.at)
             raise CAExpired(subject=ca.subject_text, time=format_time(ca.not_after), age=age, cert=ca)
 
 

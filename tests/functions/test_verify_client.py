@@ -819,7 +819,7 @@ def test_a_failure_while_the_request_is_read_refuses_the_client(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug in a parser")
 
-    monkeypatch.setattr("functions.dialects.native.Presented.read", broken)
+    monkeypatch.setattr("shared.usecases.devices.verify.Presented.read", broken)
     assert ask(broker)["code"] == "unavailable"
 
 

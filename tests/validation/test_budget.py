@@ -8,11 +8,12 @@ from shared.validation import ca, verdict
 from shared.validation.deny_list import DenyListEntry, fingerprint_id
 from shared.validation.facts import Anchor, OrgFacts, Scope
 from shared.validation.policy import Decision, Policy
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient, Presented
 from shared.x509 import openssl_judge
 from shared.x509.budget import ELEMENTS_MAX, LIMITS, Budget, ElementCount, count_comparisons, find_excess
 from shared.x509.certificate import CertificationPath
 from shared.x509.der import count_elements
+from shared.x509.moment import Moment
 from shared.x509.path import good_paths
 from tests.support import certs, costly
 from tests.support.certs import DAY, NOON
@@ -54,9 +55,13 @@ def decide(chain: Costly, budget: Budget, *, denied: bool = False) -> verdict.Ve
         anchors=anchors,
         denied=entries,
     )
-    presented = Presented.read(client_id="d:mtxpd0:thermo:42", certificate=chain.leaf.der, chain=chain.chain)
+    presented = Presented.read(
+        ConnectingClient(client_id="d:mtxpd0:thermo:42", certificate=chain.leaf.der, chain=chain.chain)
+    )
     at = NOON - 30 * DAY if denied else NOON
-    return verdict.judge(presented, Scope("mtxpd0"), facts, platform_domain="example.com", at=at, budget=budget)
+    return verdict.judge(
+        presented, Scope("mtxpd0"), facts, platform_domain="example.com", moment=Moment(at), budget=budget
+    )
 
 
 def is_within(budget: Budget) -> bool:
@@ -106,7 +111,7 @@ def test_a_path_around_denied_cas_is_found_within_the_budget() -> None:
             [one.certificate for one in chain.sent],
             [one.certificate for one in chain.registered],
             [],
-            NOON,
+            Moment(NOON),
         )
     )
     assert len(found) == 9
@@ -116,7 +121,7 @@ def test_a_path_around_denied_cas_is_found_within_the_budget() -> None:
         [one.certificate for one in chain.sent],
         [one.certificate for one in chain.registered],
         [],
-        NOON,
+        Moment(NOON),
         avoided=avoided,
     )
     assert list(rest) == found[8:]

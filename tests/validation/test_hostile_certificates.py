@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from shared.usecases.callers import Credentials
 from shared.usecases.devices.verify import verify_client
 from shared.validation.policy import Decision
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient, Presented
 from shared.validation.verdict import Verdict
 from shared.x509.cache import read_registered
 from shared.x509.certificate_files import split
@@ -67,13 +67,9 @@ class Ask:
     def connect(self, certificate: bytes, chain: bytes = b"", client_id: str | None = "d:mtxpd0:thermo:42") -> Verdict:
         """Present *certificate*, as a device does. Plain paths are compared with OpenSSL."""
 
-        def present() -> Presented:
-            return Presented.read(
-                server_name=self._service.host(), client_id=client_id, certificate=certificate, chain=chain
-            )
-
-        verdict = within(CERTIFICATE, lambda: verify_client(self._service.app.verifier, self._broker, present()))
-        if certs := present().certificates:
+        client = ConnectingClient(self._service.host(), client_id, certificate, chain)
+        verdict = within(CERTIFICATE, lambda: verify_client(self._service.app.verifier, self._broker, client))
+        if certs := Presented.read(client).certificates:
             compare(certs[0], certs[1:], list(map(read_registered, self._cas)))
         return verdict
 

@@ -13,7 +13,7 @@ from OpenSSL import crypto
 
 from shared import errors
 from shared.errors import CertificateMalformed, Refused
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient, Presented
 from shared.x509 import cache, openssl_judge, public_keys
 from shared.x509 import path as certification_path
 from shared.x509.budget import LIMITS
@@ -204,7 +204,7 @@ def test_basic_constraints_need_not_be_critical_and_key_usage_may_be_missing(
 
 def present(*ders: bytes) -> tuple[Certificate, ...] | CertificateMalformed:
     """What the service reads of a leaf and the certificates sent after it."""
-    return Presented.read(certificate=ders[0], chain=b"".join(ders[1:])).chain
+    return Presented.read(ConnectingClient(certificate=ders[0], chain=b"".join(ders[1:]))).chain
 
 
 def test_presented_certificates_are_read() -> None:

@@ -224,11 +224,11 @@ def test_a_plain_path_loads_no_openssl_binding() -> None:
     """Cold starts: importing pyOpenSSL takes longer than a decision."""
     code = f"""
 import datetime, sys
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient, Presented
 from shared.x509.cache import read_registered
 from shared.x509.path import verify
 sent = bytes.fromhex("{LEAF.der.hex()}"), bytes.fromhex("{INTER.der.hex()}")
-leaf, inter = Presented.read(certificate=sent[0], chain=sent[1]).chain
+leaf, inter = Presented.read(ConnectingClient(certificate=sent[0], chain=sent[1])).chain
 root = read_registered(bytes.fromhex("{ROOT.der.hex()}"))
 assert len(verify(leaf, [inter], [root], [], datetime.datetime.fromisoformat("{NOON.isoformat()}"))) == 3
 assert "OpenSSL" not in sys.modules

@@ -29,9 +29,10 @@ from shared.validation.deny_list import DenyListEntry, certificate_ids, find_den
 from shared.validation.facts import Anchor, Scope
 from shared.validation.names import messaging_host
 from shared.validation.policy import Decision, Policy
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient, Presented
 from shared.validation.verdict import Verdict, judge
 from shared.x509.certificate import Certificate
+from shared.x509.moment import Moment
 
 SECONDS_MAX: Final = 2.0  # of judging; certificates that were seen earlier are then left out
 _IDENTITY_STEP: Final = 10  # where the client ID is not known, this step says nothing about a change
@@ -105,13 +106,14 @@ def rehearse(context: Context, org: Org, change: Change, *, asked: str = "") -> 
 def _present(context: Context, org: Org, shown: ShownChain) -> Presented:
     leaf, *rest = shown.chain
     host = shown.server_name if _is_way_known(shown) else messaging_host(org.org_id, context.platform_domain)
-    return Presented.read(
+    client = ConnectingClient(
         server_name=host,
         client_id=shown.client_id,
         certificate=leaf,
         chain=b"".join(rest),
         leaf_only=shown.leaf_only,
     )
+    return Presented.read(client)
 
 
 def _is_way_known(shown: ShownChain) -> bool:
@@ -120,7 +122,7 @@ def _is_way_known(shown: ShownChain) -> bool:
 
 
 def _judge(context: Context, shown: ShownChain, presented: Presented, state: State) -> Verdict:
-    org, denied, asked = state.org, state.denied, questions(presented)
+    org, denied, asked = state.org, state.denied, questions(presented.certificate_ids, presented.device)
     named = [
         anchor for anchor in state.anchors if anchor.certificate.subject.digest[:NAME_DIGITS] in asked.issuer_names
     ]
@@ -138,7 +140,7 @@ def _judge(context: Context, shown: ShownChain, presented: Presented, state: Sta
         Scope(org.org_id, incarnation=org.incarnation, no_sni=bool(shown.no_sni)),
         facts,
         platform_domain=context.platform_domain,
-        at=context.clock(),
+        moment=Moment(context.clock()),
         weak=context.weak_keys,
         explain=False,
     )

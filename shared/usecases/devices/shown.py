@@ -27,6 +27,7 @@ from shared.connection_records import ConnectionEvent, ShownChain, ShownIndex, S
 from shared.org_repository import OrgRepository
 from shared.refs import shown_index_ref, shown_ref
 from shared.repository import KEEP_USAGE
+from shared.validation.presented import split_presented
 
 CERTIFICATES_MAX: Final = 500  # of an organization
 KIND_MAX: Final = {ShownKind.STRANGER: 100, ShownKind.ALLOWED: 400, ShownKind.REFUSED: CERTIFICATES_MAX}
@@ -177,6 +178,7 @@ class ShownMemory:
 
     def __init__(self) -> None:
         self._sent: OrderedDict[tuple[str, str], ShownLine] = OrderedDict()
+        self._ways: dict[tuple[str, str], bytes] = {}  # `ConnectionEvent.way` of what was sent
 
     def take_new(self, org_id: str, events: Iterable[ConnectionEvent]) -> tuple[ShownChain, ...]:
         """Return the chains in *events* that are to be stored, BATCH_MAX at most: refused devices' first.
@@ -184,7 +186,14 @@ class ShownMemory:
         Of several connections with one certificate, the last counts. A certificate that reached a CA is no stranger's,
         whatever its client sent last."""
         last: dict[str, ShownChain] = {}
+        ways: dict[str, bytes] = {}
         for event in events:
+            if event.fingerprint is None:
+                continue
+            ways[event.fingerprint] = event.way
+            if self._was_sent(org_id, event.fingerprint, event):
+                last.pop(event.fingerprint, None)
+                continue
             shown = _shown(event)
             if shown is None:
                 continue
@@ -198,9 +207,19 @@ class ShownMemory:
             key = (org_id, shown.fingerprint)
             self._sent[key] = _line_of(shown, self._sent.get(key))
             self._sent.move_to_end(key)
+            self._ways[key] = ways[shown.fingerprint]
             if len(self._sent) > _REMEMBERED_MAX:
-                self._sent.popitem(last=False)
+                oldest, _ = self._sent.popitem(last=False)
+                self._ways.pop(oldest, None)
         return tuple(new)
+
+    def _was_sent(self, org_id: str, fingerprint: str, event: ConnectionEvent) -> bool:
+        """Return whether the same connection of today was sent last. Most connections are such, and cost no more."""
+        key = (org_id, fingerprint)
+        sent = self._sent.get(key)
+        if sent is None or not event.way or self._ways.get(key) != event.way:
+            return False
+        return sent.kind is _kind_of(event) and sent.last.date() == event.at.date()
 
     def _is_new(self, org_id: str, shown: ShownChain) -> bool:
         sent = self._sent.get((org_id, shown.fingerprint))
@@ -210,29 +229,34 @@ class ShownMemory:
 def _shown(event: ConnectionEvent) -> ShownChain | None:
     """Return the chain of *event*, cut to CHAIN_MAX; None without a certificate, or if the leaf is too large."""
     chain, size = [], 0
-    for der in event.chain:
+    sent = event.chain if event.unread is None else split_presented(*event.unread)
+    for der in sent:
         size += len(der)
         if size > CHAIN_MAX:
             break
         chain.append(der)
     if not chain or event.fingerprint is None:
         return None
-    if event.decision != "deny":
-        kind, group = ShownKind.ALLOWED, f"{event.ca_id}/{_type_of(event.identity)}"
-    else:
-        kind, group = ShownKind.REFUSED if event.reached_ca else ShownKind.STRANGER, ""
+    kind = _kind_of(event)
+    group = f"{event.ca_id}/{_type_of(event.identity)}" if kind is ShownKind.ALLOWED else ""
     return ShownChain(
         fingerprint=event.fingerprint,
         kind=kind,
         group=group,
         at=event.at,
         chain=tuple(chain),
-        is_cut=event.is_cut or len(chain) < len(event.chain),
+        is_cut=event.is_cut or len(chain) < len(sent),
         server_name=event.server_name,
         client_id=event.client_id,
         no_sni=event.no_sni,
         leaf_only=event.leaf_only,
     )
+
+
+def _kind_of(event: ConnectionEvent) -> ShownKind:
+    if event.decision != "deny":
+        return ShownKind.ALLOWED
+    return ShownKind.REFUSED if event.reached_ca else ShownKind.STRANGER
 
 
 def _type_of(identity: str | None) -> str:

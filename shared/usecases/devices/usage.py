@@ -146,6 +146,7 @@ def _short(refusal: ConnectionEvent) -> ConnectionEvent:
         client_id=client_id,
         certificate=None,
         chain=(),
+        way=b"",
         failing=failing,
         reason=refusal.reason[:_SENTENCE_MAX],
         mend=refusal.mend[:_SENTENCE_MAX],

@@ -1,4 +1,7 @@
-"""verifyClient: one batched read, then the ten steps of a verdict. Nothing is written before the answer."""
+"""verifyClient: one batched read, then the ten steps of a verdict, or a remembered verdict on the same documents.
+
+Nothing is written before the answer.
+"""
 
 import logging
 from collections.abc import Callable
@@ -21,17 +24,19 @@ from shared.usecases.cas.documents import CACertificates
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
 from shared.usecases.denials import DenyList, entry_of
+from shared.usecases.devices.memory import Remembered, VerdictMemory, is_worth_remembering, remember
 from shared.usecases.devices.org_facts import make_facts
 from shared.validation.cures import find_cures
 from shared.validation.deny_list import Questions, questions
 from shared.validation.facts import OrgFacts, Scope
 from shared.validation.names import DeviceName
 from shared.validation.policy import Decision
-from shared.validation.presented import Presented
+from shared.validation.presented import ConnectingClient, Presented
 from shared.validation.topics import TopicPrefix
 from shared.validation.verdict import CHAIN_STEP, Verdict, find_org_id, judge
 from shared.validation.verdict_by_name import BROKER, NamedClient, judge_named
 from shared.x509.budget import Budget
+from shared.x509.moment import Moment, seconds_of
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +44,10 @@ _EVERY_ORG: Final = Scope(None)
 _BROKERS: Final = (Role.BROKER,)
 MAY_EXPLAIN: Final = (Role.BROKER, Role.VIEWER, Role.OPERATOR)
 _SERVER_NAME_MAX: Final = 256  # characters kept of a server name
+
+
+class NotRemembered(Exception):  # not a TrustError: the caller asks again, without `Verifier.recalls_only`
+    """No remembered verdict is the answer."""
 
 
 class Verifier(msgspec.Struct, frozen=True):
@@ -50,6 +59,8 @@ class Verifier(msgspec.Struct, frozen=True):
         topic_prefix: the prefix of the topics of devices and gateways.
         dialect: the format in which the broker asks.
         check_time: raises at the time limit of a verdict.
+        memory: the verdicts that are remembered.
+        recalls_only: whether a question raises NotRemembered where its answer is not in the memory.
     """
 
     context: Context
@@ -58,71 +69,121 @@ class Verifier(msgspec.Struct, frozen=True):
     topic_prefix: TopicPrefix = msgspec.field(default_factory=TopicPrefix)
     dialect: str = ""
     check_time: Callable[[], None] = lambda: None
+    memory: VerdictMemory = msgspec.field(default_factory=lambda: VerdictMemory(0))
+    recalls_only: bool = False
 
 
 # --------------------------------------------------------------------------------------- verdicts on a certificate
 
 
 def verify_client(
-    verifier: Verifier, sent: Credentials | BearerToken | Caller, presented: Presented, *, explain: bool = False
+    verifier: Verifier, sent: Credentials | BearerToken | Caller, client: ConnectingClient, *, explain: bool = False
 ) -> Verdict:
     """Return whether a client may connect.
 
-    An allow takes one round trip to the store. A refusal may take a second, to name its reason.
+    An allow takes one round trip to the store, also where the verdict is remembered. A refusal may take a second, to
+    name its reason.
 
     Args:
         sent: an API key and its token, a sign-in token, or a caller that the platform has authenticated itself.
+        client: what the broker passed.
         explain: whether a person asks, not a broker. Viewers and operators may ask, and no connection is counted.
 
-    Raises: NotAuthenticated, Forbidden, StoreUnavailable, IssuerUnavailable."""
+    Raises: NotAuthenticated, Forbidden, StoreUnavailable, IssuerUnavailable, NotRemembered."""
     context = verifier.context
     claim = sent if isinstance(sent, Caller) else read_claim(verifier.tokens, sent)
-    # An organization's key asks about that organization. With a platform key, the client names the organization.
-    org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
-    lookup = _Lookup(context.repository, org_id, questions(presented))
-    batch = context.repository.read_batch([*claim.refs, *lookup.refs()])
-    caller = admit_caller(context, claim, batch, MAY_EXPLAIN if explain else _BROKERS, dialect=verifier.dialect)
-    facts = lookup.facts(batch)
+    digest, remembered = (b"", None) if explain else _recall(verifier, claim, client)
+    if remembered is None and verifier.recalls_only:
+        raise NotRemembered
+    presented = Presented.read(client) if remembered is None else None
+    if presented is not None:
+        # An organization's key asks about that organization. With a platform key, the client names the organization.
+        org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
+        lookup = _Lookup(context.repository, org_id, questions(presented.certificate_ids, presented.device))
+    elif remembered is not None:
+        lookup = _Lookup(context.repository, remembered.org_id, remembered.questions)
+    refs = [*claim.refs, *lookup.refs()]
+    batch = context.repository.read_batch(refs)
     at = context.clock()
-    verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
+    if remembered is not None and isinstance(claim, Credentials):
+        if remembered.holds(claim.token_hash, batch.versions(refs), seconds_of(at)):
+            verdict = remembered.verdict
+            verifier.memory.note_answer()
+            verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
+            context.events.offer(_event_again(verifier, claim, client, remembered, verdict, digest, at))
+            return verdict
+        if verifier.recalls_only:
+            raise NotRemembered
+    caller = admit_caller(context, claim, batch, MAY_EXPLAIN if explain else _BROKERS, dialect=verifier.dialect)
+    if presented is None:
+        presented = Presented.read(client)
+    facts, moment = lookup.facts(batch), Moment(at)
+    verdict = _judge(verifier, presented, caller, facts, moment, explain=explain)
     is_without_ca = facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors)
     if facts and is_without_ca:
         records = OrgRepository(context.repository, facts.org_id, facts.incarnation)
         if not CACertificates(records).has_active():
             facts = replace(facts, has_active_ca=False)
-            verdict = _judge(verifier, presented, caller, facts, at, explain=explain)
+            verdict = _judge(verifier, presented, caller, facts, moment, explain=explain)
     if explain:
-        verdict = _with_cures(verifier, presented, caller, facts, at, verdict)
-    else:
-        verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
-        if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
-            context.events.offer(_event(verifier, caller, presented, verdict, facts, at))
+        return _with_cures(verifier, presented, caller, facts, moment, verdict)
+    if digest and facts and isinstance(claim, Credentials) and is_worth_remembering(presented, verdict):
+        verifier.memory.keep(
+            digest,
+            remember(
+                verdict,
+                versions=batch.versions(refs),
+                window=moment.window,
+                token_hash=claim.token_hash,
+                org_id=facts.org_id,
+                device=presented.device,
+                incarnation=facts.incarnation,
+                no_sni=caller.no_sni,
+            ),
+        )
+    verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
+    if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
+        context.events.offer(_event(verifier, caller, client, presented, verdict, facts, digest, at))
     return verdict
 
 
+def _recall(
+    verifier: Verifier, claim: Credentials | Caller, client: ConnectingClient
+) -> tuple[bytes, Remembered | None]:
+    """Return the digest of a question with an API key, and what is remembered of the question."""
+    memory = verifier.memory
+    if not memory.is_on or not isinstance(claim, Credentials) or not client.certificate:
+        return b"", None
+    digest = memory.digest(claim.key, verifier.dialect, client)
+    org_id = claim.org_id
+    if org_id is None:
+        org_id = find_org_id(Presented.read(replace(client, certificate=None)), _EVERY_ORG)
+    return digest, None if org_id is None else memory.find(org_id, digest)
+
+
 def _with_cures(
-    verifier: Verifier, presented: Presented, caller: Caller, facts: OrgFacts | None, at: datetime, verdict: Verdict
+    verifier: Verifier, presented: Presented, caller: Caller, facts: OrgFacts | None, moment: Moment, verdict: Verdict
 ) -> Verdict:
     """Return *verdict* with the single changes after which the client would pass."""
     if verdict.decision is not Decision.DENY or facts is None or verdict.org_id != facts.org_id:
         return verdict
 
     def judge_again(changed: Presented, then: OrgFacts) -> Verdict:
-        return _judge(verifier, changed, caller, then, at, explain=False)
+        return _judge(verifier, changed, caller, then, moment, explain=False)
 
     cures = find_cures(presented, facts, judge_again, platform_domain=verifier.context.platform_domain)
     return replace(verdict, cures=cures)
 
 
 def _judge(
-    verifier: Verifier, presented: Presented, caller: Caller, facts: OrgFacts | None, at: datetime, *, explain: bool
+    verifier: Verifier, presented: Presented, caller: Caller, facts: OrgFacts | None, moment: Moment, *, explain: bool
 ) -> Verdict:
     return judge(
         presented,
         caller.scope,
         facts,
         platform_domain=verifier.context.platform_domain,
-        at=at,
+        moment=moment,
         weak=verifier.context.weak_keys,
         explain=explain,
         budget=Budget(verifier.check_time),
@@ -130,7 +191,14 @@ def _judge(
 
 
 def _event(
-    verifier: Verifier, caller: Caller, presented: Presented, verdict: Verdict, facts: OrgFacts, at: datetime
+    verifier: Verifier,
+    caller: Caller,
+    client: ConnectingClient,
+    presented: Presented,
+    verdict: Verdict,
+    facts: OrgFacts,
+    way: bytes,
+    at: datetime,
 ) -> ConnectionEvent:
     failing = verdict.failing
     leaf = presented.certificates[0] if presented.certificates else None
@@ -143,7 +211,7 @@ def _event(
         code=verdict.code,
         tls=presented.tls,
         presence=verdict.presence,
-        client_id=presented.client_id_text or None,
+        client_id=client.client_id_text or None,
         server_name=presented.server_name and presented.server_name[:_SERVER_NAME_MAX],
         identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
@@ -152,12 +220,48 @@ def _event(
         is_cut=bool(presented.unread),
         no_sni=caller.no_sni,
         leaf_only=presented.leaf_only,
-        reached_ca=bool(verdict.path) or _reached_ca(verdict),
+        reached_ca=bool(verdict.key_digests) or _reached_ca(verdict),
         failing={"subject": failing.subject_text, "fingerprintSha256": failing.fingerprint} if failing else None,
         key=caller.who,
         dialect=verifier.dialect,
         form=_form_of(presented),
+        way=way,
         **_decision(verdict),
+    )
+
+
+def _event_again(
+    verifier: Verifier,
+    claim: Credentials,
+    client: ConnectingClient,
+    remembered: Remembered,
+    verdict: Verdict,
+    way: bytes,
+    at: datetime,
+) -> ConnectionEvent:
+    """Return the event of a verdict from the memory: the same as `_event`, but for certificates that nothing read."""
+    device, count = verdict.identity or remembered.device, len(verdict.certificates)
+    return ConnectionEvent(
+        org_id=remembered.org_id,
+        incarnation=remembered.incarnation,
+        at=at,
+        decision=verdict.decision.value,
+        code=verdict.code,
+        tls=client.tls,
+        presence=verdict.presence,
+        client_id=client.client_id_text or None,
+        server_name=client.server_name[:_SERVER_NAME_MAX] if client.server_name else None,
+        identity=str(device) if device else None,
+        ca_id=verdict.ca.id if verdict.ca else None,
+        fingerprint=verdict.certificates[0].fingerprints[0],
+        unread=(client.certificate or b"", client.chain),
+        no_sni=remembered.no_sni,
+        leaf_only=client.leaf_only,
+        reached_ca=True,
+        key=claim.key,
+        dialect=verifier.dialect,
+        form=Form.CHAIN if count > 1 else Form.CERTIFICATE,
+        way=way,
     )
 
 
@@ -228,6 +332,8 @@ def _verify_named(
     verifier: Verifier, credentials: Credentials, named: NamedClient
 ) -> tuple[Verdict, OrgFacts | None, Caller]:
     """Return the verdict, what is known of the organization, and the broker."""
+    if verifier.recalls_only:  # a verdict by name computes nothing that is worth remembering
+        raise NotRemembered
     context = verifier.context
     lookup = _Lookup(context.repository, credentials.org_id, Questions((), tuple(named.denials)))
     batch = context.repository.read_batch([*credentials.refs, *lookup.refs()])

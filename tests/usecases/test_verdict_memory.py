@@ -1,0 +1,201 @@
+"""What a process remembers of verdicts: bounded in bytes, fair to organizations, and only for the same question."""
+
+import gc
+import tracemalloc
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from shared.usecases.devices.memory import Remembered, VerdictMemory, find_level
+from shared.validation.deny_list import CertificateIds
+from shared.validation.names import ClientClass, DeviceName
+from shared.validation.policy import Decision, Presence
+from shared.validation.presented import ConnectingClient
+from shared.validation.verdict import TrustedCA
+
+CLIENT = ConnectingClient("mtxpd0.messaging.example.com", "d:mtxpd0:thermo:42", b"leaf", b"chain")
+
+
+def remembered(number: int = 0, org_id: str = "mtxpd0") -> Remembered:
+    """What is remembered of a device whose P-256 certificate was sent with an intermediate."""
+    device = DeviceName(ClientClass.DEVICE, "thermo", f"{number:06}")
+    seed = number.to_bytes(8)
+    ids = CertificateIds(seed * 2, f"{number:032x}", seed * 4, (seed * 4, seed[::-1] * 4))
+    return Remembered(
+        versions=(f"{number:016x}", "b" * 16, "c" * 16, *[None] * 10),
+        begin=0,
+        end=1 << 40,
+        token_hash="d" * 64,
+        org_id=org_id,
+        device=device,
+        incarnation="",
+        no_sni=False,
+        decision=Decision.ALLOW,
+        code="allowed",
+        reason=f"{device} is allowed.",
+        identity=device,
+        bound=True,
+        ca=TrustedCA("e" * 40, "CN=Fleet Root, O=Fleet Maker"),
+        expires_at=datetime(2027, 1, 1, tzinfo=UTC),
+        presence=Presence.VALID,
+        certificates=(ids, ids),
+        key_digests=("f" * 12,) * 3,
+        serial_digests=("a" * 12,) * 3,
+        basis="allow",
+    )
+
+
+def fill(memory: VerdictMemory, count: int, org_id: str = "mtxpd0", *, start: int = 0) -> list[bytes]:
+    digests = [number.to_bytes(16) for number in range(start, start + count)]
+    for number, digest in enumerate(digests, start):
+        memory.keep(digest, remembered(number, org_id))
+    return digests
+
+
+def test_what_is_kept_comes_back_unchanged() -> None:
+    memory = VerdictMemory(1 << 20)
+    entry = remembered(7)
+    memory.keep(b"digest", entry)
+    assert memory.find("mtxpd0", b"digest") == entry
+    assert memory.find("mtxpd0", b"other") is None
+    assert memory.find("other1", b"digest") is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(CLIENT, server_name=None),
+        replace(CLIENT, server_name="mtxpd0.messaging.example.org"),
+        replace(CLIENT, client_id="d:mtxpd0:thermo:43"),
+        replace(CLIENT, certificate=b"leafc", chain=b"hain"),
+        replace(CLIENT, certificate=b"leafchain", chain=b""),
+        replace(CLIENT, tls=False),
+        replace(CLIENT, leaf_only=True),
+    ],
+)
+def test_another_question_has_another_digest(other: ConnectingClient) -> None:
+    memory = VerdictMemory(1 << 20)
+    assert memory.digest("a-mtxpd0-key", "emqx", other) != memory.digest("a-mtxpd0-key", "emqx", CLIENT)
+
+
+def test_another_key_format_or_process_has_another_digest() -> None:
+    memory = VerdictMemory(1 << 20)
+    digest = memory.digest("a-mtxpd0-key", "emqx", CLIENT)
+    assert digest == memory.digest("a-mtxpd0-key", "emqx", replace(CLIENT))
+    assert digest != memory.digest("a-mtxpd0-yek", "emqx", CLIENT)
+    assert digest != memory.digest("a-mtxpd0-key", "nginx", CLIENT)
+    assert digest != VerdictMemory(1 << 20).digest("a-mtxpd0-key", "emqx", CLIENT)
+
+
+def test_a_verdict_holds_for_its_token_documents_and_window_only() -> None:
+    entry = replace(remembered(), begin=100, end=200)
+    token, versions = entry.token_hash, entry.versions
+    assert entry.holds(token, versions, 100)
+    assert entry.holds(token, versions, 199)
+    assert not entry.holds(token, versions, 99)
+    assert not entry.holds(token, versions, 200)
+    assert not entry.holds("e" * 64, versions, 150)
+    assert not entry.holds(token, (*versions[:-1], "new"), 150)  # a document that was absent exists now
+    assert not entry.holds(token, (None, *versions[1:]), 150)  # a document is deleted
+    assert not entry.holds(token, versions[:-1], 150)
+
+
+def test_the_memory_stays_within_its_size() -> None:
+    """What Python allocates is measured, keys and tables included."""
+    size = 4 << 20
+    memory = VerdictMemory(size)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = fill(memory, 12_000)
+        del kept
+        gc.collect()
+        allocated = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert memory.used <= size
+    assert allocated <= size
+    assert memory.used > size * 0.9
+
+
+def test_what_was_used_last_stays() -> None:
+    memory = VerdictMemory(1 << 20)
+    first, second, *_ = fill(memory, 2)
+    number = 2
+    while memory.find("mtxpd0", first) is not None and number < 3_000:
+        fill(memory, 1, start=number)
+        number += 1
+    assert number == 3_000, "an entry that is used all the time was dropped"
+    assert memory.find("mtxpd0", second) is None
+
+
+def test_an_organization_uses_what_no_other_needs() -> None:
+    memory = VerdictMemory(1 << 20)
+    fill(memory, 3_000)
+    assert memory.used > (1 << 20) * 0.9
+
+
+def test_the_organization_that_holds_most_makes_room() -> None:
+    """A small organization keeps all of its entries while a large one connects ever more devices."""
+    memory = VerdictMemory(1 << 20)
+    small = fill(memory, 100, "small1")
+    fill(memory, 5_000, "large1", start=1_000)
+    assert all(memory.find("small1", digest) is not None for digest in small)
+
+
+def test_organizations_of_one_size_share_the_memory() -> None:
+    memory = VerdictMemory(1 << 20)
+    kept: dict[str, list[bytes]] = {org_id: [] for org_id in ("aaaaaa", "bbbbbb", "cccccc")}
+    for number in range(4_000):
+        for place, (org_id, digests) in enumerate(kept.items()):
+            digests += fill(memory, 1, org_id, start=number * 3 + place)
+    counts = [sum(memory.find(org_id, digest) is not None for digest in digests) for org_id, digests in kept.items()]
+    assert min(counts) > max(counts) * 0.8
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total", "level"),
+    [
+        ([10, 20, 30], 60, 30),
+        ([10, 20, 30], 45, 17),
+        ([10, 20, 30], 30, 10),
+        ([5, 100], 50, 45),
+        ([], 0, 0),
+        ([9], 4, 4),
+    ],
+)
+def test_the_largest_are_cut_to_one_size(sizes: list[int], total: int, level: int) -> None:
+    assert find_level(sizes, total) == level
+    assert sum(min(size, level) for size in sizes) <= total
+
+
+def test_an_entry_that_would_fill_the_memory_is_not_kept() -> None:
+    memory = VerdictMemory(4_096)
+    memory.keep(b"digest", remembered())
+    assert memory.find("mtxpd0", b"digest") is None
+    assert memory.used == 0
+
+
+def test_a_memory_of_no_size_is_off(tmp_path: Path) -> None:
+    assert not VerdictMemory(0).is_on
+    assert VerdictMemory(1).is_on
+
+
+def test_a_new_verdict_replaces_the_earlier() -> None:
+    memory = VerdictMemory(1 << 20)
+    memory.keep(b"digest", remembered(1))
+    used = memory.used
+    memory.keep(b"digest", remembered(2))
+    assert memory.find("mtxpd0", b"digest") == remembered(2)
+    assert memory.used == used
+
+
+def test_the_memory_can_be_cleared() -> None:
+    memory = VerdictMemory(1 << 20)
+    fill(memory, 10)
+    memory.clear()
+    assert memory.used == 0
+    assert memory.find("mtxpd0", (1).to_bytes(16)) is None
