@@ -43,16 +43,23 @@ class Batch:
             record = self._records[ref.key] = decode(ref.kind, document.text)
         return record if counts_for(self._incarnation, record) else None
 
+    def existing(self, partition: str, kind: type[R]) -> dict[str, R]:
+        """Return the records of *partition* that the batch asked for and that exist, by id.
+
+        Most look-ups of a verdict find nothing, and this method spends nothing on them."""
+        refs = [Ref(key, kind) for key in self._documents if key.partition == partition]
+        return {ref.key.id: record for ref in refs if (record := self.get(ref)) is not None}
+
     def document(self, ref: Ref[Any]) -> Document | None:
         """Return the document at *ref* as it was read. Raises: KeyError, as `get` does."""
         if ref.key not in self._keys:
             raise KeyError(ref.key)
         return self._documents.get(ref.key)
 
-    def versions(self, refs: Iterable[Ref[Any]]) -> tuple[Version | None, ...]:
-        """Return the version of the document at each of *refs* as it was read; None where no document exists."""
-        documents = self._documents
-        return tuple(document.version if (document := documents.get(ref.key)) is not None else None for ref in refs)
+    def versions(self, keys: Iterable[Key]) -> tuple[Version | None, ...]:
+        """Return the version of the document at each of *keys* as it was read; None where no document exists."""
+        read = self._documents
+        return tuple([document.version if (document := read.get(key)) is not None else None for key in keys])
 
     def replace(self, ref: Ref[Any], document: Document | None) -> "Batch":
         """Return a batch that holds *document* at *ref*; None: no document exists there."""

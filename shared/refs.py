@@ -52,7 +52,12 @@ def cas_ref(org_id: str, name: str) -> Ref[CAsOfOneName]:
         org_id: the organization.
         name: the 16 hex digits with which the id of each of these CAs begins.
     """
-    return Ref(Key(f"ca/{org_id}", name), CAsOfOneName)
+    return Ref(Key(cas_partition(org_id), name), CAsOfOneName)
+
+
+def cas_partition(org_id: str) -> str:
+    """Return the partition of an organization's CA certificates."""
+    return f"ca/{org_id}"
 
 
 def ca_index_ref(org_id: str) -> Ref[CAIndex]:
@@ -72,7 +77,12 @@ def default_ref() -> Ref[DefaultCertificate]:
 
 def denials_ref(org_id: str, look_up: str) -> Ref[Denials]:
     """Return the ref of the deny-list entries that *look_up* finds."""
-    return Ref(Key(f"deny/{org_id}", look_up), Denials)
+    return Ref(Key(denials_partition(org_id), look_up), Denials)
+
+
+def denials_partition(org_id: str) -> str:
+    """Return the partition of an organization's deny-list entries."""
+    return f"deny/{org_id}"
 
 
 def deny_count_ref(org_id: str) -> Ref[DenyCount]:

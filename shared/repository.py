@@ -68,7 +68,10 @@ class Repository:
 
     def read_batch(self, refs: Collection[Ref[Any]]) -> Batch:
         """Return the records at *refs*, read in one round trip."""
-        keys = {ref.key for ref in refs}
+        return self.read_keys({ref.key for ref in refs})
+
+    def read_keys(self, keys: Collection[Key]) -> Batch:
+        """Return the records at *keys*, each key once, read in one round trip."""
         return Batch(keys, self._store.get_many(keys), self.incarnation)
 
     def get(self, ref: Ref[R]) -> R | None:

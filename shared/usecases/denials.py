@@ -19,7 +19,7 @@ from shared.batch import Batch
 from shared.errors import NotFound, TooManyDenials
 from shared.org_repository import OrgRepository
 from shared.records import Activity, Denial, Denials, DenyCount, Withdrawal
-from shared.refs import Ref, denials_ref, deny_count_ref
+from shared.refs import Ref, denials_partition, denials_ref, deny_count_ref
 from shared.repository import Waiting
 from shared.validation.deny_list import DenyListEntry
 
@@ -45,7 +45,7 @@ class DenyList:
     def __init__(self, repository: OrgRepository) -> None:
         self._repository = repository
         self._org_id = repository.org_id
-        self._partition = f"deny/{self._org_id}"
+        self._partition = denials_partition(self._org_id)
         self._count_ref = deny_count_ref(self._org_id)
 
     # ------------------------------------------------------------------------------------------------- reading

@@ -27,7 +27,7 @@ from shared.batch import Batch
 from shared.errors import NotFound, TooManyCAs, TooManyCAsOfOneName
 from shared.org_repository import OrgRepository
 from shared.records import CA, Activity, CAIndex, CAsOfOneName, CAStatus, Denial, Org, Withdrawal
-from shared.refs import Ref, ca_index_ref, cas_ref, org_ref
+from shared.refs import Ref, ca_index_ref, cas_partition, cas_ref, org_ref
 from shared.repository import Attempt, Waiting
 from shared.usecases.cas.marks import DenialFilter, Marks, withdraw_ca
 from shared.usecases.context import count_in_window
@@ -67,7 +67,7 @@ class CACertificates:
     def __init__(self, repository: OrgRepository) -> None:
         self._repository = repository
         self._org_id = repository.org_id
-        self._partition = f"ca/{self._org_id}"
+        self._partition = cas_partition(self._org_id)
         self.index_ref = ca_index_ref(self._org_id)
         self._marks = Marks(repository)
 
@@ -127,27 +127,6 @@ class CACertificates:
     def list_anchors(self) -> list[Anchor]:
         """Return every CA as a verdict sees it."""
         return [_anchor(ca_id, ca) for ca_id, ca in self.iterate()]
-
-    # ------------------------------------------------------------------------------------ reading, for a verdict
-
-    def refs_for(self, issuer_names: Iterable[str]) -> list[Ref[CAsOfOneName]]:
-        """Return the refs that hold every CA with one of *issuer_names* (the beginnings of the names' digests)."""
-        return [self._ref(name) for name in issuer_names]
-
-    def anchors_for(self, issuer_names: Iterable[str], batch: Batch) -> list[Anchor]:
-        """Return the CAs with one of *issuer_names*, from a batch that asked for `refs_for` them.
-
-        Of a name whose CAs are too much for one decision to read, some are left out (`count_for`)."""
-        cas = self._cas_for(issuer_names, batch)
-        return [_anchor(ca_id, ca) for ca_id, ca in take_readable(cas, lambda entry: entry[1].der)]
-
-    def count_for(self, issuer_names: Iterable[str], batch: Batch) -> int:
-        """Return how many CAs have one of *issuer_names*, read or not."""
-        return len(self._cas_for(issuer_names, batch))
-
-    def _cas_for(self, issuer_names: Iterable[str], batch: Batch) -> list[tuple[str, CA]]:
-        documents = [document for ref in self.refs_for(issuer_names) if (document := batch.get(ref)) is not None]
-        return [entry for document in documents for entry in document.cas.items()]
 
     def check_room(self, ca_id: str, cert: Certificate) -> Mapping[str, CA]:
         """Refuse a CA that `add` would refuse for the number of CAs. Return the registered CAs of its name, by id.
@@ -448,6 +427,15 @@ class CAAttempt:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.document.__exit__(kind, error, trace)
+
+
+def read_anchors(documents: Iterable[CAsOfOneName]) -> tuple[list[Anchor], bool]:
+    """Return the CAs in *documents* as a verdict sees them, and whether some are left out.
+
+    CAs are left out where there are more than one decision can read."""
+    cas = [entry for document in documents for entry in document.cas.items()]
+    readable = take_readable(cas, lambda entry: entry[1].der)
+    return [_anchor(ca_id, ca) for ca_id, ca in readable], len(readable) < len(cas)
 
 
 def take_readable(cas: Sequence[T], der_of: Callable[[T], bytes]) -> list[T]:

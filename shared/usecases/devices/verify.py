@@ -15,15 +15,14 @@ from shared.batch import Batch
 from shared.connection_records import ConnectionEvent, Form
 from shared.errors import CAInactive, CertificateMalformed, UseRefused
 from shared.org_repository import OrgRepository
-from shared.ports import TokenVerifier
-from shared.records import Proof, Role
-from shared.refs import Ref, org_ref
-from shared.repository import Repository
+from shared.ports import Key, TokenVerifier
+from shared.records import CAsOfOneName, Denials, Proof, Role
+from shared.refs import cas_partition, denials_partition, org_ref
 from shared.usecases.callers import BearerToken, Caller, Credentials, admit_caller, read_claim
-from shared.usecases.cas.documents import CACertificates
+from shared.usecases.cas.documents import CACertificates, read_anchors
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
-from shared.usecases.denials import DenyList, entry_of
+from shared.usecases.denials import entry_of
 from shared.usecases.devices.memory import Remembered, VerdictMemory, is_worth_remembering, remember
 from shared.usecases.devices.org_facts import make_facts
 from shared.validation.cures import find_cures
@@ -99,14 +98,14 @@ def verify_client(
     if presented is not None:
         # An organization's key asks about that organization. With a platform key, the client names the organization.
         org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
-        lookup = _Lookup(context.repository, org_id, questions(presented.certificate_ids, presented.device))
+        lookup = _Lookup(org_id, questions(presented.certificate_ids, presented.device))
     elif remembered is not None:
-        lookup = _Lookup(context.repository, remembered.org_id, remembered.questions)
-    refs = [*claim.refs, *lookup.refs()]
-    batch = context.repository.read_batch(refs)
+        lookup = _Lookup(remembered.org_id, remembered.questions)
+    keys = lookup.keys(claim)
+    batch = context.repository.read_keys(keys)
     at = context.clock()
     if remembered is not None and isinstance(claim, Credentials):
-        if remembered.holds(claim.token_hash, batch.versions(refs), seconds_of(at)):
+        if remembered.holds(claim.token_hash, batch.versions(keys), seconds_of(at)):
             verdict = remembered.verdict
             verifier.memory.note_answer()
             verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
@@ -132,7 +131,7 @@ def verify_client(
             digest,
             remember(
                 verdict,
-                versions=batch.versions(refs),
+                versions=batch.versions(keys),
                 window=moment.window,
                 token_hash=claim.token_hash,
                 org_id=facts.org_id,
@@ -335,8 +334,8 @@ def _verify_named(
     if verifier.recalls_only:  # a verdict by name computes nothing that is worth remembering
         raise NotRemembered
     context = verifier.context
-    lookup = _Lookup(context.repository, credentials.org_id, Questions((), tuple(named.denials)))
-    batch = context.repository.read_batch([*credentials.refs, *lookup.refs()])
+    lookup = _Lookup(credentials.org_id, Questions((), tuple(named.denials)))
+    batch = context.repository.read_keys(lookup.keys(credentials))
     caller = admit_caller(context, credentials, batch, _BROKERS, dialect=verifier.dialect)
     is_proven = caller.proof is Proof.BROKER and named.is_from(caller.listener)
     if is_proven and named.may_be_typed and caller.listener is None:
@@ -381,23 +380,21 @@ class _Lookup(msgspec.Struct, frozen=True):
         questions: the CAs and the entries of the deny list to look up.
     """
 
-    repository: Repository
     org_id: str | None
     questions: Questions
 
-    def refs(self) -> list[Ref[Any]]:
-        """Return the refs of these records."""
-        if self.org_id is None:
-            return []
-        records = OrgRepository(self.repository, self.org_id, "")  # refs are the same for every incarnation
-        return [
-            org_ref(self.org_id),
-            *CACertificates(records).refs_for(self.questions.issuer_names),
-            *DenyList(records).refs(self.questions.denials),
-        ]
+    def keys(self, claim: Credentials | Caller) -> dict[Key, None]:
+        """Return the keys of these records and of those that `authenticate` needs for *claim*, always in this order."""
+        keys = {ref.key: None for ref in claim.refs}
+        if self.org_id is not None:
+            keys[org_ref(self.org_id).key] = None
+            cas, denials = cas_partition(self.org_id), denials_partition(self.org_id)
+            keys.update({Key(cas, name): None for name in self.questions.issuer_names})
+            keys.update({Key(denials, look_up): None for look_up in self.questions.denials})
+        return keys
 
     def facts(self, batch: Batch) -> OrgFacts | None:
-        """Return what *batch*, which asked for `refs`, holds of the organization; None where it does not exist.
+        """Return what *batch*, which asked for `keys`, holds of the organization; None where it does not exist.
 
         Documents of another incarnation, which an earlier organization of the id left, do not count."""
         if self.org_id is None:
@@ -405,9 +402,14 @@ class _Lookup(msgspec.Struct, frozen=True):
         org = batch.get(org_ref(self.org_id))
         if org is None or org.deletion is not None:
             return None
-        records, batch = OrgRepository(self.repository, self.org_id, org.incarnation), batch.of(org.incarnation)
-        deny_list, cas, names = DenyList(records), CACertificates(records), self.questions.issuer_names
-        anchors = cas.anchors_for(names, batch)
-        by_look_up = [(look_up, deny_list.entries(batch, [look_up])) for look_up in self.questions.denials]
-        denied = {look_up: list(map(entry_of, entries)) for look_up, entries in by_look_up if entries}
-        return make_facts(org, anchors, denied, has_more_cas=len(anchors) < cas.count_for(names, batch))
+        batch = batch.of(org.incarnation)
+        documents = batch.existing(cas_partition(self.org_id), CAsOfOneName)
+        anchors, has_more_cas = read_anchors(
+            [documents[name] for name in self.questions.issuer_names if name in documents]
+        )
+        denied = {
+            look_up: list(map(entry_of, document.entries.values()))
+            for look_up, document in batch.existing(denials_partition(self.org_id), Denials).items()
+            if document.entries
+        }
+        return make_facts(org, anchors, denied, has_more_cas=has_more_cas)
