@@ -6,10 +6,9 @@ Lambda; Cloud Run with CPU by request). There the thread continues during the ne
 """
 
 import logging
-import queue
 import threading
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -35,7 +34,8 @@ class BufferedQueue(ABC):
     def __init__(self, *, interval: float = _INTERVAL, capacity: int = _CAPACITY) -> None:
         """Create an empty buffer. The thread starts with the first event."""
         self._interval = interval
-        self._buffer: queue.Queue[QueuedEvent] = queue.Queue(capacity)
+        self._capacity = capacity
+        self._buffer: deque[QueuedEvent] = deque()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -55,11 +55,10 @@ class BufferedQueue(ABC):
                 event = msgspec.structs.replace(event, chain=(), unread=None)
             else:
                 self._chain_bytes += size
-        try:
-            self._buffer.put_nowait(event)
-        except queue.Full:
+        if len(self._buffer) >= self._capacity:
             self.dropped += 1
             return
+        self._buffer.append(event)
         if self._thread is None:
             self._start()
 
@@ -86,12 +85,10 @@ class BufferedQueue(ABC):
     def _drain(self) -> dict[str, list[QueuedEvent]]:
         events_by_org: dict[str, list[QueuedEvent]] = defaultdict(list)
         self._chain_bytes = 0
-        while True:
-            try:
-                event = self._buffer.get_nowait()
-            except queue.Empty:
-                return events_by_org
+        for _ in range(len(self._buffer)):  # what is added meanwhile waits for the next delivery
+            event = self._buffer.popleft()
             events_by_org[event.org_id].append(event)
+        return events_by_org
 
     def _log_loss(self, count: int) -> None:
         """Log that *count* events were lost; called while an exception is handled."""

@@ -58,8 +58,9 @@ class CertificateIds(msgspec.Struct, frozen=True, array_like=True):
     @property
     def look_ups(self) -> list[str]:
         """Every look-up id of an entry that may mean the certificate."""
-        issuer = self.issuer.hex()
-        return [*map(fingerprint_id, self.fingerprints), f"s-{issuer}-{self.serial}", key_id(self.key.hex())]
+        look_ups = [fingerprint_id(sha256.hex()) for sha256 in self.certificate]
+        look_ups += (issuer_serial_id(self.issuer.hex(), self.serial), key_id(self.key.hex()))
+        return look_ups
 
     @property
     def issuer_name(self) -> str:
@@ -85,12 +86,12 @@ def questions(certificates: Iterable[CertificateIds], device: DeviceName | None)
         certificates: of each certificate that was presented, leaf first.
         device: the device in question (`Presented.device`)."""
     names: dict[str, None] = {}
-    denials: dict[str, None] = {}
+    denials: list[str] = []
     for ids in certificates:
         names[ids.issuer_name] = None
-        denials.update(dict.fromkeys(ids.look_ups))
+        denials += ids.look_ups
     if device is not None:
-        denials[identity_id(device)] = None
+        denials.append(identity_id(device))
     return Questions(tuple(names), tuple(denials))
 
 
@@ -134,12 +135,12 @@ def key_id(sha256: str) -> str:
 
 def serial_id(cert: Certificate) -> str:
     """Return the look-up id of the issuer's name and the serial number of *cert*."""
-    return issuer_serial_id(cert.issuer.digest, cert.serial_number)
+    return issuer_serial_id(cert.issuer.digest, f"{cert.serial_number:x}")
 
 
-def issuer_serial_id(issuer_digest: str, serial: int) -> str:
-    """Return the look-up id of an issuer's name, by its digest, and a serial number."""
-    return f"s-{issuer_digest[:_ISSUER_DIGITS]}-{serial:x}"
+def issuer_serial_id(issuer_digest: str, serial: str) -> str:
+    """Return the look-up id of an issuer's name, by its digest, and a serial number in hexadecimal digits."""
+    return f"s-{issuer_digest[:_ISSUER_DIGITS]}-{serial}"
 
 
 def identity_id(device: DeviceName) -> str:

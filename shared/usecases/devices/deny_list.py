@@ -214,7 +214,7 @@ def _parse_serial(cas: CACertificates, value: str) -> _Target:
     if ca is None:
         raise NotFound(what="CA certificate of that id", field="value")
     issuer = Certificate.from_der(ca.der)
-    look_up = issuer_serial_id(issuer.subject.digest, serial)
+    look_up = issuer_serial_id(issuer.subject.digest, f"{serial:x}")
     key_hash = issuer.key_hash
     digest = serial_digest(key_hash, serial)
     return _Target(look_up, DenialKind.SERIAL, f"{issuer_id}:{serial:x}", key_hash, digest)
