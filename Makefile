@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 EXPORT := $(COMPILE) --constraint requirements/all.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-slow bench fuzz faults soak check house format pins packages sbom infra clean
+.PHONY: help run demo test test-slow exact bench fuzz faults soak check house format pins packages sbom infra clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -25,6 +25,9 @@ test: $(VENV)/.dev tests/node_modules/.done  ## run every test but the slow ones
 
 test-slow: $(VENV)/.dev tests/node_modules/.done  ## run what make test leaves out: Firestore, DynamoDB, Terraform, RabbitMQ, faults, fuzzing
 	$(BIN)/python -m pytest -m "clouds or slow" --no-cov
+
+exact: $(VENV)/.dev tests/node_modules/.done  ## compare remembered and fresh verdicts on every store (EXACT_ANSWERS, EXACT_SEED)
+	$(BIN)/python -m pytest tests/exact -m "slow or clouds or not slow" --no-cov -rP
 
 check: $(VENV)/.dev  ## run the static checks: ruff, codespell, mypy, import-linter, generated files, node --check
 	$(BIN)/ruff format --check $(CODE)

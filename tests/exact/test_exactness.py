@@ -1,0 +1,45 @@
+"""A remembered verdict is the verdict that would be computed now: the replies are the same octets."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.exact.world import World, opened
+from tests.support.stores import Place
+
+# `make exact` sets both
+_ANSWERS: Final = int(os.environ.get("EXACT_ANSWERS", "100000"))  # on SQLite; a twentieth on each store of a cloud
+_SEED: Final = int(os.environ.get("EXACT_SEED", "1"))
+_WALKS: Final = 8
+
+
+def check_walk(world: World, answers: int) -> None:
+    """Walk, and check that the walk says something: many answers came from the memory, for many reasons."""
+    world.walk(answers)
+    print(f"{world.answers} answers, {world.memory.answers} from the memory, codes {sorted(world.codes)}")
+    assert world.memory.answers > world.answers * 0.1
+    assert len(world.codes) >= 10, world.codes
+
+
+@pytest.mark.stores("sqlite")
+def test_remembered_and_fresh_answers_are_equal(tmp_path: Path, place: Place) -> None:
+    with opened(tmp_path, place, seed=1) as world:
+        check_walk(world, 4_000)
+
+
+@pytest.mark.slow
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize("seed", range(_WALKS))
+def test_a_hundred_thousand_answers_are_equal(tmp_path: Path, place: Place, seed: int) -> None:
+    """100,000 in all walks, on SQLite."""
+    with opened(tmp_path, place, seed=100 * _SEED + seed) as world:
+        check_walk(world, _ANSWERS // _WALKS)
+
+
+@pytest.mark.slow
+@pytest.mark.stores("firestore", "dynamodb")
+def test_answers_are_equal_on_the_clouds_stores(tmp_path: Path, place: Place) -> None:
+    with opened(tmp_path, place, seed=100 * _SEED) as world:
+        check_walk(world, _ANSWERS // 20)

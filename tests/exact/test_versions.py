@@ -1,0 +1,37 @@
+"""No document that a verdict reads is written because of a connection: else every connection would forget verdicts."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from shared.ports import Key, Version
+from tests.exact.world import World, opened
+from tests.support.stores import Place
+
+MINUTE = 60
+
+
+def versions_of(world: World) -> Mapping[Key, Version]:
+    """Return the version of every document below the partitions that verdicts read."""
+    store = world.changing.store
+    partitions = ("org", "ca/mtxpd0", "deny/mtxpd0", "key/mtxpd0", "key/platform", "caindex", "denycount/mtxpd0")
+    documents = [document for partition in partitions for document in store.list(partition, limit=1000)]
+    return {document.key: document.version for document in documents}
+
+
+def test_connections_write_nothing_that_a_verdict_reads(tmp_path: Path, place: Place) -> None:
+    """Allowed, refused and continued clients connect for a minute; their events are delivered each second."""
+    with opened(tmp_path, place) as world:
+        before = versions_of(world)
+        assert len(before) >= 5
+        for second in range(MINUTE):
+            world.clock.now += timedelta(seconds=1)
+            for request in world.questions():
+                world.compare(request)
+            if second % 10 == 9:
+                world.remembering.queue.flush()
+                world.fresh.queue.flush()
+        assert {"allowed", "untrusted_issuer", "certificate_missing"} <= set(world.codes)
+        assert versions_of(world) == before
+        day = world.clock.now.strftime("%Y-%m-%d")
+        assert world.changing.store.get_many([Key("usage/mtxpd0", day)]), "the connections were recorded"
