@@ -18,15 +18,15 @@ _WALKS: Final = 8
 def check_walk(world: World, answers: int) -> None:
     """Walk, and check that the walk says something: many answers came from the memory, for many reasons."""
     world.walk(answers)
-    print(f"{world.answers} answers, {world.memory.answers} from the memory, codes {sorted(world.codes)}")
-    assert world.memory.answers > world.answers * 0.1
+    print(f"{world.answers} answers, {world.memory.answers} from the memory, codes {sorted(world.codes)}")  # noqa: T201 - make exact shows the line
+    assert world.memory.answers > world.allowed * 0.4
     assert len(world.codes) >= 10, world.codes
 
 
 @pytest.mark.stores("sqlite")
 def test_remembered_and_fresh_answers_are_equal(tmp_path: Path, place: Place) -> None:
     with opened(tmp_path, place, seed=1) as world:
-        check_walk(world, 4_000)
+        check_walk(world, 2_500)
 
 
 @pytest.mark.slow

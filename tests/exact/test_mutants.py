@@ -51,7 +51,13 @@ def without_token(self: Remembered, token_hash: str, versions: Versions, second:
 
 
 @pytest.mark.parametrize(
-    "mutant", [without_versions, without_absent_documents, without_deleted_documents, without_window]
+    "mutant",
+    [
+        without_versions,
+        without_window,
+        pytest.param(without_absent_documents, marks=pytest.mark.slow),
+        pytest.param(without_deleted_documents, marks=pytest.mark.slow),
+    ],
 )
 def test_the_walk_notices_what_is_not_compared(
     tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, mutant: Callable[..., bool]

@@ -8,7 +8,7 @@ from shared.ports import Key, Version
 from tests.exact.world import World, opened
 from tests.support.stores import Place
 
-MINUTE = 60
+MINUTE = 60  # seconds of the clock that the test moves
 
 
 def versions_of(world: World) -> Mapping[Key, Version]:

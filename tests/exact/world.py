@@ -235,7 +235,7 @@ class World:
         kind = draw.choices(list(_CHANGES), weights=[weight for _, weight in _CHANGES.values()])[0]
         try:
             _CHANGES[kind][0](self)
-        except (TrustError, AssertionError):  # the organization is suspended, or the change is refused
+        except (TrustError, AssertionError, IndexError):  # the organization is suspended, or has no CA
             set_suspended(self.changing.context, ORG, False)
 
     def move_clock(self) -> None:
@@ -251,9 +251,9 @@ class World:
         end = self.answers + answers
         while self.answers < end:
             chance = self.random.random()
-            if chance < 0.25:
+            if chance < 0.2:
                 self.change()
-            elif chance < 0.4:
+            elif chance < 0.3:
                 self.move_clock()
             elif chance < 0.5:
                 self.clock.now = NOON
@@ -488,7 +488,7 @@ _CHANGES: Final[dict[str, tuple[Callable[[World], None], float]]] = {
     "upload": (_upload, 2),
     "delete": (_delete, 1),
     "switch": (_switch, 3),
-    "restore": (_restore, 6),
+    "restore": (_restore, 8),
     "suspend": (_suspend, 1),
     "policy": (_policy, 1),
     "settings": (_settings, 2),
