@@ -14,12 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from shared.composition import App, build
 from shared.config import Settings, SQLite
-from shared.records import Role
+from shared.records import DenialKind, Role
 from shared.usecases.callers import Caller, Credentials, Member
+from shared.usecases.cas.documents import CACertificates
 from shared.usecases.cas.manage import upload_ca
+from shared.usecases.devices.deny_list import deny
+from shared.usecases.devices.memory import VerdictMemory
 from shared.usecases.devices.verify import verify_client
 from shared.usecases.orgs.api_keys import create_key
-from shared.usecases.orgs.organizations import create_org
+from shared.usecases.orgs.organizations import create_org, get_org
 from shared.validation.policy import Decision
 from shared.validation.presented import ConnectingClient
 from shared.validation.verdict import Verdict
@@ -109,6 +112,28 @@ class Deployment:
     app: App
     broker: Credentials
 
+    @property
+    def forgetful(self) -> "Deployment":
+        """Return a deployment on the same store that remembers no verdict: each device is there for the first time."""
+        verifier = msgspec.structs.replace(self.app.verifier, memory=VerdictMemory(0))
+        return Deployment(msgspec.structs.replace(self.app, verifier=verifier), self.broker)
+
+    def deny(self, count: int) -> None:
+        """Put *count* devices, serial numbers, fingerprints and keys, which no device has, on the org's deny list."""
+        context = self.app.context
+        member = Member(Caller("benchmark", Role.OPERATOR, ORG), get_org(context, ORG))
+        ca_id = next(iter(CACertificates(context.of(member.org)).iterate()))[0]
+        for number in range(count):
+            value = f"{number:064x}"
+            kinds = (
+                (DenialKind.IDENTITY, f"d:denied:{number:06}"),
+                (DenialKind.SERIAL, f"{ca_id}:{number + (1 << 64):x}"),
+                (DenialKind.FINGERPRINT, value),
+                (DenialKind.KEY, value),
+            )
+            kind, value = kinds[number % len(kinds)]
+            deny(context, member, kind=kind, value=value)
+
     def decide(self, sent: bytes, number: int, org_id: str = ORG) -> Verdict:
         """Decide about one device as the function does: from the bytes that the broker sends to the verdict."""
         host, client_id = f"{org_id}.messaging.{DOMAIN}", f"d:{org_id}:thermo:{number:06}"
@@ -133,7 +158,7 @@ class Deployment:
     def decisions(self, of: Fleet, orgs: Sequence[str] = (ORG,)) -> Callable[[], Verdict]:
         """Return a function that decides about the next device of a fleet, at the next of *orgs*.
 
-        No device comes twice in a row, so that no leaf is in a cache.
+        No device comes twice in a row. After the first round every device is one that was seen before.
 
         Raises: RuntimeError, if a device is refused.
         """

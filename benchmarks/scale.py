@@ -101,7 +101,7 @@ def _with_cas(deployed: Deployment, size: int, devices: Fleet) -> Subject:
     """Add CAs to the org until it has *size*, the fleet's root among them."""
     with _open_writer(deployed.app.store) as put:
         _add_cas(deployed, size - 1, put)
-    return deployed.decisions(devices)
+    return deployed.forgetful.decisions(devices)
 
 
 def _with_orgs(deployed: Deployment, size: int, devices: Fleet) -> Subject:
@@ -121,7 +121,7 @@ def _with_orgs(deployed: Deployment, size: int, devices: Fleet) -> Subject:
             put(cas_ref(name, cas_of_org.key.id).key, cas)
             put(api_key_ref(name, f"a-{name}-0000000000").key, key)
     asked = random.Random(6).sample([ORG, *names], min(size, _ASKED_MAX))
-    return deployed.decisions(devices, asked)
+    return deployed.forgetful.decisions(devices, asked)
 
 
 def _add_cas(deployed: Deployment, number: int, put: Callable[[Key, Record], None]) -> None:
