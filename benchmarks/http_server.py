@@ -1,12 +1,14 @@
 """Measure verifyClient over HTTP with keep-alive, against the capacity of the server.
 
     (a) an empty function on functions-framework's default server (gunicorn's threads, Flask)
-    (b) an empty function on the chosen server (docs/decisions/0093-the-server.md)
-    (c) verifyClient on the chosen server, with the embedded store and default settings
+    (b) an empty function on functions-framework's ASGI side
+    (c) verifyClient on the container's server (functions/hosts/server.py), with the embedded store and default
+        settings: every device was seen before
+    (d) the same with TRUST_VERDICT_MEMORY=0: every device is there for the first time
 
 Each server has two workers and starts once; wrk measures one server after the other, in rounds. wrk and the workers
 share the processors of this machine, so a server that leaves wrk more of them looks faster than it would alone. This
-holds for all three.
+holds for all of them.
 """
 
 import json
@@ -22,7 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -41,7 +43,9 @@ CONNECTIONS: Final = (8, 32)
 _START_SECONDS: Final = 30.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
-THREADS, CHOSEN = "empty, default server", "empty, chosen server"
+THREADS, CHOSEN = "empty, default server", "empty, ASGI"
+SEEN, NEVER = "seen", "never seen"
+_RATE: Final = {SEEN: Target(at_least=1.2), NEVER: Target(at_least=0.8)}
 
 
 # ------------------------------------------------------------------------------------------------------------ servers
@@ -49,15 +53,25 @@ THREADS, CHOSEN = "empty, default server", "empty, chosen server"
 
 @dataclass(frozen=True)
 class WorkerServer:
-    """The process of functions-framework, which runs the workers."""
+    """The process that runs the workers."""
 
     pid: int
     url: str
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all workers so far, in user and in system mode."""
+        return sum(map(_cpu_seconds, self.workers))
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the workers, without Python's resource tracker."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sum(_cpu_seconds(int(child)) for child in children)
+        return [int(pid) for pid in children if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def memory(self) -> list[int]:
+        """Return the bytes of memory that each worker has now."""
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.workers]
+        return [count * os.sysconf("SC_PAGE_SIZE") for count in pages]
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -65,11 +79,22 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS  # utime and stime (proc(5))
 
 
-@contextmanager
-def serve(source: Path, target: str, path: str, log: Path, env: Mapping[str, str]) -> Iterator[WorkerServer]:
+def empty(source: Path, target: str, log: Path) -> AbstractContextManager[WorkerServer]:
     """Run functions-framework with the function *target* of *source*, within the block."""
+    command = ["functions_framework", f"--source={source}", f"--target={target}"]
+    return serve(command, "/", log, {})
+
+
+def verify_client(settings: Mapping[str, str], log: Path) -> AbstractContextManager[WorkerServer]:
+    """Run verifyClient on the container's server, within the block."""
+    return serve(["functions.hosts.server"], "/verifyClient", log, {"FUNCTION_TARGET": "verifyClient", **settings})
+
+
+@contextmanager
+def serve(module: Sequence[str], path: str, log: Path, env: Mapping[str, str]) -> Iterator[WorkerServer]:
+    """Run a Python module that serves HTTP with WORKERS processes, within the block."""
     port = _free_port()
-    command = [sys.executable, "-m", "functions_framework", f"--source={source}", f"--target={target}"]
+    command = [sys.executable, "-m", *module]
     own = {"PORT": str(port), "HOST": "127.0.0.1", "WORKERS": str(WORKERS), "PYTHONPATH": str(ROOT)}
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **own, **env})
@@ -180,7 +205,7 @@ def measure_decision_cpu(questions: RequestSet, seconds: float) -> float:
 
 
 def _decide(questions: RequestSet, seconds: float, report: Callable[[float], None]) -> None:
-    app = build(Settings.from_env({**questions.settings, "TRUST_METRICS": "off"}))
+    app = build(Settings.from_env({**questions.settings, "TRUST_METRICS": "off", "TRUST_VERDICT_MEMORY": "0"}))
     decide = Deployment(app, questions.deployed.broker).decisions(questions.devices)
     for _ in range(100):
         decide()
@@ -201,8 +226,8 @@ def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="bench-http-") as name, ExitStack() as stack:
         folder = Path(name)
         servers = {
-            THREADS: stack.enter_context(serve(EMPTY / "threads.py", "empty", "/", folder / "threads.log", {})),
-            CHOSEN: stack.enter_context(serve(EMPTY / "loop.py", "empty", "/", folder / "loop.log", {})),
+            THREADS: stack.enter_context(empty(EMPTY / "threads.py", "empty", folder / "threads.log")),
+            CHOSEN: stack.enter_context(empty(EMPTY / "loop.py", "empty", folder / "loop.log")),
         }
         asked: dict[str, RequestSet] = {}
         for kind in KINDS:
@@ -210,11 +235,13 @@ def measure(quick: bool) -> list[Row]:
             asked[kind] = RequestSet(
                 folder / kind, devices, stack.enter_context(deployment(folder / kind, devices.root))
             )
-            log = folder / f"{kind}.log"
-            main = serve(ROOT / "main.py", "verifyClient", "/verifyClient", log, asked[kind].settings)
-            servers[kind] = stack.enter_context(main)
-        for what, server in servers.items():  # warm up: the first calls load modules and fill caches
-            run_load(server, WORKERS * 4, 1, asked.get(what, asked[KINDS[0]]), first=True)
+            for way, size in ((SEEN, "64"), (NEVER, "0")):
+                settings = {**asked[kind].settings, "TRUST_VERDICT_MEMORY": size}
+                what = f"{kind}, {way}"
+                servers[what] = stack.enter_context(verify_client(settings, folder / f"{what}.log"))
+                asked[what] = asked[kind]
+        for what, server in servers.items():  # the first calls load modules, fill caches and see every device
+            run_load(server, WORKERS * 4, 2, asked.get(what, asked[KINDS[0]]), first=True)
         runs: dict[tuple[str, int], list[WrkResult]] = {}
         decisions: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for _ in range(rounds):
@@ -225,24 +252,26 @@ def measure(quick: bool) -> list[Row]:
             for kind in KINDS:
                 decisions[kind].append(measure_decision_cpu(asked[kind], seconds / 2))
         for kind in KINDS:
-            rows += _rows(kind, runs, decisions[kind])
+            for way in (SEEN, NEVER):
+                rows += _rows(kind, way, runs)
+            rows.append(_compare_cpu(kind, runs, decisions[kind]))
     return rows
 
 
-def _rows(kind: str, runs: Mapping[tuple[str, int], Sequence[WrkResult]], decisions: Sequence[float]) -> list[Row]:
+def _rows(kind: str, way: str, runs: Mapping[tuple[str, int], Sequence[WrkResult]]) -> list[Row]:
     rows = []
-    name = f"verifyClient over HTTP ({kind}, {WORKERS} workers)"
+    name = f"verifyClient over HTTP ({kind}, {way}, {WORKERS} workers)"
     for connections in CONNECTIONS:
-        ours, theirs = runs[kind, connections], runs[THREADS, connections]
-        chosen = runs[CHOSEN, connections]
+        ours, theirs, chosen = (runs[what, connections] for what in (f"{kind}, {way}", THREADS, CHOSEN))
         rows += [
             Row(
                 f"{name}: requests/s, {connections} connections",
                 THREADS,
                 Spread.of([mine.rate / other.rate for mine, other in zip(ours, theirs, strict=True)]),
-                Target(at_least=1),
+                _RATE[way],
                 figures={
                     "verifyClient": Figure.of([load.rate for load in ours], "req/s"),
+                    "CPU a request": Figure.of([load.cpu for load in ours], "µs", scale=1e6),
                     THREADS: Figure.of([load.rate for load in theirs], "req/s"),
                     CHOSEN: Figure.of([load.rate for load in chosen], "req/s"),
                 },
@@ -261,20 +290,21 @@ def _rows(kind: str, runs: Mapping[tuple[str, int], Sequence[WrkResult]], decisi
                 },
             ),
         ]
-    connections = CONNECTIONS[0]
-    ours, chosen = runs[kind, connections], runs[CHOSEN, connections]
-    limit = [load.cpu + decision for load, decision in zip(chosen, decisions, strict=True)]
-    rows.append(
-        Row(
-            f"{name}: CPU per request",
-            "decision in process + empty function on the chosen server",
-            Spread.of([load.cpu / lowest for load, lowest in zip(ours, limit, strict=True)]),
-            Target(at_most=1.3),
-            figures={
-                "verifyClient": Figure.of([load.cpu for load in ours], "µs", scale=1e6),
-                "decision": Figure.of(decisions, "µs", scale=1e6),
-                CHOSEN: Figure.of([load.cpu for load in chosen], "µs", scale=1e6),
-            },
-        )
-    )
     return rows
+
+
+def _compare_cpu(kind: str, runs: Mapping[tuple[str, int], Sequence[WrkResult]], decisions: Sequence[float]) -> Row:
+    """Return the row that says what HTTP and the threads add to a decision that is computed."""
+    ours, chosen = (runs[what, CONNECTIONS[0]] for what in (f"{kind}, {NEVER}", CHOSEN))
+    limit = [load.cpu + decision for load, decision in zip(chosen, decisions, strict=True)]
+    return Row(
+        f"verifyClient over HTTP ({kind}, {NEVER}, {WORKERS} workers): CPU per request",
+        f"decision in process + {CHOSEN}",
+        Spread.of([load.cpu / lowest for load, lowest in zip(ours, limit, strict=True)]),
+        Target(at_most=1.3),
+        figures={
+            "verifyClient": Figure.of([load.cpu for load in ours], "µs", scale=1e6),
+            "decision": Figure.of(decisions, "µs", scale=1e6),
+            CHOSEN: Figure.of([load.cpu for load in chosen], "µs", scale=1e6),
+        },
+    )
