@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from functions.registry import PREFIX
 from shared.composition import App, build
@@ -99,7 +100,8 @@ def processes(tmp_path: Path, place: Place) -> Iterator[Processes]:
         "TRUST_DOMAIN": DOMAIN,
         "TRUST_LOG": "WARNING",
     }
-    app = build(Settings.from_env({"TRUST_DATA": str(tmp_path), **environment}), background=RunAtOnce())
+    settings = Settings.from_env({"TRUST_DATA": str(tmp_path), **environment})
+    app = build(replace(settings, store=place), background=RunAtOnce())  # with the patience of a test
     ensure_default(app.context, app.sealer)
     create_org(app.context, ORG)
     servers: list[Server] = []

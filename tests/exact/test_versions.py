@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from shared.ports import Key, Version
 from tests.exact.world import World, opened
 from tests.support.stores import Place
@@ -19,6 +21,7 @@ def versions_of(world: World) -> Mapping[Key, Version]:
     return {document.key: document.version for document in documents}
 
 
+@pytest.mark.stores("sqlite")  # which documents are written does not depend on the store
 def test_connections_write_nothing_that_a_verdict_reads(tmp_path: Path, place: Place) -> None:
     """Allowed, refused and continued clients connect for a minute; their events are delivered each second."""
     with opened(tmp_path, place) as world:
