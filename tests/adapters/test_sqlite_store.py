@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.adapters.sqlite_store import SQLiteStore
+from shared.errors import StoreUnavailable
 from shared.ports import Key
 
 _CLOSED_WHILE_READ = """
@@ -93,4 +94,45 @@ def test_a_sweep_deletes_all_expired_documents(tmp_path: Path) -> None:
     store.put(Key("activity", "for ever"), {}, expected=None)
     store.sweep()
     assert [document.key.id for document in store.list("activity", limit=10)] == ["for ever", "kept"]
+    store.close()
+
+
+def test_a_read_that_must_not_wait_returns_at_once_while_the_file_is_locked(tmp_path: Path) -> None:
+    """The lock is that of a process which has the file for itself. Afterwards the documents are read again."""
+    store = SQLiteStore(tmp_path / "trust.db")
+    key = Key("org", "mtxpd0")
+    version = store.put(key, {"a": 1}, expected=None)
+    documents = store.try_get_many([key, Key("org", "other1")])
+    assert documents == store.get_many([key])
+    store.close()
+    other = sqlite3.connect(tmp_path / "trust.db", isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    assert store.try_get_many([key]) is None
+    other.close()
+    documents = store.try_get_many([key])
+    assert documents is not None
+    assert documents[key].version == version
+    store.close()
+
+
+def test_a_read_that_must_not_wait_reports_a_broken_file(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "trust.db")
+    store.close()
+    (tmp_path / "trust.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreUnavailable):
+        store.try_get_many([Key("org", "mtxpd0")])
+
+
+@pytest.mark.parametrize(
+    "key", [Key("a\x1fb", "c"), Key("a", "b\x1fc"), Key("a", "b\x00"), Key("", "a"), Key("a", ""), Key("a", "\ud800")]
+)
+def test_an_impossible_key_finds_nothing_beside_others(tmp_path: Path, key: Key) -> None:
+    """The separator inside a name must not make the key of another document."""
+    store = SQLiteStore(tmp_path / "trust.db")
+    documents: dict[Key, dict[str, str]] = {Key("a", "b"): {}, Key("a\x20b", "c"): {}}
+    for there, body in documents.items():
+        store.put(there, body, expected=None)
+    assert set(store.get_many([key, *documents])) == set(documents)
+    assert set(store.try_get_many([key, *documents]) or ()) == set(documents)
     store.close()
