@@ -136,13 +136,11 @@ async def _read_body(receive: Receive) -> bytes:
         raise BodyLate(seconds=f"{BODY_SECONDS:g}") from None
 
 
-async def send_reply(reply: Reply, send: Send, *, close: bool = False) -> None:
-    """Send *reply*. *close*: the connection ends with it (RFC 9112, 9.6)."""
+async def send_reply(reply: Reply, send: Send) -> None:
+    """Send *reply*."""
     headers = reply_headers(reply)
     if reply.status not in (204, 304):
         headers.setdefault("content-length", str(len(reply.body)))
-    if close:
-        headers["connection"] = "close"
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     await send({"type": "http.response.body", "body": reply.body})

@@ -94,6 +94,8 @@ def _serve(app: App, listener: socket.socket) -> None:
         sweep_withdrawals(app.context)
         uploads.start()
         sweeper.start()
+        # uvicorn raises the signal again at its end. The default action of SIGTERM would skip the clean-up of `run`.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         if not server.started:

@@ -3,13 +3,16 @@
 The variables are those of functions-framework: FUNCTION_TARGET (`service` if absent), HOST (0.0.0.0), PORT (8080) and
 WORKERS (1), the number of processes. HTTP is served within the limits of functions/hosts/limits.py. A function that
 takes events is served by functions-framework itself, which parses CloudEvents; only the platform may call it.
+
+On Linux each of several processes has a listener of its own, and the kernel spreads new connections over the listeners
+(docs/decisions/0136).
 """
 
 import logging
 import os
 import socket
 import sys
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -42,8 +45,9 @@ def run() -> int:
         words = ["-m", "functions_framework", f"--target={target}", "--signature-type=cloudevent"]
         os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 - the signals of the platform go to it
     host = os.environ.get("HOST", "0.0.0.0")  # noqa: S104 - a container's own network
+    is_shared = workers == 1 or sys.platform != "linux"
     try:
-        listener = socket.create_server((host, port), backlog=_BACKLOG)
+        listener = socket.create_server((host, port), backlog=_BACKLOG) if is_shared else PortHolder(host, port)
     except OSError as error:
         print(f"Cannot listen on {host}:{port}: {error.strerror or error}. Set PORT to another port.", file=sys.stderr)
         return 1
@@ -55,8 +59,39 @@ def run() -> int:
     return 0
 
 
+class PortHolder(socket.socket):
+    """A bound socket that keeps an address for the listeners of several processes, and does not listen itself.
+
+    Another process that receives this socket has a listener of its own in its place. The listener of a process that
+    ends is closed with the process, and the kernel gives new connections to the others.
+
+    Raises: OSError where the address is in use, also by listeners that share it.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.bind((host, port))
+            # After bind, so that this socket shares the address with later sockets only, not with another server's
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        except OSError:
+            self.close()
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _listen, self.getsockname()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listener that shares its address with those of other processes."""
+    return socket.create_server((host, port), backlog=_BACKLOG, reuse_port=True)
+
+
 class _Processes(Multiprocess):
-    """uvicorn's processes on one listener, which is closed when they end: the next client is refused at once."""
+    """uvicorn's processes. What the parent holds of their address is closed when they end.
+
+    A listener that all processes share would otherwise take connections until the last process has ended."""
 
     def terminate_all(self) -> None:
         for listener in self.sockets:

@@ -1,8 +1,6 @@
 """One function, or all of them, as an ASGI application for a process that a platform started."""
 
 import asyncio
-import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -16,9 +14,6 @@ from functions.registry import BY_NAME, CONSOLE
 from functions.web.message import Reply, Request
 
 SERVICE: Final = "service"  # the target that answers every address in one process
-# Of several processes behind one port, the first to accept a connection keeps it, and a broker's connections may all
-# belong to one process (docs/decisions/0093). Closing a connection now and then lets an idle process accept the next.
-REPLIES_MAX: Final = 100  # between two closed connections of a process; as keepalive_requests of nginx
 
 
 class Target:
@@ -33,8 +28,6 @@ class Target:
         self._needs_app = self._function is None or BY_NAME[self._function].needs_app
         self._dispatcher = Dispatcher(process.app, self._function)
         self._pool = ThreadPoolExecutor(asgi.THREADS, thread_name_prefix="function")
-        self._has_siblings = os.environ.get("WORKERS", "1") != "1"
-        self._replies = itertools.count(1)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if scope["type"] == "lifespan":
@@ -51,8 +44,7 @@ class Target:
             return
         except Exception as error:  # noqa: BLE001 - a broker may read a server's own 500 as permission
             reply = self._dispatcher.refuse(request, error)
-        close = self._has_siblings and next(self._replies) % REPLIES_MAX == 0
-        await asgi.send_reply(reply, send, close=close)
+        await asgi.send_reply(reply, send)
 
     async def _reply(self, request: Request, read_body: ReadBody | None) -> Reply:
         loop = asyncio.get_running_loop()

@@ -149,32 +149,6 @@ def test_the_whole_service_works_behind_one_address(service: Container) -> None:
     assert headers["content-type"] is None
 
 
-@pytest.fixture
-def two_processes(tmp_path: Path) -> Iterator[Container]:
-    yield from start(tmp_path, WORKERS="2")
-
-
-def count_closings(container: Container, requests: int) -> int:
-    """Return how many answers close their connection, out of *requests* on a connection that is kept if possible."""
-    connection, closings = http.client.HTTPConnection("127.0.0.1", container.port, timeout=60), 0
-    for _ in range(requests):
-        connection.request("GET", "/healthz")
-        answer = connection.getresponse()
-        assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
-        closings += answer.headers.get("connection") == "close"
-    connection.close()
-    return closings
-
-
-def test_a_connection_to_one_of_several_processes_is_closed_now_and_then(two_processes: Container) -> None:
-    """Otherwise one process could keep all connections of a broker, and the other processor would be idle."""
-    assert 1 <= count_closings(two_processes, 250) <= 2
-
-
-def test_a_connection_to_one_process_is_kept(service: Container) -> None:
-    assert count_closings(service, 250) == 0
-
-
 def test_an_encoded_slash_never_splits_a_path(service: Container) -> None:
     """The server decodes paths, but the functions see the path as sent: one name, not `…/pem` of another record."""
     authorization = {"Authorization": make_key(service, Role.OPERATOR)}
