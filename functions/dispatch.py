@@ -79,6 +79,7 @@ class Dispatcher:
         """
         import asyncio  # not at the top: AWS Lambda has no event loop, and a cold start should not load one
 
+        log.LINES.wait_for_turns_of(asyncio.get_running_loop())
         with log.request(log.get_request_id(request.headers)):
             started = time.monotonic()
             module = self._dialect_module(request)

@@ -8,6 +8,7 @@ Decisions are counted in lines of their own, which become metrics without an age
 a line counts.
 """
 
+import atexit
 import logging
 import re
 import secrets
@@ -19,15 +20,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 OWN_LOGGERS: Final = ("functions", "shared", "trust")
 """The names at which this project's loggers begin. TRUST_LOG sets their level, and the level of no other logger."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_WAITING_MAX: Final = 256  # lines
 _access_log = logging.getLogger("trust.access")
+_ENCODER: Final = msgspec.json.Encoder()
 
 # ---------------------------------------------------------------------------------------------------- request ids
 
@@ -85,6 +91,71 @@ class JsonLines(logging.Formatter):
         return _encode(line)
 
 
+class LineWriter:
+    """Writes lines to standard error, whole lines in the order in which they come. Safe for threads.
+
+    An event loop that answers requests writes several lines in each turn, and each write costs as much as a part of an
+    answer. So the lines of the loop's thread wait for the end of its turn (`wait_for_turns_of`) and are written
+    together. A line of another thread is written at once, after those that wait.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[str] = []
+        self._loop: AbstractEventLoop | None = None
+        self._loop_thread = 0
+
+    def wait_for_turns_of(self, loop: "AbstractEventLoop") -> None:
+        """Let the lines of this thread wait for the ends of the turns of *loop*, which runs in this thread."""
+        if self._loop is not loop:
+            self._loop, self._loop_thread = loop, threading.get_ident()
+
+    def write(self, lines: str) -> None:
+        """Write *lines*, each with its line end, now or at the end of the turn."""
+        with self._lock:
+            self._waiting.append(lines)
+            if self._may_wait():
+                return
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            if self._waiting:
+                text = "".join(self._waiting)
+                self._waiting.clear()
+                sys.stderr.write(text)
+
+    def _may_wait(self) -> bool:
+        """Return whether the lines may wait; the first of a turn asks for its end. The caller holds the lock."""
+        if self._loop is None or threading.get_ident() != self._loop_thread or len(self._waiting) > _WAITING_MAX:
+            return False
+        if len(self._waiting) > 1:
+            return True
+        try:
+            self._loop.call_soon(self.flush)
+        except RuntimeError:  # the loop is closed
+            self._loop = None
+            return False
+        return True
+
+
+LINES: Final = LineWriter()
+"""The lines of this process."""
+
+atexit.register(LINES.flush)
+
+
+class _LineHandler(logging.Handler):
+    """Passes the lines of loggers on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            LINES.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - as in every handler of logging: a line that fails ends no request
+            self.handleError(record)
+
+
 def _encode(line: Mapping[str, object]) -> str:
     try:
         return msgspec.json.encode(line, enc_hook=str).decode()
@@ -104,7 +175,7 @@ def configure(level: str) -> None:
     Records of other packages are written from WARNING on, or from *level* on if that is higher. Below WARNING a cloud's
     client library logs whole messages: botocore logs the plaintext data keys that AWS KMS returns, and session tokens.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _LineHandler()
     handler.setFormatter(JsonLines())
     handler.addFilter(_is_logged)  # a package may set the level of its own logger
     logging.basicConfig(level=max(logging.WARNING, _number_of(level)), handlers=[handler], force=True)
@@ -121,10 +192,33 @@ def _number_of(level: str) -> int:
     return logging.getLevelNamesMapping()[level]
 
 
+class _AccessLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    severity: str
+    time: str
+    logger: str
+    message: str
+    request_id: str | None = None
+    function: str
+    method: str
+    status: int
+    ms: float
+
+
 def access(*, function: str, method: str, status: int, seconds: float) -> None:
-    """Log one handled request."""
-    fields = {"function": function, "method": method, "status": status, "ms": round(seconds * 1000, 2)}
-    _access_log.info("answered", extra=fields)
+    """Log one handled request. Every request has such a line, so it is made without a record of logging."""
+    if _access_log.isEnabledFor(logging.INFO):
+        line = _AccessLine(
+            severity="INFO",
+            time=_format_time(time.time()),
+            logger=_access_log.name,
+            message="answered",
+            request_id=_request_id.get(),
+            function=function,
+            method=method,
+            status=status,
+            ms=round(seconds * 1000, 2),
+        )
+        LINES.write(_ENCODER.encode(line).decode() + "\n")
 
 
 # ------------------------------------------------------------------------------------------------------ decisions
@@ -170,10 +264,6 @@ _DIRECTIVES: Final = (
 )
 
 
-def _write_to_stderr(lines: str) -> None:
-    sys.stderr.write(lines)
-
-
 class Decisions:
     """A counter of decisions by organization and code, which writes log lines.
 
@@ -188,7 +278,7 @@ class Decisions:
         self,
         mode: str,
         *,
-        emit: Callable[[str], None] = _write_to_stderr,
+        emit: Callable[[str], None] = LINES.write,
         now: Callable[[], float] = time.time,
         interval: float = 1.0,
     ) -> None:
@@ -240,4 +330,4 @@ class Decisions:
             decisions=count,
             metadata=_EmbeddedMetrics(int(seconds * 1000), _DIRECTIVES),
         )
-        return msgspec.json.encode(line).decode() + "\n"
+        return _ENCODER.encode(line).decode() + "\n"

@@ -1,8 +1,13 @@
 """The log: one JSON object a line, with the request's id; decisions as lines that become metrics."""
 
+import asyncio
 import json
 import logging
+import subprocess
+import sys
+import threading
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,7 +15,7 @@ import pytest
 from shared import log
 from shared.config import Settings, WrongSetting
 from shared.errors import StoreUnavailable
-from shared.log import Decisions, JsonLines
+from shared.log import Decisions, JsonLines, LineWriter
 from tests.support import certs
 from tests.support.harness import Service
 
@@ -57,13 +62,125 @@ def test_every_line_of_a_request_has_its_id() -> None:
     assert "request_id" not in format_line()
 
 
-def test_the_access_line_of_a_function_has_the_requests_id(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_access_line_of_a_function_has_the_requests_id(
+    service: Service, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The id is the one that the client or the gateway sent."""
-    caplog.handler.setFormatter(JsonLines())
     with caplog.at_level(logging.INFO):
         service.anonymous.get("//healthz", headers={"x-request-id": "abc-123"}).ok()
-    lines = [json.loads(line) for line in caplog.text.splitlines()]
-    assert [line["request_id"] for line in lines] == ["abc-123"]
+    [line] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert datetime.fromisoformat(line.pop("time")).tzinfo is not None
+    assert line.pop("ms") >= 0
+    assert line == {
+        "severity": "INFO",
+        "logger": "trust.access",
+        "message": "answered",
+        "request_id": "abc-123",
+        "function": "health",
+        "method": "GET",
+        "status": 200,
+    }
+
+
+def test_requests_make_no_lines_where_the_level_is_higher(
+    service: Service, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        service.anonymous.get("//healthz").ok()
+    assert capsys.readouterr().err == ""
+
+
+# ---------------------------------------------------------------------------------------------------------- writes
+
+
+class Writes:
+    """Standard error that keeps each write apart."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.texts: list[str] = []
+        monkeypatch.setattr("sys.stderr", self)
+
+    def write(self, text: str) -> int:
+        self.texts.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_the_lines_of_a_turn_are_written_together_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes, lines = Writes(monkeypatch), LineWriter()
+
+    async def answer(number: int) -> None:
+        lines.wait_for_turns_of(asyncio.get_running_loop())
+        lines.write(f"{number} decided\n")
+        lines.write(f"{number} answered\n")
+
+    async def run() -> None:
+        await asyncio.gather(answer(1), answer(2))
+        await asyncio.sleep(0)
+        await answer(3)
+
+    asyncio.run(run())
+    assert writes.texts == ["1 decided\n1 answered\n2 decided\n2 answered\n", "3 decided\n3 answered\n"]
+
+
+def test_a_line_of_another_thread_is_written_at_once_after_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes, lines = Writes(monkeypatch), LineWriter()
+
+    async def run() -> None:
+        lines.wait_for_turns_of(asyncio.get_running_loop())
+        lines.write("first\n")
+        other = threading.Thread(target=lines.write, args=("second\n",))
+        other.start()
+        other.join()
+        assert writes.texts == ["first\nsecond\n"]
+        lines.write("third\n")
+
+    asyncio.run(run())
+    assert "".join(writes.texts) == "first\nsecond\nthird\n"
+
+
+def test_lines_without_a_loop_are_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS Lambda has no loop. A loop that is closed is none any more."""
+    writes, lines = Writes(monkeypatch), LineWriter()
+    lines.write("before\n")
+    assert writes.texts == ["before\n"]
+
+    async def run() -> None:
+        lines.wait_for_turns_of(asyncio.get_running_loop())
+
+    asyncio.run(run())
+    lines.write("after\n")
+    assert writes.texts == ["before\n", "after\n"]
+
+
+def test_a_loop_that_does_not_end_its_turn_keeps_no_more_than_some_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes, lines = Writes(monkeypatch), LineWriter()
+
+    async def run() -> None:
+        lines.wait_for_turns_of(asyncio.get_running_loop())
+        for number in range(1000):
+            lines.write(f"{number}\n")
+        assert len("".join(writes.texts).splitlines()) > 700
+
+    asyncio.run(run())
+    assert "".join(writes.texts).splitlines() == list(map(str, range(1000)))
+
+
+def test_a_process_writes_what_waits_before_it_ends() -> None:
+    """Also where the process ends within a turn."""
+    code = (
+        "import asyncio, sys\n"
+        "from shared import log\n"
+        "async def run():\n"
+        "    log.LINES.wait_for_turns_of(asyncio.get_running_loop())\n"
+        "    log.LINES.write('answered\\n')\n"
+        "    sys.exit(3)\n"
+        "asyncio.run(run())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (3, "answered\n")
 
 
 # ------------------------------------------------------------------------------------------------------- decisions
