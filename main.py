@@ -9,6 +9,10 @@ from types import FunctionType
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # the framework may be started in any folder
 
+from functions.hosts import collector
+
+collector.pause()
+
 
 def __getattr__(name: str) -> FunctionType:
     if name.startswith("_"):

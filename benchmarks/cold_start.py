@@ -39,7 +39,7 @@ from tests.support.harness import basic
 
 ROOT: Final = Path(__file__).parent.parent
 MAIN: Final = ("verifyClient", "uploadCA")
-AT_MOST: Final = Target(at_most=1.25)
+VERDICT_AT_MOST, AT_MOST = Target(at_most=1.1), Target(at_most=1.2)
 _PREFIX: Final = "/api/v0002"
 _REGION: Final = "eu-central-1"
 
@@ -60,6 +60,10 @@ import functions_framework, gunicorn.app.base, uvicorn, uvicorn_worker, uvloop, 
 import uvicorn.lifespan.off, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, functions_framework.aio
 """,
 }
+_PAUSED: Final = """
+from functions.hosts import collector
+collector.pause()
+"""
 _LAMBDA: Final = """
 class Context: aws_request_id = "1"
 answer = getattr(importlib.import_module("functions.hosts.aws"), stem)(event, Context())
@@ -178,7 +182,9 @@ class Store:
             raw = [(name.encode(), value.encode()) for name, value in headers.items()]
             values = (call.function, str(ROOT / "main.py"), call.status, call.method, call.path, body, raw)
             given = f"target, source, status, method, path, body, headers = {values!r}\n"
-            return _FRAMEWORK[self.name] + given + (_LOCAL if self.name == "SQLite" else _DEPLOYED) + _ASK
+            if self.name == "SQLite":  # functions/local.py pauses the collector before it loads the server
+                return _PAUSED + _FRAMEWORK[self.name] + given + _LOCAL + _ASK
+            return _FRAMEWORK[self.name] + given + _DEPLOYED + _ASK
         event = {
             "rawPath": call.path,
             "rawQueryString": "",
@@ -306,7 +312,8 @@ def measure(quick: bool) -> list[Row]:
                 pairs = _measure_pairs(store, call, count)
                 if main:
                     name_ = f"cold start, {call.function} on {store.name}"
-                    rows.append(Row(name_, "bare process", pairs.ratio, AT_MOST, figures=pairs.figures))
+                    limit = VERDICT_AT_MOST if call.function == MAIN[0] else AT_MOST
+                    rows.append(Row(name_, "bare process", pairs.ratio, limit, figures=pairs.figures))
                 else:
                     others[call.function] = pairs
             if others:

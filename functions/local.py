@@ -2,6 +2,10 @@
 
 import sys
 
+from functions.hosts import collector
+
+collector.pause()
+
 INTERRUPTED = 128 + 2  # what shells report for a process that SIGINT ended
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from functions.hosts import collector
 from shared import log
 from tests.support.clouds import aws, pubsub  # noqa: F401 - fixtures
 from tests.support.emulators import EmulatorMissing, Emulators
@@ -14,6 +15,8 @@ from tests.support.harness import Client, Service, make_service
 from tests.support.missing import skip_or_fail
 from tests.support.openssl import OpenSSL
 from tests.support.stores import EVERY_STORE, Place, new_place
+
+collector.resume()  # a host that a test imports must not pause the collector of the tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,6 +9,11 @@ registry names the same modules, and its package holds them. This module does no
 settings choose do.
 """
 
+# ruff: noqa: E402 - the collector is paused before anything else is loaded
+from functions.hosts import collector
+
+collector.pause()
+
 import base64
 import binascii
 from collections.abc import Callable, Mapping
@@ -53,7 +58,9 @@ def _handler(function: Function) -> Handler:
     def handle(event: Event, context: Any) -> dict[str, Any]:
         if function.name == VERIFY_CLIENT and "requestContext" not in event:
             return _authorize(event, context)
-        return encode_reply(_reply(function, dispatcher, event, context))
+        answer = encode_reply(_reply(function, dispatcher, event, context))
+        collector.resume()
+        return answer
 
     return handle
 
@@ -157,7 +164,9 @@ def _console(event: Event, context: Any) -> dict[str, Any]:
     """Answer with a file of the console. The body of the request is not read."""
     from functions.hosts import process
 
-    return encode_reply(process.console().reply(request_of(event, context)))
+    answer = encode_reply(process.console().reply(request_of(event, context)))
+    collector.resume()
+    return answer
 
 
 # ---------------------------------------------------------------------------------------------------------- events

@@ -1,6 +1,5 @@
 """Serve every function on one machine: uvicorn on a loopback address, the upload folder, and the first start."""
 
-import gc
 import os
 import shlex
 import signal
@@ -15,6 +14,7 @@ from typing import Final
 import uvicorn
 
 from functions.events.folder import FOLDER, UploadWatcher
+from functions.hosts import collector
 from functions.hosts.asgi import Application
 from functions.hosts.limits import Config
 from functions.hosts.timer import Timer
@@ -136,7 +136,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            gc.freeze()  # as in functions/hosts/process.py
+            collector.resume()
             print(_banner(self._settings, self._port, self.keys), flush=True)
 
 

@@ -4,12 +4,12 @@ Neither is built at import: a cloud may import a module that it never calls, and
 platform freezes and thaws the process holds dead connections.
 """
 
-import gc
 import os
 import threading
 from functools import cache
 from typing import TYPE_CHECKING
 
+from functions.hosts import collector
 from functions.hosts.settings import read_settings
 from shared.composition import App, build, token_verifier
 
@@ -27,7 +27,7 @@ def app() -> App:
         with _lock:
             if _app is None:
                 _app = build(read_settings(), keys_apart=_answers_several_at_once())
-                gc.freeze()  # keeps full collections from visiting everything that is loaded (docs/decisions/0093)
+                collector.resume()
     return _app
 
 

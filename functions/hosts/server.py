@@ -8,6 +8,11 @@ On Linux each of several processes has a listener of its own, and the kernel spr
 (docs/decisions/0136).
 """
 
+# ruff: noqa: E402 - the collector is paused before anything else is loaded
+from functions.hosts import collector
+
+collector.pause()
+
 import logging
 import os
 import socket

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from functions.dispatch import Dispatcher, ReadBody
-from functions.hosts import asgi, process
+from functions.hosts import asgi, collector, process
 from functions.hosts.settings import configure_log
 from functions.hosts.static import Console
 from functions.registry import BY_NAME, CONSOLE
@@ -45,6 +45,7 @@ class Target:
         except Exception as error:  # noqa: BLE001 - a broker may read a server's own 500 as permission
             reply = self._dispatcher.refuse(request, error)
         await asgi.send_reply(reply, send)
+        collector.resume()
 
     async def _reply(self, request: Request, read_body: ReadBody | None) -> Reply:
         loop = asyncio.get_running_loop()

@@ -86,10 +86,11 @@ class SQLiteStore:
         if not by_path:
             return {}
         try:
-            if self._immediate is None:
-                self._immediate = self._open(wait=0.0)
-            with self._immediate.in_use:
-                return _select(self._immediate.sqlite, by_path)
+            connection = self._immediate  # `close` in another thread may set the attribute meanwhile
+            if connection is None:
+                connection = self._immediate = self._open(wait=0.0)
+            with connection.in_use:
+                return _select(connection.sqlite, by_path)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF in _LOCKED:
                 return None
