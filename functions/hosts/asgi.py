@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -29,7 +29,6 @@ class Application:
     def __init__(self, app: App) -> None:
         self._app = app
         self._dispatcher = Dispatcher(lambda: app)
-        self._console = Console(origins=app.tokens.origins) if app.tokens else Console()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="function")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,14 +41,23 @@ class Application:
         request = read_head(scope, peer=(scope.get("client") or ("",))[0])
         if self._app.settings.behind_tls:
             request = replace(request, scheme="https")
-        if self._console.answers(request.path):
-            reply = await asyncio.get_running_loop().run_in_executor(self._pool, self._console.reply, request)
+        if Console.answers(request.path):
+            reply = await asyncio.get_running_loop().run_in_executor(self._pool, self._show_console, request)
         else:
             try:
                 reply = await self._dispatcher.dispatch_async(request, self._pool, body_reader(request, receive))
             except Disconnected:
                 return
         await send_reply(reply, send)
+
+    @cached_property
+    def _console(self) -> Console:
+        """The console, read when its first file is asked for."""
+        tokens = self._app.tokens
+        return Console(origins=tokens.origins) if tokens else Console()
+
+    def _show_console(self, request: Request) -> Reply:
+        return self._console.reply(request)
 
     def _close(self) -> None:
         self._pool.shutdown()

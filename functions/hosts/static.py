@@ -3,15 +3,16 @@
 The console is at /console/, the pages are at /docs/errors/<code>."""
 
 import hashlib
-import importlib.resources
 from collections.abc import Callable, Iterator, Mapping
-from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from functions.web.message import Reply, Request
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 PREFIX: Final = "/console/"
 ERRORS: Final = "/docs/errors/"
@@ -36,12 +37,14 @@ class _File(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def console_folder() -> Traversable:
+def console_folder() -> "Traversable":
     """Return the folder of the console's files, wherever the package is installed."""
+    import importlib.resources  # takes some milliseconds, which a process that shows no console does without
+
     return importlib.resources.files("console")
 
 
-def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+def _files(folder: "Traversable", prefix: str = "") -> Iterator[tuple[str, bytes]]:
     """Return path and content of every file of a type that the console has. A missing folder has no files."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.is_dir():
@@ -59,7 +62,7 @@ class Console:
     """
 
     def __init__(
-        self, folder: Traversable | None = None, *, origins: Callable[[], tuple[str, ...]] = lambda: ()
+        self, folder: "Traversable | None" = None, *, origins: Callable[[], tuple[str, ...]] = lambda: ()
     ) -> None:
         self._files = {path: _file(path, body) for path, body in _files(folder or console_folder())}
         self._origins = origins

@@ -15,20 +15,29 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.errors import KeysUnavailable, RotationRefused
 from shared.ports import SealBroken
 from shared.records import Sealed
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 log = logging.getLogger(__name__)
 
 DATA_KEY_BYTES: Final = 32  # AES-256
 NONCE_BYTES: Final = 12  # NIST SP 800-38D, 8.2; random, because a data key encrypts once
+
+
+def aes_gcm(key: bytes) -> "AESGCM":
+    """Return the cipher of *key*. Its module is loaded late: most processes open and seal no key."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
 
 
 class KeyLocation(msgspec.Struct, frozen=True):
@@ -67,7 +76,7 @@ def decrypt(key: bytes, nonce: bytes, ciphertext: bytes, location: KeyLocation) 
     Raises: SealBroken.
     """
     try:
-        return AESGCM(key).decrypt(nonce, ciphertext, location.associated_data)
+        return aes_gcm(key).decrypt(nonce, ciphertext, location.associated_data)
     except (InvalidTag, ValueError) as error:  # ValueError: a key or nonce of a length that sealing never produces
         raise SealBroken("it was sealed for another place, or changed since") from error
 
@@ -110,7 +119,7 @@ class EnvelopeSealer(ABC):
         location = KeyLocation(org_id, certificate_id)
         key = self._new_data_key(location)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        ciphertext = AESGCM(key.plain).encrypt(nonce, secret, location.associated_data)
+        ciphertext = aes_gcm(key.plain).encrypt(nonce, secret, location.associated_data)
         return Sealed(key.master, key.wrapped, nonce, ciphertext)
 
     def open(self, sealed: Sealed, *, org_id: str, certificate_id: str) -> bytes:

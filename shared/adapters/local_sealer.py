@@ -9,14 +9,13 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from shared.adapters.envelope import (
     DATA_KEY_BYTES,
     NONCE_BYTES,
     DataKey,
     EnvelopeSealer,
     KeyLocation,
+    aes_gcm,
     decrypt,
     refuse_master,
 )
@@ -51,8 +50,8 @@ class LocalSealer(EnvelopeSealer):
 
     def _new_data_key(self, location: KeyLocation) -> DataKey:
         name = self._names()[-1]
-        plain, nonce = AESGCM.generate_key(DATA_KEY_BYTES * 8), secrets.token_bytes(NONCE_BYTES)
-        wrapped = AESGCM(self._read_master(name)).encrypt(nonce, plain, location.associated_data)
+        plain, nonce = secrets.token_bytes(DATA_KEY_BYTES), secrets.token_bytes(NONCE_BYTES)
+        wrapped = aes_gcm(self._read_master(name)).encrypt(nonce, plain, location.associated_data)
         return DataKey(_SCHEME + name, nonce + wrapped, plain)
 
     def _unwrap(self, master: str, wrapped: bytes, location: KeyLocation) -> bytes:
