@@ -8,7 +8,8 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 
 def printable(text: str, limit: int) -> str:
     """Return the first *limit* characters of *text*, each unprintable one replaced by "?"."""
-    return "".join(char if char.isprintable() else "?" for char in text[:limit])
+    cut = text[:limit]
+    return cut if cut.isprintable() else "".join(char if char.isprintable() else "?" for char in cut)
 
 
 def format_age(moment: datetime, now: datetime) -> str:
