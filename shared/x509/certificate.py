@@ -515,10 +515,9 @@ def _read_rest(encoded: bytes) -> tuple[bool, dict[bytes, Extension]]:
         raise NotDER("has octets after its extensions", "tbsCertificate")
     table: dict[bytes, Extension] = {}
     while at < end:
-        begin = at
-        _, at = der.expect(encoded, begin, end, der.SEQUENCE, "extension")
-        read = _read_short_extension if at - begin <= _SHORT else _read_extension
-        oid, extension = read(encoded[begin:at])
+        inside, at = der.expect(encoded, at, end, der.SEQUENCE, "extension")
+        kept = _read_short_extension(encoded[inside:at]) if at - inside <= _SHORT else None
+        oid, extension = kept or _read_extension(encoded, inside, at)
         if oid in table:
             raise NotDER(f"has the extension {der.read_oid(oid, 'extension')} twice", "tbsCertificate")
         if len(table) == EXTENSIONS_MAX:
@@ -527,10 +526,9 @@ def _read_rest(encoded: bytes) -> tuple[bool, dict[bytes, Extension]]:
     return has_unique_ids, table
 
 
-def _read_extension(encoded: bytes) -> tuple[bytes, Extension]:
-    """Return identifier and content of the extension *encoded*. Raises: NotDER."""
+def _read_extension(encoded: bytes, at: int, end: int) -> tuple[bytes, Extension]:
+    """Return identifier and content of one extension. Raises: NotDER."""
     field = "extension"
-    at, end = der.expect_whole(encoded, der.SEQUENCE, field)
     start, stop = der.expect(encoded, at, end, der.OID, field)
     oid = encoded[start:stop]
     name = der.read_oid(oid, field)
@@ -544,5 +542,12 @@ def _read_extension(encoded: bytes) -> tuple[bytes, Extension]:
     return oid, Extension(is_critical, encoded[start:stop])
 
 
-# A fleet's certificates share most of their extensions
-_read_short_extension: Final = lru_cache(maxsize=1024)(_read_extension)
+@lru_cache(maxsize=1024)  # a fleet's certificates share most of their extensions
+def _read_short_extension(content: bytes) -> tuple[bytes, Extension] | None:
+    """Return identifier and content of the extension with that *content*; None where it cannot be read.
+
+    The caller then reads the extension in the certificate, so that the fault is named as everywhere else."""
+    try:
+        return _read_extension(content, 0, len(content))
+    except NotDER:
+        return None
