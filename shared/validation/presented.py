@@ -1,6 +1,5 @@
 """What a client presented: server name, client ID and certificates, read as far as they can be read."""
 
-from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -14,6 +13,7 @@ from shared.x509 import certificate_files
 from shared.x509.budget import ELEMENTS_MAX, NAMES_MAX, SUBTREES_MAX, ElementCount, find_excess
 from shared.x509.cache import read_intermediate
 from shared.x509.certificate import Certificate
+from shared.x509.once import once
 
 CLIENT_ID_SHOWN_MAX: Final = 256  # characters, in the list of refusals
 CERTIFICATES_MAX: Final = 10
@@ -92,17 +92,17 @@ class Presented(msgspec.Struct, frozen=True, dict=True):
         """The certificates, leaf first; empty without any, or if they cannot be read."""
         return self.chain if isinstance(self.chain, tuple) else ()
 
-    @cached_property
+    @once
     def identities(self) -> tuple[DeviceName, ...]:
         """The identities in the leaf."""
         return identity.candidates(self.certificates[0]) if self.certificates else ()
 
-    @cached_property
+    @once
     def certificate_ids(self) -> tuple[CertificateIds, ...]:
         """What each certificate is looked up by, leaf first."""
         return tuple(map(CertificateIds.of, self.certificates))
 
-    @cached_property
+    @once
     def server(self) -> ServerName | None:
         """The parts of the server name; None without one, or where it is no messaging host's."""
         return None if self.server_name is None else ServerName.parse(self.server_name)

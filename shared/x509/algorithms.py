@@ -74,15 +74,13 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
 
     Args:
         key_type: the kind of key that signs so; None for an unknown algorithm.
-        digest: the hash; None where the kind of key decides.
-        padding: the padding of RSA signatures.
+        scheme: what `verify` of a key takes after signature and signed octets.
         weakness: the weak or unknown algorithm for people ("SHA-1"), or None. For RSA-PSS the hash is what counts.
         is_usual: the identifier is encoded as nearly all are, and OpenSSL would read nothing else in it.
     """
 
     key_type: Any
-    digest: hashes.HashAlgorithm | None = None
-    padding: Any = None
+    scheme: tuple[Any, ...] = ()
     weakness: str | None = None
     is_usual: bool = False
 
@@ -94,27 +92,27 @@ class SignatureAlgorithm(msgspec.Struct, frozen=True):
     @property
     def is_pss(self) -> bool:
         """Whether this is RSA-PSS (RFC 8017, 8.1)."""
-        return isinstance(self.padding, padding.PSS)
+        return bool(self.scheme) and isinstance(self.scheme[0], padding.PSS)
 
     def fits(self, key: object) -> bool:
         """Whether *key* is of the type that makes such signatures."""
-        return self.key_type is not None and isinstance(key, self.key_type)
+        return self.key_type is not None and _is_of_type(type(key), self.key_type)  # type: ignore[arg-type]
 
     def verify(self, key: object, signature: bytes, signed: bytes) -> bool:
         """Whether *key* made *signature* on *signed* by this algorithm."""
         if not self.fits(key):
             return False
         try:
-            match key:
-                case rsa.RSAPublicKey():
-                    key.verify(signature, signed, self.padding, self.digest)  # type: ignore[arg-type]
-                case ec.EllipticCurvePublicKey():
-                    key.verify(signature, signed, ec.ECDSA(self.digest))  # type: ignore[arg-type]
-                case _:
-                    key.verify(signature, signed)  # type: ignore[attr-defined]
+            key.verify(signature, signed, *self.scheme)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001 -- InvalidSignature, or parameters that do not fit the key
             return False
         return True
+
+
+@lru_cache(maxsize=64)
+def _is_of_type(loaded: Any, key_type: Any) -> bool:
+    """Whether *loaded*, the class of a key, is of *key_type*. Kept: asking an abstract class is slow."""
+    return issubclass(loaded, key_type)
 
 
 @lru_cache(maxsize=256)
@@ -130,9 +128,11 @@ def read_algorithm(identifier: bytes) -> SignatureAlgorithm:
     # RFC 4055, 5 wants NULL for RSA, RFC 5758, 3.2 no parameters for ECDSA. Tools write either for both.
     is_plain = parameters in (b"", _NULL)
     if oid in _RSA:
-        return _rated(rsa.RSAPublicKey, _RSA[oid], padding.PKCS1v15(), is_plain=is_plain)
+        digest = _RSA[oid]
+        return _rated(rsa.RSAPublicKey, digest, (padding.PKCS1v15(), digest), is_plain=is_plain)
     if oid in _ECDSA:
-        return _rated(ec.EllipticCurvePublicKey, _ECDSA[oid], is_plain=is_plain)
+        digest = _ECDSA[oid]
+        return _rated(ec.EllipticCurvePublicKey, digest, (ec.ECDSA(digest),), is_plain=is_plain)
     if oid in _BY_KEY_ALONE:
         return SignatureAlgorithm(_BY_KEY_ALONE[oid], is_usual=not parameters)
     if oid == _PSS:
@@ -140,8 +140,10 @@ def read_algorithm(identifier: bytes) -> SignatureAlgorithm:
     return SignatureAlgorithm(None, weakness=_OLD.get(oid, f"algorithm {oid}"))
 
 
-def _rated(key_type: type, digest: hashes.HashAlgorithm, pad: Any = None, *, is_plain: bool) -> SignatureAlgorithm:
-    return SignatureAlgorithm(key_type, digest, pad, _WEAK.get(digest.name), is_plain and digest.name in _USUAL)
+def _rated(
+    key_type: type, digest: hashes.HashAlgorithm, scheme: tuple[Any, ...], *, is_plain: bool
+) -> SignatureAlgorithm:
+    return SignatureAlgorithm(key_type, scheme, _WEAK.get(digest.name), is_plain and digest.name in _USUAL)
 
 
 def _read_pss(parameters: bytes) -> SignatureAlgorithm:
@@ -163,9 +165,8 @@ def _read_pss(parameters: bytes) -> SignatureAlgorithm:
         salt = der.read_integer(parts[0xA2], start, stop, _FIELD)
     if digest is None or mask_digest is None or salt < 0:
         return SignatureAlgorithm(None, weakness="RSA-PSS with unknown parameters")
-    return SignatureAlgorithm(
-        rsa.RSAPublicKey, digest, padding.PSS(padding.MGF1(mask_digest), salt), _WEAK.get(digest.name)
-    )
+    scheme = padding.PSS(padding.MGF1(mask_digest), salt), digest
+    return SignatureAlgorithm(rsa.RSAPublicKey, scheme, _WEAK.get(digest.name))
 
 
 def _read_hash(identifier: bytes) -> hashes.HashAlgorithm | None:

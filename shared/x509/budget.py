@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from shared.errors import ChainTooCostly
-from shared.x509 import strength
 from shared.x509.der import count_elements
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class Budget:
     def charge_signatures(self, path: "CertificationPath") -> None:
         """Charge the signatures on *path*. Raises: as `charge_step`."""
         self._check_time()
-        cost = sum(strength.verification_cost(ca.public_key) for ca in path[1:])
+        cost = sum([ca.verification_cost for ca in path[1:]])
         if self.work + cost > self._limits.work:
             raise ChainTooCostly(limit=f"the time of {self._limits.work:,} RSA-2048 signatures", hint=_FEWER_CAS)
         self.work += cost
@@ -109,7 +108,7 @@ class Budget:
 
         Raises: what *check_time* raises."""
         self._check_time()
-        cost = strength.verification_cost(ca.public_key)
+        cost = ca.verification_cost
         if self.links >= self._limits.links or self.work + cost > self._limits.work:
             return False
         self.links += 1

@@ -14,7 +14,7 @@ not change. What a certificate may look like (docs/decisions/0129):
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
 from shared.errors import CertificateExpired, CertificateMalformed, CertificateNotYetValid
@@ -23,7 +23,8 @@ from shared.x509 import der, extensions, pem, plain, public_keys, strength
 from shared.x509.algorithms import read_algorithm
 from shared.x509.der import NotDER
 from shared.x509.distinguished_name import DistinguishedName, read_issuer
-from shared.x509.fingerprints import fingerprint_of, fingerprints_of
+from shared.x509.fingerprints import find_twin, fingerprint_of
+from shared.x509.once import once
 
 EXTENSIONS_MAX: Final = 128
 
@@ -31,8 +32,8 @@ _SIGNERS_MAX: Final = 8  # keys known to have signed one certificate: one, or a 
 _VERSION: Final = der.CONTEXT_0
 _UNIQUE_IDS: Final = (0x81, 0x82)  # [1] and [2], implicit BIT STRING
 _EXTENSIONS: Final = 0xA3  # [3]
-_UTC_TIME_SIZE: Final = 13
-_GENERALIZED_TIME_SIZE: Final = 15
+_SHORT: Final = 128  # octets of an extension that a process may keep
+_TIME_SIZES: Final = {der.UTC_TIME: 13, der.GENERALIZED_TIME: 15}
 
 _SERVER_AUTH: Final = "1.3.6.1.5.5.7.3.1"
 _CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
@@ -69,6 +70,17 @@ _PROCESSED: Final = {
     extensions.INHIBIT_ANY_POLICY,
 }
 
+
+# Extensions that nearly no device's certificate has, of those that are read for each certificate
+_RARE: Final = frozenset(
+    {
+        extensions.NAME_CONSTRAINTS,
+        extensions.CERTIFICATE_POLICIES,
+        extensions.POLICY_MAPPINGS,
+        extensions.POLICY_CONSTRAINTS,
+        extensions.INHIBIT_ANY_POLICY,
+    }
+)
 
 _Value = TypeVar("_Value")
 
@@ -109,8 +121,6 @@ class Certificate:
         extensions: by the content of their object identifiers.
         signature_algorithm: signatureAlgorithm, which is the same inside and outside (4.1.1.2).
         signature_weakness: the weak or unknown algorithm for people ("SHA-1"), or None.
-        weakness: what is weak about the key, in words, or None.
-        is_plain: OpenSSL would check nothing beside the signature that is not checked here (`plain.is_plain`).
 
     Raises: NotDER, which names the first field that cannot be read.
     """
@@ -129,28 +139,32 @@ class Certificate:
         self.subject = DistinguishedName(parts.subject, "subject")
         self.issuer = read_issuer(parts.issuer)
         self.has_unique_ids, self.extensions = _read_rest(parts.rest)
-        constraints = self.read_extension(extensions.BASIC_CONSTRAINTS, extensions.read_basic_constraints)
-        self.is_ca = constraints is not None and constraints.is_ca
-        self.path_length = constraints.path_length if constraints is not None else None
-        self.key_usage = self.read_extension(extensions.KEY_USAGE, extensions.read_key_usage)
-        self.purposes_by_id = self.read_extension(extensions.EXTENDED_KEY_USAGE, extensions.read_extended_key_usage)
-        self.names = self.read_extension(extensions.SUBJECT_ALTERNATIVE_NAME, extensions.read_general_names) or ()
-        self.key_id = self.read_extension(extensions.SUBJECT_KEY_IDENTIFIER, extensions.read_subject_key_identifier)
-        self.authority_key_id = self.read_extension(
-            extensions.AUTHORITY_KEY_IDENTIFIER, extensions.read_authority_key_identifier
-        )
-        self.subtree_count = self.read_extension(extensions.NAME_CONSTRAINTS, extensions.count_subtrees) or 0
-        self.policy_constraints = self.read_extension(extensions.POLICY_CONSTRAINTS, extensions.read_policy_constraints)
-        self.read_extension(extensions.POLICY_MAPPINGS, extensions.read_policy_mappings)
-        self.read_extension(extensions.INHIBIT_ANY_POLICY, extensions.read_inhibit_any_policy)
-        policies = self.extensions.get(extensions.CERTIFICATE_POLICIES)
-        if policies is not None and policies.is_critical:
-            extensions.read_policies(policies.value)
+        self._read_extensions()
         # The key comes last: where it is named as the fault, it is the only one
         self.public_key = public_keys.read_key(parts.key_info)
-        self.weakness = strength.find_weakness(self.public_key)
-        self.is_plain = plain.is_plain(self)
         self._signers: set[bytes] = set()
+
+    def _read_extensions(self) -> None:
+        """Set the attributes that come from extensions. Raises: NotDER."""
+        read = self.read_extension
+        constraints = read(extensions.BASIC_CONSTRAINTS, extensions.read_basic_constraints)
+        self.is_ca = constraints is not None and constraints.is_ca
+        self.path_length = constraints.path_length if constraints is not None else None
+        self.key_usage = read(extensions.KEY_USAGE, extensions.read_key_usage)
+        self.purposes_by_id = read(extensions.EXTENDED_KEY_USAGE, extensions.read_extended_key_usage)
+        self.names = read(extensions.SUBJECT_ALTERNATIVE_NAME, extensions.read_general_names) or ()
+        self.key_id = read(extensions.SUBJECT_KEY_IDENTIFIER, extensions.read_subject_key_identifier)
+        self.authority_key_id = read(extensions.AUTHORITY_KEY_IDENTIFIER, extensions.read_authority_key_identifier)
+        self.subtree_count = 0
+        self.policy_constraints: tuple[int | None, int | None] | None = None
+        if not _RARE.isdisjoint(self.extensions):
+            self.subtree_count = read(extensions.NAME_CONSTRAINTS, extensions.count_subtrees) or 0
+            self.policy_constraints = read(extensions.POLICY_CONSTRAINTS, extensions.read_policy_constraints)
+            read(extensions.POLICY_MAPPINGS, extensions.read_policy_mappings)
+            read(extensions.INHIBIT_ANY_POLICY, extensions.read_inhibit_any_policy)
+            policies = self.extensions.get(extensions.CERTIFICATE_POLICIES)
+            if policies is not None and policies.is_critical:
+                extensions.read_policies(policies.value)
 
     @classmethod
     def from_der(cls, encoded: bytes) -> "Certificate":
@@ -183,7 +197,7 @@ class Certificate:
         """The subject for people."""
         return self.subject.text
 
-    @cached_property
+    @once
     def is_self_issued(self) -> bool:
         """Whether subject and issuer are the same name (RFC 5280, 3.2 and 7.1)."""
         return self.subject.canonical == self.issuer.canonical
@@ -287,6 +301,21 @@ class Certificate:
 
     # ---------------------------------------------------------------------------------------------------- strength
 
+    @once
+    def weakness(self) -> str | None:
+        """What is weak about the key, in words, or None."""
+        return strength.find_weakness(self.public_key)
+
+    @once
+    def verification_cost(self) -> int:
+        """What verifying a signature with the key costs, if the key has no weakness (`strength.verification_cost`)."""
+        return strength.verification_cost(self.public_key)
+
+    @once
+    def is_plain(self) -> bool:
+        """Whether OpenSSL would check nothing beside the signature that is not checked here (`plain.is_plain`)."""
+        return plain.is_plain(self)
+
     @property
     def has_curve_parameters(self) -> bool:
         """Whether the curve of its elliptic-curve key is written out, not named (RFC 5480, 2.1.1)."""
@@ -313,17 +342,18 @@ class Certificate:
 
     # ------------------------------------------------------------------------------------------------- identifiers
 
-    @cached_property
+    @once
     def fingerprint(self) -> str:
         """SHA-256 of the certificate in hexadecimal."""
         return fingerprint_of(self.der)
 
-    @cached_property
+    @once
     def fingerprints(self) -> tuple[str, ...]:
         """Every fingerprint that the certificate can be presented under, its own first."""
-        return fingerprints_of(self.der, ecdsa_signature=self.signature if self.signature_algorithm.is_ecdsa else None)
+        twin = find_twin(self.der, self.signature) if self.signature_algorithm.is_ecdsa else None
+        return (self.fingerprint,) if twin is None else (self.fingerprint, fingerprint_of(twin))
 
-    @cached_property
+    @once
     def public_key_info(self) -> bytes:
         """SubjectPublicKeyInfo in one encoding, whatever encoding the certificate uses.
 
@@ -332,7 +362,7 @@ class Certificate:
             return self.key_info
         return public_keys.public_key_info(self.public_key)
 
-    @cached_property
+    @once
     def key_hash(self) -> str:
         """SHA-256 of `public_key_info` in hexadecimal."""
         return hashlib.sha256(self.public_key_info).hexdigest()
@@ -452,15 +482,16 @@ def _read_validity(encoded: bytes) -> tuple[datetime, datetime]:
 
 def _read_time(tag: int, content: bytes, field: str) -> datetime:
     """Return a UTCTime or GeneralizedTime as RFC 5280, 4.1.2.5 wants it: in UTC, with seconds. Raises: NotDER."""
-    size = {der.UTC_TIME: _UTC_TIME_SIZE, der.GENERALIZED_TIME: _GENERALIZED_TIME_SIZE}.get(tag, 0)
+    size = _TIME_SIZES.get(tag, 0)
     if len(content) != size or content[-1:] != b"Z" or not content[:-1].isdigit():
         raise NotDER("is not a date in UTC with seconds", field)
-    year, digits = int(content[: size - 11]), content[size - 11 : -1]
+    year, rest = divmod(int(content[:-1]), 10**10)  # the rest is MMDDhhmmss
     if tag == der.UTC_TIME:
         year += 1900 if year >= 50 else 2000
-    month, day, hour, minute, second = (int(digits[at : at + 2]) for at in range(0, 10, 2))
+    date, time = divmod(rest, 10**6)
+    hour_and_minute, second = divmod(time, 100)
     try:
-        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        return datetime(year, *divmod(date, 100), *divmod(hour_and_minute, 100), second, tzinfo=UTC)
     except ValueError as error:
         raise NotDER("is a date that does not exist", field) from error
 
@@ -485,7 +516,8 @@ def _read_rest(encoded: bytes) -> tuple[bool, dict[bytes, Extension]]:
     table: dict[bytes, Extension] = {}
     while at < end:
         inside, at = der.expect(encoded, at, end, der.SEQUENCE, "extension")
-        oid, extension = _read_extension(encoded, inside, at)
+        kept = _read_short_extension(encoded[inside:at]) if at - inside <= _SHORT else None
+        oid, extension = kept or _read_extension(encoded, inside, at)
         if oid in table:
             raise NotDER(f"has the extension {der.read_oid(oid, 'extension')} twice", "tbsCertificate")
         if len(table) == EXTENSIONS_MAX:
@@ -508,3 +540,14 @@ def _read_extension(encoded: bytes, at: int, end: int) -> tuple[bytes, Extension
     if tag != der.OCTET_STRING or stop != end:
         raise NotDER("is not an identifier and a value", f"{field} {name}")
     return oid, Extension(is_critical, encoded[start:stop])
+
+
+@lru_cache(maxsize=1024)  # a fleet's certificates share most of their extensions
+def _read_short_extension(content: bytes) -> tuple[bytes, Extension] | None:
+    """Return identifier and content of the extension with that *content*; None where it cannot be read.
+
+    The caller then reads the extension in the certificate, so that the fault is named as everywhere else."""
+    try:
+        return _read_extension(content, 0, len(content))
+    except NotDER:
+        return None

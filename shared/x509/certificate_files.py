@@ -8,6 +8,7 @@ Everything is bounded before it is parsed.
 import binascii
 from collections.abc import Iterator
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final, Literal
 
 from shared.errors import (
@@ -213,18 +214,29 @@ def _split_tidy(data: bytes) -> list[bytes]:
     if len(parts) % 4 != 1 or parts[3::4] != [b"END CERTIFICATE"] * (len(parts) // 4):
         return []
     encoded = []
-    for text in parts[2::4]:
-        try:
-            der = binascii.a2b_base64(text.translate(None, WHITESPACE), strict_mode=True)
-        except binascii.Error:
-            return []
-        # A SEQUENCE that fills the block, its length in two octets, and a SEQUENCE first in it: no PKCS#7, no rest
-        if len(der) < _TIDY_MIN or der[:2] != b"\x30\x82" or der[4] != SEQUENCE:
-            return []
-        if int.from_bytes(der[2:4]) != len(der) - 4:
+    for number, text in enumerate(parts[2::4]):
+        der = _decode_following(text) if number and len(text) <= _KEPT_TEXT else _decode_tidy(text)
+        if der is None:
             return []
         encoded.append(der)
     return encoded
+
+
+def _decode_tidy(text: bytes) -> bytes | None:
+    """Return the certificate that *text*, between BEGIN and END, encodes; None where it is anything else."""
+    try:
+        der = binascii.a2b_base64(text.translate(None, WHITESPACE), strict_mode=True)
+    except binascii.Error:
+        return None
+    # A SEQUENCE that fills the block, its length in two octets, and a SEQUENCE first in it: no PKCS#7, no rest
+    if len(der) < _TIDY_MIN or der[:2] != b"\x30\x82" or der[4] != SEQUENCE:
+        return None
+    return der if int.from_bytes(der[2:4]) == len(der) - 4 else None
+
+
+# The devices of a fleet send the same few certificates after their own
+_decode_following: Final = lru_cache(maxsize=256)(_decode_tidy)
+_KEPT_TEXT: Final = 4096  # octets of a text that a process may keep
 
 
 def _split_pem(data: bytes, part: Part) -> list[bytes]:

@@ -80,12 +80,12 @@ def element(data: bytes, at: int, end: int, field: str) -> tuple[int, int, int]:
     """Return the tag of the element at *at*, and the indices of its content. The element ends at *end* at the latest.
 
     Raises: NotDER, which names *field*."""
-    if at + 2 > end:
+    start = at + 2
+    if start > end:
         raise NotDER("is missing or cut off", field)
     tag, length = data[at], data[at + 1]
     if tag & 0x1F == 0x1F:
         raise NotDER("has a tag of several octets", field)
-    start = at + 2
     if length >= _LONG:
         octets = data[start : start + length - _LONG]
         start += length - _LONG
@@ -100,6 +100,11 @@ def element(data: bytes, at: int, end: int, field: str) -> tuple[int, int, int]:
 
 def expect(data: bytes, at: int, end: int, tag: int, field: str) -> tuple[int, int]:
     """Return the indices of the content of the element at *at*, whose tag must be *tag*. Arguments: see `element`."""
+    start = at + 2
+    if start <= end and data[at] == tag and data[at + 1] < _LONG:  # most elements are short, and this is called most
+        stop = start + data[at + 1]
+        if stop <= end:
+            return start, stop
     found, start, stop = element(data, at, end, field)
     if found != tag:
         raise NotDER(f"has the type 0x{found:02X} in place of 0x{tag:02X}", field)

@@ -8,13 +8,13 @@ Ids of registered CAs contain a hash of the canonical form. A change of the form
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
 from typing import Final, NamedTuple
 
 import msgspec
 
 from shared.text import printable
 from shared.x509 import der
+from shared.x509.once import once
 
 TEXT_MAX: Final = 256  # characters of a name as text
 NAMES_KEPT_MAX: Final = 1024  # issuers' names that a process keeps ...
@@ -79,7 +79,7 @@ class DistinguishedName:
         self.rdns = _read_rdns(encoded, field)
         self.has_usual_text = all(_is_usual(attribute) for rdn in self.rdns for attribute in rdn)
 
-    @cached_property
+    @once
     def canonical(self) -> bytes:
         """The octets that two names share exactly if they are the same name.
 
@@ -90,7 +90,7 @@ class DistinguishedName:
         """
         return b"".join(_framed(b"".join(sorted(map(_canonical_attribute, rdn)))) for rdn in self.rdns)
 
-    @cached_property
+    @once
     def digest(self) -> str:
         """SHA-256 of the canonical form in 64 hexadecimal digits: a key of fixed length."""
         return hashlib.sha256(self.canonical).hexdigest()
@@ -112,7 +112,7 @@ class DistinguishedName:
     @property
     def common_names(self) -> list[str]:
         """Every CN that is text, in the order of the name."""
-        values = (attribute.text for rdn in self.rdns for attribute in rdn if attribute.oid == _COMMON_NAME)
+        values = [attribute.text for rdn in self.rdns for attribute in rdn if attribute.oid == _COMMON_NAME]
         return [value for value in values if value is not None]
 
     @property

@@ -4,7 +4,7 @@ A fingerprint is a hash of all octets, but the signature covers only some of the
 change some of the others without any private key. A list of denied fingerprints must hold against that:
 
 * With ECDSA, where (r, s) is a signature, (r, n - s) is another, n being the order of the curve (SEC 1, 4.1.4 holds for
-  both). Two certificates are then valid; `fingerprints_of` returns the fingerprints of both.
+  both). Two certificates are then valid; `find_twin` returns the other one.
 
 Nothing else can be changed: `certificate` takes one form only of the octets that are not signed (whole octets in the
 signature, shortest lengths, the algorithm of the signed part), and RSA, Edwards and ML-DSA signatures have one form
@@ -14,9 +14,9 @@ that verifies (RFC 8017, 8.2.2; RFC 8032, 5.1.7; FIPS 204, 5.3).
 import hashlib
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from shared.x509 import der
 
-from shared.x509.der import BIT_STRING, SEQUENCE, encode, header
+_FIELD: Final = "signatureValue"
 
 # Order of each curve whose keys are accepted (SEC 2, 2.4 to 2.6), by its bits
 _ORDERS: Final = {
@@ -31,27 +31,29 @@ def fingerprint_of(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest()
 
 
-def fingerprints_of(certificate: bytes, *, ecdsa_signature: bytes | None) -> tuple[str, ...]:
-    """Return the fingerprint of *certificate*, a DER, and the one with the other form of its signature, if it has one.
+def find_twin(certificate: bytes, signature: bytes) -> bytes | None:
+    """Return *certificate*, a DER with the ECDSA signature (r, s), with (r, n - s) in its place.
 
-    Args:
-        ecdsa_signature: the signature of the certificate; None where the algorithm is not ECDSA."""
-    own = fingerprint_of(certificate)
-    twin = _twin(certificate, ecdsa_signature) if ecdsa_signature is not None else None
-    return (own,) if twin is None else (own, fingerprint_of(twin))
-
-
-def _twin(certificate: bytes, signature: bytes) -> bytes | None:
-    """Return the certificate with (r, n - s) for (r, s); None where its signature cannot verify under any curve."""
+    None where *signature*, the signature of *certificate*, cannot verify under any curve."""
     try:
-        r, s = decode_dss_signature(signature)
-    except ValueError:
+        at, end = der.expect_whole(signature, der.SEQUENCE, _FIELD)
+        start, stop = der.expect(signature, at, end, der.INTEGER, _FIELD)
+        r = der.read_integer(signature, start, stop, _FIELD)
+        s_start, s_stop = der.expect(signature, stop, end, der.INTEGER, _FIELD)
+        s = der.read_integer(signature, s_start, s_stop, _FIELD)
+    except der.NotDER:
+        return None
+    if s_stop != end or r < 0:
         return None
     # The curve follows from the key that signed, which is not known yet. A signature with both numbers so small that
     # a smaller curve is taken for it comes up once in 2^256.
-    order = next((order for bits, order in _ORDERS.items() if max(r, s).bit_length() <= bits), 0)
+    size = max(r, s).bit_length()
+    order = next((order for bits, order in _ORDERS.items() if size <= bits), 0)
     if not 0 < s < order:
         return None
-    _, start, _ = header(certificate, 0)
-    end = len(certificate) - len(encode(BIT_STRING, b"\0" + signature))
-    return encode(SEQUENCE, certificate[start:end], encode(BIT_STRING, b"\0" + encode_dss_signature(r, order - s)))
+    _, begin, _ = der.header(certificate, 0)
+    other_s = order - s
+    octets = other_s.to_bytes(other_s.bit_length() // 8 + 1)
+    other = der.encode(der.SEQUENCE, signature[at:stop], der.encode(der.INTEGER, octets))
+    signed = certificate[begin : len(certificate) - len(der.encode(der.BIT_STRING, b"\0", signature))]
+    return der.encode(der.SEQUENCE, signed, der.encode(der.BIT_STRING, b"\0", other))

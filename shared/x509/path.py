@@ -170,17 +170,16 @@ class PathBuilder:
         # An inactive CA ends a path like an anchor, so that the path can be refused as inactive
         self._ends = self._inactive | self._anchors
         self._cas_by_name: dict[bytes, list[Certificate]] = {}
-        known = {leaf.der: leaf}
+        known = {leaf.der}
         for ca in (*anchors, *intermediates, *inactive):
-            if known.setdefault(ca.der, ca) is ca:
-                siblings = self._cas_by_name.setdefault(ca.subject.canonical, [])
-                if ca not in siblings:
-                    siblings.append(ca)
+            if ca.der not in known:
+                known.add(ca.der)
+                self._cas_by_name.setdefault(ca.subject.canonical, []).append(ca)
         for name, siblings in self._cas_by_name.items():
             if len(siblings) > 1:
                 siblings.sort(key=self._preference)
                 self._cas_by_name[name] = self.budget.take_namesakes(siblings)
-        self._strong: set[Certificate] = set()
+        self._strong: set[bytes] = set()
         self._signed: dict[
             tuple[Certificate, Certificate], bool | None
         ] = {}  # (certificate, CA) -> whether the CA signed it
@@ -197,7 +196,7 @@ class PathBuilder:
         pending: deque[CertificationPath] = deque([(self._leaf,)])
         while pending:
             path = pending.popleft()
-            if any(self._signed.get(link) is False for link in pairwise(path)):
+            if self._signed and any(self._signed.get(link) is False for link in pairwise(path)):
                 continue
             if avoided and any(cert.der in avoided for cert in path):
                 continue
@@ -208,7 +207,7 @@ class PathBuilder:
             has_grown = False
             named = self._cas_by_name.get(top.issuer.canonical, ()) if len(path) <= DEPTH_MAX else ()
             # Key identifiers order the candidates and exclude none (RFC 5280, 4.2.1.1). The sort is stable.
-            for ca in sorted(named, key=top.has_key_id_of, reverse=True):
+            for ca in named if len(named) < 2 else sorted(named, key=top.has_key_id_of, reverse=True):
                 if ca in path:
                     continue
                 self.budget.charge_step()
@@ -245,9 +244,9 @@ class PathBuilder:
     def check_keys(self, path: CertificationPath, weak: Container[str]) -> None:
         """Check keys first, because OpenSSL would spend seconds on a key of absurd size. Raises: WeakKey."""
         for cert in path:
-            if cert not in self._strong:
+            if cert.der not in self._strong:
                 strength.check_key(cert, weak=weak)
-                self._strong.add(cert)
+                self._strong.add(cert.der)
 
     def check_signatures(self, path: CertificationPath) -> None:
         """Check what is left of *path*: its signatures, name constraints and critical extensions.
@@ -308,12 +307,17 @@ class PathBuilder:
                 if link[0] is refusal.cert:
                     self._signed[link] = False
 
+    @property
+    def has_inactive(self) -> bool:
+        """Whether the organization has an inactive CA that matters here."""
+        return bool(self._inactive)
+
     def is_inactive(self, cert: Certificate) -> bool:
         """Whether *cert* is an inactive CA, or another certificate with the subject and key of one.
 
         A certificate that the organization registered and that is active is judged by itself: a renewed CA keeps its
         devices when its predecessor is deactivated."""
-        if not self._inactive or cert.der in self._anchors:
+        if cert.der in self._anchors:
             return False
         subject = cert.subject.canonical
         return subject in self._inactive_subjects and (subject, cert.public_key_info) in self._inactive_keys
@@ -378,7 +382,7 @@ def _check_policies(path: CertificationPath) -> None:
 
 def _check_active(path: CertificationPath, builder: PathBuilder) -> None:
     """Refuse an inactive CA on *path*, or a certificate with its subject and key. Raises: CAInactive."""
-    for cert in path:
+    for cert in path if builder.has_inactive else ():
         if builder.is_inactive(cert):
             raise CAInactive(subject=cert.subject_text, when="", cert=cert)
 

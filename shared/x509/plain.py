@@ -41,9 +41,7 @@ _PLAIN_NAMES: Final = {extensions.EMAIL, extensions.DNS, extensions.URI, extensi
 
 def is_plainly_signed(path: "Sequence[Certificate]") -> bool:
     """Whether *path* is plain throughout, and each certificate below the anchor is signed by the next one."""
-    return all(cert.is_plain for cert in path) and all(
-        cert.signature_algorithm.fits(ca.public_key) and cert.is_signed_by(ca) for cert, ca in pairwise(path)
-    )
+    return all(cert.is_plain for cert in path) and all(cert.is_signed_by(ca) for cert, ca in pairwise(path))
 
 
 def is_plain(cert: "Certificate") -> bool:
@@ -63,7 +61,7 @@ def is_plain(cert: "Certificate") -> bool:
             return False
     if not (cert.issuer.has_usual_text and cert.subject.has_usual_text):
         return False
-    if not all(tag in _PLAIN_NAMES for tag, _ in cert.names):
+    if cert.names and not all(tag in _PLAIN_NAMES for tag, _ in cert.names):
         return False
     points = cert.extensions.get(extensions.CRL_DISTRIBUTION_POINTS)
     if points is not None and not extensions.are_addresses(points.value):

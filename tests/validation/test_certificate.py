@@ -10,8 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared import errors
+from shared.x509 import extensions
 from shared.x509.cache import read_intermediate, read_registered
-from shared.x509.certificate import Certificate
+from shared.x509.certificate import Certificate, _read_rest, _read_short_extension
+from shared.x509.der import NotDER
 from tests.support import certs
 from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH
 
@@ -152,3 +154,20 @@ def test_a_key_usage_limits_what_a_key_may_sign() -> None:
     assert (plain.may_sign_data, plain.may_sign_certificates) == (True, True)
     assert (signs.may_sign_data, signs.may_sign_certificates) == (True, False)
     assert (certifies.may_sign_data, certifies.may_sign_certificates) == (False, True)
+
+
+def test_an_extension_that_ends_in_a_length_is_cut_off() -> None:
+    """The fault has the same words as in any other field that is cut off there."""
+    cut_off, following = bytes.fromhex("30070603551d130482"), bytes.fromhex("300a0603551d0f0403020780")
+    table = cut_off + following
+    with pytest.raises(NotDER, match="extension is cut off"):
+        _read_rest(bytes((0xA3, len(table) + 2, 0x30, len(table))) + table)
+
+
+def test_a_process_keeps_short_extensions_only() -> None:
+    """What strangers send is bounded in the memory that it takes."""
+    leaf = certs.leaf("d:thermo:42", certs.ca(), dns=[f"{'x' * 60}{n}" for n in range(3)])
+    _read_short_extension.cache_clear()
+    read = Certificate(leaf.der).extensions
+    assert len(read[extensions.SUBJECT_ALTERNATIVE_NAME].value) > 128
+    assert _read_short_extension.cache_info().currsize == len(read) - 1

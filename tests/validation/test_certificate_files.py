@@ -279,3 +279,18 @@ def test_a_damaged_key_beside_another_fault(fault: str, named: str) -> None:
         read_one_certificate(damaged)
     with pytest.raises(errors.CertificateMalformed, match=named):
         Certificate.from_der(damaged)
+
+
+def test_a_process_keeps_what_follows_a_leaf_and_no_leaf() -> None:
+    """The devices of a fleet send the same intermediates. Each has a leaf of its own, which would fill the memory."""
+    certificate_files._decode_following.cache_clear()
+    assert certificate_files._split_tidy(TIDY) == certificate_files._split_tidy(TIDY)
+    assert certificate_files._decode_following.cache_info()[:2] == (1, 1)  # hits, misses: the second of TWO
+
+
+def test_a_process_keeps_no_long_text() -> None:
+    """What strangers send is bounded in the memory that it takes."""
+    padded = TIDY.replace(b"-----END", b"\n" * certificate_files._KEPT_TEXT + b"-----END")
+    certificate_files._decode_following.cache_clear()
+    assert certificate_files._split_tidy(padded) == [leaf.der for leaf in TWO]
+    assert certificate_files._decode_following.cache_info().currsize == 0
