@@ -27,6 +27,7 @@ from shared.x509.fingerprints import find_twin, fingerprint_of
 from shared.x509.once import once
 
 EXTENSIONS_MAX: Final = 128
+DIGEST_DIGITS: Final = 12  # hexadecimal digits of a digest for TLS edges
 
 _SIGNERS_MAX: Final = 8  # keys known to have signed one certificate: one, or a few where CAs share a name
 _VERSION: Final = der.CONTEXT_0
@@ -366,6 +367,14 @@ class Certificate:
     def key_hash(self) -> str:
         """SHA-256 of `public_key_info` in hexadecimal."""
         return hashlib.sha256(self.public_key_info).hexdigest()
+
+    @once
+    def key_digest(self) -> str:
+        """A short digest of subject and key, for the registers of TLS edges (`shared.x509.digests`).
+
+        The digest is the beginning of SHA-256 over 64 octets: SHA-256 of the subject in canonical form
+        (`distinguished_name.canonical`), and SHA-256 of SubjectPublicKeyInfo."""
+        return hashlib.sha256(bytes.fromhex(self.subject.digest + self.key_hash)).hexdigest()[:DIGEST_DIGITS]
 
     @property
     def pem(self) -> str:

@@ -9,18 +9,9 @@ from hashlib import sha256
 from itertools import zip_longest
 from typing import Final
 
-from shared.x509.certificate import Certificate, CertificationPath
+from shared.x509.certificate import DIGEST_DIGITS, CertificationPath
 
-DIGITS: Final = 12  # hexadecimal digits of a digest
 UNKNOWN: Final = ""  # takes the place of a digest that cannot be computed
-
-
-def key_digest(cert: Certificate) -> str:
-    """Return the digest of the subject and key of *cert*.
-
-    The digest is the beginning of SHA-256 over 64 octets: SHA-256 of the subject in canonical form
-    (`distinguished_name.canonical`), and SHA-256 of SubjectPublicKeyInfo."""
-    return sha256(bytes.fromhex(cert.subject.digest) + bytes.fromhex(cert.key_hash)).hexdigest()[:DIGITS]
 
 
 def serial_digest(issuer_key_hash: str, serial_number: int) -> str:
@@ -31,12 +22,12 @@ def serial_digest(issuer_key_hash: str, serial_number: int) -> str:
 
     Args:
         issuer_key_hash: SHA-256 of the issuer's SubjectPublicKeyInfo in hexadecimal (`Certificate.key_hash`)."""
-    return sha256(bytes.fromhex(issuer_key_hash) + f"{serial_number:x}".encode()).hexdigest()[:DIGITS]
+    return sha256(bytes.fromhex(issuer_key_hash) + f"{serial_number:x}".encode()).hexdigest()[:DIGEST_DIGITS]
 
 
 def key_digests(path: CertificationPath) -> tuple[str, ...]:
-    """Return the `key_digest` of each certificate on *path*, the leaf's first."""
-    return tuple(map(key_digest, path))
+    """Return the `Certificate.key_digest` of each certificate on *path*, the leaf's first."""
+    return tuple(cert.key_digest for cert in path)
 
 
 def serial_digests(path: CertificationPath) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ class DistinguishedName:
         """SHA-256 of the canonical form in 64 hexadecimal digits: a key of fixed length."""
         return hashlib.sha256(self.canonical).hexdigest()
 
-    @property
+    @once
     def text(self) -> str:
         """The name for people: RFC 4514 text of at most TEXT_MAX characters, unprintable characters as "?"."""
         parts, size = [], 0

@@ -17,7 +17,7 @@ from shared.refs import ca_index_ref, cas_ref, org_ref
 from shared.usecases.orgs.organizations import set_suspended
 from shared.validation.ca import ca_id
 from shared.x509 import cache
-from shared.x509.digests import key_digest, serial_digest
+from shared.x509.digests import serial_digest
 from tests.support import certs
 from tests.support.certs import CLIENT_AUTH, DAY, NOON, SERVER_AUTH, YEAR
 from tests.support.harness import Client, Service, make_service
@@ -111,7 +111,7 @@ def test_an_allow_has_identity_ca_and_expiry(broker: Client, ca: str) -> None:
         "failing": None,
         "expiresAt": "2027-06-01T12:00:00Z",
         "fingerprintsSha256": [[DEVICE.fingerprint, twin(DEVICE).fingerprint]],
-        "keyDigests": [key_digest(DEVICE.certificate), key_digest(ROOT.certificate)],
+        "keyDigests": [DEVICE.certificate.key_digest, ROOT.certificate.key_digest],
         "serialDigests": [
             serial_digest(ROOT.certificate.key_hash, DEVICE.certificate.serial_number),
             serial_digest(ROOT.certificate.key_hash, ROOT.certificate.serial_number),

@@ -12,7 +12,7 @@ from shared.ports import Key
 from shared.usecases.edges import withdrawals
 from shared.usecases.orgs.deletion import delete_org
 from shared.usecases.orgs.organizations import create_org, set_suspended
-from shared.x509.digests import key_digest, serial_digest
+from shared.x509.digests import serial_digest
 from tests.support import certs
 from tests.support.certs import DAY, NOON
 from tests.support.harness import Answer, Client, Service
@@ -82,7 +82,7 @@ def test_a_withdrawal_carries_what_decisions_compare(operator: Client, edge: Edg
     operator.put(f"{CAS}/{ca}", {"status": "inactive"}).ok()
     serial, inactive = edge.read()
     assert serial["serialDigest"] == serial_digest(ROOT.certificate.key_hash, 0xAB)
-    assert inactive["keyDigest"] == key_digest(ROOT.certificate) == key_digest(renew().certificate)
+    assert inactive["keyDigest"] == ROOT.certificate.key_digest == renew().certificate.key_digest
     assert "keyDigest" not in serial
     assert "serialDigest" not in inactive
     assert len({serial["id"], inactive["id"]}) == 2
@@ -137,7 +137,7 @@ def test_denying_a_registered_intermediate_withdraws_the_sessions_over_it(
         denied, marked = edge.read()
         assert (denied["kind"], denied["value"]) == (kind, value)
         assert (marked["kind"], marked["value"]) == ("ca", added)
-        assert marked["keyDigest"] == key_digest(intermediate.certificate)
+        assert marked["keyDigest"] == intermediate.certificate.key_digest
 
 
 def test_settings_that_are_switched_off_have_the_sessions_judged_again(operator: Client, edge: Edge) -> None:

@@ -18,7 +18,6 @@ from shared.usecases.edges.withdrawals import WithdrawalKind, make_withdrawal
 from shared.validation.ca import NAME_DIGITS
 from shared.validation.deny_list import certificate_ids, find_denied_at
 from shared.x509.certificate import Certificate
-from shared.x509.digests import key_digest
 
 
 class Marks:
@@ -89,4 +88,4 @@ class DenialFilter:
 
 def withdraw_ca(at: datetime, org_id: str, ca_id: str, cert: Certificate) -> Withdrawal:
     """Return the withdrawal of a CA: of the sessions over any certificate with its subject and key."""
-    return make_withdrawal(at, org_id, WithdrawalKind.CA, ca_id, key_digest=key_digest(cert))
+    return make_withdrawal(at, org_id, WithdrawalKind.CA, ca_id, key_digest=cert.key_digest)

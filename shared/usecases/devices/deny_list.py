@@ -21,7 +21,7 @@ from shared.validation.deny_list import fingerprint_id, identity_id, issuer_seri
 from shared.validation.names import DeviceName
 from shared.x509.certificate import Certificate
 from shared.x509.certificate_files import read_certificates
-from shared.x509.digests import key_digest, serial_digest
+from shared.x509.digests import serial_digest
 
 _FINGERPRINT: Final = r"[0-9a-f]{64}"
 _SERIAL: Final = r"([0-9a-f]{16}-[0-9a-f]{32}):([0-9a-f]{1,42})"
@@ -174,7 +174,7 @@ def _parse_certificate(data: bytes, kind: DenialKind | None, value: str | None) 
             hint="Send the one that is meant, alone.",
         )
     if kind is DenialKind.KEY:
-        return _Target(key_id(cert.key_hash), DenialKind.KEY, cert.key_hash, key_digest=key_digest(cert))
+        return _Target(key_id(cert.key_hash), DenialKind.KEY, cert.key_hash, key_digest=cert.key_digest)
     return _Target(fingerprint_id(cert.fingerprint), DenialKind.FINGERPRINT, cert.fingerprint)
 
 

@@ -22,7 +22,7 @@ from shared.validation.ca import has_no_limits
 from shared.validation.names import is_org_id
 from shared.validation.session import FINGERPRINT_DIGITS, Session, SessionFacts, find_refusal
 from shared.x509.cache import read_registered
-from shared.x509.digests import key_digest, serial_digest
+from shared.x509.digests import serial_digest
 
 SESSIONS_MAX: Final = 500  # in one call
 _SECONDS: Final = 1.5  # for the documents of all organizations: the edge waits 2 s
@@ -111,7 +111,7 @@ def _read_session_facts(context: Context, org: Org, at: datetime, check_time: Ca
         for ca_id, ca in document.cas.items():
             check_time()  # a CA of many names takes milliseconds to read
             cert = read_registered(ca.der)
-            ca_keys[ca_id] = key_digest(cert)
+            ca_keys[ca_id] = cert.key_digest
             if is_trusted(ca, at):
                 valid.add(ca_keys[ca_id])
                 if has_no_limits(cert):
