@@ -10,8 +10,10 @@ from benchmarks.table import Row, describe_machine, format_table, write_json
 
 MODULES = (  # in the order of the table
     "decision",
+    "store",
     "scale",
     "http_server",
+    "storm",
     "cold_start",
     "package_size",
     "edge_connections",

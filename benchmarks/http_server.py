@@ -174,7 +174,7 @@ def run_load(
     """Run wrk. Raises: RuntimeError, if an answer was not 200; *first* allows errors while the processes still load."""
     env = {**os.environ, **questions.env}
     script = Path(__file__).parent / "wrk.lua"
-    command = [_find_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), server.url]
+    command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), server.url]
     before = server.cpu_seconds()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     cpu = server.cpu_seconds() - before
@@ -184,7 +184,7 @@ def run_load(
     return WrkResult(report["requests"] / report["seconds"], report["p50"], report["p99"], cpu / report["requests"])
 
 
-def _find_wrk() -> str:
+def find_wrk() -> str:
     path = shutil.which("wrk")
     if path is None:
         raise Missing("wrk", "wrk")

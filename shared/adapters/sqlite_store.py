@@ -241,7 +241,7 @@ def _close_to_others(file: Path) -> None:
 
 
 @lru_cache
-def _query(count: int) -> str:
+def make_query(count: int) -> str:
     """Return the query for *count* keys. SQLite's module knows a prepared statement by its text.
 
     SQLite looks up each key in turn. It would sort the keys of `key IN (…)` first, which takes half as long again."""
@@ -251,7 +251,7 @@ def _query(count: int) -> str:
 
 
 def _select(sqlite: sqlite3.Connection, by_path: Mapping[str, Key]) -> dict[Key, Document]:
-    rows = sqlite.execute(_query(len(by_path)), tuple(by_path))
+    rows = sqlite.execute(make_query(len(by_path)), tuple(by_path))
     return {(key := by_path[path]): Document(key, version, body) for path, version, body in rows}
 
 
