@@ -13,6 +13,7 @@ from functions.hosts.static import Console
 from functions.web.body import BODY_MAX, body_too_large
 from functions.web.errors import BodyLate
 from functions.web.message import Reply, Request, build_request, reply_headers
+from shared import log
 from shared.composition import App
 
 Scope = MutableMapping[str, Any]
@@ -70,6 +71,7 @@ async def serve_lifespan(receive: Receive, send: Send, close: Callable[[], None]
         event = (await receive())["type"]
         if event == "lifespan.shutdown":
             close()
+            log.LINES.flush()  # the process may end by a signal
         await send({"type": f"{event}.complete"})
         if event == "lifespan.shutdown":
             return

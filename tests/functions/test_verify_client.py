@@ -733,9 +733,24 @@ def test_an_allow_is_a_single_read_and_no_write(service: Service, broker: Client
     upper = certs.ca("Upper", ROOT)
     for device, sent in ((DEVICE, ()), (one_of(upper), (upper, ROOT))):
         for client in (broker, service.platform("broker")):
-            with counted(service) as calls:
-                assert ask(client, device, *sent)["decision"] == "allow"
-            assert calls == {"get_many": 1}
+            remembered = service.app.verifier.memory.answers
+            for _ in range(2):  # computed, then remembered
+                with counted(service) as calls:
+                    assert ask(client, device, *sent)["decision"] == "allow"
+                assert calls == {"get_many": 1}
+            assert service.app.verifier.memory.answers == remembered + 1
+
+
+def test_a_verdict_that_does_not_hold_any_more_is_one_read_too(
+    service: Service, operator: Client, broker: Client, ca: str
+) -> None:
+    """What was read to look whether the verdict holds is what the new verdict is computed from."""
+    assert ask(broker)["decision"] == "allow"
+    operator.put("/authorization/connectionpolicy", {"default": "TLS with Client Certificate or Token"}).ok()
+    with counted(service) as calls:
+        assert ask(broker)["decision"] == "allow"
+    assert calls == {"get_many": 1}
+    assert service.app.verifier.memory.answers == 0
 
 
 @pytest.mark.parametrize("case", TABLE)

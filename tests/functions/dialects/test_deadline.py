@@ -63,6 +63,26 @@ def test_every_dialect_answers_within_2_seconds_while_the_store_hangs(
     assert Recorded("native").send(client, DEVICE).status == 401, "the store answers again"
 
 
+def test_a_remembered_verdict_is_not_given_while_the_store_hangs(
+    service: Service, operator: Client, broker: Client, hanging: threading.Event
+) -> None:
+    """In doubt the client is refused, within 2 s: the documents could say something else by now."""
+    root = certs.ca("Root")
+    device = certs.leaf("d:thermo:42", root)
+    hanging.set()
+    operator.post("/authentication/cacertificates", {"certificate": root.pem}).ok(201)
+    fields = {"serverName": service.host(), "clientId": "d:mtxpd0:thermo:42", "certificate": device.pem}
+    for _ in range(2):
+        assert broker.post("/authorization/verifyclient", fields).code == "allowed"
+    assert service.app.verifier.memory.answers == 1
+    hanging.clear()
+    began = time.monotonic()
+    assert broker.post("/authorization/verifyclient", fields).code == "unavailable"
+    assert time.monotonic() - began < PROMISED
+    hanging.set()
+    assert broker.post("/authorization/verifyclient", fields).code == "allowed"
+
+
 def call(application: Application, path: str, body: bytes, headers: dict[str, str]) -> Any:
     """Return a coroutine of one request over ASGI, which returns (status, body)."""
 
