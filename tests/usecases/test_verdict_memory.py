@@ -156,6 +156,26 @@ def test_organizations_of_one_size_share_the_memory() -> None:
     assert min(counts) > max(counts) * 0.8
 
 
+def test_many_organizations_with_one_entry_each_stay_within_the_size() -> None:
+    """A full memory gives up a part, and not the entry of every organization."""
+    size = 4 << 20
+    memory = VerdictMemory(size)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(6_000):
+            memory.keep(number.to_bytes(16), remembered(number, f"o{number:05}"))
+        gc.collect()
+        allocated = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert memory.used <= size
+    assert allocated <= size
+    assert memory.used > size * 0.9
+    assert memory.find("o05999", (5_999).to_bytes(16)) is not None
+
+
 @pytest.mark.parametrize(
     ("sizes", "total", "level"),
     [

@@ -34,6 +34,7 @@ from shared.validation.verdict import TrustedCA, Verdict
 
 _DIGEST_SIZE: Final = 16
 _ENTRY_BYTES: Final = 240  # of Python's objects for one entry, beside its content
+_SHARE_BYTES: Final = 640  # of Python's objects for an organization
 _ROOM: Final = 16  # a memory that is full gives up one part of this many
 
 
@@ -185,7 +186,10 @@ class VerdictMemory:
         if size * _ROOM > self._size:
             return
         with self._lock:
-            share = self._shares.setdefault(remembered.org_id, _Share())
+            share = self._shares.get(remembered.org_id)
+            if share is None:
+                share = self._shares[remembered.org_id] = _Share()
+                self._used += share.used
             self._used += share.put(digest, encoded)
             if self._used > self._size:
                 self._make_room()
@@ -203,13 +207,17 @@ class VerdictMemory:
     def _make_room(self) -> None:
         """Cut the largest shares to one size, so that one part of the memory is free. The caller holds the lock.
 
-        The work is done for many entries at a time, because the shares are sorted for it."""
-        free = self._used - self._size + self._size // _ROOM
-        level = find_level([share.used for share in self._shares.values()], self._used - free)
+        The work is done for many entries at a time, because the shares are sorted for it. Of many shares with an entry
+        each, those lose it that were made first."""
+        wanted = self._size - self._size // _ROOM
+        level = find_level([share.used for share in self._shares.values()], wanted)
         for org_id, share in list(self._shares.items()):
+            if self._used <= wanted:
+                return
             if share.used > level:
                 self._used -= share.drop_oldest(share.used - level)
-                if not share.used:
+                if not share:
+                    self._used -= share.used
                     del self._shares[org_id]
 
 
@@ -230,7 +238,10 @@ class _Share:
 
     def __init__(self) -> None:
         self._entries: dict[bytes, bytes] = {}
-        self.used = 0
+        self.used = _SHARE_BYTES
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def take(self, digest: bytes) -> bytes | None:
         """Return an entry, which is then the last to be dropped."""
