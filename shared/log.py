@@ -108,6 +108,7 @@ class LineWriter:
     def wait_for_turns_of(self, loop: "AbstractEventLoop") -> None:
         """Let the lines of this thread wait for the ends of the turns of *loop*, which runs in this thread."""
         if self._loop is not loop:
+            self.flush()
             self._loop, self._loop_thread = loop, threading.get_ident()
 
     def write(self, lines: str) -> None:
@@ -128,16 +129,11 @@ class LineWriter:
 
     def _may_wait(self) -> bool:
         """Return whether the lines may wait; the first of a turn asks for its end. The caller holds the lock."""
-        if self._loop is None or threading.get_ident() != self._loop_thread or len(self._waiting) > _WAITING_MAX:
+        if threading.get_ident() != self._loop_thread or self._loop is None or not self._loop.is_running():
             return False
-        if len(self._waiting) > 1:
-            return True
-        try:
+        if len(self._waiting) == 1:
             self._loop.call_soon(self.flush)
-        except RuntimeError:  # the loop is closed
-            self._loop = None
-            return False
-        return True
+        return len(self._waiting) <= _WAITING_MAX
 
 
 LINES: Final = LineWriter()

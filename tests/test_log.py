@@ -155,6 +155,25 @@ def test_lines_without_a_loop_are_written_at_once(monkeypatch: pytest.MonkeyPatc
     assert writes.texts == ["before\n", "after\n"]
 
 
+def test_lines_that_a_loop_left_come_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop may end in the turn in which it has written."""
+    writes, lines = Writes(monkeypatch), LineWriter()
+
+    async def run(text: str) -> None:
+        lines.wait_for_turns_of(asyncio.get_running_loop())
+        asyncio.get_running_loop().stop()
+        lines.write(text)
+
+    for text in ("first\n", "second\n"):
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(run(text))
+        loop.run_forever()
+        assert task.done()
+        loop.close()
+    lines.write("third\n")
+    assert "".join(writes.texts) == "first\nsecond\nthird\n"
+
+
 def test_a_loop_that_does_not_end_its_turn_keeps_no_more_than_some_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     writes, lines = Writes(monkeypatch), LineWriter()
 

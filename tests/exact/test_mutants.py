@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from shared.usecases.devices import memory, verify
+from shared.usecases.devices import verify
 from shared.usecases.devices.memory import Remembered
 from shared.validation.policy import Decision
+from shared.validation.verdict import Verdict
 from tests.exact.test_dates import BELOW, compare_in_order
 from tests.exact.world import OFFSETS, Broker, Difference, World, native, opened
 from tests.support.stores import Place
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.stores("sqlite")
 
 Versions = tuple[str | None, ...]
 _holds = Remembered.holds
-_remember = memory.remember
+_remember = Remembered.of
 
 
 def without_versions(self: Remembered, token_hash: str, versions: Versions, second: int) -> bool:
@@ -84,10 +85,10 @@ def test_a_token_that_is_not_compared_is_noticed(tmp_path: Path, place: Place, m
 def test_a_window_that_is_wrong_by_a_second_is_noticed(
     tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, begin: int, end: int
 ) -> None:
-    def remember(*args: Any, window: range, **more: Any) -> Remembered:
-        return _remember(*args, window=range(window.start + begin, window.stop + end), **more)
+    def remember(verdict: Verdict, *, window: range, **more: Any) -> Remembered:
+        return _remember(verdict, window=range(window.start + begin, window.stop + end), **more)
 
-    monkeypatch.setattr(verify, "remember", remember)
+    monkeypatch.setattr(Remembered, "of", remember)
     with opened(tmp_path, place) as world:
         device = world.fleet.devices[BELOW]
         assert device.leaf is not None

@@ -71,6 +71,27 @@ class Remembered(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     serial_digests: tuple[str, ...]
     basis: str
 
+    @classmethod
+    def of(cls, verdict: Verdict, *, window: range, **circumstances: Any) -> "Remembered":
+        """Return *verdict* as it is remembered; *circumstances* are the other fields."""
+        return cls(
+            begin=window.start,
+            end=window.stop,
+            decision=verdict.decision,
+            code=verdict.code,
+            reason=verdict.reason,
+            identity=verdict.identity,
+            bound=verdict.bound,
+            ca=verdict.ca,
+            expires_at=verdict.expires_at,
+            presence=verdict.presence,
+            certificates=verdict.certificates,
+            key_digests=verdict.key_digests,
+            serial_digests=verdict.serial_digests,
+            basis=verdict.basis,
+            **circumstances,
+        )
+
     @property
     def questions(self) -> Questions:
         """What was looked up."""
@@ -111,27 +132,6 @@ def is_worth_remembering(presented: Presented, verdict: Verdict) -> bool:
 
     Strangers cause no such verdict."""
     return verdict.decision is not Decision.DENY and bool(verdict.key_digests) and not presented.unread
-
-
-def remember(verdict: Verdict, *, window: range, **circumstances: Any) -> Remembered:
-    """Return *verdict* as it is remembered; *circumstances* are the other fields of `Remembered`."""
-    return Remembered(
-        begin=window.start,
-        end=window.stop,
-        decision=verdict.decision,
-        code=verdict.code,
-        reason=verdict.reason,
-        identity=verdict.identity,
-        bound=verdict.bound,
-        ca=verdict.ca,
-        expires_at=verdict.expires_at,
-        presence=verdict.presence,
-        certificates=verdict.certificates,
-        key_digests=verdict.key_digests,
-        serial_digests=verdict.serial_digests,
-        basis=verdict.basis,
-        **circumstances,
-    )
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

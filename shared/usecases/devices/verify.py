@@ -23,7 +23,7 @@ from shared.usecases.cas.documents import CACertificates, read_anchors
 from shared.usecases.context import Context
 from shared.usecases.daily import is_first_today
 from shared.usecases.denials import entry_of
-from shared.usecases.devices.memory import Remembered, VerdictMemory, is_worth_remembering, remember
+from shared.usecases.devices.memory import Remembered, VerdictMemory, is_worth_remembering
 from shared.usecases.devices.org_facts import make_facts
 from shared.validation.cures import find_cures
 from shared.validation.deny_list import Questions, questions
@@ -92,30 +92,25 @@ def verify_client(
     context = verifier.context
     claim = sent if isinstance(sent, Caller) else read_claim(verifier.tokens, sent)
     digest, remembered = (b"", None) if explain else _recall(verifier, claim, client)
-    if remembered is None and verifier.recalls_only:
-        raise NotRemembered
-    presented = Presented.read(client) if remembered is None else None
-    if presented is not None:
+    if remembered is None:
+        if verifier.recalls_only:
+            raise NotRemembered
+        presented = Presented.read(client)
         # An organization's key asks about that organization. With a platform key, the client names the organization.
         org_id = claim.org_id or find_org_id(presented, _EVERY_ORG)
         lookup = _Lookup(org_id, questions(presented.certificate_ids, presented.device))
-    elif remembered is not None:
+    else:
         lookup = _Lookup(remembered.org_id, remembered.questions)
     keys = lookup.keys(claim)
     batch = context.repository.read_keys(keys)
     at = context.clock()
     if remembered is not None and isinstance(claim, Credentials):
         if remembered.holds(claim.token_hash, batch.versions(keys), seconds_of(at)):
-            verdict = remembered.verdict
-            verifier.memory.note_answer()
-            verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
-            context.events.offer(_event_again(verifier, claim, client, remembered, verdict, digest, at))
-            return verdict
+            return _answer_again(verifier, claim, client, remembered, digest, at)
         if verifier.recalls_only:
             raise NotRemembered
-    caller = admit_caller(context, claim, batch, MAY_EXPLAIN if explain else _BROKERS, dialect=verifier.dialect)
-    if presented is None:
         presented = Presented.read(client)
+    caller = admit_caller(context, claim, batch, MAY_EXPLAIN if explain else _BROKERS, dialect=verifier.dialect)
     facts, moment = lookup.facts(batch), Moment(at)
     verdict = _judge(verifier, presented, caller, facts, moment, explain=explain)
     is_without_ca = facts and verdict.failed_step == CHAIN_STEP and not any(anchor.active for anchor in facts.anchors)
@@ -127,22 +122,36 @@ def verify_client(
     if explain:
         return _with_cures(verifier, presented, caller, facts, moment, verdict)
     if digest and facts and isinstance(claim, Credentials) and is_worth_remembering(presented, verdict):
-        verifier.memory.keep(
-            digest,
-            remember(
-                verdict,
-                versions=batch.versions(keys),
-                window=moment.window,
-                token_hash=claim.token_hash,
-                org_id=facts.org_id,
-                device=presented.device,
-                incarnation=facts.incarnation,
-                no_sni=caller.no_sni,
-            ),
+        remembered = Remembered.of(
+            verdict,
+            versions=batch.versions(keys),
+            window=moment.window,
+            token_hash=claim.token_hash,
+            org_id=facts.org_id,
+            device=presented.device,
+            incarnation=facts.incarnation,
+            no_sni=caller.no_sni,
         )
+        verifier.memory.keep(digest, remembered)
     verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
     if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
         context.events.offer(_event(verifier, caller, client, presented, verdict, facts, digest, at))
+    return verdict
+
+
+def _answer_again(
+    verifier: Verifier,
+    claim: Credentials,
+    client: ConnectingClient,
+    remembered: Remembered,
+    digest: bytes,
+    at: datetime,
+) -> Verdict:
+    """Return a remembered verdict that holds, counted and with its connection event as a computed one."""
+    verdict = remembered.verdict
+    verifier.memory.note_answer()
+    verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
+    verifier.context.events.offer(_event_again(verifier, claim, client, remembered, verdict, digest, at))
     return verdict
 
 
