@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from benchmarks.table import Row, describe_machine, format_table, write_json
+from benchmarks.table import Row, describe_machine, format_table, format_targets, write_json
 
 MODULES = (  # in the order of the table
     "decision",
@@ -44,6 +44,7 @@ def main() -> int:
             failed = True
     print(f"On {describe_machine()}{' (quick: not to be quoted)' if chosen.quick else ''}\n")
     print(format_table(rows))
+    print(f"\nTargets\n\n{format_targets(rows)}")
     write_json(chosen.out, rows, quick=chosen.quick)
     return int(failed)
 

@@ -199,13 +199,22 @@ _MET: Final = {True: "yes", False: "NO", None: ""}
 
 def format_table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table that is also readable as text."""
-    lines = [_cells(row) for row in rows]
-    widths = [max(len(line[column]) for line in [_HEADS, *lines]) for column in range(len(_HEADS))]
+    return _format(_HEADS, [_cells(row) for row in rows])
+
+
+def format_targets(rows: Sequence[Row]) -> str:
+    """Return the rows that have a target as a table, without figures; those that miss it come first."""
+    with_target = [row for row in rows if row.met is not None]
+    return _format(_HEADS[:-1], [_cells(row)[:-1] for row in sorted(with_target, key=lambda row: row.met is True)])
+
+
+def _format(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in [heads, *lines]) for column in range(len(heads))]
     widths[-1] = 3  # the last column is long, and needs no padding
     rule = ["-" * width for width in widths]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in [_HEADS, rule, *lines]
+        for line in [heads, rule, *lines]
     )
 
 

@@ -6,12 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decision, scale
-from benchmarks.table import STATED, Figure, Row, Spread, Target, format_table, measure_interleaved, ratio, write_json
+from benchmarks import decision, scale, store
+from benchmarks.table import (
+    STATED,
+    Figure,
+    Row,
+    Spread,
+    Target,
+    format_table,
+    format_targets,
+    measure_interleaved,
+    ratio,
+    write_json,
+)
 from tests.support.emulators import Emulators
 
 
-@pytest.mark.parametrize("module", [decision, scale], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [decision, scale, store], ids=lambda module: module.__name__)
 def test_each_benchmark_returns_rows_in_a_quick_run(
     module: object, emulators: Emulators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,6 +51,21 @@ def test_a_row_says_whether_its_target_is_reached() -> None:
         assert Row("this", "that", measured, target).met is met
     assert Row("this", held=False).met is False
     assert Row("this", value=Figure(0.5, "s"), target=Target(below=1)).met is True
+
+
+def test_the_table_of_targets_begins_with_those_that_are_missed() -> None:
+    """Rows without a target, or without a measurement, have no place in this table."""
+    rows = [
+        Row("met", "that", Spread(1.0, 1.0, 1.0), Target(at_most=2)),
+        Row("stated", "that", Spread(1.0, 1.0, 1.0)),
+        Row("missed", "that", Spread(3.0, 3.0, 3.0), Target(at_most=2)),
+        Row("not measured", note="a program is missing"),
+    ]
+    _, _, first, second = format_targets(rows).splitlines()
+    assert "missed" in first
+    assert "NO" in first
+    assert "met" in second
+    assert "yes" in second
 
 
 def test_ratios_are_computed_within_a_round() -> None:
