@@ -254,6 +254,7 @@ def open_stores(folder: Path, missing: list[str]) -> list[Store]:
                 "AWS_DEFAULT_REGION": _REGION,
                 "AWS_ACCESS_KEY_ID": "test",
                 "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_LAMBDA_FUNCTION_NAME": "bench",  # as on Lambda, where no key work has a process of its own
                 "AWS_CONFIG_FILE": "/dev/null",
                 "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             }

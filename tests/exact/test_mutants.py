@@ -22,14 +22,14 @@ _remember = Remembered.of
 
 
 def without_versions(self: Remembered, token_hash: str, versions: Versions, second: int) -> bool:
-    return _holds(self, token_hash, self.versions, second)
+    return _holds(self, token_hash, self.common.versions, second)
 
 
 def without_absent_documents(self: Remembered, token_hash: str, versions: Versions, second: int) -> bool:
     return _holds(
         self,
         token_hash,
-        tuple(None if before is None else now for before, now in zip(self.versions, versions, strict=True)),
+        tuple(None if before is None else now for before, now in zip(self.common.versions, versions, strict=True)),
         second,
     )
 
@@ -38,17 +38,17 @@ def without_deleted_documents(self: Remembered, token_hash: str, versions: Versi
     return _holds(
         self,
         token_hash,
-        tuple(before if now is None else now for before, now in zip(self.versions, versions, strict=True)),
+        tuple(before if now is None else now for before, now in zip(self.common.versions, versions, strict=True)),
         second,
     )
 
 
 def without_window(self: Remembered, token_hash: str, versions: Versions, second: int) -> bool:
-    return _holds(self, token_hash, versions, self.begin)
+    return _holds(self, token_hash, versions, self.own.begin)
 
 
 def without_token(self: Remembered, token_hash: str, versions: Versions, second: int) -> bool:
-    return _holds(self, self.token_hash, versions, second)
+    return _holds(self, self.common.token_hash, versions, second)
 
 
 @pytest.mark.parametrize(

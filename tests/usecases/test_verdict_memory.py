@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from shared.usecases.devices.memory import Remembered, VerdictMemory, find_level
+from shared.usecases.devices.memory import Common, Own, Remembered, VerdictMemory, find_level
 from shared.validation.deny_list import CertificateIds
 from shared.validation.names import ClientClass, DeviceName
 from shared.validation.policy import Decision, Presence
@@ -18,33 +18,42 @@ from shared.validation.verdict import TrustedCA
 CLIENT = ConnectingClient("mtxpd0.messaging.example.com", "d:mtxpd0:thermo:42", b"leaf", b"chain")
 
 
-def remembered(number: int = 0, org_id: str = "mtxpd0") -> Remembered:
+def remembered(number: int = 0, org_id: str = "mtxpd0", *, intermediate: int = 0) -> Remembered:
     """What is remembered of a device whose P-256 certificate was sent with an intermediate."""
     device = DeviceName(ClientClass.DEVICE, "thermo", f"{number:06}")
-    seed = number.to_bytes(8)
-    ids = CertificateIds(seed * 2, f"{number:032x}", seed * 4, (seed * 4, seed[::-1] * 4))
-    return Remembered(
-        versions=(f"{number:016x}", "b" * 16, "c" * 16, *[None] * 10),
+    own = Own(
         begin=0,
         end=1 << 40,
+        device=device,
+        identity=device,
+        reason=f"{device} is allowed.",
+        expires_at=datetime(2027, 1, 1, tzinfo=UTC),
+        leaf=ids_of(number),
+        key_digest=f"{number:012x}",
+        serial_digest=f"{number:012x}",
+    )
+    common = Common(
+        versions=("0" * 16, "b" * 16, "c" * 16, *[None] * 10),
         token_hash="d" * 64,
         org_id=org_id,
-        device=device,
         incarnation="",
         no_sni=False,
         decision=Decision.ALLOW,
         code="allowed",
-        reason=f"{device} is allowed.",
-        identity=device,
         bound=True,
-        ca=TrustedCA("e" * 40, "CN=Fleet Root, O=Fleet Maker"),
-        expires_at=datetime(2027, 1, 1, tzinfo=UTC),
         presence=Presence.VALID,
-        certificates=(ids, ids),
-        key_digests=("f" * 12,) * 3,
-        serial_digests=("a" * 12,) * 3,
+        ca=TrustedCA("e" * 40, "CN=Fleet Root, O=Fleet Maker"),
+        above=(ids_of(intermediate),),
+        key_digests=(f"{intermediate:012x}", "f" * 12),
+        serial_digests=(f"{intermediate:012x}", "a" * 12),
         basis="allow",
     )
+    return Remembered(own, common)
+
+
+def ids_of(number: int) -> CertificateIds:
+    seed = number.to_bytes(8)
+    return CertificateIds(seed * 2, f"{number:032x}", seed * 4, (seed * 4, seed[::-1] * 4))
 
 
 def fill(memory: VerdictMemory, count: int, org_id: str = "mtxpd0", *, start: int = 0) -> list[bytes]:
@@ -90,8 +99,9 @@ def test_another_key_format_or_process_has_another_digest() -> None:
 
 
 def test_a_verdict_holds_for_its_token_documents_and_window_only() -> None:
-    entry = replace(remembered(), begin=100, end=200)
-    token, versions = entry.token_hash, entry.versions
+    whole = remembered()
+    entry = replace(whole, own=replace(whole.own, begin=100, end=200))
+    token, versions = entry.common.token_hash, entry.common.versions
     assert entry.holds(token, versions, 100)
     assert entry.holds(token, versions, 199)
     assert not entry.holds(token, versions, 99)
@@ -121,20 +131,52 @@ def test_the_memory_stays_within_its_size() -> None:
     assert memory.used > size * 0.9
 
 
+def test_devices_with_intermediates_of_their_own_stay_within_the_size() -> None:
+    """Nothing is common to them. What was common to entries that were dropped is dropped, too."""
+    size = 4 << 20
+    memory = VerdictMemory(size)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(4_000):
+            memory.keep(number.to_bytes(16), remembered(number, intermediate=number))
+        gc.collect()
+        allocated = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert memory.used <= size
+    assert allocated <= size
+    assert memory.used > size * 0.9
+
+
+def test_what_is_common_is_counted_once_and_leaves_with_its_last_entry() -> None:
+    memory = VerdictMemory(1 << 20)
+    used = []
+    for number in range(3):
+        memory.keep(number.to_bytes(16), remembered(number))
+        used.append(memory.used)
+    assert used[2] - used[1] == used[1] - used[0] < 600
+    for number in range(3):  # the intermediate was renewed: each entry is replaced
+        memory.keep(number.to_bytes(16), remembered(number, intermediate=9))
+    assert memory.used == used[2]
+    assert memory.find("mtxpd0", (1).to_bytes(16)) == remembered(1, intermediate=9)
+
+
 def test_what_was_used_last_stays() -> None:
     memory = VerdictMemory(1 << 20)
     first, second, *_ = fill(memory, 2)
     number = 2
-    while memory.find("mtxpd0", first) is not None and number < 3_000:
+    while memory.find("mtxpd0", first) is not None and number < 6_000:
         fill(memory, 1, start=number)
         number += 1
-    assert number == 3_000, "an entry that is used all the time was dropped"
+    assert number == 6_000, "an entry that is used all the time was dropped"
     assert memory.find("mtxpd0", second) is None
 
 
 def test_an_organization_uses_what_no_other_needs() -> None:
     memory = VerdictMemory(1 << 20)
-    fill(memory, 3_000)
+    fill(memory, 5_000)
     assert memory.used > (1 << 20) * 0.9
 
 

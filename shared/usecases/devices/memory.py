@@ -20,9 +20,10 @@ organizations that hold most lose their oldest entries.
 import hmac
 import secrets
 import threading
+from collections import Counter
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -33,86 +34,139 @@ from shared.validation.presented import ConnectingClient, Presented
 from shared.validation.verdict import TrustedCA, Verdict
 
 _DIGEST_SIZE: Final = 16
+_NUMBER_SIZE: Final = 6  # bytes
 _ENTRY_BYTES: Final = 240  # of Python's objects for one entry, beside its content
-_SHARE_BYTES: Final = 640  # of Python's objects for an organization
+_SHARE_BYTES: Final = 1_600  # of Python's objects for an organization
+_COMMON_BYTES: Final = 1_600  # of Python's objects for a common part, beside its content
+_OF_A_BYTE: Final = 4  # bytes of memory for each byte of an encoded common part
 _ROOM: Final = 16  # a memory that is full gives up one part of this many
 
 
-class Remembered(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """A verdict that accepted a certificate, and everything that it depended on.
+class Common(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The part of a remembered verdict that is the same for most devices of a fleet.
 
     Args:
-        versions: of each document that was read, in the order of the refs; None for an absent document.
-        begin, end: the window: seconds since 1970, *end* excluded.
+        versions: of each document that was read, in the order of the keys; None for an absent document.
         token_hash: of the caller's token, SHA-256 in hexadecimal digits.
-        device: the device in question (`Presented.device`).
         incarnation: of the organization.
         no_sni: whether the server name meant nothing, because the caller's key is marked so.
+        above: what each certificate that was sent after the leaf is looked up by.
+        key_digests, serial_digests: of the accepted path above the leaf.
     """
 
     versions: tuple[str | None, ...]
-    begin: int
-    end: int
     token_hash: str
     org_id: str
-    device: DeviceName | None
     incarnation: str
     no_sni: bool
     decision: Decision
     code: str
-    reason: str
-    identity: DeviceName | None
     bound: bool
-    ca: TrustedCA | None
-    expires_at: datetime | None
     presence: Presence
-    certificates: tuple[CertificateIds, ...]
+    ca: TrustedCA | None
+    above: tuple[CertificateIds, ...]
     key_digests: tuple[str, ...]
     serial_digests: tuple[str, ...]
     basis: str
 
+
+class Own(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The part of a remembered verdict that each device has for itself.
+
+    Args:
+        begin, end: the window: seconds since 1970, *end* excluded.
+        device: the device in question (`Presented.device`).
+        leaf: what the leaf is looked up by.
+        key_digest, serial_digest: of the leaf.
+    """
+
+    begin: int
+    end: int
+    device: DeviceName | None
+    identity: DeviceName | None
+    reason: str
+    expires_at: datetime | None
+    leaf: CertificateIds
+    key_digest: str
+    serial_digest: str
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """A verdict that accepted a certificate, and everything that it depended on."""
+
+    own: Own
+    common: Common
+
     @classmethod
-    def of(cls, verdict: Verdict, *, window: range, **circumstances: Any) -> "Remembered":
-        """Return *verdict* as it is remembered; *circumstances* are the other fields."""
-        return cls(
+    def of(
+        cls,
+        verdict: Verdict,
+        *,
+        window: range,
+        device: DeviceName | None,
+        versions: tuple[str | None, ...],
+        token_hash: str,
+        org_id: str,
+        incarnation: str,
+        no_sni: bool,
+    ) -> "Remembered":
+        """Return *verdict* as it is remembered. Arguments: see `Own` and `Common`."""
+        leaf, *above = verdict.certificates
+        own = Own(
             begin=window.start,
             end=window.stop,
+            device=device,
+            identity=verdict.identity,
+            reason=verdict.reason,
+            expires_at=verdict.expires_at,
+            leaf=leaf,
+            key_digest=verdict.key_digests[0],
+            serial_digest=verdict.serial_digests[0],
+        )
+        common = Common(
+            versions=versions,
+            token_hash=token_hash,
+            org_id=org_id,
+            incarnation=incarnation,
+            no_sni=no_sni,
             decision=verdict.decision,
             code=verdict.code,
-            reason=verdict.reason,
-            identity=verdict.identity,
             bound=verdict.bound,
-            ca=verdict.ca,
-            expires_at=verdict.expires_at,
             presence=verdict.presence,
-            certificates=verdict.certificates,
-            key_digests=verdict.key_digests,
-            serial_digests=verdict.serial_digests,
+            ca=verdict.ca,
+            above=tuple(above),
+            key_digests=verdict.key_digests[1:],
+            serial_digests=verdict.serial_digests[1:],
             basis=verdict.basis,
-            **circumstances,
         )
+        return cls(own, common)
+
+    @property
+    def org_id(self) -> str:
+        return self.common.org_id
 
     @property
     def questions(self) -> Questions:
         """What was looked up."""
-        return questions(self.certificates, self.device)
+        return questions((self.own.leaf, *self.common.above), self.own.device)
 
     @property
     def verdict(self) -> Verdict:
+        own, common = self.own, self.common
         return Verdict(
-            self.decision,
-            self.code,
-            self.reason,
-            org_id=self.org_id,
-            identity=self.identity,
-            bound=self.bound,
-            ca=self.ca,
-            expires_at=self.expires_at,
-            presence=self.presence,
-            certificates=self.certificates,
-            key_digests=self.key_digests,
-            serial_digests=self.serial_digests,
-            basis=self.basis,
+            common.decision,
+            common.code,
+            own.reason,
+            org_id=common.org_id,
+            identity=own.identity,
+            bound=common.bound,
+            ca=common.ca,
+            expires_at=own.expires_at,
+            presence=common.presence,
+            certificates=(own.leaf, *common.above),
+            key_digests=(own.key_digest, *common.key_digests),
+            serial_digests=(own.serial_digest, *common.serial_digests),
+            basis=common.basis,
         )
 
     def holds(self, token_hash: str, versions: tuple[str | None, ...], second: int) -> bool:
@@ -123,8 +177,8 @@ class Remembered(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             versions: of the documents as they were read now.
             second: the time in seconds since 1970.
         """
-        is_token = hmac.compare_digest(self.token_hash, token_hash)
-        return is_token and self.versions == versions and self.begin <= second < self.end
+        is_token = hmac.compare_digest(self.common.token_hash, token_hash)
+        return is_token and self.common.versions == versions and self.own.begin <= second < self.own.end
 
 
 def is_worth_remembering(presented: Presented, verdict: Verdict) -> bool:
@@ -135,7 +189,7 @@ def is_worth_remembering(presented: Presented, verdict: Verdict) -> bool:
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(Remembered)
+_DECODER: Final = msgspec.msgpack.Decoder(Own)
 
 
 class VerdictMemory:
@@ -176,21 +230,25 @@ class VerdictMemory:
         """Return what is remembered of a question about a client of *org_id*. Whether it holds is not checked."""
         with self._lock:
             share = self._shares.get(org_id)
-            encoded = share.take(digest) if share is not None else None
-        return None if encoded is None else _DECODER.decode(encoded)
+            entry = share.take(digest) if share is not None else None
+        if entry is None:
+            return None
+        own, common = entry
+        return Remembered(_DECODER.decode(own), common)
 
     def keep(self, digest: bytes, remembered: Remembered) -> None:
         """Remember a verdict in place of an earlier one on the same question."""
-        encoded = _ENCODER.encode(remembered)
-        size = len(encoded) + _ENTRY_BYTES
-        if size * _ROOM > self._size:
+        own, common = _ENCODER.encode(remembered.own), _ENCODER.encode(remembered.common)
+        if (len(own) + len(common) + _ENTRY_BYTES + _COMMON_BYTES) * _ROOM > self._size:
             return
         with self._lock:
             share = self._shares.get(remembered.org_id)
             if share is None:
                 share = self._shares[remembered.org_id] = _Share()
                 self._used += share.used
-            self._used += share.put(digest, encoded)
+            before = share.used
+            share.put(digest, own, common, remembered.common)
+            self._used += share.used - before
             if self._used > self._size:
                 self._make_room()
 
@@ -215,7 +273,9 @@ class VerdictMemory:
             if self._used <= wanted:
                 return
             if share.used > level:
-                self._used -= share.drop_oldest(share.used - level)
+                before = share.used
+                share.drop_oldest(level)
+                self._used -= before - share.used
                 if not share:
                     self._used -= share.used
                     del self._shares[org_id]
@@ -232,42 +292,69 @@ def find_level(sizes: list[int], total: int) -> int:
 
 
 class _Share:
-    """The entries of one organization, the one that was used longest ago first. Not safe for threads."""
+    """The entries of one organization, the one that was used longest ago first. Not safe for threads.
 
-    __slots__ = ("_entries", "used")
+    The devices of a fleet have the same common part. It is kept once, for as long as an entry needs it."""
+
+    __slots__ = ("_commons", "_entries", "_next", "_numbers", "_users", "used")
 
     def __init__(self) -> None:
-        self._entries: dict[bytes, bytes] = {}
+        self._entries: dict[bytes, bytes] = {}  # digest -> the number of the common part, and the own part
+        self._next = 0  # the number of the next common part
+        self._numbers: dict[bytes, int] = {}  # of each common part, by its encoded form
+        self._commons: dict[int, tuple[bytes, Common]] = {}
+        self._users: Counter[int] = Counter()  # entries with each common part
         self.used = _SHARE_BYTES
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, digest: bytes) -> bytes | None:
+    def take(self, digest: bytes) -> tuple[bytes, Common] | None:
         """Return an entry, which is then the last to be dropped."""
-        encoded = self._entries.pop(digest, None)
-        if encoded is not None:
-            self._entries[digest] = encoded
-        return encoded
+        entry = self._entries.pop(digest, None)
+        if entry is None:
+            return None
+        self._entries[digest] = entry
+        return entry[_NUMBER_SIZE:], self._commons[_number_of(entry)][1]
 
-    def put(self, digest: bytes, encoded: bytes) -> int:
-        """Store an entry. Return by how many bytes the share grew."""
-        before = self._entries.pop(digest, None)
-        self._entries[digest] = encoded
-        growth = len(encoded) + _ENTRY_BYTES if before is None else len(encoded) - len(before)
-        self.used += growth
-        return growth
+    def put(self, digest: bytes, own: bytes, encoded: bytes, common: Common) -> None:
+        """Store an entry: its own part, and the common part, *encoded* and as it is."""
+        number = self._numbers.get(encoded)
+        if number is None:
+            number = self._numbers[encoded] = self._next
+            self._next += 1
+            self._commons[number] = encoded, common
+            self.used += _size_of(encoded)
+        self._users[number] += 1
+        self._drop(digest)
+        entry = number.to_bytes(_NUMBER_SIZE) + own
+        self._entries[digest] = entry
+        self.used += len(entry) + _ENTRY_BYTES
 
-    def drop_oldest(self, size: int) -> int:
-        """Drop entries of *size* bytes at least, or all. Return how many bytes were dropped."""
-        dropped = 0
-        digests = []
-        for digest, encoded in self._entries.items():
-            if dropped >= size:
-                break
-            digests.append(digest)
-            dropped += len(encoded) + _ENTRY_BYTES
-        for digest in digests:
-            del self._entries[digest]
-        self.used -= dropped
-        return dropped
+    def drop_oldest(self, level: int) -> None:
+        """Drop entries until the share has *level* bytes at most, or no entry."""
+        digests = iter(list(self._entries))
+        while self.used > level and self._entries:
+            self._drop(next(digests))
+
+    def _drop(self, digest: bytes) -> None:
+        entry = self._entries.pop(digest, None)
+        if entry is None:
+            return
+        self.used -= len(entry) + _ENTRY_BYTES
+        number = _number_of(entry)
+        self._users[number] -= 1
+        if not self._users[number]:
+            del self._users[number]
+            encoded, _ = self._commons.pop(number)
+            del self._numbers[encoded]
+            self.used -= _size_of(encoded)
+
+
+def _number_of(entry: bytes) -> int:
+    return int.from_bytes(entry[:_NUMBER_SIZE])
+
+
+def _size_of(encoded: bytes) -> int:
+    """Return the bytes that a common part takes: encoded, and as Python's objects."""
+    return _COMMON_BYTES + _OF_A_BYTE * len(encoded)

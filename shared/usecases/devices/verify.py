@@ -248,10 +248,10 @@ def _event_again(
     at: datetime,
 ) -> ConnectionEvent:
     """Return the event of a verdict from the memory: the same as `_event`, but for certificates that nothing read."""
-    device, count = verdict.identity or remembered.device, len(verdict.certificates)
+    device, count = verdict.identity or remembered.own.device, len(verdict.certificates)
     return ConnectionEvent(
         org_id=remembered.org_id,
-        incarnation=remembered.incarnation,
+        incarnation=remembered.common.incarnation,
         at=at,
         decision=verdict.decision.value,
         code=verdict.code,
@@ -263,7 +263,7 @@ def _event_again(
         ca_id=verdict.ca.id if verdict.ca else None,
         fingerprint=verdict.certificates[0].fingerprints[0],
         unread=(client.certificate or b"", client.chain),
-        no_sni=remembered.no_sni,
+        no_sni=remembered.common.no_sni,
         leaf_only=client.leaf_only,
         reached_ca=True,
         key=claim.key,
