@@ -33,7 +33,9 @@ ReadBody = Callable[[], Awaitable[bytes]]
 _Run = Callable[[Callable[[], Any]], Awaitable[Any]]  # runs work in a pool
 _Answer = tuple[Reply, str]  # the reply, and the function that it came from
 _Refuse = Callable[[Request, Exception], Reply]
-_RECALLED_BYTES: Final = 16 * 1024  # of a body that the event loop reads; a certificate with its chain takes 4 KiB
+_RECALLED_BYTES: Final = 16 * 1024  # of a request that the event loop reads; a certificate with its chain takes 4 KiB
+_SLOW: Final = 0.1  # seconds of a recall, after which the disk may be slow
+_PAUSE: Final = 10.0  # seconds without recalls on the event loop after a slow recall
 _AT_ONCE: Final = 1.0  # seconds to wait for an answer that exists already
 
 
@@ -49,6 +51,7 @@ class Dispatcher:
         self._get_app = get_app
         self._function = function
         self._loop_rest = LoopRest()
+        self._recalls_from = 0.0  # time.monotonic()
 
     def dispatch(self, request: Request) -> Reply:
         """Return the reply to *request*."""
@@ -161,13 +164,19 @@ class Dispatcher:
     def _recall(self, request: Request, module: str) -> _Answer | None:
         """Return the answer that the memory for verdicts gives, without a thread; None where a thread must find out.
 
-        The event loop calls this method. Only small bodies are read here, and only a store that never waits.
+        The event loop calls this method. Only small requests are read here, and only a store that waits for no lock.
+        A disk can be slow all the same. After a slow recall the threads answer for a while, so that no more than one
+        request makes the others wait.
         """
-        if len(request.body) > _RECALLED_BYTES or request.bearer_token is not None:
+        size = len(request.body) + sum(map(len, request.headers.values()))
+        if request.refusal is not None or size > _RECALLED_BYTES or request.bearer_token is not None:
+            return None
+        began = time.monotonic()
+        if began < self._recalls_from:
             return None
         try:
             app = self._get_app().recalling
-            if app is None:
+            if app is None or began >= request.arrived + app.verdict_seconds:
                 return None
             endpoint, params = dialect_router(module).find(request.method, request.path)
             if params:
@@ -175,6 +184,9 @@ class Dispatcher:
             return endpoint.handler(endpoint.prepare(request, lambda: app, endpoint.roles)(request)), VERIFY_CLIENT
         except Exception:  # noqa: BLE001 - nothing is remembered, the store is busy, or an error that the thread reports
             return None
+        finally:
+            if time.monotonic() - began > _SLOW:
+                self._recalls_from = time.monotonic() + _PAUSE
 
     def _start_verdict(self, request: Request, module: str) -> "_Verdict":
         """Start a verdict in a pool."""

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -100,7 +100,7 @@ class LineWriter:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may run within, and what it deletes may write a line
         self._waiting: list[str] = []
         self._loop: AbstractEventLoop | None = None
         self._loop_thread = 0
@@ -123,9 +123,9 @@ class LineWriter:
         """Write what waits."""
         with self._lock:
             if self._waiting:
-                text = "".join(self._waiting)
-                self._waiting.clear()
-                sys.stderr.write(text)
+                waiting, self._waiting = self._waiting, []
+                with suppress(OSError, ValueError):  # a full disk or a closed file ends no request
+                    sys.stderr.write("".join(waiting))
 
     def _may_wait(self) -> bool:
         """Return whether the lines may wait; the first of a turn asks for its end. The caller holds the lock."""

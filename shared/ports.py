@@ -115,7 +115,10 @@ class DocumentStore(Protocol):
 
 @runtime_checkable
 class ImmediateReads(Protocol):
-    """A store in this process that can read without waiting, for the event loop."""
+    """A store in this process that can read without waiting for a lock, for the event loop.
+
+    A slow disk delays such a read all the same.
+    """
 
     def try_get_many(self, keys: Collection[Key]) -> dict[Key, Document] | None:
         """Return what `DocumentStore.get_many` returns, or None where that would wait for another user of the store.

@@ -141,6 +141,34 @@ def test_a_line_of_another_thread_is_written_at_once_after_those_that_wait(monke
     assert "".join(writes.texts) == "first\nsecond\nthird\n"
 
 
+def test_a_line_that_is_written_within_a_write_waits_for_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector may run anywhere, and what it deletes may write a line in the same thread."""
+    lines = LineWriter()
+
+    class Nested(Writes):
+        def write(self, text: str) -> int:
+            if text == "outer\n":
+                lines.write("inner\n")
+            return super().write(text)
+
+    writes = Nested(monkeypatch)
+    lines.write("outer\n")
+    assert sorted(writes.texts) == ["inner\n", "outer\n"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("I/O operation on closed file")])
+def test_a_log_that_cannot_be_written_ends_no_request(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    class Full(Writes):
+        def write(self, text: str) -> int:
+            raise error
+
+    Full(monkeypatch)
+    with caplog.at_level(logging.INFO):
+        assert service.anonymous.get("//healthz").status == 200
+
+
 def test_lines_without_a_loop_are_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS Lambda has no loop. A loop that is closed is none any more."""
     writes, lines = Writes(monkeypatch), LineWriter()

@@ -1,8 +1,8 @@
 """Python's garbage collector while a process starts.
 
 Loading makes some hundred thousand objects and no garbage. Each collection meanwhile visits all of them. So a process
-pauses the collector as its first step, and resumes it with its first answer. What is loaded then stays out of later
-collections: a full one would visit all of it, some 10 ms in which no request is answered.
+pauses the collector as its first step, and resumes it once it has its App, or with its first answer. What is loaded
+then stays out of later collections: a full one would visit all of it, some 10 ms in which no request is answered.
 """
 
 import gc

@@ -26,8 +26,10 @@ def app() -> App:
     if _app is None:
         with _lock:
             if _app is None:
-                _app = build(read_settings(), keys_apart=_answers_several_at_once())
-                collector.resume()
+                try:
+                    _app = build(read_settings(), keys_apart=_answers_several_at_once())
+                finally:  # a process that cannot build its App goes on, too
+                    collector.resume()
     return _app
 
 

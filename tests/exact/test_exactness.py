@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from tests.exact.world import World, opened
+from tests.exact.world import KINDS_OF_CHANGES, World, opened
 from tests.support.stores import Place
 
 # `make exact` sets both
@@ -20,7 +20,8 @@ def check_walk(world: World, answers: int) -> None:
     world.walk(answers)
     print(f"{world.answers} answers, {world.memory.answers} from the memory, codes {sorted(world.codes)}")  # noqa: T201 - make exact shows the line
     assert world.memory.answers > world.allowed * 0.4
-    assert len(world.codes) >= 10, world.codes
+    assert len(world.codes) >= 12, world.codes
+    assert len(world.changed) >= (len(KINDS_OF_CHANGES) if answers >= 10_000 else 5), world.changed
 
 
 @pytest.mark.stores("sqlite")

@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from functions.dispatch import Dispatcher
 from functions.registry import PREFIX
+from functions.web.body import body_too_large
 from functions.web.message import Reply, Request
 from shared.composition import build
 from shared.config import Settings
 from shared.errors import TrustError
-from shared.ports import RunAtOnce
+from shared.ports import DocumentStore, RunAtOnce
 from shared.records import Proof, Role
 from shared.usecases.orgs.api_keys import create_key, revoke_key
 from shared.usecases.orgs.default_certificate import ensure_default
@@ -31,7 +33,7 @@ from shared.usecases.orgs.deletion import delete_org
 from shared.usecases.orgs.organizations import create_org, set_suspended
 from tests.support import certs
 from tests.support.certs import DAY, NOON, Issued
-from tests.support.harness import DOMAIN, Client, Clock, basic
+from tests.support.harness import DOMAIN, Client, Clock, CountingStore, basic
 from tests.support.stores import Place
 
 ORG: Final = "mtxpd0"
@@ -144,8 +146,16 @@ class World:
         self.random = random.Random(seed)
         settings = Settings(data=folder, store=place, domain=DOMAIN, metrics="off", rate_per_minute=1_000_000)
         self.remembering = build(settings, clock=self.clock, verdict_seconds=60)
-        self.fresh = build(msgspec.structs.replace(settings, verdict_memory=0), clock=self.clock, verdict_seconds=60)
-        self.changing = build(settings, clock=Clock(), background=RunAtOnce())
+        self.fresh = build(replace(settings, verdict_memory=0), clock=self.clock, verdict_seconds=60)
+        self.changed: Counter[str] = Counter()  # changes that wrote something, by kind
+        stores: list[CountingStore] = []
+
+        def wrap(store: DocumentStore) -> DocumentStore:
+            stores.append(CountingStore(store))
+            return stores[0]
+
+        self.changing = build(settings, clock=Clock(), background=RunAtOnce(), wrap=wrap)
+        self._calls = stores[0].calls
         ensure_default(self.changing.context, self.changing.sealer)
         create_org(self.changing.context, ORG)
         self._pool = ThreadPoolExecutor(1)
@@ -206,7 +216,7 @@ class World:
         """Ask both Apps. Raises: AssertionError, where the replies differ."""
         remembered, fresh = self.ask(request)
         self.answers += 1
-        self.allowed += _is_allow(fresh)
+        self.allowed += _is_allow(request, fresh)
         self.codes[_code_of(fresh)] += 1
         if remembered != fresh:
             raise Difference(f"at {self.clock.now}, {request.path}: {remembered} instead of {fresh}")
@@ -231,10 +241,11 @@ class World:
 
     def change(self) -> None:
         """Make one random change in the App of its own."""
-        draw = self.random
-        kind = draw.choices(list(_CHANGES), weights=[weight for _, weight in _CHANGES.values()])[0]
+        kind = self.random.choices(list(_CHANGES), weights=[weight for _, weight in _CHANGES.values()])[0]
+        before = self._calls["put"] + self._calls["delete"]
         try:
             _CHANGES[kind][0](self)
+            self.changed[kind] += self._calls["put"] + self._calls["delete"] > before
         except (TrustError, AssertionError, IndexError):  # the organization is suspended, or has no CA
             set_suspended(self.changing.context, ORG, False)
 
@@ -275,7 +286,9 @@ def opened(folder: Path, place: Place, **more: Any) -> Iterator[World]:
         world.close()
 
 
-def _is_allow(reply: Reply) -> bool:
+def _is_allow(request: Request, reply: Reply) -> bool:
+    if request.path.endswith(("/nginx", "/envoy")):
+        return reply.status < 300
     try:
         body = msgspec.json.decode(reply.body or b"{}")
     except msgspec.DecodeError:
@@ -363,6 +376,11 @@ def envoy(device: Device, broker: Broker) -> Request:
     return _request("/verifyClient/envoy", broker, b"", **headers)
 
 
+def too_large(device: Device, broker: Broker) -> Request:
+    """Return nginx's question, which is in the headers, with a body that the server has refused."""
+    return replace(nginx(device, broker), refusal=body_too_large())
+
+
 def aws_iot(device: Device, broker: Broker) -> Request:
     tls = {"serverName": device.server_name, "x509CertificatePem": device.leaf.pem if device.leaf else None}
     mqtt = {"clientId": device.client_id}
@@ -394,6 +412,7 @@ _FORMATS: Final[tuple[Format, ...]] = (
     without_tls,
     wrong_token,
     garbage,
+    too_large,
 )
 
 
@@ -495,3 +514,4 @@ _CHANGES: Final[dict[str, tuple[Callable[[World], None], float]]] = {
     "revoke": (_revoke, 1),
     "recreate": (_recreate, 0.5),
 }
+KINDS_OF_CHANGES: Final = tuple(_CHANGES)

@@ -163,6 +163,24 @@ def test_what_is_common_is_counted_once_and_leaves_with_its_last_entry() -> None
     assert memory.find("mtxpd0", (1).to_bytes(16)) == remembered(1, intermediate=9)
 
 
+def test_organizations_that_fill_the_memory_in_turn_stay_within_the_size() -> None:
+    """A table of Python keeps its largest size when its entries are deleted; that would not be counted."""
+    size = 2 << 20
+    memory = VerdictMemory(size)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(40):
+            fill(memory, 3_000, f"o{number:05}", start=number * 3_000)
+        gc.collect()
+        allocated = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert memory.used <= size
+    assert allocated <= size
+
+
 def test_what_was_used_last_stays() -> None:
     memory = VerdictMemory(1 << 20)
     first, second, *_ = fill(memory, 2)

@@ -19,6 +19,7 @@ organizations that hold most lose their oldest entries.
 
 import hmac
 import secrets
+import sys
 import threading
 from collections import Counter
 from datetime import datetime
@@ -36,6 +37,7 @@ from shared.validation.verdict import TrustedCA, Verdict
 _DIGEST_SIZE: Final = 16
 _NUMBER_SIZE: Final = 6  # bytes
 _ENTRY_BYTES: Final = 240  # of Python's objects for one entry, beside its content
+_TABLE_BYTES: Final = 120  # of these at most in the table of a dict that has grown and not shrunk
 _SHARE_BYTES: Final = 1_600  # of Python's objects for an organization
 _COMMON_BYTES: Final = 1_600  # of Python's objects for a common part, beside its content
 _OF_A_BYTE: Final = 4  # bytes of memory for each byte of an encoded common part
@@ -229,7 +231,9 @@ class VerdictMemory:
     def find(self, org_id: str, digest: bytes) -> Remembered | None:
         """Return what is remembered of a question about a client of *org_id*. Whether it holds is not checked."""
         with self._lock:
-            share = self._shares.get(org_id)
+            share = self._shares.pop(org_id, None)
+            if share is not None:
+                self._shares[org_id] = share  # the last to lose entries among shares of one size
             entry = share.take(digest) if share is not None else None
         if entry is None:
             return None
@@ -266,7 +270,7 @@ class VerdictMemory:
         """Cut the largest shares to one size, so that one part of the memory is free. The caller holds the lock.
 
         The work is done for many entries at a time, because the shares are sorted for it. Of many shares with an entry
-        each, those lose it that were made first."""
+        each, those lose it that were used longest ago."""
         wanted = self._size - self._size // _ROOM
         level = find_level([share.used for share in self._shares.values()], wanted)
         for org_id, share in list(self._shares.items()):
@@ -336,6 +340,8 @@ class _Share:
         digests = iter(list(self._entries))
         while self.used > level and self._entries:
             self._drop(next(digests))
+        if sys.getsizeof(self._entries) > _TABLE_BYTES * len(self._entries):  # a dict keeps its largest table
+            self._entries = dict(self._entries.items())
 
     def _drop(self, digest: bytes) -> None:
         entry = self._entries.pop(digest, None)

@@ -187,20 +187,20 @@ class ShownMemory:
         whatever its client sent last."""
         last: dict[str, ShownChain] = {}
         ways: dict[str, bytes] = {}
+        skipped: dict[str, ShownLine] = {}  # connections that were sent before, of certificates without another one
         for event in events:
             if event.fingerprint is None:
                 continue
-            ways[event.fingerprint] = event.way
-            if self._was_sent(org_id, event.fingerprint, event):
-                last.pop(event.fingerprint, None)
+            if event.fingerprint not in last and self._was_sent(org_id, event.fingerprint, event):
+                skipped[event.fingerprint] = self._sent[org_id, event.fingerprint]
                 continue
             shown = _shown(event)
             if shown is None:
                 continue
-            before = last.get(shown.fingerprint)
+            before = last.get(shown.fingerprint) or skipped.get(shown.fingerprint)
             if before is not None and _is_now_strange(shown, before):
                 shown = replace(shown, kind=before.kind, group=before.group)
-            last[shown.fingerprint] = shown
+            last[shown.fingerprint], ways[shown.fingerprint] = shown, event.way
         new = [shown for shown in last.values() if self._is_new(org_id, shown)]
         new = sorted(new, key=lambda shown: (_FIRST[shown.kind], -shown.at.timestamp()))[:BATCH_MAX]
         for shown in new:
@@ -217,7 +217,8 @@ class ShownMemory:
         """Return whether the same connection of today was sent last. Most connections are such, and cost no more."""
         key = (org_id, fingerprint)
         sent = self._sent.get(key)
-        if sent is None or not event.way or self._ways.get(key) != event.way:
+        has_chain = event.unread is not None or bool(event.chain)  # a full buffer drops chains
+        if sent is None or not has_chain or not event.way or self._ways.get(key) != event.way:
             return False
         return sent.kind is _kind_of(event) and sent.last.date() == event.at.date()
 

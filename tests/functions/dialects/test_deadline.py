@@ -83,7 +83,7 @@ def test_a_remembered_verdict_is_not_given_while_the_store_hangs(
     assert broker.post("/authorization/verifyclient", fields).code == "allowed"
 
 
-def call(application: Application, path: str, body: bytes, headers: dict[str, str]) -> Any:
+def call(application: Application, path: str, body: bytes, headers: dict[str, str], *, query: bytes = b"") -> Any:
     """Return a coroutine of one request over ASGI, which returns (status, body)."""
 
     async def run() -> tuple[int, bytes]:
@@ -101,7 +101,7 @@ def call(application: Application, path: str, body: bytes, headers: dict[str, st
             "method": "POST",
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query,
             "headers": [
                 (b"content-length", str(len(body)).encode()),
                 *((name.encode(), value.encode()) for name, value in headers.items()),

@@ -6,13 +6,18 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from functions.dispatch import Dispatcher
 from functions.hosts.asgi import Application
 from functions.web.deadline import EMBEDDED
+from functions.web.message import Request
+from shared.adapters import sqlite_store
 from shared.composition import App, build
 from shared.config import Settings, SQLite
 from shared.records import Role
@@ -29,6 +34,16 @@ ROOT = certs.ca("Root")
 DEVICE = certs.leaf("d:thermo:42", ROOT)
 ORG = "mtxpd0"
 PATH = "/verifyClient"
+
+
+def nginx_headers(authorization: str) -> dict[str, str]:
+    """Return a question in nginx's format, which needs no body."""
+    return {
+        "authorization": authorization,
+        "x-sni": f"{ORG}.messaging.{DOMAIN}",
+        "x-client-id": f"d:{ORG}:thermo:42",
+        "x-client-cert": quote(DEVICE.pem),
+    }
 
 
 class Server:
@@ -58,10 +73,25 @@ class Server:
         code: str = json.loads(body)["code"]
         return code
 
+    async def ask_as_nginx(self, body: bytes = b"", query: bytes = b"") -> int:
+        """Return the status of the verdict on the device."""
+        headers = nginx_headers(self.authorization)
+        status, _ = await call(self._application, "/verifyClient/nginx", body, headers, query=query)
+        return int(status)
+
     async def get_description(self) -> int:
         """Return the status of a request that is no verdict."""
         status, _ = await call(self._application, "/healthz", b"", {})
         return int(status)
+
+    async def ask_with(self, headers: dict[str, str]) -> int:
+        """Return the status of nginx's question with *headers*."""
+        status, _ = await call(self._application, "/verifyClient/nginx", b"", headers)
+        return int(status)
+
+    @property
+    def authorization(self) -> str:
+        return self._headers["authorization"]
 
     @property
     def answers(self) -> int:
@@ -94,6 +124,50 @@ def test_a_verdict_that_does_not_hold_any_more_is_computed_in_a_thread(server: S
     set_suspended(server.app.context, ORG, False)
     assert asyncio.run(server.ask()) == "allowed"
     assert server.answers == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"body": b"x" * (300 * 1024)}, {"query": b"&".join(b"a%d=1" % number for number in range(200))}],
+    ids=["body too large", "too many fields"],
+)
+def test_a_request_that_is_refused_is_not_answered_from_the_memory(server: Server, more: dict[str, bytes]) -> None:
+    """nginx's question is in its headers. A refused request is refused, whatever its headers ask."""
+    assert [asyncio.run(server.ask_as_nginx()) for _ in range(2)] == [204, 204]
+    assert server.answers == 1
+    assert asyncio.run(server.ask_as_nginx(**more)) == 403
+    assert server.answers == 1
+
+
+def test_a_late_request_is_not_answered_from_the_memory(server: Server) -> None:
+    """Its client was refused meanwhile. A broker must not read an allow after that."""
+    headers = nginx_headers(server.authorization)
+    dispatcher, pool = Dispatcher(lambda: server.app), ThreadPoolExecutor(1)
+
+    def ask(arrived: float) -> int:
+        request = Request("GET", "/verifyClient/nginx", headers=headers, arrived=arrived)
+        return asyncio.run(dispatcher.dispatch_async(request, pool)).status
+
+    assert [ask(time.monotonic()), ask(time.monotonic())] == [204, 204]
+    assert ask(time.monotonic() - 120) == 403
+    assert server.answers == 1
+    pool.shutdown()
+
+
+def test_a_large_request_is_read_by_a_thread(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers count as well: reading them must not take the loop's time."""
+    threads: list[str] = []
+    submit = EMBEDDED.submit
+
+    def noting(work: Any, **more: Any) -> Any:
+        threads.append("asked")
+        return submit(work, **more)
+
+    monkeypatch.setattr(EMBEDDED, "submit", noting)
+    headers = {**nginx_headers(server.authorization), "x-more": "x" * 16 * 1024}
+    for _ in range(2):
+        assert asyncio.run(server.ask_with(headers)) == 204
+    assert threads == ["asked", "asked"]
 
 
 def test_a_thread_answers_where_the_store_is_busy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +229,28 @@ def test_the_loop_goes_on_while_the_file_is_locked_for_3_seconds(server: Server)
     asyncio.run(run())
     locker.join()
     assert asyncio.run(server.ask()) == "allowed"
+
+
+def test_a_slow_disk_delays_the_loop_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a slow read the threads read, side by side, until some time has passed."""
+    assert asyncio.run(server.ask()) == "allowed"
+    loop_thread = threading.get_ident()
+    readers: list[int] = []
+    select = sqlite_store._select
+
+    def slow(*args: Any) -> Any:
+        readers.append(threading.get_ident())
+        time.sleep(0.2)
+        return select(*args)
+
+    monkeypatch.setattr(sqlite_store, "_select", slow)
+
+    async def run() -> list[str]:
+        return [await server.ask(), *await asyncio.gather(*(server.ask() for _ in range(4)))]
+
+    assert asyncio.run(run()) == ["allowed"] * 5
+    assert readers.count(loop_thread) == 1
+    assert len(readers) >= 5  # the queue of connection events reads besides
 
 
 @pytest.mark.parametrize("memory", [0, 64])
