@@ -95,7 +95,7 @@ class Fleet:
             Device("at a custom domain", f"d:{ORG}:thermo:below", below, (self.inter,), CUSTOM_HOST),
             Device("without a certificate", f"d:{ORG}:thermo:none", None),
             Device("application", f"a:{ORG}:billing", None),
-            Device("stranger", f"d:{ORG}:thermo:x", certs.leaf("d:thermo:x", certs.ca("Nobody"))),
+            Device("stranger", f"d:{ORG}:thermo:x", certs.leaf("d:thermo:x", certs.ca("Stranger Root"))),
             Device("for servers", f"d:{ORG}:thermo:s", self._leaf("d:thermo:s", self.root, 9, servers=True)),
         )
 
