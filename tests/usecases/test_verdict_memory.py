@@ -2,6 +2,8 @@
 
 import gc
 import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,6 +56,21 @@ def remembered(number: int = 0, org_id: str = "mtxpd0", *, intermediate: int = 0
 def ids_of(number: int) -> CertificateIds:
     seed = number.to_bytes(8)
     return CertificateIds(seed * 2, f"{number:032x}", seed * 4, (seed * 4, seed[::-1] * 4))
+
+
+@contextmanager
+def measuring() -> Iterator[Callable[[], int]]:
+    """Measure what Python allocates within the block, and keeps. Yield what returns the bytes after the block."""
+    sizes: list[int] = []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        yield lambda: sizes[0]
+        gc.collect()
+        sizes.append(tracemalloc.get_traced_memory()[0] - before)
+    finally:
+        tracemalloc.stop()
 
 
 def fill(memory: VerdictMemory, count: int, org_id: str = "mtxpd0", *, start: int = 0) -> list[bytes]:
@@ -116,18 +133,10 @@ def test_the_memory_stays_within_its_size() -> None:
     """What Python allocates is measured, keys and tables included."""
     size = 4 << 20
     memory = VerdictMemory(size)
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        kept = fill(memory, 12_000)
-        del kept
-        gc.collect()
-        allocated = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
+    with measuring() as allocated:
+        fill(memory, 12_000)
     assert memory.used <= size
-    assert allocated <= size
+    assert allocated() <= size
     assert memory.used > size * 0.9
 
 
@@ -135,18 +144,11 @@ def test_devices_with_intermediates_of_their_own_stay_within_the_size() -> None:
     """Nothing is common to them. What was common to entries that were dropped is dropped, too."""
     size = 4 << 20
     memory = VerdictMemory(size)
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+    with measuring() as allocated:
         for number in range(4_000):
             memory.keep(number.to_bytes(16), remembered(number, intermediate=number))
-        gc.collect()
-        allocated = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
     assert memory.used <= size
-    assert allocated <= size
+    assert allocated() <= size
     assert memory.used > size * 0.9
 
 
@@ -167,18 +169,11 @@ def test_organizations_that_fill_the_memory_in_turn_stay_within_the_size() -> No
     """A table of Python keeps its largest size when its entries are deleted; that would not be counted."""
     size = 2 << 20
     memory = VerdictMemory(size)
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+    with measuring() as allocated:
         for number in range(40):
             fill(memory, 3_000, f"o{number:05}", start=number * 3_000)
-        gc.collect()
-        allocated = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
     assert memory.used <= size
-    assert allocated <= size
+    assert allocated() <= size
 
 
 def test_what_was_used_last_stays() -> None:
@@ -220,18 +215,11 @@ def test_many_organizations_with_one_entry_each_stay_within_the_size() -> None:
     """A full memory gives up a part, and not the entry of every organization."""
     size = 4 << 20
     memory = VerdictMemory(size)
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+    with measuring() as allocated:
         for number in range(6_000):
             memory.keep(number.to_bytes(16), remembered(number, f"o{number:05}"))
-        gc.collect()
-        allocated = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
     assert memory.used <= size
-    assert allocated <= size
+    assert allocated() <= size
     assert memory.used > size * 0.9
     assert memory.find("o05999", (5_999).to_bytes(16)) is not None
 

@@ -135,7 +135,8 @@ def verify_client(
         verifier.memory.keep(digest, remembered)
     verifier.count(facts.org_id if facts else None, verdict.code, verdict.decision.value)
     if facts and caller.scope.may_ask_about(facts.org_id, facts.incarnation):
-        context.events.offer(_event(verifier, caller, client, presented, verdict, facts, digest, at))
+        known = _of_computed(caller, presented, verdict, facts)
+        context.events.offer(_event(verifier, client, verdict, digest, at, **known))
     return verdict
 
 
@@ -151,7 +152,8 @@ def _answer_again(
     verdict = remembered.verdict
     verifier.memory.note_answer()
     verifier.count(verdict.org_id, verdict.code, verdict.decision.value)
-    verifier.context.events.offer(_event_again(verifier, claim, client, remembered, verdict, digest, at))
+    known = _of_remembered(claim, client, remembered, verdict)
+    verifier.context.events.offer(_event(verifier, client, verdict, digest, at, **known))
     return verdict
 
 
@@ -199,59 +201,10 @@ def _judge(
 
 
 def _event(
-    verifier: Verifier,
-    caller: Caller,
-    client: ConnectingClient,
-    presented: Presented,
-    verdict: Verdict,
-    facts: OrgFacts,
-    way: bytes,
-    at: datetime,
+    verifier: Verifier, client: ConnectingClient, verdict: Verdict, way: bytes, at: datetime, **known: Any
 ) -> ConnectionEvent:
-    failing = verdict.failing
-    leaf = presented.certificates[0] if presented.certificates else None
-    device = verdict.identity or presented.device
+    """Return the event of a verdict; *known* are the fields of `_of_computed` or `_of_remembered`."""
     return ConnectionEvent(
-        org_id=facts.org_id,
-        incarnation=facts.incarnation,
-        at=at,
-        decision=verdict.decision.value,
-        code=verdict.code,
-        tls=presented.tls,
-        presence=verdict.presence,
-        client_id=client.client_id_text or None,
-        server_name=presented.server_name and presented.server_name[:_SERVER_NAME_MAX],
-        identity=str(device) if device else None,
-        ca_id=verdict.ca.id if verdict.ca else None,
-        fingerprint=leaf.fingerprint if leaf is not None else None,
-        chain=tuple(cert.der for cert in presented.certificates),
-        is_cut=bool(presented.unread),
-        no_sni=caller.no_sni,
-        leaf_only=presented.leaf_only,
-        reached_ca=bool(verdict.key_digests) or _reached_ca(verdict),
-        failing={"subject": failing.subject_text, "fingerprintSha256": failing.fingerprint} if failing else None,
-        key=caller.who,
-        dialect=verifier.dialect,
-        form=_form_of(presented),
-        way=way,
-        **_decision(verdict),
-    )
-
-
-def _event_again(
-    verifier: Verifier,
-    claim: Credentials,
-    client: ConnectingClient,
-    remembered: Remembered,
-    verdict: Verdict,
-    way: bytes,
-    at: datetime,
-) -> ConnectionEvent:
-    """Return the event of a verdict from the memory: the same as `_event`, but for certificates that nothing read."""
-    device, count = verdict.identity or remembered.own.device, len(verdict.certificates)
-    return ConnectionEvent(
-        org_id=remembered.org_id,
-        incarnation=remembered.common.incarnation,
         at=at,
         decision=verdict.decision.value,
         code=verdict.code,
@@ -259,18 +212,51 @@ def _event_again(
         presence=verdict.presence,
         client_id=client.client_id_text or None,
         server_name=client.server_name[:_SERVER_NAME_MAX] if client.server_name else None,
-        identity=str(device) if device else None,
         ca_id=verdict.ca.id if verdict.ca else None,
-        fingerprint=verdict.certificates[0].fingerprints[0],
-        unread=(client.certificate or b"", client.chain),
-        no_sni=remembered.common.no_sni,
         leaf_only=client.leaf_only,
-        reached_ca=True,
-        key=claim.key,
         dialect=verifier.dialect,
-        form=Form.CHAIN if count > 1 else Form.CERTIFICATE,
         way=way,
+        **known,
     )
+
+
+def _of_computed(caller: Caller, presented: Presented, verdict: Verdict, facts: OrgFacts) -> dict[str, Any]:
+    """Return the fields of an event that a computed verdict knows."""
+    failing = verdict.failing
+    leaf = presented.certificates[0] if presented.certificates else None
+    device = verdict.identity or presented.device
+    return {
+        "org_id": facts.org_id,
+        "incarnation": facts.incarnation,
+        "identity": str(device) if device else None,
+        "fingerprint": leaf.fingerprint if leaf is not None else None,
+        "chain": tuple(cert.der for cert in presented.certificates),
+        "is_cut": bool(presented.unread),
+        "no_sni": caller.no_sni,
+        "reached_ca": bool(verdict.key_digests) or _reached_ca(verdict),
+        "failing": {"subject": failing.subject_text, "fingerprintSha256": failing.fingerprint} if failing else None,
+        "key": caller.who,
+        "form": _form_of(presented),
+        **_decision(verdict),
+    }
+
+
+def _of_remembered(
+    claim: Credentials, client: ConnectingClient, remembered: Remembered, verdict: Verdict
+) -> dict[str, Any]:
+    """Return the same fields from a remembered verdict, with what was sent in place of certificates that were read."""
+    device = verdict.identity or remembered.own.device
+    return {
+        "org_id": remembered.org_id,
+        "incarnation": remembered.common.incarnation,
+        "identity": str(device) if device else None,
+        "fingerprint": verdict.certificates[0].fingerprints[0],
+        "unread": (client.certificate or b"", client.chain),
+        "no_sni": remembered.common.no_sni,
+        "reached_ca": True,
+        "key": claim.key,
+        "form": Form.CHAIN if len(verdict.certificates) > 1 else Form.CERTIFICATE,
+    }
 
 
 def _form_of(presented: Presented) -> Form:

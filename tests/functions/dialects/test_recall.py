@@ -106,6 +106,20 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.app.close()
 
 
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by each verdict that a thread is asked for."""
+    asked: list[str] = []
+    submit = EMBEDDED.submit
+
+    def noting(work: Any, **more: Any) -> Any:
+        asked.append("asked")
+        return submit(work, **more)
+
+    monkeypatch.setattr(EMBEDDED, "submit", noting)
+    return asked
+
+
 def test_a_remembered_verdict_needs_no_thread(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asyncio.run(server.ask()) == "allowed"
 
@@ -154,33 +168,20 @@ def test_a_late_request_is_not_answered_from_the_memory(server: Server) -> None:
     pool.shutdown()
 
 
-def test_a_large_request_is_read_by_a_thread(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_request_is_read_by_a_thread(server: Server, threads: list[str]) -> None:
     """Headers count as well: reading them must not take the loop's time."""
-    threads: list[str] = []
-    submit = EMBEDDED.submit
-
-    def noting(work: Any, **more: Any) -> Any:
-        threads.append("asked")
-        return submit(work, **more)
-
-    monkeypatch.setattr(EMBEDDED, "submit", noting)
     headers = {**nginx_headers(server.authorization), "x-more": "x" * 16 * 1024}
     for _ in range(2):
         assert asyncio.run(server.ask_with(headers)) == 204
     assert threads == ["asked", "asked"]
 
 
-def test_a_thread_answers_where_the_store_is_busy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_answers_where_the_store_is_busy(
+    server: Server, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert asyncio.run(server.ask()) == "allowed"
+    threads.clear()
     monkeypatch.setattr(server.app.store, "try_get_many", lambda keys: None)
-    threads: list[str] = []
-    submit = EMBEDDED.submit
-
-    def noting(work: Any, **more: Any) -> Any:
-        threads.append("asked")
-        return submit(work, **more)
-
-    monkeypatch.setattr(EMBEDDED, "submit", noting)
     assert asyncio.run(server.ask()) == "allowed"
     assert threads == ["asked"]
     assert server.answers == 1, "the thread remembers as well"
