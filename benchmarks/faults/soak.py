@@ -110,6 +110,7 @@ def _soak(folder: Path, seconds: float, json: Path | None) -> int:
         TRUST_RATE_PER_MINUTE="1000000",
         TRUST_METRICS="second",
         TRUST_LOG="ERROR",
+        TRUST_VERDICT_MEMORY="1",  # MiB: full after a minute, so that entries are dropped for the rest of the time
     )
     try:
         access = Access("demo01", running.keys["operator"], running.keys["broker"], _HOST)
