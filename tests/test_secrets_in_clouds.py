@@ -7,7 +7,6 @@ configured as a host configures it, and then searches the log.
 import base64
 import io
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,9 +73,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     written = Log()
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", written.stream)
-        log.configure("DEBUG")
+    monkeypatch.setattr(log.LINES, "write", written.stream.write)
+    log.configure("DEBUG")
     logging.getLogger("shared.here").debug("this project's own lines are written")
     yield written
     for handler in list(root.handlers):
@@ -213,8 +211,7 @@ def test_loggers_of_other_packages_are_never_below_warning(written: Log) -> None
     assert written.list_debug_loggers() >= {"shared.adapters.s3_reader", "functions.web.problem", "trust.access"}
 
 
-def test_a_level_above_warning_holds_for_every_logger(monkeypatch: pytest.MonkeyPatch, written: Log) -> None:
-    monkeypatch.setattr(sys, "stderr", written.stream)
+def test_a_level_above_warning_holds_for_every_logger(written: Log) -> None:
     log.configure("ERROR")
     for name in ("botocore", "shared.repository"):
         logging.getLogger(name).warning("a warning")

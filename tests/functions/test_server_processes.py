@@ -39,8 +39,15 @@ class Server:
     @property
     def workers(self) -> set[int]:
         """The processes that listen."""
-        listening = self._sockets(state="0A")
-        return {pid for pid in self._children() if self._inodes(pid) & listening}
+        return {pid for pid in self._children() if self._inodes(pid) & self.listeners}
+
+    @property
+    def listeners(self) -> set[str]:
+        """The sockets that listen, by inode."""
+        return self._sockets(state="0A")
+
+    def listener_of(self, pid: int) -> set[str]:
+        return self._inodes(pid) & self.listeners
 
     def connections_of(self, pid: int) -> int:
         return len(self._inodes(pid) & self._sockets(state="01"))
@@ -90,14 +97,6 @@ def wait_until(is_done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def has_ended(pid: int) -> bool:
-    """Return whether a process has closed its files; its parent may not have seen its end yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -129,8 +128,9 @@ def test_each_process_gets_connections_and_keeps_them(server: Server) -> None:
 def test_the_other_process_answers_while_one_is_started_again(server: Server) -> None:
     """No client waits in the line of a process that was killed."""
     killed = min(server.workers)
+    listener = server.listener_of(killed)
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: has_ended(killed))
+    wait_until(lambda: not listener & server.listeners)  # the kernel has closed it, and what waited in its line
     for connection in [server.connect() for _ in range(CONNECTIONS)]:
         connection.close()
     wait_until(lambda: len(server.workers) == PROCESSES)

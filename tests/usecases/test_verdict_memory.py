@@ -131,10 +131,10 @@ def test_a_verdict_holds_for_its_token_documents_and_window_only() -> None:
 
 def test_the_memory_stays_within_its_size() -> None:
     """What Python allocates is measured, keys and tables included."""
-    size = 4 << 20
+    size = 1 << 20
     memory = VerdictMemory(size)
     with measuring() as allocated:
-        fill(memory, 12_000)
+        fill(memory, 3_000)
     assert memory.used <= size
     assert allocated() <= size
     assert memory.used > size * 0.9
@@ -142,10 +142,10 @@ def test_the_memory_stays_within_its_size() -> None:
 
 def test_devices_with_intermediates_of_their_own_stay_within_the_size() -> None:
     """Nothing is common to them. What was common to entries that were dropped is dropped, too."""
-    size = 4 << 20
+    size = 1 << 20
     memory = VerdictMemory(size)
     with measuring() as allocated:
-        for number in range(4_000):
+        for number in range(1_000):
             memory.keep(number.to_bytes(16), remembered(number, intermediate=number))
     assert memory.used <= size
     assert allocated() <= size
@@ -167,44 +167,44 @@ def test_what_is_common_is_counted_once_and_leaves_with_its_last_entry() -> None
 
 def test_organizations_that_fill_the_memory_in_turn_stay_within_the_size() -> None:
     """A table of Python keeps its largest size when its entries are deleted; that would not be counted."""
-    size = 2 << 20
+    size = 1 << 19
     memory = VerdictMemory(size)
     with measuring() as allocated:
-        for number in range(40):
-            fill(memory, 3_000, f"o{number:05}", start=number * 3_000)
+        for number in range(12):
+            fill(memory, 1_000, f"o{number:05}", start=number * 1_000)
     assert memory.used <= size
     assert allocated() <= size
 
 
 def test_what_was_used_last_stays() -> None:
-    memory = VerdictMemory(1 << 20)
+    memory = VerdictMemory(1 << 18)
     first, second, *_ = fill(memory, 2)
     number = 2
-    while memory.find("mtxpd0", first) is not None and number < 6_000:
+    while memory.find("mtxpd0", first) is not None and number < 1_500:
         fill(memory, 1, start=number)
         number += 1
-    assert number == 6_000, "an entry that is used all the time was dropped"
+    assert number == 1_500, "an entry that is used all the time was dropped"
     assert memory.find("mtxpd0", second) is None
 
 
 def test_an_organization_uses_what_no_other_needs() -> None:
-    memory = VerdictMemory(1 << 20)
-    fill(memory, 5_000)
-    assert memory.used > (1 << 20) * 0.9
+    memory = VerdictMemory(1 << 18)
+    fill(memory, 1_500)
+    assert memory.used > (1 << 18) * 0.9
 
 
 def test_the_organization_that_holds_most_makes_room() -> None:
     """A small organization keeps all of its entries while a large one connects ever more devices."""
-    memory = VerdictMemory(1 << 20)
-    small = fill(memory, 100, "small1")
-    fill(memory, 5_000, "large1", start=1_000)
+    memory = VerdictMemory(1 << 18)
+    small = fill(memory, 50, "small1")
+    fill(memory, 1_500, "large1", start=1_000)
     assert all(memory.find("small1", digest) is not None for digest in small)
 
 
 def test_organizations_of_one_size_share_the_memory() -> None:
-    memory = VerdictMemory(1 << 20)
+    memory = VerdictMemory(1 << 18)
     kept: dict[str, list[bytes]] = {org_id: [] for org_id in ("aaaaaa", "bbbbbb", "cccccc")}
-    for number in range(4_000):
+    for number in range(800):
         for place, (org_id, digests) in enumerate(kept.items()):
             digests += fill(memory, 1, org_id, start=number * 3 + place)
     counts = [sum(memory.find(org_id, digest) is not None for digest in digests) for org_id, digests in kept.items()]
@@ -213,15 +213,15 @@ def test_organizations_of_one_size_share_the_memory() -> None:
 
 def test_many_organizations_with_one_entry_each_stay_within_the_size() -> None:
     """A full memory gives up a part, and not the entry of every organization."""
-    size = 4 << 20
+    size = 1 << 20
     memory = VerdictMemory(size)
     with measuring() as allocated:
-        for number in range(6_000):
+        for number in range(1_500):
             memory.keep(number.to_bytes(16), remembered(number, f"o{number:05}"))
     assert memory.used <= size
     assert allocated() <= size
     assert memory.used > size * 0.9
-    assert memory.find("o05999", (5_999).to_bytes(16)) is not None
+    assert memory.find("o01499", (1_499).to_bytes(16)) is not None
 
 
 @pytest.mark.parametrize(
