@@ -83,7 +83,7 @@ REFUSED = {
 
 
 # HAProxy waits for more of these packets, until the time for a CONNECT packet ends after 10 s.
-LASTING = ("bridge of level 5", "reserved flag", "more than the fields", "five bytes of length")
+LASTING = ("level 6", "bridge of level 5", "reserved flag", "more than the fields", "five bytes of length")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def measure_until_admitted(device: Callable[[], Device], expected: bool) -> floa
     return watch.seconds
 
 
+@pytest.mark.slow
 def test_an_activated_certificate_is_shown_within_a_second(
     alpha: Tenant, bystander: Publisher, measured: Measured
 ) -> None:

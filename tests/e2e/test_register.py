@@ -109,6 +109,7 @@ def test_functions_of_the_version_before_register_no_digests(alpha: Tenant, tmp_
     assert (session.keys, session.serials, session.is_complete) == ((), (), False)
 
 
+@pytest.mark.slow
 def test_without_an_agent_new_devices_are_refused_and_sessions_end_later(
     alpha: Tenant, stack: Stack, tmp_path: Path
 ) -> None:

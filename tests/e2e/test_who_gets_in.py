@@ -281,6 +281,7 @@ def test_a_connection_that_does_not_begin_with_a_connect_is_closed(alpha: Tenant
         assert answer == b""
 
 
+@pytest.mark.slow
 def test_a_client_that_stays_silent_past_the_inspect_delay_is_closed(alpha: Tenant) -> None:
     """It is neither admitted without a verdict nor kept for ever: the delay is ten seconds."""
     _, files = alpha.pki.leaf("d:thermo:silent")

@@ -138,16 +138,13 @@ def test_the_other_process_answers_while_one_is_started_again(server: Server) ->
         connection.close()
 
 
-def test_a_second_server_on_the_port_is_refused(server: Server, tmp_path: Path) -> None:
-    """Its processes would otherwise take a part of the first server's connections."""
+def test_a_port_is_one_servers_until_its_end(server: Server, tmp_path: Path) -> None:
+    """The processes of a second server would otherwise take a part of the first server's connections."""
     second = Server(server.port, tmp_path / "second")
     assert second.process.wait(SECONDS) == 1
     assert f"Cannot listen on 127.0.0.1:{server.port}" in (tmp_path / "second").read_text()
     for connection in [server.connect() for _ in range(CONNECTIONS)]:
         connection.close()
-
-
-def test_the_port_is_free_after_the_end(server: Server) -> None:
     server.stop()
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", server.port))

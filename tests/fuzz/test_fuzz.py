@@ -11,10 +11,15 @@ from benchmarks.fuzz.targets import TARGETS, FuzzTarget
 from tests.support.missing import skip_or_fail
 
 SECONDS = 2  # per target; `make fuzz` takes minutes
+LASTING = ("api", "device_plain", "dialect")  # whose corpus takes 10 s and more
 every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 
 
-@every_target
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(target, marks=pytest.mark.slow if target.name in LASTING else ()) for target in TARGETS],
+    ids=lambda target: target.name,
+)
 def test_the_corpus_is_refused_within_the_limits(target: FuzzTarget) -> None:
     """An input leads to the project's own refusals only, in 100 ms (2 s for a key file) of CPU time and 64 MiB."""
     paths = list_corpus(target)
