@@ -239,13 +239,15 @@ class World:
         page: list[dict[str, Any]] = self.operator.get(DENY_LIST).ok()["results"]
         return page
 
-    def change(self) -> None:
-        """Make one random change in the App of its own."""
-        kind = self.random.choices(list(_CHANGES), weights=[weight for _, weight in _CHANGES.values()])[0]
+    def change(self, kind: str | None = None) -> None:
+        """Make one change, of that *kind* or a random one, in the App of its own."""
+        if kind is None:
+            kind = self.random.choices(list(_CHANGES), weights=[weight for _, weight in _CHANGES.values()])[0]
         before = self._calls["put"] + self._calls["delete"]
         try:
             _CHANGES[kind][0](self)
-            self.changed[kind] += self._calls["put"] + self._calls["delete"] > before
+            if self._calls["put"] + self._calls["delete"] > before:
+                self.changed[kind] += 1
         except (TrustError, AssertionError, IndexError):  # the organization is suspended, or has no CA
             set_suspended(self.changing.context, ORG, False)
 
@@ -483,9 +485,7 @@ def _policy(world: World) -> None:
 def _settings(world: World) -> None:
     draw = world.random
     custom = {"enabled": draw.random() < 0.7, "domains": ["fleet.example.org"]}
-    world.operator.put(
-        "/authorization/settings", {"customDomains": custom, "typeCertificates": draw.random() < 0.5}, version=None
-    )
+    world.operator.put("/authorization/settings", {"customDomains": custom, "typeCertificates": draw.random() < 0.5})
 
 
 def _revoke(world: World) -> None:
