@@ -7,6 +7,7 @@ third App makes the changes, with connections of its own, as another process has
 import asyncio
 import datetime as dt
 import random
+import time
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -207,7 +208,11 @@ class World:
             yield make(device, broker)
 
     def ask(self, request: Request) -> tuple[Reply, Reply]:
-        """Return the reply of the App that remembers, on its event loop, and the fresh reply."""
+        """Return the reply of the App that remembers, on its event loop, and the fresh reply.
+
+        The request arrives now: a test may ask for longer than a verdict may take.
+        """
+        request = replace(request, arrived=time.monotonic())
         dispatcher = self._dispatchers[id(self.remembering)]
         remembered = self._loop.run_until_complete(dispatcher.dispatch_async(request, self._pool))
         return remembered, self._dispatchers[id(self.fresh)].dispatch(request)
