@@ -101,6 +101,7 @@ FUNCTIONS: Final = (
             "functions.api.session",
             "functions.api.edge_contacts",
             "functions.api.callers",
+            "functions.api.traffic",
             PROCESS,
         ),
         memory=512,

@@ -12,11 +12,12 @@ import msgspec
 from functions.api.system import Description
 from functions.call import OPERATORS
 from functions.registry import FUNCTIONS, every_route
-from functions.web.contract import PEM_TEXT, PUBLIC, Answer, Endpoint, Route
+from functions.web.contract import CSV_TEXT, PEM_TEXT, PUBLIC, Answer, Endpoint, Route
 from functions.web.errors import PreconditionRequired, UnsupportedMediaType
 from functions.web.message import JSON, PEM
 from functions.web.problem import PROBLEM, Problem, status_of
 from functions.web.router import parameters_of
+from functions.web.table_file import CSV
 from infra.imports import reachable
 from shared import errors
 from shared.records import Role
@@ -158,6 +159,8 @@ def _answer(status: int, answer: Answer) -> dict[str, Any]:
         return {"description": "Done"}
     if answer == PEM_TEXT:
         return {"description": "PEM", "content": {PEM: {"schema": {"type": "string"}}}}
+    if answer == CSV_TEXT:
+        return {"description": "CSV", "content": {CSV: {"schema": {"type": "string"}}}}
     schemas = [{"type": "object"} if kind is Description else _reference(kind) for kind in _structs(answer)]
     schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
     return {"description": "Created" if status == 201 else "Done", "content": {JSON: {"schema": schema}}}

@@ -2,6 +2,7 @@
 
     Usage               usage/{orgId}/{day}     which clients connected: per CA, and a sample of identities; which
                                                 API keys called, and how often they were refused
+    Traffic             traffic/{orgId}/{day}   how many clients connected and were refused, by the hour
     RefusalPages        refusals/{orgId}/{day}  the ring of the day's refusals: their pages in the activity list
     ShownChain          shown/{orgId}/{leaf}    a certificate that a client presented, by its fingerprint
     ShownIndex          shownindex/{orgId}      the ring of these certificates
@@ -220,6 +221,27 @@ class Usage(OrgRecord, frozen=True):
     has_more_callers: bool = False  # keys were left out of *callers*
 
 
+class HourOfTraffic(Record, frozen=True):
+    """The verdicts on the clients of an organization within an hour.
+
+    Args:
+        allowed: clients that may connect.
+        continued: clients whose token the broker checks next.
+        denied: clients that were refused, by code. A client that an edge refused by itself is among them, and among
+            *allowed* or *continued* as well.
+    """
+
+    allowed: int = 0
+    continued: int = 0
+    denied: dict[str, int] = {}
+
+
+class Traffic(OrgRecord, frozen=True):
+    """The verdicts of a day. *hours*: the start of an hour in UTC, `2026-11-27T09` -> the verdicts within it."""
+
+    hours: dict[str, HourOfTraffic] = {}
+
+
 class ShownKind(StrEnum):
     """Who presented a certificate. A stranger's path reached no CA of the organization."""
 
@@ -303,6 +325,7 @@ class ConnectionEventBatch(Record, frozen=True, kw_only=True):
     clients: dict[str, LastConnection] = {}
     refusals: tuple[ConnectionEvent, ...] = ()  # newest first
     refused: int = 0  # how many refusals there were
+    traffic: dict[str, HourOfTraffic] = {}  # by the start of the hour, as in `Traffic`
     chains: tuple[ShownChain, ...] = ()
     callers: dict[str, KeyCalls] = {}
     has_more_callers: bool = False  # keys were left out of *callers*

@@ -8,7 +8,7 @@ import secrets
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from shared.connection_records import RefusalPages, ShownChain, ShownIndex, Usage
+from shared.connection_records import RefusalPages, ShownChain, ShownIndex, Traffic, Usage
 from shared.edge_records import EdgeContact, OrgHosts
 from shared.ports import Key
 from shared.records import (
@@ -110,6 +110,11 @@ def usage_ref(org_id: str, day: str) -> Ref[Usage]:
     return Ref(Key(f"usage/{org_id}", day), Usage)
 
 
+def traffic_ref(org_id: str, day: str) -> Ref[Traffic]:
+    """Return the ref of the numbers of an organization's verdicts on *day* (YYYY-MM-DD)."""
+    return Ref(Key(f"traffic/{org_id}", day), Traffic)
+
+
 def refusal_pages_ref(org_id: str, day: str) -> Ref[RefusalPages]:
     """Return the ref of an organization's ring of refusals on *day* (YYYY-MM-DD)."""
     return Ref(Key(f"refusals/{org_id}", day), RefusalPages)
@@ -127,7 +132,7 @@ def shown_index_ref(org_id: str) -> Ref[ShownIndex]:
 
 def seen_partitions(org_id: str) -> list[str]:
     """Return the partitions of what was recorded about an organization's connections."""
-    return [f"usage/{org_id}", f"refusals/{org_id}", f"shown/{org_id}", f"shownindex/{org_id}"]
+    return [f"usage/{org_id}", f"traffic/{org_id}", f"refusals/{org_id}", f"shown/{org_id}", f"shownindex/{org_id}"]
 
 
 def report_run_ref() -> Ref[ReportRun]:
@@ -168,6 +173,11 @@ def activity_id(at: datetime, about: str | None = None) -> str:
         about: makes the id the same at each call, so that `Repository.append_once` writes an entry about the same
             thing once.
     """
-    micros = int(at.timestamp() * 1_000_000)
     tail = secrets.token_hex(4) if about is None else hashlib.sha256(about.encode()).hexdigest()[:16]
-    return f"{_END_OF_TIME - micros:016x}-{tail}"
+    return f"{activity_moment(at)}-{tail}"
+
+
+def activity_moment(at: datetime) -> str:
+    """Return the beginning of the ids of *at*. It sorts before them, and after the ids of all later moments."""
+    micros = int(at.timestamp() * 1_000_000)
+    return f"{_END_OF_TIME - micros:016x}"

@@ -440,7 +440,7 @@ def _keep_until(entry: Activity) -> datetime:
 def _expiry_of(key: Key, body: Mapping[str, Any]) -> datetime | None:
     """Return when an imported document expires: at the same time as the exported document."""
     kind = key.partition.partition("/")[0]
-    if kind == "usage":
+    if kind in ("usage", "traffic"):
         return datetime.fromisoformat(key.id).replace(tzinfo=UTC) + KEEP_USAGE
     if kind == "refusals":
         return datetime.fromisoformat(key.id).replace(tzinfo=UTC) + KEEP_REFUSALS

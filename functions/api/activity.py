@@ -8,11 +8,13 @@ from functions.api.certificate_view import encode_pem, parse_stored
 from functions.call import VIEWERS, MemberCall, endpoint
 from functions.dialects.failing import Failing
 from functions.registry import PREFIX
-from functions.web.conditions import PAGING, read_page
-from functions.web.contract import View
+from functions.web.conditions import PAGING, read_page, read_text, read_time
+from functions.web.contract import CSV_TEXT, View
 from functions.web.message import Reply, json_reply
+from functions.web.table_file import csv_reply
 from shared.errors import WrongValue
 from shared.records import Activity, ActivityKind
+from shared.usecases.activity import READ_MAX, ActivitySearch, FoundActivity, who_of
 from shared.usecases.activity import list_activity as read_activity
 from shared.usecases.callers import label_key
 from shared.usecases.devices.shown import ShownCertificates
@@ -53,7 +55,7 @@ def _view(entry: Activity, chains: Mapping[str, Sequence[bytes]]) -> ActivityVie
         id=entry.id,
         at=entry.at,
         kind=entry.kind.value,
-        who=entry.who if entry.kind is ActivityKind.REFUSAL else label_key(entry.who),  # a client chooses its name
+        who=who_of(entry),
         what=entry.what,
         result=entry.result,
         code=entry.code,
@@ -74,7 +76,18 @@ def _view(entry: Activity, chains: Mapping[str, Sequence[bytes]]) -> ActivityVie
     )
 
 
+SEARCH: Final = {
+    "kind": f"one or more of {_KINDS}, with commas between; all where not given",
+    "q": "a part of a text of the entry: who, what, a code, a client ID, a reason",
+    "from": "the first day (2026-11-27, in UTC) or time (2026-11-27T09:30:00Z)",
+    "to": "the last day or time",
+}
+"""The query parameters of a search -> what they mean."""
+
+
 class ActivityList(View, frozen=True, kw_only=True):
+    """A page. A search reads 5,000 entries at most, so a page with few results, or none, may have a bookmark."""
+
     results: tuple[ActivityView, ...]
     bookmark: str | None
 
@@ -85,17 +98,58 @@ class ActivityList(View, frozen=True, kw_only=True):
     function="activityLog",
     roles=VIEWERS,
     summary="What happened, newest first",
-    query={**PAGING, "kind": f"one or more of {_KINDS}, with commas between; all where not given"},
+    query={**PAGING, **SEARCH},
     answers={200: ActivityList},
 )
 def list_activity(call: MemberCall) -> Reply:
     page = read_page(call.request)
-    records = call.context.of(call.member.org)
-    entries = read_activity(records, _kinds(call), after=page.after, limit=page.look_ahead)
-    fingerprints = {entry.fingerprint for entry in entries if entry.fingerprint and not entry.certificate}
-    chains = ShownCertificates(records).chains(fingerprints)
-    results = tuple(_view(entry, chains) for entry in page.cut(entries))
-    return json_reply(ActivityList(results=results, bookmark=page.bookmark(entries, results)))
+    found = _find(call, after=page.after, limit=page.limit)
+    fingerprints = {entry.fingerprint for entry in found.entries if entry.fingerprint and not entry.certificate}
+    chains = ShownCertificates(call.context.of(call.member.org)).chains(fingerprints)
+    results = tuple(_view(entry, chains) for entry in found.entries)
+    return json_reply(ActivityList(results=results, bookmark=found.bookmark))
+
+
+_COLUMNS: Final = ("at", "kind", "who", "what", "detail", "result", "code", "clientId", "serverName", "reason", "mend")
+
+
+@endpoint(
+    "GET",
+    PREFIX + "/activity/csv",
+    function="activityLog",
+    roles=VIEWERS,
+    operation_id="activity_table",
+    summary=f"The same as a table for spreadsheets: what the newest {READ_MAX:,} entries of these kinds and days hold",
+    query=SEARCH,
+    answers={200: CSV_TEXT},
+)
+def get_table(call: MemberCall) -> Reply:
+    rows = (
+        (
+            entry.at,
+            entry.kind.value,
+            who_of(entry),
+            entry.what,
+            "; ".join(f"{name}: {value}" for name, value in entry.detail.items()),
+            entry.result,
+            entry.code,
+            entry.client_id,
+            entry.server_name,
+            entry.reason,
+            entry.mend,
+        )
+        for entry in _find(call, after="", limit=READ_MAX).entries
+    )
+    return csv_reply(_COLUMNS, rows, f"{call.member.org.org_id}-activity.csv")
+
+
+def _find(call: MemberCall, *, after: str, limit: int) -> FoundActivity:
+    """Return the entries that the query searches for. Raises: WrongValue."""
+    query = call.request
+    search = ActivitySearch(
+        text=read_text(query, "q"), since=read_time(query, "from"), until=read_time(query, "to", at_end=True)
+    )
+    return read_activity(call.context.of(call.member.org), _kinds(call), search, after=after, limit=limit)
 
 
 def _kinds(call: MemberCall) -> Sequence[ActivityKind]:

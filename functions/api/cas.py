@@ -6,13 +6,13 @@ from typing import Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import fields
 
 from functions.api.certificate_view import (
     Stamped,
     Warned,
     certificate_fields,
     encode_pem,
-    parse_stored,
     stamp_fields,
     warnings_view,
 )
@@ -20,15 +20,18 @@ from functions.api.rehearsal_view import CLIENT, Judged, judge_change
 from functions.call import OPERATORS, VIEWERS, MemberCall, endpoint
 from functions.registry import PREFIX
 from functions.web.body import Body, Comments, File, file_bytes, read_body
-from functions.web.conditions import PAGING, if_match, read_page
-from functions.web.contract import PEM_TEXT, View
-from functions.web.message import NO_CONTENT, Reply, json_reply, pem_reply
+from functions.web.conditions import PAGING, if_match, read_choice, read_page, read_text
+from functions.web.contract import CSV_TEXT, PEM_TEXT, View
+from functions.web.message import NO_CONTENT, Reply, Request, json_reply, pem_reply
+from functions.web.table_file import csv_reply
 from shared import errors
 from shared.records import CA, CAStatus
 from shared.usecases.cas import manage
+from shared.usecases.cas.search import CAState, Found, Order, Search, search_cas
 from shared.usecases.devices.rehearsal import Change, with_status, without
 from shared.usecases.devices.usage import RecentUsage, read_recent_usage
 from shared.validation.notices import Notice
+from shared.x509.cache import read_registered
 
 CAS: Final = PREFIX + "/authentication/cacertificates"
 MANAGE: Final = "manageCertificates"
@@ -63,7 +66,7 @@ def _view(ca_id: str, ca: CA, usage: RecentUsage, warnings: Sequence[Notice] | N
         last_used=use.last if use else None,
         connections_30d=use.count if use else 0,
         warnings=UNSET if warnings is None else warnings_view(warnings),
-        **certificate_fields(parse_stored(ca.der)),
+        **certificate_fields(read_registered(ca.der)),
         **stamp_fields(ca.changed),
     )
 
@@ -99,8 +102,36 @@ def upload(call: MemberCall) -> Reply:
 
 
 class CAList(View, frozen=True, kw_only=True):
+    """A page of CA certificates. Of a search also *total*, how many were found on all pages, and *states*: how many of
+    the CAs with the text have each state, whatever state was searched for."""
+
     results: tuple[CAView, ...]
     bookmark: str | None
+    total: int | UnsetType = UNSET
+    states: dict[str, int] | UnsetType = UNSET
+
+
+SEARCH: Final = {
+    "q": "a part of the subject, the issuer, the description or the SHA-256 fingerprint, or the serial number",
+    "status": f"only CAs with this state: {', '.join(CAState)}; expiring is within 30 days",
+    "sort": f"{', '.join(Order)}; with - before the name, the last comes first",
+}
+"""The query parameters of a search -> what they mean."""
+
+
+def _read_search(request: Request) -> Search:
+    """Return what the query searches for. Raises: WrongValue."""
+    sort = request.query.get("sort", "")
+    return Search(
+        text=read_text(request, "q"),
+        state=read_choice(request, "status", CAState),
+        order=read_choice(request, "sort", Order, value=sort.removeprefix("-") or sort) or Order.SUBJECT,
+        descending=sort.startswith("-"),
+    )
+
+
+def _find_all(call: MemberCall) -> Found:
+    return search_cas(call.context, call.member.org, _read_search(call.request), _recent_usage(call).by_ca())
 
 
 @endpoint(
@@ -108,16 +139,63 @@ class CAList(View, frozen=True, kw_only=True):
     CAS,
     function=MANAGE,
     roles=VIEWERS,
-    summary="The org's CA certificates",
-    query=PAGING,
+    summary="The org's CA certificates, ordered by id; a search reads all of them, and sorts by the subject",
+    query={**PAGING, **SEARCH},
     answers={200: CAList},
 )
 def list_cas(call: MemberCall) -> Reply:
-    page = read_page(call.request)
-    cas = manage.list_cas(call.context, call.member.org, after=page.after, limit=page.look_ahead)
+    page, org, usage = read_page(call.request), call.member.org, _recent_usage(call)
+    if not SEARCH.keys() & call.request.query.keys():
+        cas = manage.list_cas(call.context, org, after=page.after, limit=page.look_ahead)
+        results = tuple(_view(ca_id, ca, usage) for ca_id, ca in page.cut(cas))
+        return json_reply(CAList(results=results, bookmark=page.bookmark(cas, results)))
+    search = _read_search(call.request)
+    found = search_cas(call.context, org, search, usage.by_ca(), after=page.after, limit=page.look_ahead)
+    results = tuple(_view(ca_id, ca, usage) for ca_id, ca in page.cut(found.cas))
+    states = {state.value: found.states[state] for state in CAState}
+    bookmark = page.bookmark(found.cas, results)
+    return json_reply(CAList(results=results, bookmark=bookmark, total=found.total, states=states))
+
+
+_STAMP: Final = frozenset(field.name for field in fields(Stamped))
+_COLUMNS: Final = {
+    field.encode_name: field.name
+    for field in sorted(fields(CAView), key=lambda field: field.name in _STAMP)
+    if field.name not in ("version", "warnings")
+}
+"""The columns of the table -> the fields of `CAView`."""
+
+
+@endpoint(
+    "GET",
+    f"{CAS}/csv",
+    function=MANAGE,
+    roles=VIEWERS,
+    operation_id="ca_table",
+    summary="The CA certificates that a search finds, as a table for spreadsheets",
+    query=SEARCH,
+    answers={200: CSV_TEXT},
+)
+def get_table(call: MemberCall) -> Reply:
     usage = _recent_usage(call)
-    results = tuple(_view(ca_id, ca, usage) for ca_id, ca in page.cut(cas))
-    return json_reply(CAList(results=results, bookmark=page.bookmark(cas, results)))
+    views = (_view(ca_id, ca, usage) for ca_id, ca in _find_all(call).cas)
+    rows = ([getattr(view, name) for name in _COLUMNS.values()] for view in views)
+    return csv_reply(list(_COLUMNS), rows, f"{call.member.org.org_id}-ca-certificates.csv")
+
+
+@endpoint(
+    "GET",
+    f"{CAS}/pem",
+    function=MANAGE,
+    roles=VIEWERS,
+    operation_id="ca_bundle",
+    summary="The CA certificates that a search finds, as one PEM file",
+    query=SEARCH,
+    answers={200: PEM_TEXT},
+)
+def get_bundle(call: MemberCall) -> Reply:
+    certs = (read_registered(ca.der) for _, ca in _find_all(call).cas)
+    return pem_reply(encode_pem(*certs), f"{call.member.org.org_id}-ca-certificates.pem")
 
 
 @endpoint(
@@ -147,7 +225,7 @@ def get(call: MemberCall) -> Reply:
 )
 def get_pem(call: MemberCall) -> Reply:
     ca = manage.get_ca(call.context, call.member.org, call.id)
-    return pem_reply(encode_pem(parse_stored(ca.der)), f"{call.id}.pem")
+    return pem_reply(encode_pem(read_registered(ca.der)), f"{call.id}.pem")
 
 
 class ChangeCA(Body, frozen=True, kw_only=True):

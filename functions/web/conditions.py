@@ -1,7 +1,9 @@
-"""Conditional requests (RFC 9110, section 13) and paging."""
+"""Conditional requests (RFC 9110, section 13), paging, and the parameters of searches."""
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time
+from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -11,6 +13,7 @@ from functions.web.message import ID, Request
 from shared.errors import WrongValue
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 
 
 def if_match(request: Request, *, required: bool = True) -> str | None:
@@ -79,3 +82,51 @@ def read_page(request: Request) -> Page:
     if bookmark and not ID.fullmatch(bookmark):
         raise WrongValue(field="bookmark", found="This is no bookmark of a list here")
     return Page(int(limit), bookmark)
+
+
+TEXT_MAX: Final = 200  # characters of a text to search for
+
+
+def read_text(request: Request, name: str) -> str:
+    """Return the text to search for in a query parameter; "" if absent. Raises: WrongValue."""
+    text = request.query.get(name, "")
+    if len(text) > TEXT_MAX:
+        raise WrongValue(field=name, found=f"{name} takes {TEXT_MAX} characters at most")
+    return text
+
+
+def read_choice(request: Request, name: str, kind: type[E], *, value: str | None = None) -> E | None:
+    """Return a query parameter that is a value of *kind*; None if absent or empty.
+
+    Args:
+        value: the value to read in place of the query's.
+
+    Raises: WrongValue.
+    """
+    chosen = request.query.get(name, "") if value is None else value
+    try:
+        return kind(chosen) if chosen else None
+    except ValueError:
+        raise WrongValue(field=name, found=f"{name} takes {', '.join(kind)}") from None
+
+
+def read_time(request: Request, name: str, *, at_end: bool = False) -> datetime | None:
+    """Return the time in a query parameter; None if absent or empty.
+
+    Args:
+        at_end: whether a day means its last moment; its first otherwise.
+
+    Raises: WrongValue.
+    """
+    text = request.query.get(name, "")
+    if not text:
+        return None
+    try:
+        if len(text) == len("2026-11-27"):
+            return datetime.combine(date.fromisoformat(text), time.max if at_end else time.min, UTC)
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise WrongValue(field=name, found=f"{name} takes a day like 2026-11-27, or a time like 2026-11-27T09:30:00Z")

@@ -19,6 +19,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 PEM_TEXT: Final = "PEM"
 """In `Endpoint.answers`: the reply is a PEM file."""
+CSV_TEXT: Final = "CSV"
+"""In `Endpoint.answers`: the reply is a table of comma-separated values (RFC 4180)."""
 PUBLIC: Final[frozenset[str]] = frozenset()
 """The roles of an endpoint that needs no caller."""
 
@@ -48,8 +50,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         owner: names the organization that a request seems to come from, before anything is verified, so that
             organizations share the workers (functions/web/deadline.py); "" if unknown. Never raises.
         roles: who may call; empty: everyone.
-        answers: status -> a msgspec Struct, a tuple of Structs of which the reply is one, PEM_TEXT, or None for a
-            reply without a described body.
+        answers: status -> a msgspec Struct, a tuple of Structs of which the reply is one, PEM_TEXT, CSV_TEXT, or
+            None for a reply without a described body.
         query: names of query parameters -> what they mean.
         if_match: "no", "optional" or "required".
         refusals: errors that the handler raises, besides those that every endpoint of its kind may raise.

@@ -192,8 +192,13 @@ def json_reply(value: object, *, status: int = 200, version: str | None = None) 
 
 def pem_reply(text: str, filename: str) -> Reply:
     """Return *text* as a PEM file to download."""
+    return file_reply(text, PEM, filename)
+
+
+def file_reply(text: str, content_type: str, filename: str) -> Reply:
+    """Return *text* as a file to download."""
     headers = {"Content-Disposition": f'attachment; filename="{filename}"', **NO_STORE}
-    return Reply(200, text.encode(), PEM, headers)
+    return Reply(200, text.encode(), content_type, headers)
 
 
 def reply_headers(reply: Reply) -> dict[str, str]:

@@ -1,24 +1,89 @@
 """The activity list of an organization, newest first."""
 
 import heapq
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from shared.org_repository import OrgRepository
 from shared.records import Activity, ActivityKind, ActivityPage
-from shared.refs import activity_partition
+from shared.refs import activity_moment, activity_partition
+from shared.usecases.callers import label_key
 
 _PAGE: Final = 50
 _SPREAD: Final = 60 * 1_000_000  # microseconds that the entries of one stored page may lie apart
+READ_MAX: Final = 5_000  # entries that one search reads
+
+
+class ActivitySearch(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entries are searched for.
+
+    Args:
+        text: is part of a text of the entry, in any case. Empty: every entry.
+        since, until: the first and the last time; None: no bound.
+    """
+
+    text: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def matches(self, entry: Activity) -> bool:
+        """Return whether *entry* has the text. The name of a platform key is not searched: its label is shown."""
+        text = self.text.strip().casefold()
+        return not text or any(text in part.casefold() for part in _texts_of(entry) if part)
+
+
+EVERYTHING: Final = ActivitySearch()
+
+
+class FoundActivity(msgspec.Struct, frozen=True):
+    """The result of a search.
+
+    Args:
+        entries: a page, newest first.
+        bookmark: the id after which the search goes on; None: there is nothing more. A page may have few entries, or
+            none, and a bookmark: the search has read READ_MAX entries.
+    """
+
+    entries: Sequence[Activity]
+    bookmark: str | None
 
 
 def list_activity(
-    repository: OrgRepository, kinds: Collection[ActivityKind], *, after: str, limit: int
-) -> list[Activity]:
+    repository: OrgRepository,
+    kinds: Collection[ActivityKind],
+    search: ActivitySearch = EVERYTHING,
+    *,
+    after: str,
+    limit: int,
+) -> FoundActivity:
     """Return at most *limit* entries of *kinds* that follow the entry whose id is *after*, newest first."""
+    if search.until is not None:
+        after = max(after, activity_moment(search.until))
     streams = [_iterate(repository, kind, after) for kind in kinds]
-    merged = heapq.merge(*streams, key=lambda entry: entry.id)
-    return [entry for entry, _ in zip(merged, range(limit), strict=False)]
+    found: list[Activity] = []
+    last = after
+    for number, entry in enumerate(heapq.merge(*streams, key=lambda entry: entry.id)):
+        if search.since is not None and entry.at < search.since:
+            break
+        if len(found) == limit or number == READ_MAX:
+            return FoundActivity(found, last)
+        last = entry.id
+        if search.matches(entry):
+            found.append(entry)
+    return FoundActivity(found, None)
+
+
+def who_of(entry: Activity) -> str:
+    """Return who acted, as an organization may see it. A refused client chooses its name itself."""
+    return entry.who if entry.kind is ActivityKind.REFUSAL else label_key(entry.who)
+
+
+def _texts_of(entry: Activity) -> Iterator[str | None]:
+    yield from (who_of(entry), entry.what, entry.result, entry.code, entry.client_id, entry.server_name)
+    yield from (entry.reason, label_key(entry.asked_by), entry.fingerprint, *entry.detail.values())
 
 
 def _iterate(repository: OrgRepository, kind: ActivityKind, after: str) -> Iterator[Activity]:

@@ -147,6 +147,8 @@ CASES: dict[str, Case] = {
     "change_ca": _fields(status="inactive", comments="mine now"),
     "delete_ca": _nothing,
     "ca_pem": _nothing,
+    "ca_table": _nothing,
+    "ca_bundle": _nothing,
     "list_servers": _nothing,
     "get_server_cert": _nothing,
     "change_server": _fields(comments="mine now"),
@@ -164,8 +166,10 @@ CASES: dict[str, Case] = {
     "deny": _denial,
     "lift": _nothing,
     "list_activity": _nothing,
+    "activity_table": _nothing,
     "list_edges": _nothing,
     "list_callers": _nothing,
+    "get_traffic": _nothing,
     "session": _nothing,
     "list_hosts": _nothing,
     "get_host": _nothing,
@@ -211,6 +215,8 @@ def queries(route: Route, item: str) -> Iterator[dict[str, str]]:
         yield {"dryrun": "true"}
     if "bookmark" in takes:
         yield {"bookmark": item}
+    if "q" in takes:
+        yield {"q": item}
 
 
 def test_no_route_reaches_an_id_of_another_organization(service: Service, theirs: Theirs) -> None:

@@ -93,7 +93,7 @@ def find_failing_since(calls: KeyCalls, failure: CallFailure, at: datetime) -> d
         failed = counts.failed.get(failure)
         if failed is None:
             continue
-        start = _start_of(hour)
+        start = start_of(hour)
         first_at, last_at = (start + timedelta(seconds=seconds) for seconds in (failed.first, failed.last))
         if since - last_at >= _FAILING or (answered_at is not None and last_at <= answered_at):
             break
@@ -113,21 +113,21 @@ def _count_verdicts(count: int, last: ConnectionEvent) -> KeyCalls:
         answered_at=last.at,
         forms={last.form: last.at},
         dialects={last.dialect: last.at},
-        hours={_hour_of(last.at): hour},
+        hours={hour_of(last.at): hour},
     )
 
 
 def _count_other(event: FailedCalls | AnsweredCalls | EdgeRefusals) -> KeyCalls:
     match event:
         case EdgeRefusals():
-            return KeyCalls(hours={_hour_of(event.at): HourOfCalls(refused={event.code: event.count})})
+            return KeyCalls(hours={hour_of(event.at): HourOfCalls(refused={event.code: event.count})})
         case AnsweredCalls():
             return KeyCalls(answered_at=event.at, dialects=_at_of(event.dialect, event.at))
         case FailedCalls():
             return KeyCalls(
                 failures={event.failure.value: LastFailure(event.at, event.needed)},
                 dialects=_at_of(event.dialect, event.at),
-                hours={_hour_of(event.since): HourOfCalls(failed={event.failure.value: _failed_hour(event)})},
+                hours={hour_of(event.since): HourOfCalls(failed={event.failure.value: _failed_hour(event)})},
             )
 
 
@@ -137,7 +137,7 @@ def _at_of(dialect: str, at: datetime) -> dict[str, datetime]:
 
 def _failed_hour(event: FailedCalls) -> FailedHour:
     """Return the calls of *event* as calls of the hour of the first."""
-    first, last = (int((at - _start_of(_hour_of(event.since))).total_seconds()) for at in (event.since, event.at))
+    first, last = (int((at - start_of(hour_of(event.since))).total_seconds()) for at in (event.since, event.at))
     return FailedHour(event.count, first, min(last, 3599))
 
 
@@ -173,9 +173,11 @@ def _latest(first: datetime | None, other: datetime | None) -> datetime | None:
     return max((at for at in (first, other) if at is not None), default=None)
 
 
-def _hour_of(at: datetime) -> str:
+def hour_of(at: datetime) -> str:
+    """Return the name of the hour of *at*, a time in UTC: `2026-11-27T09`."""
     return at.strftime(_HOUR)
 
 
-def _start_of(hour: str) -> datetime:
+def start_of(hour: str) -> datetime:
+    """Return the start of an hour by its name."""
     return datetime.strptime(hour, _HOUR).replace(tzinfo=UTC)

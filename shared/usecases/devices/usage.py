@@ -27,6 +27,7 @@ from shared.repository import KEEP_USAGE, Repository
 from shared.usecases.devices.calls import add_calls, count_calls
 from shared.usecases.devices.refusals import add_refusals
 from shared.usecases.devices.shown import ShownCertificates, ShownMemory
+from shared.usecases.devices.traffic import add_traffic, count_traffic, merge_traffic
 from shared.x509.fingerprints import fingerprint_of
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def summarize(org_id: str, events: Sequence[QueuedEvent], memory: ShownMemory | 
         clients=clients,
         refusals=tuple(map(_short, _latest_refusals(denied))),
         refused=len(denied),
+        traffic=count_traffic(events),
         chains=(memory or ShownMemory()).take_new(org_id, verdicts),
         callers=callers,
         has_more_callers=has_more_callers,
@@ -87,10 +89,11 @@ def summarize(org_id: str, events: Sequence[QueuedEvent], memory: ShownMemory | 
 
 
 def add_batches(repository: Repository, org_id: str, batches: Sequence[ConnectionEventBatch]) -> None:
-    """Add *batches*, all of *org_id*: one write for each of their days, and one for the refusals of each day.
+    """Add *batches*, all of *org_id*: two writes for each of their days, and those for refusals and certificates.
 
     A batch that was added before is left out, so that a batch which a queue delivers twice counts once. The latest 128
-    batches of a day are remembered. Refusals are written last: a crash in between loses them, as a sample may.
+    batches of a day are remembered. Numbers, refusals and certificates are written afterwards: a crash in between loses
+    them, as a sample may.
 
     Each batch counts for its own incarnation. The batch of a deleted organization whose id was created again is
     dropped.
@@ -120,6 +123,7 @@ def _add_batches(repository: OrgRepository, batches: Sequence[ConnectionEventBat
                 new = [batch for batch in batches_of_day.values() if batch.id not in usage.batches]
                 if new:
                     attempt.write(_add(usage, new))
+        add_traffic(repository, merge_traffic(batch.traffic for batch in new))
         refusals = _latest_refusals(refusal for batch in new for refusal in batch.refusals)
         count = sum(max(batch.refused, len(batch.refusals)) for batch in new)
         add_refusals(repository, day, [_activity_of(refusal) for refusal in refusals], count=count)
@@ -223,6 +227,11 @@ class RecentUsage(msgspec.Struct, frozen=True):
         Connection events are a sample, so the count is a lower bound."""
         uses = [day.cas[ca_id] for day in self.days if ca_id in day.cas]
         return CAUse(sum(use.count for use in uses), max(use.last for use in uses)) if uses else None
+
+    def by_ca(self) -> Mapping[str, CAUse]:
+        """Return the same of each CA that was used, by id."""
+        uses = {ca_id: self.of_ca(ca_id) for day in self.days for ca_id in day.cas}
+        return {ca_id: use for ca_id, use in uses.items() if use}
 
     def clients(self) -> Mapping[str, LastConnection]:
         """Return the latest connection of each identity."""

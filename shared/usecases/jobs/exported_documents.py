@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from shared.connection_records import RefusalPages, ShownChain, ShownIndex, Usage
+from shared.connection_records import RefusalPages, ShownChain, ShownIndex, Traffic, Usage
 from shared.errors import TrustError
 from shared.records import (
     PLATFORM,
@@ -153,7 +153,7 @@ def _fits_key(org_id: str | None, name: str, key: ApiKey) -> bool:
     return name.startswith(f"a-{org_id}-") and not key.orgs
 
 
-def _fits_day(_: str | None, day: str, __: Usage | RefusalPages) -> bool:
+def _fits_day(_: str | None, day: str, __: Usage | Traffic | RefusalPages) -> bool:
     return date.fromisoformat(day).isoformat() == day
 
 
@@ -176,6 +176,7 @@ _KINDS: Final[dict[str, _Kind]] = {
     "denycount": _Kind(DenyCount, _fits),
     "key": _Kind(ApiKey, _fits_key),
     "usage": _Kind(Usage, _fits_day),
+    "traffic": _Kind(Traffic, _fits_day),
     "refusals": _Kind(RefusalPages, _fits_day),
     "shown": _Kind(ShownChain, _fits_shown),
     "shownindex": _Kind(ShownIndex, _fits),
