@@ -82,6 +82,9 @@ const SERVERS = '/authentication/servercertificates';
 const DENIALS = '/authorization/denylist';
 const id = encodeURIComponent;
 
+/** A query string of the fields that have a value. */
+const query = (fields) => new URLSearchParams(Object.entries(fields).filter(([, value]) => value || value === 0));
+
 export const api = {
   signIn: () => data(call('GET', '/signin', { bare: true })),
   session: (as) => data(call('GET', '/session', { as })),
@@ -89,6 +92,20 @@ export const api = {
     `/authentication/preview${effect ? `?effect=true&client=${client ?? ''}` : ''}`, { body: { certificate }, signal })),
 
   cas: () => every(CAS),
+  /** One page of a search: {results, bookmark, total, states}. *search*: {q, status, sort, limit, bookmark}. */
+  findCAs: (search) => data(call('GET', `${CAS}?${query({ sort: 'subject', ...search })}`)),
+  caTable: (search) => data(call('GET', `${CAS}/csv?${query(search)}`, { text: true })),
+  caBundle: (search) => data(call('GET', `${CAS}/pem?${query(search)}`, { text: true })),
+  /** The CAs of these ids; those that do not exist are left out. Many are read with the whole list. */
+  async namedCAs(ids) {
+    const wanted = new Set(ids);
+    if (wanted.size > 20) return (await every(CAS)).filter((ca) => wanted.has(ca.id));
+    const found = await Promise.all([...wanted].map((caId) => api.ca(caId).catch((error) => {
+      if (error.status !== 404) throw error;
+      return null;
+    })));
+    return found.filter(Boolean);
+  },
   ca: (caId) => data(call('GET', `${CAS}/${id(caId)}`)),
   addCA: (body) => call('POST', CAS, { body }),
   changeCA: (caId, body, version) => data(call('PUT', `${CAS}/${id(caId)}`, { body, version })),
@@ -111,6 +128,7 @@ export const api = {
   preflight: (serverId) => data(call('PUT', `${SERVERS}/active?dryrun=true`, { body: { id: serverId } })),
   activate: (serverId, version) => data(call('PUT', `${SERVERS}/active`, { body: { id: serverId }, version })),
 
+  traffic: (days) => data(call('GET', `/traffic?days=${days}`)),
   callers: () => data(call('GET', '/callers')),
   edges: () => data(call('GET', '/edges')),
 
@@ -126,8 +144,8 @@ export const api = {
   lift: (entryId) => call('DELETE', `${DENIALS}/${id(entryId)}`),
 
   explain: (body) => data(call('POST', '/authorization/verifyclient', { body: { ...body, explain: true } })),
-  activity: ({ kind = '', limit = 50, bookmark = '' } = {}) =>
-    data(call('GET', `/activity?limit=${limit}${kind && `&kind=${kind}`}${bookmark && `&bookmark=${encodeURIComponent(bookmark)}`}`)),
+  activity: (search = {}) => data(call('GET', `/activity?${query({ limit: 50, ...search })}`)),
+  activityTable: (search) => data(call('GET', `/activity/csv?${query(search)}`, { text: true })),
 
   // The OIDC issuer: its discovery document, and the exchange of a code for tokens.
   discover: (issuer) => foreignJson(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`),

@@ -1,7 +1,8 @@
 // The frame of the page, and routing by hash: an address holds ids, never a secret.
 
 import { Problem, api, onEnded } from './api.js';
-import { h, put } from './dom.js';
+import { h, newId, put } from './dom.js';
+import { icon } from './icons.js';
 import { refreshTimes } from './parts.js';
 import * as oidc from './oidc.js';
 import * as session from './session.js';
@@ -14,7 +15,13 @@ import security from './pages/security.js';
 import servers from './pages/servers.js';
 import why from './pages/why.js';
 
-const PAGES = [overview, cas, servers, security, brokers, why, activity];
+// The pages in the order of the navigation, under their headings.
+const NAVIGATION = [
+  [null, [overview]],
+  ['Security', [cas, servers, security]],
+  ['Operations', [why, brokers, activity]],
+];
+const PAGES = NAVIGATION.flatMap(([, pages]) => pages);
 const root = document.getElementById('app');
 let current = null; // {page, view, update, leave}
 
@@ -47,13 +54,18 @@ async function start() {
 }
 
 function frame() {
-  const { org, role } = session.who();
-  const nav = h('nav', { 'aria-label': 'Pages' }, h('ul', null, PAGES.map((page) =>
-    h('li', null, h('a', { href: `#/${page.path}`, 'data-page': page.path }, page.title)))));
+  const { org, role, version } = session.who();
+  const nav = h('nav', { 'aria-label': 'Pages' }, NAVIGATION.map(([heading, pages]) => {
+    const id = heading && newId('group');
+    return [heading && h('p', { class: 'nav-heading', id }, heading),
+      h('ul', { 'aria-labelledby': id }, pages.map((page) => h('li', null,
+        h('a', { href: `#/${page.path}`, 'data-page': page.path }, icon(page.path || 'overview'), page.title))))];
+  }));
   const main = h('main', { id: 'content', tabindex: '-1' });
   root.replaceChildren();
   put(root, [
-    h('header', null, h('p', { class: 'name' }, 'Trust console'), h('p', { class: 'who' },
+    h('header', null, h('p', { class: 'name' }, h('img', { src: 'icon.svg', alt: '', width: 24, height: 24 }), 'MQTT Trust',
+      h('span', { class: 'version' }, version)), h('p', { class: 'who' },
       `${org} · ${role} `, h('button', { type: 'button', class: 'small', onclick: signOut }, 'Sign out'))),
     h('div', { class: 'frame' }, nav, main),
   ]);

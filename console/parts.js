@@ -183,8 +183,8 @@ export function rowButton(label, name, key, onclick, tone = '') {
 }
 
 /** Save a text as a file, through the browser's download. */
-export function download(text, filename) {
-  const url = URL.createObjectURL(new Blob([text], { type: 'application/x-pem-file' }));
+export function download(text, filename, type = 'application/x-pem-file') {
+  const url = URL.createObjectURL(new Blob([text], { type }));
   const link = h('a', { href: url, download: filename, hidden: true });
   document.body.append(link);
   link.click();

@@ -4,12 +4,13 @@ import { api } from '../api.js';
 import { find, h, replace } from '../dom.js';
 import { ask, openDialog, saveOver } from '../dialog.js';
 import { droppable, fileField, noKey } from '../filefield.js';
-import { absolute, commonName, plainHex, plural, short, visible } from '../format.js';
-import { field, input, textarea } from '../form.js';
+import { absolute, commonName, plural, short, visible } from '../format.js';
+import { field, input, select, textarea } from '../form.js';
+import { menu } from '../menu.js';
 import {
-  bad, certificateFacts, command, dateState, download, facts, foreign, judgement, good, moment, rowButton, states, table, warning, when,
+  bad, certificateFacts, command, dateState, download, facts, foreign, judgement, good, moment, states, table, warning, when,
 } from '../parts.js';
-import { mayChange } from '../session.js';
+import { mayChange, who } from '../session.js';
 
 const nameOf = (ca) => short(commonName(ca.subject), 40);
 const hash = (id) => `#/ca/${encodeURIComponent(id)}`;
@@ -21,37 +22,77 @@ export function statesOf(ca) {
   return [ca.status === 'active' ? 'active' : 'inactive', ...(byDate ? [byDate] : [])];
 }
 
+const STATES = [['', 'All'], ['active', 'Active'], ['inactive', 'Inactive'], ['expiring', 'Expires soon'], ['expired', 'Expired'],
+  ['notYetValid', 'Not valid yet'], ['denied', 'Denied']];
+const ORDERS = [['subject', 'Subject'], ['notAfter', 'Expires first'], ['-createdAt', 'Added last'], ['-lastUsed', 'Used last'],
+  ['lastUsed', 'Not used for longest'], ['-connections30d', 'Most connections']];
+const PAGE = 50;
+
 function show(view, opened) {
-  let all = null;
-  let query = '';
+  const search = { q: '', status: '', sort: 'subject' };
+  let found = null; // {results, bookmark, total, states}: the pages that were read so far
+  let pinned = null; // a CA that is shown although it is not on these pages: opened by its address, or just changed
+  let turn = null;
   const list = h('div');
-  const search = input({
-    type: 'search', id: 'ca-search', oninput: () => { query = search.value; draw(); },
-    placeholder: 'Name, description or fingerprint',
-  });
-  const searchRow = h('div', { class: 'field search', hidden: true }, h('label', { for: 'ca-search' }, 'Search'), search);
-  view.content.append(searchRow, list);
+  const box = input({ type: 'search', id: 'ca-search', maxlength: 200, placeholder: 'Name, description, fingerprint or serial number', oninput: later });
+  const order = select(ORDERS, search.sort, { id: 'ca-order', onchange: () => { search.sort = order.value; refresh(); } });
+  const chips = h('div', { class: 'chips', role: 'group', 'aria-label': 'Status' });
+  const tools = h('div', { class: 'tools', hidden: true },
+    h('div', { class: 'field search' }, h('label', { for: 'ca-search' }, 'Search'), box),
+    h('div', { class: 'field' }, h('label', { for: 'ca-order' }, 'Sort'), order),
+    menu({ name: 'the list', label: 'Download…', key: 'export', actions: [
+      { label: 'Table for spreadsheets (CSV)', run: () => save(api.caTable, 'csv', 'text/csv') },
+      { label: 'Certificates (PEM)', run: () => save(api.caBundle, 'pem') },
+    ] }));
+  view.content.append(tools, chips, list);
   view.primary('Add certificate', add);
 
   const refresh = () => view.load(async () => {
-    all = await api.cas();
-    if (view.alive()) draw();
+    const mine = turn = {};
+    const page = await api.findCAs({ ...search, limit: PAGE });
+    if (!view.alive() || mine !== turn) return;
+    const wanted = opened ?? pinned?.id;
+    found = page;
+    pinned = wanted && !page.results.some((ca) => ca.id === wanted) ? await api.ca(wanted).catch(gone) : null;
+    if (view.alive() && mine === turn) draw();
   });
 
-  function matching() {
-    const text = query.trim().toLowerCase(), hex = plainHex(query);
-    const isHex = /^[0-9a-f]{4,}$/.test(hex);
-    return all.filter((ca) => !text || [ca.subject, ca.comments, ca.issuer].some((value) => value.toLowerCase().includes(text))
-      || (isHex && (ca.fingerprintSha256.includes(hex) || ca.serialNumber === hex)));
+  let waiting = 0;
+  /** Search when typing has paused. */
+  function later() {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { search.q = box.value.trim(); refresh(); }, 200);
+  }
+
+  async function more() {
+    await view.load(async () => {
+      const page = await api.findCAs({ ...search, limit: PAGE, bookmark: found.bookmark });
+      found = { ...page, results: [...found.results, ...page.results] };
+      draw();
+    });
+  }
+
+  async function save(read, ending, type) {
+    await view.load(async () => download(await read(search), `${who().org}-ca-certificates.${ending}`, type));
   }
 
   function draw() {
-    if (!all) return;
-    searchRow.hidden = all.length < 2;
-    if (!all.length) return replace(list, empty());
-    const matches = matching();
-    if (!matches.length) return replace(list, h('p', null, `No CA here matches “${short(query)}”.`));
-    replace(list, table('cas', 'CA certificates', ['Subject', 'Description', 'Expires', 'Status', 'Actions'], matches.map(row)));
+    if (!found) return;
+    const all = found.states.active + found.states.inactive, isSearch = Boolean(search.q || search.status);
+    tools.hidden = chips.hidden = all < 2 && !isSearch;
+    if (!all && !isSearch) return replace(list, empty());
+    replace(chips, STATES.map(([state, label]) => {
+      const count = state ? found.states[state] : all;
+      return (count > 0 || state === search.status) && h('button', {
+        type: 'button', class: 'chip', 'data-key': `chip-${state}`, 'aria-pressed': String(state === search.status),
+        onclick() { search.status = state; refresh(); },
+      }, label, ' ', h('span', { class: 'count' }, count.toLocaleString('en')));
+    }));
+    if (!found.total && !pinned) return replace(list, h('p', { role: 'status' }, search.q ? `No CA here matches “${short(search.q)}”.` : 'No CA here has this status.'));
+    const rows = [...(pinned ? [pinned] : []), ...found.results.filter((ca) => ca.id !== pinned?.id)];
+    replace(list, table('cas', 'CA certificates', ['Subject', 'Description', 'Expires', 'Status', 'Actions'], rows.map(row)),
+      found.bookmark && h('p', { class: 'more' }, h('button', { type: 'button', 'data-key': 'more', onclick: more }, 'Show more'),
+        h('span', { class: 'muted' }, `${found.results.length.toLocaleString('en')} of ${found.total.toLocaleString('en')} are shown.`)));
   }
 
   function row(ca) {
@@ -67,13 +108,13 @@ function show(view, opened) {
   }
 
   function actions(ca) {
-    const name = nameOf(ca);
-    const button = (label, run, tone) => rowButton(label, name, `${label}-${ca.id}`, () => run(ca), tone);
-    return h('div', { class: 'row-actions' },
-      mayChange() && button('Edit description', describe),
-      mayChange() && (ca.status === 'active' ? button('Deactivate', deactivate) : button('Activate', activate)),
-      button('Download PEM', pem),
-      mayChange() && button('Delete', remove, 'danger'));
+    const action = (label, run, tone) => ({ label, key: `${label}-${ca.id}`, tone, run: () => run(ca) });
+    return menu({ name: nameOf(ca), key: `actions-${ca.id}`, actions: [
+      mayChange() && (ca.status === 'active' ? action('Deactivate', deactivate) : action('Activate', activate)),
+      mayChange() && action('Edit description', describe),
+      action('Download PEM', pem),
+      mayChange() && action('Delete', remove, 'danger'),
+    ] });
   }
 
   function details(ca) {
@@ -111,13 +152,14 @@ function show(view, opened) {
 
   /** Show the current record, and focus it. */
   async function settle(id, ...said) {
+    pinned = { id };
     await refresh();
     if (said.length) view.say(...said);
     (find(list, `row-${id}`) ?? document.getElementById('heading')).focus();
   }
 
   async function add() {
-    const done = await addCA({ list: async () => all ?? api.cas() });
+    const done = await addCA();
     if (done) await settle(done.ca.id, ...done.said);
   }
 
@@ -147,15 +189,16 @@ function show(view, opened) {
   const remove = (ca) => withEffect(ca, () => api.deletionEffect(ca.id), removeDialog);
 
   async function withEffect(ca, read, dialog) {
-    let effect;
-    await view.load(async () => { effect = await read(); });
-    if (effect) await dialog(ca, consequence(ca, effect), effect);
+    let effect, others;
+    await view.load(async () => {
+      const report = await read();
+      others = await api.namedCAs(report.alsoVouchedBy);
+      effect = report;
+    });
+    if (effect) await dialog(ca, consequence(ca, effect, others), effect);
   }
 
-  function consequence(ca, effect) {
-    const others = all.filter((ca) => effect.alsoVouchedBy.includes(ca.id));
-    const active = all.filter((ca) => ca.status === 'active');
-    const isLast = ca.status === 'active' && active.length === 1;
+  function consequence(ca, effect, others) {
     return [
       !others.length && h('p', null, 'Devices with certificates from ', foreign(ca.subject), ' are refused at their next connection.'),
       ...judgement(effect.judged),
@@ -164,7 +207,7 @@ function show(view, opened) {
         : 'Last 30 days: no connection seen.'),
       others.length > 0 && h('p', null, 'The same devices are allowed by ', others.map((ca, at) => [at ? ', ' : '', foreign(ca.subject, { lines: 0 })]),
         ', which has the same name and key.'),
-      isLast && warning('Every device certificate will be refused.'),
+      effect.lastActive && warning('Every device certificate will be refused.'),
     ];
   }
 
@@ -206,14 +249,26 @@ function show(view, opened) {
   }
 
   refresh();
-  return { update(id) { opened = id; draw(); } };
+  return {
+    update(id) {
+      opened = id;
+      if (!found || !id || found.results.some((ca) => ca.id === id)) draw(); else refresh();
+    },
+    leave() { clearTimeout(waiting); },
+  };
+}
+
+/** A CA that was deleted meanwhile is not shown. */
+function gone(error) {
+  if (error.status !== 404) throw error;
+  return null;
 }
 
 /**
  * Open the dialog that adds a CA. *text*: a certificate to fill in. *client*: {fingerprint, name} of the refused client
  * that the CA is for. Resolves to {ca, said} or undefined.
  */
-export async function addCA({ list = async () => [], text = null, client = null } = {}) {
+export async function addCA({ text = null, client = null } = {}) {
   const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
   let turn = null;
   const certificate = fileField('CA certificate', {
@@ -228,10 +283,9 @@ export async function addCA({ list = async () => [], text = null, client = null 
     const mine = turn = new AbortController();
     preview.setAttribute('aria-busy', 'true');
     try {
-      // The list may not be there yet when the dialog is opened.
-      const [report, known] = await Promise.all([api.preview(file.wire, mine.signal, { effect: true, client: client?.fingerprint }), list()]);
+      const report = await api.preview(file.wire, mine.signal, { effect: true, client: client?.fingerprint });
+      const [here] = (await api.findCAs({ q: report.fingerprintSha256, limit: 1 })).results;
       if (mine.signal.aborted) return;
-      const here = known.find((ca) => ca.fingerprintSha256 === report.fingerprintSha256);
       preview.replaceChildren(
         here ? good('Already here since ', moment(here.createdAt), '.')
         : report.ca.accepted ? good('Will be accepted and active at once.')

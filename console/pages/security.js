@@ -27,7 +27,8 @@ function show(view) {
   view.content.append(policyPart, settingsPart, denyPart);
   if (!mayChange()) view.primary();
   view.load(async () => {
-    const [policy, settings, denials, cas] = await Promise.all([api.policy(), api.settings(), api.denials(), api.cas()]);
+    const [policy, settings, denials] = await Promise.all([api.policy(), api.settings(), api.denials()]);
+    const cas = await api.namedCAs(denials.filter(({ kind }) => kind === 'serial').map(({ value }) => value.split(':')[0]));
     if (!view.alive()) return;
     policySection(view, policyPart, policy);
     settingsSection(view, settingsPart, settings);
@@ -249,8 +250,11 @@ function denySection(view, part, denials, cas) {
   }
 
   async function add() {
-    const done = await denyDialog(cas);
+    let all;
+    await view.load(async () => { all = await api.cas(); });
+    const done = all && await denyDialog(all);
     if (!done) return;
+    cas = all;
     await refresh();
     view.say(done.status === 200 ? 'It was on the deny list already.' : 'It is refused from now on.');
     find(part, `row-${done.data.id}`)?.focus();

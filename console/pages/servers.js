@@ -6,6 +6,7 @@ import { ask, openDialog, saveOver } from '../dialog.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, short, visible } from '../format.js';
 import { field, input, select, textarea } from '../form.js';
+import { menu } from '../menu.js';
 import {
   bad, certificateFacts, dateState, download, facts, foreign, good, moment, rowButton, states, table, warning, when,
 } from '../parts.js';
@@ -100,17 +101,19 @@ function show(view, opened) {
   }
 
   function actions(server) {
-    const button = (label, run, tone) => rowButton(label, nameOf(server), `${label}-${server.id}`, () => run(server), tone);
     const csr = server.status === 'csr', own = server.source !== 'default' && mayChange();
+    const button = (label, run) => rowButton(label, nameOf(server), `${label}-${server.id}`, () => run(server));
+    const action = (label, run, tone) => ({ label, key: `${label}-${server.id}`, tone, run: () => run(server) });
     return h('div', { class: 'row-actions' },
       csr && button('Download request', (it) => view.load(async () => download(await api.csrPem(it.id), `${it.id}.csr.pem`))),
       csr && own && button('Upload certificate', (it) => fulfil(it)),
-      own && button('Edit description', describe),
-      !csr && own && button('Renew', renew),
-      !csr && button('Download PEM', (it) => view.load(async () => download(await api.serverPem(it.id), `${it.id}.pem`))),
-      own && (server.active
-        ? h('p', { class: 'hint' }, 'To delete it, activate another first.')
-        : button('Delete', remove, 'danger')));
+      (own || !csr) && menu({ name: nameOf(server), key: `actions-${server.id}`, actions: [
+        !csr && own && action('Renew', renew),
+        own && action('Edit description', describe),
+        !csr && action('Download PEM', (it) => view.load(async () => download(await api.serverPem(it.id), `${it.id}.pem`))),
+        own && !server.active && action('Delete', remove, 'danger'),
+      ] }),
+      own && server.active && h('p', { class: 'hint' }, 'To delete it, activate another first.'));
   }
 
   function details(server) {

@@ -175,7 +175,8 @@ function show(view, opened) {
 
   /** The fingerprints to compare where a CA was created again: of the registered CAs of that name, and of the certificate. */
   async function bothFingerprints({ failing, reason }) {
-    const registered = (await api.cas()).filter((ca) => reason.startsWith(`A CA named ${ca.subject} is registered`));
+    const [, name = ''] = /^A CA named (.*?) is registered/s.exec(reason) ?? [];
+    const registered = (await api.findCAs({ q: name.slice(0, 200) })).results.filter((ca) => reason.startsWith(`A CA named ${ca.subject} is registered`));
     return facts(...registered.map((ca) => [`Registered: ${visible(ca.subject)}`, fingerprint(ca.fingerprintSha256)]),
       failing && ['Signed with another key', fingerprint(failing.fingerprintSha256)]);
   }
@@ -188,7 +189,7 @@ function show(view, opened) {
       case 'certificate_revoked': return link('Deny list', '#/security/deny');
       case 'no_trusted_ca': case 'untrusted_issuer': case 'signature_invalid': case 'ca_expired':
         return mayChange() && h('button', { type: 'button', async onclick() {
-          const done = await addCA({ list: () => api.cas(), client: { fingerprint: was?.fingerprintSha256 ?? '', name: clientId.value.trim() || 'this client' } });
+          const done = await addCA({ client: { fingerprint: was?.fingerprintSha256 ?? '', name: clientId.value.trim() || 'this client' } });
           if (!done) return;
           view.say(...done.said);
           await check();
@@ -200,7 +201,7 @@ function show(view, opened) {
   /** Buttons of the cures that the service has tried: with each of them alone, this client passes. */
   async function cures(verdict) {
     const found = verdict.cures ?? [];
-    const cas = found.some((cure) => cure.action === 'activate_ca') ? await api.cas() : [];
+    const cas = await api.namedCAs(found.filter((cure) => cure.action === 'activate_ca').map((cure) => cure.value));
     const retry = (field, label, value) => h('button', { type: 'button', async onclick() {
       field.control.value = value;
       await check();

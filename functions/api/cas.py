@@ -239,6 +239,7 @@ class CAEffect(View, frozen=True, kw_only=True):
     connections_30d: int = msgspec.field(name="connections30d")
     last_used: datetime | None
     also_vouched_by: tuple[str, ...]  # ids of active CAs that vouch for every certificate that this CA vouches for
+    last_active: bool  # no other CA is active, so that no device certificate is accepted without this one
     judged: Judged
 
 
@@ -250,6 +251,7 @@ def _reply_effect(call: MemberCall, change: Change) -> Reply:
             connections_30d=use.count if use else 0,
             last_used=use.last if use else None,
             also_vouched_by=tuple(others),
+            last_active=manage.is_last_active(call.context, call.member.org, call.id),
             judged=judge_change(call, change),
         )
     )

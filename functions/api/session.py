@@ -5,6 +5,7 @@ from functions.registry import PREFIX
 from functions.web.contract import View
 from functions.web.message import Reply, json_reply
 from shared.validation.names import messaging_host
+from shared.version import VERSION
 
 
 class SessionView(View, frozen=True, kw_only=True):
@@ -14,6 +15,7 @@ class SessionView(View, frozen=True, kw_only=True):
     role: str
     messaging_host: str
     key: str
+    version: str  # of the service
 
 
 @endpoint(
@@ -31,6 +33,7 @@ def session(call: MemberCall) -> Reply:
         role=member.caller.role.value,
         messaging_host=messaging_host(member.org_id, call.context.platform_domain),
         key=member.who,
+        version=VERSION,
     )
     return json_reply(view)
 

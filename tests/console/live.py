@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from cryptography import x509
+from playwright.sync_api import Page
 
 from functions.hosts.asgi import Application
 from tests.support.certs import DAY, YEAR, Issued, ca, key, leaf, server
@@ -85,6 +86,12 @@ def running(folder: Path, **settings: Any) -> Iterator[Live]:
         service.app.close()
 
 
+def choose(page: Page, action: str, name: str) -> None:
+    """Choose an action in the menu of the first row that is called *name*."""
+    page.get_by_role("button", name=f"Actions for {name}").first.click()
+    page.get_by_role("button", name=f"{action} {name}").click()
+
+
 def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
@@ -106,4 +113,4 @@ def server_cert(host: str, signer: Issued | None = None, *, number: int = 7, day
     return server(host, signer, private=private, not_before=begins, not_after=now() + days * DAY, **more)
 
 
-__all__ = ["DAY", "YEAR", "Live", "device", "now", "root", "running", "server_cert"]
+__all__ = ["DAY", "YEAR", "Live", "choose", "device", "now", "root", "running", "server_cert"]

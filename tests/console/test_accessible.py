@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.console.live import Live, device, root, server_cert
+from tests.console.live import Live, choose, device, root, server_cert
 
 NewContext = Callable[..., BrowserContext]
 At = Callable[[str], Page]
@@ -76,9 +76,22 @@ def press_button(name: str) -> Callable[[Page], None]:
     return press
 
 
+def choose_action(action: str) -> Callable[[Page], None]:
+    def act(page: Page) -> None:
+        choose(page, action, "Factory Root")
+        page.get_by_role("dialog").wait_for()
+
+    return act
+
+
+def open_menu(page: Page) -> None:
+    page.get_by_role("button", name="Actions for Factory Root").click()
+    page.get_by_role("button", name="Delete Factory Root").wait_for()
+
+
 def open_conflict(page: Page) -> None:
     """Change the description elsewhere while this page's dialog is open, then save."""
-    page.get_by_role("button", name="Edit description").first.click()
+    choose(page, "Edit description", "mtxpd0")
     page.get_by_label("Description", exact=True).fill("Mine")
     page.evaluate("""async () => {
         const { api } = await import('./api.js');
@@ -102,9 +115,10 @@ SCREENS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "ca-details": ("ca", lambda page: page.get_by_role("link", name="CN=Factory Root").click()),
     "ca-add": ("ca", open_ca_dialog),
     "ca-refused": ("ca", open_refused_dialog),
-    "ca-delete": ("ca", press_button("Delete Factory Root")),
-    "ca-deactivate": ("ca", press_button("Deactivate Factory Root")),
-    "ca-describe": ("ca", press_button("Edit description Factory Root")),
+    "ca-menu": ("ca", open_menu),
+    "ca-delete": ("ca", choose_action("Delete")),
+    "ca-deactivate": ("ca", choose_action("Deactivate")),
+    "ca-describe": ("ca", choose_action("Edit description")),
     "server-certificates": ("servers", lambda page: page.locator("tbody tr").first.wait_for()),
     "server-add": ("servers", open_server_dialog),
     "server-preflight": ("servers", open_preflight),
@@ -275,7 +289,7 @@ def test_an_unavailable_store_is_reported_and_can_be_tried_again(at: At, live: L
         raise StoreUnavailable
 
     live.service.store.get_many = raise_unavailable  # type: ignore[method-assign]
-    page.get_by_role("button", name="Download PEM").click()
+    choose(page, "Download PEM", "Factory Root")
     expect(page.get_by_role("alert")).to_contain_text("The store does not answer; nothing was changed")
     expect(page.get_by_role("link", name="CN=Factory Root")).to_be_visible()
     live.service.store.get_many = real  # type: ignore[method-assign]

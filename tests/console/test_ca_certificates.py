@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from shared.errors import NotACertificate
 from shared.x509.certificate_files import read_one_certificate
-from tests.console.live import Live, device, root, server_cert
+from tests.console.live import Live, choose, device, root, server_cert
 from tests.support import certs
 from tests.support.certs import Issued
 from tests.validation.test_file_forms import KEY_STORES
@@ -212,11 +212,11 @@ def test_a_fingerprint_is_found_with_and_without_colons(at: At, live: Live) -> N
 def test_a_ca_is_described_deactivated_and_activated_again(at: At, live: Live) -> None:
     live.add_ca(root())
     page = at("ca")
-    page.get_by_role("button", name="Edit description Factory Root").click()
+    choose(page, "Edit description", "Factory Root")
     page.get_by_label("Description", exact=True).fill("Line 4")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("cell", name="Line 4")).to_be_visible()
-    page.get_by_role("button", name="Deactivate Factory Root").click()
+    choose(page, "Deactivate", "Factory Root")
     dialog = page.get_by_role("dialog", name="Deactivate CA certificate?")
     expect(dialog).to_contain_text("You can activate it again.")
     expect(dialog).to_contain_text("Every device certificate will be refused.")
@@ -224,7 +224,7 @@ def test_a_ca_is_described_deactivated_and_activated_again(at: At, live: Live) -
     dialog.get_by_role("button", name="Deactivate").click()
     expect(page.locator(".states")).to_have_text("○ Inactive")
     assert live.cas[0]["status"] == "inactive"
-    page.get_by_role("button", name="Activate Factory Root").click()
+    choose(page, "Activate", "Factory Root")
     expect(page.get_by_role("status").first).to_contain_text("Factory Root is active.")
     assert (live.cas[0]["status"], live.cas[0]["comments"]) == ("active", "Line 4")
 
@@ -237,15 +237,14 @@ def test_deleting_a_ca_in_use_shows_the_effect_and_asks_for_a_confirmation(at: A
     for _ in range(3):
         live.connect(device(issued), "d:mtxpd0:thermo:42", broker)
     page = at("ca")
-    opener = page.get_by_role("button", name="Delete Factory Root")
-    opener.click()
+    choose(page, "Delete", "Factory Root")
     dialog = page.get_by_role("dialog", name="Delete CA certificate?")
     expect(dialog).to_contain_text("Last 30 days: at least 3 connections seen")
     expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
-    expect(opener).to_be_focused()
-    opener.click()
+    expect(page.get_by_role("button", name="Actions for Factory Root")).to_be_focused()
+    choose(page, "Delete", "Factory Root")
     dialog.get_by_role("button", name="Delete").click()
     expect(dialog).to_contain_text("Type DELETE in capitals")
     assert len(live.cas) == 1
@@ -261,7 +260,7 @@ def test_other_cas_that_vouch_are_named_and_the_ca_can_be_deactivated_instead(at
     live.add_ca(root("Factory Root", private=private))
     live.add_ca(root("Factory Root", days=3000, private=private))
     page = at("ca")
-    page.get_by_role("button", name="Delete Factory Root").first.click()
+    choose(page, "Delete", "Factory Root")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("The same devices are allowed by CN=Factory Root")
     dialog.get_by_role("button", name="Deactivate instead").click()
@@ -275,7 +274,7 @@ def test_what_deactivating_does_is_judged_on_the_certificates_that_were_seen(at:
     live.add_ca(own)
     live.connect(device(own), "d:mtxpd0:thermo:42", live.service.client("broker"))
     page = at("ca")
-    page.get_by_role("button", name="Deactivate Factory Root").click()
+    choose(page, "Deactivate", "Factory Root")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("1 certificate seen since")
     expect(dialog).to_contain_text("1 would be refused (no_trusted_ca).")
@@ -286,7 +285,7 @@ def test_a_ca_is_downloaded_as_pem(at: At, live: Live) -> None:
     stored = live.add_ca(issued)
     page = at("ca")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download PEM Factory Root").click()
+        choose(page, "Download PEM", "Factory Root")
     assert download.value.suggested_filename == f"{stored['id']}.pem"
     assert download.value.path().read_text().strip() == issued.pem.strip()
 

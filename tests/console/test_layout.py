@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.console.conftest import NewContext
-from tests.console.live import Live, device, root, running, server_cert
+from tests.console.live import Live, choose, device, root, running, server_cert
 from tests.console.test_ca_certificates import drop
 from tests.console.test_sign_in import sign_in
 
@@ -52,7 +52,7 @@ def click(role: Literal["button", "link"], name: str, then: str) -> Callable[[Pa
 VIEWS: tuple[tuple[str, Callable[[Page], None]], ...] = (
     ("", lambda page: page.locator(".ends li").first.wait_for()),
     ("ca", click("link", "CN=A Factory Root", "tr.details")),
-    ("ca", click("button", "Delete A Factory Root", "dialog")),
+    ("ca", click("button", "Actions for A Factory Root", ".menu:popover-open")),
     ("servers", click("button", "Return to", ".status:not(:empty)")),
     ("servers", click("link", "mtxpd0.messaging", "tr.details")),
     ("servers", click("button", "Generate CSR", "dialog")),
@@ -110,10 +110,10 @@ def test_what_was_done_is_seen_wherever_the_page_is_scrolled_to(new_context: New
         live.add_ca(root(f"Root {number:02}"))
     page = new_context(live.operator, viewport={"width": 1280, "height": 600}).new_page()
     page.goto(f"{live.console}#/ca")
-    last = page.get_by_role("button", name="Deactivate Root 11")
+    last = page.get_by_role("button", name="Actions for Root 11")
     last.scroll_into_view_if_needed()
     assert page.evaluate("scrollY") > 0
-    last.click()
+    choose(page, "Deactivate", "Root 11")
     page.get_by_role("dialog").get_by_role("button", name="Deactivate", exact=True).click()
     said = page.get_by_role("status").filter(has_text="Root 11 is inactive.")
     expect(said).to_be_in_viewport()

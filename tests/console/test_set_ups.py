@@ -15,7 +15,7 @@ from cryptography import x509
 from playwright.sync_api import Page, expect
 
 from shared.usecases.orgs.api_keys import revoke_key
-from tests.console.live import Live, device, now, root
+from tests.console.live import Live, choose, device, now, root
 from tests.support import certs, forms
 from tests.support.certs import DAY, Issued
 from tests.support.der import der, dotted, seq
@@ -401,7 +401,7 @@ def test_25_a_renewed_ca_keeps_the_devices_of_its_predecessor(at: At, live: Live
     asked = question(device(old))
     assert ask(live, asked)["decision"] == "allow"
     page = at("ca")
-    page.get_by_role("button", name="Deactivate Factory Root").first.click()
+    choose(page, "Deactivate", "Factory Root")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("The same devices are allowed by CN=Factory Root")
     expect(dialog).to_contain_text("None of them would be refused")

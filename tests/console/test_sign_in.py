@@ -93,6 +93,9 @@ def test_a_viewer_has_a_sentence_in_place_of_buttons(new_context: NewContext, li
         page.goto(f"{live.console}#/{route}")
         expect(page.locator("main .panel, main table").first).to_be_visible()
         expect(page.get_by_text("Read-only access (viewer).")).to_be_visible()
+        for opener in page.get_by_role("button", name=re.compile("^Actions for")).all():
+            opener.click()
+            expect(page.get_by_role("button", name=re.compile("^Download PEM"))).to_be_visible()
         for name in (
             "Add",
             "Delete",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.console.live import Live, root, server_cert
+from tests.console.live import Live, choose, root, server_cert
 from tests.support.harness import Client
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ Two = Callable[[str], tuple[Page, Page]]
 
 
 def describe(page: Page, text: str) -> None:
-    page.get_by_role("button", name="Edit description Factory Root").click()
+    choose(page, "Edit description", "Factory Root")
     page.get_by_label("Description", exact=True).fill(text)
 
 
@@ -105,7 +105,7 @@ def test_a_ca_that_was_deleted_meanwhile_is_reported(two: Two, live: Live) -> No
     live.add_ca(root())
     first, second = two("ca")
     describe(first, "too late")
-    second.get_by_role("button", name="Delete Factory Root").click()
+    choose(second, "Delete", "Factory Root")
     second.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(second.get_by_role("dialog")).to_have_count(0)
     first.get_by_role("button", name="Save").click()
@@ -117,7 +117,7 @@ def test_deleting_an_entry_that_was_changed_meanwhile_asks_again(two: Two, live:
     """No user deletes a version that the page has not shown."""
     live.add_ca(root())
     first, second = two("ca")
-    first.get_by_role("button", name="Delete Factory Root").click()
+    choose(first, "Delete", "Factory Root")
     describe(second, "still needed!")
     second.get_by_role("button", name="Save").click()
     expect(second.get_by_role("dialog")).to_have_count(0)

@@ -15,6 +15,7 @@ from shared.records import Activity, ActivityKind, Role
 from shared.refs import activity_id
 from shared.usecases.orgs.api_keys import revoke_key
 from shared.usecases.orgs.organizations import set_suspended
+from shared.version import VERSION
 from tests.functions.addresses import ROUTES, client_path, handler_of
 from tests.support import certs
 from tests.support.certs import DAY, NOON
@@ -260,6 +261,7 @@ def test_who_is_signed_in(service: Service, operator: Client, viewer: Client) ->
             "role": role,
             "messagingHost": HOST,
             "key": client.key,
+            "version": VERSION,
         }
 
 

@@ -119,10 +119,14 @@ class CACertificates:
         for name, document in self._repository.iterate(self._partition, CAsOfOneName):
             yield self._ref(name), document
 
+    def list_active(self) -> set[str]:
+        """Return the ids of the CAs that are active by the index."""
+        index = self._repository.get(self.index_ref)
+        return {ca_id for ca_id, is_active in index.cas.items() if is_active} if index else set()
+
     def has_active(self) -> bool:
         """Return whether the index names an active CA."""
-        index = self._repository.get(self.index_ref)
-        return index is not None and any(index.cas.values())
+        return bool(self.list_active())
 
     def list_anchors(self) -> list[Anchor]:
         """Return every CA as a verdict sees it."""

@@ -116,6 +116,11 @@ def list_also_vouched_by(context: Context, org: Org, ca_id: str) -> list[str]:
     return list_replacing(same_name, ca_id, context.clock())
 
 
+def is_last_active(context: Context, org: Org, ca_id: str) -> bool:
+    """Return whether a CA is active and no other CA of the organization is."""
+    return CACertificates(context.of(org)).list_active() == {ca_id}
+
+
 def change_ca(
     context: Context,
     member: Member,
