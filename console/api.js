@@ -81,6 +81,7 @@ const CAS = '/authentication/cacertificates';
 const SERVERS = '/authentication/servercertificates';
 const DENIALS = '/authorization/denylist';
 const id = encodeURIComponent;
+const IDS = 50; // ids in one request
 
 /** A query string of the fields that have a value. */
 const query = (fields) => new URLSearchParams(Object.entries(fields).filter(([, value]) => value || value === 0));
@@ -96,15 +97,12 @@ export const api = {
   findCAs: (search) => data(call('GET', `${CAS}?${query({ sort: 'subject', ...search })}`)),
   caTable: (search) => data(call('GET', `${CAS}/csv?${query(search)}`, { text: true })),
   caBundle: (search) => data(call('GET', `${CAS}/pem?${query(search)}`, { text: true })),
-  /** The CAs of these ids; those that do not exist are left out. Many are read with the whole list. */
+  /** The CAs of these ids; those that do not exist are left out. */
   async namedCAs(ids) {
-    const wanted = new Set(ids);
-    if (wanted.size > 20) return (await every(CAS)).filter((ca) => wanted.has(ca.id));
-    const found = await Promise.all([...wanted].map((caId) => api.ca(caId).catch((error) => {
-      if (error.status !== 404) throw error;
-      return null;
-    })));
-    return found.filter(Boolean);
+    const wanted = [...new Set(ids)], parts = [];
+    for (let at = 0; at < wanted.length; at += IDS) parts.push(wanted.slice(at, at + IDS).join());
+    const pages = await Promise.all(parts.map((part) => data(call('GET', `${CAS}?${query({ ids: part })}`))));
+    return pages.flatMap((page) => page.results);
   },
   ca: (caId) => data(call('GET', `${CAS}/${id(caId)}`)),
   addCA: (body) => call('POST', CAS, { body }),
@@ -129,6 +127,8 @@ export const api = {
   activate: (serverId, version) => data(call('PUT', `${SERVERS}/active`, { body: { id: serverId }, version })),
 
   traffic: (days) => data(call('GET', `/traffic?days=${days}`)),
+  /** One page of a search: {results, bookmark, total, statuses}. *search*: {q, status, ca, sort, limit, bookmark}. */
+  findDevices: (search) => data(call('GET', `/devices?${query(search)}`)),
   callers: () => data(call('GET', '/callers')),
   edges: () => data(call('GET', '/edges')),
 

@@ -10,6 +10,7 @@ import { signInAgain, signInPage } from './signin.js';
 import activity from './pages/activity.js';
 import brokers from './pages/brokers.js';
 import cas from './pages/cas.js';
+import devices from './pages/devices.js';
 import overview from './pages/overview.js';
 import security from './pages/security.js';
 import servers from './pages/servers.js';
@@ -17,7 +18,7 @@ import why from './pages/why.js';
 
 // The pages in the order of the navigation, under their headings.
 const NAVIGATION = [
-  [null, [overview]],
+  [null, [overview, devices]],
   ['Security', [cas, servers, security]],
   ['Operations', [why, brokers, activity]],
 ];
@@ -60,7 +61,7 @@ function frame() {
     return [heading && h('p', { class: 'nav-heading', id }, heading),
       h('ul', { 'aria-labelledby': id }, pages.map((page) => h('li', null,
         h('a', { href: `#/${page.path}`, 'data-page': page.path }, icon(page.path || 'overview'), page.title))))];
-  }));
+  }), h('p', { class: 'nav-heading' }, h('a', { href: '../docs/', target: '_blank', rel: 'noopener' }, 'API and error codes')));
   const main = h('main', { id: 'content', tabindex: '-1' });
   root.replaceChildren();
   put(root, [

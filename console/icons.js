@@ -4,6 +4,7 @@ import { svg } from './dom.js';
 
 const PATHS = {
   overview: 'M2 9h5V2H2zm0 5h5v-3H2zm7 0h5V7H9zm0-9h5V2H9z',
+  devices: 'M4 4h8v8H4zM6.5 6.5h3v3h-3zM6 1.5V4m4-2.5V4m-4 8v2.5m4-2.5v2.5M1.5 6H4m-2.5 4H4m8-4h2.5M12 10h2.5',
   ca: 'M8 1.5 2.5 3.7v4c0 3.2 2.3 5.6 5.5 6.8 3.2-1.2 5.5-3.6 5.5-6.8v-4zM5.5 8l1.8 1.8L10.7 6',
   servers: 'M2 2.5h12v4H2zm0 7h12v4H2zM4.5 4.5h.01M4.5 11.5h.01',
   security: 'M3.5 7h9v7h-9zM5.5 7V4.5a2.5 2.5 0 0 1 5 0V7',

@@ -86,6 +86,8 @@ const STATES = {
   begins: ['◷', 'Not valid yet', 'warn'],
   ended: ['✕', 'Expired', 'bad'],
   denied: ['✕', 'Denied', 'bad'],
+  accepted: ['✓', 'Accepted', 'good'],
+  refused: ['✕', 'Refused', 'bad'],
   waiting: ['✎', 'Waiting for signature', 'warn'],
 };
 

@@ -102,6 +102,7 @@ FUNCTIONS: Final = (
             "functions.api.edge_contacts",
             "functions.api.callers",
             "functions.api.traffic",
+            "functions.api.seen_devices",
             PROCESS,
         ),
         memory=512,

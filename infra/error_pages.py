@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from functions.web.problem import status_of
+from infra.doc_page import doc_page
 from shared.errors import TrustError, every_error
 
 _TITLES: Final = {  # codes of answers that are no error class
@@ -631,8 +632,10 @@ def pages() -> dict[str, str]:
     made = {f"{code}.html": _page(code, *entry) for code, entry in entries.items()}
     made |= {f"{code}.html": _server_page(code, *answer) for code, answer in _SERVERS.items()}
     listed = "".join(f'<li><a href="{code}">{code}</a></li>\n' for code in sorted((*entries, *_SERVERS)))
-    made["index.html"] = _html(
-        "Errors", f"<p>What each code means, and what to do.</p>\n<ul>\n{listed}</ul>\n", up=".."
+    made["index.html"] = doc_page(
+        "Error codes",
+        f'<p>What each code means, and what to do.</p>\n<ul class="columns">\n{listed}</ul>\n',
+        root="../../",
     )
     return made
 
@@ -665,7 +668,7 @@ def _page(code: str, says: str, mend: str, kind: type[TrustError] | None) -> str
         parts.append(
             "<p>Commands:</p>\n" + "".join(f"<pre><code>{html.escape(line)}</code></pre>\n" for line in cause.commands)
         )
-    return _html(code, "".join(parts) + '<p><a href="./">All codes</a></p>\n', up="..")
+    return doc_page(code, "".join(parts), root="../../")
 
 
 def _answer(kind: type[TrustError] | None, *, is_refusal: bool) -> str:
@@ -688,7 +691,7 @@ def _server_page(code: str, status: int | None, says: str, mend: str) -> str:
     else:
         answer = f"<h2>The answer</h2>\n{_paragraph(f'HTTP status {status}, with this code in the field code.')}"
     body = f"<h2>What happened</h2>\n{_sentence(says)}{answer}<h2>What to do</h2>\n{_sentence(mend)}"
-    return _html(code, body + '<p><a href="./">All codes</a></p>\n', up="..")
+    return doc_page(code, body, root="../../")
 
 
 def _sentence(template: str) -> str:
@@ -702,20 +705,3 @@ def _sentence(template: str) -> str:
 
 def _paragraph(text: str) -> str:
     return f"<p>{html.escape(' '.join(text.split()))}</p>\n"
-
-
-def _html(title: str, body: str, *, up: str) -> str:
-    return (
-        "<!doctype html>\n"
-        '<html lang="en">\n'
-        "<head>\n"
-        '<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} · MQTT Trust</title>\n"
-        f'<link rel="stylesheet" href="{up}/../console/style.css">\n'
-        "</head>\n"
-        "<body>\n"
-        f'<main id="content">\n<h1>{title}</h1>\n{body}</main>\n'
-        "</body>\n"
-        "</html>\n"
-    )

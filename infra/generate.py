@@ -16,6 +16,7 @@ import yaml
 
 from functions.registry import Trigger
 from infra import error_pages
+from infra.api_page import api_page
 from infra.openapi import document
 from infra.table import FUNCTIONS, DeployedFunction, Right, as_json, http_routes, on_api_gateway
 
@@ -38,6 +39,7 @@ def files() -> dict[Path, str]:
         ROOT / "infra/knative/service.yaml": _documents(
             [_account("trust"), _knative_service(SERVICE, 1024, 30, "trust")]
         ),
+        ROOT / "console/api.html": api_page(document()),
         **{ROOT / "console/errors" / name: page for name, page in error_pages.pages().items()},
     }
 

@@ -20,7 +20,7 @@ from functions.api.rehearsal_view import CLIENT, Judged, judge_change
 from functions.call import OPERATORS, VIEWERS, MemberCall, endpoint
 from functions.registry import PREFIX
 from functions.web.body import Body, Comments, File, file_bytes, read_body
-from functions.web.conditions import PAGING, if_match, read_choice, read_page, read_text
+from functions.web.conditions import IDS_MAX, PAGING, if_match, read_choice, read_ids, read_page, read_text
 from functions.web.contract import CSV_TEXT, PEM_TEXT, View
 from functions.web.message import NO_CONTENT, Reply, Request, json_reply, pem_reply
 from functions.web.table_file import csv_reply
@@ -140,11 +140,15 @@ def _find_all(call: MemberCall) -> Found:
     function=MANAGE,
     roles=VIEWERS,
     summary="The org's CA certificates, ordered by id; a search reads all of them, and sorts by the subject",
-    query={**PAGING, **SEARCH},
+    query={**PAGING, **SEARCH, "ids": f"these alone, those that exist: up to {IDS_MAX} ids, with commas between"},
     answers={200: CAList},
 )
 def list_cas(call: MemberCall) -> Reply:
     page, org, usage = read_page(call.request), call.member.org, _recent_usage(call)
+    if "ids" in call.request.query:
+        named = manage.find_cas(call.context, org, read_ids(call.request, "ids"))
+        results = tuple(_view(ca_id, ca, usage) for ca_id, ca in named.items())
+        return json_reply(CAList(results=results, bookmark=None))
     if not SEARCH.keys() & call.request.query.keys():
         cas = manage.list_cas(call.context, org, after=page.after, limit=page.look_ahead)
         results = tuple(_view(ca_id, ca, usage) for ca_id, ca in page.cut(cas))

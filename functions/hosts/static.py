@@ -1,6 +1,6 @@
-"""The console's files and the pages of the error codes: read once at the start, served from memory.
+"""The console's files and the pages of documentation: read once at the start, served from memory.
 
-The console is at /console/, the pages are at /docs/errors/<code>."""
+The console is at /console/, the API reference at /docs/, the page of an error code at /docs/errors/<code>."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 PREFIX: Final = "/console/"
+DOCS: Final = "/docs/"
 ERRORS: Final = "/docs/errors/"
-PATHS: Final = ("/", "/console/", "/console/{*file}", "/docs/errors/", "/docs/errors/{code}")
+PATHS: Final = ("/", "/console/", "/console/{*file}", "/docs/", "/docs/errors/", "/docs/errors/{code}")
 """The console's addresses for the routers in front of the functions. They are not part of the API's description.
 
 `/console` is missing: the Serverless Framework gives it the same resource name as `/console/`.
@@ -70,7 +71,7 @@ class Console:
     @staticmethod
     def answers(path: str) -> bool:
         """Whether *path* belongs to the console."""
-        return path in ("/", "/console") or path.startswith((PREFIX, ERRORS))
+        return path in ("/", "/console", "/docs") or path.startswith((PREFIX, DOCS))
 
     def reply(self, request: Request) -> Reply:
         """Return the file, 304 if the client has it already, or 404. Never raises.
@@ -79,8 +80,9 @@ class Console:
         """
         if request.method not in METHODS:
             return Reply(405, b"", _PLAIN, {"Allow": "GET, HEAD"})
-        if request.path in ("/", "/console"):
-            return Reply(302, b"", _PLAIN, {"Location": PREFIX, "Cache-Control": "no-cache"})
+        if request.path in ("/", "/console", "/docs"):
+            location = DOCS if request.path == "/docs" else PREFIX
+            return Reply(302, b"", _PLAIN, {"Location": location, "Cache-Control": "no-cache"})
         # The path is looked up in a table, so no path can leave the console's folder.
         file = self._files.get(_file_of(request.path))
         if file is None:
@@ -107,6 +109,8 @@ class Console:
 
 
 def _file_of(path: str) -> str:
+    if path == DOCS:
+        return "api.html"
     if path.startswith(ERRORS):
         return f"errors/{path.removeprefix(ERRORS) or 'index'}.html"
     return path.removeprefix(PREFIX) or "index.html"

@@ -95,6 +95,17 @@ def read_text(request: Request, name: str) -> str:
     return text
 
 
+IDS_MAX: Final = 50
+
+
+def read_ids(request: Request, name: str) -> Sequence[str]:
+    """Return the ids in a query parameter, each once. Raises: WrongValue."""
+    ids = list(dict.fromkeys(filter(None, request.query.get(name, "").split(","))))
+    if len(ids) > IDS_MAX or not all(map(ID.fullmatch, ids)):
+        raise WrongValue(field=name, found=f"{name} takes up to {IDS_MAX} ids, with commas between")
+    return ids
+
+
 def read_choice(request: Request, name: str, kind: type[E], *, value: str | None = None) -> E | None:
     """Return a query parameter that is a value of *kind*; None if absent or empty.
 

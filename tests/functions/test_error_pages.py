@@ -90,4 +90,4 @@ def test_an_answer_names_the_page_of_its_code(operator: Client, monkeypatch: pyt
 def test_no_other_file_is_a_page(console: Console) -> None:
     for path in ("/docs/errors/nothing", "/docs/errors/../index", "/docs/errors/stale.html", "/docs/errors/stale/"):
         assert console.reply(Request("GET", path)).status == 404
-    assert b"<h1>Errors</h1>" in console.reply(Request("GET", "/docs/errors/")).body
+    assert b"<h1>Error codes</h1>" in console.reply(Request("GET", "/docs/errors/")).body

@@ -170,6 +170,7 @@ CASES: dict[str, Case] = {
     "list_edges": _nothing,
     "list_callers": _nothing,
     "get_traffic": _nothing,
+    "list_devices": _nothing,
     "session": _nothing,
     "list_hosts": _nothing,
     "get_host": _nothing,
@@ -217,6 +218,8 @@ def queries(route: Route, item: str) -> Iterator[dict[str, str]]:
         yield {"bookmark": item}
     if "q" in takes:
         yield {"q": item}
+    if "ids" in takes:
+        yield {"ids": item}
 
 
 def test_no_route_reaches_an_id_of_another_organization(service: Service, theirs: Theirs) -> None:

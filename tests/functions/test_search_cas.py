@@ -136,6 +136,23 @@ def test_a_list_without_a_search_reads_one_page(service: Service) -> None:
     assert [ca["id"] for ca in page["results"]] == sorted(ca["id"] for ca in page["results"])
 
 
+def test_cas_are_read_by_their_ids(four: dict[str, dict[str, Any]], service: Service) -> None:
+    """In one read; an id that does not exist is left out, and so is another organization's."""
+    viewer = service.client("viewer")
+    other = service.client("operator", service.other_org("other1"))
+    theirs = add(other, "Theirs")
+    ids = [four["Cairo"]["id"], four["Delhi"]["id"], "absent", theirs["id"]]
+    before = service.store.calls["get_many"]
+    page = viewer.get(CAS, query={"ids": ",".join([*ids, ids[0]])}).ok()
+    assert sorted(ca["id"] for ca in page["results"]) == sorted(ids[:2])
+    assert service.store.calls["get_many"] - before <= 3, "the caller, the CAs and their use"
+    assert other.get(CAS, query={"ids": ids[0]}).ok()["results"] == []
+    assert viewer.get(CAS, query={"ids": ""}).ok()["results"] == []
+    for wrong in (",".join(f"a{number}" for number in range(51)), "a/b", "a b"):
+        refused = viewer.get(CAS, query={"ids": wrong})
+        assert (refused.status, refused.json["violations"][0]["field"]) == (400, "ids")
+
+
 def test_the_table_has_what_the_search_finds(four: dict[str, dict[str, Any]], viewer: Client) -> None:
     reply = viewer.get(f"{CAS}/csv?q=hall&sort=-subject")
     assert reply.reply.content_type == "text/csv; charset=utf-8"

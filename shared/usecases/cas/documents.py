@@ -90,6 +90,14 @@ class CACertificates:
         document = self._repository.get(self._ref(ca_id))
         return document.cas if document else {}
 
+    def find_many(self, ca_ids: Collection[str]) -> dict[str, CA]:
+        """Return those of *ca_ids* that exist, in one read."""
+        refs = {self._ref(ca_id) for ca_id in ca_ids}
+        batch = self._repository.read_batch(refs)
+        documents = [document for ref in refs if (document := batch.get(ref)) is not None]
+        stored = {ca_id: ca for document in documents for ca_id, ca in document.cas.items()}
+        return {ca_id: stored[ca_id] for ca_id in sorted(ca_ids) if ca_id in stored}
+
     def list_page(self, *, after: str, limit: int) -> list[tuple[str, CA]]:
         """Return at most *limit* pairs (id, CA) whose ids come after *after*, ordered by id."""
         cas: list[tuple[str, CA]] = []

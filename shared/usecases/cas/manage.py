@@ -1,5 +1,6 @@
 """Register, list, describe, deactivate and delete the CA certificates of an organization."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
@@ -104,6 +105,11 @@ def get_ca(context: Context, org: Org, ca_id: str) -> CA:
 def list_cas(context: Context, org: Org, *, after: str, limit: int) -> list[tuple[str, CA]]:
     """Return at most *limit* pairs (id, CA) whose ids come after *after*, ordered by id."""
     return CACertificates(context.of(org)).list_page(after=after, limit=limit)
+
+
+def find_cas(context: Context, org: Org, ca_ids: Collection[str]) -> dict[str, CA]:
+    """Return those of *ca_ids* that are registered, by id."""
+    return CACertificates(context.of(org)).find_many(ca_ids)
 
 
 def list_also_vouched_by(context: Context, org: Org, ca_id: str) -> list[str]:
