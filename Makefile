@@ -17,7 +17,7 @@ help:  ## list the targets
 run: $(VENV)/.run  ## start every function on http://127.0.0.1:8080 (PORT)
 	@exec $(BIN)/python -m functions.local
 
-demo: $(VENV)/.dev  ## play the whole story on this machine: two organizations, a TLS edge and a broker
+demo: $(VENV)/.dev  ## play the whole story on this machine: two organizations, a TLS edge and a broker (KEEP=1: leave it running)
 	@$(BIN)/python -m demo
 
 test: $(VENV)/.dev tests/node_modules/.done  ## run every test but the slow ones, with branch coverage

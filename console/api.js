@@ -30,6 +30,7 @@ export function onEnded(ask) {
 export async function call(method, path, { body, version, as, text = false, bare = false, signal } = {}) {
   for (;;) {
     const proof = as ?? session.current();
+    if (proof) session.noteRequest();
     const headers = {};
     if (!(bare && !as) && proof) headers.Authorization = session.authorization(proof);
     if (body !== undefined) headers['Content-Type'] = 'application/json';

@@ -6,6 +6,7 @@ import { icon } from './icons.js';
 import { refreshTimes } from './parts.js';
 import * as oidc from './oidc.js';
 import * as session from './session.js';
+import { listen } from './shortcuts.js';
 import { signInAgain, signInPage } from './signin.js';
 import activity from './pages/activity.js';
 import brokers from './pages/brokers.js';
@@ -23,6 +24,7 @@ const NAVIGATION = [
   ['Operations', [why, brokers, activity]],
 ];
 const PAGES = NAVIGATION.flatMap(([, pages]) => pages);
+const KEYS = { '': 'o', devices: 'd', ca: 'c', servers: 's', security: 'p', why: 'w', brokers: 'b', activity: 'a' }; // after g
 const root = document.getElementById('app');
 let current = null; // {page, view, update, leave}
 
@@ -43,7 +45,7 @@ async function start() {
   }
   onEnded(() => signInAgain(where));
   try {
-    const proof = back?.proof ?? session.current() ?? (session.hasSignedOut() ? null : await session.fromOtherTab());
+    const proof = back?.proof ?? session.current() ?? (session.hasSignedOut() || session.wasIdle() ? null : await session.fromOtherTab());
     if (proof) session.keep(proof, await api.session(proof));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -51,7 +53,7 @@ async function start() {
     session.forget();
   }
   if (session.who()) frame();
-  else signInPage(root, where, frame, problem);
+  else signInPage(root, where, frame, problem ?? (session.wasIdle() ? 'Your session ended after 12 hours without a request. Sign in again.' : null));
 }
 
 function frame() {
@@ -154,4 +156,5 @@ for (const kind of ['dragover', 'drop']) addEventListener(kind, (event) => event
 setInterval(refreshTimes, 30_000);
 
 session.onEnd(() => location.replace(location.pathname));
+listen(PAGES.map(({ path, title }) => ({ path, title, key: KEYS[path] })));
 start();

@@ -5,8 +5,16 @@ const KEPT = 'trust.session';
 const CHANNEL = 'trust.session';
 const SIGNED_OUT = 'trust.signed-out';
 const PATIENCE = 300; // ms that a new tab waits for the open ones
+const LAST_REQUEST = 'trust.last-request'; // in the local storage, for all tabs: a time, and no secret
+const IDLE = 12 * 3_600_000; // ms without a request, after which a session ends
+const IDLE_ENDED = 'trust.idle';
+const MINUTE = 60_000;
 
 let proof = read(); // {kind: 'key', key, token} or {kind: 'token', token}
+let idle = (proof !== null && isIdle()) || sessionStorage.getItem(IDLE_ENDED) !== null;
+let noted = 0;
+sessionStorage.removeItem(IDLE_ENDED);
+if (idle) forgetProof();
 let person = null; // {org, role, messagingHost, key} as the service returned it
 
 function read() {
@@ -17,11 +25,36 @@ function read() {
   }
 }
 
+/** Return whether no tab made a request for 12 hours. */
+function isIdle(now = Date.now()) {
+  const last = Number(localStorage.getItem(LAST_REQUEST));
+  return last > 0 && now - last > IDLE;
+}
+
+/** Note that a request is made. The time is written once a minute at most. */
+export function noteRequest(now = Date.now()) {
+  if (now - noted < MINUTE) return;
+  noted = now;
+  localStorage.setItem(LAST_REQUEST, String(now));
+}
+
+/** Return whether this tab's session ended because no tab made a request for 12 hours. */
+export const wasIdle = () => idle && !person;
+
+setInterval(() => {
+  if (!proof || !isIdle()) return;
+  end();
+  sessionStorage.setItem(IDLE_ENDED, 'yes');
+  ended();
+}, MINUTE);
+
 export const current = () => proof;
 export const who = () => person;
 export const mayChange = () => person?.role === 'operator';
 
 export function keep(next, user) {
+  idle = false;
+  noteRequest();
   proof = next;
   person = user;
   sessionStorage.setItem(KEPT, JSON.stringify(next));
@@ -42,7 +75,7 @@ const tabs = new BroadcastChannel(CHANNEL);
 let ended = () => {};
 
 tabs.onmessage = ({ data }) => {
-  if (data?.ask && proof && person) tabs.postMessage({ proof });
+  if (data?.ask && proof && person && !isIdle()) tabs.postMessage({ proof });
   if (data?.end && data.end === person?.org) {
     forgetProof();
     sessionStorage.setItem(SIGNED_OUT, 'yes');

@@ -1,4 +1,7 @@
-"""`make demo`: two organizations with their devices, a real edge and a real broker on this machine, in a minute."""
+"""`make demo`: two organizations with their devices, a real edge and a real broker on this machine, in a minute.
+
+`make demo KEEP=1` leaves them running, with the console and three broken devices.
+"""
 
 import os
 import signal
@@ -10,6 +13,7 @@ from ctypes.util import find_library
 from pathlib import Path
 
 from demo.device import Device, Publisher, context, fetch_fingerprint
+from demo.keep import break_devices, keep_running
 from demo.pki import OpensslPki
 from demo.processes import Failed, Missing, program, until
 from demo.stack import Org, Stack
@@ -41,7 +45,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
         try:
-            Story(Path(folder), stack, started).run()
+            Story(Path(folder), stack, started, is_kept=os.environ.get("KEEP", "") not in ("", "0")).run()
         except (Failed, AssertionError) as error:
             print(f"\nThe demo stopped: {error}", file=sys.stderr)
             return 1
@@ -67,8 +71,8 @@ def find_missing_packages() -> set[str]:
 class Story:
     """The steps of the demo. Each prints what happened."""
 
-    def __init__(self, folder: Path, stack: Stack, started: float) -> None:
-        self.folder, self.stack, self._started = folder, stack, started
+    def __init__(self, folder: Path, stack: Stack, started: float, *, is_kept: bool = False) -> None:
+        self.folder, self.stack, self._started, self._is_kept = folder, stack, started, is_kept
         self.devices: list[Device] = []
         self.cas: dict[str, str] = {}  # org -> id of its CA
         self.files: dict[str, tuple[Path, Path]] = {}  # client ID -> certificate and key
@@ -144,6 +148,17 @@ class Story:
         )
         publisher.stop()
         self._expect_refusal(acme, thermo.client_id, self.files[thermo.client_id], "at its next connection")
+        if self._is_kept:
+            self._keep(acme, zeta)
+
+    def _keep(self, acme: tuple[Org, OpensslPki], zeta: tuple[Org, OpensslPki]) -> None:
+        """Activate Acme's CA again, connect its devices, and go on until the demo is stopped."""
+        self.chapter("Everything stays: three broken devices to explain")
+        acme[0].change_ca(self.cas[acme[0].id], "active")
+        for name in ("d:thermo:7", "d:thermo:8"):
+            self._expect_entry(self._device(acme, name), "another device")
+        broken = break_devices(*acme, self.folder)
+        keep_running([acme, zeta], broken, self.stack.edge.port, self.say)
 
     def _org(self, org_id: str, ca_name: str) -> tuple[Org, OpensslPki]:
         org, pki = Org.create(self.stack.functions, org_id), OpensslPki(self.folder / org_id, ca_name)

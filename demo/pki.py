@@ -27,11 +27,14 @@ class OpensslPki:
     def ca(self) -> Path:
         return self.folder / "ca.pem"
 
-    def device(self, identity: str) -> tuple[Path, Path]:
-        """Issue a certificate for a device. Return the files of the certificate and the key."""
+    def device(self, identity: str, *, days: int = 365) -> tuple[Path, Path]:
+        """Issue a certificate for a device. Return the files of the certificate and the key.
+
+        *days*: how long the certificate is valid; -1: it expired yesterday.
+        """
         stem = identity.replace(":", "-")
         self._openssl("req", "-new", *_NEW_KEY, "-keyout", f"{stem}.key", "-out", f"{stem}.csr", *_cn(identity))
-        self._sign(f"{stem}.csr", f"{stem}.pem")
+        self._sign(f"{stem}.csr", f"{stem}.pem", days=days)
         return self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
 
     def sign_server(self, csr: str, host: str) -> str:
@@ -41,8 +44,8 @@ class OpensslPki:
         self._sign("server.csr", "server.pem", "-extfile", "server.ext")
         return (self.folder / "server.pem").read_text() + self.ca.read_text()
 
-    def _sign(self, csr: str, out: str, *more: str) -> None:
-        ca = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "365")
+    def _sign(self, csr: str, out: str, *more: str, days: int = 365) -> None:
+        ca = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", str(days))
         self._openssl("x509", "-req", "-in", csr, "-out", out, *ca, *more)
 
     def _openssl(self, *words: str) -> None:

@@ -11,6 +11,8 @@ import { mayChange, who } from '../session.js';
 
 // For each level: whether a device is admitted with a valid, an invalid, no certificate. "Token": the broker asks for it.
 const IN = 'allowed', OUT = 'refused', TOKEN = 'token decides';
+const SHOWN = ['Valid certificate', 'Invalid certificate', 'No certificate'];
+const TONES = { [IN]: 'good', [OUT]: 'bad', [TOKEN]: 'warn' };
 const LEVELS = [
   ['TLS Optional', IN, OUT, TOKEN, 'Connections without TLS too; then the token decides.'],
   ['TLS with Token Authentication', TOKEN, OUT, TOKEN, ''],
@@ -45,10 +47,14 @@ function policySection(view, part, policy) {
   const errors = errorArea();
   const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
   const group = newId('level');
-  const radios = LEVELS.map(([level, valid, invalid, none, note]) => h('label', { class: 'level' },
-    h('input', { type: 'radio', name: group, value: level, checked: level === policy.default, disabled: !may, 'data-key': `level-${level}`, onchange: stale }),
-    h('span', null, h('strong', null, level), h('span', { class: 'muted block' },
-      `Valid certificate: ${valid} · invalid: ${invalid} · none: ${none}.${note && ` ${note}`}`))));
+  const radios = h('table', { class: 'levels' },
+    h('caption', { class: 'sr' }, 'What each level does with a device'),
+    h('thead', null, h('tr', null, ['Level', ...SHOWN].map((name) => h('th', { scope: 'col' }, name)))),
+    h('tbody', null, LEVELS.map(([level, valid, invalid, none, note]) => h('tr', null,
+      h('th', { scope: 'row' }, h('label', { class: 'level' },
+        h('input', { type: 'radio', name: group, value: level, checked: level === policy.default, disabled: !may, 'data-key': `level-${level}`, onchange: stale }),
+        h('span', null, level)), note && h('p', { class: 'muted' }, note)),
+      [valid, invalid, none].map((outcome, at) => h('td', { class: TONES[outcome], 'data-label': `${SHOWN[at]}: ` }, outcome))))));
   const unnamed = checkbox('A valid certificate that names no device: the broker asks for the token', policy.unnamedCertificates === 'token', {
     hint: 'Not at the level “TLS with Client Certificate Authentication”, which takes no token.', key: 'unnamed',
   });

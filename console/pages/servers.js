@@ -1,6 +1,7 @@
 // The page of server certificates.
 
 import { Problem, api } from '../api.js';
+import { countries } from '../countries.js';
 import { find, h, replace } from '../dom.js';
 import { ask, openDialog, saveOver } from '../dialog.js';
 import { droppable, fileField, noKey } from '../filefield.js';
@@ -192,7 +193,7 @@ function show(view, opened) {
     const [now, servers, changes] = await Promise.all([api.active(), api.servers(), api.activity({ kind: 'change', limit: 50 })]);
     const entry = changes.results.find((change) => change.what === 'activateServerCert');
     const shownNow = servers.find((server) => server.id === now.active);
-    return { version: now.version, updatedBy: entry?.who ?? 'Somebody', updatedAt: entry?.at ?? now.activatedAt, name: shownNow ? nameOf(shownNow) : now.active };
+    return { version: now.version, updatedBy: entry?.who ?? 'Another user', updatedAt: entry?.at ?? now.activatedAt, name: shownNow ? nameOf(shownNow) : now.active };
   }
 
   // ---------------------------------------------------------------------------------------- adding, requesting
@@ -211,11 +212,10 @@ function show(view, opened) {
       if (customDomains.enabled) hosts = [...hosts, ...customDomains.domains.map((domain) => `${who().org}.messaging.${domain}`)];
     });
     const text = (label, name, more) => field(label, input({ maxlength: 256, ...more }), { name, hint: more?.hint });
-    const country = input({ maxlength: 64, autocapitalize: 'characters', oninput() { country.value = country.value.toUpperCase(); } });
     const fields = [
       field('Common name', hosts.length > 1 ? select(hosts.map((host) => [host, host]), hosts[0]) : input({ value: hosts[0] }), { name: 'commonName' }),
       text('Organization', 'organization'), text('Unit', 'organizationalUnit'), text('Locality', 'locality'), text('State', 'state'),
-      field('Country', country, { name: 'country', hint: 'Two letters of ISO 3166, such as DE or US.' }),
+      field('Country', select([['', 'None'], ...countries()], ''), { name: 'country' }),
       field('E-mail', input({ type: 'email', maxlength: 256 }), { name: 'emailAddress' }),
       field('Key', select(KEYS.map((key) => [key, key.replace('RSA-', 'RSA ')]), KEYS[0]), { name: 'keyAlgorithm' }),
       field('Description', textarea({ maxlength: 1000 }), { name: 'comments' }),
@@ -223,15 +223,8 @@ function show(view, opened) {
     const done = await openDialog({
       title: 'Generate CSR', wide: true, fields,
       content: [h('p', null, 'The service makes the private key and keeps it. The key cannot be downloaded.'), h('div', { class: 'columns' }, fields.map((field) => field.row))],
-      actions: [{ label: 'Generate', tone: 'primary', submit: true, run() {
-        const place = fields.find((field) => field.name === 'country');
-        if (country.value && !/^[A-Z]{2}$/.test(country.value)) {
-          place.fail('A country is two letters, A to Z: DE, US.');
-          place.focus();
-          return undefined;
-        }
-        return api.generateCSR(Object.fromEntries(fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value)));
-      } }],
+      actions: [{ label: 'Generate', tone: 'primary', submit: true,
+        run: () => api.generateCSR(Object.fromEntries(fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value))) }],
     });
     if (done) await settle(done.id, REQUESTED, ...inWords(done.warnings));
   }
@@ -295,7 +288,7 @@ function show(view, opened) {
         h('p', null, csr ? 'A certificate issued for it becomes useless.' : 'Its private key is deleted with it. It is not shown to devices now.')],
       actions: [{ label: 'Delete', tone: 'danger', submit: true, run: async () => (await saveOver(
         async (version) => { await api.deleteServer(server.id, version); return true; }, server.version, () => api.server(server.id),
-        (theirs) => h('p', null, `It is ${theirs.status === 'csr' ? 'a request' : 'a certificate'} now. “Save mine” deletes it.`))
+        (theirs) => h('p', null, `It is ${theirs.status === 'csr' ? 'a request' : 'a certificate'} now. “Save my change” deletes it.`))
         ? 'deleted' : 'kept') }],
     });
     if (done) await settle(server.id, ...(done === 'deleted' ? [h('bdi', null, nameOf(server)), ' is deleted.'] : ['The other change was kept; yours was discarded.']));

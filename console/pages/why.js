@@ -1,11 +1,12 @@
 // Why was my device refused? The ten steps up to the failing step, with the reason and the remedy.
 
 import { Problem, api } from '../api.js';
+import { explainDeviceError } from '../device_errors.js';
 import { ask } from '../dialog.js';
 import { find, h, replace } from '../dom.js';
 import { droppable, fileField, noKey } from '../filefield.js';
 import { absolute, commonName, plural, short, visible } from '../format.js';
-import { checkbox, errorArea, field, input, showProblem } from '../form.js';
+import { checkbox, errorArea, field, input, showProblem, textarea } from '../form.js';
 import { copyButton, facts, fingerprint, foreign, judgement, moment, rowButton } from '../parts.js';
 import { mayChange, who } from '../session.js';
 import { DIALECTS, PASSED, refusedCallers } from './brokers.js';
@@ -31,7 +32,7 @@ export const CHECKED = () => `trust.checked.${who().org}`; // set after a succes
 
 function show(view, opened) {
   const recent = h('div', { class: 'recent' });
-  const result = h('section', { class: 'result', 'aria-label': 'Result', hidden: true });
+  const result = h('section', { class: 'panel result', 'aria-label': 'Result', hidden: true });
   const errors = errorArea();
   const certificate = fileField('Device certificate', {
     name: 'certificate', hint: 'PEM or DER, with the intermediates it sends.', refuse: noKey,
@@ -44,8 +45,13 @@ function show(view, opened) {
     h('div', { class: 'form-actions' }, h('button', { type: 'submit', class: 'primary', 'data-key': 'check' }, 'Check')));
   droppable(form, () => certificate);
   const trouble = h('div');
+  const meaning = h('div', { 'aria-live': 'polite' });
+  const line = field('A line of its log, or the code that it got', textarea({ maxlength: 2000, rows: 2, placeholder: 'tlsv1 alert unknown ca · CONNACK 5 · rc=5 · -0x2700' }),
+    { hint: 'From OpenSSL, mbed TLS, Paho, mosquitto, ESP-IDF or another client. Nothing is sent.' });
+  line.control.addEventListener('input', () => replace(meaning, line.value.trim() && meaningOf(line.value)));
+  const says = h('details', { class: 'panel' }, h('summary', null, 'My device says …'), line.row, meaning);
   view.content.append(trouble, h('div', { class: 'halves' },
-    h('div', null, h('section', { class: 'panel', 'aria-labelledby': 'recent' }, h('h2', { id: 'recent' }, 'Recent refusals'), recent), form),
+    h('div', null, h('section', { class: 'panel', 'aria-labelledby': 'recent' }, h('h2', { id: 'recent' }, 'Recent refusals'), recent), says, form),
     h('div', { class: 'right' }, h('p', { class: 'muted placeholder' }, 'The ten steps appear here.'), result)));
 
   let refusals = null, drawn = '';
@@ -237,6 +243,14 @@ function show(view, opened) {
     update(id) { if (id) open(id).catch(quiet); },
     leave() { timers.forEach(clearInterval); },
   };
+}
+
+/** What a line of a device's log means. */
+function meaningOf(text) {
+  const known = explainDeviceError(text);
+  if (!known) return h('p', null, 'This line is not known here. Look for the device among the recent refusals, or check its certificate below.');
+  return [h('p', null, h('strong', null, known.who), ` ${known.why}`), h('p', null, known.next),
+    known.links.length > 0 && h('p', null, known.links.map(({ href, label }, at) => [at ? ' · ' : '', h('a', { href }, label)]))];
 }
 
 function reportOf(verdict, body, heading) {

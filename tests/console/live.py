@@ -5,15 +5,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from cryptography import x509
+from msgspec.structs import replace
 from playwright.sync_api import Page
 
 from functions.hosts.asgi import Application
+from shared.connection_records import ConnectionEvent
+from shared.usecases.devices.usage import add_batches, summarize
+from shared.validation.policy import Presence
 from tests.support.certs import DAY, YEAR, Issued, ca, key, leaf, server
 from tests.support.harness import Client, Service, make_current_service
 
@@ -86,6 +90,26 @@ def running(folder: Path, **settings: Any) -> Iterator[Live]:
         service.app.close()
 
 
+def record(live: Live, *, hours: int = 0, **codes: int) -> None:
+    """Record connections of some hours ago: how many with each code."""
+    at = now() - timedelta(hours=hours)
+    events = [
+        ConnectionEvent(
+            org_id=live.service.org_id,
+            at=at,
+            decision="allow" if code == "allowed" else "deny",
+            code=code,
+            tls=True,
+            presence=Presence.VALID,
+        )
+        for code, count in codes.items()
+        for _ in range(count)
+    ]
+    batch = summarize(live.service.org_id, events)
+    numbers = replace(batch, refusals=(), refused=0)  # the list of refusals has connections that were judged
+    add_batches(live.service.app.context.repository, live.service.org_id, [numbers])
+
+
 def choose(page: Page, action: str, name: str) -> None:
     """Choose an action in the menu of the first row that is called *name*."""
     page.get_by_role("button", name=f"Actions for {name}").first.click()
@@ -113,4 +137,4 @@ def server_cert(host: str, signer: Issued | None = None, *, number: int = 7, day
     return server(host, signer, private=private, not_before=begins, not_after=now() + days * DAY, **more)
 
 
-__all__ = ["DAY", "YEAR", "Live", "choose", "device", "now", "root", "running", "server_cert"]
+__all__ = ["DAY", "YEAR", "Live", "choose", "device", "now", "record", "root", "running", "server_cert"]

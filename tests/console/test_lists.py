@@ -9,32 +9,11 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
-from shared.connection_records import ConnectionEvent
-from shared.usecases.devices.usage import add_batches, summarize
-from shared.validation.policy import Presence
-from tests.console.live import DAY, Live, choose, device, now, root
+from tests.console.live import DAY, Live, choose, device, now, record, root
 from tests.support import certs
 
 At = Callable[[str], Page]
 ORG = "mtxpd0"
-
-
-def record(live: Live, *, hours: int = 0, **codes: int) -> None:
-    """Record connections of some hours ago: how many with each code."""
-    at = now() - timedelta(hours=hours)
-    events = [
-        ConnectionEvent(
-            org_id=ORG,
-            at=at,
-            decision="allow" if code == "allowed" else "deny",
-            code=code,
-            tls=True,
-            presence=Presence.VALID,
-        )
-        for code, count in codes.items()
-        for _ in range(count)
-    ]
-    add_batches(live.service.app.context.repository, ORG, [summarize(ORG, events)])
 
 
 # ---------------------------------------------------------------------------------------------------------- overview

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from demo.__main__ import find_missing_packages
-from demo.processes import Missing, Process, is_listening
-from demo.stack import ROOT
+from demo.processes import Missing, Process, is_listening, until
+from demo.stack import ROOT, Functions
 from tests.support.missing import skip_or_fail
 
 
@@ -66,6 +66,37 @@ def test_an_interrupted_demo_leaves_nothing_behind(short_path: Path, how: signal
     assert not is_listening(int(port[1]))
     assert [file.name for file in short_path.iterdir()] == ["log"]
     assert not [process for process in Path("/proc").glob("[0-9]*") if is_started_from(short_path, process)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_demo_that_is_kept_has_three_broken_devices_to_explain(short_path: Path) -> None:
+    """The console answers, and each device is refused for a cause of its own, again and again."""
+    if packages := find_missing_packages():
+        skip_or_fail(str(Missing("the demo", " ".join(sorted(packages)))))
+    env = {**os.environ, "TMPDIR": str(short_path), "KEEP": "1"}
+    demo = Process("demo", [sys.executable, "-m", "demo"], short_path / "log", env=env, cwd=ROOT)
+    try:
+        demo.wait_for("the broken devices", lambda: "Press Ctrl+C" in demo.tail(), 90)
+        found = re.search(
+            r"http://127\.0\.0\.1:(\d+)/console/.*API key (a-acme01-\S+), token (\S+)\n", demo.tail(), re.S
+        )
+        assert found
+        functions = Functions(short_path, port=int(found[1]))
+        key = f"{found[2]}:{found[3]}"
+
+        def causes() -> set[tuple[str, str]]:
+            page = functions.call(key, "GET", "/activity?kind=refusal&limit=200")
+            return {(entry["clientId"].rpartition(":")[2], entry["code"]) for entry in page["results"]}
+
+        expected = {("1", "untrusted_issuer"), ("2", "certificate_expired"), ("03", "identity_mismatch")}
+        until("the refusals", lambda: expected <= causes(), 30)
+        devices = functions.call(key, "GET", "/devices?status=accepted")["results"]
+        assert {"d:thermo:7", "d:thermo:8"} <= {device["id"] for device in devices}
+        assert demo.stop(signal.SIGINT, 30) == 128 + signal.SIGINT
+    finally:
+        demo.stop()
+    assert [file.name for file in short_path.iterdir()] == ["log"]
 
 
 def is_started_from(folder: Path, process: Path) -> bool:
