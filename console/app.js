@@ -25,6 +25,7 @@ const NAVIGATION = [
 ];
 const PAGES = NAVIGATION.flatMap(([, pages]) => pages);
 const KEYS = { '': 'o', devices: 'd', ca: 'c', servers: 's', security: 'p', why: 'w', brokers: 'b', activity: 'a' }; // after g
+const UNDO = 10_000; // ms
 const root = document.getElementById('app');
 let current = null; // {page, view, update, leave}
 
@@ -109,6 +110,12 @@ function route(nav, main, first = false) {
     content, action, alive: () => current === mine,
     /** Show one sentence on what was just done; screen readers announce it. */
     say(...text) { status.replaceChildren(); put(status, text); },
+    /** The same, with a button that takes back what was done. The button stays for 10 s. *take*: returns what to say. */
+    sayWithUndo(take, ...text) {
+      const undo = h('button', { type: 'button', class: 'small', onclick: () => view.load(async () => view.say(...await take())) }, 'Undo');
+      view.say(...text, ' ', undo);
+      setTimeout(() => undo.remove(), UNDO);
+    },
     /** Run a slow task; the old content stays meanwhile. A failure is shown with [Try again]. */
     async load(work) {
       content.setAttribute('aria-busy', 'true');

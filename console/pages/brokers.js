@@ -1,10 +1,13 @@
 // Brokers and edges: the API keys of the machines that call the service, and the calls with each key.
 
 import { api } from '../api.js';
+import { sparkline } from '../chart.js';
 import { h, replace } from '../dom.js';
 import { absolute, plural } from '../format.js';
 import { bad, facts, foreign, moment, table, warning, when } from '../parts.js';
 import { nameOf } from './servers.js';
+
+const HOUR = 3_600_000; // ms
 
 export const DIALECTS = {
   native: 'API', emqx: 'EMQX', rabbitmq: 'RabbitMQ', vernemq: 'VerneMQ', mosquitto: 'mosquitto', envoy: 'Envoy',
@@ -50,12 +53,20 @@ function row(caller) {
         caller.role ?? 'broker', caller.platform && ' of the platform', caller.revokedAt && ', revoked'])],
       [caller.lastCallAt ? when(caller.lastCallAt) : h('span', { class: 'muted' }, 'None within 7 days'),
         caller.failures.map((failure) => h('span', { class: 'bad block' }, 'Refused since ', moment(failure.since)))],
-      counts(caller.hours, caller.role === 'edge' ? 'Not counted' : 'No call'),
+      [counts(caller.hours, caller.role === 'edge' ? 'Not counted' : 'No call'), rate(caller.hours)],
       passes(caller),
     ],
     details: caller.hours.length > 0 && h('details', null, h('summary', null, 'By hour'),
       facts(...caller.hours.map((hour) => [absolute(hour.hour), counts([hour])]))),
   };
+}
+
+/** The verdicts of each of the last 24 hours, as small bars. */
+function rate(hours, now = Date.now()) {
+  const byHour = new Map(hours.map((hour) => [Date.parse(hour.hour), hour.answered]));
+  const last = Math.floor(now / HOUR) * HOUR;
+  const values = Array.from({ length: 24 }, (_, at) => byHour.get(last - (23 - at) * HOUR) ?? 0);
+  return values.some(Boolean) && sparkline(values);
 }
 
 function counts(hours, none = 'No call') {

@@ -125,6 +125,7 @@ function show(view, opened) {
       ['Last 30 days', ca.connections30d
         ? h('span', null, `At least ${plural(ca.connections30d, 'connection')} seen, latest `, moment(ca.lastUsed))
         : 'No connection seen'],
+      ['Devices', h('a', { href: `#/devices/${encodeURIComponent(ca.id)}` }, 'Devices that this CA accepted')],
       ca.deniedAt && ['On the deny list since', when(ca.deniedAt)],
     );
   }
@@ -225,6 +226,7 @@ function show(view, opened) {
 
   async function removeDialog(ca, content, effect) {
     const used = effect.connections30d > 0;
+    let stored = null;
     const word = used && field('Type DELETE to delete it', input({ autocapitalize: 'characters' }), { name: 'word' });
     const done = await ask({
       title: 'Delete CA certificate?',
@@ -238,6 +240,7 @@ function show(view, opened) {
             word.focus();
             return undefined;
           }
+          stored = await api.caPem(ca.id);
           return await saveOver(async (version) => { await api.deleteCA(ca.id, version); return true; }, ca.version,
             () => api.ca(ca.id), (theirs) => h('p', null, `It is ${theirs.status} now. “Save my change” deletes this CA.`)) ? 'deleted' : 'kept';
         } },
@@ -245,7 +248,16 @@ function show(view, opened) {
     });
     if (!done) return;
     const name = h('bdi', null, nameOf(ca));
-    await settle(ca.id, ...({ deleted: [name, ' is deleted.'], inactive: [name, ' is inactive.'], kept: ['The other change was kept; yours was discarded.'] })[done]);
+    if (done === 'deleted') {
+      await settle(ca.id);
+      view.sayWithUndo(async () => {
+        await api.addCA({ certificate: stored, comments: ca.comments, status: ca.status });
+        await settle(ca.id);
+        return [name, ' is registered again.'];
+      }, name, ' is deleted.');
+      return;
+    }
+    await settle(ca.id, ...({inactive: [name, ' is inactive.'], kept: ['The other change was kept; yours was discarded.'] })[done]);
   }
 
   refresh();

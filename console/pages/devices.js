@@ -12,13 +12,12 @@ import { mayChange } from '../session.js';
 const STATES = [['', 'All'], ['accepted', 'Accepted'], ['refused', 'Refused']];
 const ORDERS = [['-lastSeen', 'Seen last'], ['lastSeen', 'Not seen for longest'], ['notAfter', 'Certificate expires first'], ['id', 'Name']];
 const PAGE = 50;
-const UNDO = 10_000; // ms in which a denial can be taken back at once
 
 const isNamed = (device) => !device.id.startsWith('certificate:');
 const nameOf = (device) => isNamed(device) ? device.id : short(commonName(device.certificate.subject), 40);
 
-function show(view) {
-  const search = { q: '', status: '', sort: '-lastSeen' };
+function show(view, ca = '') {
+  const search = { q: '', status: '', sort: '-lastSeen', ca };
   let found = null, names = new Map(), turn = null, waiting = 0;
   const box = field('Search', input({ type: 'search', maxlength: 200, placeholder: 'Name, subject, fingerprint or code of a refusal', oninput: later }));
   const order = field('Sort', select(ORDERS, search.sort, { onchange: () => { search.sort = order.value; refresh(); } }));
@@ -48,7 +47,7 @@ function show(view) {
   });
 
   async function take(page, mine) {
-    const unknown = page.results.map((device) => device.caId).filter((id) => id && !names.has(id));
+    const unknown = [search.ca, ...page.results.map((device) => device.caId)].filter((id) => id && !names.has(id));
     const cas = await api.namedCAs(unknown);
     if (!view.alive() || mine !== turn) return;
     names = new Map([...names, ...cas.map((ca) => [ca.id, commonName(ca.subject)])]);
@@ -57,7 +56,7 @@ function show(view) {
   }
 
   function draw() {
-    const all = found.statuses.accepted + found.statuses.refused, isSearch = Boolean(search.q || search.status);
+    const all = found.statuses.accepted + found.statuses.refused, isSearch = Boolean(search.q || search.status || search.ca);
     tools.hidden = chips.hidden = !all && !isSearch;
     if (!all && !isSearch) {
       return replace(list, h('div', { class: 'empty' }, h('p', null, 'No device was seen in the last 30 days. ',
@@ -66,8 +65,9 @@ function show(view) {
     replace(chips, STATES.map(([status, label]) => h('button', {
       type: 'button', class: 'chip', 'data-key': `chip-${status}`, 'aria-pressed': String(status === search.status),
       onclick() { search.status = status; refresh(); },
-    }, label, ' ', h('span', { class: 'count' }, (status ? found.statuses[status] : all).toLocaleString('en')))));
-    if (!found.total) return replace(list, h('p', { role: 'status' }, search.q ? `No device here matches “${short(search.q)}”.` : 'No device here has this status.'));
+    }, label, ' ', h('span', { class: 'count' }, (status ? found.statuses[status] : all).toLocaleString('en')))),
+    search.ca && h('a', { class: 'button chip', href: '#/devices', 'data-key': 'any-ca' }, h('span', { class: 'sr' }, 'Show the devices of every CA: '), `Accepted by ${short(names.get(search.ca) ?? 'a CA that was deleted', 40)} ✕`));
+    if (!found.total) return replace(list, h('p', { role: 'status' }, search.q ? `No device here matches “${short(search.q)}”.` : search.ca && !search.status ? 'No device of this CA was seen in the last 30 days.' : 'No device here has this status.'));
     replace(list, table('devices', 'Devices', ['Device', 'Last seen', 'Status', 'Accepted by', 'Certificate expires', 'Last refusal', 'Actions'], found.results.map(row)),
       found.bookmark && h('p', { class: 'more' }, h('button', { type: 'button', 'data-key': 'more', onclick: more }, 'Show more'),
         h('span', { class: 'muted' }, `${found.results.length.toLocaleString('en')} of ${found.total.toLocaleString('en')} are shown.`)));
@@ -108,18 +108,21 @@ function show(view) {
       actions: [{ label: 'Deny', tone: 'danger', submit: true, run: async () => (await api.deny({ ...entry, reason: reason.value })).data }],
     });
     if (!done) return;
-    const undo = h('button', { type: 'button', class: 'small', async onclick() {
-      await view.load(() => api.lift(done.id));
-      view.say(h('bdi', null, nameOf(device)), ' is not on the deny list any more.');
-      find(list, `actions-${device.id}`)?.focus();
-    } }, 'Undo');
-    view.say(h('bdi', null, nameOf(device)), ' is denied. ', undo);
-    setTimeout(() => undo.remove(), UNDO);
+    view.sayWithUndo(async () => {
+      await api.lift(done.id);
+      return [h('bdi', null, nameOf(device)), ' is not on the deny list any more.'];
+    }, h('bdi', null, nameOf(device)), ' is denied.');
     find(list, `actions-${device.id}`)?.focus();
   }
 
   refresh();
-  return { update() {}, leave() { clearTimeout(waiting); } };
+  return {
+    update(next = '') {
+      search.ca = next;
+      refresh();
+    },
+    leave() { clearTimeout(waiting); },
+  };
 }
 
 export default { path: 'devices', title: 'Devices', show };

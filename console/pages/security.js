@@ -251,7 +251,11 @@ function denySection(view, part, denials, cas) {
     });
     if (!done) return;
     await refresh();
-    view.say('Taken off the deny list.');
+    view.sayWithUndo(async () => {
+      await api.deny({ kind: denial.kind, value: denial.value, reason: denial.reason });
+      await refresh();
+      return ['On the deny list again.'];
+    }, 'Taken off the deny list.');
     find(part, 'deny').focus();
   }
 
@@ -262,7 +266,14 @@ function denySection(view, part, denials, cas) {
     if (!done) return;
     cas = all;
     await refresh();
-    view.say(done.status === 200 ? 'It was on the deny list already.' : 'It is refused from now on.');
+    if (done.status === 200) view.say('It was on the deny list already.');
+    else {
+      view.sayWithUndo(async () => {
+        await api.lift(done.data.id);
+        await refresh();
+        return ['Taken off the deny list.'];
+      }, 'It is refused from now on.');
+    }
     find(part, `row-${done.data.id}`)?.focus();
   }
 }

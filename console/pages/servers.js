@@ -76,8 +76,23 @@ function show(view, opened) {
         : h('p', null, now ? nameOf(now) : activation.active),
       h('p', { id: 'shown-at', class: 'muted' }, `Shown to devices at ${who().messagingHost}.`,
         activation.activatedAt && [' Active since ', moment(activation.activatedAt), '.'], now && served(now)),
+      now && h('p', null, h('button', { type: 'button', class: 'small', 'data-key': 'trust', onclick: () => trustAnchor(now) }, 'Download what devices must trust')),
       ended && bad('This certificate has expired. Devices get this certificate until you activate another one.'),
     ];
+  }
+
+  /** Save the certificate that a device needs to verify *server*: the root, or the certificate itself if no CA signed it. */
+  async function trustAnchor(server) {
+    await view.load(async () => {
+      const [full, pem] = await Promise.all([api.server(server.id), api.serverPem(server.id)]);
+      const path = [full, ...full.chain], at = path.findIndex((cert) => cert.subject === cert.issuer);
+      if (at < 0) {
+        return view.say('Devices must trust the root CA above ', foreign(path.at(-1).issuer, { lines: 0 }),
+          '. Its certificate is not stored here: get it from that CA, or upload this certificate again with its whole chain.');
+      }
+      download(pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\s*/g)[at], `${who().org}-server-ca.pem`);
+      return undefined;
+    });
   }
 
   /** Show what the TLS edges report. Without an edge, nothing is shown about the default certificate. */

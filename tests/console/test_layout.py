@@ -51,6 +51,7 @@ def click(role: Literal["button", "link"], name: str, then: str) -> Callable[[Pa
 # route and action: every page, and what opens on it
 VIEWS: tuple[tuple[str, Callable[[Page], None]], ...] = (
     ("", lambda page: page.locator(".ends li").first.wait_for()),
+    ("devices", lambda page: page.locator("tbody tr").first.wait_for()),
     ("ca", click("link", "CN=A Factory Root", "tr.details")),
     ("ca", click("button", "Actions for A Factory Root", ".menu:popover-open")),
     ("servers", click("button", "Return to", ".status:not(:empty)")),
@@ -65,7 +66,11 @@ VIEWS: tuple[tuple[str, Callable[[Page], None]], ...] = (
 
 
 @pytest.mark.parametrize(
-    "width", [375, *(pytest.param(width, marks=pytest.mark.slow) for width in (320, 640, 800, 1000))]
+    "width",
+    [
+        375,
+        *(pytest.param(width, marks=pytest.mark.slow) for width in (320, 360, 640, 768, 800, 1000, 1024, 1440, 2560)),
+    ],
 )
 def test_no_page_scrolls_sideways(long_names: Live, new_context: NewContext, width: int) -> None:
     """Also with the long host names of the default domain, and at 200 % zoom (a width of 640)."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.live import DAY, Live, choose, device, now, record, root
+from tests.console.live import DAY, Live, choose, device, now, record, root, server_cert
 from tests.support import certs
 
 At = Callable[[str], Page]
@@ -228,3 +228,78 @@ def test_activity_is_searched_by_text_and_day_and_downloaded(at: At, live: Live)
         page.get_by_role("button", name="Download table (CSV)").click()
     found = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     assert sorted(re.sub(r".*:", "", row["detail"]) for row in found) == ["7", "8"]
+
+
+# ---------------------------------------------------------------------------------------------- what is taken back
+
+
+def test_a_deleted_ca_is_registered_again(at: At, live: Live) -> None:
+    """With its description and its status: nothing is lost."""
+    stored = live.add_ca(root("Factory Root"), "Line 4")
+    live.operator.put(f"/authentication/cacertificates/{stored['id']}", {"status": "inactive"}).ok()
+    page = at("ca")
+    choose(page, "Delete", "Factory Root")
+    page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text("Factory Root is deleted.")
+    assert live.cas == []
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("status").first).to_contain_text("Factory Root is registered again.")
+    [again] = live.cas
+    assert {name: again[name] for name in ("id", "status", "comments")} == {
+        "id": stored["id"],
+        "status": "inactive",
+        "comments": "Line 4",
+    }
+
+
+@pytest.mark.parametrize("kind", ["identity", "fingerprint", "key"])
+def test_an_entry_that_was_taken_off_the_deny_list_is_put_on_again(at: At, live: Live, kind: str) -> None:
+    issued = device(root())
+    body = {
+        "identity": {"kind": "identity", "value": "d:thermo:7"},
+        "fingerprint": {"kind": "fingerprint", "value": issued.fingerprint},
+        "key": {"kind": "key", "certificate": issued.pem},
+    }[kind]
+    entry = live.operator.post("/authorization/denylist", body | {"reason": "lost"}).ok(201)
+    page = at("security")
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("status").first).to_contain_text("Taken off the deny list.")
+    assert live.records("/authorization/denylist") == []
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("cell", name="lost")).to_be_visible()
+    [again] = live.records("/authorization/denylist")
+    assert (again["id"], again["reason"]) == (entry["id"], "lost")
+
+
+def test_the_devices_of_a_ca_are_listed(at: At, live: Live) -> None:
+    broker = live.service.client("broker")
+    ids = []
+    for name in ("1", "2"):
+        issued = root(f"Factory {name}")
+        ids.append(live.add_ca(issued)["id"])
+        live.connect(device(issued, f"d:thermo:{name}"), f"d:mtxpd0:thermo:{name}", broker)
+    page = at(f"ca/{ids[0]}")
+    page.get_by_role("link", name="Devices that this CA accepted").click()
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("d:thermo:1")
+    page.get_by_role("link", name="Accepted by Factory 1").click()
+    expect(rows).to_have_count(2)
+
+
+def test_what_devices_must_trust_is_downloaded(at: At, live: Live) -> None:
+    issuer = root("Server Root", days=900)
+    issued = server_cert(live.host, issuer)
+    body = {"certificate": issued.pem, "privateKey": issued.key_pem}
+    stored = live.operator.post("/authentication/servercertificates", body | {"chain": issuer.pem}).ok(201)
+    page = at("servers")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download what devices must trust").click()
+    default = live.operator.get("/authentication/servercertificates/default/pem").text
+    assert download.value.path().read_text().strip() == default.strip(), "no CA signed the default certificate"
+    live.operator.put("/authentication/servercertificates/active", {"id": stored["id"]}).ok()
+    page.reload()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download what devices must trust").click()
+    assert download.value.path().read_text().strip() == issuer.pem.strip()
