@@ -4,9 +4,10 @@ import { api } from '../api.js';
 import { find, h, replace } from '../dom.js';
 import { ask, openDialog, saveOver } from '../dialog.js';
 import { droppable, fileField, noKey } from '../filefield.js';
-import { absolute, commonName, plural, short, visible } from '../format.js';
+import { absolute, commonName, fingerprint, plural, short, visible } from '../format.js';
 import { field, input, select, textarea } from '../form.js';
 import { menu } from '../menu.js';
+import { addSeveral } from './several_cas.js';
 import {
   bad, certificateFacts, command, dateState, download, facts, foreign, judgement, good, moment, states, table, warning, when,
 } from '../parts.js';
@@ -46,6 +47,7 @@ function show(view, opened) {
     ] }));
   view.content.append(tools, chips, list);
   view.primary('Add certificate', add);
+  if (mayChange()) view.action.append(h('button', { type: 'button', 'data-key': 'several', onclick: several }, 'Add several…'));
 
   const refresh = () => view.load(async () => {
     const mine = turn = {};
@@ -95,6 +97,9 @@ function show(view, opened) {
         h('span', { class: 'muted' }, `${found.results.length.toLocaleString('en')} of ${found.total.toLocaleString('en')} are shown.`)));
   }
 
+  /** Return whether another CA of the list has the same name: then a row also shows the beginning of the fingerprint. */
+  const hasNamesake = (ca) => found.results.some((other) => other.id !== ca.id && other.subject === ca.subject);
+
   function row(ca) {
     const isOpen = ca.id === opened;
     const link = h('a', {
@@ -102,7 +107,7 @@ function show(view, opened) {
     }, foreign(ca.subject, { lines: 0 }));
     return {
       key: ca.id,
-      cells: [h('div', { class: 'clamp' }, link), foreign(ca.comments), when(ca.notAfter), states(...statesOf(ca)), actions(ca)],
+      cells: [[h('div', { class: 'clamp' }, link), hasNamesake(ca) && h('span', { class: 'muted block' }, `SHA-256 ${fingerprint(ca.fingerprintSha256.slice(0, 16))}…`)], foreign(ca.comments), when(ca.notAfter), states(...statesOf(ca)), actions(ca)],
       details: isOpen && details(ca),
     };
   }
@@ -162,6 +167,14 @@ function show(view, opened) {
   async function add() {
     const done = await addCA();
     if (done) await settle(done.ca.id, ...done.said);
+  }
+
+  async function several() {
+    const saved = await addSeveral();
+    if (!saved) return;
+    await refresh();
+    view.say(`${plural(saved, 'CA')} registered.`);
+    document.getElementById('heading').focus();
   }
 
   async function describe(ca) {

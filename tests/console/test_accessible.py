@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.console.live import Live, choose, device, record, root, server_cert
+from tests.console.test_ca_certificates import drop
 
 NewContext = Callable[..., BrowserContext]
 At = Callable[[str], Page]
@@ -65,6 +66,20 @@ def open_ca_dialog(page: Page) -> None:
     page.get_by_role("button", name="Add certificate").click()
     page.get_by_label("CA certificate, pasted").fill(root("Previewed Root").pem)
     page.get_by_text("Will be accepted and active at once.").wait_for()
+
+
+def open_several(page: Page) -> None:
+    page.get_by_role("button", name="Add several…").click()
+    top = root("Top")
+    below = root("Below", signer=top)
+    files = {
+        "bundle.pem": (root("Lower", signer=below).pem + below.pem).encode(),
+        "top.cer": top.der,
+        "device.pem": device(top).pem.encode(),
+        "key.pem": top.key_pem.encode(),
+    }
+    drop(page, "dialog", files)
+    page.get_by_role("button", name="Save 3").wait_for()
 
 
 def open_refused_dialog(page: Page) -> None:
@@ -133,6 +148,7 @@ SCREENS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "ca-certificates": ("ca", lambda page: page.locator("tbody tr").first.wait_for()),
     "ca-details": ("ca", lambda page: page.get_by_role("link", name="CN=Factory Root").click()),
     "ca-add": ("ca", open_ca_dialog),
+    "ca-several": ("ca", open_several),
     "ca-refused": ("ca", open_refused_dialog),
     "ca-menu": ("ca", open_menu),
     "ca-delete": ("ca", choose_action("Delete")),
