@@ -78,13 +78,30 @@ function frame() {
 }
 
 function signOut() {
+  if (hasChanges() && !confirm('Sign out? The changes of this page are not saved.')) return;
   session.end();
+  leave();
+}
+
+/** Show the sign-in page in place of everything else. */
+function leave() {
+  isEnding = true;
   location.replace(location.pathname);
 }
+
+let shown = ''; // the address of the page that is shown
+let isEnding = false; // the session ends: nothing is asked
+
+const hasChanges = () => !isEnding && Boolean(current?.hasChanges?.());
 
 function route(nav, main, first = false) {
   const [path = '', ...args] = location.hash.replace(/^#\/?/, '').split('/').map(decode);
   const page = PAGES.find((candidate) => candidate.path === path) ?? overview;
+  if (current?.page !== page && hasChanges() && !confirm('Leave this page? Its changes are not saved.')) {
+    history.replaceState(null, '', shown);
+    return;
+  }
+  shown = location.hash || '#/';
   if (current?.page === page && current.update) {
     current.update(...args);
     return;
@@ -156,12 +173,14 @@ document.getElementById('skip').addEventListener('click', (event) => {
   document.getElementById('content')?.focus();
 });
 
+addEventListener('beforeunload', (event) => { if (hasChanges()) event.preventDefault(); });
+
 // A file dropped beside its field must not replace the page.
 for (const kind of ['dragover', 'drop']) addEventListener(kind, (event) => event.preventDefault());
 
 // Times such as "2 minutes ago" stay true while the page is open.
 setInterval(refreshTimes, 30_000);
 
-session.onEnd(() => location.replace(location.pathname));
+session.onEnd(leave);
 listen(PAGES.map(({ path, title }) => ({ path, title, key: KEYS[path] })));
 start();

@@ -21,7 +21,7 @@ export function openDialog({ title, content, fields = [], actions = [], cancel =
   const heading = h('h2', { id: newId('title') }, title);
   const errors = errorArea();
   let value, busy = false;
-  const cancelButton = cancel && h('button', { type: 'button', onclick: () => element.close() }, cancel);
+  const cancelButton = cancel && h('button', { type: 'button', onclick: leave }, cancel);
   const buttons = actions.map((action) => h('button', {
     type: action.submit ? 'submit' : 'button', class: action.tone ?? '',
     onclick: action.submit ? undefined : () => perform(action),
@@ -36,7 +36,23 @@ export function openDialog({ title, content, fields = [], actions = [], cancel =
   }, heading, h('div', { class: 'dialog-content' }, content), errors.area,
   h('div', { class: 'dialog-actions' }, cancelButton, buttons));
   const element = h('dialog', { 'aria-labelledby': heading.id, class: wide ? 'wide' : '' }, form);
-  element.addEventListener('cancel', (event) => { if (busy) event.preventDefault(); });
+  let typed = false, warned = false;
+  form.addEventListener('input', () => { typed = true; warned = false; });
+  element.addEventListener('cancel', (event) => {
+    event.preventDefault();
+    leave();
+  });
+
+  /** Close the dialog. The first time that this would lose what was typed, say so instead. */
+  function leave() {
+    if (busy) return;
+    if (!typed || warned) {
+      element.close();
+      return;
+    }
+    warned = true;
+    errors.say(`What you entered is not saved. Press ${cancel || 'Esc'} again to discard it.`);
+  }
 
   const dialog = {
     element, errors, buttons,

@@ -12,6 +12,16 @@ export function absolute(iso) {
   return `${day}, ${two(at.getUTCHours())}:${two(at.getUTCMinutes())} UTC`;
 }
 
+const ZONE = new Intl.DateTimeFormat('en', { timeZoneName: 'short' });
+
+/** The same in the time zone of the browser: "16 Dec 2026, 10:30 GMT+1". */
+export function local(iso) {
+  const at = new Date(iso);
+  const two = (number) => String(number).padStart(2, '0');
+  const zone = ZONE.formatToParts(at).find(({ type }) => type === 'timeZoneName').value;
+  return `${at.getDate()} ${MONTHS[at.getMonth()]} ${at.getFullYear()}, ${two(at.getHours())}:${two(at.getMinutes())} ${zone}`;
+}
+
 /** "16 Dec 2026" */
 export const date = (iso) => absolute(iso).split(',')[0];
 

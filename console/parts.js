@@ -1,17 +1,17 @@
 // Parts that all pages share: times, fingerprints, text from others, states.
 
 import { h, newId } from './dom.js';
-import { DAY, absolute, fingerprint as pairs, pieces, plural, relative } from './format.js';
+import { DAY, absolute, fingerprint as pairs, local, pieces, plural, relative } from './format.js';
 
-/** "in 23 days" above "16 Dec 2026, 09:30 UTC". */
+/** "in 23 days" above "16 Dec 2026, 10:30 GMT+1": in the time zone of the browser; UTC is the title. */
 export function when(iso) {
   if (!iso) return h('span', { class: 'muted' }, '–');
-  return h('time', { datetime: iso, class: 'when' },
-    h('span', { class: 'ago' }, relative(iso)), ' ', h('span', { class: 'muted' }, absolute(iso)));
+  return h('time', { datetime: iso, class: 'when', title: absolute(iso) },
+    h('span', { class: 'ago' }, relative(iso)), ' ', h('span', { class: 'muted' }, local(iso)));
 }
 
-/** The same in one line: "in 23 days (16 Dec 2026, 09:30 UTC)". */
-export const moment = (iso) => h('time', { datetime: iso }, h('span', { class: 'ago' }, relative(iso)), ` (${absolute(iso)})`);
+/** The same in one line: "in 23 days (16 Dec 2026, 10:30 GMT+1)". */
+export const moment = (iso) => h('time', { datetime: iso, title: absolute(iso) }, h('span', { class: 'ago' }, relative(iso)), ` (${local(iso)})`);
 
 /** Write again how long ago, or in how long, each time on the page is. */
 export function refreshTimes() {

@@ -3,7 +3,7 @@
 import { api } from '../api.js';
 import { sparkline } from '../chart.js';
 import { h, replace } from '../dom.js';
-import { absolute, plural } from '../format.js';
+import { local, plural } from '../format.js';
 import { bad, facts, foreign, moment, table, warning, when } from '../parts.js';
 import { nameOf } from './servers.js';
 
@@ -57,7 +57,7 @@ function row(caller) {
       passes(caller),
     ],
     details: caller.hours.length > 0 && h('details', null, h('summary', null, 'By hour'),
-      facts(...caller.hours.map((hour) => [absolute(hour.hour), counts([hour])]))),
+      facts(...caller.hours.map((hour) => [local(hour.hour), counts([hour])]))),
   };
 }
 

@@ -47,7 +47,7 @@ function show(view, opened) {
     ] }));
   view.content.append(tools, chips, list);
   view.primary('Add certificate', add);
-  if (mayChange()) view.action.append(h('button', { type: 'button', 'data-key': 'several', onclick: several }, 'Add several…'));
+  if (mayChange()) view.action.prepend(h('button', { type: 'button', 'data-key': 'several', onclick: several }, 'Add several…'));
 
   const refresh = () => view.load(async () => {
     const mine = turn = {};

@@ -37,12 +37,14 @@ function show(view) {
     denySection(view, denyPart, denials, cas);
     if (location.hash.endsWith('/deny')) denyPart.querySelector('h2').focus();
   });
-  return { update() {} };
+  settingsPart.addEventListener('input', () => { settingsPart.dataset.changed = 'yes'; });
+  return { update() {}, hasChanges: () => [policyPart, settingsPart].some((part) => part.dataset.changed) };
 }
 
 // ------------------------------------------------------------------------------------------------------ policy
 
 function policySection(view, part, policy) {
+  delete part.dataset.changed;
   const may = mayChange();
   const errors = errorArea();
   const preview = h('div', { class: 'preview', 'aria-live': 'polite' });
@@ -65,6 +67,7 @@ function policySection(view, part, policy) {
   let previewed = null;
 
   function stale() {
+    part.dataset.changed = 'yes';
     previewed = null;
     preview.replaceChildren();
   }
@@ -164,6 +167,7 @@ const changed = (record) => h('p', { class: 'muted stamp' }, 'Last changed by ',
 // ---------------------------------------------------------------------------------------------------- settings
 
 function settingsSection(view, part, settings) {
+  delete part.dataset.changed;
   const may = mayChange();
   const errors = errorArea();
   const { org, messagingHost } = who();

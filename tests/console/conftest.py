@@ -109,7 +109,7 @@ def new_context(browser: Browser, watch: Watch, live: Live) -> Iterator[NewConte
     made: list[BrowserContext] = []
 
     def make(client: Client | None = None, **more: object) -> BrowserContext:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **more})  # type: ignore[arg-type]
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "timezone_id": "UTC", **more})  # type: ignore[arg-type]
         context.set_default_timeout(TIMEOUT)
         made.append(context)
         watch.over(context)

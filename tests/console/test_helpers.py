@@ -1,9 +1,10 @@
 """What helps a person along: shortcuts, the meaning of a device's own error, and the end of a session that is left."""
 
+import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tests.console.conftest import NewContext
 from tests.console.live import Live, root
@@ -110,3 +111,54 @@ def test_a_session_ends_in_every_tab_after_12_hours_without_a_request(
     first.reload()
     expect(first.get_by_text("Your session ended after 12 hours without a request. Sign in again.")).to_be_visible()
     expect(first.get_by_label("API key")).to_be_visible()
+
+
+def test_changes_that_are_not_saved_are_not_left_without_a_question(at: At, live: Live) -> None:
+    page = at("security")
+    page.get_by_label("TLS with Client Certificate or Token").check()
+    asked: list[str] = []
+
+    def answer(dialog: Dialog, accept: bool = False) -> None:
+        asked.append(dialog.message)
+        dialog.accept() if accept else dialog.dismiss()
+
+    page.once("dialog", answer)
+    page.get_by_role("link", name="Devices").click()
+    expect(page.get_by_role("heading", name="Connection security", level=1)).to_be_visible()
+    assert asked == ["Leave this page? Its changes are not saved."]
+    assert page.url.endswith("#/security")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text("Connection security is saved")
+    page.get_by_role("link", name="Devices").click()
+    expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
+    assert len(asked) == 1, "nothing is left to save"
+    page.get_by_role("link", name="Connection security").click()
+    page.get_by_label("Use custom domains").check()
+    page.once("dialog", lambda dialog: answer(dialog, accept=True))
+    page.get_by_role("link", name="Activity").click()
+    expect(page.get_by_role("heading", name="Activity", level=1)).to_be_visible()
+
+
+def test_what_was_typed_into_a_dialog_is_discarded_at_the_second_cancel_only(at: At, live: Live) -> None:
+    page = at("ca")
+    page.get_by_role("button", name="Add certificate").first.click()
+    page.get_by_label("Description", exact=True).fill("Line 4")
+    for leave in ("Escape", "Cancel"):
+        if leave == "Escape":
+            page.keyboard.press("Escape")
+        else:
+            page.get_by_label("Description", exact=True).fill("Line 5")
+            page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("dialog")).to_contain_text("What you entered is not saved. Press Cancel again")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_times_are_in_the_zone_of_the_browser(new_context: NewContext, live: Live) -> None:
+    """The title has UTC, for a talk with people elsewhere."""
+    live.add_ca(root(days=400))
+    page = new_context(live.operator, timezone_id="Asia/Kolkata").new_page()
+    page.goto(f"{live.console}#/ca")
+    time = page.locator("tbody time").first
+    expect(time).to_contain_text("GMT+5:30")
+    expect(time).to_have_attribute("title", re.compile(r"^\d+ \w{3} \d{4}, \d\d:\d\d UTC$"))
