@@ -23,6 +23,7 @@ from shared.usecases.edges.hosts import HostFeed
 from shared.usecases.jobs.maintenance import sweep_org
 from shared.usecases.jobs.reseal import reseal
 from shared.usecases.orgs.organizations import get_org
+from shared.version import VERSION
 from tests.support.harness import DOMAIN, Client, Clock
 
 pytestmark = pytest.mark.stores("sqlite")
@@ -30,7 +31,10 @@ pytestmark = pytest.mark.stores("sqlite")
 STORED = Path(__file__).parent / "data" / "stored-0.1.0"
 EXPECTED: dict[str, Any] = json.loads((STORED / "expected.json").read_text(encoding="utf-8"))
 ORG = "mtxpd0"
-ADDED = {"/authorization/connectionpolicy": {"unnamedCertificates": "deny"}}  # fields that this version added
+ADDED: dict[str, dict[str, Any]] = {  # fields that this version added
+    "/authorization/connectionpolicy": {"unnamedCertificates": "deny"},
+    "/session": {"version": VERSION},
+}
 
 
 @pytest.fixture

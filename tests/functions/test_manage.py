@@ -268,7 +268,7 @@ def test_the_effect_of_deleting_a_ca(service: Service, operator: Client, broker:
     """`?dryrun=true` shows the use of the CA, and the active CAs of the same name and key."""
     old, new = certs.ca("Root"), certs.ca("Root")
     ids = [operator.post(CAS, {"certificate": ca.pem}).ok(201)["id"] for ca in (old, new)]
-    add_ca(operator, 1, "Root")  # same name, another key: it vouches for no device of the others
+    other = add_ca(operator, 1, "Root")  # same name, another key: it vouches for no device of the others
     connect(broker, certs.leaf("d:thermo:42", old))
     service.flush()
     used, spare = ids if operator.get(f"{CAS}/{ids[0]}").ok()["lastUsed"] else ids[::-1]
@@ -277,6 +277,7 @@ def test_the_effect_of_deleting_a_ca(service: Service, operator: Client, broker:
         "connections30d": 1,
         "lastUsed": "2026-06-01T12:00:00Z",
         "alsoVouchedBy": [spare],
+        "lastActive": False,
         "judged": judged,
     }
     assert operator.delete(f"{CAS}/{used}?dryrun=true").ok() == effect
@@ -288,8 +289,11 @@ def test_the_effect_of_deleting_a_ca(service: Service, operator: Client, broker:
         "connections30d": 0,
         "lastUsed": None,
         "alsoVouchedBy": [used],
+        "lastActive": False,
         "judged": judged,
     }
+    operator.put(f"{CAS}/{other}", {"status": "inactive"}).ok()
+    assert operator.delete(f"{CAS}/{used}?dryrun=true").ok()["lastActive"] is True
     operator.put(f"{CAS}/{spare}", {"status": "active"}).ok()
     operator.delete(f"{CAS}/{used}").ok(204)
     assert connect(broker, certs.leaf("d:thermo:42", old)) == "allow"  # as the dry run promised
