@@ -309,7 +309,7 @@ export async function addCA({ text = null, client = null } = {}) {
     preview.setAttribute('aria-busy', 'true');
     try {
       const report = await api.preview(file.wire, mine.signal, { effect: true, client: client?.fingerprint });
-      const [here] = (await api.findCAs({ q: report.fingerprintSha256, limit: 1 })).results;
+      const here = report.registered;
       if (mine.signal.aborted) return;
       preview.replaceChildren(
         here ? good('Already here since ', moment(here.createdAt), '.')

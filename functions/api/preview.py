@@ -1,5 +1,6 @@
 """The preview of a certificate: its fields, what it would be accepted as, and what registering it as a CA would do."""
 
+from datetime import datetime
 from typing import Final
 
 from msgspec import UNSET, UnsetType
@@ -12,7 +13,7 @@ from functions.web.body import Body, File, file_bytes, read_body
 from functions.web.contract import View
 from functions.web.message import Reply, json_reply
 from shared import errors
-from shared.usecases.cas.manage import preview_ca
+from shared.usecases.cas.manage import find_registered, preview_ca
 from shared.usecases.devices.rehearsal import with_ca
 from shared.usecases.servers.preview import preview_server
 from shared.validation.notices import Acceptance
@@ -34,6 +35,13 @@ class AcceptanceView(View, frozen=True, kw_only=True):
     warnings: tuple[Warned, ...] = ()
 
 
+class RegisteredView(View, frozen=True, kw_only=True):
+    """A CA certificate that is registered already."""
+
+    id: str
+    created_at: datetime
+
+
 class PreviewView(CertificateView, frozen=True, kw_only=True):
     """The fields of a certificate that is not stored."""
 
@@ -41,6 +49,7 @@ class PreviewView(CertificateView, frozen=True, kw_only=True):
     self_signed: bool
     ca: AcceptanceView
     server: AcceptanceView
+    registered: RegisteredView | None  # as a CA of the organization
     judged: Judged | UnsetType = UNSET  # with effect=true: what registering the certificate as a CA would do
 
 
@@ -60,12 +69,14 @@ def preview(call: MemberCall) -> Reply:
     data = file_bytes(body.certificate, "certificate")
     cert, server = preview_server(call.context, call.member, data)
     ca = preview_ca(call.context, call.member, data)
+    known = find_registered(call.context, call.member.org, cert)
     has_effect = call.request.flag("effect") and ca.refusal is None
     view = PreviewView(
         names=tuple(names_of(cert)),
         self_signed=cert.is_self_signed,
         ca=_acceptance(ca),
         server=_acceptance(server),
+        registered=RegisteredView(id=known[0], created_at=known[1].changed.created_at) if known else None,
         judged=judge_change(call, with_ca(cert)) if has_effect else UNSET,
         **certificate_fields(cert),
     )

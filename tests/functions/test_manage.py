@@ -435,6 +435,15 @@ def test_preview_of_a_ca(service: Service, viewer: Client) -> None:
     assert service.store.calls["put"] == writes
 
 
+def test_preview_of_a_ca_that_is_registered(service: Service, operator: Client, viewer: Client) -> None:
+    """Here, and not at another organization."""
+    assert preview(viewer, ROOT.pem)["registered"] is None
+    stored = operator.post(CAS, {"certificate": ROOT.pem}).ok(201)
+    assert preview(viewer, ROOT.der)["registered"] == {"id": stored["id"], "createdAt": stored["createdAt"]}
+    other = service.client("viewer", service.other_org("other1"))
+    assert preview(other, ROOT.pem)["registered"] is None
+
+
 def test_preview_of_a_server_certificate(viewer: Client) -> None:
     """With the warnings of an upload."""
     result = preview(viewer, certs.server(HOST, ROOT).pem)

@@ -15,6 +15,7 @@ from shared.usecases.organization import warn_of_sni
 from shared.validation.ca import ca_id as id_of
 from shared.validation.ca import read_ca
 from shared.validation.notices import Acceptance, Notice, reactivates
+from shared.x509.certificate import Certificate
 
 
 class UploadedCA(msgspec.Struct, frozen=True):
@@ -110,6 +111,13 @@ def list_cas(context: Context, org: Org, *, after: str, limit: int) -> list[tupl
 def find_cas(context: Context, org: Org, ca_ids: Collection[str]) -> dict[str, CA]:
     """Return those of *ca_ids* that are registered, by id."""
     return CACertificates(context.of(org)).find_many(ca_ids)
+
+
+def find_registered(context: Context, org: Org, cert: Certificate) -> tuple[str, CA] | None:
+    """Return the id of *cert* and what is stored of it, if the certificate is registered as a CA."""
+    ca_id = id_of(cert)
+    ca = CACertificates(context.of(org)).find(ca_id)
+    return (ca_id, ca) if ca else None
 
 
 def list_also_vouched_by(context: Context, org: Org, ca_id: str) -> list[str]:
