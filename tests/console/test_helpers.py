@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Dialog, Page, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.console.conftest import NewContext
 from tests.console.live import Live, root
@@ -162,3 +162,29 @@ def test_times_are_in_the_zone_of_the_browser(new_context: NewContext, live: Liv
     time = page.locator("tbody time").first
     expect(time).to_contain_text("GMT+5:30")
     expect(time).to_have_attribute("title", re.compile(r"^\d+ \w{3} \d{4}, \d\d:\d\d UTC$"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ["", "devices", "ca", "servers", "security", "brokers", "activity"])
+def test_a_slow_and_a_failing_service_are_shown_on_every_page(at: At, live: Live, route: str) -> None:
+    """While a page waits it says so; after a failure it says why, and [Try again] shows the page."""
+    live.add_ca(root())
+    page = at("why")
+    state = {"fails": True}
+
+    def answer(request: Route) -> None:
+        page.wait_for_timeout(700)
+        if state["fails"]:
+            request.fulfill(status=503, json={"code": "unavailable", "detail": "The store does not answer."})
+        else:
+            request.continue_()
+
+    page.route("**/api/v0002/**", answer)
+    page.evaluate("route => { location.hash = `#/${route}`; }", route)
+    expect(page.locator(".content")).to_have_attribute("aria-busy", "true")
+    expect(page.locator(".load-error")).to_contain_text("The store does not answer.")
+    state["fails"] = False
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".load-error")).to_have_count(0)
+    expect(page.locator(".content")).not_to_have_attribute("aria-busy", "true")
+    page.unroute_all(behavior="ignoreErrors")

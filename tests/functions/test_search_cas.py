@@ -169,7 +169,7 @@ def test_the_table_has_what_the_search_finds(four: dict[str, dict[str, Any]], vi
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", " =1", "\r=1"])
 @pytest.mark.stores("sqlite")
 def test_no_cell_of_a_table_is_a_formula(operator: Client, text: str) -> None:
-    """OWASP: CSV injection. A spreadsheet would run the text that somebody else wrote."""
+    """OWASP: CSV injection. A spreadsheet would run the text that another person wrote."""
     add(operator, "Root", text)
     (row,) = csv.DictReader(io.StringIO(operator.get(f"{CAS}/csv").text, newline=""))
     assert row["comments"].startswith("'")
