@@ -84,7 +84,8 @@ def test_a_day_of_refusals_is_bounded(repository: OrgRepository) -> None:
     assert entries == refusals.ENTRIES_MAX
     assert len(certificates) == KIND_MAX[ShownKind.STRANGER]
     assert {shown.kind for shown in certificates} == {ShownKind.STRANGER}
-    assert documents <= entries // 20 + len(certificates) + 3
+    others = 4  # the usage, its numbers, the ring of refusals and the ring of certificates
+    assert documents <= entries // 20 + len(certificates) + others
     assert size < 4 * 1024 * 1024
     ring = repository.get(refusal_pages_ref(ORG, "2026-06-01"))
     assert ring is not None
