@@ -315,7 +315,7 @@ def test_a_country_is_chosen_by_its_name(at: At) -> None:
     page = at("servers")
     page.get_by_role("button", name="Generate CSR").first.click()
     country = page.get_by_role("dialog", name="Generate CSR").get_by_label("Country")
-    assert country.locator("option").count() == 250
+    expect(country.locator("option")).to_have_count(250)
     shown = country.locator("option").all_inner_texts()
     assert {"Germany (DE)", "Georgia (GE)"} <= set(shown)
     assert not [name for name in shown[1:] if name.startswith(name[-3:-1] + " ")], "a code without a name"
